@@ -1,0 +1,185 @@
+"""Settings: the only module that reads the environment (`SNAPURL_*`).
+
+Every bound of the service is here with its unit (last in its name) and its reason. A bad value stops the
+start with one line that names the variable; a value that may hold a password is never printed.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from limits import parse as parse_rate
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ring.topology import NAME_PATTERN
+from snapurl.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True)
+class ShardDsn:
+    """Where to reach one shard; `dsn` holds the password and is never shown."""
+
+    name: str
+    dsn: str = field(repr=False)
+
+
+def _rate(value: str) -> str:
+    """A `limits` rate such as `60/minute`, or `none`."""
+    if value == "none":
+        return value
+    try:
+        parse_rate(value)
+    except ValueError:
+        raise ValueError("is not a rate: write for example 60/minute, or none") from None
+    return value
+
+
+Rate = Annotated[str, AfterValidator(_rate)]
+
+
+class Settings(BaseSettings):
+    """All settings of the service, the click consumer and the tools."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SNAPURL_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    shards: SecretStr = Field(
+        SecretStr(""),
+        description="The shards: `name=postgresql://user:password@host:port/database`, separated by spaces.",
+    )
+    redis_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), description="The Redis that caches, limits and carries clicks."
+    )
+    home: Path = Field(Path(".snapurl"), description="Where `snapurl up` keeps the local cluster's data.")
+    host: str = Field("127.0.0.1", description="Address the HTTP service listens on.")
+    port: int = Field(8000, ge=1, le=65535, description="Port the HTTP service listens on.")
+    workers: int = Field(
+        default_factory=lambda: os.cpu_count() or 1, ge=1, le=256, description="HTTP workers (default: cores)."
+    )
+    base_url: str = Field(
+        "", description="Public address, the start of every short URL (default: `http://127.0.0.1:PORT`)."
+    )
+    own_domains: str = Field(
+        "", description="Further host names of this service, by spaces: links to them are refused as loops."
+    )
+    anonymous_creation: bool = Field(False, description="Whether links may be created without an API key.")
+    proxies_count: int = Field(
+        0, ge=0, le=10, description="Trusted reverse proxies in front; 0 takes the address of the connection."
+    )
+    migrate_on_start: bool = Field(True, description="Whether a start applies missing migrations.")
+    virtual_nodes: int = Field(
+        1024, ge=64, le=16_384, description="Virtual nodes per unit of weight, fixed at the first start."
+    )
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least level logged.")
+
+    limit_create: Rate = Field("120/minute", description="Links created per key or address.")
+    limit_missing: Rate = Field(
+        "60/minute", description="404 answers per address; beyond it the address gets 429 until the window ends."
+    )
+
+    l1_links: int = Field(
+        100_000, ge=0, le=5_000_000, description="Links that one worker caches; the least recently used goes."
+    )
+    l1_max_age_s: float = Field(60.0, gt=0, le=3600, description="Age at which a worker's cached link is reloaded.")
+    l2_max_age_s: int = Field(300, ge=1, le=86_400, description="Age at which Redis forgets a link.")
+    miss_max_age_s: int = Field(2, ge=1, le=60, description="Age at which a cached `no such link` is forgotten.")
+
+    pool_connections: int = Field(
+        8, ge=1, le=200, description="PostgreSQL connections per shard and worker (one more listens for news)."
+    )
+    pool_wait_ms: int = Field(
+        500, ge=1, le=60_000, description="Longest wait for a free connection; then 503 with Retry-After."
+    )
+    statement_timeout_ms: int = Field(
+        2_000, ge=50, le=60_000, description="Longest statement; also the wait for a silent shard."
+    )
+    busy_wait_ms: int = Field(
+        1_000, ge=50, le=30_000, description="Longest retry on a slot in hand-off; then 503 with Retry-After."
+    )
+    redis_timeout_ms: int = Field(200, ge=10, le=10_000, description="Longest wait for Redis.")
+
+    body_bytes_max: int = Field(
+        4_194_304, ge=1024, le=67_108_864, description="Largest request body; beyond it 413."
+    )
+    bulk_links_max: int = Field(1_000, ge=1, le=1_000, description="Links in one bulk request.")
+    url_chars_max: int = Field(8_192, ge=64, le=65_536, description="Longest target URL.")
+
+    click_flush_ms: int = Field(
+        100, ge=5, le=10_000, description="How often a worker ships its clicks: what `kill -9` may lose."
+    )
+    click_codes_max: int = Field(
+        200_000, ge=100, le=10_000_000, description="Distinct codes whose clicks wait while Redis is gone."
+    )
+    click_stream_entries_max: int = Field(
+        1_000_000, ge=1_000, le=100_000_000, description="Stream entries kept; workers hold clicks beyond it."
+    )
+
+    @field_validator("base_url")
+    @classmethod
+    def _check_base_url(cls, value: str) -> str:
+        if not value:
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise ValueError("must look like https://s.example.org")
+        return value.rstrip("/")
+
+    @model_validator(mode="after")
+    def _check_shards(self) -> Self:
+        _parse_shards(self.shards.get_secret_value())
+        return self
+
+    @property
+    def shard_dsns(self) -> tuple[ShardDsn, ...]:
+        """The configured shards, sorted by name. Raises ConfigError if there is none."""
+        dsns = _parse_shards(self.shards.get_secret_value())
+        if not dsns:
+            raise ConfigError(
+                "SNAPURL_SHARDS is missing: set it to 'db0=postgresql://user:password@host/database db1=…', "
+                "or run `snapurl up` for a cluster on this machine"
+            )
+        return dsns
+
+    @property
+    def public_url(self) -> str:
+        """Start of every short URL, without a slash at its end."""
+        return self.base_url or f"http://127.0.0.1:{self.port}"
+
+    @property
+    def loop_domains(self) -> frozenset[str]:
+        """Host names (lower case) to which no link may point."""
+        own = urlsplit(self.public_url).hostname or ""
+        return frozenset({own, *self.own_domains.lower().split()})
+
+
+def _parse_shards(text: str) -> tuple[ShardDsn, ...]:
+    found: dict[str, ShardDsn] = {}
+    for position, item in enumerate(text.split(), 1):
+        name, equals, dsn = item.partition("=")
+        if not equals or not NAME_PATTERN.fullmatch(name):
+            raise ValueError(f"shard {position} must be written name=postgresql://… (names like db0)")
+        if not dsn.startswith(("postgresql://", "postgres://")):
+            raise ValueError(f"the DSN of shard {name} must start with postgresql://")
+        if name in found:
+            raise ValueError(f"shard {name} is listed twice")
+        if dsn in (other.dsn for other in found.values()):
+            raise ValueError(f"shard {name} has the same DSN as another shard")
+        found[name] = ShardDsn(name, dsn)
+    return tuple(found[name] for name in sorted(found))
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Settings from the environment and `overrides`. Raises ConfigError with one line, no secret in it."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks the values
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = "SNAPURL_" + "_".join(str(part) for part in first["loc"] or ("shards",)).upper()
+        message = str(first["msg"]).removeprefix("Value error, ")
+        raise ConfigError(f"{name}: {message}") from None

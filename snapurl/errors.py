@@ -1,0 +1,140 @@
+"""One tree of refusals; `http/problems.py` is the one place that turns them into answers and counts them.
+
+A refusal says what is wrong and, where it helps, what to do next. Its text is shown to users and operators
+as it is, so it never holds a password, a statement or a stack trace. What is *normal* between the parts of
+the service ("moved", "busy", "taken") is a result, not one of these.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One thing wrong with one part of a request; `pointer` is an RFC 6901 JSON pointer (`/links/3/url`)."""
+
+    pointer: str
+    detail: str
+
+
+class SnapURLError(Exception):
+    """Base of all refusals. `slug` is the stable end of the RFC 9457 `type`; `status` the HTTP status."""
+
+    status: ClassVar[int] = 500
+    slug: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Something went wrong on our side"
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        fields: tuple[FieldError, ...] = (),
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+        self.fields = fields
+        self.retry_after_s = retry_after_s
+
+
+class ConfigError(SnapURLError):
+    """The program cannot start as it is configured; shown as one line on the command line."""
+
+    slug = "configuration"
+    title = "The configuration cannot work"
+
+
+class BadRequest(SnapURLError):
+    status = 400
+    slug = "bad-request"
+    title = "The request cannot be read"
+
+
+class Unauthorized(SnapURLError):
+    status = 401
+    slug = "unauthorized"
+    title = "A valid API key is needed"
+
+
+class Forbidden(SnapURLError):
+    status = 403
+    slug = "forbidden"
+    title = "This API key may not do that"
+
+
+class NotFound(SnapURLError):
+    status = 404
+    slug = "not-found"
+    title = "There is no such link"
+
+
+class MethodNotAllowed(SnapURLError):
+    status = 405
+    slug = "method-not-allowed"
+    title = "This address does not take that method"
+
+
+class AliasTaken(SnapURLError):
+    status = 409
+    slug = "alias-taken"
+    title = "The alias is taken"
+
+
+class Gone(SnapURLError):
+    status = 410
+    slug = "gone"
+    title = "The link is expired or deleted"
+
+
+class VersionMismatch(SnapURLError):
+    status = 412
+    slug = "version-mismatch"
+    title = "The link has changed since that version"
+
+
+class TooLarge(SnapURLError):
+    status = 413
+    slug = "too-large"
+    title = "The request is too large"
+
+
+class UnsupportedMediaType(SnapURLError):
+    status = 415
+    slug = "unsupported-media-type"
+    title = "The body must be application/json"
+
+
+class Invalid(SnapURLError):
+    status = 422
+    slug = "invalid"
+    title = "The request does not fit the schema"
+
+
+class IdempotencyMismatch(SnapURLError):
+    status = 422
+    slug = "idempotency-mismatch"
+    title = "This Idempotency-Key was used for another request"
+
+
+class RateLimited(SnapURLError):
+    status = 429
+    slug = "rate-limited"
+    title = "Too many requests"
+
+
+class Unavailable(SnapURLError):
+    """The part that holds the answer does not answer now; nothing was changed."""
+
+    status = 503
+    slug = "unavailable"
+    title = "The service cannot answer this now"
+
+
+class OutcomeUnknown(SnapURLError):
+    """The reply to a change was lost and asking for it failed: it may or may not have happened."""
+
+    status = 503
+    slug = "outcome-unknown"
+    title = "The change may or may not have happened; read the link before you repeat it"

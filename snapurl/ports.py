@@ -1,0 +1,168 @@
+"""The values that pass between the layers: no SQL, no HTTP, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+from uuid import UUID
+
+
+class Right(StrEnum):
+    """What an API key may do; `ADMIN` includes the others and reaches every link."""
+
+    CREATE = "create"
+    READ = "read"
+    CHANGE = "change"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as the service knows it: never the secret, only its SHA-256.
+
+    `limit` is a `limits` rate string ("600/minute"), "" for the service's default, "none" for no limit.
+    """
+
+    key_id: str
+    name: str
+    secret_hash: bytes
+    rights: frozenset[Right]
+    limit: str
+    created_at: datetime
+    revoked_at: datetime | None
+
+    @property
+    def is_admin(self) -> bool:
+        return Right.ADMIN in self.rights
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One row of `links`. `version` starts at 1 and grows by one with every change.
+
+    `owner` is the key_id of the API key that made it, "" if anonymous. A deleted link is a tombstone: it
+    keeps its row, so that its code is never given to anybody else.
+    """
+
+    code: str
+    url: str
+    title: str | None
+    tags: tuple[str, ...]
+    redirect_status: int
+    created_at: datetime
+    expires_at: datetime | None
+    deleted_at: datetime | None
+    owner: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewLink:
+    """A link to be created. `token` names this attempt: a retry with the same token finds its own row."""
+
+    code: str
+    url: str
+    title: str | None
+    tags: tuple[str, ...]
+    redirect_status: int
+    expires_at: datetime | None
+    owner: str
+    token: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The code belongs to another link."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """One item of a bulk call could not be carried out now; `detail` may be shown to the client."""
+
+    code: str
+    detail: str
+    outcome_known: bool
+
+
+class Unset:
+    """The type of `UNSET`: a field that a PATCH leaves as it is (None means: set to null)."""
+
+
+UNSET = Unset()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a PATCH sets; fields that are UNSET stay."""
+
+    url: str | Unset = UNSET
+    title: str | None | Unset = UNSET
+    tags: tuple[str, ...] | Unset = UNSET
+    expires_at: datetime | None | Unset = UNSET
+    redirect_status: int | Unset = UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What an Idempotency-Key stands for: `nonce` fixes the code and token of the create it belongs to."""
+
+    nonce: UUID
+    fingerprint: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PageKey:
+    """Where a page of links ends: the keyset (created_at, code), newest first."""
+
+    created_at: datetime
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class DayClicks:
+    day: date
+    clicks: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClickRow:
+    """Clicks of one code on one UTC day in one stream entry; `entry` is the entry's place in the stream."""
+
+    slot: int
+    entry: int
+    code: str
+    day: date
+    clicks: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShardHealth:
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShardShare:
+    """One shard's part of the ring, for `GET /api/v1/ring`."""
+
+    name: str
+    weight: float
+    draining: bool
+    address: str
+    slots: int
+    target_slots: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class RingView:
+    cluster_id: str
+    topology_version: int
+    virtual_nodes: int
+    shards: tuple[ShardShare, ...]
+    slots_in_hand_off: int
+    slots_unknown: int
