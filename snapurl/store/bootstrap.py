@@ -1,11 +1,11 @@
 """The first start: makes a cluster of empty shards, exactly once.
 
-Theory. Several processes start at once and any of them may be killed anywhere. What decides is the shard whose
-name sorts first: under an advisory lock there, its `cluster` row is written as 'initialising' together with the
-whole plan (cluster id and topology 1), before any other shard is touched. Whoever finds that row takes the
-lock and fills the shards that are still empty, following the plan and nothing else, and last sets it 'ready'.
-From then on an empty shard is an error, not an invitation: it may be a lost disk or a wrong DSN, and filling it
-would make its links disappear silently.
+Theory. Several processes start at once and any of them may be killed anywhere. What decides is the shard
+whose name sorts first: under an advisory lock there, its `cluster` row is written as 'initialising' together
+with the whole plan (cluster id and topology 1), before any other shard is touched. Whoever finds that row
+takes the lock and fills the shards that are still empty, following the plan and nothing else, and last sets
+it 'ready'. From then on an empty shard is an error, not an invitation: it may be a lost disk or a wrong DSN,
+and filling it would make its links disappear silently.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 from ring.placement import place
 from ring.topology import Shard, Topology
+
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
 from snapurl.store.pool import CLUSTER, ShardFailed, WrongShard, check_identity

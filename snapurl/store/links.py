@@ -1,8 +1,8 @@
 """Links in the shards: every call finds the owner of the slot by itself.
 
 A lost reply is never guessed at. A create carries a token that its row keeps, so it is simply called again:
-if the first call had committed, the second finds its own row. A change carries a token too; after a lost reply
-the row is asked once whether it bears the token, and if that cannot be settled the caller is told so
+if the first call had committed, the second finds its own row. A change carries a token too; after a lost
+reply the row is asked once whether it bears the token, and if that cannot be settled the caller is told so
 (`OutcomeUnknown`), since repeating the change could undo somebody else's later one.
 """
 
@@ -15,7 +15,16 @@ from hashlib import sha256
 from typing import Any, TypeVar
 
 from ring.slots import slot_of
-from snapurl.errors import Forbidden, Gone, NotFound, OutcomeUnknown, SnapURLError, Unavailable, VersionMismatch
+
+from snapurl.errors import (
+    Forbidden,
+    Gone,
+    NotFound,
+    OutcomeUnknown,
+    SnapURLError,
+    Unavailable,
+    VersionMismatch,
+)
 from snapurl.ports import Change, Failed, Intent, Link, NewLink, PageKey, Taken, Unset
 from snapurl.store.bulk import BulkCall, Unsettled, repeat_lost
 from snapurl.store.fanout import every_slot_once
@@ -58,12 +67,19 @@ class LinkStore:
             return Taken(item.code) if row["outcome"] == "taken" else _created(item, row)
 
         bulk = BulkCall[NewLink, Link | Taken](
-            self._router, self._shards, SQL["create_many"], lambda item: slot_of(item.code), _create_item, answer
+            self._router,
+            self._shards,
+            SQL["create_many"],
+            lambda item: slot_of(item.code),
+            _create_item,
+            answer,
         )
         async with self._bulk:
             answers = await bulk.run(new)
         return [
-            Failed(item.code, found.detail, outcome_known=found.known) if isinstance(found, Unsettled) else found
+            Failed(item.code, found.detail, outcome_known=found.known)
+            if isinstance(found, Unsettled)
+            else found
             for item, found in zip(new, answers, strict=True)
         ]
 
@@ -135,7 +151,11 @@ class LinkStore:
         Every shard also says for which slots it answers, in the same snapshot as its rows. Only when those
         sets cover each slot exactly once is no link shown twice or left out while slots move.
         """
-        args: tuple[object, ...] = (limit, before.created_at if before else None, before.code if before else None)
+        args: tuple[object, ...] = (
+            limit,
+            before.created_at if before else None,
+            before.code if before else None,
+        )
         if owner is None:
             rows = await every_slot_once(self._shards, SQL["page"], args)
         else:
@@ -152,7 +172,9 @@ class LinkStore:
 
     async def claim_many(self, claims: Sequence[tuple[str, str, bytes]]) -> list[Intent | Failed]:
         """As `claim` for each (scope, key, fingerprint), with one call per shard."""
-        items = [_Claim(sha256(f"{scope}\0{key}".encode()).hexdigest(), print_) for scope, key, print_ in claims]
+        items = [
+            _Claim(sha256(f"{scope}\0{key}".encode()).hexdigest(), print_) for scope, key, print_ in claims
+        ]
         bulk = BulkCall[_Claim, Intent](
             self._router,
             self._shards,

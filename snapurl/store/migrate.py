@@ -50,12 +50,15 @@ class Migration:
 
 
 def load_migrations() -> list[Migration]:
-    """The migrations that come with this program, in order. Raises ConfigError if a number is missing."""
-    found = []
-    for entry in files("migrations").iterdir():
-        if match := FILE_PATTERN.fullmatch(entry.name):
-            found.append(Migration(int(match[1]), match[2], entry.read_text(encoding="utf-8")))
-    found.sort(key=lambda migration: migration.version)
+    """The migrations of this program, in order. Raises ConfigError if a number is missing."""
+    found = sorted(
+        (
+            Migration(int(match[1]), match[2], entry.read_text(encoding="utf-8"))
+            for entry in files("migrations").iterdir()
+            if (match := FILE_PATTERN.fullmatch(entry.name))
+        ),
+        key=lambda migration: migration.version,
+    )
     if [migration.version for migration in found] != list(range(1, len(found) + 1)):
         raise ConfigError("the migrations of this installation are not numbered 0001, 0002, … without a gap")
     return found
@@ -71,14 +74,16 @@ def pending(shard: str, known: Sequence[Migration], applied: Mapping[int, str]) 
     for migration in known[:newest]:
         label = f"migration {migration.version:04d}_{migration.name}"
         if migration.version not in applied:
-            raise ConfigError(f"shard {shard} never got {label}, though it has later ones: restore its record")
+            raise ConfigError(
+                f"shard {shard} never got {label}, though it has later ones: restore its record"
+            )
         if applied[migration.version] != migration.checksum:
             raise ConfigError(f"{label} has changed since shard {shard} got it: put the old text back")
     return list(known[newest:])
 
 
 async def migrate_all(settings: Settings) -> list[str]:
-    """Brings every shard that answers up to date; one line per migration applied, such as `db0: 0001_cluster`.
+    """Brings every shard that answers up to date; one line per migration applied (`db0: 0001_cluster`).
 
     Raises ConfigError if a shard's record and the files disagree, or if no shard answers.
     """

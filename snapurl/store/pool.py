@@ -144,16 +144,14 @@ class Pool:
     async def close(self) -> None:
         try:
             await asyncio.wait_for(self._pool.close(), 2.0)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             self._pool.terminate()
 
     async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
         """All rows of one statement. Raises ShardFailed, or WrongShard on a connection to something else."""
         return await self._run(lambda connection: connection.fetch(query, *args))
 
-    async def fetch_with_slots(
-        self, query: str, *args: object
-    ) -> tuple[list[int], list[Mapping[str, Any]]]:
+    async def fetch_with_slots(self, query: str, *args: object) -> tuple[list[int], list[Mapping[str, Any]]]:
         """The slots that this shard answers for, and the rows of a read, in one snapshot."""
 
         async def read(connection: Any) -> tuple[list[int], list[Mapping[str, Any]]]:
@@ -175,7 +173,7 @@ class Pool:
             return
         try:
             await asyncio.wait_for(self._free.acquire(), self._wait_s)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             POOL_WAITS_REFUSED.labels(self.name).inc()
             raise ShardFailed(self.name, "has no free connection", sent=False) from None
 

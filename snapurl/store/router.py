@@ -4,14 +4,14 @@ Theory. The map may be wrong at any time; only the shard's own `slots` row, read
 transaction as the data, decides. So a call is simply tried at the believed owner:
 
 - *answered*: the shard owned the slot when it answered. Done.
-- *moved*: the shard names the new owner and its epoch, if it knows. The map takes a claim only when its epoch is
-  higher than what it has, so old news never undo new ones and two shards that point at each other cannot make
-  a request circle for longer than its bound.
+- *moved*: the shard names the new owner and its epoch, if it knows. The map takes a claim only when its epoch
+  is higher than what it has, so old news never undo new ones, and two shards that point at each other cannot
+  make a request circle for longer than its bound.
 - *busy*: the slot is in hand-off. The connection is already back in its pool (a waiting request must not hold
   one, or the requests that wait would starve those that need not), and the call is tried again in 2-20 ms,
   with jitter, for `busy_wait_ms` in all; then 503 with Retry-After.
 
-A failed shard is not retried here: what a failure may have done is known only to the caller (`ShardFailed.sent`).
+A failed shard is not retried here: what a failure may have done only the caller knows (`ShardFailed.sent`).
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Router:
         return rows if self.settle(slot, rows[0]) else None
 
     def settle(self, slot: int, row: Row) -> bool:
-        """True if `row` is the owner's answer; otherwise takes the news in it: the call is to be tried again."""
+        """True if `row` is the owner's answer; else takes the news in it, and the call is to be tried again."""
         match judge(row):
             case Moved(peer, epoch):
                 FENCE_REFUSALS.labels("moved").inc()

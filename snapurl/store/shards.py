@@ -1,7 +1,7 @@
 """All shards of the cluster: one pool each, the newest topology, and news of both.
 
-A process is given DSNs, reads the highest topology version from whichever shard answers, and connects to every
-shard the topology names, also to those that it was given no DSN for: they are reached at the topology's
+A process is given DSNs, reads the highest topology version from whichever shard answers, and connects to
+every shard the topology names, also to those that it was given no DSN for: they are reached at the topology's
 address with the credentials of the first DSN. A shard that is down costs only the slots it holds.
 """
 
@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
-
 from ring.errors import RingError
 from ring.ownership import SlotRow, SlotState
 from ring.placement import place
 from ring.topology import Topology
+
 from snapurl.config import Settings
 from snapurl.errors import ConfigError, Unavailable
 from snapurl.ports import RingView, ShardHealth, ShardShare
@@ -28,7 +28,7 @@ from snapurl.store.slotmap import SlotMap
 log = logging.getLogger("snapurl.shards")
 T = TypeVar("T")
 
-# How often the map is compared with the shards when no news arrive: news may be lost, and safety does not care.
+# How often the map is compared with the shards when no news arrive: news may be lost without harm.
 POLL_S = 5.0
 WATCH_RETRY_S = 1.0
 
@@ -106,7 +106,7 @@ async def connect_once(name: str, dsn: str, timeout_s: float) -> Any:
         raise ConfigError(f"shard {name} has no database of the name in its DSN") from error
     except (ValueError, asyncpg.ClientConfigurationError) as error:
         raise ConfigError(f"the DSN of shard {name} cannot be read") from error
-    except (OSError, asyncio.TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise ShardFailed(name, describe(error), sent=False) from error
 
 
@@ -223,9 +223,15 @@ class Shards:
         while True:
             try:
                 await self._listen(name)
-            except (ShardFailed, ConfigError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (
+                ShardFailed,
+                ConfigError,
+                OSError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+            ) as error:
                 log.debug("the news of shard %s are interrupted: %s", name, type(error).__name__)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 log.debug("shard %s is silent", name)
             await asyncio.sleep(WATCH_RETRY_S)
 
@@ -248,7 +254,7 @@ class Shards:
     # -- questions to every shard ----------------------------------------------------------------------------
 
     async def ask_all(self, ask: Callable[[Pool], Awaitable[T]]) -> list[T]:
-        """One answer from every shard, in the order of the topology. Raises Unavailable if one does not answer."""
+        """One answer from every shard, in the order of the topology. Raises Unavailable if one is silent."""
         try:
             return await asyncio.gather(*(ask(self.pool(shard.name)) for shard in self.topology.shards))
         except ShardFailed as error:
@@ -296,7 +302,7 @@ class Shards:
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:
     try:
         await asyncio.wait_for(event.wait(), timeout_s)
-    except asyncio.TimeoutError:
+    except TimeoutError:
         return
 
 
