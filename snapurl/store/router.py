@@ -72,7 +72,7 @@ class Router:
         return rows if self.settle(slot, rows[0]) else None
 
     def settle(self, slot: int, row: Row) -> bool:
-        """True if `row` is the owner's answer; else takes the news in it, and the call is to be tried again."""
+        """True if `row` is the owner's answer; else takes the news in it: try the call again."""
         match judge(row):
             case Moved(peer, epoch):
                 FENCE_REFUSALS.labels("moved").inc()
