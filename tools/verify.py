@@ -21,8 +21,9 @@ class Digest:
 async def digest(connection: Any, table: Table, slots: Sequence[int]) -> Digest:
     """The digest of one table's rows of `slots`; `xid` is left out, since it is each shard's own."""
     row = await connection.fetchrow(
-        f"SELECT count(*) AS rows, coalesce(sum(hash_record_extended(ROW({table.column_list}), 0)::numeric), 0) "  # noqa: S608
-        f"AS checksum FROM {table.name} WHERE slot = ANY ($1)",
+        "SELECT count(*) AS rows,"  # noqa: S608
+        f" coalesce(sum(hash_record_extended(ROW({table.column_list}), 0)::numeric), 0) AS checksum"
+        f" FROM {table.name} WHERE slot = ANY ($1)",
         slots,
     )
     return Digest(row["rows"], int(row["checksum"]))
