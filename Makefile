@@ -32,28 +32,29 @@ clean: ## remove .venv and all caches; data in .snapurl stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# After a change of the dependencies in pyproject.toml. Needs `uv`; one file each serves every platform.
+# After a change of the dependencies in pyproject.toml (LOCK_ARGS=--upgrade for newer versions of all). Needs
+# `uv`; each file serves every platform and Python version.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command 'make lock'
 lock: ## pin the dependencies anew
-	$(LOCK) pyproject.toml requirements/build.in --extra local --extra dev -o requirements/dev.lock
-	$(LOCK) pyproject.toml --extra local -c requirements/dev.lock -o requirements/local.lock
-	$(LOCK) pyproject.toml -c requirements/dev.lock -o requirements/run.lock
-	$(LOCK) requirements/build.in -c requirements/dev.lock -o requirements/build.lock
+	$(LOCK) $(LOCK_ARGS) pyproject.toml requirements/build.in --extra local --extra dev -o requirements/dev.lock
+	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra local -c requirements/dev.lock -o requirements/local.lock
+	$(LOCK) $(LOCK_ARGS) pyproject.toml -c requirements/dev.lock -o requirements/run.lock
+	$(LOCK) $(LOCK_ARGS) requirements/build.in -c requirements/dev.lock -o requirements/build.lock
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "SnapURL needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python3" >&2; exit 1; }
-	@$(PYTHON) -c '$(RECENT)' || { echo "SnapURL needs Python 3.11 or newer, and $(PYTHON) is older" >&2; exit 1; }
+	@$(PYTHON) -c '$(RECENT)' || { echo "SnapURL needs Python 3.11 or newer, and $(PYTHON) is older, or not there" >&2; exit 1; }
 	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
 		echo "$(PYTHON) cannot make a virtual environment: install its venv package (python3-venv)" >&2; exit 1; }
 
-$(VENV)/.local: requirements/local.lock $(PACKAGES) | $(BIN)/python
+$(VENV)/.local: requirements/local.lock $(PACKAGES) $(BIN)/python
 	@echo "Installing into $(VENV) …"
 	@$(PIP_INSTALL) --require-hashes -r requirements/build.lock -r requirements/local.lock
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.lock $(PACKAGES) | $(BIN)/python
+$(VENV)/.dev: requirements/dev.lock $(PACKAGES) $(BIN)/python
 	@echo "Installing into $(VENV), with what the tests and linters need …"
 	@$(PIP_INSTALL) --require-hashes -r requirements/dev.lock
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
