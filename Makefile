@@ -9,6 +9,9 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 PACKAGES := requirements/build.lock pyproject.toml
 
+# A virtual environment whose Python has gone (replaced by the system's next one) is made anew.
+$(shell test -x $(BIN)/python || rm -rf $(VENV))
+
 .PHONY: help up install test lint clean lock
 
 help: ## show what there is
@@ -48,13 +51,13 @@ $(BIN)/python:
 	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
 		echo "$(PYTHON) cannot make a virtual environment: install its venv package (python3-venv)" >&2; exit 1; }
 
-$(VENV)/.local: requirements/local.lock $(PACKAGES) $(BIN)/python
+$(VENV)/.local: requirements/local.lock $(PACKAGES) | $(BIN)/python
 	@echo "Installing into $(VENV) …"
 	@$(PIP_INSTALL) --require-hashes -r requirements/build.lock -r requirements/local.lock
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.lock $(PACKAGES) $(BIN)/python
+$(VENV)/.dev: requirements/dev.lock $(PACKAGES) | $(BIN)/python
 	@echo "Installing into $(VENV), with what the tests and linters need …"
 	@$(PIP_INSTALL) --require-hashes -r requirements/dev.lock
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
