@@ -16,17 +16,16 @@ A failed shard is not retried here: what a failure may have done only the caller
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_delay, wait_random
 
 from snapurl.metrics import FENCE_REFUSALS
 from snapurl.store.fence import Answered, Busy, Moved, judge
-from snapurl.store.pool import Pool, ShardFailed
+from snapurl.store.pool import Pool, Row, ShardFailed
 from snapurl.store.shards import Shards, unavailable
 
-Row = Mapping[str, Any]
 Call = Callable[[Pool], Awaitable[Sequence[Row]]]
 Item = TypeVar("Item")
 
@@ -72,7 +71,7 @@ class Router:
         return rows if self.settle(slot, rows[0]) else None
 
     def settle(self, slot: int, row: Row) -> bool:
-        """True if `row` is the owner's answer; else takes the news in it, and the call is to be tried again."""
+        """True if `row` is the owner's answer; else takes the news in it: try the call again."""
         match judge(row):
             case Moved(peer, epoch):
                 FENCE_REFUSALS.labels("moved").inc()

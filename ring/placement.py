@@ -1,0 +1,37 @@
+"""The ring: which shard *should* hold each slot.
+
+A shard has `round(virtual_nodes * weight)` points on a circle of 2**256: SHA-256 of `name-0`, `name-1`, …,
+as uhashring names them. A slot's point is `slot << 242`, the slot as the leading 14 bits. uhashring looks it
+up with bisect-right, so a ring point owns `[previous point, point)`, and what lies past the last point
+belongs to the first.
+
+The ring is built whole from the topology each time (about 10 ms for four shards): a value of the topology
+alone, with no history in it. Weights become numbers of points here because uhashring multiplies them as
+whole numbers.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Final
+
+from uhashring import HashRing
+
+from ring.slots import SLOT_BITS, SLOT_COUNT
+from ring.topology import Topology
+
+_POINT_BITS: Final = 256
+
+
+def place(topology: Topology) -> tuple[str, ...]:
+    """Slot -> name of the shard that should hold it (16,384 names). Draining shards get nothing."""
+    shards = (shard for shard in topology.shards if not shard.draining)
+    nodes = {shard.name: {"vnodes": topology.points_of(shard), "weight": 1} for shard in shards}
+    ring = HashRing(nodes=nodes, hash_fn=_point)
+    shift = _POINT_BITS - SLOT_BITS
+    return tuple(str(ring.get_node(slot << shift)) for slot in range(SLOT_COUNT))
+
+
+def _point(key: str | int) -> int:
+    """Virtual nodes are hashed; a slot's point is on the circle already and passes through."""
+    return key if isinstance(key, int) else int.from_bytes(sha256(key.encode()).digest(), "big")
