@@ -26,10 +26,20 @@ B = TypeVar("B", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
+class Site:
+    """What never changes while the process runs: the program's version, and pages made once."""
+
+    version: str
+    openapi: str
+    docs: str
+
+
+@dataclass(frozen=True, slots=True)
 class Services:
     """What the handlers work with; made once by `app.py`. `clock` is the wall clock."""
 
     settings: Settings
+    site: Site
     links: LinkService
     cache: LinkCache
     tally: Tally

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Sequence
@@ -172,8 +171,9 @@ def read_cursor(text: str) -> PageKey:
     try:
         created_at, code = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         key = PageKey(datetime.fromisoformat(created_at), code)
-    except (ValueError, TypeError, binascii.Error, RecursionError):
+        genuine = is_code(code) and write_cursor(key) == text
+    except (ValueError, TypeError, OverflowError, RecursionError):
         raise bad from None
-    if key.created_at.tzinfo is None or not isinstance(code, str) or not is_code(code) or write_cursor(key) != text:
+    if not genuine:
         raise bad
     return key

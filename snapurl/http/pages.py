@@ -1,4 +1,4 @@
-"""What a browser sees besides redirects: the start page, refusals, and the files that every browser asks for.
+"""What a browser sees besides redirects and /docs: the start page, refusals, the files it asks for by itself.
 
 All self-contained: no script, no font, no picture from anywhere else, and a policy that says so.
 """

@@ -95,7 +95,7 @@ def refuse(
             extra={"request_id": request_id},
         )
     own = {"x-request-id": request_id, "cache-control": "no-store", **_headers(refusal, error)}
-    if _wants_page(request):
+    if wants_page(request):
         return HTTPResponse(
             refusal_page(refusal),
             refusal.status,
@@ -119,7 +119,7 @@ def _headers(refusal: SnapURLError, error: BaseException) -> dict[str, str]:
     return headers
 
 
-def _wants_page(request: Request[Any, Any]) -> bool:
+def wants_page(request: Request[Any, Any]) -> bool:
     """Whether a person looks at it: only browsers name text/html, and they prefer it to JSON."""
     if request.path.startswith("/api/"):
         return False
