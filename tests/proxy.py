@@ -11,7 +11,7 @@ class Proxy:
     """Forwards connections to `host:port`; the three switches make it fail.
 
     `refuse` closes new connections, a cleared `forwarding` keeps bytes back, and `lose_replies` passes
-    requests on but cuts the connection when the answer comes: the request was carried out and its outcome lost.
+    requests on but cuts the connection when the answer comes: a request carried out, its outcome lost.
     """
 
     def __init__(self, host: str, port: int) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ring.slots import SLOT_COUNT
-
 from snapurl.errors import Unavailable
 from snapurl.store.pool import Pool
 from snapurl.store.shards import Shards

@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+
 from ring.errors import RingError
 from ring.ownership import SlotRow, SlotState
 from ring.placement import place
 from ring.topology import Topology
-
 from snapurl.config import Settings
 from snapurl.errors import ConfigError, Unavailable
 from snapurl.ports import RingView, ShardHealth, ShardShare
@@ -46,6 +46,14 @@ def dsn_for(address: str, template: str) -> str:
     host, _, database = address.partition("/")
     netloc = f"{credentials}@{host}" if credentials else host
     return urlunsplit((parts.scheme, netloc, "/" + database, parts.query, ""))
+
+
+def dsn_of(settings: Settings, topology: Topology, name: str) -> str:
+    """The DSN of a shard of `topology`: the configured one, or its address with the first DSN's credentials."""
+    for item in settings.shard_dsns:
+        if item.name == name:
+            return item.dsn
+    return dsn_for(topology.shard(name).address, settings.shard_dsns[0].dsn)
 
 
 async def read_topology(settings: Settings) -> Topology:
@@ -149,10 +157,7 @@ class Shards:
 
     def dsn(self, name: str) -> str:
         """The DSN of a shard of the topology."""
-        configured = {item.name: item.dsn for item in self._settings.shard_dsns}
-        if name in configured:
-            return configured[name]
-        return dsn_for(self.topology.shard(name).address, self._settings.shard_dsns[0].dsn)
+        return dsn_of(self._settings, self.topology, name)
 
     async def _open_pools(self) -> None:
         settings = self._settings

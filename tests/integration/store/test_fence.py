@@ -17,7 +17,8 @@ NAMESPACE = 1397637456
 
 
 async def set_state(connection: Any, slot: int, state: str) -> None:
-    await connection.execute("UPDATE slots SET state = $2 WHERE slot = $1", slot, state)
+    peer = None if state == "owned" else "db9"
+    await connection.execute("UPDATE slots SET state = $2, peer = $3 WHERE slot = $1", slot, state, peer)
 
 
 @pytest.mark.parametrize(

@@ -93,11 +93,11 @@ async def test_a_page_waits_until_every_slot_is_answered_for_once(
     await store.links.create(new_link("shy"))
     slot = slot_of("shy")
     owner = direct[store.shards.map.owner(slot)]
-    await owner.execute("UPDATE slots SET state = 'closed' WHERE slot = $1", slot)
+    await owner.execute("UPDATE slots SET state = 'closed', peer = 'db9' WHERE slot = $1", slot)
     listing = asyncio.create_task(store.links.page(10, None, None))
     await asyncio.sleep(0.1)
     assert not listing.done()
-    await owner.execute("UPDATE slots SET state = 'owned' WHERE slot = $1", slot)
+    await owner.execute("UPDATE slots SET state = 'owned', peer = NULL WHERE slot = $1", slot)
     assert [link.code for link in await listing] == ["shy"]
 
 

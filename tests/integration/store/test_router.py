@@ -21,7 +21,7 @@ async def hand_over(direct: dict[str, Any], slot: int, source: str, target: str)
     for row in rows:
         marks = ", ".join(f"${n}" for n in range(1, len(row) + 1))
         await direct[target].execute(f"INSERT INTO links ({columns}) VALUES ({marks})", *row.values())
-    await direct[source].execute("UPDATE slots SET state = 'closed' WHERE slot = $1", slot)
+    await direct[source].execute("UPDATE slots SET state = 'closed', peer = 'db9' WHERE slot = $1", slot)
     epoch = await direct[source].fetchval("SELECT epoch FROM slots WHERE slot = $1", slot) + 1
     await direct[target].execute(
         "INSERT INTO slots (slot, state, epoch) VALUES ($1, 'owned', $2)", slot, epoch
@@ -63,11 +63,11 @@ async def test_a_call_waits_out_a_hand_off(
     """A create that meets a slot in hand-off succeeds as soon as the slot is owned again."""
     slot = slot_of("patient")
     connection = direct[store.shards.map.owner(slot)]
-    await connection.execute("UPDATE slots SET state = 'closed' WHERE slot = $1", slot)
+    await connection.execute("UPDATE slots SET state = 'closed', peer = 'db9' WHERE slot = $1", slot)
     create = asyncio.create_task(store.links.create(new_link("patient")))
     await asyncio.sleep(0.05)
     assert not create.done()
-    await connection.execute("UPDATE slots SET state = 'owned' WHERE slot = $1", slot)
+    await connection.execute("UPDATE slots SET state = 'owned', peer = NULL WHERE slot = $1", slot)
     assert isinstance(await create, Link)
 
 
@@ -84,12 +84,12 @@ async def test_waiting_calls_hold_no_connection(
             for code in map(str, range(999))
             if store.shards.map.owner(slot_of(code)) == name and slot_of(code) != slot
         )
-        await direct[name].execute("UPDATE slots SET state = 'closed' WHERE slot = $1", slot)
+        await direct[name].execute("UPDATE slots SET state = 'closed', peer = 'db9' WHERE slot = $1", slot)
         waiting = [asyncio.create_task(store.links.get("stuck")) for _ in range(10)]
         await asyncio.sleep(0.05)
         assert isinstance(await store.links.create(new_link(free)), Link)
         assert not any(task.done() for task in waiting)
-        await direct[name].execute("UPDATE slots SET state = 'owned' WHERE slot = $1", slot)
+        await direct[name].execute("UPDATE slots SET state = 'owned', peer = NULL WHERE slot = $1", slot)
         assert await asyncio.gather(*waiting) == [None] * 10
     finally:
         await store.shards.close()
@@ -103,7 +103,7 @@ async def test_a_hand_off_that_lasts_too_long_is_a_503(
     try:
         slot = slot_of("stuck")
         await direct[store.shards.map.owner(slot)].execute(
-            "UPDATE slots SET state = 'closed' WHERE slot = $1", slot
+            "UPDATE slots SET state = 'closed', peer = 'db9' WHERE slot = $1", slot
         )
         for call in (store.links.get("stuck"), store.links.create(new_link("stuck"))):
             with pytest.raises(Unavailable) as caught:
