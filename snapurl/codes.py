@@ -20,9 +20,12 @@ CODE_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # First path segments that the service has or may come to have; compared without regard to case, so that
 # nobody can pose as `/Health`. Names with a dot (robots.txt) are no codes anyway.
 RESERVED = frozenset(
-    """about account accounts admin api app assets auth dashboard docs favicon health help home index links
-    login logout metrics oauth openapi password ping privacy problems public register robots settings setup
-    signin signup sitemap static status support terms ui users version well-known""".split()
+    re.findall(
+        r"\S+",
+        """about account accounts admin api app assets auth dashboard docs favicon health help home index links
+        login logout metrics oauth openapi password ping privacy problems public register robots settings setup
+        signin signup sitemap static status support terms ui users version well-known""",
+    )
 )
 
 

@@ -20,6 +20,9 @@ from limits import RateLimitItem
 from limits import parse as parse_rate
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from redis.asyncio import BlockingConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from snapurl.config import Settings
@@ -28,6 +31,7 @@ from snapurl.metrics import LIMIT_FALLBACKS, LIMIT_REFUSALS
 log = logging.getLogger("snapurl.limits")
 
 RETRY_S = 1.0
+REDIS_CONNECTIONS_MAX = 16  # per worker; who waits longer for one than for Redis is counted in memory
 MEMORY_BUCKETS_MAX = 100_000  # when reached, the fallback forgets everything and begins anew
 BLOCKED_MAX = 100_000  # addresses shut out locally; beyond it the one that is let in soonest goes
 
@@ -50,14 +54,21 @@ class Limiter:
 
     def __init__(self, settings: Settings, clock_s: Callable[[], float] = time.monotonic) -> None:
         timeout_s = settings.redis_timeout_ms / 1000
-        self._redis = RedisStorage(
-            "async+" + settings.redis_url.get_secret_value(),
-            implementation="redispy",
-            key_prefix="snapurl:limit",
+        self._pool = BlockingConnectionPool.from_url(
+            settings.redis_url.get_secret_value(),
+            max_connections=REDIS_CONNECTIONS_MAX,
+            timeout=timeout_s,
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
+            retry=Retry(NoBackoff(), 0),
         )
-        self._shared = SlidingWindowCounterRateLimiter(self._redis)
+        storage = RedisStorage(
+            "async+redis://",  # only says which kind: the pool knows where
+            implementation="redispy",
+            key_prefix="snapurl:limit",
+            connection_pool=self._pool,  # type: ignore[arg-type]  # handed on to redis-py as it is
+        )
+        self._shared = SlidingWindowCounterRateLimiter(storage)
         self._own_storage = MemoryStorage()
         self._own = SlidingWindowCounterRateLimiter(self._own_storage)
         self._clock_s = clock_s
@@ -91,7 +102,7 @@ class Limiter:
         return Verdict(allowed, item.amount, max(0, int(stats.remaining)), wait_s, window_s)
 
     async def close(self) -> None:
-        await self._redis.bridge.get_connection().aclose()
+        await self._pool.disconnect()
 
 
 @lru_cache(maxsize=256)

@@ -247,7 +247,9 @@ class LinkService:
         await self._cache.changed(link)
         return link
 
-    async def page(self, limit: int, before: PageKey | None, owner: str | None) -> tuple[list[Link], PageKey | None]:
+    async def page(
+        self, limit: int, before: PageKey | None, owner: str | None
+    ) -> tuple[list[Link], PageKey | None]:
         """Up to `limit` links, newest first, and where the next page begins (None: this was the last)."""
         links = await self._store.page(limit + 1, before, owner)
         if len(links) <= limit:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from pydantic_core import Url, ValidationError
@@ -55,10 +56,8 @@ class UrlPolicy:
 
 def canonical_host(host: str) -> str:
     """A host as it is compared: lower case, punycode, without the dot of the root at its end."""
-    try:
+    with suppress(ValidationError):  # a configured name that no browser can open cannot be linked to either
         host = Url(f"http://{host}/").host or host
-    except ValidationError:
-        pass  # a configured name that no browser could open cannot be linked to either
     return host.lower().removesuffix(".")
 
 

@@ -55,6 +55,11 @@ class Rules:
 # -- the types of fields -----------------------------------------------------------------------------------------
 
 
+def _rules(info: ValidationInfo) -> Rules:
+    assert isinstance(info.context, Rules), "bodies are checked through `check`"
+    return info.context
+
+
 def _plain(text: str) -> str:
     """Text without control characters and lone surrogates, which no database or header takes."""
     if _CONTROL.search(text):
@@ -69,8 +74,7 @@ def _not_blank(text: str) -> str:
 
 
 def _target(text: str, info: ValidationInfo) -> str:
-    rules: Rules = info.context
-    return rules.urls.check(text)
+    return _rules(info).urls.check(text)
 
 
 def _alias(text: str) -> str:
@@ -94,8 +98,8 @@ def _moment(value: object) -> datetime:
 
 
 def _in_future(moment: datetime, info: ValidationInfo) -> datetime:
-    rules: Rules = info.context
-    if rules.now is not None and moment <= rules.now:
+    now = _rules(info).now
+    if now is not None and moment <= now:
         raise ValueError(NOT_IN_FUTURE)
     return moment
 

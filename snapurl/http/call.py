@@ -133,3 +133,8 @@ class Route:
     def name(self) -> str:
         """The operation id, and the route's name in metrics."""
         return self.handler.__name__
+
+    @property
+    def is_page(self) -> bool:
+        """Whether it is outside the API: HEAD is answered, and unknown query parameters are let be."""
+        return not self.path.startswith("/api/")

@@ -10,34 +10,11 @@ from typing import Any
 
 from snapurl import errors
 from snapurl.errors import ConfigError, SnapURLError
-from snapurl.http.pages import page
+from snapurl.http.pages import page, stylesheet
 
 Json = Mapping[str, Any]
 
-_STYLE = """
-.skip { position: absolute; left: -99rem } .skip:focus { left: 1rem; top: 1rem; background: var(--page) }
-header, main { max-width: 56rem; margin: 0 auto; padding: 1.5rem 1.25rem 0 }
-header h1 { margin: 0; font-size: 2rem } header p { color: var(--dim); margin: .25rem 0 1rem }
-nav ul { list-style: none; padding: 0; margin: 0; display: grid; grid-template-columns: repeat(auto-fill, minmax(17rem, 1fr)); gap: .15rem 1rem }
-nav a { text-decoration: none; display: block; padding: .15rem 0; overflow-wrap: anywhere }
-nav a:hover { text-decoration: underline }
-h2 { margin: 3rem 0 0; padding-bottom: .3rem; border-bottom: 1px solid var(--line) }
-article { border-bottom: 1px solid var(--line); padding: 1.25rem 0 1.5rem }
-h3 { margin: 0 0 .25rem; font-size: 1.05rem; font-weight: 600; overflow-wrap: anywhere }
-h4 { margin: 1rem 0 .25rem; font-size: .8rem; text-transform: uppercase; letter-spacing: .06em; color: var(--dim) }
-p { margin: .25rem 0 }
-code, pre { font: .875em/1.5 ui-monospace, monospace }
-pre { border: 1px solid var(--line); border-radius: .4rem; padding: .75rem 1rem; overflow-x: auto; margin: .5rem 0 }
-.method { display: inline-block; min-width: 3.6em; font: 600 .75rem/1.7 ui-monospace, monospace; text-align: center; border: 1px solid currentColor; border-radius: .3rem; margin-right: .4rem }
-.get { color: #15803d } .post { color: #1d4ed8 } .patch { color: #a16207 } .delete { color: #b91c1c } .head { color: #6d28d9 }
-@media (prefers-color-scheme: dark) { .get { color: #4ade80 } .post { color: #93c5fd } .patch { color: #fcd34d } .delete { color: #fca5a5 } .head { color: #c4b5fd } }
-.scroll { overflow-x: auto }
-table { border-collapse: collapse; width: 100%; font-size: .92rem }
-th, td { text-align: left; vertical-align: top; padding: .3rem .75rem .3rem 0; border-top: 1px solid var(--line) }
-thead th { border: 0; color: var(--dim); font-weight: 500; font-size: .8rem }
-footer { max-width: 56rem; margin: 2rem auto; padding: 0 1.25rem; color: var(--dim) }
-a:focus-visible { outline: 2px solid var(--mark); outline-offset: 2px }
-"""
+_STYLE = stylesheet("docs.css")
 
 _QUICK_START = """# shorten
 curl -H 'X-Api-Key: YOUR_KEY' -H 'Content-Type: application/json' \\
@@ -114,12 +91,14 @@ def _schemas(document: Json) -> Iterator[str]:
     for name, schema in sorted(document["components"]["schemas"].items()):
         if "properties" in schema:
             about = _inline(schema.get("description", ""))
-            yield f'<article id="schema-{escape(name)}"><h3>{escape(name)}</h3><p>{about}</p>{_fields(schema)}</article>'
+            head = f'<article id="schema-{escape(name)}"><h3>{escape(name)}</h3>'
+            yield f"{head}<p>{about}</p>{_fields(schema)}</article>"
 
 
 def _problems() -> str:
     rows = [
-        (f"<code>{kind.slug}</code>", str(kind.status), escape(kind.title)) for kind in sorted(_kinds(), key=_order)
+        (f"<code>{kind.slug}</code>", str(kind.status), escape(kind.title))
+        for kind in sorted(_kinds(), key=_order)
     ]
     about = "The <code>type</code> of a problem is <code>urn:snapurl:problem:</code> and one of these."
     return f"<p>{about}</p>{_table(('Type', 'Status', 'Title'), rows)}"

@@ -30,5 +30,5 @@ async def metrics(call: Call) -> HTTPResponse:
     registry = REGISTRY
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     return HTTPResponse(generate_latest(registry), 200, call.headers, CONTENT_TYPE_LATEST)

@@ -25,7 +25,7 @@ CODE = {
     "schema": {"type": "string", "pattern": f"^[A-Za-z0-9_-]{{1,{CODE_CHARS_MAX}}}$"},
     "example": "spring-sale",
 }
-SECURITY = [{"ApiKey": []}, {"Bearer": []}]
+SECURITY: list[dict[str, list[str]]] = [{"ApiKey": []}, {"Bearer": []}]
 RETRY_AFTER = {"Retry-After": "Seconds to wait."}
 RATE = {"RateLimit-Policy": "The rule.", "RateLimit": "What is left of it."}
 EXTRA_HEADERS: Mapping[int, Mapping[str, str]] = {
@@ -99,20 +99,22 @@ def _operation(route: Route, anonymous: bool) -> dict[str, Any]:
 
 def _redirect(*, counted: bool) -> dict[str, Any]:
     places = [
-        Good(status, "To the link's URL", headers={"Location": "The link's URL.", "Cache-Control": "max-age=0"})
+        Good(
+            status, "To the link's URL", headers={"Location": "The link's URL.", "Cache-Control": "max-age=0"}
+        )
         for status in (301, 302, 307, 308)
     ]
-    operation = {
+    responses = _responses(places, (NotFound, Gone, RateLimited, Unavailable))
+    if not counted:
+        for response in responses.values():
+            response.pop("content", None)
+    return {
         "operationId": "follow" if counted else "follow_head",
         "summary": "Follow a link" if counted else "See where a link leads, without a click",
         "tags": ["Redirects"],
         "parameters": [CODE],
-        "responses": _responses(places, (NotFound, Gone, RateLimited, Unavailable)),
+        "responses": responses,
     }
-    if not counted:
-        for response in operation["responses"].values():  # type: ignore[attr-defined]
-            response.pop("content", None)
-    return operation
 
 
 def _parameter(item: Parameter) -> dict[str, Any]:
@@ -130,10 +132,11 @@ def _responses(good: Iterable[Good], refusals: Iterable[type[SnapURLError]]) -> 
     for answer in good:
         responses[str(answer.status)] = _good(answer)
     by_status: dict[int, list[type[SnapURLError]]] = {}
-    for refusal in (*refusals, MethodNotAllowed):
+    kinds: tuple[type[SnapURLError], ...] = (*refusals, MethodNotAllowed)
+    for refusal in kinds:
         by_status.setdefault(refusal.status, []).append(refusal)
-    for status, kinds in sorted(by_status.items()):
-        responses.setdefault(str(status), _problem(status, kinds))
+    for status, alike in sorted(by_status.items()):
+        responses.setdefault(str(status), _problem(status, alike))
     return responses
 
 

@@ -6,6 +6,7 @@ All self-contained: no script, no font, no picture from anywhere else, and a pol
 from __future__ import annotations
 
 from html import escape
+from importlib.resources import files
 
 from snapurl.errors import SnapURLError
 
@@ -27,19 +28,14 @@ FAVICON = (
     '<circle cx="16" cy="27" r="4" fill="#dc2626"/><circle cx="5" cy="16" r="4" fill="#7c3aed"/></svg>'
 )
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1c2430; --dim: #5a6676; --page: #fbfbfa; --line: #d9dde3; --mark: #1d4ed8 }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ee; --dim: #9aa5b4; --page: #14181f; --line: #303845; --mark: #8ab4ff }
-}
-body { margin: 0; background: var(--page); color: var(--ink); font: 1rem/1.6 system-ui, sans-serif }
-a { color: var(--mark) }
-"""
 
-_CENTRED = """
-main { min-height: 100vh; display: grid; place-content: center; padding: 2rem; box-sizing: border-box }
-h1 { font-size: 1.5rem; margin: 0 } p { margin: .5rem 0 0; color: var(--dim); max-width: 34rem }
-"""
+def stylesheet(name: str) -> str:
+    """A stylesheet that lies beside this file."""
+    return files("snapurl.http").joinpath(name).read_text(encoding="utf-8")
+
+
+_STYLE = stylesheet("pages.css")
+_CENTRED = stylesheet("centred.css")
 
 
 def page(title: str, style: str, body: str) -> str:
@@ -48,7 +44,7 @@ def page(title: str, style: str, body: str) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{escape(title)}</title><link rel="icon" href="/favicon.ico" type="image/svg+xml">'
-        f"<style>{STYLE}{style}</style></head><body>{body}</body></html>\n"
+        f"<style>{_STYLE}{style}</style></head><body>{body}</body></html>\n"
     )
 
 

@@ -115,7 +115,7 @@ def _headers(refusal: SnapURLError, error: BaseException) -> dict[str, str]:
     if refusal.status == 401:
         headers["www-authenticate"] = 'Bearer realm="snapurl"'
     if isinstance(error, sanic_errors.MethodNotAllowed):
-        headers.update({name.lower(): value for name, value in error.headers.items()})
+        headers["allow"] = ", ".join(sorted(error.headers.get("Allow", "").split(", ")))
     return headers
 
 

@@ -9,6 +9,7 @@ clicks were never counted and a later change never seen.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from http import HTTPStatus
 from typing import Any
 
@@ -48,6 +49,14 @@ def redirect_bytes(url: str, status: int, *, keep_alive: bool) -> bytes:
     return "\r\n".join(lines).encode("ascii")
 
 
+class Redirect(HTTPResponse):
+    """No body, so no content type: Sanic would send `content-type: None`."""
+
+    @property
+    def processed_headers(self) -> Iterator[tuple[bytes, bytes]]:
+        return ((name.encode("ascii"), str(value).encode("ascii")) for name, value in self.headers.items())
+
+
 async def follow(request: Request[Any, Any], code: str) -> HTTPResponse:
     """GET and HEAD of `/{code}`. A GET that is redirected is a click; nothing else is."""
     services: Services = request.app.ctx.services
@@ -67,7 +76,7 @@ async def follow(request: Request[Any, Any], code: str) -> HTTPResponse:
     if request.method == "GET":
         services.tally.record(code)
     _REDIRECTED.inc()
-    return HTTPResponse(None, link.redirect_status, redirect_headers(link.url))
+    return Redirect(None, link.redirect_status, redirect_headers(link.url))
 
 
 def _refuse_shut_out(request: Request[Any, Any], services: Services) -> None:

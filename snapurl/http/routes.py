@@ -78,12 +78,27 @@ ROUTES: tuple[Route, ...] = (
         create_link,
         "Shorten a URL",
         "Links",
-        (Good(201, "The link", answers.LinkBody, {"Location": "The link's address in this API.", **ETAG, **RATE}),),
+        (
+            Good(
+                201,
+                "The link",
+                answers.LinkBody,
+                {"Location": "The link's address in this API.", **ETAG, **RATE},
+            ),
+        ),
         right=Right.CREATE,
         may_be_anonymous=True,
         body=LinkDraft,
         parameters=(IDEMPOTENCY_KEY,),
-        refusals=(*WRITE, Unauthorized, Forbidden, AliasTaken, IdempotencyMismatch, RateLimited, OutcomeUnknown),
+        refusals=(
+            *WRITE,
+            Unauthorized,
+            Forbidden,
+            AliasTaken,
+            IdempotencyMismatch,
+            RateLimited,
+            OutcomeUnknown,
+        ),
     ),
     Route(
         "GET",
@@ -196,7 +211,14 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/", home, "Start page", "Pages", (Good(200, "Name and version", answers.Home),)),
     Route("GET", "/docs", docs, "This page", "Pages", (Good(200, "HTML", media="text/html"),)),
     Route("GET", "/openapi.json", openapi, "This API as OpenAPI 3.1", "Pages", (Good(200, "OpenAPI"),)),
-    Route("GET", "/robots.txt", robots, "Keeps crawlers away", "Pages", (Good(200, "Rules", media="text/plain"),)),
+    Route(
+        "GET",
+        "/robots.txt",
+        robots,
+        "Keeps crawlers away",
+        "Pages",
+        (Good(200, "Rules", media="text/plain"),),
+    ),
     Route("GET", "/favicon.ico", favicon, "An icon", "Pages", (Good(200, "SVG", media="image/svg+xml"),)),
 )
 

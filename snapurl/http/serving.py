@@ -7,24 +7,25 @@ request well formed, and only then the work.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, cast
 from urllib.parse import parse_qsl
 
 from sanic import HTTPResponse, Request
+from sanic.http import Http
 
+from snapurl.codes import is_code
 from snapurl.errors import BadRequest, FieldError, Invalid, NotFound, TooLarge, UnsupportedMediaType
 from snapurl.http.auth import require
 from snapurl.http.bodies import parse_json
-from snapurl.http.call import Call, Route, Services
+from snapurl.http.call import Call, Route
 from snapurl.http.problems import refuse, request_id_of
-from snapurl.codes import is_code
 from snapurl.logs import REQUEST_ID
 from snapurl.metrics import HTTP_REQUESTS, HTTP_SECONDS
 
 QUERY_FIELDS_MAX = 20
 
-SanicHandler = Callable[..., Awaitable[HTTPResponse]]
+SanicHandler = Callable[..., Coroutine[Any, Any, HTTPResponse]]
 
 
 def serve(route: Route) -> SanicHandler:
@@ -55,11 +56,12 @@ async def _prepare(call: Call, route: Route, query: frozenset[str]) -> None:
         await _identify(call, route)
     if "{code}" in route.path and not is_code(call.code):
         raise NotFound()
-    call.query = _query(call.request, query)
+    if not route.is_page:
+        call.query = _query(call.request, query)
     if route.body is not None:
         call.value = parse_json(await _body(call.request, call.services.settings.body_bytes_max))
-    elif call.request.stream is not None:
-        async for _ in call.request.stream:  # a body that nobody asked for is read, so that it is out of the way
+    else:
+        async for _ in _chunks(call.request):  # what nobody asked for is read, so that it is out of the way
             pass
 
 
@@ -113,6 +115,11 @@ async def _body(request: Request[Any, Any], bytes_max: int) -> bytes:
     return await _read(request, bytes_max)
 
 
+def _chunks(request: Request[Any, Any]) -> AsyncIterator[bytes]:
+    """The parts of a body as they arrive."""
+    return cast(AsyncIterator[bytes], aiter(cast(Http, request.stream)))
+
+
 async def _read(request: Request[Any, Any], bytes_max: int) -> bytes:
     """At most `bytes_max` bytes. What lies beyond is swallowed by Sanic after the answer, up to its own limit,
     so that a client which is still sending gets to read that answer."""
@@ -121,8 +128,7 @@ async def _read(request: Request[Any, Any], bytes_max: int) -> bytes:
     if length.isdecimal() and int(length) > bytes_max:
         raise too_large
     body = bytearray()
-    assert request.stream is not None
-    async for chunk in request.stream:
+    async for chunk in _chunks(request):
         body += chunk
         if len(body) > bytes_max:
             raise too_large

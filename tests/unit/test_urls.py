@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,7 +82,7 @@ def test_urls_are_stored_as_a_browser_would_request_them(text: str, stored: str)
         ("https://S.Example.ORG/", "loop"),
         ("http://s.example.org:8080/x", "loop"),
         ("http://s.example.org./x", "loop"),
-        ("http://ｓ.example.org/", "loop"),
+        ("http://\uff53.example.org/", "loop"),
         ("http://s%2eexample.org/", "loop"),
         ("http://kurz.xn--mnchen-3ya.example/", "loop"),
         ("http://kurz.münchen.example/", "loop"),
@@ -96,7 +98,15 @@ def test_bad_urls_are_refused_with_the_reason(text: str, why: str) -> None:
 def test_every_way_of_writing_the_loopback_address_is_own() -> None:
     """A service at 127.0.0.1 is also localhost, 2130706433 and [::1]."""
     policy = UrlPolicy(2_000, own_hosts(["127.0.0.1"]))
-    for host in ("127.0.0.1", "localhost", "LOCALHOST.", "2130706433", "0x7f.1", "[::1]", "[0:0:0:0:0:0:0:1]"):
+    for host in (
+        "127.0.0.1",
+        "localhost",
+        "LOCALHOST.",
+        "2130706433",
+        "0x7f.1",
+        "[::1]",
+        "[0:0:0:0:0:0:0:1]",
+    ):
         with pytest.raises(UrlRefused, match="loop"):
             policy.check(f"http://{host}:9999/")
 
@@ -115,7 +125,5 @@ def test_what_is_stored_can_stand_in_a_header(tail: str) -> None:
 @given(st.text(min_size=1, max_size=40))
 def test_no_host_can_crash_the_policy(host: str) -> None:
     """Any host is either refused or stored; nothing else is raised."""
-    try:
+    with contextlib.suppress(UrlRefused):
         assert POLICY.check(f"http://{host}/").startswith("http://")
-    except UrlRefused:
-        pass
