@@ -138,8 +138,6 @@ class Ready(Answer):
 class Home(Answer):
     name: Literal["SnapURL"]
     version: str
-    docs: str
-    openapi: str
 
 
 def moment(value: datetime) -> str:

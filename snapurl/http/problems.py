@@ -29,6 +29,7 @@ log = logging.getLogger("snapurl.http")
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:snapurl:problem:"
 RETRY_AFTER_S = 1  # where a refusal that passes by itself does not say when
+METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 # What Sanic itself raises, in our words. The first class that fits counts.
@@ -94,7 +95,7 @@ def refuse(
             exc_info=error,
             extra={"request_id": request_id},
         )
-    own = {"x-request-id": request_id, "cache-control": "no-store", **_headers(refusal, error)}
+    own = {"x-request-id": request_id, "cache-control": "no-store", **_headers(request, refusal)}
     if wants_page(request):
         return HTTPResponse(
             refusal_page(refusal),
@@ -107,16 +108,25 @@ def refuse(
     )
 
 
-def _headers(refusal: SnapURLError, error: BaseException) -> dict[str, str]:
+def _headers(request: Request[Any, Any], refusal: SnapURLError) -> dict[str, str]:
     """When to come back, how to authenticate, what is allowed."""
     headers = {}
     if refusal.retry_after_s is not None or refusal.status == 503:
         headers["retry-after"] = str(max(1, math.ceil(refusal.retry_after_s or RETRY_AFTER_S)))
     if refusal.status == 401:
         headers["www-authenticate"] = 'Bearer realm="snapurl"'
-    if isinstance(error, sanic_errors.MethodNotAllowed):
-        headers["allow"] = ", ".join(sorted(error.headers.get("Allow", "").split(", ")))
+    if refusal.status == 405:
+        headers["allow"] = ", ".join(filter(lambda method: _answers(request, method), METHODS))
     return headers
+
+
+def _answers(request: Request[Any, Any], method: str) -> bool:
+    """Whether there is a route; Sanic does not say which methods there are to one that it does not know."""
+    try:
+        request.app.router.get(request.path, method, None)
+    except sanic_errors.SanicException:
+        return False
+    return True
 
 
 def wants_page(request: Request[Any, Any]) -> bool:

@@ -208,7 +208,14 @@ ROUTES: tuple[Route, ...] = (
         (Good(200, "Text exposition format", media="text/plain"),),
     ),
     # -- pages -----------------------------------------------------------------------------------------------
-    Route("GET", "/", home, "Start page", "Pages", (Good(200, "Name and version", answers.Home),)),
+    Route(
+        "GET",
+        "/",
+        home,
+        "Start page",
+        "Pages",
+        (Good(200, "Name and version", answers.Home, {"Link": "Where the documentation is."}),),
+    ),
     Route("GET", "/docs", docs, "This page", "Pages", (Good(200, "HTML", media="text/html"),)),
     Route("GET", "/openapi.json", openapi, "This API as OpenAPI 3.1", "Pages", (Good(200, "OpenAPI"),)),
     Route(

@@ -39,9 +39,8 @@ async def home(call: Call) -> HTTPResponse:
     site = call.services.site
     if wants_page(call.request):
         return HTTPResponse(home_page(site.version), 200, {**call.headers, **PAGE_HEADERS}, HTML)
-    return call.answer(
-        {"name": "SnapURL", "version": site.version, "docs": "/docs", "openapi": "/openapi.json"}
-    )
+    call.headers["link"] = '</docs>; rel="service-doc", </openapi.json>; rel="service-desc"'
+    return call.answer({"name": "SnapURL", "version": site.version})
 
 
 async def docs(call: Call) -> HTTPResponse:
