@@ -146,9 +146,9 @@ Title = Annotated[
 ]
 Tag = Annotated[
     str,
+    StringConstraints(min_length=1, max_length=TAG_CHARS_MAX),
     AfterValidator(_plain),
     AfterValidator(_not_blank),
-    StringConstraints(min_length=1, max_length=TAG_CHARS_MAX),
 ]
 Tags = Annotated[
     list[Tag],
