@@ -1,46 +1,18 @@
--- The hand-off: the statements that change `slots` while a slot goes from one shard to another.
+-- The steps of a hand-off: the only statements that change `slots` once a cluster is initialised.
 --
--- Each function does one step of `ring/handoff.py` for a batch of slots, all or nothing, and raises SN001 when
--- what it finds is not what the step starts from: the caller then looks again and decides anew. Every step on
--- either side checks the move's token, so a migrator that was paused and has been replaced can do nothing more.
--- Locks are taken in ascending order of slot.
+-- Each function is one step of `ring/handoff.py` (which holds the theory, and whose RULES these guards repeat) for a
+-- batch of slots: all of them or none. It raises SN001 when it does not find what the step starts from; the
+-- caller then looks again. `p_epochs` are the epochs of the moves, one per slot. Every step compares the token
+-- of the attempt in the transaction in which it acts, so a migrator that was stopped and has been replaced can
+-- do nothing more. Slots are given, and locked, in ascending order.
 
--- Raises SN001 unless a step has changed as many slots as it was asked to.
-CREATE FUNCTION handoff_expect_v1(p_step text, p_slots smallint[], p_changed bigint) RETURNS void
+CREATE FUNCTION handoff_expect_v1(p_step text, p_slots smallint[], p_found bigint) RETURNS void
 LANGUAGE plpgsql AS $$
 BEGIN
-    IF p_changed <> cardinality(p_slots) THEN
-        RAISE EXCEPTION '% found % of % slots in the state that it starts from',
-            p_step, p_changed, cardinality(p_slots) USING ERRCODE = 'SN001';
+    IF p_found <> cardinality(p_slots) THEN
+        RAISE EXCEPTION '%: % of % slots are as the step expects them', p_step, p_found, cardinality(p_slots)
+            USING ERRCODE = 'SN001';
     END IF;
-END $$;
-
--- Target: the slots are to come here from `p_source` and will be owned at `p_epochs`. A row that is held here, or
--- whose epoch is not older, is refused. Taking over another token waits for that token's open copies, which
--- hold the rows FOR SHARE. The caller purges what rows the slots have here before it copies.
-CREATE FUNCTION handoff_import_v1(p_slots smallint[], p_epochs bigint[], p_source text, p_token uuid)
-RETURNS void LANGUAGE plpgsql VOLATILE AS $$
-DECLARE changed bigint;
-BEGIN
-    INSERT INTO slots AS s (slot, state, epoch, peer, move_token)
-         SELECT u.slot, 'importing', u.epoch, p_source, p_token
-           FROM unnest(p_slots, p_epochs) AS u (slot, epoch) ORDER BY u.slot
-    ON CONFLICT (slot) DO UPDATE
-        SET state = 'importing', epoch = excluded.epoch, peer = excluded.peer, move_token = excluded.move_token
-      WHERE s.state = 'released' AND s.epoch < excluded.epoch
-         OR s.state = 'importing' AND s.epoch <= excluded.epoch;
-    GET DIAGNOSTICS changed = ROW_COUNT;
-    PERFORM handoff_expect_v1('import', p_slots, changed);
-END $$;
-
--- Target: to be called first in every transaction that writes rows of slots being imported.
-CREATE FUNCTION handoff_hold_v1(p_slots smallint[], p_token uuid) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
-DECLARE held bigint;
-BEGIN
-    SELECT count(*) INTO held FROM (
-        SELECT 1 FROM slots s WHERE s.slot = ANY (p_slots) AND s.state = 'importing' AND s.move_token = p_token
-         ORDER BY s.slot FOR SHARE) q;
-    PERFORM handoff_expect_v1('copy', p_slots, held);
 END $$;
 
 -- Exclusive locks of the slots. They are granted only when no transaction that has passed the fence is left,
@@ -52,94 +24,159 @@ BEGIN
        FROM (SELECT slot FROM unnest(p_slots) AS u (slot) ORDER BY slot) u;
 END $$;
 
--- Source: the slots, owned at `p_epochs`, are leaving for `p_target`. Slots that were leaving already change to the
--- new token and target. The lock makes a purge of dead rows, which passes the fence too, either finish before
--- this or see the new state.
+-- The rows of the slots that are in one of `p_states` at the move's epoch, with this peer and, unless it is null, this
+-- token: locked FOR UPDATE. Raises SN001 if any is missing.
+CREATE FUNCTION handoff_find_v1(
+    p_step text, p_states text[], p_slots smallint[], p_epochs bigint[], p_peer text, p_token uuid
+) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+DECLARE found bigint;
+BEGIN
+    SELECT count(*) INTO found FROM (
+        SELECT 1 FROM slots s JOIN unnest(p_slots, p_epochs) AS u (slot, epoch) USING (slot)
+         WHERE s.state = ANY (p_states) AND s.epoch = u.epoch AND s.peer IS NOT DISTINCT FROM p_peer
+           AND (p_token IS NULL OR s.move_token = p_token)
+         ORDER BY s.slot FOR UPDATE OF s) q;
+    PERFORM handoff_expect_v1(p_step, p_slots, found);
+END $$;
+
+-- ---- on the source --------------------------------------------------------------------------------------------
+
+-- The slots serve as before, but no purge of dead rows touches them. A purge passes the fence, so the exclusive
+-- lock makes it either finish before this or see the new state.
 CREATE FUNCTION handoff_leave_v1(
     p_slots smallint[], p_epochs bigint[], p_target text, p_token uuid, p_lock_ms integer
 ) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
-DECLARE changed bigint;
 BEGIN
     PERFORM handoff_lock_v1(p_slots, p_lock_ms);
-    UPDATE slots s SET state = 'leaving', peer = p_target, move_token = p_token
-      FROM unnest(p_slots, p_epochs) AS u (slot, epoch)
-     WHERE s.slot = u.slot AND s.epoch = u.epoch AND s.state IN ('owned', 'leaving');
-    GET DIAGNOSTICS changed = ROW_COUNT;
-    PERFORM handoff_expect_v1('leave', p_slots, changed);
+    PERFORM handoff_find_v1('leave', '{owned}', p_slots, p_epochs, NULL, NULL);
+    UPDATE slots SET state = 'leaving', peer = p_target, move_token = p_token WHERE slot = ANY (p_slots);
 END $$;
 
--- Source: nobody writes any more.
-CREATE FUNCTION handoff_freeze_v1(p_slots smallint[], p_token uuid, p_lock_ms integer) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
+-- This attempt takes over from the ones whose tokens (one per slot) were found.
+CREATE FUNCTION handoff_claim_v1(
+    p_slots smallint[], p_epochs bigint[], p_target text, p_found_tokens uuid[], p_token uuid
+) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 DECLARE changed bigint;
 BEGIN
-    PERFORM handoff_lock_v1(p_slots, p_lock_ms);
-    UPDATE slots s SET state = 'frozen'
-     WHERE s.slot = ANY (p_slots) AND s.state = 'leaving' AND s.move_token = p_token;
-    GET DIAGNOSTICS changed = ROW_COUNT;
-    PERFORM handoff_expect_v1('freeze', p_slots, changed);
-END $$;
-
--- Source: another migrator takes over slots that are leaving, frozen or closed.
-CREATE FUNCTION handoff_adopt_v1(p_slots smallint[], p_target text, p_token uuid) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
-DECLARE changed bigint;
-BEGIN
+    PERFORM handoff_find_v1('claim', '{leaving,frozen,closed}', p_slots, p_epochs, p_target, NULL);
     UPDATE slots s SET move_token = p_token
-     WHERE s.slot = ANY (p_slots) AND s.state IN ('leaving', 'frozen', 'closed') AND s.peer = p_target;
+      FROM unnest(p_slots, p_found_tokens) AS u (slot, token)
+     WHERE s.slot = u.slot AND s.move_token = u.token;
     GET DIAGNOSTICS changed = ROW_COUNT;
-    PERFORM handoff_expect_v1('adopt', p_slots, changed);
+    PERFORM handoff_expect_v1('claim', p_slots, changed);
 END $$;
 
--- Source: nobody reads the old copy any more.
-CREATE FUNCTION handoff_close_v1(p_slots smallint[], p_token uuid) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+-- Nobody writes any more. The locks are taken in one statement and the state is read in the next.
+CREATE FUNCTION handoff_freeze_v1(
+    p_slots smallint[], p_epochs bigint[], p_target text, p_token uuid, p_lock_ms integer
+) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM handoff_lock_v1(p_slots, p_lock_ms);
+    PERFORM handoff_find_v1('freeze', '{leaving}', p_slots, p_epochs, p_target, p_token);
+    UPDATE slots SET state = 'frozen' WHERE slot = ANY (p_slots);
+END $$;
+
+-- The source's half of the verification's guard, in the transaction that computes its figures.
+CREATE FUNCTION handoff_still_v1(p_slots smallint[], p_epochs bigint[], p_target text, p_token uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM handoff_find_v1('verify', '{frozen,closed}', p_slots, p_epochs, p_target, p_token);
+END $$;
+
+-- Nobody reads the old copy any more. Every attempt closes, also slots that are closed already.
+CREATE FUNCTION handoff_close_v1(p_slots smallint[], p_epochs bigint[], p_target text, p_token uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM handoff_find_v1('close', '{frozen,closed}', p_slots, p_epochs, p_target, p_token);
+    UPDATE slots SET state = 'closed' WHERE slot = ANY (p_slots);
+END $$;
+
+-- After the decision: stale routers are told where the slots are. The old rows stay until they are cleaned.
+CREATE FUNCTION handoff_release_v1(p_slots smallint[], p_epochs bigint[], p_target text, p_token uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM handoff_find_v1('release', '{closed}', p_slots, p_epochs, p_target, p_token);
+    UPDATE slots SET state = 'released', epoch = epoch + 1, move_token = NULL WHERE slot = ANY (p_slots);
+END $$;
+
+-- The way back, after the target has retracted: the slots are owned here as before, at the same epoch.
+CREATE FUNCTION handoff_restore_v1(p_slots smallint[], p_epochs bigint[], p_target text, p_token uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM handoff_find_v1('restore', '{leaving,frozen,closed}', p_slots, p_epochs, p_target, p_token);
+    UPDATE slots SET state = 'owned', peer = NULL, move_token = NULL WHERE slot = ANY (p_slots);
+END $$;
+
+-- To be called first in a transaction that deletes rows of slots which this shard has given away.
+CREATE FUNCTION handoff_clean_v1(p_slots smallint[], p_epochs bigint[]) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+DECLARE found bigint;
+BEGIN
+    SELECT count(*) INTO found FROM (
+        SELECT 1 FROM slots s JOIN unnest(p_slots, p_epochs) AS u (slot, epoch) USING (slot)
+         WHERE s.state = 'released' AND s.epoch = u.epoch ORDER BY s.slot FOR SHARE OF s) q;
+    PERFORM handoff_expect_v1('clean', p_slots, found);
+END $$;
+
+-- ---- on the target --------------------------------------------------------------------------------------------
+
+-- The attempt is recorded. Whoever copies under another token holds the rows FOR SHARE, so this waits for it.
+CREATE FUNCTION handoff_import_v1(p_slots smallint[], p_epochs bigint[], p_source text, p_token uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
 DECLARE changed bigint;
 BEGIN
-    UPDATE slots s SET state = 'closed'
-     WHERE s.slot = ANY (p_slots) AND s.state = 'frozen' AND s.move_token = p_token;
+    INSERT INTO slots AS s (slot, state, epoch, peer, move_token)
+         SELECT u.slot, 'importing', u.epoch, p_source, p_token
+           FROM unnest(p_slots, p_epochs) AS u (slot, epoch) ORDER BY u.slot
+    ON CONFLICT (slot) DO UPDATE
+        SET state = 'importing', epoch = excluded.epoch, peer = excluded.peer, move_token = excluded.move_token
+      WHERE s.state IN ('released', 'importing') AND s.epoch <= excluded.epoch;
     GET DIAGNOSTICS changed = ROW_COUNT;
-    PERFORM handoff_expect_v1('close', p_slots, changed);
+    PERFORM handoff_expect_v1('import', p_slots, changed);
 END $$;
 
--- Target: the decision. From this commit on the slots are owned here.
-CREATE FUNCTION handoff_own_v1(p_slots smallint[], p_token uuid) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
-DECLARE changed bigint;
+-- This attempt goes on with the import of another.
+CREATE FUNCTION handoff_adopt_v1(p_slots smallint[], p_epochs bigint[], p_source text, p_token uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    UPDATE slots s SET state = 'owned', peer = NULL, move_token = NULL
-     WHERE s.slot = ANY (p_slots) AND s.state = 'importing' AND s.move_token = p_token;
-    GET DIAGNOSTICS changed = ROW_COUNT;
-    PERFORM handoff_expect_v1('own', p_slots, changed);
+    PERFORM handoff_find_v1('adopt', '{importing}', p_slots, p_epochs, p_source, NULL);
+    UPDATE slots SET move_token = p_token WHERE slot = ANY (p_slots);
 END $$;
 
--- Source, after the decision: stale routers are told where the slots are. The old rows stay until clean-up.
-CREATE FUNCTION handoff_release_v1(p_slots smallint[], p_token uuid) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
-DECLARE changed bigint;
+-- To be called first in every transaction that purges, copies or verifies: it is this attempt's import, and no
+-- other attempt can take it over before the transaction ends.
+CREATE FUNCTION handoff_hold_v1(p_slots smallint[], p_epochs bigint[], p_source text, p_token uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE found bigint;
 BEGIN
-    UPDATE slots s SET state = 'released', epoch = s.epoch + 1, move_token = NULL
-     WHERE s.slot = ANY (p_slots) AND s.state IN ('frozen', 'closed') AND s.move_token = p_token;
-    GET DIAGNOSTICS changed = ROW_COUNT;
-    PERFORM handoff_expect_v1('release', p_slots, changed);
+    SELECT count(*) INTO found FROM (
+        SELECT 1 FROM slots s JOIN unnest(p_slots, p_epochs) AS u (slot, epoch) USING (slot)
+         WHERE s.state = 'importing' AND s.epoch = u.epoch AND s.peer = p_source AND s.move_token = p_token
+         ORDER BY s.slot FOR SHARE OF s) q;
+    PERFORM handoff_expect_v1('hold', p_slots, found);
 END $$;
 
--- Target, abort: the slots do not come here after all; their owner stays the source at the epoch before.
-CREATE FUNCTION handoff_withdraw_v1(p_slots smallint[]) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
-DECLARE changed bigint;
+-- The decision: with this commit the slots are owned here, at the next epoch.
+CREATE FUNCTION handoff_commit_v1(p_slots smallint[], p_epochs bigint[], p_source text, p_token uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM handoff_find_v1('commit', '{importing}', p_slots, p_epochs, p_source, p_token);
+    UPDATE slots SET state = 'owned', epoch = epoch + 1, peer = NULL, move_token = NULL
+     WHERE slot = ANY (p_slots);
+END $$;
+
+-- The way back: every commit of this move that is under way will fail. Slots without such an import are as good,
+-- but if one has a later epoch its move is decided, and there is no way back.
+CREATE FUNCTION handoff_retract_v1(p_slots smallint[], p_epochs bigint[], p_source text) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE open bigint;
 BEGIN
     PERFORM 1 FROM slots s WHERE s.slot = ANY (p_slots) ORDER BY s.slot FOR UPDATE;
-    UPDATE slots s SET state = 'released', epoch = s.epoch - 1, move_token = NULL
-     WHERE s.slot = ANY (p_slots) AND s.state = 'importing';
-    GET DIAGNOSTICS changed = ROW_COUNT;
-    PERFORM handoff_expect_v1('withdraw', p_slots, changed);
-END $$;
-
--- Source, abort, after the target has withdrawn: the slots are owned here as before, at the same epoch.
-CREATE FUNCTION handoff_keep_v1(p_slots smallint[], p_token uuid) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
-DECLARE changed bigint;
-BEGIN
-    UPDATE slots s SET state = 'owned', peer = NULL, move_token = NULL
-     WHERE s.slot = ANY (p_slots) AND s.state IN ('leaving', 'frozen', 'closed') AND s.move_token = p_token;
-    GET DIAGNOSTICS changed = ROW_COUNT;
-    PERFORM handoff_expect_v1('keep', p_slots, changed);
+    UPDATE slots s SET state = 'released', move_token = NULL
+      FROM unnest(p_slots, p_epochs) AS u (slot, epoch)
+     WHERE s.slot = u.slot AND s.state = 'importing' AND s.epoch = u.epoch AND s.peer = p_source;
+    SELECT count(*) INTO open FROM unnest(p_slots, p_epochs) AS u (slot, epoch)
+      LEFT JOIN slots s USING (slot) WHERE s.slot IS NULL OR s.epoch <= u.epoch;
+    PERFORM handoff_expect_v1('retract', p_slots, open);
 END $$;
 
 -- Which migrator works, and what it says of itself. Losing or doubling this row harms nothing but the pace.

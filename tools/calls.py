@@ -8,7 +8,7 @@ from uuid import UUID
 
 from ring.topology import NAME_PATTERN
 
-Argument = str | int | UUID | Sequence[int]
+Argument = str | int | UUID | Sequence[int] | Sequence[UUID]
 
 
 def smallints(slots: Sequence[int]) -> str:
@@ -17,7 +17,7 @@ def smallints(slots: Sequence[int]) -> str:
 
 
 async def call(connection: Any, function: str, *arguments: Argument) -> None:
-    """Calls a function of the migrations; a list of numbers is an array, a string the name of a shard.
+    """Calls a function of the migrations; a sequence is an array, a string the name of a shard.
 
     Raises asyncpg's errors: SN001 when the function did not find the state that its step starts from.
     """
@@ -34,4 +34,4 @@ def _literal(argument: Argument) -> str:
         case int():
             return str(argument)
         case _:
-            return "'{" + ",".join(str(int(number)) for number in argument) + "}'"
+            return "'{" + ",".join(str(item) for item in argument) + "}'"

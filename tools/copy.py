@@ -7,9 +7,9 @@ a row too (a tombstone), so the rows with `xid >= xmin` of the previous snapshot
 exactly what may have changed since. No trigger, change log or replication slot is needed.
 
 The first copy goes straight into the tables, which hold no row of the slots. A catch-up goes through a temporary
-table and replaces rows by key. In both the first statement of the target's transaction takes the slots' rows FOR
-SHARE under the move's token: a migrator that has been replaced cannot write, and cannot be replaced while it
-writes. `xid` is not copied: it counts the target's own transactions there.
+table and replaces rows by key. The caller has begun the target's transaction by holding the slots' rows there under
+the attempt's token: a migrator that has been replaced cannot write, and cannot be replaced while it writes. `xid`
+is not copied: it counts the target's own transactions there.
 """
 
 from __future__ import annotations
@@ -19,9 +19,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
-from tools.calls import call, smallints
+from tools.calls import smallints
 from tools.manifest import SQL, Table
 
 CHUNKS_AHEAD = 32  # chunks read from the source before the target has taken them
@@ -47,43 +46,33 @@ async def copy_all(
     target: Any,
     tables: Sequence[Table],
     slots: Sequence[int],
-    token: UUID,
 ) -> int:
     """Copies every row of `slots` into tables that have none of them; how many rows."""
     rows = 0
-    async with target.transaction():
-        await call(target, "handoff_hold_v1", slots, token)
-        for table in tables:
-            query = f"SELECT {table.column_list} FROM {table.name} WHERE {_among(slots)}"  # noqa: S608
-            rows += await _pipe(snapshot.connection, target, query, table.name, table)
+    for table in tables:
+        query = f"SELECT {table.column_list} FROM {table.name} WHERE {_among(slots)}"  # noqa: S608
+        rows += await _pipe(snapshot.connection, target, query, table.name, table)
     return rows
 
 
 async def catch_up(
-    snapshot: Snapshot,
-    target: Any,
-    tables: Sequence[Table],
-    slots: Sequence[int],
-    token: UUID,
-    since: str,
+    snapshot: Snapshot, target: Any, tables: Sequence[Table], slots: Sequence[int], since: str
 ) -> int:
     """Replaces the rows that may have changed since the snapshot whose xmin was `since`; how many rows."""
     rows = 0
-    async with target.transaction():
-        await call(target, "handoff_hold_v1", slots, token)
-        for table in tables:
-            query = (
-                f"SELECT {table.column_list} FROM {table.name} "  # noqa: S608
-                f"WHERE {_among(slots)} AND xid >= '{since}'::xid8"
-            )
-            if not await snapshot.connection.fetchval(f"SELECT EXISTS ({query})"):
-                continue
-            await target.execute(
-                f"CREATE TEMPORARY TABLE incoming (LIKE {table.name} INCLUDING DEFAULTS) ON COMMIT DROP"
-            )
-            rows += await _pipe(snapshot.connection, target, query, "incoming", table)
-            await target.execute(_replace(table))
-            await target.execute("DROP TABLE incoming")
+    for table in tables:
+        query = (
+            f"SELECT {table.column_list} FROM {table.name} "  # noqa: S608
+            f"WHERE {_among(slots)} AND xid >= '{since}'::xid8"
+        )
+        if not await snapshot.connection.fetchval(f"SELECT EXISTS ({query})"):
+            continue
+        await target.execute(
+            f"CREATE TEMPORARY TABLE incoming (LIKE {table.name} INCLUDING DEFAULTS) ON COMMIT DROP"
+        )
+        rows += await _pipe(snapshot.connection, target, query, "incoming", table)
+        await target.execute(_replace(table))
+        await target.execute("DROP TABLE incoming")
     return rows
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 
@@ -24,23 +26,27 @@ from tools.manifest import SQL
 LOST = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ShardFailed)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Seen:
-    """One look at the cluster: the newest topology, each answering shard's rows, and who did not answer."""
+    """One look at the cluster: the newest topology, each answering shard's rows, and who did not answer.
+
+    `tokens` has the move tokens found, by (shard, slot).
+    """
 
     topology: Topology
     rows: Mapping[str, tuple[SlotRow, ...]]
+    tokens: Mapping[tuple[str, int], UUID]
     silent: Mapping[str, str]
 
-    @property
+    @cached_property
     def ownership(self) -> Ownership:
         return merge(self.rows)
 
-    @property
+    @cached_property
     def placement(self) -> tuple[str, ...]:
         return place(self.topology)
 
-    @property
+    @cached_property
     def by_slot(self) -> dict[str, dict[int, SlotRow]]:
         """shard -> slot -> row."""
         return {name: {row.slot: row for row in rows} for name, rows in self.rows.items()}
@@ -110,6 +116,7 @@ class Fleet:
         names = [shard.name for shard in self.topology.shards]
         answers = await asyncio.gather(*(self._look_at(name) for name in names), return_exceptions=True)
         rows: dict[str, tuple[SlotRow, ...]] = {}
+        tokens: dict[tuple[str, int], UUID] = {}
         silent: dict[str, str] = {}
         newest = self.topology
         for name, answer in zip(names, answers, strict=True):
@@ -118,14 +125,14 @@ class Fleet:
             elif isinstance(answer, BaseException):
                 raise answer
             else:
-                topology, rows[name] = answer
+                topology, found = answer
+                rows[name] = tuple(
+                    SlotRow(row["slot"], SlotState(row["state"]), row["epoch"], row["peer"]) for row in found
+                )
+                tokens.update(((name, row["slot"]), row["move_token"]) for row in found if row["move_token"])
                 newest = max(newest, topology, key=lambda each: each.version)
-        return Seen(newest, rows, silent)
+        return Seen(newest, rows, tokens, silent)
 
-    async def _look_at(self, name: str) -> tuple[Topology, tuple[SlotRow, ...]]:
+    async def _look_at(self, name: str) -> tuple[Topology, list[Mapping[str, Any]]]:
         document = await self.fetch(name, CLUSTER["topology"])
-        rows = await self.fetch(name, SQL["all_states"])
-        found = tuple(
-            SlotRow(row["slot"], SlotState(row["state"]), row["epoch"], row["peer"]) for row in rows
-        )
-        return Topology.from_json(document[0]["document"]), found
+        return Topology.from_json(document[0]["document"]), await self.fetch(name, SQL["all_states"])

@@ -16,7 +16,7 @@ import fcntl
 import json
 import os
 import secrets
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -27,11 +27,12 @@ from snapurl.errors import ConfigError
 from snapurl.local.account import Account, choose_account
 from snapurl.local.binaries import Source, find_postgres, find_redis
 from snapurl.local.ports import free_port
-from snapurl.local.postgres import PostgresServer, data_major
-from snapurl.local.redis import RedisServer, written_by
+from snapurl.local.postgres import PostgresServer, data_major, postgres_dsn
+from snapurl.local.redis import RedisServer, redis_url, written_by
 
 SHARDS = ("db0", "db1", "db2", "db3")
-RESERVED_NAMES = ("redis",)
+RESERVED_NAMES = ("redis", "metrics")  # they have directories in the home, too
+STATE_FILE = "cluster.json"
 
 
 @dataclass(slots=True)
@@ -101,8 +102,7 @@ class LocalCluster:
 
     def environ(self) -> dict[str, str]:
         """The `SNAPURL_*` variables that lead a process to this cluster."""
-        shards = " ".join(f"{name}={dsn}" for name, dsn in sorted(self.dsns.items()))
-        return {"SNAPURL_SHARDS": shards, "SNAPURL_REDIS_URL": self.redis_url}
+        return {"SNAPURL_SHARDS": _shard_list(self.dsns), "SNAPURL_REDIS_URL": self.redis_url}
 
     def describe(self) -> str:
         """What runs, in a few words."""
@@ -170,37 +170,30 @@ class LocalCluster:
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         self._lock = lock
 
-    @property
-    def _state(self) -> Path:
-        return self.home / "cluster.json"
-
     def _recall(self) -> _Memory:
-        if not self._state.exists():
+        state = self.home / STATE_FILE
+        if not state.exists():
             if any((self.home / name / "data").exists() for name in self._wanted):
                 raise ConfigError(
-                    f"{self._state} is missing, and with it the passwords of the data in {self.home}: "
+                    f"{state} is missing, and with it the passwords of the data in {self.home}: "
                     "bring it back, or move the directory away"
                 )
             return _Memory(secrets.token_urlsafe(24), secrets.token_urlsafe(24), free_port(set()))
-        try:
-            memory = _Memory(**json.loads(self._state.read_text()))
-            _ = [*map(int, memory.shard_ports.values()), int(memory.redis_port)]
-        except (ValueError, TypeError, AttributeError):
-            raise ConfigError(f"{self._state} is damaged: bring it back, or move {self.home} away") from None
-        return memory
+        return _read(state)
 
     def _keep(self) -> None:
         """Writes down ports and passwords, whole or not at all."""
         assert self._memory is not None
         self._memory.redis_port = self.redis.port
         self._memory.shard_ports |= {name: server.port for name, server in self._shards.items()}
-        draft = self._state.with_suffix(".new")
+        state = self.home / STATE_FILE
+        draft = state.with_suffix(".new")
         draft.touch(mode=0o600)
         with draft.open("w") as file:
             json.dump(asdict(self._memory), file, indent=2)
             file.flush()
             os.fsync(file.fileno())
-        draft.replace(self._state)
+        draft.replace(state)
 
     def _make_redis(self, memory: _Memory) -> RedisServer:
         directory = self.home / "redis"
@@ -230,6 +223,29 @@ class LocalCluster:
             port=memory.shard_ports[name],
             durable=self._durable,
         )
+
+
+def remembered(home: Path) -> dict[str, str]:
+    """The settings (`shards`, `redis_url`) of the cluster that last ran in `home`; empty if none ever did."""
+    state = home.expanduser() / STATE_FILE
+    if not state.exists():
+        return {}
+    memory = _read(state)
+    dsns = {name: postgres_dsn(memory.postgres_password, port) for name, port in memory.shard_ports.items()}
+    return {"shards": _shard_list(dsns), "redis_url": redis_url(memory.redis_password, memory.redis_port)}
+
+
+def _read(state: Path) -> _Memory:
+    try:
+        memory = _Memory(**json.loads(state.read_text()))
+        _ = [*map(int, memory.shard_ports.values()), int(memory.redis_port)]
+    except (ValueError, TypeError, AttributeError):
+        raise ConfigError(f"{state} is damaged: bring it back, or move {state.parent} away") from None
+    return memory
+
+
+def _shard_list(dsns: Mapping[str, str]) -> str:
+    return " ".join(f"{name}={dsn}" for name, dsn in sorted(dsns.items()))
 
 
 async def _all(steps: Iterable[Awaitable[Any]]) -> None:

@@ -75,7 +75,7 @@ class PostgresServer:
         return self._process.pid
 
     def dsn(self, database: str = DATABASE) -> str:
-        return f"postgresql://{USER}:{self._password}@{HOST}:{self.port}/{database}"
+        return postgres_dsn(self._password, self.port, database)
 
     async def start(self) -> None:
         """Makes the data directory if there is none, starts, waits until it answers.
@@ -201,6 +201,10 @@ class PostgresServer:
             await end_stranger(pid, STOP_STEPS)
         else:
             (self._data / "postmaster.pid").unlink()
+
+
+def postgres_dsn(password: str, port: int, database: str = DATABASE) -> str:
+    return f"postgresql://{USER}:{password}@{HOST}:{port}/{database}"
 
 
 def data_major(data: Path) -> int | None:

@@ -38,7 +38,7 @@ class RedisServer:
         return self._process.pid
 
     def url(self, database: int = 0) -> str:
-        return f"redis://:{self._password}@{HOST}:{self.port}/{database}"
+        return redis_url(self._password, self.port, database)
 
     async def start(self) -> None:
         """Starts and waits until it answers. Keeps its port if that is free, else takes another.
@@ -110,6 +110,10 @@ class RedisServer:
         command = command_of(pid)
         if f"{HOST}:{self.port}" in command or str(self._directory) in command:
             await end_stranger(pid, STOP_STEPS)
+
+
+def redis_url(password: str, port: int, database: int = 0) -> str:
+    return f"redis://:{password}@{HOST}:{port}/{database}"
 
 
 def written_by(directory: Path) -> RedisVersion | None:

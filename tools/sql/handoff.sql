@@ -1,5 +1,5 @@
 -- name: all_states
-SELECT slot, state, epoch, peer FROM slots
+SELECT slot, state, epoch, peer, move_token FROM slots
 
 -- name: snapshot_xmin
 SELECT pg_snapshot_xmin(pg_current_snapshot())::text
