@@ -18,11 +18,12 @@ CODE_CHARS_MAX = 64
 CODE_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 # First path segments that the service has or may come to have; compared without regard to case, so that
-# nobody can pose as `/Health`. Names with a dot (robots.txt) are no codes anyway.
+# nobody can pose as `/Health`. Names with a dot (robots.txt) are no codes anyway. `bulk` is here for
+# /api/v1/links/bulk, which would hide a link of that code from the API.
 RESERVED = frozenset(
     re.findall(
         r"\S+",
-        """about account accounts admin api app assets auth dashboard docs favicon health help home index links
+        """about account accounts admin api app assets auth bulk dashboard docs favicon health help home index links
         login logout metrics oauth openapi password ping privacy problems public register robots settings setup
         signin signup sitemap static status support terms ui users version well-known""",
     )

@@ -70,12 +70,12 @@ async def start(app: App, listener: socket.socket) -> Any:
 async def finish(app: App, server: Any) -> None:
     """Stops serving: the requests in hand are answered, then everything is let go of, bounded."""
     server.server.close()
-    app.config.KEEP_ALIVE = False  # an answer that is still to come also ends its connection
     try:
         async with asyncio.timeout(DRAIN_S_MAX):
             while server.connections:
                 for connection in list(server.connections):
-                    connection.close_if_idle()
+                    if not connection.close_if_idle():
+                        connection.http.keep_alive = False  # the answer that is to come ends it
                 await asyncio.sleep(POLL_S)
     except TimeoutError:
         for connection in list(server.connections):

@@ -29,7 +29,7 @@ PAGE_LINKS_MAX = 200
 CURSOR_CHARS_MAX = 300
 KEY_CHARS_MAX = 255
 
-_IF_MATCH = re.compile(r'"?([1-9][0-9]{0,17})"?')
+_IF_MATCH = re.compile(r'("?)([1-9][0-9]{0,17})\1')
 _IDEMPOTENCY_KEY = re.compile(rf"[\x21-\x7e]{{1,{KEY_CHARS_MAX}}}")
 
 
@@ -125,7 +125,7 @@ def _if_match(call: Call) -> int | None:
     match = _IF_MATCH.fullmatch(text)
     if match is None:
         raise header_error("if-match", 'must be one version, as in "3", or *')
-    return int(match[1])
+    return int(match[2])
 
 
 def _answer(call: Call, link: Link, status: int = 200) -> HTTPResponse:

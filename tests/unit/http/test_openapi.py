@@ -58,6 +58,9 @@ def test_no_alias_can_hide_one_of_our_own_addresses() -> None:
     segments = {route.path.split("/")[1] for route in ROUTES} - {""}
     assert {"api", "docs", "health", "metrics"} <= segments
     assert all(is_reserved(segment) for segment in segments if is_code(segment))
+    beside_codes = {route.path.removeprefix("/api/v1/links/") for route in ROUTES} - {"{code}"}
+    assert "bulk" in beside_codes
+    assert all(is_reserved(name) for name in beside_codes if is_code(name))
 
 
 def test_pages_load_nothing_from_anywhere() -> None:
