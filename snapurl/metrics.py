@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge, Histogram
 
 # store
 POOL_WAITS_REFUSED = Counter(
@@ -11,4 +11,38 @@ POOL_WAITS_REFUSED = Counter(
 SHARD_ERRORS = Counter("snapurl_shard_errors_total", "Failed calls to a shard.", ["shard", "kind"])
 FENCE_REFUSALS = Counter(
     "snapurl_fence_refusals_total", "Calls that a shard answered with moved or busy.", ["outcome"]
+)
+
+# resharding
+RESHARD_MOVES = Counter("snapurl_reshard_slots_total", "Slots whose hand-off ended, by outcome.", ["outcome"])
+RESHARD_ROWS = Counter("snapurl_reshard_rows_total", "Rows copied or deleted by the migrator.")
+RESHARD_SLOTS_LEFT = Gauge(
+    "snapurl_reshard_slots_left", "Slots that are not yet where the ring wants them.", multiprocess_mode="max"
+)
+PAUSE_SECONDS = Histogram(
+    "snapurl_reshard_pause_seconds",
+    "For how long writes to a batch of slots were refused.",
+    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0),
+)
+
+# http
+HTTP_REQUESTS = Counter(
+    "snapurl_http_requests_total", "Answers of the API and the pages, by route.", ["route", "method", "status"]
+)
+HTTP_SECONDS = Histogram(
+    "snapurl_http_request_seconds",
+    "Time from the parsed head to the answer, by route.",
+    ["route"],
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
+)
+REDIRECTS = Counter(
+    "snapurl_redirects_total", "Answers to GET and HEAD of a code, by what came of it.", ["outcome"]
+)
+PROBLEMS = Counter("snapurl_problems_total", "Problem answers, by the end of their type.", ["slug"])
+KEY_LOOKUPS = Counter(
+    "snapurl_key_lookups_total", "Look-ups of API keys, by where the answer came from.", ["source"]
+)
+LIMIT_REFUSALS = Counter("snapurl_limit_refusals_total", "Hits that a rate limit refused.", ["bucket"])
+LIMIT_FALLBACKS = Counter(
+    "snapurl_limit_fallbacks_total", "Hits counted per worker because Redis did not answer."
 )

@@ -1,0 +1,112 @@
+"""A worker's life: it starts or says why not, it ends without losing a request."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from snapurl.app import create_app
+from snapurl.config import Settings
+from snapurl.store.bootstrap import ensure_cluster
+from snapurl.store.migrate import migrate_all
+from snapurl.worker import CLOSE_S_MAX, DRAIN_S_MAX, finish, start
+from tests.integration.http.conftest import ServiceMaker
+from tests.integration.http.service import environ_of, new_worker
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({"SNAPURL_SHARDS": ""}, "SNAPURL_SHARDS is missing"),
+        ({"SNAPURL_SHARDS": "db0=nonsense"}, "SNAPURL_SHARDS"),
+        ({"SNAPURL_SHARDS": "db0=postgresql://u:secret@127.0.0.1:1/x"}, "no shard answers"),
+        ({"SNAPURL_PORT": "0"}, "SNAPURL_PORT"),
+        ({}, "snapurl migrate"),
+    ],
+)
+async def test_a_worker_that_cannot_start_says_one_line_and_exits_with_2(
+    settings: Settings, tmp_path: Path, variables: dict[str, str], line: str
+) -> None:
+    """No stack trace, no password; the last case is shards that nobody has initialised."""
+    worker = new_worker(environ_of(settings, SNAPURL_LOG_LEVEL="error", **variables), tmp_path)
+    process = await worker.spawn()
+    assert await asyncio.wait_for(process.wait(), 20) == 2
+    said = worker.log.read_text()
+    assert said.startswith("snapurl: ") and line in said
+    assert said.count("\n") == 1 and "secret" not in said
+    worker.listener.close()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+async def test_a_worker_ends_cleanly_in_bounded_time(make_service: ServiceMaker, signum: int) -> None:
+    """Exit code 0 and nothing on stderr, also with idle connections open and one that never says anything."""
+    async with make_service(SNAPURL_LOG_LEVEL="warning") as service:
+        await service.shorten()
+        worker = service.workers[0]
+        _, silent = await asyncio.open_connection("127.0.0.1", worker.port)
+        began = time.monotonic()
+        assert await worker.stop(signum) == 0
+        assert time.monotonic() - began < DRAIN_S_MAX + CLOSE_S_MAX + 1
+        assert worker.log.read_text() == ""
+        silent.close()
+
+
+async def test_requests_in_hand_are_answered_while_a_worker_ends(make_service: ServiceMaker) -> None:
+    """A request that was begun before the signal gets its answer, and the answer ends the connection."""
+    async with make_service() as service:
+        worker = service.workers[0]
+        body = b'{"url": "https://example.org/"}'
+        reader, writer = await asyncio.open_connection("127.0.0.1", worker.port)
+        writer.write(
+            b"POST /api/v1/links HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            + f"content-length: {len(body)}\r\nx-api-key: {service.admin_key}\r\n\r\n".encode()
+        )
+        await asyncio.sleep(0.2)
+        stopping = asyncio.create_task(worker.stop())
+        await asyncio.sleep(0.2)
+        writer.write(body)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        assert answer.startswith(b"HTTP/1.1 201 ") and b"connection: close" in answer
+        assert await stopping == 0
+        writer.close()
+
+
+async def test_a_restarted_worker_takes_the_connections_that_wait(make_service: ServiceMaker) -> None:
+    """The listening socket outlives the worker, so clients only wait."""
+    async with make_service() as service:
+        link = await service.shorten()
+        worker = service.workers[0]
+        await worker.stop(signal.SIGKILL)
+        waiting = asyncio.create_task(service.client().get(f"/{link['code']}"))
+        await asyncio.sleep(0.1)
+        await worker.start()
+        assert (await waiting).status_code == 302
+
+
+async def test_several_apps_can_live_in_one_process(make_settings: Callable[..., Settings]) -> None:
+    """Nothing is kept in module globals: two services with different settings answer side by side."""
+    await migrate_all(make_settings())
+    await ensure_cluster(make_settings())
+    urls = ("https://one.example", "https://two.example")
+    started = []
+    for url in urls:
+        listener = socket.create_server(("127.0.0.1", 0))
+        app = create_app(make_settings(base_url=url, anonymous_creation=True))
+        started.append((app, await start(app, listener), listener))
+    try:
+        async with httpx.AsyncClient() as client:
+            for url, (_, _, listener) in zip(urls, started, strict=True):
+                address = f"http://127.0.0.1:{listener.getsockname()[1]}/api/v1/links"
+                answer = await client.post(address, json={"url": "https://example.org/"})
+                assert answer.json()["short_url"].startswith(url)
+    finally:
+        for app, server, listener in started:
+            await finish(app, server)
+            listener.close()
