@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
+from redis.exceptions import RedisError
 from sanic import Sanic
 from sanic.application.state import ApplicationServerInfo
 from sanic.config import Config
@@ -21,6 +22,7 @@ from sanic.http.constants import HTTP
 from sanic.server import HttpProtocol
 
 from snapurl.cache.reader import LinkCache
+from snapurl.clicks.shipper import Shipper
 from snapurl.clicks.tally import Tally
 from snapurl.config import Settings
 from snapurl.http.auth import Authenticator
@@ -32,6 +34,7 @@ from snapurl.http.serving import serve
 from snapurl.http.site import make_site
 from snapurl.limits import Blocklist, Limiter
 from snapurl.links import LinkService
+from snapurl.redis import redis_client
 from snapurl.store.clicks import ClickStore
 from snapurl.store.keys import KeyStore
 from snapurl.store.links import LinkStore
@@ -104,11 +107,23 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
 
     limiter = Limiter(settings)
     stack.push_async_callback(limiter.close)
-    cache = LinkCache(store)
-    tally = Tally()
+    redis = redis_client(settings)
+    stack.push_async_callback(redis.aclose)
+    namespace = shards.topology.cluster_id
+    cache = LinkCache(settings, namespace, store.get, redis, time.monotonic)
+    await cache.start()
+    stack.push_async_callback(cache.stop)
+    tally = Tally(settings.click_codes_max)
+    shipper = Shipper(settings, namespace, tally, redis, _now)
+    await shipper.start()
+    stack.push_async_callback(shipper.stop)
 
     async def redis_fault() -> str | None:
-        return None
+        try:
+            await redis.ping()
+        except (RedisError, OSError, TimeoutError):
+            return "does not answer"
+        return None if cache.hears_changes else "does not tell of changes"
 
     return Services(
         settings=settings,

@@ -57,7 +57,7 @@ def clicks() -> None:
     """Run a click consumer: it counts the clicks that the workers have put into Redis."""
     from snapurl.clicks.consumer import main as run_consumer
 
-    run_consumer()
+    sys.exit(run_consumer())
 
 
 @cli.command()

@@ -20,18 +20,15 @@ from limits import RateLimitItem
 from limits import parse as parse_rate
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from redis.asyncio import BlockingConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from snapurl.config import Settings
 from snapurl.metrics import LIMIT_FALLBACKS, LIMIT_REFUSALS
+from snapurl.redis import redis_pool
 
 log = logging.getLogger("snapurl.limits")
 
 RETRY_S = 1.0
-REDIS_CONNECTIONS_MAX = 16  # per worker; who waits longer for one than for Redis is counted in memory
 MEMORY_BUCKETS_MAX = 100_000  # when reached, the fallback forgets everything and begins anew
 BLOCKED_MAX = 100_000  # addresses shut out locally; beyond it the one that is let in soonest goes
 
@@ -53,15 +50,7 @@ class Limiter:
     """Counts hits. `clock_s` is monotonic and only decides when Redis is asked again."""
 
     def __init__(self, settings: Settings, clock_s: Callable[[], float] = time.monotonic) -> None:
-        timeout_s = settings.redis_timeout_ms / 1000
-        self._pool = BlockingConnectionPool.from_url(
-            settings.redis_url.get_secret_value(),
-            max_connections=REDIS_CONNECTIONS_MAX,
-            timeout=timeout_s,
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            retry=Retry(NoBackoff(), 0),
-        )
+        self._pool = redis_pool(settings)
         storage = RedisStorage(
             "async+redis://",  # only says which kind: the pool knows where
             implementation="redispy",

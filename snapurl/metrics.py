@@ -27,7 +27,9 @@ PAUSE_SECONDS = Histogram(
 
 # http
 HTTP_REQUESTS = Counter(
-    "snapurl_http_requests_total", "Answers of the API and the pages, by route.", ["route", "method", "status"]
+    "snapurl_http_requests_total",
+    "Answers of the API and the pages, by route.",
+    ["route", "method", "status"],
 )
 HTTP_SECONDS = Histogram(
     "snapurl_http_request_seconds",
@@ -46,3 +48,32 @@ LIMIT_REFUSALS = Counter("snapurl_limit_refusals_total", "Hits that a rate limit
 LIMIT_FALLBACKS = Counter(
     "snapurl_limit_fallbacks_total", "Hits counted per worker because Redis did not answer."
 )
+
+# caches
+CACHE_ANSWERS = Counter("snapurl_cache_answers_total", "Look-ups of links, by what answered.", ["level"])
+CACHE_UNTOLD = Gauge(
+    "snapurl_cache_untold_changes",
+    "Changes of links that Redis has yet to be told of.",
+    multiprocess_mode="livesum",
+)
+REDIS_FAILURES = Counter("snapurl_redis_failures_total", "Failed calls to Redis, by kind.", ["call"])
+
+# clicks
+CLICKS_SHIPPED = Counter("snapurl_clicks_shipped_total", "Clicks that Redis has confirmed.")
+CLICKS_DROPPED = Counter("snapurl_clicks_dropped_total", "Clicks lost because too many codes were held.")
+CLICKS_HELD = Gauge(
+    "snapurl_clicks_held", "Clicks that wait in workers for Redis.", multiprocess_mode="livesum"
+)
+CLICKS_APPLIED = Counter("snapurl_clicks_applied_total", "Clicks delivered to the shards.")
+CLICK_BACKLOG_ROWS = Gauge(
+    "snapurl_click_backlog_rows",
+    "Rows read from the stream that no shard has taken.",
+    multiprocess_mode="livesum",
+)
+CLICK_STREAM_ENTRIES = Gauge(
+    "snapurl_click_stream_entries", "Entries in the click stream.", multiprocess_mode="livemax"
+)
+CLICK_LAG_SECONDS = Gauge(
+    "snapurl_click_lag_seconds", "Age of the oldest entry that is not counted.", multiprocess_mode="livemax"
+)
+CLICK_ENTRIES_MALFORMED = Counter("snapurl_click_entries_malformed_total", "Entries that could not be read.")
