@@ -65,7 +65,8 @@ async def _run(
     if key is None:
         return 0
     with metrics_directory(cluster.home / "metrics") as metrics:
-        consumer = Child("click consumer", python("-m", "snapurl.clicks"), environ_with(changes))
+        beside = environ_with({**changes, "PROMETHEUS_MULTIPROC_DIR": str(metrics)})
+        consumer = Child("click consumer", python("-m", "snapurl.clicks"), beside)
         workers = worker_children(settings, listener, metrics, changes)
         stages = [Stage(workers, WORKER_STOP_S_MAX), Stage((consumer,), CONSUMER_STOP_S_MAX)]
         supervisor = Supervisor(stages, ended=forget_metrics(metrics))

@@ -173,7 +173,7 @@ class Consumer:
         for entry_id, fields in entries:
             try:
                 lane.add(decode_entry(entry_id, fields))
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, AttributeError):
                 CLICK_ENTRIES_MALFORMED.inc()
                 log.error("entry %s of the click stream cannot be read; it is skipped", entry_id.decode())
             lane.read_to = entry_place(entry_id)

@@ -33,7 +33,8 @@ def encode_entry(day: date, counts: Mapping[str, int]) -> str:
 
 
 def decode_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> list[ClickRow]:
-    """The rows of one entry, one per day and code. Raises ValueError, KeyError or TypeError if it is malformed."""
+    """The rows of one entry, one per day and code. Raises ValueError, KeyError, TypeError or
+    AttributeError if it is malformed."""
     place = entry_place(entry_id)
     days = json.loads(fields[FIELD])
     return [
