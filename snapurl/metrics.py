@@ -15,7 +15,9 @@ FENCE_REFUSALS = Counter(
 
 # http
 HTTP_REQUESTS = Counter(
-    "snapurl_http_requests_total", "Answers of the API and the pages, by route.", ["route", "method", "status"]
+    "snapurl_http_requests_total",
+    "Answers of the API and the pages, by route.",
+    ["route", "method", "status"],
 )
 HTTP_SECONDS = Histogram(
     "snapurl_http_request_seconds",
@@ -30,6 +32,7 @@ PROBLEMS = Counter("snapurl_problems_total", "Problem answers, by the end of the
 KEY_LOOKUPS = Counter(
     "snapurl_key_lookups_total", "Look-ups of API keys, by where the answer came from.", ["source"]
 )
+INTENTS_PURGED = Counter("snapurl_intents_purged_total", "Idempotency-Keys deleted after their 24 hours.")
 LIMIT_REFUSALS = Counter("snapurl_limit_refusals_total", "Hits that a rate limit refused.", ["bucket"])
 LIMIT_FALLBACKS = Counter(
     "snapurl_limit_fallbacks_total", "Hits counted per worker because Redis did not answer."

@@ -18,7 +18,7 @@ from snapurl.store.bootstrap import ensure_cluster
 from snapurl.store.migrate import migrate_all
 from snapurl.worker import CLOSE_S_MAX, DRAIN_S_MAX, finish, start
 from tests.integration.http.conftest import ServiceMaker
-from tests.integration.http.service import environ_of, new_worker
+from tests.integration.http.service import environ_of, new_worker, running
 
 
 @pytest.mark.parametrize(
@@ -88,6 +88,19 @@ async def test_a_restarted_worker_takes_the_connections_that_wait(make_service: 
         await asyncio.sleep(0.1)
         await worker.start()
         assert (await waiting).status_code == 302
+
+
+async def test_without_redis_a_worker_starts_degraded_and_says_so(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    """Links are created and redirected; the log and readiness name what is missing."""
+    settings = make_settings(redis_url="redis://127.0.0.1:1/0")
+    async with running(settings, tmp_path) as service:
+        link = await service.shorten()
+        assert (await service.api.get(f"/{link['code']}")).status_code == 302
+        ready = (await service.api.get("/health/ready")).json()
+        assert (ready["status"], ready["redis"]["ok"]) == ("degraded", False)
+        assert "starting degraded: Redis does not answer" in service.workers[0].log.read_text()
 
 
 async def test_several_apps_can_live_in_one_process(make_settings: Callable[..., Settings]) -> None:
