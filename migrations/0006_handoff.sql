@@ -76,13 +76,6 @@ BEGIN
     UPDATE slots SET state = 'frozen' WHERE slot = ANY (p_slots);
 END $$;
 
--- The source's half of the verification's guard, in the transaction that computes its figures.
-CREATE FUNCTION handoff_still_v1(p_slots smallint[], p_epochs bigint[], p_target text, p_token uuid) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
-BEGIN
-    PERFORM handoff_find_v1('verify', '{frozen,closed}', p_slots, p_epochs, p_target, p_token);
-END $$;
-
 -- Nobody reads the old copy any more. Every attempt closes, also slots that are closed already.
 CREATE FUNCTION handoff_close_v1(p_slots smallint[], p_epochs bigint[], p_target text, p_token uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
@@ -142,7 +135,7 @@ BEGIN
     UPDATE slots SET move_token = p_token WHERE slot = ANY (p_slots);
 END $$;
 
--- To be called first in every transaction that purges, copies or verifies: it is this attempt's import, and no
+-- To be called first in every transaction that purges or copies: it is this attempt's import, and no
 -- other attempt can take it over before the transaction ends.
 CREATE FUNCTION handoff_hold_v1(p_slots smallint[], p_epochs bigint[], p_source text, p_token uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$

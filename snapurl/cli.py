@@ -125,9 +125,21 @@ def keys_revoke(key_id: str) -> None:
 @cli.command()
 def openapi() -> None:
     """Print the OpenAPI document of the service."""
-    from snapurl.http.openapi import document
+    from snapurl.http.routes import ROUTES
+    from snapurl.http.site import make_site
 
-    click.echo(json.dumps(document(load_settings()), indent=2))
+    click.echo(json.dumps(json.loads(make_site(ROUTES, load_settings()).openapi), indent=2))
+
+
+@cli.command()
+@click.option("--clicks", "of_clicks", is_flag=True, help="Ask instead whether a click consumer could work.")
+def health(of_clicks: bool) -> None:
+    """Ask the service on SNAPURL_PORT whether it is ready. The exit code says it, for health checks."""
+    from snapurl.probe import consumer_fault, service_fault
+
+    fault = _run((consumer_fault if of_clicks else service_fault)(load_settings()))
+    click.echo(fault or "ready")
+    sys.exit(1 if fault else 0)
 
 
 def main() -> NoReturn:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 # store
 POOL_WAITS_REFUSED = Counter(
@@ -11,6 +11,18 @@ POOL_WAITS_REFUSED = Counter(
 SHARD_ERRORS = Counter("snapurl_shard_errors_total", "Failed calls to a shard.", ["shard", "kind"])
 FENCE_REFUSALS = Counter(
     "snapurl_fence_refusals_total", "Calls that a shard answered with moved or busy.", ["outcome"]
+)
+
+# resharding
+RESHARD_MOVES = Counter("snapurl_reshard_slots_total", "Slots whose hand-off ended, by outcome.", ["outcome"])
+RESHARD_ROWS = Counter("snapurl_reshard_rows_total", "Rows copied or deleted by the migrator.")
+RESHARD_SLOTS_LEFT = Gauge(
+    "snapurl_reshard_slots_left", "Slots that are not yet where the ring wants them.", multiprocess_mode="max"
+)
+PAUSE_SECONDS = Histogram(
+    "snapurl_reshard_pause_seconds",
+    "For how long writes to a batch of slots were refused.",
+    buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0),
 )
 
 # http

@@ -15,6 +15,7 @@ from snapurl.keys import PlainKey, create_key, list_keys
 from snapurl.local.binaries import Source
 from snapurl.local.cluster import LocalCluster
 from snapurl.ports import Right
+from snapurl.probe import http_status
 from snapurl.serve import (
     WORKER_STOP_S_MAX,
     forget_metrics,
@@ -42,9 +43,12 @@ async def up(settings: Settings, source: Source = Source.ANY) -> int:
         async with stop_signals() as stop:
             cluster = LocalCluster(settings.home, source=source)
             click.echo(f"Starting PostgreSQL and Redis in {cluster.home} …")
+            await unless(stop, cluster.start())
+            if stop.is_set():
+                await cluster.stop()  # it may just have come up
+                return 0
             try:
-                await unless(stop, cluster.start())
-                return 0 if stop.is_set() else await _run(settings, cluster, listener, stop)
+                return await _run(settings, cluster, listener, stop)
             finally:
                 await cluster.stop()
                 click.echo("Everything has stopped.")
@@ -101,26 +105,10 @@ async def _greet(settings: Settings, cluster: LocalCluster, key: str) -> None:
 async def _is_ready(settings: Settings) -> bool:
     deadline = monotonic() + READY_PATIENCE_S
     while monotonic() < deadline:
-        if await _status(settings, "/health/ready") == 200:
+        if await http_status(settings, "/health/ready") == 200:
             return True
         await asyncio.sleep(_POLL_S)
     return False
-
-
-async def _status(settings: Settings, path: str) -> int:
-    """The HTTP status of a GET on our own service; 0 if it does not answer within a second."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
-    try:
-        async with asyncio.timeout(1.0):
-            reader, writer = await asyncio.open_connection(host, settings.port)
-            try:
-                writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
-                words = (await reader.readline()).split()
-            finally:
-                writer.close()
-    except (OSError, TimeoutError):
-        return 0
-    return int(words[1]) if len(words) > 1 and words[1].isdigit() else 0
 
 
 def banner(settings: Settings, cluster: LocalCluster, key: str) -> str:

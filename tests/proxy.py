@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator
 
 
 class Proxy:
-    """Forwards connections to `host:port`; the three switches make it fail.
+    """Forwards connections to `host:port`; three switches make it fail.
 
-    `refuse` closes new connections, a cleared `forwarding` keeps bytes back, and `lose_replies` passes
-    requests on but cuts the connection when the answer comes: a request carried out, its outcome lost.
+    `refuse` closes new connections, a cleared `forwarding` keeps bytes back, and `replies_to_lose` passes
+    so many requests on, but cuts the connection when the answer comes: carried out, the outcome lost.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self.refuse = False
-        self.lose_replies = False
+        self.replies_to_lose = 0
         self.forwarding = asyncio.Event()
         self.forwarding.set()
         self.replies_lost = 0
@@ -67,7 +67,8 @@ class Proxy:
     ) -> None:
         while data := await reader.read(65_536):
             await self.forwarding.wait()
-            if replies and self.lose_replies:
+            if replies and self.replies_to_lose:
+                self.replies_to_lose -= 1
                 self.replies_lost += 1
                 raise ConnectionResetError
             writer.write(data)

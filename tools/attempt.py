@@ -20,7 +20,7 @@ import asyncpg
 
 from ring.handoff import ABORT, Move, Program, Step
 from tools.calls import call, smallints
-from tools.copy import catch_up, copy_all, snapshot_of
+from tools.copy import copy_all, copy_changed, look, snapshot_of
 from tools.manifest import Table
 from tools.verify import differences
 
@@ -187,67 +187,60 @@ class Attempt:
         self.copied(rows)
 
     async def _purge(self) -> None:
-        for table in self.ends.tables:
-            while await _has_rows(self.ends.target, table, self.batch.slots):
-                async with self.ends.target.transaction():
-                    await self._hold()
+        while tables := (await look(self.ends.target, self.ends.tables, self.batch.slots)).tables:
+            async with self.ends.target.transaction():
+                await self._hold()
+                for table in tables:
                     await _delete_some(self.ends.target, table, self.batch.slots)
 
     async def _copy(self) -> None:
-        async with snapshot_of(self.ends.source) as snapshot, self.ends.target.transaction():
+        source, target, slots = self.ends.source, self.ends.target, self.batch.slots
+        async with snapshot_of(source), target.transaction():
             await self._hold()
-            self._count(await copy_all(snapshot, self.ends.target, self.ends.tables, self.batch.slots))
-            self._since = snapshot.xmin
+            rows = await look(source, self.ends.tables, slots)
+            self._count(await copy_all(source, target, rows, slots))
+        self._since = rows.xmin
 
     async def _catch_up(self) -> None:
         """While the source still writes: until little is left. Once it is frozen: the rest, which is exact."""
         for _ in range(1 if self._frozen_at is not None else CATCH_UPS_MAX):
-            async with snapshot_of(self.ends.source) as snapshot, self.ends.target.transaction():
-                await self._hold()
-                rows = await catch_up(
-                    snapshot, self.ends.target, self.ends.tables, self.batch.slots, self._since
-                )
-            self._since = snapshot.xmin
-            self._count(rows)
-            if rows <= CATCH_UP_ROWS_ENOUGH:
+            if await self._copy_changed() <= CATCH_UP_ROWS_ENOUGH:
                 break
 
+    async def _copy_changed(self) -> int:
+        source, target, slots = self.ends.source, self.ends.target, self.batch.slots
+        rows = await look(source, self.ends.tables, slots, self._since)
+        copied = 0
+        if rows.tables:
+            async with snapshot_of(source), target.transaction():
+                await self._hold()
+                rows = await look(source, self.ends.tables, slots, self._since)
+                copied = await copy_changed(source, target, rows, slots, self._since)
+        self._since = rows.xmin
+        self._count(copied)
+        return copied
+
     async def _verify(self) -> None:
-        batch = self.batch
-        async with self.ends.source.transaction(), self.ends.target.transaction():
-            await call(
-                self.ends.source, "handoff_still_v1", batch.slots, batch.epochs, batch.target, self.token
-            )
-            await self._hold()
-            found = await differences(self.ends.source, self.ends.target, self.ends.tables, batch.slots)
+        """Compares the rows of both sides. The source is frozen and the target this attempt's, since CLOSE and
+        COMMIT, which follow, find the token of this attempt on them: nobody else's step came in between."""
+        found = await differences(self.ends.source, self.ends.target, self.ends.tables, self.batch.slots)
         if found:
             await self._give_up(
                 f"the copy differs from the source ({'; '.join(found)}), which keeps the slots"
             )
 
     async def _clean(self) -> None:
-        for table in self.ends.tables:
-            while await _has_rows(self.ends.source, table, self.batch.slots):
-                async with self.ends.source.transaction():
-                    await call(
-                        self.ends.source,
-                        "handoff_clean_v1",
-                        self.batch.slots,
-                        tuple(epoch + 1 for epoch in self.batch.epochs),
-                    )
-                    self._count(await _delete_some(self.ends.source, table, self.batch.slots))
-
-
-async def _has_rows(connection: Any, table: Table, slots: Sequence[int]) -> bool:
-    found: bool = await connection.fetchval(
-        f"SELECT EXISTS (SELECT 1 FROM {table.name} WHERE slot = ANY ({smallints(slots)}))"  # noqa: S608
-    )
-    return found
+        source, slots = self.ends.source, self.batch.slots
+        while tables := (await look(source, self.ends.tables, slots)).tables:
+            async with source.transaction():
+                await call(source, "handoff_clean_v1", slots, tuple(epoch + 1 for epoch in self.batch.epochs))
+                for table in tables:
+                    self._count(await _delete_some(source, table, slots))
 
 
 async def _delete_some(connection: Any, table: Table, slots: Sequence[int]) -> int:
     tag: str = await connection.execute(
-        f"DELETE FROM {table.name} WHERE ctid = ANY (ARRAY("  # noqa: S608
+        f"DELETE FROM {table.name} WHERE ctid = ANY (ARRAY("
         f"SELECT ctid FROM {table.name} WHERE slot = ANY ({smallints(slots)}) LIMIT {PURGE_ROWS}))"
     )
     return int(tag.rpartition(" ")[2])

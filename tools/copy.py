@@ -21,72 +21,68 @@ from dataclasses import dataclass
 from typing import Any
 
 from tools.calls import smallints
-from tools.manifest import SQL, Table
+from tools.manifest import Table
 
 CHUNKS_AHEAD = 32  # chunks read from the source before the target has taken them
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A snapshot of the source that is open on `connection`; `xmin` as PostgreSQL writes an xid8."""
+class Rows:
+    """What one snapshot of the source shows: its `xmin`, as PostgreSQL writes an xid8, and which tables have rows
+    of the slots (only changed ones, if it was asked `since`)."""
 
-    connection: Any
     xmin: str
+    tables: tuple[Table, ...]
+
+
+async def look(source: Any, tables: Sequence[Table], slots: Sequence[int], since: str = "") -> Rows:
+    """One statement, and so one snapshot: if it shows no table with rows there is nothing to copy as of it."""
+    questions = ", ".join(
+        f"EXISTS (SELECT 1 FROM {table.name} WHERE {_which(slots, since)})" for table in tables
+    )
+    row = await source.fetchrow(f"SELECT pg_snapshot_xmin(pg_current_snapshot())::text, {questions}")
+    return Rows(row[0], tuple(table for table, there in zip(tables, row[1:], strict=True) if there))
 
 
 @asynccontextmanager
-async def snapshot_of(source: Any) -> AsyncIterator[Snapshot]:
-    """A REPEATABLE READ snapshot of the source for as long as the block runs."""
+async def snapshot_of(source: Any) -> AsyncIterator[None]:
+    """All statements on `source` in the block see one REPEATABLE READ snapshot."""
     async with source.transaction(isolation="repeatable_read", readonly=True):
-        yield Snapshot(source, await source.fetchval(SQL["snapshot_xmin"]))
+        yield
 
 
-async def copy_all(
-    snapshot: Snapshot,
-    target: Any,
-    tables: Sequence[Table],
-    slots: Sequence[int],
-) -> int:
+async def copy_all(source: Any, target: Any, rows: Rows, slots: Sequence[int]) -> int:
     """Copies every row of `slots` into tables that have none of them; how many rows."""
-    rows = 0
-    for table in tables:
-        query = f"SELECT {table.column_list} FROM {table.name} WHERE {_among(slots)}"  # noqa: S608
-        rows += await _pipe(snapshot.connection, target, query, table.name, table)
-    return rows
+    copied = 0
+    for table in rows.tables:
+        query = f"SELECT {table.column_list} FROM {table.name} WHERE {_which(slots)}"
+        copied += await _pipe(source, target, query, table.name, table)
+    return copied
 
 
-async def catch_up(
-    snapshot: Snapshot, target: Any, tables: Sequence[Table], slots: Sequence[int], since: str
-) -> int:
+async def copy_changed(source: Any, target: Any, rows: Rows, slots: Sequence[int], since: str) -> int:
     """Replaces the rows that may have changed since the snapshot whose xmin was `since`; how many rows."""
-    rows = 0
-    for table in tables:
-        query = (
-            f"SELECT {table.column_list} FROM {table.name} "  # noqa: S608
-            f"WHERE {_among(slots)} AND xid >= '{since}'::xid8"
-        )
-        if not await snapshot.connection.fetchval(f"SELECT EXISTS ({query})"):
-            continue
-        await target.execute(
-            f"CREATE TEMPORARY TABLE incoming (LIKE {table.name} INCLUDING DEFAULTS) ON COMMIT DROP"
-        )
-        rows += await _pipe(snapshot.connection, target, query, "incoming", table)
+    copied = 0
+    for table in rows.tables:
+        query = f"SELECT {table.column_list} FROM {table.name} WHERE {_which(slots, since)}"
+        await target.execute(f"CREATE TEMPORARY TABLE incoming (LIKE {table.name} INCLUDING DEFAULTS)")
+        copied += await _pipe(source, target, query, "incoming", table)
         await target.execute(_replace(table))
         await target.execute("DROP TABLE incoming")
-    return rows
+    return copied
 
 
 def _replace(table: Table) -> str:
     changed = [column for column in table.columns if column not in table.key]
     assignments = ", ".join(f'"{column}" = excluded."{column}"' for column in (*changed, "xid"))
     return (
-        f"INSERT INTO {table.name} ({table.column_list}) SELECT {table.column_list} FROM incoming "  # noqa: S608
+        f"INSERT INTO {table.name} ({table.column_list}) SELECT {table.column_list} FROM incoming "
         f"ON CONFLICT ({table.key_list}) DO UPDATE SET {assignments}"
     )
 
 
-def _among(slots: Sequence[int]) -> str:
-    return f"slot = ANY ({smallints(slots)})"
+def _which(slots: Sequence[int], since: str = "") -> str:
+    return f"slot = ANY ({smallints(slots)})" + (f" AND xid >= '{since}'::xid8" if since else "")
 
 
 async def _pipe(source: Any, target: Any, query: str, into: str, table: Table) -> int:

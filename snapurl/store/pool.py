@@ -69,6 +69,13 @@ class ShardFailed(Exception):
         return Unavailable(f"shard {self.name} {self.reason}", retry_after_s=RETRY_AFTER_S)
 
 
+class ShardUnknown(ShardFailed):
+    """A slot has gone to shard `name`, of which no topology has told this process yet: it is on its way."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, "is not known here yet", sent=False)
+
+
 class WrongShard(ConfigError):
     """A DSN leads to something else than the shard it is said to be."""
 

@@ -22,7 +22,7 @@ from ring.topology import Topology
 from snapurl.config import Settings
 from snapurl.errors import ConfigError, Unavailable
 from snapurl.ports import RingView, ShardHealth, ShardShare
-from snapurl.store.pool import CLUSTER, Pool, ShardFailed, WrongShard, check_identity, describe
+from snapurl.store.pool import CLUSTER, Pool, ShardFailed, ShardUnknown, WrongShard, check_identity, describe
 from snapurl.store.slotmap import SlotMap
 
 log = logging.getLogger("snapurl.shards")
@@ -149,10 +149,11 @@ class Shards:
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
 
     def pool(self, name: str) -> Pool:
-        """The pool of shard `name`. Raises ShardFailed for a shard of which no topology has come yet."""
+        """The pool of shard `name`. Raises ShardUnknown for a shard of which no topology has come yet."""
         pool = self._pools.get(name)
         if pool is None:
-            raise ShardFailed(name, "is not known here yet", sent=False)
+            self.refresh_soon()
+            raise ShardUnknown(name)
         return pool
 
     def dsn(self, name: str) -> str:
@@ -178,7 +179,8 @@ class Shards:
 
     async def refresh(self) -> None:
         """Takes what has changed on every shard that answers."""
-        await asyncio.gather(*(self._refresh_shard(pool) for pool in list(self._pools.values())))
+        pools = [self._pools[shard.name] for shard in self.topology.shards]
+        await asyncio.gather(*(self._refresh_shard(pool) for pool in pools))
 
     def refresh_soon(self) -> None:
         """Begins a refresh unless one is under way; a silent shard delays nobody who waits for the others."""
@@ -216,10 +218,12 @@ class Shards:
         self.placement = place(topology)
         self.map.expect(self.placement)
         await self._open_pools()
-        for name, pool in self._pools.items():
-            if name not in self._watchers:
-                self._watch(name)
-                await self._refresh_shard(pool)
+        names = {shard.name for shard in topology.shards}
+        for name in names - self._watchers.keys():
+            self._watch(name)
+            await self._refresh_shard(self._pools[name])
+        for name in self._watchers.keys() - names:
+            self._watchers.pop(name).cancel()
 
     def _watch(self, name: str) -> None:
         self._watchers[name] = asyncio.create_task(self._watch_for_ever(name), name=f"watch {name}")

@@ -1,9 +1,6 @@
 -- name: all_states
 SELECT slot, state, epoch, peer, move_token FROM slots
 
--- name: snapshot_xmin
-SELECT pg_snapshot_xmin(pg_current_snapshot())::text
-
 -- name: sharded_columns
 -- Every table with a slot, except `slots` itself: its columns without xid, and its key, in their order.
 SELECT c.table_name::text AS name,
@@ -17,3 +14,19 @@ SELECT c.table_name::text AS name,
  GROUP BY c.table_name
 HAVING bool_or(c.column_name = 'slot')
  ORDER BY c.table_name
+
+-- name: lease
+SELECT migrator_lease_v1($1, $2, $3) AS held
+
+-- name: migrator
+SELECT holder, status, extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS age_s FROM migrator
+
+-- name: standby_lag
+SELECT coalesce(max(extract(epoch FROM replay_lag)), 0)::float8 AS lag_s FROM pg_stat_replication
+
+-- name: audit
+INSERT INTO audit (id, at, who, what, outcome) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (id) DO UPDATE SET outcome = excluded.outcome
+
+-- name: history
+SELECT id, at, who, what, outcome FROM audit ORDER BY at DESC LIMIT $1

@@ -117,26 +117,17 @@ async def test_a_listing_never_shows_rows_that_a_shard_only_keeps(
 
 
 async def through(ready: Settings, proxy: Proxy, name: str) -> Store:
-    """A store that reaches shard `name` through `proxy`."""
+    """A store that reaches shard `name` through `proxy`, on one connection."""
     dsns = {item.name: item.dsn for item in ready.shard_dsns}
     parts = urlsplit(dsns[name])
     dsns[name] = dsns[name].replace(f"127.0.0.1:{parts.port}", f"127.0.0.1:{proxy.port}")
-    return await Store.open(with_shards(ready, dsns))
+    return await Store.open(with_shards(ready, dsns).model_copy(update={"pool_connections": 1}))
 
 
 def target_of(ready: Settings, name: str) -> tuple[str, int]:
     parts = urlsplit(next(item.dsn for item in ready.shard_dsns if item.name == name))
     assert parts.port is not None
     return "127.0.0.1", parts.port
-
-
-async def lose_one_reply(proxy: Proxy) -> None:
-    """Lets the next request through, drops its answer, and is well again."""
-    proxy.lose_replies = True
-    lost = proxy.replies_lost
-    while proxy.replies_lost == lost:
-        await asyncio.sleep(0.001)
-    proxy.lose_replies = False
 
 
 async def change(store: Store, code: str, if_match: int | None) -> Link:
@@ -155,24 +146,21 @@ async def test_lost_replies_of_writes_are_asked_for(ready: Settings, new_link: N
             )
             assert await store.links.get(code) is None
 
-            losing = asyncio.create_task(lose_one_reply(proxy))
-            created = await store.links.create(new_link(code))
-            await losing
-            assert isinstance(created, Link)
+            proxy.replies_to_lose = 1
+            assert isinstance(await store.links.create(new_link(code)), Link)
 
             for if_match in (None, 4):
                 # The first call prepares the statement, so that the lost reply is that of the change itself.
                 await change(store, code, None)
-                losing = asyncio.create_task(lose_one_reply(proxy))
+                proxy.replies_to_lose = 1
                 changed = await change(store, code, if_match)
-                await losing
                 assert await store.links.get(code) == changed
             assert changed.version == 5
 
             more = [new_link(f"{code}-{n}") for n in range(40)]
-            losing = asyncio.create_task(lose_one_reply(proxy))
+            proxy.replies_to_lose = 1
             assert {type(answer) for answer in await store.links.create_many(more)} == {Link}
-            await losing
+            assert proxy.replies_lost == 4
         finally:
             await store.shards.close()
 
@@ -188,7 +176,7 @@ async def test_an_outcome_that_cannot_be_asked_for_is_called_unknown(
                 code for code in map(str, range(999)) if store.shards.map.owner(slot_of(code)) == "db0"
             )
             await store.links.create(new_link(code))
-            proxy.lose_replies = True
+            proxy.replies_to_lose = 1_000
             with pytest.raises(OutcomeUnknown):
                 await store.links.change(
                     code, Change(title="t"), if_match=None, owner=None, token=uuid.uuid4()
