@@ -42,6 +42,8 @@ _OF_SANIC: tuple[tuple[type[BaseException], type[SnapURLError], str], ...] = (
     (sanic_errors.ServiceUnavailable, errors.Unavailable, "the answer took too long"),
 )
 
+_TIME_OUTS = (sanic_errors.RequestTimeout, sanic_errors.ServiceUnavailable)
+
 
 def as_refusal(error: BaseException) -> SnapURLError:
     """Any exception as one of ours; what is unknown becomes an internal error that tells nothing."""
@@ -144,4 +146,7 @@ class Refusals(ErrorHandler):
     """Sanic's hook for everything that was raised outside a handler of ours."""
 
     def response(self, request: Request[Any, Any], exception: BaseException) -> HTTPResponse:
+        if isinstance(exception, _TIME_OUTS) and request.stream is not None:
+            # Sanic would go on waiting, without a bound, for the rest of the body that did not come in time.
+            request.stream.request_body = None
         return refuse(request, exception)
