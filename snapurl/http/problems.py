@@ -13,11 +13,12 @@ import math
 import re
 import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from sanic import HTTPResponse, Request
 from sanic import exceptions as sanic_errors
 from sanic.handlers import ErrorHandler
+from sanic.http import Http
 
 from snapurl import errors
 from snapurl.errors import SnapURLError
@@ -148,5 +149,5 @@ class Refusals(ErrorHandler):
     def response(self, request: Request[Any, Any], exception: BaseException) -> HTTPResponse:
         if isinstance(exception, _TIME_OUTS) and request.stream is not None:
             # Sanic would go on waiting, without a bound, for the rest of the body that did not come in time.
-            request.stream.request_body = None
+            cast(Http, request.stream).request_body = None
         return refuse(request, exception)
