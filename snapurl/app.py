@@ -7,14 +7,15 @@ process.
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import random
 import time
 import uuid
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from redis.exceptions import RedisError
 from sanic import Sanic
 from sanic.application.state import ApplicationServerInfo
 from sanic.config import Config
@@ -25,6 +26,7 @@ from snapurl.cache.reader import LinkCache
 from snapurl.clicks.shipper import Shipper
 from snapurl.clicks.tally import Tally
 from snapurl.config import Settings
+from snapurl.errors import SnapURLError
 from snapurl.http.auth import Authenticator
 from snapurl.http.call import Services, Site
 from snapurl.http.problems import Refusals
@@ -34,6 +36,7 @@ from snapurl.http.serving import serve
 from snapurl.http.site import make_site
 from snapurl.limits import Blocklist, Limiter
 from snapurl.links import LinkService
+from snapurl.metrics import INTENTS_PURGED
 from snapurl.redis import redis_client
 from snapurl.store.clicks import ClickStore
 from snapurl.store.keys import KeyStore
@@ -47,23 +50,17 @@ SWALLOWED_BYTES_MAX = 67_108_864  # of a body that is refused: what is read so t
 REQUEST_S_MAX = 15.0  # for a head to arrive
 RESPONSE_S_MAX = 30.0  # for an answer, counted from the last byte of the body
 KEEP_ALIVE_S = 75.0
+SWEEP_S = 600.0  # between two sweeps of one worker, half as much more or less
+SWEEP_BATCH = 1_000  # rows per shard and statement
 
 
-@dataclass
 class Context:
-    """`app.ctx`: the services, from the start of the server to its stop."""
+    """`app.ctx`: the services, set when the server starts."""
 
-    _services: Services | None = None
+    services: Services
 
-    @property
-    def services(self) -> Services:
-        assert self._services is not None, "the server has not started"
-        return self._services
 
-    @services.setter
-    def services(self, services: Services) -> None:
-        self._services = services
-
+log = logging.getLogger("snapurl.app")
 
 App = Sanic[Config, Context]
 
@@ -107,6 +104,8 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
 
     limiter = Limiter(settings)
     stack.push_async_callback(limiter.close)
+    if fault := await limiter.redis_fault():
+        log.warning("starting degraded: Redis %s", fault)
     redis = redis_client(settings)
     stack.push_async_callback(redis.aclose)
     namespace = shards.topology.cluster_id
@@ -117,13 +116,12 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
     shipper = Shipper(settings, namespace, tally, redis, _now)
     await shipper.start()
     stack.push_async_callback(shipper.stop)
+    sweeper = asyncio.create_task(_sweep(store), name="sweeper")
+    stack.push_async_callback(_end, sweeper)
 
     async def redis_fault() -> str | None:
-        try:
-            await redis.ping()
-        except (RedisError, OSError, TimeoutError):
-            return "does not answer"
-        return None if cache.hears_changes else "does not tell of changes"
+        heard = None if cache.hears_changes else "does not tell of changes"
+        return await limiter.redis_fault() or heard
 
     return Services(
         settings=settings,
@@ -139,8 +137,24 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
         clock_ms=_now_ms,
         ring_view=shards.ring_view,
         shard_health=shards.health,
-        redis_fault=redis_fault,
+        redis_fault=limiter.redis_fault,
     )
+
+
+async def _sweep(store: LinkStore) -> None:
+    """Deletes Idempotency-Keys that are over, for ever; every worker does, each at times of its own."""
+    while True:
+        await asyncio.sleep(random.uniform(0.5, 1.5) * SWEEP_S)
+        try:
+            while purged := await store.purge_intents(SWEEP_BATCH):
+                INTENTS_PURGED.inc(purged)
+        except SnapURLError as error:
+            log.warning("old Idempotency-Keys stay until the next sweep: %s", error.detail)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 def _now() -> datetime:

@@ -20,7 +20,8 @@ from limits import RateLimitItem
 from limits import parse as parse_rate
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
-from redis.exceptions import RedisError
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, RedisError
 
 from snapurl.config import Settings
 from snapurl.metrics import LIMIT_FALLBACKS, LIMIT_REFUSALS
@@ -89,6 +90,16 @@ class Limiter:
         window_s = item.get_expiry()
         wait_s = max(1, min(window_s, math.ceil(stats.reset_time - time.time())))
         return Verdict(allowed, item.amount, max(0, int(stats.remaining)), wait_s, window_s)
+
+    async def redis_fault(self) -> str | None:
+        """What is wrong with Redis now, in words without an address or a secret; None if it answers."""
+        try:
+            await Redis(connection_pool=self._pool).ping()
+        except AuthenticationError:
+            return "refuses the password of its URL"
+        except (RedisError, OSError, TimeoutError):
+            return "does not answer"
+        return None
 
     async def close(self) -> None:
         await self._pool.disconnect()

@@ -44,6 +44,7 @@ PROBLEMS = Counter("snapurl_problems_total", "Problem answers, by the end of the
 KEY_LOOKUPS = Counter(
     "snapurl_key_lookups_total", "Look-ups of API keys, by where the answer came from.", ["source"]
 )
+INTENTS_PURGED = Counter("snapurl_intents_purged_total", "Idempotency-Keys deleted after their 24 hours.")
 LIMIT_REFUSALS = Counter("snapurl_limit_refusals_total", "Hits that a rate limit refused.", ["bucket"])
 LIMIT_FALLBACKS = Counter(
     "snapurl_limit_fallbacks_total", "Hits counted per worker because Redis did not answer."

@@ -46,7 +46,6 @@ from snapurl.metrics import (
 from snapurl.ports import ClickRow
 from snapurl.redis import redis_client
 from snapurl.store.clicks import ClickStore
-from snapurl.store.links import LinkStore
 from snapurl.store.router import Router
 from snapurl.store.shards import Shards
 
@@ -59,8 +58,6 @@ IDLE_S = 0.05
 RETRY_S = 0.25  # for slots that were not taken, and after a failure of Redis
 LEASE_MS = 3_000
 LEASE_RENEW_S = 1.0
-PURGE_S = 60.0
-PURGE_BATCH = 1_000
 
 _RENEW = (files("snapurl.clicks") / "lua" / "lease.lua").read_text(encoding="utf-8")
 
@@ -233,14 +230,6 @@ async def _wait(stop: asyncio.Event, timeout_s: float) -> None:
         return
 
 
-async def _purge_for_ever(store: LinkStore) -> None:
-    """Deletes what Idempotency-Keys stood for once their 24 hours are over."""
-    while True:
-        await asyncio.sleep(PURGE_S)
-        while await store.purge_intents(PURGE_BATCH) >= PURGE_BATCH:
-            pass
-
-
 async def run(settings: Settings) -> None:
     """One consumer process, until SIGTERM or SIGINT. Raises ConfigError."""
     loop = asyncio.get_running_loop()
@@ -250,13 +239,10 @@ async def run(settings: Settings) -> None:
     shards = await Shards.connect(settings)
     router = Router(shards, settings.busy_wait_ms)
     redis = redis_client(settings)
-    purging = asyncio.create_task(_purge_for_ever(LinkStore(shards, router)))
     try:
         consumer = Consumer(shards.topology.cluster_id, redis, ClickStore(shards, router), loop.time)
         await consumer.run(stop)
     finally:
-        purging.cancel()
-        await asyncio.gather(purging, return_exceptions=True)
         await redis.aclose()
         await shards.close()
 

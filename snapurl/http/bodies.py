@@ -133,10 +133,13 @@ Moment = Annotated[
     datetime,
     BeforeValidator(_moment),
     AfterValidator(_in_future),
-    WithJsonSchema({"type": "string", "format": "date-time"}),
-    Field(
-        description="From then on the link answers 410. RFC 3339 with an offset, in the future.",
-        examples=["2099-12-31T23:59:59Z"],
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "date-time",
+            "description": "From then on the link answers 410. RFC 3339 with an offset, in the future.",
+            "examples": ["2099-12-31T23:59:59Z"],
+        }
     ),
 ]
 Title = Annotated[

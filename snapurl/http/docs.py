@@ -18,7 +18,8 @@ _STYLE = stylesheet("docs.css")
 
 _QUICK_START = """# shorten
 curl -H 'X-Api-Key: YOUR_KEY' -H 'Content-Type: application/json' \\
-     -d '{{"url": "https://example.org/a/long/page", "alias": "spring-sale"}}' {url}/api/v1/links
+     -d '{{"url": "https://example.org/a/long/page", "alias": "spring-sale"}}' \\
+     {url}/api/v1/links
 
 # follow
 curl -i {url}/spring-sale
@@ -30,7 +31,7 @@ curl -H 'X-Api-Key: YOUR_KEY' {url}/api/v1/links/spring-sale/stats"""
 def render(document: Json) -> str:
     """The page of an OpenAPI document."""
     info, url = document["info"], document["servers"][0]["url"]
-    operations = list(_operations(document))
+    operations = _operations(document)
     body = (
         '<a class="skip" href="#main">Skip to the content</a>'
         f"<header><h1>{escape(info['title'])}</h1><p>{_inline(info['description'])} "
@@ -46,10 +47,15 @@ def render(document: Json) -> str:
     return page(f"{info['title']} API", _STYLE, body)
 
 
-def _operations(document: Json) -> Iterator[tuple[str, str, Json]]:
-    for path, methods in document["paths"].items():
-        for method, operation in methods.items():
-            yield method, path, operation
+def _operations(document: Json) -> list[tuple[str, str, Json]]:
+    """(method, path, operation), in the order of the tags."""
+    tags = [tag["name"] for tag in document["tags"]]
+    found = [
+        (method, path, operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+    return sorted(found, key=lambda item: tags.index(item[2]["tags"][0]))
 
 
 def _nav(operations: Iterable[tuple[str, str, Json]]) -> str:
@@ -119,7 +125,7 @@ def _fields(schema: Json) -> str:
         (
             f"<code>{escape(name)}</code>",
             f"{_type(field)}{'' if name in required else ', optional'}",
-            _inline(field.get("description", "")),
+            _inline(_said(field, "description") or ""),
         )
         for name, field in schema.get("properties", {}).items()
     ]
@@ -144,9 +150,16 @@ def _type(field: Json) -> str:
 
 def _example(schema: Json) -> str:
     fields = {
-        name: field["examples"][0] for name, field in schema["properties"].items() if field.get("examples")
+        name: examples[0]
+        for name, field in schema["properties"].items()
+        if (examples := _said(field, "examples"))
     }
     return f"<pre>{escape(json.dumps(fields, indent=2))}</pre>" if fields else ""
+
+
+def _said(field: Json, about: str) -> Any:
+    """What a field's schema says about itself; of one that may be null the other choice says it."""
+    return next((part[about] for part in (field, *field.get("anyOf", ())) if about in part), None)
 
 
 def _content(answer: Json) -> str:

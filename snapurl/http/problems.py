@@ -13,11 +13,12 @@ import math
 import re
 import secrets
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from sanic import HTTPResponse, Request
 from sanic import exceptions as sanic_errors
 from sanic.handlers import ErrorHandler
+from sanic.http import Http
 
 from snapurl import errors
 from snapurl.errors import SnapURLError
@@ -41,6 +42,8 @@ _OF_SANIC: tuple[tuple[type[BaseException], type[SnapURLError], str], ...] = (
     (sanic_errors.RequestTimeout, errors.RequestTimeout, ""),
     (sanic_errors.ServiceUnavailable, errors.Unavailable, "the answer took too long"),
 )
+
+_TIME_OUTS = (sanic_errors.RequestTimeout, sanic_errors.ServiceUnavailable)
 
 
 def as_refusal(error: BaseException) -> SnapURLError:
@@ -144,4 +147,7 @@ class Refusals(ErrorHandler):
     """Sanic's hook for everything that was raised outside a handler of ours."""
 
     def response(self, request: Request[Any, Any], exception: BaseException) -> HTTPResponse:
+        if isinstance(exception, _TIME_OUTS) and request.stream is not None:
+            # Sanic would go on waiting, without a bound, for the rest of the body that did not come in time.
+            cast(Http, request.stream).request_body = None
         return refuse(request, exception)

@@ -15,6 +15,7 @@ from typing import Any
 
 from sanic import HTTPResponse, Request
 
+from snapurl.cache.reader import CachedLink
 from snapurl.codes import is_code
 from snapurl.errors import Gone, NotFound, RateLimited, SnapURLError
 from snapurl.http.call import Services
@@ -25,10 +26,12 @@ from snapurl.metrics import REDIRECTS
 CACHE_CONTROL = "private, max-age=0"
 
 _REDIRECTED = REDIRECTS.labels("redirected")
-_MISSING = REDIRECTS.labels("missing")
-_GONE = REDIRECTS.labels("gone")
-_SHUT_OUT = REDIRECTS.labels("shut-out")
 _FAILED = REDIRECTS.labels("failed")
+_REFUSED = {
+    NotFound: REDIRECTS.labels("missing"),
+    Gone: REDIRECTS.labels("gone"),
+    RateLimited: REDIRECTS.labels("shut-out"),
+}
 
 
 def redirect_headers(url: str) -> dict[str, str]:
@@ -61,17 +64,9 @@ async def follow(request: Request[Any, Any], code: str) -> HTTPResponse:
     """GET and HEAD of `/{code}`. A GET that is redirected is a click; nothing else is."""
     services: Services = request.app.ctx.services
     try:
-        if services.blocked:
-            _refuse_shut_out(request, services)
-        link = await services.cache.resolve(code) if is_code(code) else None
-        if link is None:
-            return refuse(request, await _missing(request, services, code))
-        expires_at_ms = link.expires_at_ms
-        if link.deleted or (expires_at_ms is not None and expires_at_ms <= services.clock_ms()):
-            _GONE.inc()
-            return refuse(request, Gone("the link was deleted" if link.deleted else "the link has expired"))
+        link = await _find(request, services, code)
     except SnapURLError as refusal:
-        _FAILED.inc()
+        _REFUSED.get(type(refusal), _FAILED).inc()
         return refuse(request, refusal)
     if request.method == "GET":
         services.tally.record(code)
@@ -79,20 +74,25 @@ async def follow(request: Request[Any, Any], code: str) -> HTTPResponse:
     return Redirect(None, link.redirect_status, redirect_headers(link.url))
 
 
-def _refuse_shut_out(request: Request[Any, Any], services: Services) -> None:
-    """Hits are refused as well as misses: otherwise they could still be told apart."""
-    left_s = services.blocked.seconds_left(address_of(request, services.settings))
-    if left_s:
-        raise _shut_out(left_s)
-
-
-async def _missing(request: Request[Any, Any], services: Services, code: str) -> SnapURLError:
-    _MISSING.inc()
+async def _find(request: Request[Any, Any], services: Services, code: str) -> CachedLink:
+    """The link to follow. Raises NotFound, Gone, RateLimited, Unavailable."""
+    if services.blocked:
+        # Hits are refused as well as misses: otherwise they could still be told apart.
+        _refuse_shut_out(services.blocked.seconds_left(address_of(request, services.settings)))
     # What cannot be a code (/apple-touch-icon.png) says nothing about which codes exist: browsers ask for it.
-    left_s = await missed(services, address_of(request, services.settings)) if is_code(code) else 0.0
-    return _shut_out(left_s) if left_s else NotFound()
+    if not is_code(code):
+        raise NotFound()
+    link = await services.cache.resolve(code)
+    if link is None:
+        _refuse_shut_out(await missed(services, address_of(request, services.settings)))
+        raise NotFound()
+    if link.deleted:
+        raise Gone("the link was deleted")
+    if link.expires_at_ms is not None and link.expires_at_ms <= services.clock_ms():
+        raise Gone("the link has expired")
+    return link
 
 
-def _shut_out(left_s: float) -> RateLimited:
-    _SHUT_OUT.inc()
-    return RateLimited("too many links that do not exist were asked for from here", retry_after_s=left_s)
+def _refuse_shut_out(left_s: float) -> None:
+    if left_s:
+        raise RateLimited("too many links that do not exist were asked for from here", retry_after_s=left_s)

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import pytest
 
-from snapurl.app import create_app
 from snapurl.config import Settings
-from snapurl.store.bootstrap import ensure_cluster
-from snapurl.store.migrate import migrate_all
-from snapurl.worker import CLOSE_S_MAX, DRAIN_S_MAX, finish, start
+from snapurl.worker import CLOSE_S_MAX, DRAIN_S_MAX
 from tests.integration.http.conftest import ServiceMaker
-from tests.integration.http.service import environ_of, new_worker
+from tests.integration.http.service import environ_of, new_worker, running
 
 
 @pytest.mark.parametrize(
@@ -90,23 +85,14 @@ async def test_a_restarted_worker_takes_the_connections_that_wait(make_service: 
         assert (await waiting).status_code == 302
 
 
-async def test_several_apps_can_live_in_one_process(make_settings: Callable[..., Settings]) -> None:
-    """Nothing is kept in module globals: two services with different settings answer side by side."""
-    await migrate_all(make_settings())
-    await ensure_cluster(make_settings())
-    urls = ("https://one.example", "https://two.example")
-    started = []
-    for url in urls:
-        listener = socket.create_server(("127.0.0.1", 0))
-        app = create_app(make_settings(base_url=url, anonymous_creation=True))
-        started.append((app, await start(app, listener), listener))
-    try:
-        async with httpx.AsyncClient() as client:
-            for url, (_, _, listener) in zip(urls, started, strict=True):
-                address = f"http://127.0.0.1:{listener.getsockname()[1]}/api/v1/links"
-                answer = await client.post(address, json={"url": "https://example.org/"})
-                assert answer.json()["short_url"].startswith(url)
-    finally:
-        for app, server, listener in started:
-            await finish(app, server)
-            listener.close()
+async def test_without_redis_a_worker_starts_degraded_and_says_so(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    """Links are created and redirected; the log and readiness name what is missing."""
+    settings = make_settings(redis_url="redis://127.0.0.1:1/0")
+    async with running(settings, tmp_path) as service:
+        link = await service.shorten()
+        assert (await service.api.get(f"/{link['code']}")).status_code == 302
+        ready = (await service.api.get("/health/ready")).json()
+        assert (ready["status"], ready["redis"]["ok"]) == ("degraded", False)
+        assert "starting degraded: Redis does not answer" in service.workers[0].log.read_text()
