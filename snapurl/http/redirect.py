@@ -15,7 +15,7 @@ from typing import Any
 
 from sanic import HTTPResponse, Request
 
-from snapurl.cache.reader import CachedLink
+from snapurl.cache.link import CachedLink
 from snapurl.codes import is_code
 from snapurl.errors import Gone, NotFound, RateLimited, SnapURLError
 from snapurl.http.call import Services

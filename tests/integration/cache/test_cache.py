@@ -218,8 +218,8 @@ async def test_an_edit_while_redis_is_down_is_told_when_it_is_back(
             await cluster.redis.start()
         await until(lambda: other.hears_changes)
         await until_url(other, NEW.url)
-        redis = Redis.from_url(settings.redis_url.get_secret_value())
+        redis = Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True)
         async with asyncio.timeout(10):
-            while not (await redis.get("snapurl:test:link:a") or b"").startswith(b"2 "):
+            while not str(await redis.get("snapurl:test:link:a")).startswith("2 "):
                 await asyncio.sleep(0.02)
         await redis.aclose()

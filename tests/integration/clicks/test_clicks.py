@@ -205,6 +205,7 @@ async def test_the_stream_is_trimmed_and_bounded(store: Store, ready: Settings) 
                 tally.record(code)
             await asyncio.sleep(0.02)
         name = await redis.get(name_key(namespace))
+        assert name is not None
         assert await redis.xlen(name) == 3
         async with consumer(ready):
             await until_counted(store, expected)
