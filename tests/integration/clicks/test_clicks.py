@@ -62,7 +62,7 @@ async def consumer(settings: Settings) -> AsyncIterator[Process]:
     finally:
         if process.returncode is None:
             process.terminate()
-        assert await asyncio.wait_for(process.wait(), 10) in (0, -signal.SIGKILL)
+        assert await asyncio.wait_for(process.wait(), 10) in (0, -signal.SIGKILL, -signal.SIGTERM)
 
 
 @asynccontextmanager

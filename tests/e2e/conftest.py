@@ -1,0 +1,21 @@
+"""The whole service: workers as processes of their own, and a consumer."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from snapurl.config import Settings
+from tests.integration.http.conftest import ServiceMaker
+from tests.integration.http.service import running
+from tests.integration.store.conftest import ready, store
+
+__all__ = ["ready", "store"]
+
+
+@pytest.fixture
+def make_service(settings: Settings, tmp_path: Path) -> ServiceMaker:
+    """A service of the test's own: `async with make_service(workers=2, SNAPURL_X="1")`."""
+    return partial(running, settings, tmp_path)
