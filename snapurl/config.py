@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from limits import parse as parse_rate
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-
 from ring.topology import NAME_PATTERN
+
 from snapurl.errors import ConfigError
 
 
@@ -60,7 +60,10 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the HTTP service listens on.")
     port: int = Field(8000, ge=1, le=65535, description="Port the HTTP service listens on.")
     workers: int = Field(
-        default_factory=lambda: os.cpu_count() or 1, ge=1, le=256, description="HTTP workers (default: cores)."
+        default_factory=lambda: os.cpu_count() or 1,
+        ge=1,
+        le=256,
+        description="HTTP workers (default: cores).",
     )
     base_url: str = Field(
         "", description="Public address, the start of every short URL (default: `http://127.0.0.1:PORT`)."
@@ -80,18 +83,26 @@ class Settings(BaseSettings):
 
     limit_create: Rate = Field("120/minute", description="Links created per key or address.")
     limit_missing: Rate = Field(
-        "60/minute", description="404 answers per address; beyond it the address gets 429 until the window ends."
+        "60/minute",
+        description="404 answers per address; beyond it the address gets 429 until the window ends.",
     )
 
     l1_links: int = Field(
         100_000, ge=0, le=5_000_000, description="Links that one worker caches; the least recently used goes."
     )
-    l1_max_age_s: float = Field(60.0, gt=0, le=3600, description="Age at which a worker's cached link is reloaded.")
+    l1_max_age_s: float = Field(
+        60.0, gt=0, le=3600, description="Age at which a worker's cached link is reloaded."
+    )
     l2_max_age_s: int = Field(300, ge=1, le=86_400, description="Age at which Redis forgets a link.")
-    miss_max_age_s: int = Field(2, ge=1, le=60, description="Age at which a cached `no such link` is forgotten.")
+    miss_max_age_s: int = Field(
+        2, ge=1, le=60, description="Age at which a cached `no such link` is forgotten."
+    )
 
     pool_connections: int = Field(
-        8, ge=1, le=200, description="PostgreSQL connections per shard and worker (one more listens for news)."
+        8,
+        ge=1,
+        le=200,
+        description="PostgreSQL connections per shard and worker (one more listens for news).",
     )
     pool_wait_ms: int = Field(
         500, ge=1, le=60_000, description="Longest wait for a free connection; then 503 with Retry-After."

@@ -99,9 +99,9 @@ class Change:
     """What a PATCH sets; fields that are UNSET stay."""
 
     url: str | Unset = UNSET
-    title: str | None | Unset = UNSET
+    title: str | Unset | None = UNSET
     tags: tuple[str, ...] | Unset = UNSET
-    expires_at: datetime | None | Unset = UNSET
+    expires_at: datetime | Unset | None = UNSET
     redirect_status: int | Unset = UNSET
 
 

@@ -1,0 +1,114 @@
+"""Bulk calls: one fenced call per shard, repeated for the items whose slots were elsewhere or busy.
+
+Repeating is safe because each item names its attempt (a token or nonce): a row that it has already made is
+found to be its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+from snapurl.store.pool import ShardFailed
+from snapurl.store.router import Router
+from snapurl.store.shards import Shards
+
+ATTEMPTS = 3  # a call whose reply was lost is made this often at most
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+R = TypeVar("R")
+
+
+async def repeat_lost(call: Callable[[], Awaitable[R]]) -> R:
+    """Calls again what is safe to repeat when its reply was lost.
+
+    Raises ShardFailed, whose `sent` says whether any of the attempts may have been carried out.
+    """
+    sent = False
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return await call()
+        except ShardFailed as error:
+            sent = sent or error.sent
+            if not error.sent or attempt == ATTEMPTS:
+                raise ShardFailed(error.name, error.reason, sent=sent) from error
+    raise AssertionError("unreachable")
+
+
+class Unsettled:
+    """Why an item of a bulk call has no answer, and whether it is known not to have happened."""
+
+    def __init__(self, detail: str, *, known: bool) -> None:
+        self.detail = detail
+        self.known = known
+
+
+class BulkCall(Generic[Item, Answer]):
+    """One bulk call: a fenced call per shard, repeated for the items whose slots were elsewhere or busy.
+
+    Repeating is safe since each item names its attempt (token, nonce): a row it has made already is its own.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        shards: Shards,
+        query: str,
+        slot: Callable[[Item], int],
+        encode: Callable[[Item], dict[str, Any]],
+        answer: Callable[[Item, Mapping[str, Any]], Answer],
+    ) -> None:
+        self._router = router
+        self._shards = shards
+        self._query = query
+        self._slot = slot
+        self._encode = encode
+        self._answer = answer
+
+    async def run(self, items: Sequence[Item]) -> list[Answer | Unsettled]:
+        """One answer per item, in their order."""
+        answers: list[Answer | Unsettled] = [Unsettled("the slot is being moved", known=True) for _ in items]
+        left = set(range(len(items)))
+        failed: dict[str, ShardFailed] = {}
+
+        async def attempt() -> bool:
+            todo = sorted(left - {place for place in left if self._owner(items[place]) in failed})
+            groups = self._router.group(todo, lambda place: self._slot(items[place]))
+            results = await asyncio.gather(*(self._ask(name, group, items) for name, group in groups.items()))
+            for (name, group), rows in zip(groups.items(), results, strict=True):
+                if isinstance(rows, ShardFailed):
+                    failed[name] = rows
+                    continue
+                for row in rows:
+                    place = row["place"]
+                    assert place in group
+                    if self._router.settle(self._slot(items[place]), row):
+                        answers[place] = self._answer(items[place], row)
+                        left.discard(place)
+            return all(self._owner(items[place]) in failed for place in left)
+
+        await self._router.until_settled(attempt)
+        for place in left:
+            if error := failed.get(self._owner(items[place])):
+                answers[place] = Unsettled(str(error), known=not error.sent)
+        return answers
+
+    def _owner(self, item: Item) -> str:
+        return self._shards.map.owner(self._slot(item))
+
+    async def _ask(
+        self, name: str, group: Sequence[int], items: Sequence[Item]
+    ) -> Sequence[Mapping[str, Any]] | ShardFailed:
+        payload = json.dumps(
+            [
+                {**self._encode(items[place]), "place": place, "slot": self._slot(items[place])}
+                for place in group
+            ]
+        )
+        try:
+            return await repeat_lost(lambda: self._shards.pool(name).fetch(self._query, payload))
+        except ShardFailed as error:
+            return error

@@ -1,0 +1,77 @@
+"""API keys in the shards; a key lives in the slot of its id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ring.slots import slot_of
+
+from snapurl.errors import OutcomeUnknown
+from snapurl.ports import ApiKey, Right
+from snapurl.store.bulk import repeat_lost
+from snapurl.store.fanout import every_slot_once
+from snapurl.store.pool import Pool, ShardFailed
+from snapurl.store.queries import load_queries
+from snapurl.store.router import Call, Router
+from snapurl.store.shards import Shards
+
+SQL = load_queries("keys")
+
+
+class KeyStore:
+    """Adds, finds and revokes API keys. Raises Unavailable when the shard of a key is silent."""
+
+    def __init__(self, shards: Shards, router: Router) -> None:
+        self._shards = shards
+        self._router = router
+
+    async def add(self, key: ApiKey) -> bool:
+        """Stores a new key; False if its id is in use. Calling again with the same key changes nothing."""
+        slot = slot_of(key.key_id)
+
+        async def call(pool: Pool) -> Sequence[Mapping[str, Any]]:
+            return await pool.fetch(
+                SQL["add"], slot, key.key_id, key.name, key.secret_hash, sorted(key.rights), key.limit,
+                key.created_at,
+            )  # fmt: skip
+
+        outcome: str = (await self._write(slot, call))["outcome"]
+        return outcome == "ok"
+
+    async def find(self, key_id: str) -> ApiKey | None:
+        """The key as its shard has it now, also when revoked; None if there is none."""
+        slot = slot_of(key_id)
+        row = (await self._router.read(slot, lambda pool: pool.fetch(SQL["find"], slot, key_id)))[0]
+        return None if row["key_id"] is None else _key(row)
+
+    async def revoke(self, key_id: str) -> ApiKey | None:
+        """The revoked key; None if there is none. Revoking twice keeps the first time."""
+        slot = slot_of(key_id)
+        row = await self._write(slot, lambda pool: pool.fetch(SQL["revoke"], slot, key_id))
+        return None if row["outcome"] == "missing" else _key(row)
+
+    async def all(self) -> list[ApiKey]:
+        """Every key, oldest first."""
+        rows = await every_slot_once(self._shards, SQL["all"], ())
+        return sorted(map(_key, rows), key=lambda key: (key.created_at, key.key_id))
+
+    async def _write(self, slot: int, call: Call) -> Mapping[str, Any]:
+        try:
+            return (await repeat_lost(lambda: self._router.at_owner(slot, call)))[0]
+        except ShardFailed as error:
+            if error.sent:
+                raise OutcomeUnknown(retry_after_s=1.0) from error
+            raise error.as_unavailable() from error
+
+
+def _key(row: Mapping[str, Any]) -> ApiKey:
+    return ApiKey(
+        key_id=row["key_id"],
+        name=row["name"],
+        secret_hash=row["secret_hash"],
+        rights=frozenset(map(Right, row["rights"])),
+        limit=row["limit_rate"],
+        created_at=row["created_at"],
+        revoked_at=row["revoked_at"],
+    )

@@ -1,0 +1,281 @@
+"""Links in the shards: every call finds the owner of the slot by itself.
+
+A lost reply is never guessed at. A create carries a token that its row keeps, so it is simply called again:
+if the first call had committed, the second finds its own row. A change carries a token too; after a lost
+reply the row is asked once whether it bears the token, and if that cannot be settled the caller is told so
+(`OutcomeUnknown`), since repeating the change could undo somebody else's later one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any, TypeVar
+
+from ring.slots import slot_of
+
+from snapurl.errors import (
+    Forbidden,
+    Gone,
+    NotFound,
+    OutcomeUnknown,
+    SnapURLError,
+    Unavailable,
+    VersionMismatch,
+)
+from snapurl.ports import Change, Failed, Intent, Link, NewLink, PageKey, Taken, Unset
+from snapurl.store.bulk import BulkCall, Unsettled, repeat_lost
+from snapurl.store.fanout import every_slot_once
+from snapurl.store.pool import Pool, ShardFailed
+from snapurl.store.queries import load_queries
+from snapurl.store.router import Router
+from snapurl.store.shards import Shards
+
+SQL = load_queries("links")
+BULK_CALLS_AT_ONCE = 2  # per process: each holds a lock per slot, and PostgreSQL's lock table is bounded
+
+R = TypeVar("R")
+
+
+class LinkStore:
+    """Creates, reads, changes and lists links over all shards. Raises Unavailable when a shard is silent."""
+
+    def __init__(self, shards: Shards, router: Router) -> None:
+        self._shards = shards
+        self._router = router
+        self._bulk = asyncio.Semaphore(BULK_CALLS_AT_ONCE)
+
+    async def create(self, new: NewLink) -> Link | Taken:
+        """The link as created, or Taken. Calling again with the same token answers the same."""
+        slot = slot_of(new.code)
+
+        async def call(pool: Pool) -> Sequence[Mapping[str, Any]]:
+            return await pool.fetch(
+                SQL["create"], slot, new.code, new.url, new.title, list(new.tags), new.redirect_status,
+                new.expires_at, new.owner, new.token,
+            )  # fmt: skip
+
+        row = (await _repeat(lambda: self._router.at_owner(slot, call)))[0]
+        return Taken(new.code) if row["outcome"] == "taken" else _created(new, row)
+
+    async def create_many(self, new: Sequence[NewLink]) -> list[Link | Taken | Failed]:
+        """As `create` for each, with one call per shard; what cannot be done now is Failed, item by item."""
+
+        def answer(item: NewLink, row: Mapping[str, Any]) -> Link | Taken:
+            return Taken(item.code) if row["outcome"] == "taken" else _created(item, row)
+
+        bulk = BulkCall[NewLink, Link | Taken](
+            self._router,
+            self._shards,
+            SQL["create_many"],
+            lambda item: slot_of(item.code),
+            _create_item,
+            answer,
+        )
+        async with self._bulk:
+            answers = await bulk.run(new)
+        return [
+            Failed(item.code, found.detail, outcome_known=found.known)
+            if isinstance(found, Unsettled)
+            else found
+            for item, found in zip(new, answers, strict=True)
+        ]
+
+    async def get(self, code: str) -> Link | None:
+        """The row as its owner has it now, also when expired or deleted; None if there is none."""
+        row = await self._row(code)
+        return None if row["code"] is None else _link(row)
+
+    async def _row(self, code: str) -> Mapping[str, Any]:
+        slot = slot_of(code)
+        return (await self._router.read(slot, lambda pool: pool.fetch(SQL["get"], slot, code)))[0]
+
+    async def change(
+        self, code: str, change: Change, *, if_match: int | None, owner: str | None, token: uuid.UUID
+    ) -> Link:
+        """The changed link. `owner` None is an admin. Raises NotFound, Forbidden, Gone, VersionMismatch,
+        OutcomeUnknown, Unavailable."""
+        values = {
+            name: value
+            for name in ("url", "title", "tags", "redirect_status", "expires_at")
+            if not isinstance(value := getattr(change, name), Unset)
+        }
+        return await self._write(code, if_match, owner, token, delete=False, values=values)
+
+    async def delete(self, code: str, *, if_match: int | None, owner: str | None, token: uuid.UUID) -> Link:
+        """The tombstone that the link has become. Raises as `change` does."""
+        return await self._write(code, if_match, owner, token, delete=True, values={})
+
+    async def _write(
+        self,
+        code: str,
+        if_match: int | None,
+        owner: str | None,
+        token: uuid.UUID,
+        *,
+        delete: bool,
+        values: Mapping[str, Any],
+    ) -> Link:
+        slot = slot_of(code)
+
+        async def call(pool: Pool) -> Sequence[Mapping[str, Any]]:
+            return await pool.fetch(
+                SQL["change"], slot, code, if_match, owner, token, delete, list(values),
+                values.get("url"), values.get("title"), list(values.get("tags") or ()),
+                values.get("redirect_status"), values.get("expires_at"),
+            )  # fmt: skip
+
+        try:
+            row = (await self._router.at_owner(slot, call))[0]
+        except ShardFailed as error:
+            if not error.sent:
+                raise error.as_unavailable() from error
+            row = await self._ask_outcome(code, token)
+        _raise_for(row["outcome"], code)
+        return _link(row)
+
+    async def _ask_outcome(self, code: str, token: uuid.UUID) -> Mapping[str, Any]:
+        try:
+            row = await self._row(code)
+        except Unavailable:
+            raise OutcomeUnknown(retry_after_s=1.0) from None
+        if row["code"] is not None and row["change_token"] == token:
+            return row
+        raise OutcomeUnknown(retry_after_s=1.0)
+
+    async def page(self, limit: int, before: PageKey | None, owner: str | None) -> list[Link]:
+        """Up to `limit` links that are not deleted, newest first over all shards; `owner` None lists all.
+
+        Every shard also says for which slots it answers, in the same snapshot as its rows. Only when those
+        sets cover each slot exactly once is no link shown twice or left out while slots move.
+        """
+        args: tuple[object, ...] = (
+            limit,
+            before.created_at if before else None,
+            before.code if before else None,
+        )
+        if owner is None:
+            rows = await every_slot_once(self._shards, SQL["page"], args)
+        else:
+            rows = await every_slot_once(self._shards, SQL["page_of_owner"], (*args, owner))
+        links = sorted(map(_link, rows), key=lambda link: (link.created_at, link.code), reverse=True)
+        return links[:limit]
+
+    async def claim(self, scope: str, key: str, fingerprint: bytes) -> Intent:
+        """What an Idempotency-Key stands for; the first claim within 24 hours wins and is answered to all."""
+        found = (await self.claim_many([(scope, key, fingerprint)]))[0]
+        if isinstance(found, Failed):
+            raise Unavailable(found.detail, retry_after_s=1.0)
+        return found
+
+    async def claim_many(self, claims: Sequence[tuple[str, str, bytes]]) -> list[Intent | Failed]:
+        """As `claim` for each (scope, key, fingerprint), with one call per shard."""
+        items = [
+            _Claim(sha256(f"{scope}\0{key}".encode()).hexdigest(), print_) for scope, key, print_ in claims
+        ]
+        bulk = BulkCall[_Claim, Intent](
+            self._router,
+            self._shards,
+            SQL["claim"],
+            lambda item: slot_of(item.key_hash),
+            _Claim.as_item,
+            lambda _, row: Intent(row["nonce"], row["fingerprint"]),
+        )
+        async with self._bulk:
+            answers = await bulk.run(items)
+        return [
+            Failed("", found.detail, outcome_known=True) if isinstance(found, Unsettled) else found
+            for found in answers
+        ]
+
+    async def purge_intents(self, batch: int) -> int:
+        """Deletes expired intents, up to `batch` per shard that answers; how many went."""
+        purged = 0
+        for shard in self._shards.topology.shards:
+            try:
+                row = await self._shards.pool(shard.name).fetchrow(SQL["purge_intents"], batch)
+            except ShardFailed:
+                continue
+            purged += int(row[0])
+        return purged
+
+
+class _Claim:
+    __slots__ = ("fingerprint", "key_hash", "nonce")
+
+    def __init__(self, key_hash: str, fingerprint: bytes) -> None:
+        self.key_hash = key_hash
+        self.fingerprint = fingerprint
+        self.nonce = uuid.uuid4()
+
+    def as_item(self) -> dict[str, Any]:
+        return {"key_hash": self.key_hash, "nonce": str(self.nonce), "fingerprint": self.fingerprint.hex()}
+
+
+async def _repeat(call: Callable[[], Awaitable[R]]) -> R:
+    """As `repeat_lost`, with the failure as a client hears it."""
+    try:
+        return await repeat_lost(call)
+    except ShardFailed as error:
+        if error.sent:
+            raise OutcomeUnknown(retry_after_s=1.0) from error
+        raise error.as_unavailable() from error
+
+
+def _create_item(new: NewLink) -> dict[str, Any]:
+    return {
+        "code": new.code,
+        "url": new.url,
+        "title": new.title,
+        "tags": list(new.tags),
+        "redirect_status": new.redirect_status,
+        "expires_at": new.expires_at.isoformat() if new.expires_at else None,
+        "owner": new.owner,
+        "token": str(new.token),
+    }
+
+
+def _created(new: NewLink, row: Mapping[str, Any]) -> Link:
+    return Link(
+        code=new.code,
+        url=new.url,
+        title=new.title,
+        tags=new.tags,
+        redirect_status=new.redirect_status,
+        created_at=row["created_at"],
+        expires_at=new.expires_at,
+        deleted_at=None,
+        owner=new.owner,
+        version=1,
+    )
+
+
+def _link(row: Mapping[str, Any]) -> Link:
+    return Link(
+        code=row["code"],
+        url=row["url"],
+        title=row["title"],
+        tags=tuple(row["tags"]),
+        redirect_status=row["redirect_status"],
+        created_at=row["created_at"],
+        expires_at=row["expires_at"],
+        deleted_at=row["deleted_at"],
+        owner=row["owner"],
+        version=row["version"],
+    )
+
+
+_REFUSALS: dict[str, type[SnapURLError]] = {
+    "missing": NotFound,
+    "forbidden": Forbidden,
+    "gone": Gone,
+    "mismatch": VersionMismatch,
+}
+
+
+def _raise_for(outcome: str, code: str) -> None:
+    if refusal := _REFUSALS.get(outcome):
+        raise refusal()
+    assert outcome == "ok", f"unexpected outcome {outcome} for {code}"

@@ -1,0 +1,133 @@
+"""Migrations: numbered `.sql` files, applied alike to every shard, each in a transaction of its own.
+
+Each is recorded with the SHA-256 of its text. A start refuses a shard whose record and files disagree: an
+applied migration that has changed or is gone, one that would have to go in before an applied one, or a
+shard that a newer program has migrated. An advisory lock makes processes that start at once take turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.resources import files
+from typing import Any
+
+from snapurl.config import Settings, ShardDsn
+from snapurl.errors import ConfigError
+from snapurl.store.pool import ShardFailed
+from snapurl.store.shards import connect_once
+
+log = logging.getLogger("snapurl.migrate")
+
+# ('SNAP', 'migr'): taken for as long as a shard is being migrated.
+LOCK = (1397637456, 1835624306)
+FILE_PATTERN = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
+
+_CREATE_RECORD = """
+CREATE TABLE IF NOT EXISTS schema_migrations (
+    version    integer PRIMARY KEY,
+    name       text NOT NULL,
+    checksum   text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file: its number, its name, its text."""
+
+    version: int
+    name: str
+    sql: str
+
+    @property
+    def checksum(self) -> str:
+        return sha256(self.sql.encode()).hexdigest()
+
+
+def load_migrations() -> list[Migration]:
+    """The migrations of this program, in order. Raises ConfigError if a number is missing."""
+    found = sorted(
+        (
+            Migration(int(match[1]), match[2], entry.read_text(encoding="utf-8"))
+            for entry in files("migrations").iterdir()
+            if (match := FILE_PATTERN.fullmatch(entry.name))
+        ),
+        key=lambda migration: migration.version,
+    )
+    if [migration.version for migration in found] != list(range(1, len(found) + 1)):
+        raise ConfigError("the migrations of this installation are not numbered 0001, 0002, … without a gap")
+    return found
+
+
+def pending(shard: str, known: Sequence[Migration], applied: Mapping[int, str]) -> list[Migration]:
+    """What `shard` still needs, given its record (version -> checksum). Raises ConfigError if they disagree."""
+    newest = max(applied, default=0)
+    if newest > len(known):
+        raise ConfigError(
+            f"shard {shard} has migration {newest:04d}, which this program does not know: run a newer SnapURL"
+        )
+    for migration in known[:newest]:
+        label = f"migration {migration.version:04d}_{migration.name}"
+        if migration.version not in applied:
+            raise ConfigError(
+                f"shard {shard} never got {label}, though it has later ones: restore its record"
+            )
+        if applied[migration.version] != migration.checksum:
+            raise ConfigError(f"{label} has changed since shard {shard} got it: put the old text back")
+    return list(known[newest:])
+
+
+async def migrate_all(settings: Settings) -> list[str]:
+    """Brings every shard that answers up to date; one line per migration applied (`db0: 0001_cluster`).
+
+    Raises ConfigError if a shard's record and the files disagree, or if no shard answers.
+    """
+    known = load_migrations()
+    outcomes = await asyncio.gather(
+        *(_migrate(item, known, settings.statement_timeout_ms / 1000) for item in settings.shard_dsns),
+        return_exceptions=True,
+    )
+    lines: list[str] = []
+    silent = 0
+    for outcome in outcomes:
+        if isinstance(outcome, ShardFailed):
+            silent += 1
+            log.warning("%s; it is not migrated now", outcome)
+        elif isinstance(outcome, BaseException):
+            raise outcome
+        else:
+            lines += outcome
+    if silent == len(outcomes):
+        raise ConfigError("no shard answers: check SNAPURL_SHARDS and that PostgreSQL runs")
+    return lines
+
+
+async def _migrate(item: ShardDsn, known: Sequence[Migration], timeout_s: float) -> list[str]:
+    connection = await connect_once(item.name, item.dsn, timeout_s)
+    try:
+        await connection.execute("SELECT pg_advisory_lock($1, $2)", *LOCK)
+        await connection.execute(_CREATE_RECORD)
+        rows = await connection.fetch("SELECT version, checksum FROM schema_migrations")
+        todo = pending(item.name, known, {row["version"]: row["checksum"] for row in rows})
+        for migration in todo:
+            await _apply(connection, migration)
+            log.info("shard %s: migration %04d_%s applied", item.name, migration.version, migration.name)
+        return [f"{item.name}: {migration.version:04d}_{migration.name}" for migration in todo]
+    finally:
+        await connection.close(timeout=timeout_s)
+
+
+async def _apply(connection: Any, migration: Migration) -> None:
+    async with connection.transaction():
+        await connection.execute(migration.sql)
+        await connection.execute(
+            "INSERT INTO schema_migrations (version, name, checksum) VALUES ($1, $2, $3)",
+            migration.version,
+            migration.name,
+            migration.checksum,
+        )

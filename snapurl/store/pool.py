@@ -1,0 +1,222 @@
+"""One shard's connections: bounded, identity-checked, and honest about what a failure may have done.
+
+Every new connection asks the database who it is, so a DSN that points at another shard, at a shard of another
+cluster or at an empty database is refused before a statement runs. A failure is reported as `ShardFailed`,
+whose `sent` says whether the statement may have been carried out: only the caller knows how to find out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeVar
+
+import asyncpg
+
+from snapurl.errors import ConfigError, Unavailable
+from snapurl.metrics import POOL_WAITS_REFUSED, SHARD_ERRORS
+from snapurl.store.queries import load_queries
+
+CLUSTER = load_queries("cluster")
+T = TypeVar("T")
+
+# After a failed connect, calls fail at once for this long instead of each waiting for its own time-out.
+DOWN_S = 0.25
+# The client gives a statement this much longer than the server does, so that the server's answer arrives.
+CLIENT_GRACE_S = 0.5
+RETRY_AFTER_S = 1.0
+
+# The statement was rolled back by the server, or never started: it has not happened.
+_NOT_DONE = (
+    asyncpg.QueryCanceledError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.OutOfMemoryError,
+    asyncpg.DiskFullError,
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.ConfigurationLimitExceededError,
+)
+# The connection went away with the statement on it: it may have happened.
+_LOST = (
+    OSError,
+    asyncio.TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InterfaceError,
+)
+_WRONG_SETTINGS = (
+    asyncpg.InvalidPasswordError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+
+
+class ShardFailed(Exception):
+    """Shard `name` did not answer. `sent`: the statement may have been carried out all the same."""
+
+    def __init__(self, name: str, reason: str, *, sent: bool) -> None:
+        super().__init__(f"shard {name} {reason}")
+        self.name = name
+        self.reason = reason
+        self.sent = sent
+
+    def as_unavailable(self) -> Unavailable:
+        return Unavailable(f"shard {self.name} {self.reason}", retry_after_s=RETRY_AFTER_S)
+
+
+class WrongShard(ConfigError):
+    """A DSN leads to something else than the shard it is said to be."""
+
+
+def describe(error: BaseException) -> str:
+    """Why a connection failed, in words that hold no address and no secret."""
+    if isinstance(error, _WRONG_SETTINGS):
+        return "refuses the user, password or database name of its DSN"
+    if isinstance(error, asyncio.TimeoutError):
+        return "did not answer in time"
+    if isinstance(error, asyncpg.CannotConnectNowError):
+        return "is starting or stopping"
+    if isinstance(error, asyncpg.TooManyConnectionsError):
+        return "has no connection left"
+    return "is unreachable"
+
+
+def check_identity(name: str, cluster_id: str | None, row: Any) -> None:
+    """Raises WrongShard unless `row` (of `cluster`) is shard `name` of the cluster."""
+    if row is None:
+        raise WrongShard(
+            f"the DSN of shard {name} leads to an empty database, but the cluster is initialised: "
+            f"point it at the real {name}, or take it out of SNAPURL_SHARDS"
+        )
+    if cluster_id is not None and row["cluster_id"] != cluster_id:
+        raise WrongShard(f"the DSN of shard {name} leads to a shard of another cluster ({row['cluster_id']})")
+    if row["shard"] != name:
+        raise WrongShard(f"the DSN of shard {name} leads to shard {row['shard']}: are two DSNs swapped?")
+
+
+class Pool:
+    """The connections to one shard; at most `size` of them, each checked when it is made."""
+
+    def __init__(
+        self,
+        name: str,
+        dsn: str,
+        cluster_id: str,
+        *,
+        size: int,
+        wait_ms: int,
+        statement_timeout_ms: int,
+    ) -> None:
+        self.name = name
+        self.last_error: str | None = None
+        self._cluster_id = cluster_id
+        self._wait_s = wait_ms / 1000
+        self._connect_s = statement_timeout_ms / 1000
+        self._down_until = 0.0
+        self._free = asyncio.Semaphore(size)
+        self._pool: asyncpg.Pool[asyncpg.Record] = asyncpg.create_pool(
+            dsn,
+            min_size=0,
+            max_size=size,
+            init=self._check,
+            reset=_no_reset,
+            timeout=self._connect_s,
+            command_timeout=statement_timeout_ms / 1000 + CLIENT_GRACE_S,
+            max_inactive_connection_lifetime=60.0,
+            server_settings={
+                "application_name": "snapurl",
+                "statement_timeout": str(statement_timeout_ms),
+                "idle_in_transaction_session_timeout": "60000",
+            },
+        )
+
+    async def _check(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+        check_identity(self.name, self._cluster_id, await connection.fetchrow(CLUSTER["identity"]))
+
+    async def open(self) -> None:
+        """Makes the pool usable; connects to nothing yet, so a shard may be down."""
+        await self._pool
+
+    async def close(self) -> None:
+        try:
+            await asyncio.wait_for(self._pool.close(), 2.0)
+        except TimeoutError:
+            self._pool.terminate()
+
+    async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
+        """All rows of one statement. Raises ShardFailed, or WrongShard on a connection to something else."""
+        return await self._run(lambda connection: connection.fetch(query, *args))
+
+    async def fetch_with_slots(self, query: str, *args: object) -> tuple[list[int], list[Mapping[str, Any]]]:
+        """The slots that this shard answers for, and the rows of a read, in one snapshot."""
+
+        async def read(connection: Any) -> tuple[list[int], list[Mapping[str, Any]]]:
+            async with connection.transaction(isolation="repeatable_read", readonly=True):
+                slots = await connection.fetchval(CLUSTER["served_slots"])
+                return slots, await connection.fetch(query, *args)
+
+        return await self._run(read)
+
+    async def fetchrow(self, query: str, *args: object) -> asyncpg.Record:
+        """The one row of a statement that always answers with one."""
+        rows = await self.fetch(query, *args)
+        assert len(rows) == 1, f"expected one row, got {len(rows)}"
+        return rows[0]
+
+    async def _wait_for_turn(self) -> None:
+        if not self._free.locked():
+            await self._free.acquire()
+            return
+        try:
+            await asyncio.wait_for(self._free.acquire(), self._wait_s)
+        except TimeoutError:
+            POOL_WAITS_REFUSED.labels(self.name).inc()
+            raise ShardFailed(self.name, "has no free connection", sent=False) from None
+
+    async def _connect(self) -> Any:
+        try:
+            connection = await self._pool.acquire()
+        except WrongShard as error:
+            self.last_error = error.detail
+            raise
+        except (*_NOT_DONE, *_LOST, *_WRONG_SETTINGS) as error:
+            self.last_error = describe(error)
+            self._down_until = time.monotonic() + DOWN_S
+            SHARD_ERRORS.labels(self.name, "connect").inc()
+            raise ShardFailed(self.name, self.last_error, sent=False) from error
+        self.last_error = None
+        return connection
+
+    async def _run(self, work: Callable[[Any], Awaitable[T]]) -> T:
+        if time.monotonic() < self._down_until:
+            raise ShardFailed(self.name, self.last_error or "is unreachable", sent=False)
+        await self._wait_for_turn()
+        try:
+            connection = await self._connect()
+            try:
+                return await self._guarded(connection, work)
+            finally:
+                await self._pool.release(connection)
+        finally:
+            self._free.release()
+
+    async def _guarded(self, connection: Any, work: Callable[[Any], Awaitable[T]]) -> T:
+        try:
+            return await work(connection)
+        except _NOT_DONE as error:
+            SHARD_ERRORS.labels(self.name, "refused").inc()
+            if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+                await self._pool.expire_connections()
+            raise ShardFailed(self.name, "could not carry that out now", sent=False) from error
+        except _LOST as error:
+            self.last_error = describe(error)
+            SHARD_ERRORS.labels(self.name, "lost").inc()
+            raise ShardFailed(self.name, self.last_error, sent=True) from error
+
+
+async def _no_reset(_connection: object) -> None:
+    """Saves the round trip of asyncpg's reset: no statement of ours leaves session state behind."""

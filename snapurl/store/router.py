@@ -1,0 +1,113 @@
+"""The router: carries a call to the shard that owns a slot, through moves.
+
+Theory. The map may be wrong at any time; only the shard's own `slots` row, read inside the same statement or
+transaction as the data, decides. So a call is simply tried at the believed owner:
+
+- *answered*: the shard owned the slot when it answered. Done.
+- *moved*: the shard names the new owner and its epoch, if it knows. The map takes a claim only when its epoch
+  is higher than what it has, so old news never undo new ones, and two shards that point at each other cannot
+  make a request circle for longer than its bound.
+- *busy*: the slot is in hand-off. The connection is already back in its pool (a waiting request must not hold
+  one, or the requests that wait would starve those that need not), and the call is tried again in 2-20 ms,
+  with jitter, for `busy_wait_ms` in all; then 503 with Retry-After.
+
+A failed shard is not retried here: what a failure may have done only the caller knows (`ShardFailed.sent`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_delay, wait_random
+
+from snapurl.metrics import FENCE_REFUSALS
+from snapurl.store.fence import Answered, Busy, Moved, judge
+from snapurl.store.pool import Pool, ShardFailed
+from snapurl.store.shards import Shards, unavailable
+
+Row = Mapping[str, Any]
+Call = Callable[[Pool], Awaitable[Sequence[Row]]]
+Item = TypeVar("Item")
+
+RETRY_WAIT_MIN_S = 0.002
+RETRY_WAIT_MAX_S = 0.020
+
+
+class Router:
+    """Finds the owner of a slot and keeps asking while the slot moves."""
+
+    def __init__(self, shards: Shards, busy_wait_ms: int) -> None:
+        self._shards = shards
+        self._busy_wait_s = busy_wait_ms / 1000
+
+    async def at_owner(self, slot: int, call: Call) -> Sequence[Row]:
+        """The rows of `call` at the owner of `slot`; each call answers with at least one row.
+
+        Raises ShardFailed, and Unavailable when the slot stays in hand-off for too long.
+        """
+        rows = await self._try(slot, call)
+        if rows is not None:
+            return rows
+        try:
+            found: Sequence[Row] = await self._retrying()(self._try, slot, call)
+        except RetryError:
+            raise unavailable(slot) from None
+        return found
+
+    async def read(self, slot: int, call: Call) -> Sequence[Row]:
+        """As `at_owner`, for calls that change nothing: a lost connection is tried once more."""
+        try:
+            return await self.at_owner(slot, call)
+        except ShardFailed as error:
+            if not error.sent:
+                raise error.as_unavailable() from error
+        try:
+            return await self.at_owner(slot, call)
+        except ShardFailed as error:
+            raise error.as_unavailable() from error
+
+    async def _try(self, slot: int, call: Call) -> Sequence[Row] | None:
+        rows = await call(self._shards.pool(self._shards.map.owner(slot)))
+        return rows if self.settle(slot, rows[0]) else None
+
+    def settle(self, slot: int, row: Row) -> bool:
+        """True if `row` is the owner's answer; else takes the news in it: try the call again."""
+        match judge(row):
+            case Moved(peer, epoch):
+                FENCE_REFUSALS.labels("moved").inc()
+                if peer is None or epoch is None or not self._shards.map.learn(slot, peer, epoch):
+                    self._shards.refresh_soon()
+                return False
+            case Busy():
+                FENCE_REFUSALS.labels("busy").inc()
+                return False
+            case Answered():
+                return True
+
+    def _retrying(self) -> AsyncRetrying:
+        return AsyncRetrying(
+            stop=stop_after_delay(self._busy_wait_s),
+            wait=wait_random(RETRY_WAIT_MIN_S, RETRY_WAIT_MAX_S),
+            retry=retry_if_result(lambda rows: rows is None),
+        )
+
+    # -- many slots at once ----------------------------------------------------------------------------------
+
+    def group(self, items: Sequence[Item], slot_of_item: Callable[[Item], int]) -> dict[str, list[Item]]:
+        """The items by believed owner, each group in ascending order of slot."""
+        groups: dict[str, list[Item]] = {}
+        for item in sorted(items, key=slot_of_item):
+            groups.setdefault(self._shards.map.owner(slot_of_item(item)), []).append(item)
+        return groups
+
+    async def until_settled(self, attempt: Callable[[], Awaitable[bool]]) -> bool:
+        """Calls `attempt` until it says that nothing is left to do; False if the bound is reached."""
+        if await attempt():
+            return True
+        retrying = self._retrying().copy(retry=retry_if_result(lambda settled: not settled))
+        try:
+            await retrying(attempt)
+        except RetryError:
+            return False
+        return True

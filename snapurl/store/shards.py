@@ -1,0 +1,311 @@
+"""All shards of the cluster: one pool each, the newest topology, and news of both.
+
+A process is given DSNs, reads the highest topology version from whichever shard answers, and connects to
+every shard the topology names, also to those that it was given no DSN for: they are reached at the topology's
+address with the credentials of the first DSN. A shard that is down costs only the slots it holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+from ring.errors import RingError
+from ring.ownership import SlotRow, SlotState
+from ring.placement import place
+from ring.topology import Topology
+
+from snapurl.config import Settings
+from snapurl.errors import ConfigError, Unavailable
+from snapurl.ports import RingView, ShardHealth, ShardShare
+from snapurl.store.pool import CLUSTER, Pool, ShardFailed, WrongShard, check_identity, describe
+from snapurl.store.slotmap import SlotMap
+
+log = logging.getLogger("snapurl.shards")
+T = TypeVar("T")
+
+# How often the map is compared with the shards when no news arrive: news may be lost without harm.
+POLL_S = 5.0
+WATCH_RETRY_S = 1.0
+
+
+def address_of(dsn: str) -> str:
+    """`host:port/database` of a DSN: what the topology may know of it."""
+    parts = urlsplit(dsn)
+    return parts.netloc.rpartition("@")[2] + parts.path
+
+
+def dsn_for(address: str, template: str) -> str:
+    """The DSN of the shard at `address`, with the credentials and options of another shard's DSN."""
+    parts = urlsplit(template)
+    credentials = parts.netloc.rpartition("@")[0]
+    host, _, database = address.partition("/")
+    netloc = f"{credentials}@{host}" if credentials else host
+    return urlunsplit((parts.scheme, netloc, "/" + database, parts.query, ""))
+
+
+async def read_topology(settings: Settings) -> Topology:
+    """The newest topology that any configured shard has.
+
+    Raises ConfigError on a DSN that leads to the wrong place, when no shard answers, and when the cluster is
+    not initialised.
+    """
+    dsns = settings.shard_dsns
+    timeout_s = settings.statement_timeout_ms / 1000
+    answers = await asyncio.gather(
+        *(_ask(item.name, item.dsn, timeout_s) for item in dsns), return_exceptions=True
+    )
+    found: dict[str, tuple[Any, Topology | None]] = {}
+    for item, answer in zip(dsns, answers, strict=True):
+        if isinstance(answer, ShardFailed):
+            log.warning("shard %s %s; going on without it", item.name, answer.reason)
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            found[item.name] = answer
+    if not found:
+        raise ConfigError("no shard answers: check SNAPURL_SHARDS and that PostgreSQL runs")
+    return _agree(found)
+
+
+def _agree(found: dict[str, tuple[Any, Topology | None]]) -> Topology:
+    topologies = [topology for _, topology in found.values() if topology is not None]
+    if not topologies or any(row is not None and row["state"] != "ready" for row, _ in found.values()):
+        raise ConfigError("the cluster is not initialised: run `snapurl migrate`")
+    newest = max(topologies, key=lambda topology: topology.version)
+    for name, (row, _) in found.items():
+        check_identity(name, newest.cluster_id, row)
+    return newest
+
+
+async def _ask(name: str, dsn: str, timeout_s: float) -> tuple[Any, Topology | None]:
+    connection = await connect_once(name, dsn, timeout_s)
+    try:
+        row = await connection.fetchrow(CLUSTER["identity"])
+        document = await connection.fetchval(CLUSTER["topology"])
+        return row, Topology.from_json(document) if document else None
+    except asyncpg.UndefinedTableError:
+        return None, None
+    except RingError as error:
+        raise ConfigError(f"shard {name} holds a topology that this program cannot read: {error}") from None
+    finally:
+        await connection.close(timeout=timeout_s)
+
+
+async def connect_once(name: str, dsn: str, timeout_s: float) -> Any:
+    """One connection outside the pools. Raises ShardFailed, or ConfigError when the DSN itself is refused."""
+    try:
+        return await asyncpg.connect(dsn, timeout=timeout_s, command_timeout=60.0)
+    except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
+        raise ConfigError(f"shard {name} refuses the user or password of its DSN") from error
+    except asyncpg.InvalidCatalogNameError as error:
+        raise ConfigError(f"shard {name} has no database of the name in its DSN") from error
+    except (ValueError, asyncpg.ClientConfigurationError) as error:
+        raise ConfigError(f"the DSN of shard {name} cannot be read") from error
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise ShardFailed(name, describe(error), sent=False) from error
+
+
+class Shards:
+    """The pools, the topology and the slot map of one process."""
+
+    def __init__(self, settings: Settings, topology: Topology) -> None:
+        self.topology = topology
+        self.placement = place(topology)
+        self.map = SlotMap(self.placement)
+        self._settings = settings
+        self._pools: dict[str, Pool] = {}
+        self._seen: dict[str, int] = {}
+        self._watchers: dict[str, asyncio.Task[None]] = {}
+        self._refreshing: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def connect(cls, settings: Settings) -> Shards:
+        """Reads the topology, opens a pool per shard and loads ownership. Raises ConfigError."""
+        shards = cls(settings, await read_topology(settings))
+        await shards._open_pools()
+        await shards.refresh()
+        for name in shards._pools:
+            shards._watch(name)
+        return shards
+
+    async def close(self) -> None:
+        tasks = [*self._watchers.values(), *([self._refreshing] if self._refreshing else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+
+    def pool(self, name: str) -> Pool:
+        """The pool of shard `name`. Raises ShardFailed for a shard of which no topology has come yet."""
+        pool = self._pools.get(name)
+        if pool is None:
+            raise ShardFailed(name, "is not known here yet", sent=False)
+        return pool
+
+    def dsn(self, name: str) -> str:
+        """The DSN of a shard of the topology."""
+        configured = {item.name: item.dsn for item in self._settings.shard_dsns}
+        if name in configured:
+            return configured[name]
+        return dsn_for(self.topology.shard(name).address, self._settings.shard_dsns[0].dsn)
+
+    async def _open_pools(self) -> None:
+        settings = self._settings
+        for shard in self.topology.shards:
+            if shard.name not in self._pools:
+                pool = Pool(
+                    shard.name,
+                    self.dsn(shard.name),
+                    self.topology.cluster_id,
+                    size=settings.pool_connections,
+                    wait_ms=settings.pool_wait_ms,
+                    statement_timeout_ms=settings.statement_timeout_ms,
+                )
+                await pool.open()
+                self._pools[shard.name] = pool
+
+    # -- news ------------------------------------------------------------------------------------------------
+
+    async def refresh(self) -> None:
+        """Takes what has changed on every shard that answers."""
+        await asyncio.gather(*(self._refresh_shard(pool) for pool in list(self._pools.values())))
+
+    def refresh_soon(self) -> None:
+        """Begins a refresh unless one is under way; a silent shard delays nobody who waits for the others."""
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self.refresh(), name="refresh")
+
+    async def _refresh_shard(self, pool: Pool) -> None:
+        try:
+            await self._take_slots(pool)
+            rows = await pool.fetch(CLUSTER["topology"])
+        except ShardFailed as error:
+            log.debug("no news: %s", error)
+            return
+        except WrongShard as error:
+            log.error("%s", error.detail)
+            return
+        if rows:
+            await self._adopt(Topology.from_json(rows[0]["document"]))
+
+    async def _take_slots(self, pool: Pool) -> None:
+        rows = await pool.fetch(CLUSTER["slots_since"], self._seen.get(pool.name, -1))
+        changed = (
+            SlotRow(row["slot"], SlotState(row["state"]), row["epoch"], row["peer"])
+            for row in rows
+            if row["slot"] is not None
+        )
+        self.map.take(pool.name, changed)
+        self._seen[pool.name] = rows[0]["ownership"]
+
+    async def _adopt(self, topology: Topology) -> None:
+        if topology.version <= self.topology.version:
+            return
+        log.info("topology %d replaces %d", topology.version, self.topology.version)
+        self.topology = topology
+        self.placement = place(topology)
+        self.map.expect(self.placement)
+        await self._open_pools()
+        for name, pool in self._pools.items():
+            if name not in self._watchers:
+                self._watch(name)
+                await self._refresh_shard(pool)
+
+    def _watch(self, name: str) -> None:
+        self._watchers[name] = asyncio.create_task(self._watch_for_ever(name), name=f"watch {name}")
+
+    async def _watch_for_ever(self, name: str) -> None:
+        while True:
+            try:
+                await self._listen(name)
+            except (
+                ShardFailed,
+                ConfigError,
+                OSError,
+                asyncpg.PostgresError,
+                asyncpg.InterfaceError,
+            ) as error:
+                log.debug("the news of shard %s are interrupted: %s", name, type(error).__name__)
+            except TimeoutError:
+                log.debug("shard %s is silent", name)
+            await asyncio.sleep(WATCH_RETRY_S)
+
+    async def _listen(self, name: str) -> None:
+        timeout_s = self._settings.statement_timeout_ms / 1000
+        connection = await connect_once(name, self.dsn(name), timeout_s)
+        news = asyncio.Event()
+        try:
+            for channel in ("snapurl_slots", "snapurl_topology"):
+                await connection.add_listener(channel, lambda *_: news.set())
+            connection.add_termination_listener(lambda *_: news.set())
+            while not connection.is_closed():
+                news.clear()
+                await self._refresh_shard(self._pools[name])
+                await _wait(news, POLL_S)
+                await connection.execute("SELECT 1", timeout=timeout_s)
+        finally:
+            connection.terminate()
+
+    # -- questions to every shard ----------------------------------------------------------------------------
+
+    async def ask_all(self, ask: Callable[[Pool], Awaitable[T]]) -> list[T]:
+        """One answer from every shard, in the order of the topology. Raises Unavailable if one is silent."""
+        try:
+            return await asyncio.gather(*(ask(self.pool(shard.name)) for shard in self.topology.shards))
+        except ShardFailed as error:
+            raise error.as_unavailable() from error
+
+    async def health(self) -> list[ShardHealth]:
+        """Whether each shard answers now, and what is wrong if not."""
+        return list(await asyncio.gather(*(self._health(shard.name) for shard in self.topology.shards)))
+
+    async def _health(self, name: str) -> ShardHealth:
+        try:
+            await self.pool(name).fetch(CLUSTER["ownership_version"])
+        except ShardFailed as error:
+            return ShardHealth(name, ok=False, detail=error.reason)
+        except WrongShard as error:
+            return ShardHealth(name, ok=False, detail=error.detail)
+        return ShardHealth(name, ok=True, detail="answers")
+
+    def ring_view(self) -> RingView:
+        """The topology with what is known of ownership."""
+        counts = self.map.counts()
+        total = sum(counts.values()) or 1
+        shares = tuple(
+            ShardShare(
+                name=shard.name,
+                weight=shard.weight,
+                draining=shard.draining,
+                address=shard.address,
+                slots=counts.get(shard.name, 0),
+                target_slots=self.placement.count(shard.name),
+                share=counts.get(shard.name, 0) / total,
+            )
+            for shard in self.topology.shards
+        )
+        return RingView(
+            cluster_id=self.topology.cluster_id,
+            topology_version=self.topology.version,
+            virtual_nodes=self.topology.virtual_nodes,
+            shards=shares,
+            slots_in_hand_off=self.map.in_hand_off,
+            slots_unknown=self.map.unknown,
+        )
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> None:
+    try:
+        await asyncio.wait_for(event.wait(), timeout_s)
+    except TimeoutError:
+        return
+
+
+def unavailable(slot: int) -> Unavailable:
+    """The refusal of a slot that stayed in hand-off for longer than a request waits."""
+    return Unavailable(f"slot {slot} is being moved", retry_after_s=1.0)

@@ -1,0 +1,70 @@
+"""Where a router believes each slot to be: pure bookkeeping over what shards have said.
+
+Being wrong here is harmless: a shard that does not own a slot answers "moved", and the map learns from it.
+Of two claims the one with the higher epoch is the newer; an equal epoch changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ring.ownership import SlotRow, SlotState
+from ring.slots import SLOT_COUNT
+
+_HOLDS = frozenset({SlotState.OWNED, SlotState.LEAVING, SlotState.FROZEN, SlotState.CLOSED})
+_IN_HAND_OFF = frozenset({SlotState.LEAVING, SlotState.FROZEN, SlotState.CLOSED})
+
+
+class SlotMap:
+    """slot -> (shard, epoch), with the state that each shard last reported for its slots."""
+
+    def __init__(self, placement: Sequence[str]) -> None:
+        self._guess = tuple(placement)
+        self._owner: list[str | None] = [None] * SLOT_COUNT
+        self._epoch = [0] * SLOT_COUNT
+        self._moving: set[int] = set()
+
+    def expect(self, placement: Sequence[str]) -> None:
+        """A new topology: where to ask for slots of which nobody has said anything."""
+        self._guess = tuple(placement)
+
+    def owner(self, slot: int) -> str:
+        """The shard to ask for `slot`: the known owner, else the shard that the ring names."""
+        return self._owner[slot] or self._guess[slot]
+
+    def learn(self, slot: int, owner: str, epoch: int) -> bool:
+        """Takes a claim; True if it was news."""
+        if epoch <= self._epoch[slot]:
+            return False
+        self._owner[slot] = owner
+        self._epoch[slot] = epoch
+        return True
+
+    def take(self, shard: str, rows: Iterable[SlotRow]) -> None:
+        """Takes rows of the `slots` table of `shard`."""
+        for row in rows:
+            if row.state in _HOLDS:
+                self.learn(row.slot, shard, row.epoch)
+            elif row.state is SlotState.RELEASED and row.peer is not None:
+                self.learn(row.slot, row.peer, row.epoch)
+            if row.state in _IN_HAND_OFF:
+                self._moving.add(row.slot)
+            elif row.state is not SlotState.IMPORTING:
+                self._moving.discard(row.slot)
+
+    def counts(self) -> dict[str, int]:
+        """Slots known to be at each shard."""
+        counts: dict[str, int] = {}
+        for owner in self._owner:
+            if owner is not None:
+                counts[owner] = counts.get(owner, 0) + 1
+        return counts
+
+    @property
+    def in_hand_off(self) -> int:
+        return len(self._moving)
+
+    @property
+    def unknown(self) -> int:
+        """Slots whose owner has not answered since this process began."""
+        return self._owner.count(None)

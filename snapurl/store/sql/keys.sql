@@ -1,0 +1,19 @@
+-- name: add
+SELECT outcome, peer, epoch FROM key_add_v1($1, $2, $3, $4, $5, $6, $7)
+
+-- name: find
+SELECT coalesce(read_outcome_v1(s.state), 'moved') AS outcome, s.peer, s.epoch,
+       k.key_id, k.name, k.secret_hash, k.rights, k.limit_rate, k.created_at, k.revoked_at
+  FROM (SELECT $1::smallint AS slot) q
+  LEFT JOIN slots s USING (slot)
+  LEFT JOIN api_keys k ON k.slot = q.slot AND k.key_id = $2
+
+-- name: revoke
+SELECT r.outcome, r.peer, r.epoch, (r.api_key).key_id, (r.api_key).name, (r.api_key).secret_hash,
+       (r.api_key).rights, (r.api_key).limit_rate, (r.api_key).created_at, (r.api_key).revoked_at
+  FROM key_revoke_v1($1, $2) r
+
+-- name: all
+SELECT k.key_id, k.name, k.secret_hash, k.rights, k.limit_rate, k.created_at, k.revoked_at
+  FROM api_keys k JOIN slots s ON s.slot = k.slot AND read_outcome_v1(s.state) = 'ok'
+ ORDER BY k.created_at, k.key_id

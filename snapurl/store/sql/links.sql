@@ -1,0 +1,45 @@
+-- name: create
+SELECT outcome, peer, epoch, created_at FROM link_create_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)
+
+-- name: create_many
+SELECT place, outcome, peer, epoch, created_at FROM link_create_many_v1($1)
+
+-- name: change
+SELECT c.outcome, c.peer, c.epoch, (c.link).code, (c.link).url, (c.link).title, (c.link).tags,
+       (c.link).redirect_status, (c.link).created_at, (c.link).expires_at, (c.link).deleted_at,
+       (c.link).owner, (c.link).version
+  FROM link_change_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) c
+
+-- name: get
+-- The slot's state and the row in one statement, so that a missing row at a non-owner is "moved", never 404.
+SELECT coalesce(read_outcome_v1(s.state), 'moved') AS outcome, s.peer, s.epoch,
+       l.code, l.url, l.title, l.tags, l.redirect_status, l.created_at, l.expires_at, l.deleted_at,
+       l.owner, l.version, l.change_token
+  FROM (SELECT $1::smallint AS slot) q
+  LEFT JOIN slots s USING (slot)
+  LEFT JOIN links l ON l.slot = q.slot AND l.code = $2
+
+-- name: page
+-- $1 rows at most, before the keyset ($2, $3) if given, newest first. Only slots that this shard answers for.
+SELECT l.code, l.url, l.title, l.tags, l.redirect_status, l.created_at, l.expires_at, l.deleted_at,
+       l.owner, l.version
+  FROM links l JOIN slots s ON s.slot = l.slot AND read_outcome_v1(s.state) = 'ok'
+ WHERE l.deleted_at IS NULL
+   AND ($2::timestamptz IS NULL OR (l.created_at, l.code) < ($2, $3::text COLLATE "C"))
+ ORDER BY l.created_at DESC, l.code DESC
+ LIMIT $1
+
+-- name: page_of_owner
+SELECT l.code, l.url, l.title, l.tags, l.redirect_status, l.created_at, l.expires_at, l.deleted_at,
+       l.owner, l.version
+  FROM links l JOIN slots s ON s.slot = l.slot AND read_outcome_v1(s.state) = 'ok'
+ WHERE l.deleted_at IS NULL AND l.owner = $4
+   AND ($2::timestamptz IS NULL OR (l.created_at, l.code) < ($2, $3::text COLLATE "C"))
+ ORDER BY l.created_at DESC, l.code DESC
+ LIMIT $1
+
+-- name: claim
+SELECT place, outcome, peer, epoch, nonce, fingerprint FROM intent_claim_v1($1)
+
+-- name: purge_intents
+SELECT intents_purge_v1($1)
