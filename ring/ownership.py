@@ -42,9 +42,10 @@ HOLDING: Final = READABLE | {SlotState.CLOSED}
 class SlotRow:
     """One row of a shard's `slots` table.
 
-    `epoch` counts the owners of the slot: 1 for the first. In a `released` row it is the epoch of the owner
-    that it was given to; in an `importing` row the epoch at which the slot will be owned. `peer` is the other
-    shard: the target in `leaving`, `frozen`, `closed` and `released`, the source in `importing`, else None.
+    `epoch` counts the owners of the slot: 1 for the first. It is this shard's own while it holds the slot; in
+    `released` it is that of the owner to whom the slot went, and in `importing` that of the source. `peer` is
+    the other shard: the target in `leaving`, `frozen` and `closed`, the owner in `released`, the source in
+    `importing`, None in `owned`. So `released` and `importing` both say "moved: ask `peer`, at `epoch`".
     """
 
     slot: int

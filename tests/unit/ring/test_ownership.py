@@ -29,7 +29,8 @@ def test_whole_cluster() -> None:
         "db1": [row(OWNED, 1, slot=s) for s in range(1, SLOT_COUNT, 2)],
     }
     found = merge(rows)
-    assert found.unowned == found.contested == ()
+    assert found.unowned == ()
+    assert found.contested == ()
     assert found.owners[6] == Owner("db0", 1, OWNED)
     assert found.owners[7] == Owner("db1", 1, OWNED)
 
@@ -37,9 +38,9 @@ def test_whole_cluster() -> None:
 @pytest.mark.parametrize(
     ("source", "target", "owner"),
     [
-        (row(LEAVING, 7, "db4"), row(IMPORTING, 8, "db0"), Owner("db0", 7, LEAVING)),
-        (row(FROZEN, 7, "db4"), row(IMPORTING, 8, "db0"), Owner("db0", 7, FROZEN)),
-        (row(CLOSED, 7, "db4"), row(IMPORTING, 8, "db0"), Owner("db0", 7, CLOSED)),
+        (row(LEAVING, 7, "db4"), row(IMPORTING, 7, "db0"), Owner("db0", 7, LEAVING)),
+        (row(FROZEN, 7, "db4"), row(IMPORTING, 7, "db0"), Owner("db0", 7, FROZEN)),
+        (row(CLOSED, 7, "db4"), row(IMPORTING, 7, "db0"), Owner("db0", 7, CLOSED)),
         (row(CLOSED, 7, "db4"), row(OWNED, 8), Owner("db4", 8, OWNED)),
         (row(RELEASED, 8, "db4"), row(OWNED, 8), Owner("db4", 8, OWNED)),
     ],

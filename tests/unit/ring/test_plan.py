@@ -52,7 +52,7 @@ def test_unowned_slots_are_in_no_route() -> None:
 def test_a_hand_off_under_way_is_still_to_do() -> None:
     """A slot stays in the plan until its hand-off is decided."""
     source = {"db0": [SlotRow(3, SlotState.CLOSED, 1, "db1")]}
-    before = plan(merge(source | {"db1": [SlotRow(3, SlotState.IMPORTING, 2, "db0")]}), ("db1",) * SLOT_COUNT)
+    before = plan(merge(source | {"db1": [SlotRow(3, SlotState.IMPORTING, 1, "db0")]}), ("db1",) * SLOT_COUNT)
     after = plan(merge(source | {"db1": [SlotRow(3, SlotState.OWNED, 2, None)]}), ("db1",) * SLOT_COUNT)
     assert before.slots == 1
     assert after.slots == 0

@@ -20,6 +20,7 @@ ALLOWED = {
     "enum",
     "hashlib",
     "itertools",
+    "types",
     "json",
     "re",
     "ring",
