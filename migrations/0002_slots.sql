@@ -1,8 +1,8 @@
 -- Ownership: which slots this shard holds, and the fence that every write passes.
 --
 -- A missing row means "not mine". `epoch` grows by one with every hand-off, so that of two claims to a slot
--- the higher one is the newer. `peer` is where a released slot went, or whom a slot in hand-off goes to or
--- comes from. `move_token` names the hand-off under way.
+-- the higher one is the newer. `peer` is where a released slot went (whose `epoch` is then the
+-- new owner's), or whom a slot in hand-off goes to or comes from. `move_token` names the hand-off under way.
 
 CREATE TABLE slots (
     slot       smallint PRIMARY KEY CHECK (slot BETWEEN 0 AND 16383),
@@ -12,7 +12,8 @@ CREATE TABLE slots (
     peer       text,
     move_token uuid,
     version    bigint   NOT NULL DEFAULT 0,
-    changed_at timestamptz NOT NULL DEFAULT now()
+    changed_at timestamptz NOT NULL DEFAULT now(),
+    CHECK ((state = 'owned') = (peer IS NULL))
 );
 CREATE INDEX slots_version ON slots (version);
 

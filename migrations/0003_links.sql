@@ -8,7 +8,7 @@
 CREATE TABLE links (
     slot            smallint NOT NULL,
     code            text COLLATE "C" NOT NULL,
-    xid             xid8     NOT NULL,
+    xid             xid8     NOT NULL DEFAULT pg_current_xact_id(),
     version         bigint   NOT NULL CHECK (version > 0),
     url             text     NOT NULL,
     title           text,

@@ -8,7 +8,7 @@ CREATE TABLE click_days (
     slot   smallint NOT NULL,
     code   text COLLATE "C" NOT NULL,
     day    date     NOT NULL,
-    xid    xid8     NOT NULL,
+    xid    xid8     NOT NULL DEFAULT pg_current_xact_id(),
     clicks bigint   NOT NULL CHECK (clicks > 0),
     PRIMARY KEY (slot, code, day)
 );
@@ -16,7 +16,7 @@ CREATE TABLE click_days (
 CREATE TABLE click_cursor (
     slot       smallint NOT NULL,
     stream     text COLLATE "C" NOT NULL,
-    xid        xid8     NOT NULL,
+    xid        xid8     NOT NULL DEFAULT pg_current_xact_id(),
     last_entry bigint   NOT NULL,
     PRIMARY KEY (slot, stream)
 );

@@ -5,7 +5,7 @@
 CREATE TABLE api_keys (
     slot        smallint NOT NULL,
     key_id      text COLLATE "C" NOT NULL,
-    xid         xid8     NOT NULL,
+    xid         xid8     NOT NULL DEFAULT pg_current_xact_id(),
     name        text     NOT NULL,
     secret_hash bytea    NOT NULL,
     rights      text[]   NOT NULL,
@@ -52,7 +52,7 @@ END $$;
 CREATE TABLE intents (
     slot        smallint NOT NULL,
     key_hash    text COLLATE "C" NOT NULL,
-    xid         xid8     NOT NULL,
+    xid         xid8     NOT NULL DEFAULT pg_current_xact_id(),
     nonce       uuid     NOT NULL,
     fingerprint bytea    NOT NULL,
     created_at  timestamptz NOT NULL,

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from limits import parse as parse_rate
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
-from ring.topology import NAME_PATTERN
 
+from ring.topology import NAME_PATTERN
 from snapurl.errors import ConfigError
 
 

@@ -76,6 +76,12 @@ class MethodNotAllowed(SnapURLError):
     title = "This address does not take that method"
 
 
+class RequestTimeout(SnapURLError):
+    status = 408
+    slug = "request-timeout"
+    title = "The request did not arrive in time"
+
+
 class AliasTaken(SnapURLError):
     status = 409
     slug = "alias-taken"

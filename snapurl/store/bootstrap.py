@@ -18,7 +18,6 @@ from typing import Any
 
 from ring.placement import place
 from ring.topology import Shard, Topology
-
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
 from snapurl.store.pool import CLUSTER, ShardFailed, WrongShard, check_identity

@@ -11,7 +11,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
-from snapurl.store.pool import ShardFailed
+from snapurl.store.pool import ShardFailed, ShardUnknown
 from snapurl.store.router import Router
 from snapurl.store.shards import Shards
 
@@ -32,9 +32,11 @@ async def repeat_lost(call: Callable[[], Awaitable[R]]) -> R:
         try:
             return await call()
         except ShardFailed as error:
-            sent = sent or error.sent
-            if not error.sent or attempt == ATTEMPTS:
-                raise ShardFailed(error.name, error.reason, sent=sent) from error
+            if sent and not error.sent:
+                raise ShardFailed(error.name, error.reason, sent=True) from error
+            sent = error.sent
+            if not sent or attempt == ATTEMPTS:
+                raise
     raise AssertionError("unreachable")
 
 
@@ -110,5 +112,7 @@ class BulkCall(Generic[Item, Answer]):
         )
         try:
             return await repeat_lost(lambda: self._shards.pool(name).fetch(self._query, payload))
+        except ShardUnknown:
+            return ()
         except ShardFailed as error:
             return error

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 
 from ring.slots import slot_of
-
 from snapurl.errors import ConfigError
 from snapurl.ports import ClickRow, DayClicks
 from snapurl.store.pool import ShardFailed

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ring.slots import SLOT_COUNT
-
 from snapurl.errors import Unavailable
 from snapurl.store.pool import Pool
 from snapurl.store.shards import Shards
@@ -31,6 +30,7 @@ async def every_slot_once(shards: Shards, query: str, args: tuple[object, ...]) 
         answers = await shards.ask_all(ask)
         if _covers_once(slots for slots, _ in answers):
             return [row for _, rows in answers for row in rows]
+        shards.refresh_soon()  # slots may have gone to a shard of which no topology has come yet
     raise Unavailable("slots are being moved", retry_after_s=1.0)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ring.slots import slot_of
-
 from snapurl.errors import OutcomeUnknown
 from snapurl.ports import ApiKey, Right
 from snapurl.store.bulk import repeat_lost

@@ -1,9 +1,10 @@
 """Links in the shards: every call finds the owner of the slot by itself.
 
-A lost reply is never guessed at. A create carries a token that its row keeps, so it is simply called again:
-if the first call had committed, the second finds its own row. A change carries a token too; after a lost
-reply the row is asked once whether it bears the token, and if that cannot be settled the caller is told so
-(`OutcomeUnknown`), since repeating the change could undo somebody else's later one.
+A lost reply is never guessed at. A create carries a token that its row keeps, so it is simply called
+again: if the first call had committed, the second finds its own row. A change carries a token too, and one
+that names the version it is for is repeated likewise. Any other change is not repeated, since that could undo
+somebody else's later one: the row is asked whether it bears the token, and if not the caller is told so
+(`OutcomeUnknown`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from hashlib import sha256
 from typing import Any, TypeVar
 
 from ring.slots import slot_of
-
 from snapurl.errors import (
     Forbidden,
     Gone,
@@ -30,7 +30,7 @@ from snapurl.store.bulk import BulkCall, Unsettled, repeat_lost
 from snapurl.store.fanout import every_slot_once
 from snapurl.store.pool import Pool, ShardFailed
 from snapurl.store.queries import load_queries
-from snapurl.store.router import Router
+from snapurl.store.router import Call, Router
 from snapurl.store.shards import Shards
 
 SQL = load_queries("links")
@@ -127,14 +127,21 @@ class LinkStore:
                 values.get("redirect_status"), values.get("expires_at"),
             )  # fmt: skip
 
+        if if_match is not None:
+            # Original and repeat both need that version, so at most one of them changes anything.
+            row = (await _repeat(lambda: self._router.at_owner(slot, call)))[0]
+        else:
+            row = await self._once(slot, call, code, token)
+        _raise_for(row["outcome"], code)
+        return _link(row)
+
+    async def _once(self, slot: int, call: Call, code: str, token: uuid.UUID) -> Mapping[str, Any]:
         try:
-            row = (await self._router.at_owner(slot, call))[0]
+            return (await self._router.at_owner(slot, call))[0]
         except ShardFailed as error:
             if not error.sent:
                 raise error.as_unavailable() from error
-            row = await self._ask_outcome(code, token)
-        _raise_for(row["outcome"], code)
-        return _link(row)
+        return await self._ask_outcome(code, token)
 
     async def _ask_outcome(self, code: str, token: uuid.UUID) -> Mapping[str, Any]:
         try:
@@ -198,7 +205,7 @@ class LinkStore:
                 row = await self._shards.pool(shard.name).fetchrow(SQL["purge_intents"], batch)
             except ShardFailed:
                 continue
-            purged += int(row[0])
+            purged += int(row["purged"])
         return purged
 
 

@@ -65,11 +65,11 @@ def load_migrations() -> list[Migration]:
 
 
 def pending(shard: str, known: Sequence[Migration], applied: Mapping[int, str]) -> list[Migration]:
-    """What `shard` still needs, given its record (version -> checksum). Raises ConfigError if they disagree."""
+    """What `shard` still needs, given its record (version -> checksum). Raises ConfigError on a conflict."""
     newest = max(applied, default=0)
     if newest > len(known):
         raise ConfigError(
-            f"shard {shard} has migration {newest:04d}, which this program does not know: run a newer SnapURL"
+            f"shard {shard} has migration {newest:04d}, unknown to this program: run a newer SnapURL"
         )
     for migration in known[:newest]:
         label = f"migration {migration.version:04d}_{migration.name}"

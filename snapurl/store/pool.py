@@ -20,6 +20,7 @@ from snapurl.store.queries import load_queries
 
 CLUSTER = load_queries("cluster")
 T = TypeVar("T")
+Row = Mapping[str, Any]
 
 # After a failed connect, calls fail at once for this long instead of each waiting for its own time-out.
 DOWN_S = 0.25
@@ -66,6 +67,13 @@ class ShardFailed(Exception):
 
     def as_unavailable(self) -> Unavailable:
         return Unavailable(f"shard {self.name} {self.reason}", retry_after_s=RETRY_AFTER_S)
+
+
+class ShardUnknown(ShardFailed):
+    """A slot has gone to shard `name`, of which no topology has told this process yet: it is on its way."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, "is not known here yet", sent=False)
 
 
 class WrongShard(ConfigError):
@@ -147,21 +155,21 @@ class Pool:
         except TimeoutError:
             self._pool.terminate()
 
-    async def fetch(self, query: str, *args: object) -> list[asyncpg.Record]:
+    async def fetch(self, query: str, *args: object) -> list[Row]:
         """All rows of one statement. Raises ShardFailed, or WrongShard on a connection to something else."""
         return await self._run(lambda connection: connection.fetch(query, *args))
 
-    async def fetch_with_slots(self, query: str, *args: object) -> tuple[list[int], list[Mapping[str, Any]]]:
+    async def fetch_with_slots(self, query: str, *args: object) -> tuple[list[int], list[Row]]:
         """The slots that this shard answers for, and the rows of a read, in one snapshot."""
 
-        async def read(connection: Any) -> tuple[list[int], list[Mapping[str, Any]]]:
+        async def read(connection: Any) -> tuple[list[int], list[Row]]:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 slots = await connection.fetchval(CLUSTER["served_slots"])
                 return slots, await connection.fetch(query, *args)
 
         return await self._run(read)
 
-    async def fetchrow(self, query: str, *args: object) -> asyncpg.Record:
+    async def fetchrow(self, query: str, *args: object) -> Row:
         """The one row of a statement that always answers with one."""
         rows = await self.fetch(query, *args)
         assert len(rows) == 1, f"expected one row, got {len(rows)}"

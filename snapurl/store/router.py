@@ -16,17 +16,16 @@ A failed shard is not retried here: what a failure may have done only the caller
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_delay, wait_random
 
 from snapurl.metrics import FENCE_REFUSALS
 from snapurl.store.fence import Answered, Busy, Moved, judge
-from snapurl.store.pool import Pool, ShardFailed
+from snapurl.store.pool import Pool, Row, ShardFailed, ShardUnknown
 from snapurl.store.shards import Shards, unavailable
 
-Row = Mapping[str, Any]
 Call = Callable[[Pool], Awaitable[Sequence[Row]]]
 Item = TypeVar("Item")
 
@@ -68,7 +67,13 @@ class Router:
             raise error.as_unavailable() from error
 
     async def _try(self, slot: int, call: Call) -> Sequence[Row] | None:
-        rows = await call(self._shards.pool(self._shards.map.owner(slot)))
+        try:
+            rows = await call(self._shards.pool(self._shards.map.owner(slot)))
+        except ShardUnknown:
+            return None
+        except ShardFailed:
+            self._shards.refresh_soon()  # the slot may have left a shard that was switched off since
+            raise
         return rows if self.settle(slot, rows[0]) else None
 
     def settle(self, slot: int, row: Row) -> bool:

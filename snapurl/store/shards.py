@@ -14,15 +14,15 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+
 from ring.errors import RingError
 from ring.ownership import SlotRow, SlotState
 from ring.placement import place
 from ring.topology import Topology
-
 from snapurl.config import Settings
 from snapurl.errors import ConfigError, Unavailable
 from snapurl.ports import RingView, ShardHealth, ShardShare
-from snapurl.store.pool import CLUSTER, Pool, ShardFailed, WrongShard, check_identity, describe
+from snapurl.store.pool import CLUSTER, Pool, ShardFailed, ShardUnknown, WrongShard, check_identity, describe
 from snapurl.store.slotmap import SlotMap
 
 log = logging.getLogger("snapurl.shards")
@@ -46,6 +46,14 @@ def dsn_for(address: str, template: str) -> str:
     host, _, database = address.partition("/")
     netloc = f"{credentials}@{host}" if credentials else host
     return urlunsplit((parts.scheme, netloc, "/" + database, parts.query, ""))
+
+
+def dsn_of(settings: Settings, topology: Topology, name: str) -> str:
+    """The DSN of a shard of `topology`: the configured one, or its address with the first DSN's credentials."""
+    for item in settings.shard_dsns:
+        if item.name == name:
+            return item.dsn
+    return dsn_for(topology.shard(name).address, settings.shard_dsns[0].dsn)
 
 
 async def read_topology(settings: Settings) -> Topology:
@@ -141,18 +149,16 @@ class Shards:
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
 
     def pool(self, name: str) -> Pool:
-        """The pool of shard `name`. Raises ShardFailed for a shard of which no topology has come yet."""
+        """The pool of shard `name`. Raises ShardUnknown for a shard of which no topology has come yet."""
         pool = self._pools.get(name)
         if pool is None:
-            raise ShardFailed(name, "is not known here yet", sent=False)
+            self.refresh_soon()
+            raise ShardUnknown(name)
         return pool
 
     def dsn(self, name: str) -> str:
         """The DSN of a shard of the topology."""
-        configured = {item.name: item.dsn for item in self._settings.shard_dsns}
-        if name in configured:
-            return configured[name]
-        return dsn_for(self.topology.shard(name).address, self._settings.shard_dsns[0].dsn)
+        return dsn_of(self._settings, self.topology, name)
 
     async def _open_pools(self) -> None:
         settings = self._settings
@@ -173,7 +179,8 @@ class Shards:
 
     async def refresh(self) -> None:
         """Takes what has changed on every shard that answers."""
-        await asyncio.gather(*(self._refresh_shard(pool) for pool in list(self._pools.values())))
+        pools = [self._pools[shard.name] for shard in self.topology.shards]
+        await asyncio.gather(*(self._refresh_shard(pool) for pool in pools))
 
     def refresh_soon(self) -> None:
         """Begins a refresh unless one is under way; a silent shard delays nobody who waits for the others."""
@@ -211,10 +218,12 @@ class Shards:
         self.placement = place(topology)
         self.map.expect(self.placement)
         await self._open_pools()
-        for name, pool in self._pools.items():
-            if name not in self._watchers:
-                self._watch(name)
-                await self._refresh_shard(pool)
+        names = {shard.name for shard in topology.shards}
+        for name in names - self._watchers.keys():
+            self._watch(name)
+            await self._refresh_shard(self._pools[name])
+        for name in self._watchers.keys() - names:
+            self._watchers.pop(name).cancel()
 
     def _watch(self, name: str) -> None:
         self._watchers[name] = asyncio.create_task(self._watch_for_ever(name), name=f"watch {name}")

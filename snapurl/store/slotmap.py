@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ring.ownership import SlotRow, SlotState
+from ring.ownership import HOLDING, SlotRow, SlotState
 from ring.slots import SLOT_COUNT
-
-_HOLDS = frozenset({SlotState.OWNED, SlotState.LEAVING, SlotState.FROZEN, SlotState.CLOSED})
-_IN_HAND_OFF = frozenset({SlotState.LEAVING, SlotState.FROZEN, SlotState.CLOSED})
 
 
 class SlotMap:
@@ -43,11 +40,11 @@ class SlotMap:
     def take(self, shard: str, rows: Iterable[SlotRow]) -> None:
         """Takes rows of the `slots` table of `shard`."""
         for row in rows:
-            if row.state in _HOLDS:
+            if row.state in HOLDING:
                 self.learn(row.slot, shard, row.epoch)
             elif row.state is SlotState.RELEASED and row.peer is not None:
                 self.learn(row.slot, row.peer, row.epoch)
-            if row.state in _IN_HAND_OFF:
+            if row.state in HOLDING and row.state is not SlotState.OWNED:
                 self._moving.add(row.slot)
             elif row.state is not SlotState.IMPORTING:
                 self._moving.discard(row.slot)

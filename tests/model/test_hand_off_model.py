@@ -3,9 +3,9 @@
 The model drives `ring.handoff` itself: its table decides what migrators do, its rules what shards let them
 do. A mutation takes one safety step out; that must break an invariant, or else the model shows nothing.
 
-Covered, exhaustively in each scope: kill, stop, take-over and waking at any step, lost requests and replies, a
-target that cannot be reached, a router as stale as can be, the goal changing at any time, rows purged when
-dead. Not covered: a shard that loses what it committed, and that the SQL does what the rules say.
+Covered, exhaustively in each scope: kill, stop, take-over and waking at any step, lost requests and replies,
+a target that cannot be reached, a router as stale as can be, the goal changing at any time, dead rows purged.
+Not covered: a shard that loses what it committed, and whether the SQL does what the rules say.
 """
 
 from __future__ import annotations

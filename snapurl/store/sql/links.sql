@@ -42,4 +42,4 @@ SELECT l.code, l.url, l.title, l.tags, l.redirect_status, l.created_at, l.expire
 SELECT place, outcome, peer, epoch, nonce, fingerprint FROM intent_claim_v1($1)
 
 -- name: purge_intents
-SELECT intents_purge_v1($1)
+SELECT intents_purge_v1($1) AS purged

@@ -1,0 +1,30 @@
+# The service and the click consumer in one image; PostgreSQL and Redis are elsewhere (see docker-compose.yml).
+
+FROM python:3.13-slim AS build
+WORKDIR /build
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+COPY requirements requirements
+RUN python -m venv /opt/tools && /opt/tools/bin/pip install --require-hashes -r requirements/build.lock \
+ && python -m venv /opt/snapurl && /opt/snapurl/bin/pip install --require-hashes -r requirements/run.lock
+COPY pyproject.toml README.md LICENSE ./
+COPY ring ring
+COPY migrations migrations
+COPY snapurl snapurl
+COPY tools tools
+RUN /opt/tools/bin/python -m hatchling build -t wheel -d /build/dist \
+ && /opt/snapurl/bin/pip install --no-deps --no-index /build/dist/*.whl
+
+FROM python:3.13-slim
+RUN useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin snapurl
+COPY --from=build /opt/snapurl /opt/snapurl
+ENV PATH=/opt/snapurl/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PYTHONDONTWRITEBYTECODE=1 \
+    SNAPURL_HOST=0.0.0.0 \
+    SNAPURL_PORT=8000
+USER 10001:10001
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["snapurl", "health"]
+ENTRYPOINT ["snapurl"]
+CMD ["serve"]

@@ -1,0 +1,64 @@
+# Everything runs from a virtual environment in .venv, made from the lock files: only Python 3.11 or newer and
+# make have to be there. PostgreSQL and Redis are taken from PATH if they will do, else from wheels.
+
+VENV := .venv
+BIN := $(VENV)/bin
+RECENT := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$name -c '$(RECENT)' 2>/dev/null && echo $$name && break; done)
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+PACKAGES := requirements/build.lock pyproject.toml
+
+# A virtual environment whose Python has gone (replaced by the system's next one) is made anew.
+$(shell test -x $(BIN)/python || rm -rf $(VENV))
+
+.PHONY: help up install test lint clean lock
+
+help: ## show what there is
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+
+up: $(VENV)/.local ## run the whole cluster on this machine; Ctrl-C stops it
+	@exec $(BIN)/snapurl up
+
+install: $(VENV)/.local ## what `make up` needs, into .venv
+
+test: $(VENV)/.dev ## all tests, on real PostgreSQL and Redis (ARGS='-k name' for some)
+	$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/.dev ## style, types, and which part may import which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean: ## remove .venv and all caches; data in .snapurl stay
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# After a change of the dependencies in pyproject.toml (LOCK_ARGS=--upgrade for newer versions of all). Needs
+# `uv`; each file serves every platform and Python version.
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command 'make lock'
+lock: ## pin the dependencies anew
+	$(LOCK) $(LOCK_ARGS) pyproject.toml requirements/build.in --extra local --extra dev -o requirements/dev.lock
+	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra local -c requirements/dev.lock -o requirements/local.lock
+	$(LOCK) $(LOCK_ARGS) pyproject.toml -c requirements/dev.lock -o requirements/run.lock
+	$(LOCK) $(LOCK_ARGS) requirements/build.in -c requirements/dev.lock -o requirements/build.lock
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "SnapURL needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c '$(RECENT)' || { echo "SnapURL needs Python 3.11 or newer, and $(PYTHON) is older, or not there" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
+		echo "$(PYTHON) cannot make a virtual environment: install its venv package (python3-venv)" >&2; exit 1; }
+
+$(VENV)/.local: requirements/local.lock $(PACKAGES) | $(BIN)/python
+	@echo "Installing into $(VENV) …"
+	@$(PIP_INSTALL) --require-hashes -r requirements/build.lock -r requirements/local.lock
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.lock $(PACKAGES) | $(BIN)/python
+	@echo "Installing into $(VENV), with what the tests and linters need …"
+	@$(PIP_INSTALL) --require-hashes -r requirements/dev.lock
+	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@touch $(VENV)/.local $@

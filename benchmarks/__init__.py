@@ -1,0 +1,1 @@
+"""Measurements: micro-benchmarks and the load suite."""

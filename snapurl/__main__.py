@@ -1,0 +1,5 @@
+"""`python -m snapurl` is `snapurl`."""
+
+from snapurl.cli import main
+
+main()

@@ -1,0 +1,198 @@
+"""The composition root: what is made, in which order it starts, and in which order it stops.
+
+Starting goes from the shards up; stopping is the same list backwards, so that the last clicks are shipped
+while Redis and the shards are still there. Nothing is kept in module globals: several apps can live in one
+process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+import uuid
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from typing import Any, cast
+
+from sanic import Sanic
+from sanic.application.state import ApplicationServerInfo
+from sanic.config import Config
+from sanic.http.constants import HTTP
+from sanic.server import HttpProtocol
+
+from snapurl.cache.reader import LinkCache
+from snapurl.clicks.shipper import Shipper
+from snapurl.clicks.tally import Tally
+from snapurl.config import Settings
+from snapurl.errors import SnapURLError
+from snapurl.http.auth import Authenticator
+from snapurl.http.call import Services, Site
+from snapurl.http.problems import Refusals
+from snapurl.http.redirect import follow
+from snapurl.http.routes import REDIRECT_PATH, ROUTES
+from snapurl.http.serving import serve
+from snapurl.http.site import make_site
+from snapurl.limits import Blocklist, Limiter
+from snapurl.links import LinkService
+from snapurl.metrics import INTENTS_PURGED
+from snapurl.redis import redis_client
+from snapurl.store.clicks import ClickStore
+from snapurl.store.keys import KeyStore
+from snapurl.store.links import LinkStore
+from snapurl.store.router import Router
+from snapurl.store.shards import Shards
+from snapurl.urls import UrlPolicy, own_hosts
+
+HEAD_BYTES_MAX = 16_384  # of a request line and its headers together; the most that Sanic can
+SWALLOWED_BYTES_MAX = 67_108_864  # of a body that is refused: what is read so that the refusal gets through
+REQUEST_S_MAX = 15.0  # for a head to arrive
+RESPONSE_S_MAX = 30.0  # for an answer, counted from the last byte of the body
+KEEP_ALIVE_S = 75.0
+SWEEP_S = 600.0  # between two sweeps of one worker, half as much more or less
+SWEEP_BATCH = 1_000  # rows per shard and statement
+
+
+class Context:
+    """`app.ctx`: the services, set when the server starts."""
+
+    services: Services
+
+
+log = logging.getLogger("snapurl.app")
+
+App = Sanic[Config, Context]
+
+
+def create_app(settings: Settings) -> App:
+    """The service as a Sanic app; it connects when its server starts, and raises ConfigError if it cannot."""
+    app: App = Sanic(
+        f"snapurl-{uuid.uuid4().hex}",
+        config=_sanic_config(settings),
+        ctx=Context(),
+        error_handler=Refusals(),
+        configure_logging=False,
+    )
+    # Sanic sends an empty Alt-Svc header unless it knows that it serves one version of HTTP only.
+    app.state.server_info.append(ApplicationServerInfo({"version": HTTP.VERSION_1}))
+    _add_routes(app)
+    site = make_site(ROUTES, settings)
+    stack = AsyncExitStack()
+
+    async def connect(app: Any) -> None:
+        try:
+            cast(App, app).ctx.services = await open_services(settings, site, stack)
+        except BaseException:
+            await stack.aclose()
+            raise
+
+    async def disconnect(app: Any) -> None:
+        await stack.aclose()
+
+    app.before_server_start(connect)
+    app.after_server_stop(disconnect)
+    return app
+
+
+async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -> Services:
+    """Connects to everything; `stack` then knows how to let go of it again."""
+    shards = await Shards.connect(settings)
+    stack.push_async_callback(shards.close)
+    router = Router(shards, settings.busy_wait_ms)
+    store, clicks = LinkStore(shards, router), ClickStore(shards, router)
+
+    limiter = Limiter(settings)
+    stack.push_async_callback(limiter.close)
+    if fault := await limiter.redis_fault():
+        log.warning("starting degraded: Redis %s", fault)
+    redis = redis_client(settings)
+    stack.push_async_callback(redis.aclose)
+    namespace = shards.topology.cluster_id
+    cache = LinkCache(settings, namespace, store.get, redis, time.monotonic)
+    await cache.start()
+    stack.push_async_callback(cache.stop)
+    tally = Tally(settings.click_codes_max)
+    shipper = Shipper(settings, namespace, tally, redis, _now)
+    await shipper.start()
+    stack.push_async_callback(shipper.stop)
+    sweeper = asyncio.create_task(_sweep(store), name="sweeper")
+    stack.push_async_callback(_end, sweeper)
+
+    async def redis_fault() -> str | None:
+        heard = None if cache.hears_changes else "does not tell of changes"
+        return await limiter.redis_fault() or heard
+
+    return Services(
+        settings=settings,
+        site=site,
+        links=LinkService(store, clicks, cache, _now),
+        cache=cache,
+        tally=tally,
+        limiter=limiter,
+        blocked=Blocklist(),
+        auth=Authenticator(KeyStore(shards, router), time.monotonic),
+        urls=UrlPolicy(settings.url_chars_max, own_hosts(settings.loop_domains)),
+        clock=_now,
+        clock_ms=_now_ms,
+        ring_view=shards.ring_view,
+        shard_health=shards.health,
+        redis_fault=limiter.redis_fault,
+    )
+
+
+async def _sweep(store: LinkStore) -> None:
+    """Deletes Idempotency-Keys that are over, for ever; every worker does, each at times of its own."""
+    while True:
+        await asyncio.sleep(random.uniform(0.5, 1.5) * SWEEP_S)
+        try:
+            while purged := await store.purge_intents(SWEEP_BATCH):
+                INTENTS_PURGED.inc(purged)
+        except SnapURLError as error:
+            log.warning("old Idempotency-Keys stay until the next sweep: %s", error.detail)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _sanic_config(settings: Settings) -> Config:
+    return Config(
+        {
+            "ACCESS_LOG": False,
+            "AUTO_EXTEND": False,
+            "GRACEFUL_TCP_CLOSE_TIMEOUT": 1.0,
+            "KEEP_ALIVE_TIMEOUT": KEEP_ALIVE_S,
+            "MOTD": False,
+            "REQUEST_MAX_HEADER_SIZE": HEAD_BYTES_MAX,
+            "REQUEST_MAX_SIZE": max(SWALLOWED_BYTES_MAX, settings.body_bytes_max),
+            "REQUEST_TIMEOUT": REQUEST_S_MAX,
+            "RESPONSE_TIMEOUT": RESPONSE_S_MAX,
+            "TOUCHUP": not _touched_up(),
+        },
+        env_prefix=None,
+    )
+
+
+def _touched_up() -> bool:
+    """Sanic compiles its hooks out of its classes when a server starts: once per process, not once per app."""
+    return bool(getattr(HttpProtocol, "__touched__", False))
+
+
+def _add_routes(app: App) -> None:
+    """Bodies are left to the handlers (`ignore_body`): Sanic would read them before anybody has asked who it is."""
+    for route in ROUTES:
+        path = route.path.replace("{code}", "<code:str>")
+        methods = [route.method, "HEAD"] if route.is_page else [route.method]
+        app.add_route(serve(route), path, methods, name=route.name, ignore_body=True, unquote=True)
+    path = REDIRECT_PATH.replace("{code}", "<code:str>")
+    app.add_route(follow, path, ["GET", "HEAD"], name="follow", ignore_body=True, unquote=True)

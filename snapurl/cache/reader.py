@@ -1,0 +1,183 @@
+"""Links through the caches: L1 in this worker, L2 in Redis, then the shard that owns the slot.
+
+Theory: why an old value cannot come back. Each link has a version that grows with every change and travels with
+it, and everything here goes by versions, never by order of arrival.
+
+- L2 takes a value only if its version is higher than the one it has. A change leaves its new value (for a delete:
+  a tombstone) there for longer than any reader can take that began before it, so a slow reader's put fails.
+- L1 hears of a change by its code and version and drops what is older. If the link is just being loaded, the
+  version is noted on the load: an older result is loaded again, and is never kept.
+- A worker that does not hear the news keeps nothing in L1. What it was loading when it lost them, or before they
+  came back, is not kept either (`generation`).
+- A change that Redis did not take (it is down) is remembered, and told as soon as it is back; if too many are
+  waiting, L2 is emptied instead. Only if the worker itself dies in between can L2 hold an old value, and then no
+  longer than `l2_max_age_s`, and L1 a copy of that for `l1_max_age_s`: that sum is the stated cache age.
+
+One load per code goes on at a time, and whoever asks meanwhile waits for it; it is a task of its own, so a
+client that goes away takes nothing from the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from snapurl.cache.feed import Feed
+from snapurl.cache.link import MISSING, CachedLink
+from snapurl.cache.local import LocalCache
+from snapurl.cache.shared import SharedCache
+from snapurl.config import Settings
+from snapurl.metrics import CACHE_ANSWERS, CACHE_UNTOLD
+from snapurl.ports import Link
+
+RELOADS_MAX = 3  # of a link that changes while it is being loaded
+UNTOLD_MAX = 10_000  # changes that wait for Redis; beyond it L2 is emptied when Redis is back
+UNTOLD_RETRY_S = 0.25
+
+_FROM_L1 = CACHE_ANSWERS.labels("l1")
+_FROM_L2 = CACHE_ANSWERS.labels("l2")
+_FROM_SHARD = CACHE_ANSWERS.labels("shard")
+
+
+@dataclass(slots=True)
+class _Load:
+    """A load under way: the newest version announced meanwhile, and the L1 generation in which it began."""
+
+    task: asyncio.Task[CachedLink]
+    generation: int
+    newest: int = 0
+
+
+class LinkCache:
+    """The links that this worker redirects. `load` is a strict read of the owner: None if there is no such link."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        namespace: str,
+        load: Callable[[str], Awaitable[Link | None]],
+        redis: Redis,
+        clock: Callable[[], float],
+    ) -> None:
+        self._load_row = load
+        self._local = LocalCache(settings.l1_links, settings.l1_max_age_s, settings.miss_max_age_s, clock)
+        self._shared = SharedCache(redis, namespace, settings.l2_max_age_s, settings.miss_max_age_s, clock)
+        self._feed = Feed(
+            redis,
+            self._shared.channel,
+            changed=self._heard,
+            gained=self._local.enable,
+            lost=self._local.disable,
+        )
+        self._loads: dict[str, _Load] = {}
+        self._untold: dict[str, CachedLink] = {}
+        self._too_many_untold = False
+        self._teller: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begins to listen for changes; L1 works from when the subscription stands."""
+        await self._feed.start()
+
+    async def stop(self) -> None:
+        await self._feed.stop()
+        tasks = [load.task for load in self._loads.values()] + ([self._teller] if self._teller else [])
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    @property
+    def hears_changes(self) -> bool:
+        """Whether this worker is told of changes, and so may use L1."""
+        return self._feed.is_alive
+
+    def peek(self, code: str) -> CachedLink | None:
+        """The link if this worker has it; says nothing about what Redis or the shards have."""
+        found = self._local.get(code)
+        return None if found is None or found.is_missing else found
+
+    async def resolve(self, code: str) -> CachedLink | None:
+        """The link, also when it is expired or deleted; None if there is none.
+
+        Raises Unavailable when no cache has it and its shard does not answer.
+        """
+        found = self._local.get(code)
+        if found is None:
+            found = await self._joined(code)
+        else:
+            _FROM_L1.inc()
+        return None if found.is_missing else found
+
+    async def changed(self, link: Link) -> None:
+        """To be called after a commit: from here on no worker answers with what was before it."""
+        cached = CachedLink.from_link(link)
+        self._heard(link.code, cached.version)
+        self._local.put(link.code, cached, self._local.generation)
+        if link.code in self._untold or not await self._shared.changed(link.code, cached):
+            self._tell_later(link.code, cached)
+
+    # -- loads -----------------------------------------------------------------------------------------------
+
+    async def _joined(self, code: str) -> CachedLink:
+        load = self._loads.get(code)
+        if load is None:
+            load = _Load(asyncio.create_task(self._load(code)), self._local.generation)
+            self._loads[code] = load
+            load.task.add_done_callback(lambda _: self._loads.pop(code, None))
+        return await asyncio.shield(load.task)
+
+    async def _load(self, code: str) -> CachedLink:
+        found = await self._shared.get(code)
+        load = self._loads[code]
+        if found is not None and found.version >= load.newest:
+            _FROM_L2.inc()
+        else:
+            found = await self._load_from_shard(code, load)
+        if found.version >= load.newest:
+            self._local.put(code, found, load.generation)
+        return found
+
+    async def _load_from_shard(self, code: str, load: _Load) -> CachedLink:
+        found = MISSING
+        for _ in range(RELOADS_MAX):
+            _FROM_SHARD.inc()
+            link = await self._load_row(code)
+            found = CachedLink.from_link(link) if link is not None else MISSING
+            await self._shared.put(code, found)
+            if found.version >= load.newest:
+                break
+        return found
+
+    def _heard(self, code: str, version: int) -> None:
+        self._local.drop(code, version)
+        load = self._loads.get(code)
+        if load is not None:
+            load.newest = max(load.newest, version)
+
+    # -- changes that Redis did not take ---------------------------------------------------------------------
+
+    def _tell_later(self, code: str, link: CachedLink) -> None:
+        known = self._untold.get(code)
+        if known is None or known.version < link.version:
+            self._untold[code] = link
+        if len(self._untold) > UNTOLD_MAX:
+            self._untold.clear()
+            self._too_many_untold = True
+        CACHE_UNTOLD.set(len(self._untold))
+        if self._teller is None or self._teller.done():
+            self._teller = asyncio.create_task(self._tell(), name="untold changes")
+
+    async def _tell(self) -> None:
+        while self._untold or self._too_many_untold:
+            await asyncio.sleep(UNTOLD_RETRY_S)
+            if self._too_many_untold and not await self._shared.clear():
+                continue
+            self._too_many_untold = False
+            for code, link in list(self._untold.items()):
+                if not await self._shared.changed(code, link):
+                    break
+                if self._untold.get(code) is link:
+                    del self._untold[code]
+            CACHE_UNTOLD.set(len(self._untold))

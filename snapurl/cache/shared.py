@@ -1,0 +1,94 @@
+"""L2: what all workers share in Redis. A failure of Redis is a miss, never an error."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.resources import files
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from snapurl.cache.link import CachedLink
+from snapurl.metrics import REDIS_FAILURES
+
+# What was changed must outlive any reader that began before the change (pool wait, two statements, a hand-off).
+CHANGED_AGE_S_MIN = 30
+# After a failure Redis is left alone for so long, so that a dead one does not cost a time-out per request.
+DOWN_S = 0.5
+SCAN_COUNT = 1_000
+
+_PUT = (files("snapurl.cache") / "lua" / "put.lua").read_text(encoding="utf-8")
+
+
+class SharedCache:
+    """code -> link in Redis, each change announced on a channel."""
+
+    def __init__(
+        self,
+        redis: Redis,
+        namespace: str,
+        max_age_s: int,
+        miss_max_age_s: int,
+        clock: Callable[[], float],
+    ) -> None:
+        self._redis = redis
+        self._prefix = f"snapurl:{namespace}:link:"
+        self.channel = f"snapurl:{namespace}:changed"
+        self._max_age_s = max_age_s
+        self._miss_max_age_s = miss_max_age_s
+        self._clock = clock
+        self._down_until = 0.0
+        self._put = redis.register_script(_PUT)
+
+    async def get(self, code: str) -> CachedLink | None:
+        """The link as Redis has it, MISSING if it knows that there is none, None if it knows nothing."""
+        if self._clock() < self._down_until:
+            return None
+        try:
+            found = await self._redis.get(self._prefix + code)
+            return CachedLink.decode(found if isinstance(found, str) else found.decode()) if found else None
+        except (RedisError, OSError, TimeoutError):
+            self._failed("get")
+        except ValueError:
+            REDIS_FAILURES.labels("decode").inc()
+        return None
+
+    async def put(self, code: str, link: CachedLink) -> None:
+        """Keeps what was read from a shard, unless Redis has a version that is not older."""
+        if self._clock() < self._down_until:
+            return
+        age_s = self._miss_max_age_s if link.is_missing else self._max_age_s
+        try:
+            await self._put(keys=[self._prefix + code], args=[link.version, link.encode(), int(age_s * 1000)])
+        except (RedisError, OSError, TimeoutError):
+            self._failed("put")
+
+    async def changed(self, code: str, link: CachedLink) -> bool:
+        """Keeps what was just written and tells every worker of it; False if Redis did not take it."""
+        if self._clock() < self._down_until:
+            return False
+        age_s = max(self._max_age_s, CHANGED_AGE_S_MIN)
+        try:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                # The whole text, not its hash: a pipeline would ask first whether Redis knows it.
+                pipe.eval(_PUT, 1, self._prefix + code, link.version, link.encode(), int(age_s * 1000))
+                pipe.publish(self.channel, f"{link.version} {code}")
+                await pipe.execute()
+        except (RedisError, OSError, TimeoutError):
+            self._failed("changed")
+            return False
+        return True
+
+    async def clear(self) -> bool:
+        """Forgets every link; False if Redis did not go along."""
+        try:
+            async for key in self._redis.scan_iter(match=self._prefix + "*", count=SCAN_COUNT):
+                await self._redis.unlink(key)
+        except (RedisError, OSError, TimeoutError):
+            self._failed("clear")
+            return False
+        return True
+
+    def _failed(self, what: str) -> None:
+        self._down_until = self._clock() + DOWN_S
+        REDIS_FAILURES.labels(what).inc()

@@ -1,0 +1,5 @@
+import sys
+
+from snapurl.clicks.consumer import main
+
+sys.exit(main())

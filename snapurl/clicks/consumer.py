@@ -1,0 +1,259 @@
+"""Takes clicks from the stream in Redis to the shards, each of them exactly once.
+
+Theory. The stream keeps every entry that may not be counted yet. Each slot has a cursor beside its counts, which
+says up to which entry they include the stream; counts and cursor are written in one transaction and move
+together. So an entry that is delivered again is skipped by whichever shard it reaches, and all that this module
+has to see to is order:
+
+- within a slot, entries are delivered in ascending order. Rows that a shard did not take (it is down, or the
+  slot is in hand-off) stay in front of the later rows of that slot; other slots go on.
+- an entry is trimmed from the stream only when all rows up to and including it have been taken.
+
+A consumer that dies forgets all it had read, and the next one reads the stream from its beginning. Two at once do
+the same work twice and count it once. The lease in Redis only avoids that waste, so it may rest on a clock.
+
+A Redis that has lost its data gives the stream a new name, and the new one has cursors of its own; rows of the old
+one that are here already go on under the old name (a `_Lane` each).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from snapurl import logs
+from snapurl.clicks.stream import decode_entry, entry_id_of, entry_place, lease_key, name_key
+from snapurl.config import Settings, load_settings
+from snapurl.errors import ConfigError
+from snapurl.metrics import (
+    CLICK_BACKLOG_ROWS,
+    CLICK_ENTRIES_MALFORMED,
+    CLICK_LAG_SECONDS,
+    CLICK_STREAM_ENTRIES,
+    CLICKS_APPLIED,
+)
+from snapurl.ports import ClickRow
+from snapurl.redis import redis_client
+from snapurl.store.clicks import ClickStore
+from snapurl.store.router import Router
+from snapurl.store.shards import Shards
+
+log = logging.getLogger("snapurl.clicks")
+
+ENTRIES_PER_READ = 500
+ROWS_PER_APPLY = 5_000
+BACKLOG_ROWS_MAX = 200_000  # then reading stops until shards take some
+IDLE_S = 0.05
+RETRY_S = 0.25  # for slots that were not taken, and after a failure of Redis
+LEASE_MS = 3_000
+LEASE_RENEW_S = 1.0
+
+_RENEW = (files("snapurl.clicks") / "lua" / "lease.lua").read_text(encoding="utf-8")
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One stream: how far it has been read, and the rows that no shard has taken yet, by slot in order."""
+
+    stream: str
+    read_to: int = -1
+    waiting: dict[int, deque[ClickRow]] = field(default_factory=dict)
+    rows: int = 0
+
+    def add(self, rows: list[ClickRow]) -> None:
+        for row in rows:
+            self.waiting.setdefault(row.slot, deque()).append(row)
+        self.rows += len(rows)
+
+    def some(self, slots_held: set[int]) -> list[ClickRow]:
+        """Rows to deliver next, ascending within each slot; none of `slots_held`."""
+        found: list[ClickRow] = []
+        for slot, rows in self.waiting.items():
+            if slot not in slots_held:
+                found.extend(rows)
+                if len(found) >= ROWS_PER_APPLY:
+                    break
+        return found
+
+    def taken(self, rows: list[ClickRow], slots: set[int]) -> int:
+        """Forgets the delivered `rows` of `slots`; how many clicks they were."""
+        clicks = 0
+        for row in rows:
+            if row.slot in slots:
+                assert self.waiting[row.slot].popleft() is row
+                clicks += row.clicks
+                self.rows -= 1
+                if not self.waiting[row.slot]:
+                    del self.waiting[row.slot]
+        return clicks
+
+    @property
+    def done_to(self) -> int:
+        """The last entry of which, and of all before it, nothing is waiting."""
+        return min((rows[0].entry - 1 for rows in self.waiting.values()), default=self.read_to)
+
+
+class Consumer:
+    """Runs until stopped. `clock` is monotonic."""
+
+    def __init__(self, namespace: str, redis: Redis, clicks: ClickStore, clock: Callable[[], float]) -> None:
+        self._redis = redis
+        self._clicks = clicks
+        self._clock = clock
+        self._name_key = name_key(namespace)
+        self._lease_key = lease_key(namespace)
+        self._holder = uuid.uuid4().hex
+        self._renew = redis.register_script(_RENEW)
+        self._renewed_at = float("-inf")
+        self._lanes: list[_Lane] = []
+        self._held: set[int] = set()
+        self._held_until = 0.0
+        self._in_trouble = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Works until `stop` is set: the batch in hand is finished, nothing else is begun."""
+        while not stop.is_set():
+            try:
+                busy = await self._has_lease() and await self._work()
+                self._trouble("")
+                pause_s = 0.0 if busy else IDLE_S
+            except (RedisError, OSError, TimeoutError) as error:
+                self._trouble(f"Redis does not answer ({type(error).__name__})")
+                pause_s = RETRY_S
+            if pause_s:
+                await _wait(stop, pause_s)
+        await self._give_up_lease()
+
+    def _trouble(self, what: str) -> None:
+        if bool(what) != self._in_trouble:
+            log.warning("%s", what or "Redis answers again")
+        self._in_trouble = bool(what)
+
+    async def _work(self) -> bool:
+        """Reads, delivers and trims once; False if there was nothing to do."""
+        lane = await self._current_lane()
+        read = await self._read(lane) if lane is not None and lane.rows < BACKLOG_ROWS_MAX else 0
+        if self._clock() >= self._held_until:
+            self._held.clear()
+        taken = 0
+        for each in list(self._lanes):
+            taken += await self._deliver(each)
+            await self._trim(each)
+            if each is not lane and not each.rows:
+                self._lanes.remove(each)
+        await self._measure(lane)
+        return bool(read or taken)
+
+    async def _current_lane(self) -> _Lane | None:
+        name = await self._redis.get(self._name_key)
+        if name is None:
+            return None
+        stream = name.decode() if isinstance(name, bytes) else name
+        if not self._lanes or self._lanes[-1].stream != stream:
+            self._lanes.append(_Lane(stream))
+        return self._lanes[-1]
+
+    async def _read(self, lane: _Lane) -> int:
+        start = f"({entry_id_of(lane.read_to)}" if lane.read_to >= 0 else "-"
+        entries: Any = await self._redis.xrange(lane.stream, start, "+", ENTRIES_PER_READ)
+        for entry_id, fields in entries:
+            try:
+                lane.add(decode_entry(entry_id, fields))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                CLICK_ENTRIES_MALFORMED.inc()
+                log.error("entry %s of the click stream cannot be read; it is skipped", entry_id.decode())
+            lane.read_to = entry_place(entry_id)
+        return len(entries)
+
+    async def _deliver(self, lane: _Lane) -> int:
+        rows = lane.some(self._held)
+        if not rows:
+            return 0
+        slots = await self._clicks.apply(lane.stream, rows)
+        refused = {row.slot for row in rows} - slots
+        if refused:
+            self._held |= refused
+            self._held_until = self._clock() + RETRY_S
+        clicks = lane.taken(rows, slots)
+        CLICKS_APPLIED.inc(clicks)
+        return clicks
+
+    async def _trim(self, lane: _Lane) -> None:
+        if lane.done_to >= 0:
+            await self._redis.xtrim(lane.stream, minid=entry_id_of(lane.done_to + 1), approximate=False)
+
+    async def _measure(self, lane: _Lane | None) -> None:
+        CLICK_BACKLOG_ROWS.set(sum(each.rows for each in self._lanes))
+        if lane is None:
+            return
+        first: Any = await self._redis.xrange(lane.stream, "-", "+", 1)
+        CLICK_STREAM_ENTRIES.set(await self._redis.xlen(lane.stream))
+        seconds, _ = await self._redis.time()
+        CLICK_LAG_SECONDS.set(
+            max(0.0, seconds - int(first[0][0].partition(b"-")[0]) / 1000) if first else 0.0
+        )
+
+    # -- the lease -------------------------------------------------------------------------------------------
+
+    async def _has_lease(self) -> bool:
+        if self._clock() - self._renewed_at < LEASE_RENEW_S:
+            return True
+        held = await self._renew(keys=[self._lease_key], args=[self._holder, LEASE_MS])
+        if held:
+            self._renewed_at = self._clock()
+            return True
+        self._lanes.clear()  # another consumer trims the stream now: what is here may be old
+        return False
+
+    async def _give_up_lease(self) -> None:
+        try:
+            await self._renew(keys=[self._lease_key], args=[self._holder, 1])
+        except (RedisError, OSError, TimeoutError):
+            return
+
+
+async def _wait(stop: asyncio.Event, timeout_s: float) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), timeout_s)
+    except TimeoutError:
+        return
+
+
+async def run(settings: Settings) -> None:
+    """One consumer process, until SIGTERM or SIGINT. Raises ConfigError."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    shards = await Shards.connect(settings)
+    router = Router(shards, settings.busy_wait_ms)
+    redis = redis_client(settings)
+    try:
+        consumer = Consumer(shards.topology.cluster_id, redis, ClickStore(shards, router), loop.time)
+        await consumer.run(stop)
+    finally:
+        await redis.aclose()
+        await shards.close()
+
+
+def main() -> int:
+    """`python -m snapurl.clicks`; returns the exit code."""
+    try:
+        settings = load_settings()
+        logs.configure(settings.log_level)
+        asyncio.run(run(settings))
+    except ConfigError as error:
+        print(f"snapurl: {error.detail}", file=sys.stderr, flush=True)
+        return 2
+    return 0

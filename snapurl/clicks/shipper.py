@@ -1,0 +1,139 @@
+"""Brings a worker's clicks to Redis, in the background and each of them once.
+
+Every `click_flush_ms` the tally is sealed under the current UTC day and sent as stream entries. An entry has a
+number of its worker's; it is sent again until Redis has said that it is there, and a script in Redis takes it
+only once. What a `kill -9` loses are the clicks since the last flush that Redis confirmed: normally those of
+`click_flush_ms`, and all that are held while Redis is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections import deque
+from collections.abc import Callable
+from datetime import date, datetime
+from importlib.resources import files
+from itertools import islice
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from snapurl.clicks.stream import encode_entry, name_key, worker_key
+from snapurl.clicks.tally import Tally
+from snapurl.config import Settings
+from snapurl.metrics import CLICKS_DROPPED, CLICKS_HELD, CLICKS_SHIPPED
+
+log = logging.getLogger("snapurl.clicks")
+
+CODES_PER_ENTRY = 2_000
+STOP_S_MAX = 3.0
+RETRY_S = 0.1
+
+_SHIP = (files("snapurl.clicks") / "lua" / "ship.lua").read_text(encoding="utf-8")
+
+
+class Shipper:
+    """Ships what `tally` counts. `now` gives the time in UTC: a click belongs to the day of its flush."""
+
+    def __init__(
+        self, settings: Settings, namespace: str, tally: Tally, redis: Redis, now: Callable[[], datetime]
+    ) -> None:
+        self._tally = tally
+        self._now = now
+        self._flush_s = settings.click_flush_ms / 1000
+        self._codes_max = settings.click_codes_max
+        self._entries_max = settings.click_stream_entries_max
+        self._keys = [name_key(namespace), worker_key(namespace, uuid.uuid4().hex)]
+        self._new_stream = f"snapurl:{namespace}:clicks:{uuid.uuid4().hex}"
+        self._script = redis.register_script(_SHIP)
+        self._sealed: deque[tuple[date, dict[str, int]]] = deque()
+        self._entry: tuple[str, int] | None = None  # the one under way, and its clicks
+        self._number = 0
+        self._day = now().date()
+        self._dropped_told = 0
+        self._task: asyncio.Task[None] | None = None
+        self._in_trouble = False
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="shipper")
+
+    async def stop(self) -> None:
+        """Ships all there is, for STOP_S_MAX at most."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        try:
+            async with asyncio.timeout(STOP_S_MAX):
+                while not await self._flush():  # noqa: ASYNC110  # each round is a try, not a look
+                    await asyncio.sleep(RETRY_S)
+        except TimeoutError:
+            log.error("%d clicks are lost: Redis did not take them before the end", self.held)
+
+    @property
+    def held(self) -> int:
+        """Clicks that Redis has not confirmed yet, those of the current tally left out."""
+        return sum(sum(counts.values()) for _, counts in self._sealed) + (
+            self._entry[1] if self._entry else 0
+        )
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._flush_s)
+            try:
+                await self._flush()
+            except Exception:  # the worker must go on counting whatever happens here
+                log.exception("shipping clicks failed")
+
+    async def _flush(self) -> bool:
+        """Seals the tally and ships; True if nothing is left. While Redis is gone one tally grows, not a queue."""
+        today = self._now().date()
+        if not self._sealed or today != self._day:
+            if counts := self._tally.take():
+                self._sealed.append((self._day, counts))
+            self._day = today
+        done = await self._ship()
+        self._tally.room = max(0, self._codes_max - sum(len(counts) for _, counts in self._sealed))
+        CLICKS_HELD.set(self.held)
+        CLICKS_DROPPED.inc(self._tally.dropped - self._dropped_told)
+        self._dropped_told = self._tally.dropped
+        return done and not len(self._tally)
+
+    async def _ship(self) -> bool:
+        while self._entry is not None or self._next_entry():
+            assert self._entry is not None
+            payload, clicks = self._entry
+            try:
+                answer = await self._script(
+                    keys=self._keys, args=[self._new_stream, self._number, self._entries_max, payload]
+                )
+            except (RedisError, OSError, TimeoutError) as error:
+                return self._trouble(f"Redis does not take clicks ({type(error).__name__})")
+            if answer == b"full":
+                return self._trouble("the click stream is full")
+            self._entry = None
+            CLICKS_SHIPPED.inc(clicks)
+        if self._in_trouble:
+            log.warning("Redis takes clicks again")
+        self._in_trouble = False
+        return True
+
+    def _trouble(self, what: str) -> bool:
+        if not self._in_trouble:
+            log.warning("%s; they are held, up to %d codes", what, self._codes_max)
+        self._in_trouble = True
+        return False
+
+    def _next_entry(self) -> bool:
+        if not self._sealed:
+            return False
+        day, counts = self._sealed[0]
+        part = dict(islice(counts.items(), CODES_PER_ENTRY))
+        for code in part:
+            del counts[code]
+        if not counts:
+            self._sealed.popleft()
+        self._number += 1
+        self._entry = (encode_entry(day, part), sum(part.values()))
+        return True

@@ -1,0 +1,69 @@
+"""Codes: the short part of a link. Pure; randomness is passed in.
+
+A code is case-sensitive, `[A-Za-z0-9_-]`, 1 to 64 characters: an alias that a person chose, or 7 random
+characters of base 62 (3.5 * 10^12 of them). The service's own first path segments can be neither.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable
+from hashlib import sha256
+from uuid import UUID
+
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+CODE_LENGTH = 7
+CODE_CHARS_MAX = 64
+CODE_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+# First path segments that the service has or may come to have; compared without regard to case, so that
+# nobody can pose as `/Health`. Names with a dot (robots.txt) are no codes anyway. `bulk` is here for
+# /api/v1/links/bulk, which would hide a link of that code from the API.
+RESERVED = frozenset(
+    re.findall(
+        r"\S+",
+        """about account accounts admin api app assets auth bulk dashboard docs favicon health help home index links
+        login logout metrics oauth openapi password ping privacy problems public register robots settings setup
+        signin signup sitemap static status support terms ui users version well-known""",
+    )
+)
+
+
+def is_code(text: str) -> bool:
+    """Whether `text` could be the code of a link."""
+    return CODE_PATTERN.fullmatch(text) is not None
+
+
+def is_reserved(code: str) -> bool:
+    """Whether `code` belongs to the service itself."""
+    return code.lower() in RESERVED
+
+
+def random_code(choose: Callable[[str], str] = secrets.choice) -> str:
+    """A code that nobody can guess; `choose` picks one character of the alphabet."""
+    while True:
+        code = "".join(choose(ALPHABET) for _ in range(CODE_LENGTH))
+        if not is_reserved(code):
+            return code
+
+
+def derived_code(nonce: UUID, attempt: int) -> str:
+    """The code of attempt 0, 1, … of the create that `nonce` stands for: whoever repeats it finds the same.
+
+    The 256 bits of SHA-256(nonce || attempt) give far more than one code; a reserved word among them is
+    skipped, so that the answer is still a function of (nonce, attempt).
+    """
+    number = int.from_bytes(sha256(nonce.bytes + attempt.to_bytes(4, "big")).digest(), "big")
+    while True:
+        number, code = _take_code(number)
+        if not is_reserved(code):
+            return code
+
+
+def _take_code(number: int) -> tuple[int, str]:
+    digits = []
+    for _ in range(CODE_LENGTH):
+        number, digit = divmod(number, len(ALPHABET))
+        digits.append(ALPHABET[digit])
+    return number, "".join(digits)

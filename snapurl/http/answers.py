@@ -1,0 +1,203 @@
+"""The bodies of answers: their schemas for OpenAPI, and the functions that build them.
+
+The functions build plain dicts, since validating what we have made ourselves would cost more than making it;
+a test holds each of them against its schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from snapurl.http.bodies import RedirectStatus
+from snapurl.ports import DayClicks, Link, RingView, ShardHealth
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class FieldProblem(Answer):
+    pointer: str = Field(
+        description="RFC 6901 pointer into the body; `/query/…` and `/headers/…` point at those.",
+        examples=["/expires_at"],
+    )
+    detail: str
+
+
+class Problem(Answer):
+    """RFC 9457 problem details."""
+
+    type: str = Field(
+        description="Stable name of the kind of problem.", examples=["urn:snapurl:problem:alias-taken"]
+    )
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldProblem] | None = Field(None, description="What is wrong with which field.")
+    request_id: str | None = Field(None, description="Quote it when you ask for help.")
+
+
+class LinkBody(Answer):
+    """A link."""
+
+    code: str
+    short_url: str = Field(json_schema_extra={"format": "uri"})
+    url: str = Field(json_schema_extra={"format": "uri"})
+    title: str | None
+    tags: list[str]
+    created_at: datetime
+    expires_at: datetime | None
+    redirect_status: RedirectStatus
+    version: int = Field(ge=1, description="Grows by one with every change; send it as `If-Match`.")
+
+
+class LinkPage(Answer):
+    """Links, newest first."""
+
+    links: list[LinkBody]
+    next_cursor: str | None = Field(description="For the next page; null on the last one.")
+
+
+class BulkCreated(Answer):
+    status: Literal[201]
+    link: LinkBody
+
+
+class BulkRefused(Answer):
+    status: int = Field(ge=400, le=599)
+    error: Problem
+
+
+class BulkResults(Answer):
+    """One result per link asked for, in the same order."""
+
+    results: list[BulkCreated | BulkRefused]
+
+
+class Day(Answer):
+    day: str = Field(json_schema_extra={"format": "date"}, description="UTC")
+    clicks: int = Field(ge=1)
+
+
+class Stats(Answer):
+    """Clicks of a link; days without any are left out."""
+
+    code: str
+    clicks: int = Field(ge=0)
+    days: list[Day]
+
+
+class RingShard(Answer):
+    name: str
+    weight: float
+    draining: bool
+    slots: int = Field(description="Slots that it holds.")
+    target_slots: int = Field(description="Slots that the ring gives it.")
+    share: float = Field(ge=0, le=1, description="Part of all slots that it holds.")
+
+
+class Ring(Answer):
+    """The topology and who holds the slots."""
+
+    cluster_id: str
+    topology_version: int
+    virtual_nodes: int
+    slots: int
+    slots_in_hand_off: int
+    slots_unknown: int = Field(description="Slots whose shard has not answered since this worker began.")
+    shards: list[RingShard]
+
+
+class Live(Answer):
+    status: Literal["ok"]
+
+
+class ShardState(Answer):
+    name: str
+    ok: bool
+    detail: str
+
+
+class RedisState(Answer):
+    ok: bool
+    detail: str
+
+
+class Ready(Answer):
+    """`degraded`: some shard or Redis is down and the rest works; `down`: no shard answers."""
+
+    status: Literal["ok", "degraded", "down"]
+    shards: list[ShardState]
+    redis: RedisState
+
+
+class Home(Answer):
+    name: Literal["SnapURL"]
+    version: str
+
+
+def moment(value: datetime) -> str:
+    """RFC 3339 in UTC, to the microsecond."""
+    return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def link_body(link: Link, public_url: str) -> dict[str, Any]:
+    """A `LinkBody`."""
+    return {
+        "code": link.code,
+        "short_url": f"{public_url}/{link.code}",
+        "url": link.url,
+        "title": link.title,
+        "tags": list(link.tags),
+        "created_at": moment(link.created_at),
+        "expires_at": moment(link.expires_at) if link.expires_at else None,
+        "redirect_status": link.redirect_status,
+        "version": link.version,
+    }
+
+
+def stats_body(code: str, days: Sequence[DayClicks]) -> dict[str, Any]:
+    """A `Stats`."""
+    return {
+        "code": code,
+        "clicks": sum(day.clicks for day in days),
+        "days": [{"day": day.day.isoformat(), "clicks": day.clicks} for day in days],
+    }
+
+
+def ring_body(view: RingView) -> dict[str, Any]:
+    """A `Ring`: without the shards' addresses, which are nobody's business."""
+    return {
+        "cluster_id": view.cluster_id,
+        "topology_version": view.topology_version,
+        "virtual_nodes": view.virtual_nodes,
+        "slots": sum(shard.slots for shard in view.shards),
+        "slots_in_hand_off": view.slots_in_hand_off,
+        "slots_unknown": view.slots_unknown,
+        "shards": [
+            {
+                "name": shard.name,
+                "weight": shard.weight,
+                "draining": shard.draining,
+                "slots": shard.slots,
+                "target_slots": shard.target_slots,
+                "share": round(shard.share, 6),
+            }
+            for shard in view.shards
+        ],
+    }
+
+
+def ready_body(shards: Sequence[ShardHealth], redis: str | None) -> dict[str, Any]:
+    """A `Ready`; `redis` is what is wrong with it, or None."""
+    up = sum(shard.ok for shard in shards)
+    status = "down" if not up else "ok" if up == len(shards) and redis is None else "degraded"
+    return {
+        "status": status,
+        "shards": [{"name": shard.name, "ok": shard.ok, "detail": shard.detail} for shard in shards],
+        "redis": {"ok": redis is None, "detail": redis or "answers"},
+    }

@@ -1,0 +1,73 @@
+"""What a browser sees besides redirects and /docs: the start page, refusals, the files it asks for by itself.
+
+All self-contained: no script, no font, no picture from anywhere else, and a policy that says so.
+"""
+
+from __future__ import annotations
+
+from html import escape
+from importlib.resources import files
+
+from snapurl.errors import SnapURLError
+
+PAGE_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
+
+ROBOTS = "User-agent: *\nDisallow: /\n"
+
+FAVICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">'
+    '<circle cx="16" cy="16" r="11" fill="none" stroke="#2563eb" stroke-width="4"/>'
+    '<circle cx="16" cy="5" r="4" fill="#16a34a"/><circle cx="27" cy="16" r="4" fill="#d97706"/>'
+    '<circle cx="16" cy="27" r="4" fill="#dc2626"/><circle cx="5" cy="16" r="4" fill="#7c3aed"/></svg>'
+)
+
+
+def stylesheet(name: str) -> str:
+    """A stylesheet that lies beside this file."""
+    return files("snapurl.http").joinpath(name).read_text(encoding="utf-8")
+
+
+_STYLE = stylesheet("pages.css")
+_CENTRED = stylesheet("centred.css")
+
+
+def page(title: str, style: str, body: str) -> str:
+    """A whole HTML document; `title` is text, `style` and `body` are trusted markup."""
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<title>{escape(title)}</title><link rel="icon" href="/favicon.ico" type="image/svg+xml">'
+        f"<style>{_STYLE}{style}</style></head><body>{body}</body></html>\n"
+    )
+
+
+def refusal_page(refusal: SnapURLError) -> str:
+    """A refusal in two friendly lines."""
+    return page(
+        refusal.title,
+        _CENTRED,
+        f"<main><h1>{escape(refusal.title)}</h1><p>{escape(_sentence(refusal))}</p></main>",
+    )
+
+
+def home_page(version: str) -> str:
+    """The start page."""
+    return page(
+        "SnapURL",
+        _CENTRED,
+        f"<main><h1>SnapURL</h1><p>Short links, counted. Version {escape(version)}.</p>"
+        '<p><a href="/docs">How to use the API</a></p></main>',
+    )
+
+
+def _sentence(refusal: SnapURLError) -> str:
+    if refusal.detail == refusal.title:
+        return f"Please check the address. (Status {refusal.status})"
+    return f"{refusal.detail[:1].upper()}{refusal.detail[1:]}. (Status {refusal.status})"

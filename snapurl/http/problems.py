@@ -1,0 +1,153 @@
+"""The one place where refusals become answers: RFC 9457 `application/problem+json`, counted by type.
+
+The `type` is `urn:snapurl:problem:<slug>`: stable, the same on every deployment, explained in /docs. What is
+not one of our refusals, and not one of the web server's, is a bug: it is logged with its stack and answered
+with nothing but a request id to find it by. Outside the API a browser gets a small page instead.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import re
+import secrets
+from collections.abc import Mapping
+from typing import Any, cast
+
+from sanic import HTTPResponse, Request
+from sanic import exceptions as sanic_errors
+from sanic.handlers import ErrorHandler
+from sanic.http import Http
+
+from snapurl import errors
+from snapurl.errors import SnapURLError
+from snapurl.http.pages import PAGE_HEADERS, refusal_page
+from snapurl.metrics import PROBLEMS
+
+log = logging.getLogger("snapurl.http")
+
+CONTENT_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:snapurl:problem:"
+RETRY_AFTER_S = 1  # where a refusal that passes by itself does not say when
+METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
+REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+# What Sanic itself raises, in our words. The first class that fits counts.
+_OF_SANIC: tuple[tuple[type[BaseException], type[SnapURLError], str], ...] = (
+    (sanic_errors.NotFound, errors.NotFound, "there is nothing at this address"),
+    (sanic_errors.MethodNotAllowed, errors.MethodNotAllowed, ""),
+    (sanic_errors.PayloadTooLarge, errors.TooLarge, ""),
+    (sanic_errors.URITooLong, errors.TooLarge, "the address is too long"),
+    (sanic_errors.RequestTimeout, errors.RequestTimeout, ""),
+    (sanic_errors.ServiceUnavailable, errors.Unavailable, "the answer took too long"),
+)
+
+_TIME_OUTS = (sanic_errors.RequestTimeout, sanic_errors.ServiceUnavailable)
+
+
+def as_refusal(error: BaseException) -> SnapURLError:
+    """Any exception as one of ours; what is unknown becomes an internal error that tells nothing."""
+    if isinstance(error, SnapURLError):
+        return error
+    for kind, refusal, detail in _OF_SANIC:
+        if isinstance(error, kind):
+            return refusal(detail)
+    if isinstance(error, sanic_errors.SanicException) and 400 <= (error.status_code or 500) < 500:
+        return errors.BadRequest()
+    return SnapURLError()
+
+
+def problem(refusal: SnapURLError, request_id: str | None = None) -> dict[str, Any]:
+    """The body of a problem answer; `errors` only where fields are to blame."""
+    body: dict[str, Any] = {
+        "type": TYPE_PREFIX + refusal.slug,
+        "title": refusal.title,
+        "status": refusal.status,
+        "detail": refusal.detail,
+    }
+    if refusal.fields:
+        body["errors"] = [{"pointer": field.pointer, "detail": field.detail} for field in refusal.fields]
+    if request_id is not None:
+        body["request_id"] = request_id
+    return body
+
+
+def request_id_of(headers: Mapping[str, str]) -> str:
+    """The id that the client or a proxy gave the request, if it is a sane one; else a new one."""
+    given = headers.get("x-request-id", "")
+    return given if REQUEST_ID_PATTERN.fullmatch(given) else secrets.token_hex(8)
+
+
+def refuse(
+    request: Request[Any, Any],
+    error: BaseException,
+    request_id: str | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> HTTPResponse:
+    """The answer to any exception, counted; bugs are logged."""
+    refusal = as_refusal(error)
+    request_id = request_id or request_id_of(request.headers)
+    PROBLEMS.labels(refusal.slug).inc()
+    if refusal.slug == SnapURLError.slug:
+        log.error(
+            "unexpected %s at %s %s",
+            type(error).__name__,
+            request.method,
+            request.path,
+            exc_info=error,
+            extra={"request_id": request_id},
+        )
+    own = {"x-request-id": request_id, "cache-control": "no-store", **_headers(request, refusal)}
+    if wants_page(request):
+        return HTTPResponse(
+            refusal_page(refusal),
+            refusal.status,
+            {**(headers or {}), **own, **PAGE_HEADERS},
+            "text/html; charset=utf-8",
+        )
+    return HTTPResponse(
+        json.dumps(problem(refusal, request_id)), refusal.status, {**(headers or {}), **own}, CONTENT_TYPE
+    )
+
+
+def _headers(request: Request[Any, Any], refusal: SnapURLError) -> dict[str, str]:
+    """When to come back, how to authenticate, what is allowed."""
+    headers = {}
+    if refusal.retry_after_s is not None or refusal.status == 503:
+        headers["retry-after"] = str(max(1, math.ceil(refusal.retry_after_s or RETRY_AFTER_S)))
+    if refusal.status == 401:
+        headers["www-authenticate"] = 'Bearer realm="snapurl"'
+    if refusal.status == 405:
+        headers["allow"] = ", ".join(filter(lambda method: _answers(request, method), METHODS))
+    return headers
+
+
+def _answers(request: Request[Any, Any], method: str) -> bool:
+    """Whether there is a route; Sanic does not say which methods there are to one that it does not know."""
+    try:
+        request.app.router.get(request.path, method, None)
+    except sanic_errors.SanicException:
+        return False
+    return True
+
+
+def wants_page(request: Request[Any, Any]) -> bool:
+    """Whether a person looks at it: only browsers name text/html, and they prefer it to JSON."""
+    if request.path.startswith("/api/"):
+        return False
+    try:
+        wanted = request.accept.match("application/json", CONTENT_TYPE, "text/html", accept_wildcards=False)
+    except sanic_errors.SanicException:
+        return False  # an Accept header that cannot be read
+    return wanted.mime == "text/html"
+
+
+class Refusals(ErrorHandler):
+    """Sanic's hook for everything that was raised outside a handler of ours."""
+
+    def response(self, request: Request[Any, Any], exception: BaseException) -> HTTPResponse:
+        if isinstance(exception, _TIME_OUTS) and request.stream is not None:
+            # Sanic would go on waiting, without a bound, for the rest of the body that did not come in time.
+            cast(Http, request.stream).request_body = None
+        return refuse(request, exception)

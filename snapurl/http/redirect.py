@@ -1,0 +1,98 @@
+"""The redirect: the answer that everything else exists for, and so the one with the least around it.
+
+No middleware, no log line, no request id, no Date. Whatever answers a redirect, here or on a faster path, takes
+its headers from `redirect_headers` or its bytes from `redirect_bytes`, which a test holds to be the same.
+
+All four statuses are sent with `max-age=0`: browsers would otherwise keep a 301 or 308 for ever, so that its
+clicks were never counted and a later change never seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any
+
+from sanic import HTTPResponse, Request
+
+from snapurl.cache.link import CachedLink
+from snapurl.codes import is_code
+from snapurl.errors import Gone, NotFound, RateLimited, SnapURLError
+from snapurl.http.call import Services
+from snapurl.http.limiting import address_of, missed
+from snapurl.http.problems import refuse
+from snapurl.metrics import REDIRECTS
+
+CACHE_CONTROL = "private, max-age=0"
+
+_REDIRECTED = REDIRECTS.labels("redirected")
+_FAILED = REDIRECTS.labels("failed")
+_REFUSED = {
+    NotFound: REDIRECTS.labels("missing"),
+    Gone: REDIRECTS.labels("gone"),
+    RateLimited: REDIRECTS.labels("shut-out"),
+}
+
+
+def redirect_headers(url: str) -> dict[str, str]:
+    """The headers of a redirect to `url`, in their order."""
+    return {"location": url, "cache-control": CACHE_CONTROL}
+
+
+def redirect_bytes(url: str, status: int, *, keep_alive: bool) -> bytes:
+    """The whole answer as it goes over the wire; the same for GET and HEAD, since there is no body."""
+    lines = [
+        f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+        *(f"{name}: {value}" for name, value in redirect_headers(url).items()),
+        "content-length: 0",
+        f"connection: {'keep-alive' if keep_alive else 'close'}",
+        "",
+        "",
+    ]
+    return "\r\n".join(lines).encode("ascii")
+
+
+class Redirect(HTTPResponse):
+    """No body, so no content type: Sanic would send `content-type: None`."""
+
+    @property
+    def processed_headers(self) -> Iterator[tuple[bytes, bytes]]:
+        return ((name.encode("ascii"), str(value).encode("ascii")) for name, value in self.headers.items())
+
+
+async def follow(request: Request[Any, Any], code: str) -> HTTPResponse:
+    """GET and HEAD of `/{code}`. A GET that is redirected is a click; nothing else is."""
+    services: Services = request.app.ctx.services
+    try:
+        link = await _find(request, services, code)
+    except SnapURLError as refusal:
+        _REFUSED.get(type(refusal), _FAILED).inc()
+        return refuse(request, refusal)
+    if request.method == "GET":
+        services.tally.record(code)
+    _REDIRECTED.inc()
+    return Redirect(None, link.redirect_status, redirect_headers(link.url))
+
+
+async def _find(request: Request[Any, Any], services: Services, code: str) -> CachedLink:
+    """The link to follow. Raises NotFound, Gone, RateLimited, Unavailable."""
+    if services.blocked:
+        # Hits are refused as well as misses: otherwise they could still be told apart.
+        _refuse_shut_out(services.blocked.seconds_left(address_of(request, services.settings)))
+    # What cannot be a code (/apple-touch-icon.png) says nothing about which codes exist: browsers ask for it.
+    if not is_code(code):
+        raise NotFound()
+    link = await services.cache.resolve(code)
+    if link is None:
+        _refuse_shut_out(await missed(services, address_of(request, services.settings)))
+        raise NotFound()
+    if link.deleted:
+        raise Gone("the link was deleted")
+    if link.expires_at_ms is not None and link.expires_at_ms <= services.clock_ms():
+        raise Gone("the link has expired")
+    return link
+
+
+def _refuse_shut_out(left_s: float) -> None:
+    if left_s:
+        raise RateLimited("too many links that do not exist were asked for from here", retry_after_s=left_s)

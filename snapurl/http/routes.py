@@ -1,0 +1,233 @@
+"""Every address of the service on one page; /openapi.json and /docs are made from it."""
+
+from __future__ import annotations
+
+from snapurl.errors import (
+    AliasTaken,
+    BadRequest,
+    Forbidden,
+    Gone,
+    IdempotencyMismatch,
+    Invalid,
+    NotFound,
+    OutcomeUnknown,
+    RateLimited,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    UnsupportedMediaType,
+    VersionMismatch,
+)
+from snapurl.http import answers
+from snapurl.http.bodies import Bulk, LinkChange, LinkDraft
+from snapurl.http.call import Good, Parameter, Route
+from snapurl.http.health import health_live, health_ready, metrics
+from snapurl.http.links import (
+    CURSOR_CHARS_MAX,
+    KEY_CHARS_MAX,
+    PAGE_LINKS_DEFAULT,
+    PAGE_LINKS_MAX,
+    change_link,
+    create_link,
+    create_links,
+    delete_link,
+    list_links,
+    read_link,
+)
+from snapurl.http.site import docs, favicon, home, openapi, robots
+from snapurl.http.stats import link_stats, ring
+from snapurl.ports import Right
+
+IDEMPOTENCY_KEY = Parameter(
+    "Idempotency-Key",
+    "header",
+    "A name for this request, of your choosing: repeating it within 24 hours with the same name and body gives "
+    "the first answer instead of a second link.",
+    {"type": "string", "minLength": 1, "maxLength": KEY_CHARS_MAX, "pattern": "^[!-~]+$"},
+)
+IF_MATCH = Parameter(
+    "If-Match",
+    "header",
+    'The version that the link must still have, as in its `ETag`: `"3"`. Left out or `*`: any.',
+    {"type": "string", "pattern": '^("[1-9][0-9]{0,17}"|[1-9][0-9]{0,17}|\\*)$'},
+)
+LIMIT = Parameter(
+    "limit",
+    "query",
+    "How many links a page has.",
+    {"type": "integer", "minimum": 1, "maximum": PAGE_LINKS_MAX, "default": PAGE_LINKS_DEFAULT},
+)
+CURSOR = Parameter(
+    "cursor",
+    "query",
+    "`next_cursor` of the page before.",
+    {"type": "string", "maxLength": CURSOR_CHARS_MAX},
+)
+
+ETAG = {"ETag": "The version, in quotes."}
+RATE = {"RateLimit-Policy": "The rule, where one applies.", "RateLimit": "What is left of it."}
+
+WRITE = (BadRequest, Invalid, TooLarge, UnsupportedMediaType, Unavailable)
+ONE_LINK = (Unauthorized, Forbidden, NotFound, Gone, Invalid, BadRequest, Unavailable)
+
+ROUTES: tuple[Route, ...] = (
+    # -- links -----------------------------------------------------------------------------------------------
+    Route(
+        "POST",
+        "/api/v1/links",
+        create_link,
+        "Shorten a URL",
+        "Links",
+        (
+            Good(
+                201,
+                "The link",
+                answers.LinkBody,
+                {"Location": "The link's address in this API.", **ETAG, **RATE},
+            ),
+        ),
+        right=Right.CREATE,
+        may_be_anonymous=True,
+        body=LinkDraft,
+        parameters=(IDEMPOTENCY_KEY,),
+        refusals=(
+            *WRITE,
+            Unauthorized,
+            Forbidden,
+            AliasTaken,
+            IdempotencyMismatch,
+            RateLimited,
+            OutcomeUnknown,
+        ),
+    ),
+    Route(
+        "GET",
+        "/api/v1/links",
+        list_links,
+        "List links, newest first",
+        "Links",
+        (Good(200, "A page of links", answers.LinkPage, {"Link": 'The next page, as `rel="next"`.'}),),
+        "An admin key sees all links, any other its own. Deleted links are left out.",
+        right=Right.READ,
+        parameters=(LIMIT, CURSOR),
+        refusals=(Unauthorized, Forbidden, Invalid, BadRequest, Unavailable),
+    ),
+    Route(
+        "POST",
+        "/api/v1/links/bulk",
+        create_links,
+        "Shorten up to 1,000 URLs",
+        "Links",
+        (Good(200, "One result per link, in the order asked", answers.BulkResults, RATE),),
+        "Each link succeeds or fails by itself. With an `Idempotency-Key` a repeat finds each of them again.",
+        right=Right.CREATE,
+        may_be_anonymous=True,
+        body=Bulk,
+        parameters=(IDEMPOTENCY_KEY,),
+        refusals=(*WRITE, Unauthorized, Forbidden, RateLimited),
+    ),
+    Route(
+        "GET",
+        "/api/v1/links/{code}",
+        read_link,
+        "Read a link",
+        "Links",
+        (Good(200, "The link, also when it has expired", answers.LinkBody, ETAG),),
+        right=Right.READ,
+        refusals=ONE_LINK,
+    ),
+    Route(
+        "PATCH",
+        "/api/v1/links/{code}",
+        change_link,
+        "Change a link",
+        "Links",
+        (Good(200, "The changed link", answers.LinkBody, ETAG),),
+        right=Right.CHANGE,
+        body=LinkChange,
+        parameters=(IF_MATCH,),
+        refusals=(*ONE_LINK, TooLarge, UnsupportedMediaType, VersionMismatch, OutcomeUnknown),
+    ),
+    Route(
+        "DELETE",
+        "/api/v1/links/{code}",
+        delete_link,
+        "Delete a link",
+        "Links",
+        (Good(204, "Deleted"),),
+        "Its address answers 410 from then on, and its code is never given out again.",
+        right=Right.CHANGE,
+        parameters=(IF_MATCH,),
+        refusals=(*ONE_LINK, VersionMismatch, OutcomeUnknown),
+    ),
+    Route(
+        "GET",
+        "/api/v1/links/{code}/stats",
+        link_stats,
+        "Count a link's clicks",
+        "Links",
+        (Good(200, "Clicks in all and by UTC day", answers.Stats),),
+        right=Right.READ,
+        refusals=ONE_LINK,
+    ),
+    # -- the cluster -----------------------------------------------------------------------------------------
+    Route(
+        "GET",
+        "/api/v1/ring",
+        ring,
+        "Show the shards and who holds the slots",
+        "Cluster",
+        (Good(200, "The ring", answers.Ring),),
+        refusals=(Invalid, BadRequest),
+    ),
+    Route(
+        "GET",
+        "/health/live",
+        health_live,
+        "Is the process alive?",
+        "Cluster",
+        (Good(200, "It is", answers.Live),),
+    ),
+    Route(
+        "GET",
+        "/health/ready",
+        health_ready,
+        "Can the service work?",
+        "Cluster",
+        (
+            Good(200, "`ok`, or `degraded` with the reason", answers.Ready),
+            Good(503, "No shard answers", answers.Ready),
+        ),
+    ),
+    Route(
+        "GET",
+        "/metrics",
+        metrics,
+        "Metrics for Prometheus",
+        "Cluster",
+        (Good(200, "Text exposition format", media="text/plain"),),
+    ),
+    # -- pages -----------------------------------------------------------------------------------------------
+    Route(
+        "GET",
+        "/",
+        home,
+        "Start page",
+        "Pages",
+        (Good(200, "Name and version", answers.Home, {"Link": "Where the documentation is."}),),
+    ),
+    Route("GET", "/docs", docs, "This page", "Pages", (Good(200, "HTML", media="text/html"),)),
+    Route("GET", "/openapi.json", openapi, "This API as OpenAPI 3.1", "Pages", (Good(200, "OpenAPI"),)),
+    Route(
+        "GET",
+        "/robots.txt",
+        robots,
+        "Keeps crawlers away",
+        "Pages",
+        (Good(200, "Rules", media="text/plain"),),
+    ),
+    Route("GET", "/favicon.ico", favicon, "An icon", "Pages", (Good(200, "SVG", media="image/svg+xml"),)),
+)
+
+# `GET /{code}`, `HEAD`: `redirect.follow`, which has none of the others' machinery around it.
+REDIRECT_PATH = "/{code}"

@@ -1,0 +1,135 @@
+"""From a `Route` to what Sanic calls: identify, check, call the handler, turn what it raises into an answer.
+
+Nothing here knows any single route. The order is that of a client's patience: who are you, may you, is the
+request well formed, and only then the work.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any, cast
+from urllib.parse import parse_qsl
+
+from sanic import HTTPResponse, Request
+from sanic.http import Http
+
+from snapurl.codes import is_code
+from snapurl.errors import BadRequest, FieldError, Invalid, NotFound, TooLarge, UnsupportedMediaType
+from snapurl.http.auth import require
+from snapurl.http.bodies import parse_json
+from snapurl.http.call import Call, Route
+from snapurl.http.problems import refuse, request_id_of
+from snapurl.logs import REQUEST_ID
+from snapurl.metrics import HTTP_REQUESTS, HTTP_SECONDS
+
+QUERY_FIELDS_MAX = 20
+
+SanicHandler = Callable[..., Coroutine[Any, Any, HTTPResponse]]
+
+
+def serve(route: Route) -> SanicHandler:
+    """The Sanic handler of a route."""
+    seconds = HTTP_SECONDS.labels(route.path)
+    query = frozenset(item.name for item in route.parameters if item.place == "query")
+
+    async def handler(request: Request[Any, Any], code: str = "") -> HTTPResponse:
+        began_s = time.perf_counter()
+        call = Call(request, request.app.ctx.services, request_id_of(request.headers), code)
+        call.headers["x-request-id"] = call.request_id
+        REQUEST_ID.set(call.request_id)
+        try:
+            await _prepare(call, route, query)
+            response = await route.handler(call)
+        except Exception as error:
+            response = refuse(request, error, call.request_id, call.headers)
+        seconds.observe(time.perf_counter() - began_s)
+        HTTP_REQUESTS.labels(route.path, request.method, response.status).inc()
+        return response
+
+    handler.__name__ = route.name
+    return handler
+
+
+async def _prepare(call: Call, route: Route, query: frozenset[str]) -> None:
+    if route.right is not None:
+        await _identify(call, route)
+    if "{code}" in route.path and not is_code(call.code):
+        raise NotFound()
+    if not route.is_page:
+        call.query = _query(call.request, query)
+    if route.body is not None:
+        call.value = parse_json(await _body(call.request, call.services.settings.body_bytes_max))
+    else:
+        async for _ in _chunks(call.request):  # what nobody asked for is read, so that it is out of the way
+            pass
+
+
+async def _identify(call: Call, route: Route) -> None:
+    call.key = await call.services.auth.identify(call.request.headers)
+    anonymous = route.may_be_anonymous and call.services.settings.anonymous_creation
+    assert route.right is not None
+    if call.key is not None or not anonymous:
+        require(call.key, route.right)
+
+
+def _query(request: Request[Any, Any], known: frozenset[str]) -> dict[str, str]:
+    """The query parameters. Raises Invalid for an unknown or repeated one."""
+    text = request.query_string
+    if not text:
+        return {}
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX, errors="strict")
+    except ValueError:  # too many, or not UTF-8
+        raise BadRequest("the query string cannot be read") from None
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        if name not in known:
+            raise query_error(name, "is not a parameter of this address")
+        if name in found:
+            raise query_error(name, "is given twice")
+        found[name] = value
+    return found
+
+
+def query_error(name: str, detail: str) -> Invalid:
+    """The refusal of one query parameter."""
+    return Invalid(fields=(FieldError(f"/query/{name[:100]}", detail),))
+
+
+def header_error(name: str, detail: str) -> Invalid:
+    """The refusal of one request header."""
+    return Invalid(fields=(FieldError(f"/headers/{name}", detail),))
+
+
+async def _body(request: Request[Any, Any], bytes_max: int) -> bytes:
+    """The request's body. Raises UnsupportedMediaType, TooLarge."""
+    media, _, parameters = request.headers.get("content-type", "").partition(";")
+    if media.strip().lower() != "application/json":
+        raise UnsupportedMediaType("send the body as application/json")
+    charset = parameters.strip().lower().replace('"', "")
+    if charset and charset != "charset=utf-8":
+        raise UnsupportedMediaType("send the body as UTF-8")
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("send the body without a content encoding")
+    return await _read(request, bytes_max)
+
+
+def _chunks(request: Request[Any, Any]) -> AsyncIterator[bytes]:
+    """The parts of a body as they arrive."""
+    return cast(AsyncIterator[bytes], aiter(cast(Http, request.stream)))
+
+
+async def _read(request: Request[Any, Any], bytes_max: int) -> bytes:
+    """At most `bytes_max` bytes. What lies beyond is swallowed by Sanic after the answer, up to its own limit,
+    so that a client which is still sending gets to read that answer."""
+    too_large = TooLarge(f"a body may have at most {bytes_max} bytes")
+    length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > bytes_max:
+        raise too_large
+    body = bytearray()
+    async for chunk in _chunks(request):
+        body += chunk
+        if len(body) > bytes_max:
+            raise too_large
+    return bytes(body)

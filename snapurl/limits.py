@@ -1,0 +1,165 @@
+"""Rate limits: a sliding window per bucket and client, in Redis for all workers together.
+
+While Redis does not answer, each worker counts for itself in memory, so that a limit is at most as many times
+too wide as there are workers; Redis is asked again after RETRY_S, so that its silence is not waited for in
+every request. Failing open for as long as it takes to notice is meant: limits protect, they do not gate.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from limits import RateLimitItem
+from limits import parse as parse_rate
+from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.strategies import SlidingWindowCounterRateLimiter
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, RedisError
+
+from snapurl.config import Settings
+from snapurl.metrics import LIMIT_FALLBACKS, LIMIT_REFUSALS
+from snapurl.redis import redis_pool
+
+log = logging.getLogger("snapurl.limits")
+
+RETRY_S = 1.0
+MEMORY_BUCKETS_MAX = 100_000  # when reached, the fallback forgets everything and begins anew
+BLOCKED_MAX = 100_000  # addresses shut out locally; beyond it the one that is let in soonest goes
+
+UNLIMITED = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the limit says: `remaining` of `limit` hits per `window_s`; wait `reset_s` for more."""
+
+    allowed: bool
+    limit: int
+    remaining: int
+    reset_s: int
+    window_s: int
+
+
+class Limiter:
+    """Counts hits. `clock_s` is monotonic and only decides when Redis is asked again."""
+
+    def __init__(self, settings: Settings, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._pool = redis_pool(settings)
+        storage = RedisStorage(
+            "async+redis://",  # only says which kind: the pool knows where
+            implementation="redispy",
+            key_prefix="snapurl:limit",
+            connection_pool=self._pool,  # type: ignore[arg-type]  # handed on to redis-py as it is
+        )
+        self._shared = SlidingWindowCounterRateLimiter(storage)
+        self._own_storage = MemoryStorage()
+        self._own = SlidingWindowCounterRateLimiter(self._own_storage)
+        self._clock_s = clock_s
+        self._redis_down_until_s = -math.inf
+
+    async def hit(self, bucket: str, who: str, rate: str, cost: int = 1) -> Verdict | None:
+        """Counts `cost` hits of `who`, all or none of them; None if `rate` sets no limit. Never raises."""
+        if rate == UNLIMITED:
+            return None
+        item = _parsed(rate)
+        if self._clock_s() >= self._redis_down_until_s:
+            try:
+                return await self._hit(self._shared, item, bucket, who, cost)
+            except (RedisError, OSError, TimeoutError) as error:
+                self._redis_down_until_s = self._clock_s() + RETRY_S
+                log.warning("limits are counted per worker while Redis is away: %s", type(error).__name__)
+        LIMIT_FALLBACKS.inc()
+        if len(self._own_storage.storage) >= MEMORY_BUCKETS_MAX:
+            await self._own_storage.reset()
+        return await self._hit(self._own, item, bucket, who, cost)
+
+    async def _hit(
+        self, strategy: SlidingWindowCounterRateLimiter, item: RateLimitItem, bucket: str, who: str, cost: int
+    ) -> Verdict:
+        allowed = await strategy.hit(item, bucket, who, cost=cost)
+        stats = await strategy.get_window_stats(item, bucket, who)
+        if not allowed:
+            LIMIT_REFUSALS.labels(bucket).inc()
+        window_s = item.get_expiry()
+        wait_s = max(1, min(window_s, math.ceil(stats.reset_time - time.time())))
+        return Verdict(allowed, item.amount, max(0, int(stats.remaining)), wait_s, window_s)
+
+    async def redis_fault(self) -> str | None:
+        """What is wrong with Redis now, in words without an address or a secret; None if it answers."""
+        try:
+            await Redis(connection_pool=self._pool).ping()
+        except AuthenticationError:
+            return "refuses the password of its URL"
+        except (RedisError, OSError, TimeoutError):
+            return "does not answer"
+        return None
+
+    async def close(self) -> None:
+        await self._pool.disconnect()
+
+
+@lru_cache(maxsize=256)
+def _parsed(rate: str) -> RateLimitItem:
+    return parse_rate(rate)
+
+
+class Blocklist:
+    """Addresses that are shut out for a while; asking costs nothing while there are none. Pure."""
+
+    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._clock_s = clock_s
+        self._until_s: OrderedDict[str, float] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._until_s)
+
+    def block(self, who: str, seconds: float) -> None:
+        """Shuts `who` out from now on."""
+        self._until_s[who] = self._clock_s() + seconds
+        self._until_s.move_to_end(who)
+        while len(self._until_s) > BLOCKED_MAX:
+            self._until_s.popitem(last=False)
+
+    def seconds_left(self, who: str) -> float:
+        """How long `who` is still shut out; 0.0 if it is not."""
+        until_s = self._until_s.get(who)
+        if until_s is None:
+            return 0.0
+        left_s = until_s - self._clock_s()
+        if left_s <= 0:
+            del self._until_s[who]
+            return 0.0
+        return left_s
+
+
+def client_address(peer: str, forwarded: str | None, proxies_count: int) -> str:
+    """Whom a request is counted against: an IPv4 address, or the /64 of an IPv6 one.
+
+    `forwarded` is the whole X-Forwarded-For; each trusted proxy has appended whom it saw, so the client is the
+    `proxies_count`-th from the end. What stands before it anybody can write.
+    """
+    address = peer
+    if proxies_count and forwarded:
+        hops = [hop.strip() for hop in forwarded.split(",")]
+        if len(hops) >= proxies_count:
+            address = hops[-proxies_count]
+    return _network(address) or _network(peer) or peer
+
+
+def _network(text: str) -> str | None:
+    try:
+        address = ipaddress.ip_address(text.strip("[]").partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.IPv6Network((address, 64), strict=False))
+    return str(address)

@@ -1,0 +1,106 @@
+"""The account PostgreSQL runs as. It refuses root; everybody else simply runs it.
+
+Root on Linux: a user namespace in which root is called user 1000 satisfies PostgreSQL, and the files stay
+root's, wherever they are. Where namespaces are not allowed (some containers), or there are none (macOS), the
+servers run as a system user, who must be able to reach both the data and the programs.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snapurl.errors import ConfigError
+
+SYSTEM_USERS = ("postgres", "_postgres", "nobody")
+
+_NAMESPACE_OPTIONS = ("--user", "--map-user=1000", "--map-group=1000")
+_PROBE_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """`prefix` goes before a command line; `uid` and `gid` are whom it runs as, None for whoever we are."""
+
+    prefix: tuple[str, ...] = ()
+    uid: int | None = None
+    gid: int | None = None
+
+    def own(self, path: Path) -> None:
+        """Gives a file or directory to the account."""
+        if self.uid is not None and self.gid is not None:
+            os.chown(path, self.uid, self.gid)
+
+    def popen_options(self) -> dict[str, Any]:
+        """What `subprocess.Popen` needs to run something as this account."""
+        if self.uid is None:
+            return {}
+        return {"user": self.uid, "group": self.gid, "extra_groups": []}
+
+
+def choose_account(postgres: Path, home: Path) -> Account:
+    """Whom to run `postgres` as, for data under `home`. Raises ConfigError if root finds nobody who can."""
+    if os.geteuid() != 0:
+        return Account()
+    return in_namespace() or as_system_user(postgres, home)
+
+
+def in_namespace() -> Account | None:
+    """Root under another name; None where that is not allowed."""
+    unshare = shutil.which("unshare")
+    if not unshare:
+        return None
+    account = Account(prefix=(unshare, *_NAMESPACE_OPTIONS))
+    return account if _succeeds(account, "true") else None
+
+
+def as_system_user(postgres: Path, home: Path) -> Account:
+    """A system user of this machine; `home` (made by now) lets it pass, but not look. Raises ConfigError."""
+    name, account = _system_user()
+    home.chmod(0o711)
+    if not _succeeds(account, "test", "-x", str(home)):
+        raise ConfigError(
+            f"PostgreSQL does not run as root, and user {name} cannot reach {home}: set SNAPURL_HOME to a "
+            "directory it can reach (/var/lib/snapurl), or run SnapURL as another user than root"
+        )
+    if not _succeeds(account, str(postgres), "--version"):
+        raise ConfigError(
+            f"PostgreSQL does not run as root, and user {name} cannot run {postgres}: install SnapURL where "
+            "it can be reached, or run it as another user than root"
+        )
+    return account
+
+
+def _system_user() -> tuple[str, Account]:
+    for name in SYSTEM_USERS:
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return name, Account(uid=entry.pw_uid, gid=entry.pw_gid)
+    raise ConfigError(
+        "PostgreSQL does not run as root, and there is no user `postgres` or `nobody`: "
+        "run SnapURL as another user"
+    )
+
+
+def _succeeds(account: Account, *command: str) -> bool:
+    try:
+        done = subprocess.run(  # noqa: S603  # our own command lines
+            [*account.prefix, *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=_PROBE_TIMEOUT_S,
+            check=False,
+            cwd="/",
+            **account.popen_options(),
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.returncode == 0

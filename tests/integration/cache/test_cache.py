@@ -1,0 +1,225 @@
+"""Two workers' caches over one Redis: what is seen, and what can never come back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from redis.asyncio import Redis
+
+from snapurl.cache.reader import LinkCache
+from snapurl.config import Settings, load_settings
+from snapurl.local.cluster import LocalCluster
+from snapurl.ports import Link
+from snapurl.redis import redis_client
+
+LINK = Link("a", "https://old.example/", None, (), 302, datetime.now(UTC), None, None, "", 1)
+NEW = replace(LINK, url="https://new.example/", version=2)
+
+
+class Shard:
+    """The shard behind the caches: counts its reads, and holds one back on demand after it has read."""
+
+    def __init__(self, link: Link | None = LINK) -> None:
+        self.link = link
+        self.reads = 0
+        self.open = asyncio.Event()
+        self.open.set()
+
+    async def load(self, code: str) -> Link | None:
+        found = self.link
+        self.reads += 1
+        await self.open.wait()
+        return found if found is not None and found.code == code else None
+
+
+@pytest.fixture
+async def settings(redis_url: str) -> Settings:
+    return load_settings(redis_url=redis_url)
+
+
+@asynccontextmanager
+async def worker(settings: Settings, shard: Shard, *, listening: bool = True) -> AsyncIterator[LinkCache]:
+    """One worker's caches, subscribed."""
+    redis = redis_client(settings)
+    cache = LinkCache(settings, "test", shard.load, redis, time.monotonic)
+    await cache.start()
+    if listening:
+        await until(lambda: cache.hears_changes)
+    try:
+        yield cache
+    finally:
+        await cache.stop()
+        await redis.aclose()
+
+
+async def until(true: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    async with asyncio.timeout(timeout_s):
+        while not true():
+            await asyncio.sleep(0.005)
+
+
+async def url_of(cache: LinkCache) -> str | None:
+    found = await cache.resolve("a")
+    return None if found is None else found.url
+
+
+async def until_url(cache: LinkCache, url: str | None) -> None:
+    async with asyncio.timeout(10):
+        while await url_of(cache) != url:
+            await asyncio.sleep(0.005)
+
+
+async def test_an_edit_is_seen_by_every_worker(settings: Settings) -> None:
+    """A link that two workers have cached shows its new address at both as soon as it is edited."""
+    shard = Shard()
+    async with worker(settings, shard) as one, worker(settings, shard) as two:
+        assert [await url_of(one), await url_of(two)] == [LINK.url] * 2
+        assert two.peek("a") is not None
+        shard.link = NEW
+        await one.changed(NEW)
+        assert await url_of(one) == NEW.url
+        await until_url(two, NEW.url)
+        assert shard.reads == 1
+
+
+async def test_a_slow_reader_cannot_bring_the_old_address_back(settings: Settings) -> None:
+    """A worker that has read the old row and puts it away after the edit leaves it in neither cache."""
+    shard = Shard()
+    async with worker(settings, shard) as slow, worker(settings, shard) as editor:
+        shard.open.clear()
+        reading = asyncio.create_task(slow.resolve("a"))
+        await until(lambda: shard.reads == 1)
+        shard.link = NEW
+        await editor.changed(NEW)
+        await asyncio.sleep(0.1)  # the news arrive while the read is under way
+        shard.open.set()
+        found = await reading
+        assert found is not None
+        assert found.url == NEW.url
+        assert await url_of(slow) == NEW.url
+        async with worker(settings, shard) as third:
+            assert await url_of(third) == NEW.url
+
+
+async def test_a_slow_reader_that_hears_nothing_cannot_bring_it_back_either(settings: Settings) -> None:
+    """Without any subscription, Redis itself refuses the old version after the edit."""
+    shard = Shard()
+    redis = redis_client(settings)
+    deaf = LinkCache(settings, "test", shard.load, redis, time.monotonic)
+    async with worker(settings, shard) as editor:
+        shard.open.clear()
+        reading = asyncio.create_task(deaf.resolve("a"))
+        await until(lambda: shard.reads == 1)
+        await editor.changed(NEW)
+        shard.open.set()
+        await reading
+        assert deaf.peek("a") is None
+        assert await url_of(deaf) == NEW.url
+    await deaf.stop()
+    await redis.aclose()
+
+
+async def test_a_deleted_link_stays_deleted(settings: Settings) -> None:
+    """A delete leaves a tombstone in Redis that a late reader of the live row does not replace."""
+    shard = Shard()
+    gone = replace(LINK, version=2, deleted_at=datetime.now(UTC))
+    async with worker(settings, shard) as one, worker(settings, shard) as two:
+        shard.open.clear()
+        reading = asyncio.create_task(two.resolve("a"))
+        await until(lambda: shard.reads == 1)
+        await one.changed(gone)
+        shard.link = gone
+        shard.open.set()
+        await reading
+        for cache in (one, two):
+            found = await cache.resolve("a")
+            assert found is not None
+            assert found.deleted
+
+
+async def test_a_new_link_replaces_a_cached_miss(settings: Settings) -> None:
+    """A code that was just found missing redirects as soon as it is created, at every worker."""
+    shard = Shard(None)
+    async with worker(settings, shard) as one, worker(settings, shard) as two:
+        assert [await url_of(one), await url_of(two)] == [None, None]
+        reads = shard.reads
+        assert await url_of(one) is None
+        assert shard.reads == reads
+        shard.link = LINK
+        await one.changed(LINK)
+        assert await url_of(one) == LINK.url
+        await until_url(two, LINK.url)
+
+
+async def test_a_hundred_at_once_are_one_load(settings: Settings) -> None:
+    """A hundred requests for one code that is in no cache cost one read of the shard."""
+    shard = Shard()
+    async with worker(settings, shard) as cache:
+        found = await asyncio.gather(*(cache.resolve("a") for _ in range(100)))
+        assert shard.reads == 1
+        assert {link.url for link in found if link} == {LINK.url}
+
+
+async def test_a_client_that_goes_away_takes_nothing_from_the_others(settings: Settings) -> None:
+    """When the first of several waiting requests is cancelled, the others still get their answer."""
+    shard = Shard()
+    async with worker(settings, shard) as cache:
+        shard.open.clear()
+        first = asyncio.create_task(cache.resolve("a"))
+        await until(lambda: shard.reads == 1)
+        second = asyncio.create_task(cache.resolve("a"))
+        await asyncio.sleep(0)
+        first.cancel()
+        shard.open.set()
+        found = await second
+        assert found is not None
+        assert shard.reads == 1
+
+
+async def test_a_worker_that_hears_no_news_keeps_nothing(settings: Settings, cluster: LocalCluster) -> None:
+    """When Redis dies a worker empties its cache and reads from the shard; when it is back it caches again."""
+    shard = Shard()
+    async with worker(settings, shard) as cache:
+        assert await url_of(cache) == LINK.url
+        assert cache.peek("a") is not None
+        await cluster.redis.kill()
+        try:
+            await until(lambda: not cache.hears_changes)
+            assert cache.peek("a") is None
+            assert await url_of(cache) == LINK.url
+            assert cache.peek("a") is None
+        finally:
+            await cluster.redis.start()
+        await until(lambda: cache.hears_changes)
+        assert await url_of(cache) == LINK.url
+        assert cache.peek("a") is not None
+
+
+async def test_an_edit_while_redis_is_down_is_told_when_it_is_back(
+    settings: Settings, cluster: LocalCluster
+) -> None:
+    """A link that is cached in Redis and edited during an outage shows its new address after the outage."""
+    shard = Shard()
+    async with worker(settings, shard) as editor, worker(settings, shard) as other:
+        assert await url_of(editor) == LINK.url
+        await cluster.redis.stop()
+        try:
+            await until(lambda: not other.hears_changes)
+            shard.link = NEW
+            await editor.changed(NEW)
+            assert await url_of(other) == NEW.url
+        finally:
+            await cluster.redis.start()
+        await until(lambda: other.hears_changes)
+        await until_url(other, NEW.url)
+        redis = Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True)
+        async with asyncio.timeout(10):
+            while not str(await redis.get("snapurl:test:link:a")).startswith("2 "):
+                await asyncio.sleep(0.02)
+        await redis.aclose()

@@ -1,0 +1,230 @@
+"""Clicks from workers to shards, exactly once whatever is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from asyncio.subprocess import Process
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
+
+import pytest
+from redis.asyncio import Redis
+
+from ring.slots import slot_of
+from snapurl.clicks.shipper import Shipper
+from snapurl.clicks.stream import name_key
+from snapurl.clicks.tally import Tally
+from snapurl.config import Settings
+from snapurl.local.cluster import LocalCluster
+from snapurl.redis import redis_client
+from tests.integration.store.conftest import Store, ready, store
+from tests.proxy import proxy_to
+
+__all__ = ["ready", "store"]
+
+CODES = [f"link{n}" for n in range(200)]
+
+
+@pytest.fixture
+def seed() -> int:
+    """Printed, so that a failing run can be repeated with SNAPURL_TEST_SEED."""
+    chosen = int(os.environ.get("SNAPURL_TEST_SEED") or random.randrange(2**32))
+    print(f"SNAPURL_TEST_SEED={chosen}")
+    return chosen
+
+
+def environ(settings: Settings) -> dict[str, str]:
+    return {
+        **os.environ,
+        "SNAPURL_SHARDS": settings.shards.get_secret_value(),
+        "SNAPURL_REDIS_URL": settings.redis_url.get_secret_value(),
+    }
+
+
+async def start_consumer(settings: Settings) -> Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "snapurl.clicks", env=environ(settings), stderr=asyncio.subprocess.DEVNULL
+    )
+
+
+@asynccontextmanager
+async def consumer(settings: Settings) -> AsyncIterator[Process]:
+    process = await start_consumer(settings)
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        assert await asyncio.wait_for(process.wait(), 10) in (0, -signal.SIGKILL)
+
+
+@asynccontextmanager
+async def shipper(settings: Settings, namespace: str) -> AsyncIterator[Tally]:
+    """A worker's tally, shipped until the end of the block and then flushed."""
+    redis = redis_client(settings)
+    tally = Tally(settings.click_codes_max)
+    made = Shipper(settings, namespace, tally, redis, lambda: datetime.now(UTC))
+    await made.start()
+    try:
+        yield tally
+    finally:
+        await made.stop()
+        await redis.aclose()
+
+
+async def until_counted(store: Store, expected: Counter[str], timeout_s: float = 60.0) -> None:
+    """Waits until the counts are the expected ones, and makes sure that they stay so."""
+    async with asyncio.timeout(timeout_s):
+        while await counted(store, expected) != expected:
+            await asyncio.sleep(0.1)
+    await asyncio.sleep(0.3)
+    assert await counted(store, expected) == expected
+
+
+async def counted(store: Store, codes: Counter[str]) -> Counter[str]:
+    totals = {code: await store.clicks.totals(code) for code in codes}
+    return Counter({code: sum(day.clicks for day in days) for code, days in totals.items() if days})
+
+
+async def test_20_000_clicks_count_exactly_whatever_is_killed(
+    store: Store, ready: Settings, cluster: LocalCluster, seed: int
+) -> None:
+    """20,000 clicks over 200 links are 20,000 after consumers were killed, workers stopped and Redis restarted."""
+    rng = random.Random(seed)
+    namespace = store.shards.topology.cluster_id
+    expected: Counter[str] = Counter()
+    process = await start_consumer(ready)
+    for round_ in range(10):
+        async with shipper(ready, namespace) as tally, shipper(ready, namespace) as other:
+            for _ in range(100):
+                for _ in range(20):
+                    code = rng.choice(CODES)
+                    expected[code] += 1
+                    rng.choice((tally, other)).record(code)
+                await asyncio.sleep(0.002)
+                if rng.random() < 0.03:
+                    process.kill()
+                    await process.wait()
+                    process = await start_consumer(ready)
+            if round_ == 5:
+                await cluster.redis.kill()
+                await asyncio.sleep(0.3)
+                await cluster.redis.start()
+    assert expected.total() == 20_000
+    await until_counted(store, expected)
+    process.terminate()
+    assert await process.wait() == 0
+
+
+async def test_lost_replies_of_redis_count_nothing_twice(store: Store, ready: Settings) -> None:
+    """A batch whose confirmation was lost is sent again, and counts once."""
+    parts = urlsplit(ready.redis_url.get_secret_value())
+    assert parts.hostname is not None
+    assert parts.port is not None
+    expected: Counter[str] = Counter()
+    async with proxy_to(parts.hostname, parts.port) as proxy, consumer(ready):
+        address = ready.redis_url.get_secret_value().replace(f":{parts.port}", f":{proxy.port}")
+        through = ready.model_copy(update={"redis_url": type(ready.redis_url)(address), "click_flush_ms": 5})
+        async with shipper(through, store.shards.topology.cluster_id) as tally:
+            for number in range(300):
+                if number % 10 == 0:
+                    proxy.replies_to_lose = 1
+                code = CODES[number % 7]
+                expected[code] += 1
+                tally.record(code)
+                await asyncio.sleep(0.003)
+        assert proxy.replies_lost >= 10
+        await until_counted(store, expected)
+
+
+async def test_a_wiped_redis_begins_a_new_stream(store: Store, ready: Settings) -> None:
+    """After Redis has lost its data the cursors of the old stream swallow nothing of the new one."""
+    namespace = store.shards.topology.cluster_id
+    expected: Counter[str] = Counter()
+    async with consumer(ready), shipper(ready, namespace) as tally:
+        for _ in range(2):
+            for code in CODES[:20]:
+                expected[code] += 1
+                tally.record(code)
+            await until_counted(store, expected)
+            async with Redis.from_url(ready.redis_url.get_secret_value()) as redis:
+                await redis.flushdb()
+
+
+async def test_clicks_of_a_silent_shard_wait_and_the_others_count(
+    store: Store, ready: Settings, cluster: LocalCluster
+) -> None:
+    """While one shard is down the clicks of the others are counted, and its own as soon as it is back."""
+    namespace = store.shards.topology.cluster_id
+    at_db1 = [code for code in CODES if store.shards.map.owner(slot_of(code)) == "db1"]
+    others = [code for code in CODES if code not in at_db1]
+    async with consumer(ready), shipper(ready, namespace) as tally:
+        await cluster.shard("db1").kill()
+        try:
+            for code in CODES:
+                tally.record(code)
+            await until_counted(store, Counter(others))
+        finally:
+            await cluster.shard("db1").start()
+        await until_counted(store, Counter(CODES))
+
+
+async def test_two_consumers_count_once_and_one_takes_over(store: Store, ready: Settings) -> None:
+    """With two consumers each click counts once, and when one is killed the other goes on within seconds."""
+    namespace = store.shards.topology.cluster_id
+    expected: Counter[str] = Counter()
+    async with consumer(ready) as one, consumer(ready), shipper(ready, namespace) as tally:
+        for step in range(2):
+            for code in CODES:
+                expected[code] += 1
+                tally.record(code)
+            await until_counted(store, expected, timeout_s=15)
+            if not step:
+                one.kill()
+
+
+async def test_the_stream_is_trimmed_and_bounded(store: Store, ready: Settings) -> None:
+    """Counted entries leave the stream; at its bound workers hold their clicks until there is room again."""
+    namespace = store.shards.topology.cluster_id
+    small = ready.model_copy(update={"click_stream_entries_max": 3, "click_flush_ms": 5})
+    expected: Counter[str] = Counter()
+    async with (
+        Redis.from_url(ready.redis_url.get_secret_value()) as redis,
+        shipper(small, namespace) as tally,
+    ):
+        for _ in range(20):
+            for code in CODES[:5]:
+                expected[code] += 1
+                tally.record(code)
+            await asyncio.sleep(0.02)
+        name = await redis.get(name_key(namespace))
+        assert name is not None
+        assert await redis.xlen(name) == 3
+        async with consumer(ready):
+            await until_counted(store, expected)
+            await until(lambda: redis.xlen(name), 0)
+
+
+async def until(ask: Callable[[], object], answer: object) -> None:
+    async with asyncio.timeout(10):
+        while await ask() != answer:  # type: ignore[misc]
+            await asyncio.sleep(0.02)
+
+
+async def test_an_entry_that_cannot_be_read_is_skipped(store: Store, ready: Settings) -> None:
+    """Nonsense in the stream stops nothing: what comes after it is counted."""
+    namespace = store.shards.topology.cluster_id
+    async with Redis.from_url(ready.redis_url.get_secret_value()) as redis:
+        await redis.set(name_key(namespace), "nonsense")
+        await redis.xadd("nonsense", {"clicks": "{"})
+        await redis.xadd("nonsense", {"other": "1"})
+        async with consumer(ready), shipper(ready, namespace) as tally:
+            tally.record("after")
+            await until_counted(store, Counter({"after": 1}))

@@ -1,0 +1,177 @@
+"""Workers as they run in production: processes of their own, each here on a port of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import time
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from snapurl.config import Settings
+from snapurl.keys import create_key
+from snapurl.store.bootstrap import ensure_cluster
+from snapurl.store.migrate import migrate_all
+
+PUBLIC_URL = "https://s.example.org"
+START_S_MAX = 30.0
+
+
+@dataclass
+class Worker:
+    """One `snapurl.worker` process. Its listening socket is kept here, as a supervisor keeps it."""
+
+    listener: socket.socket
+    environ: dict[str, str]
+    log: Path
+    process: Process | None = None
+
+    @property
+    def port(self) -> int:
+        port: int = self.listener.getsockname()[1]
+        return port
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Starts the process and waits until it answers."""
+        await self.spawn()
+        await self.answering()
+
+    async def spawn(self) -> Process:
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "snapurl.worker", "--fd", str(self.listener.fileno()),
+                pass_fds=[self.listener.fileno()], env=self.environ, stdout=log, stderr=log,
+            )  # fmt: skip
+        return self.process
+
+    async def answering(self) -> None:
+        assert self.process is not None
+        deadline = time.monotonic() + START_S_MAX
+        async with httpx.AsyncClient() as client:
+            while True:
+                assert self.process.returncode is None, self.log.read_text()
+                try:
+                    await client.get(f"{self.url}/health/live", timeout=1)
+                    return
+                except httpx.HTTPError:
+                    assert time.monotonic() < deadline, self.log.read_text()
+                    await asyncio.sleep(0.05)
+
+    async def stop(self, signum: int = signal.SIGTERM) -> int:
+        """Sends the signal and returns the exit code."""
+        assert self.process is not None
+        if self.process.returncode is None:
+            self.process.send_signal(signum)
+        return await self.process.wait()
+
+    async def say(self, *parts: bytes, pause_s: float = 0.0) -> bytes:
+        """Sends raw bytes over a connection of its own and returns all that comes back until it is closed."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            for part in parts:
+                writer.write(part)
+                await writer.drain()
+                await asyncio.sleep(pause_s)
+            return await asyncio.wait_for(reader.read(), 10)
+        finally:
+            writer.close()
+
+
+@dataclass
+class Service:
+    """Workers over one set of shards, with an admin key and a client that uses it."""
+
+    settings: Settings
+    workers: list[Worker]
+    admin_key: str
+    clients: list[httpx.AsyncClient] = field(default_factory=list)
+
+    @property
+    def api(self) -> httpx.AsyncClient:
+        """The first worker, with the admin key."""
+        return self.clients[0]
+
+    def client(self, key: str | None = None, worker: int = 0, **headers: str) -> httpx.AsyncClient:
+        """Speaks to one worker, with that key or none; close it, or let it go with the service."""
+        own = {**({"X-Api-Key": key} if key else {}), **headers}
+        client = httpx.AsyncClient(base_url=self.workers[worker].url, headers=own, timeout=20)
+        self.clients.append(client)
+        return client
+
+    async def key(self, *rights: str, limit: str = "none") -> str:
+        """A new key with those rights."""
+        return await create_key(self.settings, "test", rights, limit)
+
+    async def shorten(self, url: str = "https://example.org/", **fields: Any) -> dict[str, Any]:
+        """Creates a link with the admin key."""
+        answer = await self.api.post("/api/v1/links", json={"url": url, **fields})
+        assert answer.status_code == 201, answer.text
+        link: dict[str, Any] = answer.json()
+        return link
+
+
+def environ_of(settings: Settings, **variables: str) -> dict[str, str]:
+    """The environment that leads a worker to the shards and the Redis of `settings`."""
+    shards = " ".join(f"{item.name}={item.dsn}" for item in settings.shard_dsns)
+    return {
+        **{name: value for name, value in os.environ.items() if not name.startswith("SNAPURL_")},
+        "SNAPURL_SHARDS": shards,
+        "SNAPURL_REDIS_URL": settings.redis_url.get_secret_value(),
+        "SNAPURL_BASE_URL": PUBLIC_URL,
+        "SNAPURL_ANONYMOUS_CREATION": "true",
+        "SNAPURL_LIMIT_MISSING": "none",
+        "SNAPURL_LIMIT_CREATE": "none",
+        **variables,
+    }
+
+
+def new_worker(environ: dict[str, str], directory: Path) -> Worker:
+    """A worker with a listening socket, not started."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    return Worker(listener, environ, directory / f"worker-{listener.fileno()}.log")
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, directory: Path, workers: int = 1, **variables: str
+) -> AsyncIterator[Service]:
+    """A service over empty or initialised shards, stopped at the end."""
+    await migrate_all(settings)
+    await ensure_cluster(settings)
+    environ = environ_of(settings, **variables)
+    service = Service(settings, [new_worker(environ, directory) for _ in range(workers)], "")
+    service.admin_key = await service.key("admin")
+    try:
+        await asyncio.gather(*(worker.start() for worker in service.workers))
+        for number in range(workers):
+            service.client(service.admin_key, number)
+        yield service
+    finally:
+        for client in service.clients:
+            await client.aclose()
+        for worker in service.workers:
+            if worker.process is not None:
+                await worker.stop()
+            worker.listener.close()
+
+
+async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
+    """Polls an async condition until it is true; returns what it said. Fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (found := await condition()):
+        assert time.monotonic() < deadline, "it did not come to pass"
+        await asyncio.sleep(0.02)
+    return found

@@ -1,0 +1,179 @@
+"""API keys over HTTP: who may what, and how soon a revoked key is refused."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from ring.slots import slot_of
+from snapurl.errors import NotFound
+from snapurl.http.auth import KEY_AGE_MAX_S
+from snapurl.keys import PlainKey, list_keys, revoke_key
+from snapurl.local.cluster import LocalCluster
+from snapurl.store.shards import Shards
+from tests.integration.http.conftest import ServiceMaker
+from tests.integration.http.service import Service, until
+
+BODY = {"url": "https://example.org/"}
+
+
+async def test_both_headers_work_and_two_different_keys_do_not(service: Service) -> None:
+    """X-Api-Key, Authorization: Bearer, or both with the same key."""
+    key, other = service.admin_key, await service.key("admin")
+    anybody = service.client()
+    for headers in (
+        {"X-Api-Key": key},
+        {"Authorization": f"Bearer {key}"},
+        {"X-Api-Key": key, "Authorization": f"bearer {key}"},
+    ):
+        assert (await anybody.get("/api/v1/links?limit=1", headers=headers)).status_code == 200
+    answer = await anybody.get(
+        "/api/v1/links", headers={"X-Api-Key": key, "Authorization": f"Bearer {other}"}
+    )
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"X-Api-Key": ""},
+        {"X-Api-Key": "nonsense"},
+        {"X-Api-Key": str(PlainKey.random())},
+        {"Authorization": f"Bearer {PlainKey.random()}"},
+        {"Authorization": "Basic dXNlcjpwYXNz"},
+        {"X-Api-Key": "x" * 5_000},
+    ],
+)
+async def test_a_bad_key_is_401_even_where_none_is_needed(service: Service, headers: dict[str, str]) -> None:
+    """A client that thinks it has a key is told that it has not."""
+    anybody = service.client()
+    for answer in (
+        await anybody.post("/api/v1/links", json=BODY, headers=headers),
+        await anybody.get("/api/v1/links", headers=headers),
+    ):
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"].startswith("Bearer")
+        assert answer.json()["type"] == "urn:snapurl:problem:unauthorized"
+
+
+async def test_the_right_id_with_a_wrong_secret_is_401(service: Service) -> None:
+    """The id finds the key, only the secret opens it."""
+    plain = PlainKey.parse(service.admin_key)
+    assert plain is not None
+    forged = str(PlainKey(plain.key_id, PlainKey.random().secret))
+    assert (await service.client(forged).get("/api/v1/links")).status_code == 401
+
+
+async def test_without_a_key_one_may_create_and_nothing_else(service: Service) -> None:
+    """Where anonymous creation is on; such a link is changed by an admin key only."""
+    anybody = service.client()
+    created = await anybody.post("/api/v1/links", json=BODY)
+    assert created.status_code == 201
+    path = created.headers["location"]
+    for answer in (
+        await anybody.get(path),
+        await anybody.get(f"{path}/stats"),
+        await anybody.get("/api/v1/links"),
+        await anybody.patch(path, json={"title": "x"}),
+        await anybody.delete(path),
+    ):
+        assert answer.status_code == 401
+    own = service.client(await service.key("create", "read", "change"))
+    assert (await own.delete(path)).status_code == 403
+    assert (await service.api.delete(path)).status_code == 204
+
+
+@pytest.mark.parametrize(
+    ("right", "statuses"),
+    [
+        ("create", [201, 200, 403, 403, 403, 403, 403]),
+        ("read", [403, 403, 403, 200, 403, 403, 403]),
+        ("change", [403, 403, 403, 403, 403, 403, 403]),
+        ("admin", [201, 200, 200, 200, 200, 200, 204]),
+    ],
+)
+async def test_a_key_has_its_rights_and_no_others(service: Service, right: str, statuses: list[int]) -> None:
+    """The link is somebody else's: only an admin key reaches it, whatever rights another one has."""
+    code = (await service.shorten())["code"]
+    client = service.client(await service.key(right))
+    path = f"/api/v1/links/{code}"
+    answers = [
+        await client.post("/api/v1/links", json=BODY),
+        await client.post("/api/v1/links/bulk", json={"links": [BODY]}),
+        await client.get(path),
+        await client.get("/api/v1/links?limit=1"),
+        await client.get(f"{path}/stats"),
+        await client.patch(path, json={"title": "x"}),
+        await client.delete(path),
+    ]
+    assert [answer.status_code for answer in answers] == statuses
+
+
+async def test_a_key_reaches_its_own_links(service: Service) -> None:
+    """With the rights to read and change."""
+    client = service.client(await service.key("create", "read", "change"))
+    path = (await client.post("/api/v1/links", json=BODY)).headers["location"]
+    assert (await client.get(path)).status_code == 200
+    assert (await client.patch(path, json={"title": "x"})).status_code == 200
+    assert (await client.delete(path)).status_code == 204
+
+
+async def test_a_revoked_key_is_refused_by_every_worker_within_seconds(service: Service) -> None:
+    """As soon as what the workers remember of it is too old."""
+    key = await service.key("read")
+    clients = [service.client(key, worker) for worker in (0, 1)]
+    for client in clients:
+        assert (await client.get("/api/v1/links")).status_code == 200
+    revoked = await revoke_key(service.settings, key)
+    assert revoked.revoked_at is not None
+    assert (await revoke_key(service.settings, revoked.key_id)).revoked_at == revoked.revoked_at
+
+    async def refused() -> bool:
+        answers = [await client.get("/api/v1/links") for client in clients]
+        return all(answer.status_code == 401 for answer in answers)
+
+    await until(refused, KEY_AGE_MAX_S + 3)
+
+
+async def test_keys_are_listed_without_their_secrets(service: Service) -> None:
+    """Name, rights and dates; the secret is nowhere."""
+    key = await service.key("read", "create")
+    plain = PlainKey.parse(key)
+    assert plain is not None
+    listed = await list_keys(service.settings)
+    found = next(item for item in listed if item.key_id == plain.key_id)
+    assert found.rights == {"read", "create"} and found.revoked_at is None
+    assert plain.secret not in repr(listed)
+    with pytest.raises(NotFound):
+        await revoke_key(service.settings, "nobodyskey")
+
+
+async def test_anonymous_creation_is_a_setting(make_service: ServiceMaker) -> None:
+    """Where it is off, creating needs a key."""
+    async with make_service(SNAPURL_ANONYMOUS_CREATION="false") as service:
+        anybody = service.client()
+        for path, body in (("/api/v1/links", BODY), ("/api/v1/links/bulk", {"links": [BODY]})):
+            answer = await anybody.post(path, json=body)
+            assert answer.status_code == 401
+            assert (await service.api.post(path, json=body)).is_success
+
+
+async def test_a_silent_shard_does_not_lock_its_keys_out(
+    make_service: ServiceMaker, cluster: LocalCluster
+) -> None:
+    """A key that is remembered goes on working on the other shards while its own is down."""
+    async with make_service() as service:
+        plain = PlainKey.parse(service.admin_key)
+        assert plain is not None
+        name = (await Shards.connect(service.settings)).map.owner(slot_of(plain.key_id))
+        await service.shorten()
+        await cluster.shard(name).stop()
+        await asyncio.sleep(KEY_AGE_MAX_S)
+
+        async def creates() -> bool:
+            return (await service.api.post("/api/v1/links", json=BODY)).status_code == 201
+
+        await until(creates)
+        unknown = await service.client(str(PlainKey.random())).get("/api/v1/links")
+        assert unknown.status_code in (401, 503)

@@ -1,0 +1,252 @@
+"""What bad input gets: a clear problem, nothing half-done, nothing internal shown."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.http.service import PUBLIC_URL, Service
+
+URL = "https://example.org/"
+JSON = {"Content-Type": "application/json"}
+
+
+def is_problem(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]:
+    """The body of a problem answer, after checking that it is one of that kind."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    body: dict[str, Any] = answer.json()
+    assert body["type"] == f"urn:snapurl:problem:{slug}"
+    assert body["status"] == status
+    assert body["request_id"] == answer.headers["x-request-id"]
+    for secret in ("Traceback", "asyncpg", "sanic", "pydantic", "postgres", ".py"):
+        assert secret not in answer.text
+    assert len(answer.content) < 10_000
+    return body
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({}, "/url"),
+        ({"url": "https://example.org/" + "a" * 100_000}, "/url"),
+        ({"url": "javascript:alert(1)"}, "/url"),
+        ({"url": "JAVASCRIPT://example.org/%0aalert(1)"}, "/url"),
+        ({"url": "data:text/html,<script>alert(1)</script>"}, "/url"),
+        ({"url": f"{PUBLIC_URL}/abc"}, "/url"),
+        ({"url": "http://S.EXAMPLE.ORG.:8080/abc"}, "/url"),
+        ({"url": "http://xn--a/"}, "/url"),
+        ({"url": "http://xn--zzzzzz999/"}, "/url"),
+        ({"url": "https://bank.example@evil.example/"}, "/url"),
+        ({"url": "https://example.org/\x00"}, "/url"),
+        ({"url": "https://example.org/\r\nSet-Cookie: a=b"}, "/url"),
+        ({"url": "https://example.org/\ud800"}, "/url"),
+        ({"url": ["https://example.org/"]}, "/url"),
+        ({"url": URL, "alias": "health"}, "/alias"),
+        ({"url": URL, "alias": "a b"}, "/alias"),
+        ({"url": URL, "alias": "../etc"}, "/alias"),
+        ({"url": URL, "alias": "x" * 65}, "/alias"),
+        ({"url": URL, "alias": "nul\x00"}, "/alias"),
+        ({"url": URL, "title": "bell\x07"}, "/title"),
+        ({"url": URL, "title": "\ud800"}, "/title"),
+        ({"url": URL, "tags": ["nul\x00"]}, "/tags/0"),
+        ({"url": URL, "expires_at": "2020-01-01T00:00:00Z"}, "/expires_at"),
+        ({"url": URL, "expires_at": "2099-01-01T00:00:00"}, "/expires_at"),
+        ({"url": URL, "expires_at": "9999-12-31T23:59:59-23:59"}, "/expires_at"),
+        ({"url": URL, "redirect_status": 200}, "/redirect_status"),
+        ({"url": URL, "code": "abc"}, "/code"),
+        ({"url": URL, "x\x00": 1}, "/x\x00"),
+        ({"url": URL, "x\ud800": 1}, ""),
+        ({"url": URL, "x" * 100_000: 1}, "/" + "x" * 199),
+    ],
+)
+async def test_a_draft_that_does_not_fit_is_422_at_its_field(
+    api: httpx.AsyncClient, fields: dict[str, Any], pointer: str
+) -> None:
+    """The pointer says which field; what was sent is not sent back."""
+    answer = await api.post("/api/v1/links", content=json.dumps(fields).encode(), headers=JSON)
+    body = is_problem(answer, 422, "invalid")
+    assert [error["pointer"] for error in body["errors"]] == [pointer]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"not json",
+        b"{",
+        b"\xff\xfe",
+        b'{"url": NaN}',
+        b'{"url": "https://example.org/", "url": "https://example.com/"}',
+        b"[" * 100_000,
+        b"9" * 10_000,
+        b'\xef\xbb\xbf{"url": "https://example.org/"}',
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/api/v1/links"), ("POST", "/api/v1/links/bulk"), ("PATCH", "/api/v1/links/abc")],
+)
+async def test_what_is_not_json_is_400(
+    api: httpx.AsyncClient, method: str, path: str, content: bytes
+) -> None:
+    """Wherever a body is read."""
+    is_problem(await api.request(method, path, content=content, headers=JSON), 400, "bad-request")
+
+
+@pytest.mark.parametrize("value", [None, 1, "x", [], True])
+async def test_json_that_is_no_object_is_422(api: httpx.AsyncClient, value: object) -> None:
+    """Nothing but an object is a draft."""
+    answer = await api.post("/api/v1/links", content=json.dumps(value).encode(), headers=JSON)
+    is_problem(answer, 422, "invalid")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/x-www-form-urlencoded"},
+        {"Content-Type": "application/json; charset=latin-1"},
+        {"Content-Type": "application/json", "Content-Encoding": "gzip"},
+    ],
+)
+async def test_another_media_type_is_415(api: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    """Only plain JSON in UTF-8 is read."""
+    answer = await api.post("/api/v1/links", content=b'{"url": "https://example.org/"}', headers=headers)
+    is_problem(answer, 415, "unsupported-media-type")
+
+
+async def test_json_with_a_charset_is_read(api: httpx.AsyncClient) -> None:
+    """`application/json; charset=utf-8` is what many clients send."""
+    headers = {"Content-Type": 'Application/JSON; charset="UTF-8"'}
+    answer = await api.post("/api/v1/links", content=b'{"url": "https://example.org/"}', headers=headers)
+    assert answer.status_code == 201
+
+
+async def test_a_body_of_10_mb_is_413_and_the_connection_lives_on(api: httpx.AsyncClient) -> None:
+    """With its length announced or in chunks; the client gets to read the answer, and may ask again."""
+
+    async def chunks() -> Any:
+        for _ in range(160):
+            yield b"x" * 65_536
+
+    for content in (b"x" * 10_485_760, chunks()):
+        answer = await api.post("/api/v1/links", content=content, headers=JSON)
+        is_problem(answer, 413, "too-large")
+    assert (await api.get("/api/v1/links?limit=1")).status_code == 200
+
+
+async def test_a_head_that_is_too_large_is_413(service: Service) -> None:
+    """Headers beyond what the server reads; the answer is a problem all the same."""
+    head = b"GET /health/live HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 20_000 + b"\r\n\r\n"
+    answer = await service.workers[0].say(head)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"urn:snapurl:problem:too-large" in answer
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET /\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nno colon\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nhost: x\r\n\r\n",
+        b"POST /api/v1/links HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
+        b"POST /api/v1/links HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\n",
+        b"POST /api/v1/links HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n",
+        b"POST /api/v1/links HTTP/1.1\r\nhost: x\r\nexpect: a miracle\r\ncontent-length: 5\r\n\r\n",
+    ],
+)
+async def test_bytes_that_are_no_request_are_400_and_end_the_connection(
+    service: Service, head: bytes
+) -> None:
+    """Also those that two servers could read differently."""
+    answer = await service.workers[0].say(head)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"urn:snapurl:problem:bad-request" in answer
+    assert b"connection: close" in answer
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/api/v1/links", "GET, POST"),
+        ("DELETE", "/api/v1/links/bulk", "POST"),
+        ("POST", "/api/v1/links/abc", "GET, PATCH, DELETE"),
+        ("HEAD", "/api/v1/links/abc", "GET, PATCH, DELETE"),
+        ("OPTIONS", "/api/v1/ring", "GET"),
+        ("TRACE", "/api/v1/ring", "GET"),
+        ("BREW", "/api/v1/ring", "GET"),
+        ("POST", "/abc", "GET, HEAD"),
+        ("DELETE", "/", "GET, HEAD"),
+        ("POST", "/health/ready", "GET, HEAD"),
+    ],
+)
+async def test_a_method_that_is_not_there_is_405_with_those_that_are(
+    api: httpx.AsyncClient, method: str, path: str, allowed: str
+) -> None:
+    """Whether the server has ever heard of the method or not."""
+    answer = await api.request(method, path)
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == allowed
+    if method != "HEAD":
+        is_problem(answer, 405, "method-not-allowed")
+
+
+@pytest.mark.parametrize("path", ["/api", "/api/v1", "/api/v2/links", "/a/b", "/api/v1/links/a/b", "/docs/x"])
+async def test_an_address_that_is_not_there_is_404(api: httpx.AsyncClient, path: str) -> None:
+    """As a problem, on every path."""
+    is_problem(await api.get(path), 404, "not-found")
+
+
+async def test_an_unknown_query_parameter_is_422(service: Service, api: httpx.AsyncClient) -> None:
+    """On the API a misspelt parameter is told; on pages and redirects a query means nothing."""
+    link = await service.shorten()
+    for method, path in (
+        ("GET", f"/api/v1/links/{link['code']}"),
+        ("DELETE", f"/api/v1/links/{link['code']}"),
+        ("GET", "/api/v1/ring"),
+    ):
+        answer = await api.request(method, f"{path}?dry_run=1")
+        assert is_problem(answer, 422, "invalid")["errors"][0]["pointer"] == "/query/dry_run"
+    is_problem(await api.get("/api/v1/links?a=%ff"), 400, "bad-request")
+    is_problem(await api.get("/api/v1/links?" + "&".join(f"a{n}=1" for n in range(50))), 400, "bad-request")
+    assert (await api.get(f"/{link['code']}?utm=x")).status_code == 302
+    assert (await api.get("/health/live?probe=1")).status_code == 200
+
+
+@pytest.mark.parametrize("key", ["", "a b", "a\tb", "x" * 256])
+async def test_an_ill_formed_idempotency_key_is_422(api: httpx.AsyncClient, key: str) -> None:
+    """1 to 255 visible ASCII characters."""
+    answer = await api.post("/api/v1/links", json={"url": URL}, headers={"Idempotency-Key": key})
+    assert is_problem(answer, 422, "invalid")["errors"][0]["pointer"] == "/headers/idempotency-key"
+
+
+@pytest.mark.parametrize("count", [0, 1_001])
+async def test_no_bulk_items_or_too_many_are_422(api: httpx.AsyncClient, count: int) -> None:
+    """And then none of them is created."""
+    answer = await api.post("/api/v1/links/bulk", json={"links": [{"url": URL}] * count})
+    assert is_problem(answer, 422, "invalid")["errors"][0]["pointer"] == "/links"
+
+
+async def test_a_body_where_none_belongs_is_swallowed(service: Service) -> None:
+    """It does not disturb the next request on the connection."""
+    answer = await service.workers[0].say(
+        b"GET /health/live HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello"
+        b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    )
+    assert answer.count(b"HTTP/1.1 200 OK") == 2
+
+
+async def test_a_sane_request_id_comes_back_and_a_strange_one_does_not(api: httpx.AsyncClient) -> None:
+    """On good answers and on problems."""
+    for path in ("/api/v1/ring", "/api/v1/nothing"):
+        answer = await api.get(path, headers={"X-Request-Id": "abc-123"})
+        assert answer.headers["x-request-id"] == "abc-123"
+        answer = await api.get(path, headers={"X-Request-Id": 'a"b c'})
+        assert answer.headers["x-request-id"] != 'a"b c'

@@ -1,0 +1,127 @@
+"""Health, metrics and the pages."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ring.slots import slot_of
+from snapurl.local.cluster import LocalCluster
+from snapurl.store.shards import Shards
+from tests.integration.http.conftest import ServiceMaker
+from tests.integration.http.service import Service, until
+
+
+async def test_a_healthy_service_says_so(service: Service) -> None:
+    """Live and ready, to GET and HEAD, without a key."""
+    anybody = service.client()
+    assert (await anybody.get("/health/live")).json() == {"status": "ok"}
+    ready = (await anybody.get("/health/ready")).json()
+    assert ready["status"] == "ok" and ready["redis"]["ok"]
+    assert [(shard["name"], shard["ok"]) for shard in ready["shards"]] == [(f"db{n}", True) for n in range(4)]
+    for path in ("/health/live", "/health/ready", "/", "/docs", "/openapi.json", "/metrics"):
+        answer = await anybody.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+
+
+async def test_a_shard_that_is_down_is_named_and_costs_only_its_own_links(
+    make_service: ServiceMaker, cluster: LocalCluster
+) -> None:
+    """The others are created, read and redirected; and all is well by itself when it is back."""
+    async with make_service(workers=2) as service:
+        shards = await Shards.connect(service.settings)
+        links = [await service.shorten(alias=f"link-{number}") for number in range(40)]
+        homes = {link["code"]: shards.map.owner(slot_of(link["code"])) for link in links}
+        await shards.close()
+        cached = next(code for code, home in homes.items() if home == "db1")
+        assert (await service.api.get(f"/{cached}")).status_code == 302
+        await cluster.shard("db1").stop()
+
+        ready = await service.api.get("/health/ready")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        down = [shard for shard in ready.json()["shards"] if not shard["ok"]]
+        assert [shard["name"] for shard in down] == ["db1"]
+        assert "127.0.0.1" not in ready.text and "@" not in ready.text
+
+        for code, home in homes.items():
+            answer = await service.api.get(f"/api/v1/links/{code}")
+            assert answer.status_code == (503 if home == "db1" else 200)
+            if home == "db1":
+                assert int(answer.headers["retry-after"]) >= 1
+            else:
+                assert (await service.clients[1].get(f"/{code}")).status_code == 302
+        assert (await service.api.get(f"/{cached}")).status_code == 302
+
+        await cluster.shard("db1").start()
+
+        async def well() -> bool:
+            answers = [
+                await client.get(f"/api/v1/links/{code}") for code in homes for client in service.clients[:2]
+            ]
+            return all(answer.status_code == 200 for answer in answers)
+
+        await until(well)
+        assert (await service.api.get("/health/ready")).json()["status"] == "ok"
+
+
+async def test_with_no_shard_at_all_the_service_is_not_ready(
+    make_service: ServiceMaker, cluster: LocalCluster
+) -> None:
+    """503, though the process lives; and it recovers by itself."""
+    async with make_service() as service:
+        for name in cluster.dsns:
+            await cluster.shard(name).stop()
+        ready = await service.api.get("/health/ready")
+        assert (ready.status_code, ready.json()["status"]) == (503, "down")
+        assert ready.headers["content-type"] == "application/json"
+        assert (await service.api.get("/health/live")).status_code == 200
+        for name in cluster.dsns:
+            await cluster.shard(name).start()
+
+        async def well() -> bool:
+            return (await service.api.get("/health/ready")).status_code == 200
+
+        await until(well)
+
+
+async def test_metrics_count_what_happened(service: Service) -> None:
+    """Requests by route and status, redirects by outcome, problems by type."""
+    link = await service.shorten()
+    await service.api.get(f"/{link['code']}")
+    await service.api.get("/api/v1/links/nobody-has-this")
+    text = (await service.client().get("/metrics")).text
+    for pattern in (
+        r'snapurl_http_requests_total\{method="POST",route="/api/v1/links",status="201"\} [1-9]',
+        r'snapurl_redirects_total\{outcome="redirected"\} [1-9]',
+        r'snapurl_problems_total\{slug="not-found"\} [1-9]',
+        r'snapurl_http_request_seconds_count\{route="/api/v1/links"\} [1-9]',
+    ):
+        assert re.search(pattern, text), pattern
+
+
+async def test_metrics_add_up_over_workers(make_service: ServiceMaker, tmp_path: Path) -> None:
+    """Where the workers share a directory, any of them tells of all."""
+    directory = tmp_path / "metrics"
+    directory.mkdir()
+    async with make_service(workers=2, PROMETHEUS_MULTIPROC_DIR=str(directory)) as service:
+        for number in range(6):
+            await service.clients[number % 2].get("/nobody-has-this")
+        text = (await service.api.get("/metrics")).text
+        assert 'snapurl_redirects_total{outcome="missing"} 6.0' in text
+
+
+async def test_the_pages(service: Service) -> None:
+    """Start page, docs, the schema, and what browsers and crawlers ask for by themselves."""
+    anybody = service.client()
+    home = await anybody.get("/")
+    assert home.json()["name"] == "SnapURL" and 'rel="service-desc"' in home.headers["link"]
+    assert "<h1>" in (await anybody.get("/", headers={"Accept": "text/html"})).text
+    docs = await anybody.get("/docs")
+    assert docs.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in docs.headers["content-security-policy"]
+    assert "/api/v1/links/bulk" in docs.text
+    schema = (await anybody.get("/openapi.json")).json()
+    assert schema["openapi"].startswith("3.1") and "/{code}" in schema["paths"]
+    assert (await anybody.get("/robots.txt")).text.startswith("User-agent: *")
+    icon = await anybody.get("/favicon.ico")
+    assert icon.headers["content-type"] == "image/svg+xml" and icon.text.startswith("<svg")

@@ -1,0 +1,147 @@
+"""Rate limits over HTTP: on creation, and on codes that nobody has."""
+
+from __future__ import annotations
+
+import re
+import uuid
+
+import httpx
+import pytest
+
+from snapurl.local.cluster import LocalCluster
+from tests.integration.http.conftest import ServiceMaker
+from tests.integration.http.service import Service, until
+
+BODY = {"url": "https://example.org/"}
+
+
+def left(answer: httpx.Response) -> int:
+    match = re.fullmatch(r'"create";r=(\d+);t=(\d+)', answer.headers["ratelimit"])
+    assert match and 1 <= int(match[2]) <= 3600
+    return int(match[1])
+
+
+async def test_creation_is_limited_per_key_over_all_workers(make_service: ServiceMaker) -> None:
+    """The headers count down, then 429 says when to come back; nobody else is concerned."""
+    async with make_service(workers=2, SNAPURL_LIMIT_CREATE="4/hour") as service:
+        key = await service.key("create", limit="")
+        clients = [service.client(key, worker) for worker in (0, 1)]
+        answers = [await clients[number % 2].post("/api/v1/links", json=BODY) for number in range(6)]
+        assert [answer.status_code for answer in answers] == [201] * 4 + [429] * 2
+        assert [left(answer) for answer in answers] == [3, 2, 1, 0, 0, 0]
+        refused = answers[-1]
+        assert refused.headers["ratelimit-policy"] == '"create";q=4;w=3600'
+        assert 1 <= int(refused.headers["retry-after"]) <= 3600
+        assert refused.json()["type"] == "urn:snapurl:problem:rate-limited"
+        other = service.client(await service.key("create", limit=""))
+        assert (await other.post("/api/v1/links", json=BODY)).status_code == 201
+
+
+async def test_the_limit_of_a_key_is_its_own(make_service: ServiceMaker) -> None:
+    """A key's own rate counts, an admin key has none by default, and `none` is none."""
+    async with make_service(SNAPURL_LIMIT_CREATE="1/hour") as service:
+        own = service.client(await service.key("create", limit="2/hour"))
+        assert [(await own.post("/api/v1/links", json=BODY)).status_code for _ in range(3)] == [201, 201, 429]
+        for client in (
+            service.client(await service.key("admin", limit="")),
+            service.client(await service.key("create")),
+        ):
+            answers = [await client.post("/api/v1/links", json=BODY) for _ in range(3)]
+            assert [answer.status_code for answer in answers] == [201] * 3
+            assert "ratelimit" not in answers[0].headers
+
+
+async def test_a_bulk_counts_all_its_links_or_none(make_service: ServiceMaker) -> None:
+    """What does not fit into what is left is refused whole; what could never fit is said to be so."""
+    async with make_service(SNAPURL_LIMIT_CREATE="5/hour") as service:
+        client = service.client()
+        three = {"links": [BODY] * 3}
+        assert (await client.post("/api/v1/links/bulk", json=three)).status_code == 200
+        assert (await client.post("/api/v1/links/bulk", json=three)).status_code == 429
+        assert [(await client.post("/api/v1/links", json=BODY)).status_code for _ in range(3)] == [
+            201,
+            201,
+            429,
+        ]
+        never = await client.post("/api/v1/links/bulk", json={"links": [BODY] * 6})
+        assert never.status_code == 429 and "never" in never.json()["detail"]
+
+
+async def test_addresses_are_told_apart_behind_a_trusted_proxy(make_service: ServiceMaker) -> None:
+    """By what the proxy appended to X-Forwarded-For; an IPv6 client is its /64."""
+    async with make_service(SNAPURL_LIMIT_CREATE="1/hour", SNAPURL_PROXIES_COUNT="1") as service:
+        anybody = service.client()
+
+        async def create(forwarded: str) -> int:
+            answer = await anybody.post("/api/v1/links", json=BODY, headers={"X-Forwarded-For": forwarded})
+            return answer.status_code
+
+        assert [await create("198.51.100.1"), await create("198.51.100.2")] == [201, 201]
+        assert await create("203.0.113.99, 198.51.100.1") == 429
+        assert [await create("2001:db8::1"), await create("2001:db8::2")] == [201, 429]
+        assert await create("2001:db8:0:1::1") == 201
+
+
+async def test_without_a_trusted_proxy_the_header_means_nothing(make_service: ServiceMaker) -> None:
+    """Otherwise anybody could write himself a new address."""
+    async with make_service(SNAPURL_LIMIT_CREATE="1/hour") as service:
+        anybody = service.client()
+        statuses = [
+            (
+                await anybody.post(
+                    "/api/v1/links", json=BODY, headers={"X-Forwarded-For": f"198.51.100.{number}"}
+                )
+            ).status_code
+            for number in range(3)
+        ]
+        assert statuses == [201, 429, 429]
+
+
+async def test_nobody_enumerates_codes(make_service: ServiceMaker) -> None:
+    """Beyond the limit of misses an address gets 429 for hits as well, until the window allows."""
+    async with make_service(SNAPURL_LIMIT_MISSING="5/2second") as service:
+        link = await service.shorten()
+        anybody = service.client()
+        # Files that browsers ask for by themselves are no guesses.
+        for _ in range(10):
+            assert (await anybody.get("/apple-touch-icon.png")).status_code == 404
+        statuses = [(await anybody.get(f"/{uuid.uuid4().hex[:7]}")).status_code for _ in range(8)]
+        assert statuses[:5] == [404] * 5 and statuses[-1] == 429
+        refused = await anybody.get(f"/{link['code']}")
+        assert refused.status_code == 429
+        assert 1 <= int(refused.headers["retry-after"]) <= 2
+        assert (await service.api.get(f"/api/v1/links/{link['code']}")).status_code == 200
+
+        async def let_in() -> bool:
+            return (await anybody.get(f"/{link['code']}")).status_code == 302
+
+        await until(let_in)
+
+
+async def test_limits_go_on_without_redis(make_service: ServiceMaker, cluster: LocalCluster) -> None:
+    """Counted per worker while Redis is away; nothing else changes for the client."""
+    async with make_service(SNAPURL_LIMIT_CREATE="3/hour") as service:
+        client = service.client()
+        assert (await client.post("/api/v1/links", json=BODY)).status_code == 201
+        await cluster.redis.stop()
+        statuses = [(await client.post("/api/v1/links", json=BODY)).status_code for _ in range(5)]
+        assert statuses == [201] * 3 + [429] * 2
+        ready = await client.get("/health/ready")
+        assert ready.status_code == 200
+        assert ready.json()["status"] == "degraded" and not ready.json()["redis"]["ok"]
+        await cluster.redis.start()
+
+        async def well() -> bool:
+            return bool((await client.get("/health/ready")).json()["status"] == "ok")
+
+        await until(well)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/links", "/api/v1/links/bulk"])
+async def test_the_headers_come_with_good_answers_only_where_a_limit_applies(
+    service: Service, path: str
+) -> None:
+    """No limit, no headers."""
+    body = BODY if path.endswith("links") else {"links": [BODY]}
+    answer = await service.api.post(path, json=body)
+    assert answer.is_success and "ratelimit" not in answer.headers

@@ -1,0 +1,305 @@
+"""Create, read, change, delete, list: the API as a client meets it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.integration.http.service import PUBLIC_URL, Service
+
+
+def alias() -> str:
+    return f"t-{uuid.uuid4().hex[:12]}"
+
+
+async def test_a_link_is_created_with_everything_asked_for(api: httpx.AsyncClient) -> None:
+    """201 with the whole link, its address, and its version as an ETag."""
+    name = alias()
+    expires = datetime.now(UTC) + timedelta(days=1)
+    body = {
+        "url": "https://example.org/a?b=c#d",
+        "alias": name,
+        "title": "Ä title",
+        "tags": ["one", "two"],
+        "redirect_status": 307,
+        "expires_at": expires.isoformat(),
+    }
+    answer = await api.post("/api/v1/links", json=body)
+    assert answer.status_code == 201
+    assert answer.headers["location"] == f"/api/v1/links/{name}"
+    assert answer.headers["etag"] == '"1"'
+    assert answer.headers["content-type"] == "application/json"
+    link = answer.json()
+    created = datetime.fromisoformat(link.pop("created_at"))
+    assert abs(created - datetime.now(UTC)) < timedelta(minutes=1)
+    assert datetime.fromisoformat(link.pop("expires_at")) == expires
+    assert link == {
+        "code": name,
+        "short_url": f"{PUBLIC_URL}/{name}",
+        "url": "https://example.org/a?b=c#d",
+        "title": "Ä title",
+        "tags": ["one", "two"],
+        "redirect_status": 307,
+        "version": 1,
+    }
+    assert (await api.get(answer.headers["location"])).json() == answer.json()
+
+
+async def test_a_code_is_made_up_where_none_is_asked_for(api: httpx.AsyncClient) -> None:
+    """Seven characters of base 62, another each time, also for the same URL."""
+    answers = [await api.post("/api/v1/links", json={"url": "https://example.org/"}) for _ in range(3)]
+    codes = {answer.json()["code"] for answer in answers}
+    assert len(codes) == 3
+    assert all(re.fullmatch(r"[0-9A-Za-z]{7}", code) for code in codes)
+
+
+async def test_a_taken_alias_is_409_for_ever(api: httpx.AsyncClient) -> None:
+    """Also after the link was deleted: its code is never given out again."""
+    name = alias()
+    body = {"url": "https://example.org/", "alias": name}
+    assert (await api.post("/api/v1/links", json=body)).status_code == 201
+    for _ in range(2):
+        again = await api.post("/api/v1/links", json=body)
+        assert again.status_code == 409
+        assert again.json()["type"] == "urn:snapurl:problem:alias-taken"
+        await api.delete(f"/api/v1/links/{name}")
+    other_case = await api.post("/api/v1/links", json={**body, "alias": name.upper()})
+    assert other_case.status_code == 201
+
+
+async def test_two_workers_race_for_one_alias_500_times(service: Service) -> None:
+    """Exactly one of two creates at once wins, and the link is the winner's."""
+    one, other = service.clients[0], service.clients[1]
+    for number in range(500):
+        name = f"race-{uuid.uuid4().hex[:10]}"
+        answers = await asyncio.gather(
+            one.post("/api/v1/links", json={"url": f"https://one.example/{number}", "alias": name}),
+            other.post("/api/v1/links", json={"url": f"https://other.example/{number}", "alias": name}),
+        )
+        assert sorted(answer.status_code for answer in answers) == [201, 409]
+        winner = next(answer.json() for answer in answers if answer.status_code == 201)
+        loser_sees = await (other if answers[0].status_code == 201 else one).get(f"/api/v1/links/{name}")
+        assert loser_sees.json() == winner
+
+
+async def test_a_change_sets_what_it_names_and_leaves_the_rest(
+    service: Service, api: httpx.AsyncClient
+) -> None:
+    """PATCH answers the whole link with the next version; null clears."""
+    link = await service.shorten(alias=alias(), title="old", tags=["a"])
+    path = f"/api/v1/links/{link['code']}"
+    changed = await api.patch(path, json={"url": "https://example.com/new", "title": None})
+    assert changed.status_code == 200
+    assert changed.headers["etag"] == '"2"'
+    assert changed.json() == {**link, "url": "https://example.com/new", "title": None, "version": 2}
+    expires = "2099-01-01T00:00:00.000000Z"
+    assert (await api.patch(path, json={"expires_at": expires})).json()["expires_at"] == expires
+    cleared = await api.patch(path, json={"expires_at": None, "tags": ["b", "c"], "redirect_status": 308})
+    assert cleared.json() == {**changed.json(), "tags": ["b", "c"], "redirect_status": 308, "version": 4}
+    assert (await api.get(path)).json() == cleared.json()
+
+
+@pytest.mark.parametrize("if_match", ['"1"', "1", "*", None])
+async def test_a_change_goes_through_if_the_version_is_right(
+    service: Service, api: httpx.AsyncClient, if_match: str | None
+) -> None:
+    """With or without quotes; `*` and no header mean any version."""
+    link = await service.shorten()
+    headers = {"If-Match": if_match} if if_match else {}
+    answer = await api.patch(f"/api/v1/links/{link['code']}", json={"title": "x"}, headers=headers)
+    assert answer.status_code == 200
+
+
+async def test_a_change_of_another_version_is_412_and_changes_nothing(
+    service: Service, api: httpx.AsyncClient
+) -> None:
+    """PATCH and DELETE alike."""
+    link = await service.shorten()
+    path = f"/api/v1/links/{link['code']}"
+    for answer in (
+        await api.patch(path, json={"title": "x"}, headers={"If-Match": '"2"'}),
+        await api.delete(path, headers={"If-Match": '"999999999999999999"'}),
+    ):
+        assert answer.status_code == 412
+        assert answer.json()["type"] == "urn:snapurl:problem:version-mismatch"
+    assert (await api.get(path)).json() == link
+
+
+@pytest.mark.parametrize("if_match", ["", "abc", '"1', 'W/"1"', '"1", "2"', "0", "-1", "1" * 19, "1.0"])
+async def test_an_if_match_that_is_no_version_is_refused(
+    service: Service, api: httpx.AsyncClient, if_match: str
+) -> None:
+    """It is never taken for `any`."""
+    link = await service.shorten()
+    answer = await api.delete(f"/api/v1/links/{link['code']}", headers={"If-Match": if_match})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == "/headers/if-match"
+
+
+async def test_of_two_changes_of_one_version_one_wins(service: Service) -> None:
+    """No update is lost between two clients that both saw version 1."""
+    link = await service.shorten()
+    answers = await asyncio.gather(
+        *(
+            client.patch(
+                f"/api/v1/links/{link['code']}", json={"title": str(number)}, headers={"If-Match": '"1"'}
+            )
+            for number, client in enumerate(service.clients[:2])
+        )
+    )
+    assert sorted(answer.status_code for answer in answers) == [200, 412]
+
+
+async def test_a_deleted_link_is_gone(service: Service, api: httpx.AsyncClient) -> None:
+    """DELETE is 204 once; then everything about the link is 410, and the list no longer has it."""
+    link = await service.shorten()
+    path = f"/api/v1/links/{link['code']}"
+    answer = await api.delete(path)
+    assert (answer.status_code, answer.content) == (204, b"")
+    for again in (
+        await api.get(path),
+        await api.patch(path, json={"title": "x"}),
+        await api.delete(path),
+        await api.get(f"{path}/stats"),
+        await api.get(f"/{link['code']}"),
+    ):
+        assert again.status_code == 410
+        assert again.json()["type"] == "urn:snapurl:problem:gone"
+    assert link["code"] not in [item["code"] for item in (await api.get("/api/v1/links")).json()["links"]]
+
+
+async def test_an_expired_link_keeps_its_data(service: Service, api: httpx.AsyncClient) -> None:
+    """Its redirect is 410, while the API still shows it and can prolong it."""
+    soon = datetime.now(UTC) + timedelta(seconds=0.7)
+    link = await service.shorten(expires_at=soon.isoformat())
+    code = link["code"]
+    assert (await api.get(f"/{code}")).status_code == 302
+    await asyncio.sleep((soon - datetime.now(UTC)).total_seconds() + 0.01)
+    assert (await api.get(f"/{code}")).status_code == 410
+    assert (await api.get(f"/api/v1/links/{code}")).json() == link
+    assert (await api.get(f"/api/v1/links/{code}/stats")).status_code == 200
+    prolonged = await api.patch(f"/api/v1/links/{code}", json={"expires_at": None})
+    assert prolonged.status_code == 200
+    assert (await api.get(f"/{code}")).status_code == 302
+
+
+async def test_codes_that_nobody_has_are_404(api: httpx.AsyncClient) -> None:
+    """Whether they could be a code or not."""
+    for code in ("nobody-has-this", "a.b", "x" * 65, "%00", "%2e%2e", "ä", "a%20b"):
+        for answer in (
+            await api.get(f"/api/v1/links/{code}"),
+            await api.get(f"/api/v1/links/{code}/stats"),
+            await api.delete(f"/api/v1/links/{code}"),
+            await api.get(f"/{code}"),
+        ):
+            assert answer.status_code == 404, code
+            assert answer.headers["content-type"] == "application/problem+json"
+
+
+# -- the list ----------------------------------------------------------------------------------------------------
+
+
+async def everything(client: httpx.AsyncClient, limit: int) -> list[dict[str, Any]]:
+    """All links by following cursors, and that the Link header says the same as the body."""
+    found: list[dict[str, Any]] = []
+    query: dict[str, str] = {"limit": str(limit)}
+    while True:
+        answer = await client.get("/api/v1/links", params=query)
+        assert answer.status_code == 200
+        page = answer.json()
+        found += page["links"]
+        if page["next_cursor"] is None:
+            assert "link" not in answer.headers
+            return found
+        assert len(page["links"]) == limit
+        assert f"cursor={page['next_cursor']}" in answer.headers["link"]
+        assert answer.headers["link"].endswith('; rel="next"')
+        query["cursor"] = page["next_cursor"]
+
+
+async def test_pages_hold_each_link_once_newest_first(service: Service) -> None:
+    """Over all shards, also while others create links."""
+    key = await service.key("create", "read")
+    client = service.client(key)
+    made = []
+    for number in range(23):
+        answer = await client.post("/api/v1/links", json={"url": f"https://example.org/{number}"})
+        made.append(answer.json())
+
+    async def create_more() -> None:
+        for _ in range(20):
+            await client.post("/api/v1/links", json={"url": "https://example.org/more"})
+
+    more = asyncio.create_task(create_more())
+    pages = await asyncio.gather(*(everything(client, limit) for limit in (1, 5, 23, 200)))
+    await more
+    for found in pages:
+        codes = [link["code"] for link in found]
+        assert len(set(codes)) == len(codes)
+        keys = [(link["created_at"], link["code"]) for link in found]
+        assert keys == sorted(keys, reverse=True)
+        assert [link for link in found if link in made] == made[::-1]
+
+
+async def test_a_key_lists_its_own_links_and_an_admin_key_all(
+    service: Service, api: httpx.AsyncClient
+) -> None:
+    """Nobody sees what others shorten."""
+    mine = service.client(await service.key("create", "read"))
+    code = (await mine.post("/api/v1/links", json={"url": "https://example.org/"})).json()["code"]
+    other = await service.shorten()
+    assert [link["code"] for link in await everything(mine, 50)] == [code]
+    codes = [link["code"] for link in (await api.get("/api/v1/links")).json()["links"]]
+    assert {code, other["code"]} <= set(codes)
+
+
+@pytest.mark.parametrize(
+    ("query", "pointer"),
+    [
+        ("limit=0", "/query/limit"),
+        ("limit=201", "/query/limit"),
+        ("limit=", "/query/limit"),
+        ("limit=ten", "/query/limit"),
+        ("limit=1.0", "/query/limit"),
+        ("limit=-1", "/query/limit"),
+        ("limit=%D9%A1", "/query/limit"),
+        ("limit=1&limit=2", "/query/limit"),
+        ("cursor=", "/query/cursor"),
+        ("cursor=xyz", "/query/cursor"),
+        ("cursor=" + "A" * 5_000, "/query/cursor"),
+        ("page=2", "/query/page"),
+        ("Limit=5", "/query/Limit"),
+    ],
+)
+async def test_a_bad_query_is_422_and_points_at_the_parameter(
+    api: httpx.AsyncClient, query: str, pointer: str
+) -> None:
+    """A bad limit, a bad cursor, an unknown or repeated parameter."""
+    answer = await api.get(f"/api/v1/links?{query}")
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == pointer
+
+
+async def test_stats_of_a_link_without_clicks(service: Service, api: httpx.AsyncClient) -> None:
+    """Zero, and no days."""
+    link = await service.shorten()
+    answer = await api.get(f"/api/v1/links/{link['code']}/stats")
+    assert answer.json() == {"code": link["code"], "clicks": 0, "days": []}
+
+
+async def test_the_ring_shows_who_holds_what(service: Service) -> None:
+    """Without a key, without addresses; the shares of four equal shards add up to everything."""
+    answer = await service.client().get("/api/v1/ring")
+    assert answer.status_code == 200
+    ring = answer.json()
+    assert [shard["name"] for shard in ring["shards"]] == ["db0", "db1", "db2", "db3"]
+    assert sum(shard["slots"] for shard in ring["shards"]) == ring["slots"] == 16_384
+    assert abs(sum(shard["share"] for shard in ring["shards"]) - 1) < 1e-4
+    assert (ring["topology_version"], ring["slots_in_hand_off"], ring["slots_unknown"]) == (1, 0, 0)
+    assert "127.0.0.1" not in answer.text and "postgres" not in answer.text

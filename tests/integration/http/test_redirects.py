@@ -1,0 +1,89 @@
+"""Redirects: the bytes, the statuses, what browsers see when there is nothing."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+
+from snapurl.http.redirect import redirect_bytes
+from tests.integration.http.service import Service
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+async def test_a_redirect_is_byte_for_byte_what_redirect_bytes_says(
+    service: Service, status: int, method: bytes
+) -> None:
+    """So that any faster path can be held to the same bytes; HTTP/1.0 and `close` end the connection."""
+    link = await service.shorten("https://example.org/ü?q=1#f", redirect_status=status)
+    path = b"/" + link["code"].encode()
+    url = "https://example.org/%C3%BC?q=1#f"
+    answer = await service.workers[0].say(
+        method + b" " + path + b" HTTP/1.1\r\nhost: x\r\n\r\n"
+        + method + b" " + path + b" HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    )  # fmt: skip
+    keeping, closing = (redirect_bytes(url, status, keep_alive=keep) for keep in (True, False))
+    assert answer == keeping + closing
+    assert await service.workers[0].say(method + b" " + path + b" HTTP/1.0\r\n\r\n") == closing
+
+
+async def test_the_query_and_the_spelling_of_the_code_do_not_matter(service: Service) -> None:
+    """A query string is ignored, and percent-encoded characters are the characters."""
+    link = await service.shorten(alias="Spelt-It_1" + service.admin_key[-6:])
+    code = link["code"]
+    for path in (
+        f"/{code}?x=1&y",
+        f"/{code}?",
+        f"/{code.replace('-', '%2D')}",
+        f"/{code.replace('S', '%53', 1)}",
+    ):
+        assert (await service.api.get(path)).status_code == 302, path
+    assert (await service.api.get(f"/{code.swapcase()}")).status_code == 404
+
+
+async def test_every_worker_redirects_what_any_worker_created(service: Service) -> None:
+    """At once, also where the code was asked for before it existed."""
+    code = "later" + service.admin_key[-7:]
+    for client in service.clients[:2]:
+        assert (await client.get(f"/{code}")).status_code == 404
+    await service.shorten(alias=code)
+    for client in service.clients[:2]:
+        answer = await client.get(f"/{code}")
+        assert (answer.status_code, answer.headers["location"]) == (302, "https://example.org/")
+
+
+async def test_browsers_get_a_page_and_programs_a_problem(service: Service, api: httpx.AsyncClient) -> None:
+    """404 and 410 outside the API; the page loads nothing, and the API never answers with one."""
+    link = await service.shorten()
+    await api.delete(f"/api/v1/links/{link['code']}")
+    for path, status in (("/nobody-has-this", 404), (f"/{link['code']}", 410), ("/a/b", 404)):
+        page = await api.get(path, headers=BROWSER)
+        assert page.status_code == status
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        assert str(status) in page.text and "<h1>" in page.text
+        for accept in ("*/*", "application/json", "application/json, text/html;q=0.9", "", "?/;q=x"):
+            answer = await api.get(path, headers={"Accept": accept})
+            assert answer.status_code == status
+            assert answer.headers["content-type"] == "application/problem+json"
+    assert (
+        (await api.get("/api/v1/links/nobody", headers=BROWSER))
+        .headers["content-type"]
+        .startswith("application/problem+json")
+    )
+
+
+async def test_refusals_are_not_cached(service: Service, api: httpx.AsyncClient) -> None:
+    """A code that is 404 now may be a link in a moment."""
+    assert (await api.get("/nobody-has-this")).headers["cache-control"] == "no-store"
+
+
+async def test_head_of_nothing_has_no_body(service: Service) -> None:
+    """Yet the headers of the GET."""
+    answer = await service.workers[0].say(
+        b"HEAD /nobody-has-this HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    )
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 404 ") and body == b""

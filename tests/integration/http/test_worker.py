@@ -1,0 +1,98 @@
+"""A worker's life: it starts or says why not, it ends without losing a request."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from snapurl.config import Settings
+from snapurl.worker import CLOSE_S_MAX, DRAIN_S_MAX
+from tests.integration.http.conftest import ServiceMaker
+from tests.integration.http.service import environ_of, new_worker, running
+
+
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({"SNAPURL_SHARDS": ""}, "SNAPURL_SHARDS is missing"),
+        ({"SNAPURL_SHARDS": "db0=nonsense"}, "SNAPURL_SHARDS"),
+        ({"SNAPURL_SHARDS": "db0=postgresql://u:secret@127.0.0.1:1/x"}, "no shard answers"),
+        ({"SNAPURL_PORT": "0"}, "SNAPURL_PORT"),
+        ({}, "snapurl migrate"),
+    ],
+)
+async def test_a_worker_that_cannot_start_says_one_line_and_exits_with_2(
+    settings: Settings, tmp_path: Path, variables: dict[str, str], line: str
+) -> None:
+    """No stack trace, no password; the last case is shards that nobody has initialised."""
+    worker = new_worker(environ_of(settings, SNAPURL_LOG_LEVEL="error", **variables), tmp_path)
+    process = await worker.spawn()
+    assert await asyncio.wait_for(process.wait(), 20) == 2
+    said = worker.log.read_text()
+    assert said.startswith("snapurl: ") and line in said
+    assert said.count("\n") == 1 and "secret" not in said
+    worker.listener.close()
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+async def test_a_worker_ends_cleanly_in_bounded_time(make_service: ServiceMaker, signum: int) -> None:
+    """Exit code 0 and nothing on stderr, also with idle connections open and one that never says anything."""
+    async with make_service(SNAPURL_LOG_LEVEL="warning") as service:
+        await service.shorten()
+        worker = service.workers[0]
+        _, silent = await asyncio.open_connection("127.0.0.1", worker.port)
+        began = time.monotonic()
+        assert await worker.stop(signum) == 0
+        assert time.monotonic() - began < DRAIN_S_MAX + CLOSE_S_MAX + 1
+        assert worker.log.read_text() == ""
+        silent.close()
+
+
+async def test_requests_in_hand_are_answered_while_a_worker_ends(make_service: ServiceMaker) -> None:
+    """A request that was begun before the signal gets its answer, and the answer ends the connection."""
+    async with make_service() as service:
+        worker = service.workers[0]
+        body = b'{"url": "https://example.org/"}'
+        reader, writer = await asyncio.open_connection("127.0.0.1", worker.port)
+        writer.write(
+            b"POST /api/v1/links HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            + f"content-length: {len(body)}\r\nx-api-key: {service.admin_key}\r\n\r\n".encode()
+        )
+        await asyncio.sleep(0.2)
+        stopping = asyncio.create_task(worker.stop())
+        await asyncio.sleep(0.2)
+        writer.write(body)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        assert answer.startswith(b"HTTP/1.1 201 ") and b"connection: close" in answer
+        assert await stopping == 0
+        writer.close()
+
+
+async def test_a_restarted_worker_takes_the_connections_that_wait(make_service: ServiceMaker) -> None:
+    """The listening socket outlives the worker, so clients only wait."""
+    async with make_service() as service:
+        link = await service.shorten()
+        worker = service.workers[0]
+        await worker.stop(signal.SIGKILL)
+        waiting = asyncio.create_task(service.client().get(f"/{link['code']}"))
+        await asyncio.sleep(0.1)
+        await worker.start()
+        assert (await waiting).status_code == 302
+
+
+async def test_without_redis_a_worker_starts_degraded_and_says_so(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    """Links are created and redirected; the log and readiness name what is missing."""
+    settings = make_settings(redis_url="redis://127.0.0.1:1/0")
+    async with running(settings, tmp_path) as service:
+        link = await service.shorten()
+        assert (await service.api.get(f"/{link['code']}")).status_code == 302
+        ready = (await service.api.get("/health/ready")).json()
+        assert (ready["status"], ready["redis"]["ok"]) == ("degraded", False)
+        assert "starting degraded: Redis does not answer" in service.workers[0].log.read_text()

@@ -1,0 +1,84 @@
+"""A store on four fresh shards, and a way to speak to one of them directly."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import pytest
+
+from snapurl.config import Settings
+from snapurl.ports import NewLink
+from snapurl.store.bootstrap import ensure_cluster
+from snapurl.store.clicks import ClickStore
+from snapurl.store.keys import KeyStore
+from snapurl.store.links import LinkStore
+from snapurl.store.migrate import migrate_all
+from snapurl.store.router import Router
+from snapurl.store.shards import Shards
+
+
+@dataclass
+class Store:
+    """One process's view of the shards."""
+
+    shards: Shards
+    router: Router
+    links: LinkStore
+    keys: KeyStore
+    clicks: ClickStore
+    settings: Settings
+
+    @classmethod
+    async def open(cls, settings: Settings) -> Store:
+        shards = await Shards.connect(settings)
+        router = Router(shards, settings.busy_wait_ms)
+        return cls(
+            shards,
+            router,
+            LinkStore(shards, router),
+            KeyStore(shards, router),
+            ClickStore(shards, router),
+            settings,
+        )
+
+
+@pytest.fixture
+async def ready(settings: Settings) -> Settings:
+    """Settings of a cluster that is migrated and initialised."""
+    await migrate_all(settings)
+    await ensure_cluster(settings)
+    return settings
+
+
+@pytest.fixture
+async def store(ready: Settings) -> AsyncIterator[Store]:
+    opened = await Store.open(ready)
+    yield opened
+    await opened.shards.close()
+
+
+@pytest.fixture
+async def direct(ready: Settings) -> AsyncIterator[dict[str, Any]]:
+    """A plain connection to each shard, by name."""
+    async with AsyncExitStack() as stack:
+        connections = {}
+        for item in ready.shard_dsns:
+            connections[item.name] = await asyncpg.connect(item.dsn)
+            stack.push_async_callback(connections[item.name].close)
+        yield connections
+
+
+NewLinkMaker = Callable[..., NewLink]
+
+
+@pytest.fixture
+def new_link() -> NewLinkMaker:
+    def make(code: str, url: str = "https://example.org/", owner: str = "") -> NewLink:
+        return NewLink(code, url, None, (), 302, None, owner, uuid.uuid4())
+
+    return make

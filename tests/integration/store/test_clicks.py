@@ -1,0 +1,53 @@
+"""Click counts in the shards."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from datetime import date
+
+from ring.slots import slot_of
+from snapurl.ports import ClickRow, DayClicks
+from tests.integration.store.conftest import Store
+
+DAY = date(2026, 5, 1)
+
+
+def row(code: str, entry: int, clicks: int = 1, day: date = DAY) -> ClickRow:
+    return ClickRow(slot_of(code), entry, code, day, clicks)
+
+
+async def test_entries_delivered_again_change_nothing(store: Store) -> None:
+    """Whatever is delivered again, in whatever batches, each entry counts once per slot."""
+    rows = [row(f"c{n % 7}", entry) for entry in range(30) for n in range(entry % 5)]
+    for end in (10, len(rows), 25, len(rows)):
+        part = rows[:end]
+        assert await store.clicks.apply("s", part) == {item.slot for item in part}
+    totals = {f"c{n}": await store.clicks.totals(f"c{n}") for n in range(7)}
+    expected = {code: sum(1 for item in rows if item.code == code) for code in totals}
+    assert {code: sum(day.clicks for day in days) for code, days in totals.items()} == expected
+
+
+async def test_two_consumers_at_once_count_once(store: Store) -> None:
+    """Four consumers that deliver the same entries at the same time count each of them once."""
+    rng = random.Random(7)
+    for batch in range(20):
+        rows = [row(f"c{rng.randrange(5)}", batch * 50 + n) for n in range(50)]
+        await asyncio.gather(*(store.clicks.apply("s", rows) for _ in range(4)))
+    total = [day.clicks for n in range(5) for day in await store.clicks.totals(f"c{n}")]
+    assert sum(total) == 1000
+
+
+async def test_clicks_are_kept_by_day(store: Store) -> None:
+    """Totals come by UTC day, oldest first."""
+    later = date(2026, 5, 3)
+    await store.clicks.apply("s", [row("d", 1, 2), row("d", 2, 3, later), row("d", 3, 4, later)])
+    assert await store.clicks.totals("d") == [DayClicks(DAY, 2), DayClicks(later, 7)]
+    assert await store.clicks.totals("never") == []
+
+
+async def test_another_stream_has_its_own_cursor(store: Store) -> None:
+    """After Redis was wiped a new stream begins, and the old one's cursor does not swallow its entries."""
+    await store.clicks.apply("old", [row("e", 1_000_000)])
+    await store.clicks.apply("new", [row("e", 1)])
+    assert sum(day.clicks for day in await store.clicks.totals("e")) == 2

@@ -1,0 +1,216 @@
+"""Links in the shards: creates, changes, lists, and replies that get lost."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from ring.slots import slot_of
+from snapurl.config import Settings
+from snapurl.errors import Forbidden, Gone, NotFound, OutcomeUnknown, Unavailable, VersionMismatch
+from snapurl.ports import Change, Failed, Link, NewLink, PageKey, Taken
+from tests.integration.store.conftest import NewLinkMaker, Store
+from tests.integration.store.test_bootstrap import with_shards
+from tests.proxy import Proxy, proxy_to
+
+
+async def test_one_of_many_creates_of_an_alias_wins(store: Store, new_link: NewLinkMaker) -> None:
+    """Of twenty creates of one alias at once exactly one wins, and the others are told that it is taken."""
+    answers = await asyncio.gather(*(store.links.create(new_link("race")) for _ in range(20)))
+    assert sum(isinstance(answer, Link) for answer in answers) == 1
+    assert sum(isinstance(answer, Taken) for answer in answers) == 19
+
+
+async def test_a_create_repeated_with_its_token_answers_the_same(
+    store: Store, new_link: NewLinkMaker
+) -> None:
+    """Calling a create again with its token gives the first answer, also after the link was edited."""
+    new = new_link("again")
+    first = await store.links.create(new)
+    await store.links.change(
+        "again", Change(url="https://other.example/"), if_match=1, owner=None, token=uuid.uuid4()
+    )
+    assert await store.links.create(new) == first
+
+
+async def test_a_change_is_refused_for_each_reason(store: Store, new_link: NewLinkMaker) -> None:
+    """Missing, foreign, outdated and deleted links each refuse a change with their own reason."""
+    await store.links.create(new_link("mine", owner="me"))
+    change = Change(title="t")
+
+    async def attempt(code: str, if_match: int | None = None, owner: str | None = "me") -> Link:
+        return await store.links.change(code, change, if_match=if_match, owner=owner, token=uuid.uuid4())
+
+    with pytest.raises(NotFound):
+        await attempt("nothere")
+    with pytest.raises(Forbidden):
+        await attempt("mine", owner="you")
+    with pytest.raises(VersionMismatch):
+        await attempt("mine", if_match=7)
+    assert (await attempt("mine", if_match=1)).version == 2
+    assert (await attempt("mine", owner=None)).version == 3
+    deleted = await store.links.delete("mine", if_match=3, owner="me", token=uuid.uuid4())
+    assert deleted.deleted_at is not None
+    with pytest.raises(Gone):
+        await attempt("mine")
+
+
+async def test_a_bulk_create_answers_item_by_item_in_order(store: Store, new_link: NewLinkMaker) -> None:
+    """A bulk create keeps the order, and a taken alias spoils only its own item, also within the call."""
+    await store.links.create(new_link("taken"))
+    asked = [new_link(code) for code in ("a1", "taken", "b2", "c3", "b2")]
+    answers = await store.links.create_many(asked)
+    assert [answer.code for answer in answers] == [item.code for item in asked]
+    assert [type(answer) for answer in answers] == [Link, Taken, Link, Link, Taken]
+    assert await store.links.create_many(asked) == answers
+
+
+async def test_pages_show_each_link_once_newest_first(store: Store, new_link: NewLinkMaker) -> None:
+    """Paging through links while others are created shows each old link exactly once, newest first."""
+    codes = [f"page{n}" for n in range(60)]
+    for code in codes:
+        await store.links.create(new_link(code, owner="me" if code.endswith("7") else ""))
+    seen: list[Link] = []
+    before = None
+    while page := await store.links.page(7, before, None):
+        seen += page
+        before = PageKey(page[-1].created_at, page[-1].code)
+        await store.links.create(new_link(f"later{len(seen)}"))
+    assert [link.code for link in seen] == codes[::-1]
+    assert [link.code for link in await store.links.page(50, None, "me")] == [
+        code for code in codes[::-1] if code.endswith("7")
+    ]
+
+
+async def test_a_page_waits_until_every_slot_is_answered_for_once(
+    store: Store, direct: dict[str, Any], new_link: NewLinkMaker
+) -> None:
+    """While a slot is answered for by no shard a listing waits, instead of leaving its links out."""
+    await store.links.create(new_link("shy"))
+    slot = slot_of("shy")
+    owner = direct[store.shards.map.owner(slot)]
+    await owner.execute("UPDATE slots SET state = 'closed', peer = 'db9' WHERE slot = $1", slot)
+    listing = asyncio.create_task(store.links.page(10, None, None))
+    await asyncio.sleep(0.1)
+    assert not listing.done()
+    await owner.execute("UPDATE slots SET state = 'owned', peer = NULL WHERE slot = $1", slot)
+    assert [link.code for link in await listing] == ["shy"]
+
+
+async def test_a_listing_never_shows_rows_that_a_shard_only_keeps(
+    store: Store, direct: dict[str, Any], new_link: NewLinkMaker
+) -> None:
+    """Rows of a slot that a shard no longer owns are not listed; two owners of a slot stop a listing."""
+    await store.links.create(new_link("twice"))
+    slot = slot_of("twice")
+    name = store.shards.map.owner(slot)
+    other = "db1" if name == "db0" else "db0"
+    await direct[other].execute("INSERT INTO slots (slot, state, epoch) VALUES ($1, 'owned', 2)", slot)
+    with pytest.raises(Unavailable):
+        await store.links.page(10, None, None)
+    await direct[name].execute("UPDATE slots SET state = 'released', peer = $2 WHERE slot = $1", slot, other)
+    assert await store.links.page(10, None, None) == []
+
+
+async def through(ready: Settings, proxy: Proxy, name: str) -> Store:
+    """A store that reaches shard `name` through `proxy`, on one connection."""
+    dsns = {item.name: item.dsn for item in ready.shard_dsns}
+    parts = urlsplit(dsns[name])
+    dsns[name] = dsns[name].replace(f"127.0.0.1:{parts.port}", f"127.0.0.1:{proxy.port}")
+    return await Store.open(with_shards(ready, dsns).model_copy(update={"pool_connections": 1}))
+
+
+def target_of(ready: Settings, name: str) -> tuple[str, int]:
+    parts = urlsplit(next(item.dsn for item in ready.shard_dsns if item.name == name))
+    assert parts.port is not None
+    return "127.0.0.1", parts.port
+
+
+async def change(store: Store, code: str, if_match: int | None) -> Link:
+    return await store.links.change(
+        code, Change(title="t"), if_match=if_match, owner=None, token=uuid.uuid4()
+    )
+
+
+async def test_lost_replies_of_writes_are_asked_for(ready: Settings, new_link: NewLinkMaker) -> None:
+    """A create, a bulk create and a change whose reply was lost are each told truly."""
+    async with proxy_to(*target_of(ready, "db0")) as proxy:
+        store = await through(ready, proxy, "db0")
+        try:
+            code = next(
+                code for code in map(str, range(999)) if store.shards.map.owner(slot_of(code)) == "db0"
+            )
+            assert await store.links.get(code) is None
+
+            proxy.replies_to_lose = 1
+            assert isinstance(await store.links.create(new_link(code)), Link)
+
+            for if_match in (None, 4):
+                # The first call prepares the statement, so that the lost reply is that of the change itself.
+                await change(store, code, None)
+                proxy.replies_to_lose = 1
+                changed = await change(store, code, if_match)
+                assert await store.links.get(code) == changed
+            assert changed.version == 5
+
+            more = [new_link(f"{code}-{n}") for n in range(40)]
+            proxy.replies_to_lose = 1
+            assert {type(answer) for answer in await store.links.create_many(more)} == {Link}
+            assert proxy.replies_lost == 4
+        finally:
+            await store.shards.close()
+
+
+async def test_an_outcome_that_cannot_be_asked_for_is_called_unknown(
+    ready: Settings, new_link: NewLinkMaker
+) -> None:
+    """When the reply and the question after it are lost, the caller hears of an unknown outcome."""
+    async with proxy_to(*target_of(ready, "db0")) as proxy:
+        store = await through(ready, proxy, "db0")
+        try:
+            code = next(
+                code for code in map(str, range(999)) if store.shards.map.owner(slot_of(code)) == "db0"
+            )
+            await store.links.create(new_link(code))
+            proxy.replies_to_lose = 1_000
+            with pytest.raises(OutcomeUnknown):
+                await store.links.change(
+                    code, Change(title="t"), if_match=None, owner=None, token=uuid.uuid4()
+                )
+        finally:
+            await store.shards.close()
+
+
+async def test_a_silent_shard_costs_only_its_own_slots(ready: Settings, new_link: NewLinkMaker) -> None:
+    """With one shard cut off, links of the others are created; when it is back all is well by itself."""
+    async with proxy_to(*target_of(ready, "db0")) as proxy:
+        store = await through(ready, proxy, "db0")
+        try:
+            new: list[NewLink] = [new_link(f"s{n}") for n in range(40)]
+            proxy.refuse = True
+            proxy.cut()
+            answers = await store.links.create_many(new)
+            for item, answer in zip(new, answers, strict=True):
+                at_db0 = store.shards.map.owner(slot_of(item.code)) == "db0"
+                assert isinstance(answer, Failed if at_db0 else Link)
+            proxy.refuse = False
+            await asyncio.sleep(0.3)
+            assert {type(answer) for answer in await store.links.create_many(new)} == {Link}
+        finally:
+            await store.shards.close()
+
+
+async def test_an_intent_is_claimed_once(store: Store, direct: dict[str, Any]) -> None:
+    """The first claim of an Idempotency-Key is answered to all within 24 hours, and replaced after that."""
+    claims = await asyncio.gather(*(store.links.claim("key", "k1", bytes([n])) for n in range(20)))
+    assert len(set(claims)) == 1
+    assert (await store.links.claim("other", "k1", b"x")).nonce != claims[0].nonce
+    for connection in direct.values():
+        await connection.execute("UPDATE intents SET created_at = created_at - interval '25 hours'")
+    assert (await store.links.claim("key", "k1", b"new")).fingerprint == b"new"
+    assert await store.links.purge_intents(100) == 1
+    assert (await store.links.claim("key", "k1", b"y")).fingerprint == b"new"

@@ -1,0 +1,83 @@
+"""Migrations on real shards."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from snapurl.config import Settings
+from snapurl.errors import ConfigError
+from snapurl.store.migrate import load_migrations, migrate_all
+
+
+async def record(dsn: str, statement: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def test_every_shard_gets_every_migration_once(settings: Settings) -> None:
+    """Eight processes that migrate at once apply each migration to each shard exactly once."""
+    lines = await asyncio.gather(*(migrate_all(settings) for _ in range(8)))
+    applied = sorted(line for part in lines for line in part)
+    expected = sorted(
+        f"{item.name}: {migration.version:04d}_{migration.name}"
+        for item in settings.shard_dsns
+        for migration in load_migrations()
+    )
+    assert applied == expected
+    assert await migrate_all(settings) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "message"),
+    [
+        ("UPDATE schema_migrations SET checksum = 'x' WHERE version = 2", "0002_slots has changed"),
+        ("DELETE FROM schema_migrations WHERE version = 1", "never got migration 0001_cluster"),
+        ("INSERT INTO schema_migrations VALUES (9000, 'later', 'x')", "run a newer SnapURL"),
+    ],
+)
+async def test_a_record_that_disagrees_with_the_files_is_refused(
+    settings: Settings, fresh_shards: dict[str, str], statement: str, message: str
+) -> None:
+    """A changed, missing or unknown old migration stops the start and names the shard or the migration."""
+    await migrate_all(settings)
+    await record(fresh_shards["db1"], statement)
+    with pytest.raises(ConfigError, match=message):
+        await migrate_all(settings)
+
+
+async def test_a_sharded_table_carries_slot_and_xid(settings: Settings, fresh_shards: dict[str, str]) -> None:
+    """Each table with a slot has the xid that a catch-up needs, and a key that begins with the slot."""
+    await migrate_all(settings)
+    connection = await asyncpg.connect(fresh_shards["db0"])
+    try:
+        tables = await connection.fetch(
+            "SELECT table_name FROM information_schema.columns WHERE column_name = 'slot' "
+            "AND table_schema = 'public' AND table_name <> 'slots'"
+        )
+        assert {row["table_name"] for row in tables} == {
+            "links",
+            "click_days",
+            "click_cursor",
+            "api_keys",
+            "intents",
+        }
+        for row in tables:
+            column = await connection.fetchrow(
+                "SELECT is_nullable, data_type FROM information_schema.columns "
+                "WHERE table_name = $1 AND column_name = 'xid'",
+                row["table_name"],
+            )
+            assert column is not None and tuple(column) == ("NO", "xid8")
+            index = await connection.fetchval(
+                "SELECT indexdef FROM pg_indexes WHERE tablename = $1 AND indexname = $1 || '_pkey'",
+                row["table_name"],
+            )
+            assert "(slot, " in index
+    finally:
+        await connection.close()

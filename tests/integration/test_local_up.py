@@ -1,0 +1,263 @@
+"""`snapurl up` as a person uses it: a real process, real signals, nothing left behind."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from snapurl.local.ports import free_port
+from snapurl.local.process import is_running
+from snapurl.supervise import environ_with, python
+
+_RUNS = itertools.count(1)
+PATIENCE_S = 60.0
+STOP_S_MAX = 10.0
+
+
+class Up:
+    """A running `snapurl up`, its output in a file."""
+
+    def __init__(self, home: Path, port: int, **settings: str) -> None:
+        self.home = home
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = home.with_name(f"up-{next(_RUNS)}.log")
+        self.environ = environ_with(
+            {"SNAPURL_HOME": str(home), "SNAPURL_PORT": str(port), "SNAPURL_WORKERS": "2", **settings}
+        )
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                python("-m", "snapurl", "up"),
+                env=self.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def output(self) -> str:
+        return self.log.read_text()
+
+    def wait_for(self, text: str) -> None:
+        deadline = monotonic() + PATIENCE_S
+        while text not in self.output:
+            assert self.process.poll() is None, self.output
+            assert monotonic() < deadline, self.output
+            sleep(0.02)
+
+    def pids(self) -> set[int]:
+        """The process and all that it has started, however deep."""
+        lines = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
+        parents = {int(pid): int(parent) for pid, parent in map(str.split, lines.splitlines())}
+        found = {self.process.pid}
+        while more := {pid for pid, parent in parents.items() if parent in found} - found:
+            found |= more
+        return found
+
+    def workers(self) -> list[int]:
+        lines = subprocess.run(
+            ["ps", "-ww", "-eo", "pid=,command="], capture_output=True, text=True, check=True
+        )
+        mine = self.pids()
+        rows = (line.split(maxsplit=1) for line in lines.stdout.splitlines())
+        return sorted(int(pid) for pid, command in rows if "snapurl.worker" in command and int(pid) in mine)
+
+    def ask(self, path: str, body: object = None, key: str = "") -> dict[str, object]:
+        headers = {"Content-Type": "application/json", **({"X-Api-Key": key} if key else {})}
+        data = None if body is None else json.dumps(body).encode()
+        with urlopen(Request(self.url + path, data=data, headers=headers), timeout=10) as answer:
+            found: dict[str, object] = json.load(answer)
+            return found
+
+    def key(self) -> str:
+        return (self.home / "admin.key").read_text().strip()
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Another command beside it, with the same settings."""
+        return subprocess.run(
+            python("-m", "snapurl", *words), env=self.environ, capture_output=True, text=True, check=False
+        )
+
+
+@contextmanager
+def up(home: Path, port: int | None = None, **settings: str) -> Iterator[Up]:
+    running = Up(home, port or free_port(set()), **settings)
+    try:
+        running.wait_for("Ctrl-C stops everything")
+        yield running
+    finally:
+        if running.process.poll() is None:
+            running.process.terminate()
+        running.process.wait(PATIENCE_S)
+
+
+def assert_stops(running: Up, pids: set[int]) -> None:
+    """It ends cleanly and in time, and so does everything that it started."""
+    assert running.process.wait(STOP_S_MAX) == 0, running.output
+    assert "Traceback" not in running.output
+    assert running.output.rstrip().endswith("Everything has stopped.")
+    assert not [pid for pid in pids if is_running(pid)]
+
+
+def test_first_and_second_run(tmp_path: Path) -> None:
+    """The banner names address and key; the key works; a second run has the data, the key and the address."""
+    home = tmp_path / "home"
+    with up(home) as first:
+        pids = first.pids()
+        key = first.key()
+        assert first.url in first.output and key in first.output
+        assert (home / "admin.key").stat().st_mode & 0o777 == 0o600
+        made = first.ask("/api/v1/links", {"url": "https://example.org/first"})
+        first.process.send_signal(signal.SIGINT)  # to it alone
+        assert_stops(first, pids)
+    with up(home) as second:
+        pids = second.pids()
+        assert second.key() == key
+        kept = second.ask(f"/api/v1/links/{made['code']}", key=key)
+        assert kept["url"] == "https://example.org/first"
+        os.killpg(second.process.pid, signal.SIGINT)  # as a terminal's Ctrl-C does
+        assert_stops(second, pids)
+
+
+def test_lines_to_try_work(tmp_path: Path) -> None:
+    """The three lines of the banner, pasted into a shell, create a link, follow it, and show its count."""
+    with up(tmp_path / "home") as running:
+        lines = re.findall(r"^ +(curl .*)$", running.output, re.MULTILINE)
+        assert len(lines) == 3
+        created, followed, counted = (
+            subprocess.run(line, shell=True, capture_output=True, text=True, check=False).stdout
+            for line in lines
+        )
+        assert json.loads(created)["url"] == "https://example.org/a/long/address"
+        assert "location: https://example.org/a/long/address" in followed.lower()
+        deadline = monotonic() + PATIENCE_S
+        while json.loads(counted)["clicks"] != 1:
+            assert monotonic() < deadline, counted
+            sleep(0.05)
+            counted = subprocess.run(lines[2], shell=True, capture_output=True, text=True, check=True).stdout
+
+
+def test_killed_worker_is_replaced_and_nobody_notices(tmp_path: Path) -> None:
+    """While workers are killed one by one the service keeps answering, and each is replaced."""
+    with up(tmp_path / "home") as running:
+        for _ in range(3):
+            before = running.workers()
+            assert len(before) == 2
+            os.kill(before[0], signal.SIGKILL)
+            deadline = monotonic() + PATIENCE_S
+            while len(running.workers()) < 2 or before[0] in running.workers():
+                running.ask("/health/live")
+                assert monotonic() < deadline
+        assert running.output.count("was killed by SIGKILL; starting it again") == 3
+
+
+def test_commands_find_the_local_cluster(tmp_path: Path) -> None:
+    """Without SNAPURL_SHARDS, `keys` and `migrate` act on the cluster in SNAPURL_HOME."""
+    with up(tmp_path / "home") as running:
+        made = running.run("keys", "create", "reader", "--right", "read")
+        assert made.returncode == 0, made.stderr
+        assert "links" in running.ask("/api/v1/links", key=made.stdout.strip())
+        listed = running.run("keys", "list").stdout.splitlines()
+        assert [line.split()[-1] for line in listed] == ["admin", "reader"]
+        assert running.run("migrate").stdout == "Every shard is up to date.\n"
+        assert running.run("health").stdout == "ready\n"
+        assert running.run("keys", "revoke", "nobody").returncode == 1
+
+
+def test_taken_port_is_one_line_before_anything_starts(tmp_path: Path) -> None:
+    """If the port is taken, that is all that is said, and no directory is made."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        refused = Up(tmp_path / "home", other.getsockname()[1])
+        assert refused.process.wait(PATIENCE_S) == 2
+    assert refused.output.startswith("snapurl: cannot listen on 127.0.0.1:")
+    assert "SNAPURL_PORT" in refused.output
+    assert len(refused.output.splitlines()) == 1
+    assert not refused.home.exists()
+
+
+def test_second_up_on_one_home_is_one_line(tmp_path: Path) -> None:
+    """A second `up` on the same home says that the first one runs, and does not disturb it."""
+    with up(tmp_path / "home") as first:
+        second = Up(tmp_path / "home", free_port(set()))
+        assert second.process.wait(PATIENCE_S) == 2
+        assert "is already running" in second.output.splitlines()[-1]
+        assert first.ask("/health/ready")
+
+
+@pytest.mark.parametrize("moment", ["Starting", "initdb", "cluster.json"])
+def test_stop_while_starting_leaves_nothing(tmp_path: Path, moment: str) -> None:
+    """SIGTERM at any point of the start ends it in time, without a stack trace, and the next start works."""
+    home = tmp_path / "home"
+    starting = Up(home, free_port(set()))
+    signs = {
+        "Starting": starting.log,
+        "initdb": home / "db0" / "data.new",
+        "cluster.json": home / "cluster.json",
+    }
+    deadline = monotonic() + PATIENCE_S
+    while not (signs[moment].exists() and (moment != "Starting" or "Starting" in starting.output)):
+        assert monotonic() < deadline
+        sleep(0.005)
+    pids = starting.pids()
+    starting.process.terminate()
+    assert starting.process.wait(STOP_S_MAX) == 0, starting.output
+    assert "Traceback" not in starting.output
+    assert not [pid for pid in pids if is_running(pid)]
+    with up(home) as running:
+        assert running.ask("/health/ready")
+
+
+def test_killed_up_is_followed_by_a_good_one(tmp_path: Path) -> None:
+    """After kill -9 of everything's parent, the next `up` on the same home and port works, with the data."""
+    home, port = tmp_path / "home", free_port(set())
+    with up(home, port) as killed:
+        pids = killed.pids() - {killed.process.pid}
+        made = killed.ask("/api/v1/links", {"url": "https://example.org/kept"})
+        killed.process.kill()
+        killed.process.wait()
+    deadline = monotonic() + PATIENCE_S
+    while any(map(is_running, pids)) and monotonic() < deadline:
+        sleep(0.05)
+    with up(home, port) as running:
+        assert running.ask(f"/api/v1/links/{made['code']}", key=running.key())["code"] == made["code"]
+
+
+def test_bad_setting_is_one_line(tmp_path: Path) -> None:
+    """A setting that cannot be is one line that names its variable, and exit code 2."""
+    refused = Up(tmp_path / "home", 8000, SNAPURL_WORKERS="none")
+    assert refused.process.wait(PATIENCE_S) == 2
+    assert refused.output.startswith("snapurl: SNAPURL_WORKERS: ")
+    assert len(refused.output.splitlines()) == 1
+
+
+def test_serve_without_shards_is_one_line() -> None:
+    """`serve` without SNAPURL_SHARDS says what to set."""
+    done = subprocess.run(python("-m", "snapurl", "serve"), capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("snapurl: SNAPURL_SHARDS is missing")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_unreachable_service_is_not_ready() -> None:
+    """`health` of a service that does not run fails, and says so."""
+    environ = environ_with({"SNAPURL_PORT": str(free_port(set()))})
+    done = subprocess.run(
+        python("-m", "snapurl", "health"), env=environ, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "no answer" in done.stdout
+    with pytest.raises(URLError):
+        urlopen(f"http://127.0.0.1:{environ['SNAPURL_PORT']}/", timeout=1)

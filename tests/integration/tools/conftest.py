@@ -1,0 +1,63 @@
+"""A cluster of four shards with a fifth to add, and a migrator run to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from ring.topology import Shard
+from snapurl.config import Settings
+from snapurl.local.cluster import LocalCluster
+from snapurl.store.migrate import migrate_all
+from snapurl.store.shards import address_of
+from tests.integration.store.conftest import Store, direct, new_link, ready, store
+from tests.integration.store.test_bootstrap import with_shards
+from tools.enlist import enlist
+from tools.fleet import Fleet
+from tools.migrator import Migrator, Options
+from tools.publish import publish
+
+__all__ = ["Store", "direct", "new_link", "ready", "store"]
+
+
+@pytest.fixture
+async def fifth(cluster: LocalCluster, fresh_shards: dict[str, str]) -> AsyncIterator[str]:
+    """The DSN of an empty database for a shard db4, on the server of db0."""
+    name = "five_" + fresh_shards["db0"].rpartition("/")[2]
+    connection = await asyncpg.connect(fresh_shards["db0"])
+    await connection.execute(f"CREATE DATABASE {name}")
+    yield fresh_shards["db0"].rpartition("/")[0] + "/" + name
+    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    await connection.close()
+
+
+@pytest.fixture
+async def five(ready: Settings, fifth: str) -> Settings:
+    """Settings that know the DSN of db4 too, which is migrated; the topology does not have it yet."""
+    dsns = {item.name: item.dsn for item in ready.shard_dsns}
+    settings = with_shards(ready, {**dsns, "db4": fifth})
+    await migrate_all(settings)
+    return settings
+
+
+async def add_fifth(ready: Settings, five: Settings, fifth: str, weight: float = 1.0) -> Fleet:
+    """Publishes a topology with db4 in it."""
+    fleet = await Fleet.connect(ready)
+    fleet.settings = five
+    topology = fleet.topology.with_shard(Shard("db4", weight, address_of(fifth)))
+    await enlist(fleet, "db4", topology)
+    await publish(fleet, topology)
+    return fleet
+
+
+async def settle(settings: Settings, **options: object) -> Migrator:
+    """Runs a migrator until nothing is left to do."""
+    migrator = Migrator(settings, Options(grace_s=0.0, **options))  # type: ignore[arg-type]
+    try:
+        await asyncio.wait_for(migrator.run(asyncio.Event(), until_settled=True), 60)
+    except TimeoutError:
+        raise AssertionError(f"not settled: {migrator.snapshot()}") from None
+    return migrator

@@ -1,0 +1,133 @@
+"""Shards added, drained and re-weighted while links are written."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from typing import Any
+
+from ring.placement import place
+from ring.slots import SLOT_COUNT, slot_of
+from snapurl.config import Settings
+from snapurl.ports import Change, Link, PageKey
+from tests.integration.store.conftest import NewLinkMaker, Store
+from tests.integration.tools.conftest import add_fifth, settle
+from tools.fleet import Fleet
+from tools.migrator import Migrator, Options
+from tools.publish import publish
+
+
+async def all_codes(store: Store) -> list[str]:
+    codes: list[str] = []
+    before = None
+    while page := await store.links.page(500, before, None):
+        codes += [link.code for link in page]
+        before = PageKey(page[-1].created_at, page[-1].code)
+    return codes
+
+
+async def assert_settled(settings: Settings, store: Store, codes: set[str]) -> None:
+    """Every slot is where the ring wants it, each link is in exactly one shard, and none is missing."""
+    fleet = await Fleet.connect(settings)
+    try:
+        seen = await fleet.observe()
+        assert [owner.shard for owner in seen.ownership.owners if owner] == list(place(seen.topology))
+        found: list[str] = []
+        for name in seen.rows:
+            rows = await fleet.fetch(name, "SELECT code FROM links")
+            assert all(seen.placement[slot_of(row["code"])] == name for row in rows)
+            found += [row["code"] for row in rows]
+        assert len(found) == len(set(found))
+        assert set(found) == codes
+        assert sorted(await all_codes(store)) == sorted(codes)
+    finally:
+        await fleet.close()
+
+
+async def test_adding_a_shard_moves_a_fifth_of_the_slots_and_loses_nothing(
+    ready: Settings, five: Settings, fifth: str, store: Store, new_link: NewLinkMaker
+) -> None:
+    """A fifth shard gets 20 % +- 1 % of the slots, all onto it and nothing else, while links are written."""
+    old = {f"old{n}" for n in range(3_000)}
+    for start in range(0, 3_000, 500):
+        answers = await store.links.create_many([new_link(f"old{n}") for n in range(start, start + 500)])
+        assert {type(answer) for answer in answers} == {Link}
+    fleet = await add_fifth(ready, five, fifth)
+    before = (await fleet.observe()).ownership.owners
+    stop = asyncio.Event()
+    made: set[str] = set()
+
+    async def write(writer: int) -> None:
+        for number in itertools.count():
+            if stop.is_set():
+                return
+            code = f"w{writer}-{number}"
+            assert isinstance(await store.links.create(new_link(code)), Link)
+            made.add(code)
+            assert (await store.links.get(code)) is not None
+            victim = f"old{(number * 7 + writer) % 3_000}"
+            changed = await store.links.change(
+                victim, Change(title=code), if_match=None, owner=None, token=new_link("x").token
+            )
+            found = await store.links.get(victim)
+            assert found is not None
+            assert found.version >= changed.version
+
+    writers = [asyncio.create_task(write(writer)) for writer in range(4)]
+    migrator = await settle(five)
+    stop.set()
+    await asyncio.gather(*writers)
+    after = (await fleet.observe()).ownership.owners
+    moved = [slot for slot in range(SLOT_COUNT) if before[slot] != after[slot]]
+    assert 0.19 <= len(moved) / SLOT_COUNT <= 0.21
+    assert {owner.shard for slot in moved if (owner := after[slot])} == {"db4"}
+    assert migrator.snapshot().pauses.count > 0
+    await assert_settled(five, store, old | made)
+    await fleet.close()
+
+
+async def test_draining_empties_a_shard_and_lets_go_of_it(
+    ready: Settings, store: Store, direct: dict[str, Any], new_link: NewLinkMaker
+) -> None:
+    """A drained shard ends with no row and no slot, and out of the topology, and no link is lost."""
+    codes = {f"d{n}" for n in range(500)}
+    await store.links.create_many([new_link(code) for code in sorted(codes)])
+    fleet = await Fleet.connect(ready)
+    await publish(fleet, fleet.topology.drained("db1"))
+    await settle(ready)
+    await assert_settled(ready, store, codes)
+    assert await direct["db1"].fetchval("SELECT count(*) FROM links") == 0
+    assert await direct["db1"].fetchval("SELECT count(*) FROM slots WHERE state <> 'released'") == 0
+    topology = (await fleet.observe()).topology
+    assert [shard.name for shard in topology.shards] == ["db0", "db2", "db3"]
+    await fleet.close()
+
+
+async def test_cancelling_moves_back_what_had_moved(
+    ready: Settings, five: Settings, fifth: str, store: Store, new_link: NewLinkMaker
+) -> None:
+    """Publishing the topology from before brings every slot back to where it was, with its newest rows."""
+    codes = {f"c{n}" for n in range(300)}
+    await store.links.create_many([new_link(code) for code in sorted(codes)])
+    previous = store.shards.topology
+    fleet = await add_fifth(ready, five, fifth)
+    stop = asyncio.Event()
+    migrator = Migrator(five, Options(grace_s=0.0))
+    running = asyncio.create_task(migrator.run(stop))
+    while not (await fleet.fetch("db4", "SELECT count(*) AS n FROM slots WHERE state = 'owned'"))[0]["n"]:
+        await asyncio.sleep(0.02)
+    await publish(fleet, (await fleet.observe()).topology.back_to(previous))
+    for code in list(codes)[:50]:
+        await store.links.change(
+            code, Change(title="new"), if_match=None, owner=None, token=new_link("x").token
+        )
+    stop.set()
+    await running
+    await settle(five)
+    await assert_settled(five, store, codes)
+    assert [shard.name for shard in (await fleet.observe()).topology.shards] == ["db0", "db1", "db2", "db3"]
+    for code in list(codes)[:50]:
+        found = await store.links.get(code)
+        assert found is not None
+        assert found.title == "new"
+    await fleet.close()

@@ -1,0 +1,87 @@
+"""A TCP proxy that fails on demand: in front of a shard or Redis, on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+
+
+class Proxy:
+    """Forwards connections to `host:port`; three switches make it fail.
+
+    `refuse` closes new connections, a cleared `forwarding` keeps bytes back, and `replies_to_lose` passes
+    so many requests on, but cuts the connection when the answer comes: carried out, the outcome lost.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        self._target = (host, port)
+        self.refuse = False
+        self.replies_to_lose = 0
+        self.forwarding = asyncio.Event()
+        self.forwarding.set()
+        self.replies_lost = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._server: asyncio.Server | None = None
+        self.port = 0
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        self.forwarding.set()
+        self.cut()
+
+    def cut(self) -> None:
+        """Drops every connection that is open now."""
+        for writer in list(self._writers):
+            writer.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.refuse:
+            writer.transport.abort()
+            return
+        try:
+            back_reader, back_writer = await asyncio.open_connection(*self._target)
+        except OSError:
+            writer.transport.abort()
+            return
+        pair = {writer, back_writer}
+        self._writers |= pair
+        try:
+            await asyncio.gather(
+                self._pump(reader, back_writer, replies=False), self._pump(back_reader, writer, replies=True)
+            )
+        except OSError:
+            pass
+        finally:
+            self._writers -= pair
+            for end in pair:
+                end.transport.abort()
+
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool
+    ) -> None:
+        while data := await reader.read(65_536):
+            await self.forwarding.wait()
+            if replies and self.replies_to_lose:
+                self.replies_to_lose -= 1
+                self.replies_lost += 1
+                raise ConnectionResetError
+            writer.write(data)
+            await writer.drain()
+        raise ConnectionResetError
+
+
+@contextlib.asynccontextmanager
+async def proxy_to(host: str, port: int) -> AsyncIterator[Proxy]:
+    """A running proxy to `host:port`, stopped at the end."""
+    proxy = Proxy(host, port)
+    await proxy.start()
+    try:
+        yield proxy
+    finally:
+        await proxy.stop()

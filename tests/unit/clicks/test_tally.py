@@ -1,0 +1,50 @@
+"""Counting in memory, and how an entry is spelled."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snapurl.clicks.stream import decode_entry, encode_entry, entry_id_of, entry_place
+from snapurl.clicks.tally import Tally
+
+
+def test_a_full_tally_goes_on_counting_the_codes_it_has() -> None:
+    """At its bound a tally drops clicks of further codes, and says how many, but counts those it has."""
+    tally = Tally(2)
+    for code in "abcacb":
+        tally.record(code)
+    assert tally.dropped == 2
+    assert tally.take() == {"a": 2, "b": 2}
+    assert tally.take() == {}
+
+
+def test_an_entry_comes_back_as_it_went_in() -> None:
+    """What a worker encodes is what the consumer counts."""
+    rows = decode_entry(b"7-1", {b"clicks": encode_entry(date(2026, 5, 1), {"a": 2, "b": 1}).encode()})
+    assert [(row.code, row.clicks, row.day) for row in rows] == [
+        ("a", 2, date(2026, 5, 1)),
+        ("b", 1, date(2026, 5, 1)),
+    ]
+    assert {row.entry for row in rows} == {entry_place(b"7-1")}
+
+
+@pytest.mark.parametrize("payload", [b"", b"{", b"[]", b'{"x":{"a":1}}', b'{"2026-05-01":{"a":-1}}', b"3"])
+def test_a_malformed_entry_is_told_apart(payload: bytes) -> None:
+    """Whatever is not an entry raises one of the errors that the consumer skips it for."""
+    with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
+        decode_entry(b"7-1", {b"clicks": payload})
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2**42), st.integers(0, 2**20 - 1)), min_size=2, max_size=2, unique=True)
+)
+def test_places_sort_as_ids_do(ids: list[tuple[int, int]]) -> None:
+    """The number of an entry sorts as its id does, fits a bigint, and gives the id back."""
+    places = [entry_place(f"{ms}-{sequence}".encode()) for ms, sequence in ids]
+    assert (places[0] < places[1]) == (ids[0] < ids[1])
+    assert max(places) < 2**63
+    assert [entry_id_of(place) for place in places] == [f"{ms}-{sequence}" for ms, sequence in ids]

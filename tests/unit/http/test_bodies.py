@@ -1,0 +1,217 @@
+"""Request bodies: what is taken, what is refused, and where the refusal points."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snapurl.errors import BadRequest, Invalid, SnapURLError
+from snapurl.http.bodies import ERRORS_MAX, Bulk, LinkChange, LinkDraft, Rules, check, parse_json
+from snapurl.links import Draft
+from snapurl.ports import UNSET, Change
+from snapurl.urls import UrlPolicy, own_hosts
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+RULES = Rules(UrlPolicy(500, own_hosts(["s.example.org"])), NOW)
+URL = "https://example.org/"
+
+
+def draft(**fields: object) -> Draft:
+    return check(LinkDraft, {"url": URL, **fields}, RULES).as_draft()
+
+
+def refused(value: object) -> dict[str, str]:
+    """Pointer -> detail of the errors of a refused draft."""
+    with pytest.raises(Invalid) as caught:
+        check(LinkDraft, value, RULES)
+    return {field.pointer: field.detail for field in caught.value.fields}
+
+
+def test_a_url_is_enough() -> None:
+    """Everything else has a default."""
+    assert draft() == Draft(URL, None, None, (), 302, None)
+
+
+def test_every_field_is_taken() -> None:
+    """A full draft comes through as it was asked for, its moment in UTC."""
+    full = draft(
+        alias="a-b_C9",
+        title="Title ❤",
+        tags=["x", "y"],
+        redirect_status=308,
+        expires_at="2030-01-01T02:00:00.5+01:00",
+    )
+    assert full == Draft(
+        URL, "a-b_C9", "Title ❤", ("x", "y"), 308, datetime(2030, 1, 1, 1, 0, 0, 500_000, tzinfo=UTC)
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer", "why"),
+    [
+        ({"url": None}, "/url", "string"),
+        ({"url": 7}, "/url", "string"),
+        ({"url": ""}, "/url", "whole URL"),
+        ({"url": "javascript:alert(1)"}, "/url", "http"),
+        ({"url": "https://s.example.org/x"}, "/url", "loop"),
+        ({"url": "https://example.org/" + "x" * 500}, "/url", "at most"),
+        ({"url": "https://example.org/\ud800"}, "/url", "control"),
+        ({"alias": ""}, "/alias", "characters"),
+        ({"alias": "x" * 65}, "/alias", "characters"),
+        ({"alias": "a b"}, "/alias", "characters"),
+        ({"alias": "ä"}, "/alias", "characters"),
+        ({"alias": "a\n"}, "/alias", "characters"),
+        ({"alias": "API"}, "/alias", "reserved"),
+        ({"alias": 5}, "/alias", "string"),
+        ({"title": "x" * 301}, "/title", "at most 300"),
+        ({"title": "a\x00b"}, "/title", "control"),
+        ({"title": "a\nb"}, "/title", "control"),
+        ({"title": "\ud800"}, "/title", "control"),
+        ({"title": 1}, "/title", "string"),
+        ({"tags": "x"}, "/tags", "array"),
+        ({"tags": None}, "/tags", "array"),
+        ({"tags": ["x"] * 2}, "/tags", "repeat"),
+        ({"tags": [str(n) for n in range(21)]}, "/tags", "at most 20"),
+        ({"tags": ["x" * 51]}, "/tags/0", "at most 50"),
+        ({"tags": ["a", ""]}, "/tags/1", "at least 1"),
+        ({"tags": [" "]}, "/tags/0", "blank"),
+        ({"tags": ["\x07"]}, "/tags/0", "control"),
+        ({"tags": [1]}, "/tags/0", "string"),
+        ({"redirect_status": 303}, "/redirect_status", "301"),
+        ({"redirect_status": "302"}, "/redirect_status", "301"),
+        ({"redirect_status": True}, "/redirect_status", "301"),
+        ({"redirect_status": None}, "/redirect_status", "301"),
+        ({"expires_at": "2030-01-01T00:00:00Z"}, "/expires_at", "future"),
+        ({"expires_at": "2029-12-31T23:59:59Z"}, "/expires_at", "future"),
+        ({"expires_at": "2031-01-01T00:00:00"}, "/expires_at", "RFC 3339"),
+        ({"expires_at": "2031-01-01"}, "/expires_at", "RFC 3339"),
+        ({"expires_at": "2031-13-01T00:00:00Z"}, "/expires_at", "exists"),
+        ({"expires_at": "2031-01-01T00:00:60Z"}, "/expires_at", "exists"),
+        ({"expires_at": "9999-12-31T23:59:59-23:59"}, "/expires_at", "exists"),
+        ({"expires_at": "\uff12031-01-01T00:00:00Z"}, "/expires_at", "RFC 3339"),
+        ({"expires_at": 1_900_000_000}, "/expires_at", "string"),
+        ({"code": "abc"}, "/code", "not a field"),
+        ({"a/b~c": 1}, "/a~1b~0c", "not a field"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_refused_by_its_field(fields: dict[str, Any], pointer: str, why: str) -> None:
+    """The refusal points at the field and says what would do."""
+    errors = refused({"url": URL, **fields})
+    assert list(errors) == [pointer]
+    assert why in errors[pointer]
+
+
+@pytest.mark.parametrize("value", [None, [], "x", 5, True])
+def test_a_body_that_is_no_object_is_refused(value: object) -> None:
+    """The pointer to the whole body is empty."""
+    assert refused(value) == {"": "must be an object"}
+
+
+def test_all_fields_at_fault_are_told_at_once_up_to_a_bound() -> None:
+    """A client sees every mistake in one go, but not a thousand of them."""
+    assert set(refused({"alias": " ", "x": 1})) == {"/url", "/alias", "/x"}
+    assert len(refused({f"x{n}": n for n in range(1000)})) == ERRORS_MAX
+
+
+def test_moments_are_compared_in_utc() -> None:
+    """An expiry is in the future or not, whatever its offset."""
+    in_an_hour = (NOW + timedelta(hours=1)).astimezone(timezone(timedelta(hours=-11)))
+    assert draft(expires_at=in_an_hour.isoformat()).expires_at == NOW + timedelta(hours=1)
+
+
+def test_an_expiry_in_the_past_can_be_let_through() -> None:
+    """Whoever repeats a request may come after the expiry that it asks for."""
+    past = check(LinkDraft, {"url": URL, "expires_at": "2020-01-01T00:00:00Z"}, Rules(RULES.urls, None))
+    assert past.as_draft().expires_at == datetime(2020, 1, 1, tzinfo=UTC)
+
+
+def test_a_whole_number_may_be_written_with_a_point() -> None:
+    """JSON knows one kind of number: 308.0 is 308, and comes out as an integer."""
+    assert type(draft(redirect_status=308.0).redirect_status) is int
+
+
+def test_a_change_says_what_stays_and_what_is_cleared() -> None:
+    """A field left out stays; null clears title and expiry."""
+    change = check(LinkChange, {"title": None, "tags": []}, RULES).as_change()
+    assert change == Change(title=None, tags=())
+    assert change.url is UNSET and change.expires_at is UNSET and change.redirect_status is UNSET
+
+
+@pytest.mark.parametrize(
+    "value",
+    [{}, {"alias": "x"}, {"url": None}, {"tags": None}, {"redirect_status": None}, {"version": 2}, []],
+)
+def test_a_change_of_nothing_or_of_the_unchangeable_is_refused(value: object) -> None:
+    """At least one field, none that cannot change, and no null where there must be something."""
+    with pytest.raises(Invalid):
+        check(LinkChange, value, RULES)
+
+
+def test_bulk_takes_anything_as_an_item_but_only_so_many() -> None:
+    """Items are checked one by one, so that one bad item is not the others' fault."""
+    assert check(Bulk, {"links": [1, None, {}]}, RULES).links == [1, None, {}]
+    many: list[object] = [{}] * 1_001
+    for links in ([], many, "x", None):
+        with pytest.raises(Invalid):
+            check(Bulk, {"links": links}, RULES)
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"{} x", "not JSON"),
+        (b"\xff", "UTF-8"),
+        (b'"\xed\xa0\x80"', "UTF-8"),
+        (b"\xef\xbb\xbf{}", "not JSON"),
+        (b'{"a": 1, "a": 1}', "twice"),
+        (b'[{"a": {"b": 1, "b": 2}}]', "twice"),
+        (b"NaN", "no JSON number"),
+        (b"[Infinity]", "no JSON number"),
+        (b"-Infinity", "no JSON number"),
+        (b"9" * 5_000, "number"),
+        (b"[" * 20 + b"]" * 20, "deeply"),
+        (b"[" * 200_000, "deeply"),
+        (b'{"a":' * 50_000 + b"1" + b"}" * 50_000, "deeply"),
+    ],
+)
+def test_bytes_that_are_not_one_clear_json_value_are_refused(raw: bytes, why: str) -> None:
+    """What two readers could understand differently is no request."""
+    with pytest.raises(BadRequest, match=why):
+        parse_json(raw)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+drafts = st.fixed_dictionaries(
+    {"url": st.just(URL) | json_values},
+    optional=dict.fromkeys(("alias", "title", "tags", "expires_at", "redirect_status", "other"), json_values),
+)
+
+
+@given(json_values | drafts)
+def test_any_json_is_either_a_draft_or_refused(value: object) -> None:
+    """Nothing but a refusal is ever raised, and its text is bounded."""
+    for model in (LinkDraft, LinkChange, Bulk):
+        try:
+            check(model, value, RULES)
+        except Invalid as refusal:
+            assert refusal.fields
+            assert all(len(field.pointer) + len(field.detail) < 500 for field in refusal.fields)
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_either_json_or_refused(raw: bytes) -> None:
+    """Nothing but a refusal is ever raised."""
+    try:
+        parse_json(raw)
+    except SnapURLError as refusal:
+        assert isinstance(refusal, BadRequest)

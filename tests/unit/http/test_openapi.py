@@ -1,0 +1,119 @@
+"""The OpenAPI document, /docs and the route table: one description that agrees with itself and the code."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from typing import Any
+
+from snapurl.codes import is_code, is_reserved
+from snapurl.errors import FieldError, Gone, Invalid
+from snapurl.http import answers
+from snapurl.http.docs import render
+from snapurl.http.openapi import document
+from snapurl.http.pages import home_page, refusal_page
+from snapurl.http.problems import problem
+from snapurl.http.routes import ROUTES
+from snapurl.ports import DayClicks, Link, RingView, ShardHealth, ShardShare
+
+DOCUMENT = document(ROUTES, "https://s.example.org", "1.2.3", anonymous=True)
+LINK = Link(
+    "abc", "https://example.org/", None, ("a",), 302, datetime(2030, 1, 1, tzinfo=UTC), None, None, "k", 3
+)
+
+
+def walk(value: Any) -> Iterator[Any]:
+    yield value
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for child in children:
+        yield from walk(child)
+
+
+def test_every_reference_leads_somewhere() -> None:
+    """No `$ref` of the document points at a schema that is not there."""
+    references = {item["$ref"] for item in walk(DOCUMENT) if isinstance(item, dict) and "$ref" in item}
+    known = {f"#/components/schemas/{name}" for name in DOCUMENT["components"]["schemas"]}
+    assert references and references <= known
+
+
+def test_every_route_is_documented_with_its_problems() -> None:
+    """Each operation has an id of its own and says what a wrong method gets."""
+    operations = [operation for methods in DOCUMENT["paths"].values() for operation in methods.values()]
+    assert len({operation["operationId"] for operation in operations}) == len(operations) == len(ROUTES) + 2
+    for operation in operations:
+        assert "405" in operation["responses"]
+
+
+def test_creating_needs_a_key_unless_the_deployment_lets_anybody() -> None:
+    """The empty security requirement, which makes the key optional, depends on the setting."""
+    closed = document(ROUTES, "https://s.example.org", "1", anonymous=False)
+    assert {} in DOCUMENT["paths"]["/api/v1/links"]["post"]["security"]
+    assert {} not in closed["paths"]["/api/v1/links"]["post"]["security"]
+    assert {} not in DOCUMENT["paths"]["/api/v1/links"]["get"]["security"]
+
+
+def test_no_alias_can_hide_one_of_our_own_addresses() -> None:
+    """Every first path segment that could be a code is reserved."""
+    segments = {route.path.split("/")[1] for route in ROUTES} - {""}
+    assert {"api", "docs", "health", "metrics"} <= segments
+    assert all(is_reserved(segment) for segment in segments if is_code(segment))
+    beside_codes = {route.path.removeprefix("/api/v1/links/") for route in ROUTES} - {"{code}"}
+    assert "bulk" in beside_codes
+    assert all(is_reserved(name) for name in beside_codes if is_code(name))
+
+
+def test_pages_load_nothing_from_anywhere() -> None:
+    """No script, and no address in an attribute that a browser would fetch."""
+    for html in (render(DOCUMENT), home_page("1"), refusal_page(Gone())):
+        assert "<script" not in html and "@import" not in html and "url(" not in html
+        fetched = re.findall(r'(?:src|href|action)="([^"]*)"', html)
+        assert fetched and all(address.startswith(("/", "#")) for address in fetched)
+
+
+def test_links_within_the_docs_lead_somewhere() -> None:
+    """Every `#anchor` of the page exists once."""
+    html = render(DOCUMENT)
+    ids = re.findall(r'id="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', html)) <= set(ids)
+    assert html.count("<table>") == html.count("</table>")
+
+
+def test_refusal_pages_escape_what_they_show() -> None:
+    """Nothing that a client sent can become markup."""
+    assert "<b>" not in refusal_page(Gone("<b>bold</b>"))
+
+
+def test_bodies_of_answers_fit_their_schemas() -> None:
+    """The dicts that we build are what the schema promises, with no field more or less."""
+    link = answers.link_body(LINK, "https://s.example.org")
+    assert link["short_url"] == "https://s.example.org/abc"
+    assert link["created_at"] == "2030-01-01T00:00:00.000000Z"
+    answers.LinkBody.model_validate(link)
+    refusal = problem(Invalid(fields=(FieldError("/url", "x"),)))
+    answers.Problem.model_validate(refusal)
+    answers.BulkResults.model_validate(
+        {"results": [{"status": 201, "link": link}, {"status": 422, "error": refusal}]}
+    )
+    stats = answers.stats_body("abc", [DayClicks(date(2030, 1, 1), 2), DayClicks(date(2030, 1, 2), 3)])
+    assert stats["clicks"] == 5
+    answers.Stats.model_validate(stats)
+    share = ShardShare("db0", 1.0, False, "10.0.0.1:5432/snapurl", 100, 120, 0.25)
+    ring = answers.ring_body(RingView("id", 1, 1024, (share,), 3, 4))
+    assert "10.0.0.1" not in str(ring)
+    answers.Ring.model_validate(ring)
+
+
+def test_readiness_says_ok_degraded_or_down() -> None:
+    """Degraded is said, not hidden; down is only when no shard answers."""
+    up, down = ShardHealth("db0", True, "answers"), ShardHealth("db1", False, "does not answer")
+    cases = {
+        "ok": answers.ready_body([up, up], None),
+        "degraded": answers.ready_body([up, down], None),
+        "down": answers.ready_body([down, down], None),
+    }
+    for status, body in cases.items():
+        assert body["status"] == status
+        answers.Ready.model_validate(body)
+    assert answers.ready_body([up], "does not answer")["status"] == "degraded"

@@ -1,0 +1,67 @@
+"""Problems: every exception as an answer that says enough and not too much."""
+
+from __future__ import annotations
+
+import pytest
+from sanic import exceptions as sanic_errors
+
+from snapurl import errors
+from snapurl.errors import FieldError, Invalid, SnapURLError, Unavailable
+from snapurl.http.problems import as_refusal, problem, request_id_of
+
+
+def test_a_problem_has_the_members_of_rfc_9457() -> None:
+    """Type, title, status and detail always; fields only where some are to blame."""
+    assert problem(Unavailable("shard db1 is silent"), "r-1") == {
+        "type": "urn:snapurl:problem:unavailable",
+        "title": "The service cannot answer this now",
+        "status": 503,
+        "detail": "shard db1 is silent",
+        "request_id": "r-1",
+    }
+    assert problem(Invalid(fields=(FieldError("/url", "is required"),)))["errors"] == [
+        {"pointer": "/url", "detail": "is required"}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raised", "kind"),
+    [
+        (sanic_errors.NotFound(), errors.NotFound),
+        (sanic_errors.FileNotFound(), errors.NotFound),
+        (sanic_errors.MethodNotAllowed("", "PUT", ("GET",)), errors.MethodNotAllowed),
+        (sanic_errors.PayloadTooLarge(), errors.TooLarge),
+        (sanic_errors.URITooLong(), errors.TooLarge),
+        (sanic_errors.RequestTimeout(), errors.RequestTimeout),
+        (sanic_errors.ServiceUnavailable(), errors.Unavailable),
+        (sanic_errors.BadRequest(), errors.BadRequest),
+        (sanic_errors.BadURL(), errors.BadRequest),
+        (sanic_errors.ExpectationFailed(), errors.BadRequest),
+        (sanic_errors.InvalidHeader("Accept"), errors.BadRequest),
+        (sanic_errors.ServerError("secret"), SnapURLError),
+        (RuntimeError("secret"), SnapURLError),
+        (KeyError("secret"), SnapURLError),
+    ],
+)
+def test_whatever_is_raised_becomes_one_of_ours(raised: BaseException, kind: type[SnapURLError]) -> None:
+    """What the web server refuses is put in our words; what nobody foresaw tells nothing."""
+    refusal = as_refusal(raised)
+    assert type(refusal) is kind
+    assert "secret" not in str(problem(refusal))
+
+
+def test_every_kind_of_problem_has_a_type_of_its_own() -> None:
+    """Clients can rely on the type alone."""
+    kinds = [
+        kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SnapURLError)
+    ]
+    assert len({kind.slug for kind in kinds}) == len(kinds)
+    assert all(kind.title and 400 <= kind.status < 600 for kind in kinds)
+
+
+def test_a_sane_request_id_is_kept_and_any_other_replaced() -> None:
+    """A proxy's id is passed on; one that could forge a log line is not."""
+    assert request_id_of({"x-request-id": "Ab.9_-"}) == "Ab.9_-"
+    for bad in ("", "x" * 65, "a b", "ä", 'a"b', "a\n"):
+        made = request_id_of({"x-request-id": bad})
+        assert made != bad and len(made) == 16

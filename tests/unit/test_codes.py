@@ -1,0 +1,64 @@
+"""Codes: random, derived, reserved."""
+
+from __future__ import annotations
+
+import random
+import re
+from uuid import UUID
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snapurl.codes import ALPHABET, CODE_LENGTH, RESERVED, derived_code, is_code, is_reserved, random_code
+
+NONCE = UUID("12345678-1234-5678-1234-567812345678")
+
+
+def test_random_codes_are_seven_characters_of_base_62() -> None:
+    """A random code needs no escaping anywhere and is a legal code."""
+    for _ in range(200):
+        assert re.fullmatch(r"[0-9A-Za-z]{7}", random_code())
+
+
+def test_random_code_takes_its_randomness_from_outside() -> None:
+    """The same source of randomness gives the same code."""
+    assert random_code(random.Random(7).choice) == random_code(random.Random(7).choice)
+
+
+def test_random_code_is_never_a_reserved_word() -> None:
+    """A draw that spells one of the service's own addresses is drawn again."""
+    draws = iter("Metrics" + "aaaaaaa")
+    assert random_code(lambda _: next(draws)) == "aaaaaaa"
+
+
+def test_derived_codes_are_fixed_for_ever() -> None:
+    """Known answers: an old and a new worker must derive the same code from one Idempotency-Key."""
+    assert [derived_code(NONCE, attempt) for attempt in range(3)] == KNOWN
+
+
+KNOWN = ["M88On2t", "9HdrE2T", "9rtPRHj"]
+
+
+@given(st.uuids(), st.integers(0, 1000))
+def test_derived_codes_are_legal(nonce: UUID, attempt: int) -> None:
+    """Whatever the nonce, the code is a legal random-looking one."""
+    code = derived_code(nonce, attempt)
+    assert len(code) == CODE_LENGTH and set(code) <= set(ALPHABET) and not is_reserved(code)
+
+
+def test_attempts_of_one_nonce_differ() -> None:
+    """A collision is resolved by the next attempt's code."""
+    assert len({derived_code(NONCE, attempt) for attempt in range(100)}) == 100
+
+
+def test_what_is_a_code() -> None:
+    """Letters, digits, `_` and `-`, up to 64, and nothing else."""
+    assert is_code("a") and is_code("A-z_9") and is_code("x" * 64)
+    for text in ("", "x" * 65, "a b", "a.b", "ä", "a\n", "a/b", "a%41", "\x00"):
+        assert not is_code(text)
+
+
+def test_reserved_words_are_found_in_any_case() -> None:
+    """Nobody can pose as the service's own pages by changing the case."""
+    assert is_reserved("API") and is_reserved("health") and not is_reserved("healthy")
+    assert all(word == word.lower() for word in RESERVED)

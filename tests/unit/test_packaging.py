@@ -1,0 +1,117 @@
+"""What is shipped, and what it is pinned to."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
+    pytest.importorskip("hatchling")
+    place = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(place)],
+        cwd=ROOT, check=True, capture_output=True,
+    )  # fmt: skip
+    return zipfile.ZipFile(next(place.glob("*.whl")))
+
+
+def test_wheel_carries_the_program_and_its_data(wheel: zipfile.ZipFile) -> None:
+    """Every module and every .sql and .lua file of the program is in the wheel, and the licence."""
+    names = set(wheel.namelist())
+    for package in ("ring", "snapurl", "tools", "migrations"):
+        files = [
+            file for file in (ROOT / package).rglob("*") if file.suffix in (".py", ".sql", ".lua", ".css")
+        ]
+        assert files
+        assert {str(file.relative_to(ROOT)) for file in files} <= names
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_wheel_carries_nothing_else(wheel: zipfile.ZipFile) -> None:
+    """Neither tests nor benchmarks nor anything of the repository's root is shipped."""
+    tops = {name.split("/")[0] for name in wheel.namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {
+        "ring",
+        "snapurl",
+        "tools",
+        "migrations",
+    }
+
+
+def test_installed_ring_is_ours(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    """`ring` is also the name of a library on the package index: what is installed must be this one."""
+    wheel.extractall(tmp_path)
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import ring.slots as s; print(s.__file__, s.SLOT_COUNT)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", program, str(tmp_path)], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.split() == [str(tmp_path / "ring" / "slots.py"), "16384"]
+
+
+def test_packages_of_this_environment_are_ours() -> None:
+    """The tests run against the packages of this repository, not against namesakes."""
+    for name in ("ring", "snapurl", "tools", "migrations"):
+        spec = importlib.util.find_spec(name)
+        assert spec is not None and spec.origin is not None
+        assert Path(spec.origin).parent == ROOT / name
+
+
+def pinned(lock: Path) -> dict[str, list[str]]:
+    """Canonical name -> versions (more than one if they differ by platform) of a lock file."""
+    found: dict[str, list[str]] = {}
+    for name, version in re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", lock.read_text(), re.MULTILINE):
+        found.setdefault(canonicalize_name(name), []).append(version)
+    return found
+
+
+def asked(*extras: str) -> list[Requirement]:
+    """The direct dependencies, with those of `extras`."""
+    lines = [*PROJECT["dependencies"]]
+    for extra in extras:
+        lines += PROJECT["optional-dependencies"][extra]
+    return [Requirement(line) for line in lines]
+
+
+@pytest.mark.parametrize(("lock", "extras"), [("run", ()), ("local", ("local",)), ("dev", ("local", "dev"))])
+def test_lock_has_every_dependency(lock: str, extras: tuple[str, ...]) -> None:
+    """Each dependency is pinned, at a version that pyproject allows: `make lock` after changing one."""
+    versions = pinned(ROOT / "requirements" / f"{lock}.lock")
+    for requirement in asked(*extras):
+        found = versions.get(canonicalize_name(requirement.name), [])
+        assert found, f"{requirement.name} is not in {lock}.lock: run `make lock`"
+        assert all(requirement.specifier.contains(version) for version in found)
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
+def test_lock_is_hashed_and_names_no_host(lock: Path) -> None:
+    """Every pin has hashes, and no file says where packages come from."""
+    text = lock.read_text()
+    for entry in re.split(r"\n(?=[A-Za-z0-9])", text):
+        if "==" in entry:
+            assert "--hash=sha256:" in entry
+    assert not re.search(r"https?:|//|--index|--extra-index|--find-links", text)
+
+
+def test_locks_agree() -> None:
+    """One package has one version in all lock files, whichever of them is installed."""
+    versions: dict[str, list[str]] = {}
+    for lock in LOCKS:
+        for name, found in pinned(lock).items():
+            assert versions.setdefault(name, found) == found, f"{name} differs: run `make lock`"

@@ -1,0 +1,129 @@
+"""The URL policy: what may be linked to, and the form in which it is stored."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snapurl.urls import UrlPolicy, UrlRefused, own_hosts
+
+POLICY = UrlPolicy(2_000, own_hosts(["s.example.org", "kurz.münchen.example"]))
+
+
+@pytest.mark.parametrize(
+    ("text", "stored"),
+    [
+        ("https://example.com", "https://example.com/"),
+        ("HTTP://EXAMPLE.com:80/a", "http://example.com/a"),
+        ("https://example.com/a/../b?x=1&y=%20#z", "https://example.com/b?x=1&y=%20#z"),
+        ("https://münchen.de/ü?q=ü#ü", "https://xn--mnchen-3ya.de/%C3%BC?q=%C3%BC#%C3%BC"),
+        ("https://i❤.ws/", "https://xn--i-7iq.ws/"),
+        ("http://[::1]:3000/x", "http://[::1]:3000/x"),
+        ("http://192.168.0.1/", "http://192.168.0.1/"),
+        ("https://example.com/%0d%0aSet-Cookie:%20a=b", "https://example.com/%0d%0aSet-Cookie:%20a=b"),
+        ("https://example.com/user@host", "https://example.com/user@host"),
+        ('https://example.com/{a}|"<b>`', "https://example.com/%7Ba%7D|%22%3Cb%3E%60"),
+        ("https://my_bucket.example.com/", "https://my_bucket.example.com/"),
+    ],
+)
+def test_urls_are_stored_as_a_browser_would_request_them(text: str, stored: str) -> None:
+    """A good URL comes back in canonical ASCII form."""
+    assert POLICY.check(text) == stored
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "whole URL"),
+        ("example.com", "whole URL"),
+        ("/relative", "whole URL"),
+        ("//example.com/", "whole URL"),
+        ("javascript:alert(1)", "http"),
+        ("JavaScript://%0aalert(1)", "http"),
+        ("data:text/html,hi", "http"),
+        ("ftp://example.com/", "http"),
+        ("file:///etc/passwd", "http"),
+        ("http:example.com", "host"),
+        ("http://", "host"),
+        ("http:///path", "host"),
+        ("http://?x", "host"),
+        ("http://:80/", "not a valid URL"),
+        ("http://example.com:99999/", "port"),
+        ("http://exa mple.com/", "spaces"),
+        (" http://example.com/", "spaces"),
+        ("http://example.com/\u00a0", "spaces"),
+        ("http://example.com/\n", "spaces"),
+        ("http://example.com/\x00", "control"),
+        ("http://example.com/\x7f", "control"),
+        ("http://example.com/\x85", "control"),
+        ("http://example.com\\@evil.example/", "backslashes"),
+        ("http://example.com/\ud800", "control"),
+        ("https://bank.example@evil.example/", "user name"),
+        ("https://user:pass@evil.example/", "user name"),
+        ("https://@evil.example/", "user name"),
+        ("http://xn--a/", "international"),
+        ("http://xn--zzzzzz999/", "international"),
+        ("http://\u202eabc.com/", "international"),
+        ("http://a..b/", "host"),
+        ("http://.a/", "host"),
+        ("http://-a.com/", "host"),
+        ("http://a-.com/", "host"),
+        ("http://a,b.com/", "host"),
+        (f"http://{'a' * 64}.com/", "host"),
+        (f"http://{'.'.join(['a' * 60] * 5)}/", "host"),
+        ("http://256.256.256.256/", "IPv4"),
+        ("http://[::1", "IPv6"),
+        ("https://example.com/" + "a" * 2_000, "at most"),
+        ("https://example.com/" + "ü" * 1_000, "percent-encoded"),
+        ("https://s.example.org/", "loop"),
+        ("https://S.Example.ORG/", "loop"),
+        ("http://s.example.org:8080/x", "loop"),
+        ("http://s.example.org./x", "loop"),
+        ("http://\uff53.example.org/", "loop"),
+        ("http://s%2eexample.org/", "loop"),
+        ("http://kurz.xn--mnchen-3ya.example/", "loop"),
+        ("http://kurz.münchen.example/", "loop"),
+    ],
+)
+def test_bad_urls_are_refused_with_the_reason(text: str, why: str) -> None:
+    """What is not a plain web address of somebody else is refused, and the text says why."""
+    with pytest.raises(UrlRefused, match=why) as caught:
+        POLICY.check(text)
+    assert len(str(caught.value)) < 120
+
+
+def test_every_way_of_writing_the_loopback_address_is_own() -> None:
+    """A service at 127.0.0.1 is also localhost, 2130706433 and [::1]."""
+    policy = UrlPolicy(2_000, own_hosts(["127.0.0.1"]))
+    for host in (
+        "127.0.0.1",
+        "localhost",
+        "LOCALHOST.",
+        "2130706433",
+        "0x7f.1",
+        "[::1]",
+        "[0:0:0:0:0:0:0:1]",
+    ):
+        with pytest.raises(UrlRefused, match="loop"):
+            policy.check(f"http://{host}:9999/")
+
+
+@given(st.text(max_size=60))
+def test_what_is_stored_can_stand_in_a_header(tail: str) -> None:
+    """Whatever is accepted is printable ASCII without spaces, and is itself accepted unchanged."""
+    try:
+        stored = POLICY.check("https://example.com/" + tail)
+    except UrlRefused:
+        return
+    assert stored.isascii() and stored.isprintable() and " " not in stored
+    assert POLICY.check(stored) == stored
+
+
+@given(st.text(min_size=1, max_size=40))
+def test_no_host_can_crash_the_policy(host: str) -> None:
+    """Any host is either refused or stored; nothing else is raised."""
+    with contextlib.suppress(UrlRefused):
+        assert POLICY.check(f"http://{host}/").startswith("http://")

@@ -1,0 +1,246 @@
+"""One attempt at a hand-off: carries out the steps that `ring/handoff.py` asks for, for a batch of slots.
+
+There are no decisions here. Each step is one call on one shard whose guard is in `migrations/0006_handoff.sql`;
+PURGE, COPY and CATCH_UP hold the target's rows while they write. When a step is refused (SN001) or a shard is
+lost, the attempt ends where it is: whoever looks next, under a fresh token, sees what was done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, assert_never
+from uuid import UUID
+
+import asyncpg
+
+from ring.handoff import ABORT, Move, Program, Step
+from tools.calls import call, smallints
+from tools.copy import copy_all, copy_changed, look, snapshot_of
+from tools.manifest import Table
+from tools.verify import differences
+
+LOCK_MS = 30  # longest wait for the last writers of a batch, each time it is tried; it counts into the pause
+LEAVE_LOCK_MS = 300  # nobody is refused while LEAVE waits, but writers queue behind it
+LOCK_ATTEMPTS = 60  # then the attempt is given up: a writer is stuck
+LOCK_RETRY_S = 0.05
+CATCH_UPS_MAX = 8
+CATCH_UP_ROWS_ENOUGH = 200  # so few changed rows that they go into the pause
+PURGE_ROWS = 5_000
+
+
+class Refused(Exception):
+    """The attempt was given up and, before the decision, taken back. The message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Slots (ascending) on their way from `source`, which owns them at `epochs`, to `target`."""
+
+    source: str
+    target: str
+    slots: tuple[int, ...]
+    epochs: tuple[int, ...]
+
+    @property
+    def moves(self) -> list[Move]:
+        return [
+            Move(slot, self.source, epoch, self.target)
+            for slot, epoch in zip(self.slots, self.epochs, strict=True)
+        ]
+
+    def __str__(self) -> str:
+        more = f" and {len(self.slots) - 1} more" if len(self.slots) > 1 else ""
+        return f"slot {self.slots[0]}{more}, {self.moves[0]}"
+
+
+@dataclass(slots=True)
+class Ends:
+    """A connection to each side, for one attempt at a time, and what moves."""
+
+    source: Any
+    target: Any
+    tables: Sequence[Table]
+
+
+@dataclass(slots=True)
+class Attempt:
+    """The steps of one batch under one token, and what they measure.
+
+    `found_tokens` are the tokens on the source when it was looked at, one per slot (None where it just owns it).
+    `step` is the one under way; `pause_ms` is set once the slots have been frozen and served again.
+    """
+
+    batch: Batch
+    ends: Ends
+    found_tokens: Sequence[UUID | None] = ()
+    copied: Callable[[int], None] = lambda rows: None
+    clock: Callable[[], float] = time.monotonic
+    token: UUID = field(default_factory=uuid.uuid4)
+    step: Step = Step.WAIT
+    rows: int = 0
+    pause_ms: float | None = None
+    _since: str = ""
+    _frozen_at: float | None = None
+
+    async def run(self, program: Program) -> None:
+        """Carries the steps out in order.
+
+        Raises Refused after a step was refused, and asyncpg's errors and OSError when a shard is lost.
+        """
+        try:
+            for step in program:
+                self.step = step
+                await self._do(step)
+        except asyncpg.PostgresError as error:
+            if getattr(error, "sqlstate", "") != "SN001":
+                raise
+            raise Refused(f"{self.batch}: {error}") from error
+
+    async def _do(self, step: Step) -> None:  # noqa: PLR0912  # one case per step, and nothing but a call in it
+        source, target = self.ends.source, self.ends.target
+        slots, epochs = self.batch.slots, self.batch.epochs
+        on_source = (slots, epochs, self.batch.target, self.token)
+        on_target = (slots, epochs, self.batch.source, self.token)
+        match step:
+            case Step.LEAVE:
+                await self._locked("handoff_leave_v1", LEAVE_LOCK_MS)
+            case Step.CLAIM:
+                found = tuple(token for token in self.found_tokens if token is not None)
+                await call(source, "handoff_claim_v1", slots, epochs, self.batch.target, found, self.token)
+            case Step.IMPORT:
+                await call(target, "handoff_import_v1", *on_target)
+            case Step.ADOPT:
+                await call(target, "handoff_adopt_v1", *on_target)
+            case Step.PURGE:
+                await self._purge()
+            case Step.COPY:
+                await self._copy()
+            case Step.CATCH_UP:
+                await self._catch_up()
+            case Step.FREEZE:
+                await self._locked("handoff_freeze_v1", LOCK_MS)
+            case Step.VERIFY:
+                await self._verify()
+            case Step.CLOSE:
+                await call(source, "handoff_close_v1", *on_source)
+            case Step.COMMIT:
+                await call(target, "handoff_commit_v1", *on_target)
+                self._pause_ends()
+            case Step.RELEASE:
+                await call(source, "handoff_release_v1", *on_source)
+            case Step.RETRACT:
+                await call(target, "handoff_retract_v1", slots, epochs, self.batch.source)
+            case Step.RESTORE:
+                await call(source, "handoff_restore_v1", *on_source)
+                self._pause_ends()
+            case Step.CLEAN:
+                await self._clean()
+            case Step.WAIT:
+                pass
+            case _:
+                assert_never(step)
+
+    async def _give_up(self, why: str) -> None:
+        await self.run(ABORT)
+        raise Refused(f"{self.batch}: {why}")
+
+    async def _locked(self, function: str, lock_ms: int) -> None:
+        """A step that waits for the writers under way; each try is short, so that a stuck one makes no pause."""
+        batch = self.batch
+        for _ in range(LOCK_ATTEMPTS):
+            began = self.clock()
+            try:
+                await call(
+                    self.ends.source, function, batch.slots, batch.epochs, batch.target, self.token, lock_ms
+                )
+            except asyncpg.LockNotAvailableError:
+                await asyncio.sleep(LOCK_RETRY_S * random.uniform(0.5, 1.5))
+                continue
+            if self.step is Step.FREEZE:
+                self._frozen_at = began
+            return
+        why = (
+            f"a transaction on {batch.source} has held one of the slots for too long: look for it there in "
+            "pg_stat_activity and pg_prepared_xacts"
+        )
+        if self.step is Step.LEAVE:
+            raise Refused(f"{batch}: {why}")
+        await self._give_up(why)
+
+    def _pause_ends(self) -> None:
+        if self._frozen_at is not None:
+            self.pause_ms = (self.clock() - self._frozen_at) * 1000
+
+    # -- rows ------------------------------------------------------------------------------------------------
+
+    async def _hold(self) -> None:
+        batch = self.batch
+        await call(self.ends.target, "handoff_hold_v1", batch.slots, batch.epochs, batch.source, self.token)
+
+    def _count(self, rows: int) -> None:
+        self.rows += rows
+        self.copied(rows)
+
+    async def _purge(self) -> None:
+        while tables := (await look(self.ends.target, self.ends.tables, self.batch.slots)).tables:
+            async with self.ends.target.transaction():
+                await self._hold()
+                for table in tables:
+                    await _delete_some(self.ends.target, table, self.batch.slots)
+
+    async def _copy(self) -> None:
+        source, target, slots = self.ends.source, self.ends.target, self.batch.slots
+        async with snapshot_of(source), target.transaction():
+            await self._hold()
+            rows = await look(source, self.ends.tables, slots)
+            self._count(await copy_all(source, target, rows, slots))
+        self._since = rows.xmin
+
+    async def _catch_up(self) -> None:
+        """While the source still writes: until little is left. Once it is frozen: the rest, which is exact."""
+        for _ in range(1 if self._frozen_at is not None else CATCH_UPS_MAX):
+            if await self._copy_changed() <= CATCH_UP_ROWS_ENOUGH:
+                break
+
+    async def _copy_changed(self) -> int:
+        source, target, slots = self.ends.source, self.ends.target, self.batch.slots
+        rows = await look(source, self.ends.tables, slots, self._since)
+        copied = 0
+        if rows.tables:
+            async with snapshot_of(source), target.transaction():
+                await self._hold()
+                rows = await look(source, self.ends.tables, slots, self._since)
+                copied = await copy_changed(source, target, rows, slots, self._since)
+        self._since = rows.xmin
+        self._count(copied)
+        return copied
+
+    async def _verify(self) -> None:
+        """Compares the rows of both sides. The source is frozen and the target this attempt's, since CLOSE and
+        COMMIT, which follow, find the token of this attempt on them: nobody else's step came in between."""
+        found = await differences(self.ends.source, self.ends.target, self.ends.tables, self.batch.slots)
+        if found:
+            await self._give_up(
+                f"the copy differs from the source ({'; '.join(found)}), which keeps the slots"
+            )
+
+    async def _clean(self) -> None:
+        source, slots = self.ends.source, self.batch.slots
+        while tables := (await look(source, self.ends.tables, slots)).tables:
+            async with source.transaction():
+                await call(source, "handoff_clean_v1", slots, tuple(epoch + 1 for epoch in self.batch.epochs))
+                for table in tables:
+                    self._count(await _delete_some(source, table, slots))
+
+
+async def _delete_some(connection: Any, table: Table, slots: Sequence[int]) -> int:
+    tag: str = await connection.execute(
+        f"DELETE FROM {table.name} WHERE ctid = ANY (ARRAY("
+        f"SELECT ctid FROM {table.name} WHERE slot = ANY ({smallints(slots)}) LIMIT {PURGE_ROWS}))"
+    )
+    return int(tag.rpartition(" ")[2])

@@ -1,0 +1,37 @@
+"""Calls of the hand-off's SQL functions in one round trip each, with the statement readable on the wire."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from ring.topology import NAME_PATTERN
+
+Argument = str | int | UUID | Sequence[int] | Sequence[UUID]
+
+
+def smallints(slots: Sequence[int]) -> str:
+    """The SQL literal of a list of slots."""
+    return "'{" + ",".join(str(int(slot)) for slot in slots) + "}'::smallint[]"
+
+
+async def call(connection: Any, function: str, *arguments: Argument) -> None:
+    """Calls a function of the migrations; a sequence is an array, a string the name of a shard.
+
+    Raises asyncpg's errors: SN001 when the function did not find the state that its step starts from.
+    """
+    await connection.execute(f"SELECT {function}({', '.join(map(_literal, arguments))})")
+
+
+def _literal(argument: Argument) -> str:
+    match argument:
+        case UUID():
+            return f"'{argument}'::uuid"
+        case str():
+            assert NAME_PATTERN.fullmatch(argument), argument
+            return f"'{argument}'"
+        case int():
+            return str(argument)
+        case _:
+            return "'{" + ",".join(str(item) for item in argument) + "}'"

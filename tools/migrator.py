@@ -1,0 +1,336 @@
+"""The migrator: makes ownership converge on the ring, and keeps at it.
+
+Theory. It is a reconciler. Each round looks at all shards, reads the agenda from what it sees, and carries out
+some of it; hand-offs that were found half-way come first. Nothing is remembered from round to round, so to
+resume after a crash is to run, to cancel is to publish the topology from before, and running a second migrator
+does no harm: every step is guarded by tokens on the shards. The lease that makes only one of several work is
+for the sake of speed, and rests on a clock for that reason only.
+
+Each of WORKERS takes batches from the agenda one after another, on connections of its own. A round ends after
+ROUND_S so that a new goal is seen soon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import asyncpg
+
+from ring.handoff import Step
+from snapurl.config import Settings
+from snapurl.errors import ConfigError
+from snapurl.metrics import PAUSE_SECONDS, RESHARD_MOVES, RESHARD_ROWS, RESHARD_SLOTS_LEFT
+from snapurl.store.pool import ShardFailed
+from tools.agenda import Agenda, Task, agenda
+from tools.attempt import Attempt, Batch, Ends, Refused
+from tools.cleanup import dead_slots
+from tools.fleet import LOST, Fleet, Seen
+from tools.manifest import SQL, Table, sharded_tables
+from tools.progress import MoveStatus, PauseLog, Status
+from tools.publish import publish, spread
+from tools.throttle import Throttle
+
+log = logging.getLogger("snapurl.migrator")
+
+WORKERS = 4
+ROUND_S = 2.0
+IDLE_S = 0.5
+LEASE_MS = 3_000
+HEARTBEAT_S = 0.5
+PROBE_S = 0.1
+
+
+@dataclass(slots=True)
+class Options:
+    """How a migrator works; `grace_s` is the age at which released rows may be deleted."""
+
+    grace_s: float = 30.0
+    throttle: Throttle = field(default_factory=Throttle)
+
+
+class Bench:
+    """One worker's connections: one per shard, opened when first needed, dropped when anything goes wrong."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._connections: dict[str, Any] = {}
+        self._tables: dict[str, tuple[Table, ...]] = {}
+
+    async def ends(self, batch: Batch) -> Ends:
+        """Both ends of a batch. Raises ShardFailed, and Refused when the shards have different tables."""
+        source, target = await self.connection(batch.source), await self.connection(batch.target)
+        tables = self._tables[batch.source]
+        if tables != self._tables[batch.target]:
+            raise Refused(f"{batch}: the two have different tables; run `snapurl migrate`")
+        return Ends(source, target, tables)
+
+    async def connection(self, name: str) -> Any:
+        found = self._connections.get(name)
+        if found is None or found.is_closed():
+            found = await self._fleet.open(name)
+            self._tables[name] = await sharded_tables(found)
+            self._connections[name] = found
+        return found
+
+    def drop(self) -> None:
+        for connection in self._connections.values():
+            connection.terminate()
+        self._connections.clear()
+
+
+class Migrator:
+    """Runs rounds until stopped. `status` is what it is doing now."""
+
+    def __init__(
+        self, settings: Settings, options: Options, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._settings = settings
+        self._options = options
+        self._clock = clock
+        self._holder = uuid.uuid4()
+        self._working = asyncio.Event()
+        self._attempts: dict[int, tuple[Attempt, float]] = {}
+        self._pauses = PauseLog()
+        self._copied: deque[tuple[float, int]] = deque(maxlen=4_096)
+        self._began = 0
+        self.status = Status()
+
+    # -- the loop --------------------------------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event, *, until_settled: bool = False) -> None:
+        """Works until `stop` is set, or until nothing is left to do if `until_settled`.
+
+        Raises ConfigError when it cannot begin; once it has begun it goes on trying whatever happens.
+        """
+        fleet = await Fleet.connect(self._settings)
+        helpers = [asyncio.create_task(self._heartbeat()), asyncio.create_task(self._probe())]
+        benches = [Bench(fleet) for _ in range(WORKERS)]
+        try:
+            while not stop.is_set():
+                settled = await self._guarded_round(fleet, benches)
+                if settled and until_settled:
+                    return
+                if settled is not None:
+                    await _wait(stop, IDLE_S)
+        finally:
+            for helper in helpers:
+                helper.cancel()
+            await asyncio.gather(*helpers, return_exceptions=True)
+            for bench in benches:
+                bench.drop()
+            await fleet.close()
+
+    async def _guarded_round(self, fleet: Fleet, benches: list[Bench]) -> bool | None:
+        """One round. True: nothing is left; False: wait a moment; None: go on at once."""
+        if not self._working.is_set():
+            self.status = replace(self.status, state="standby")
+            return False
+        try:
+            return await self._round(fleet, benches)
+        except (*LOST, asyncpg.PostgresError, ConfigError) as error:
+            self._note_error(str(error))
+            await fleet.close()
+            return False
+
+    async def _round(self, fleet: Fleet, benches: list[Bench]) -> bool | None:
+        seen = await fleet.observe()
+        await spread(fleet, seen)
+        found = agenda(seen, slots_per_batch=self._options.throttle.slots)
+        self._describe(seen, found)
+        if found.urgent:
+            return None if await self._carry_out(found.urgent, seen, benches) else False
+        if seen.topology.paused:
+            self.status = replace(self.status, state="paused")
+            return False
+        if found.moves:
+            return None if await self._carry_out(_in_turns(found.moves), seen, benches) else False
+        if found.waiting or found.wrong or seen.silent:
+            self.status = replace(self.status, state="waiting")
+            return False
+        return await self._tidy(fleet, seen, benches)
+
+    async def _carry_out(self, tasks: list[Task], seen: Seen, benches: list[Bench]) -> bool:
+        """Has the workers take tasks until they are done or the round is over; False if any failed."""
+        queue = deque(tasks)
+        until = self._clock() + ROUND_S
+        done = await asyncio.gather(*(self._work(bench, queue, seen, until) for bench in benches))
+        return all(done)
+
+    async def _work(self, bench: Bench, queue: deque[Task], seen: Seen, until: float) -> bool:
+        while queue and self._clock() < until and self._working.is_set():
+            task = queue.popleft()
+            try:
+                await self._attempt(bench, task, seen)
+            except Refused as error:
+                self._note_error(str(error))
+                bench.drop()
+                return False
+            except (*LOST, asyncpg.PostgresError, ConfigError) as error:
+                self._note_error(f"{task.batch}: {type(error).__name__}: {error}")
+                bench.drop()
+                return False
+        return True
+
+    async def _attempt(self, bench: Bench, task: Task, seen: Seen) -> None:
+        batch = task.batch
+        if task.program[0] is Step.RETRACT and len(task.program) == 1:
+            ends = Ends(None, await bench.connection(batch.target), ())
+        else:
+            ends = await bench.ends(batch)
+        tokens = [seen.tokens.get((batch.source, slot)) for slot in batch.slots]
+        attempt = Attempt(batch, ends, tokens, self._note_rows, self._clock)
+        began = self._clock()
+        self._began += 1
+        number = self._began
+        self._attempts[number] = (attempt, began)
+        try:
+            await attempt.run(task.program)
+        finally:
+            del self._attempts[number]
+        RESHARD_MOVES.labels("finished").inc(len(batch.slots))
+        if attempt.pause_ms is not None:
+            self._pauses.add(attempt.pause_ms)
+            PAUSE_SECONDS.observe(attempt.pause_ms / 1000)
+            self._options.throttle.after_batch(attempt.rows, attempt.pause_ms)
+        await asyncio.sleep(self._options.throttle.wait_s(attempt.rows, self._clock() - began))
+
+    # -- when nothing moves ----------------------------------------------------------------------------------
+
+    async def _tidy(self, fleet: Fleet, seen: Seen, benches: list[Bench]) -> bool | None:
+        """Deletes what released slots have left behind, then lets go of shards that are drained and empty."""
+        left, waiting = await dead_slots(fleet, seen, self._options.grace_s)
+        self.status = replace(self.status, state="cleaning" if left else "idle", orphans=len(left) + waiting)
+        if left:
+            tasks = [Task(batch, (Step.CLEAN,)) for batch in left]
+            return None if await self._carry_out(tasks, seen, benches) else False
+        if waiting:
+            return False
+        for shard in seen.topology.shards:
+            if shard.draining and not any(
+                owner and owner.shard == shard.name for owner in seen.ownership.owners
+            ):
+                await publish(fleet, seen.topology.without(shard.name))
+                log.info("shard %s holds nothing any more and may be switched off", shard.name)
+                return None
+        return True
+
+    # -- what it says of itself ------------------------------------------------------------------------------
+
+    def _describe(self, seen: Seen, found: Agenda) -> None:
+        left = found.slots_left
+        total = max(self.status.slots_total, left) if left else 0
+        rate = self._rows_per_s()
+        done = total - left
+        rows_left = self.status.rows_copied / done * left if done else 0.0
+        RESHARD_SLOTS_LEFT.set(left)
+        problem = [*found.wrong[:1], *(f"shard {name} {why}" for name, why in seen.silent.items())]
+        self.status = replace(
+            self.status,
+            state="moving" if left or found.urgent else "idle",
+            topology_version=seen.topology.version,
+            slots_total=total,
+            slots_left=left,
+            rows_copied=self.status.rows_copied if total else 0,
+            rows_per_s=rate,
+            eta_s=rows_left / rate if rate and done and left else None,
+            last_error=problem[0] if problem else self.status.last_error,
+        )
+
+    def snapshot(self) -> Status:
+        """The status with the moves under way as they are now."""
+        now = self._clock()
+        moves = tuple(
+            MoveStatus(str(attempt.batch), attempt.step.value, now - began)
+            for attempt, began in self._attempts.values()
+        )
+        return replace(
+            self.status,
+            moves=moves,
+            pauses=self._pauses.summary(),
+            rows_per_s=self._rows_per_s(),
+            throttle=self._options.throttle.state,
+        )
+
+    def _note_rows(self, rows: int) -> None:
+        self._copied.append((self._clock(), rows))
+        self.status = replace(self.status, rows_copied=self.status.rows_copied + rows)
+        RESHARD_ROWS.inc(rows)
+
+    def _rows_per_s(self) -> float:
+        """Rows copied per second over the last five seconds."""
+        now = self._clock()
+        recent = [rows for at, rows in self._copied if at > now - 5]
+        return sum(recent) / 5
+
+    def _note_error(self, text: str) -> None:
+        if text != self.status.last_error:
+            log.warning("%s", text)
+        RESHARD_MOVES.labels("given up").inc()
+        self.status = replace(self.status, last_error=text)
+
+    # -- beside the work -------------------------------------------------------------------------------------
+
+    async def _heartbeat(self) -> None:
+        """Keeps the lease on the first shard that answers; without it the work stops after the batch in hand."""
+        fleet = await Fleet.connect(self._settings)
+        try:
+            while True:
+                held = await self._renew(fleet)
+                if held != self._working.is_set():
+                    log.info("this migrator %s", "works" if held else "stands by")
+                (self._working.set if held else self._working.clear)()
+                await asyncio.sleep(HEARTBEAT_S)
+        finally:
+            await fleet.close()
+
+    async def _renew(self, fleet: Fleet) -> bool:
+        for shard in fleet.topology.shards:
+            try:
+                rows = await fleet.fetch(
+                    shard.name, SQL["lease"], self._holder, LEASE_MS, self.snapshot().to_json()
+                )
+            except (ShardFailed, ConfigError, asyncpg.PostgresError):
+                continue
+            return bool(rows[0]["held"])
+        return False
+
+    async def _probe(self) -> None:
+        """Measures how the shards fare while slots move."""
+        fleet = await Fleet.connect(self._settings)
+        try:
+            while True:
+                await asyncio.sleep(PROBE_S if self._attempts else 1.0)
+                for shard in fleet.topology.shards:
+                    try:
+                        began = self._clock()
+                        rows = await fleet.fetch(shard.name, SQL["standby_lag"])
+                        self._options.throttle.probe((self._clock() - began) * 1000, float(rows[0]["lag_s"]))
+                    except (ShardFailed, ConfigError, asyncpg.PostgresError):
+                        continue
+        finally:
+            await fleet.close()
+
+
+def _in_turns(tasks: list[Task]) -> list[Task]:
+    """The tasks with their sources taking turns, so that no shard gives away everything at once."""
+    by_source: dict[str, deque[Task]] = {}
+    for task in tasks:
+        by_source.setdefault(task.batch.source, deque()).append(task)
+    ordered: list[Task] = []
+    while any(by_source.values()):
+        ordered += [queue.popleft() for queue in by_source.values() if queue]
+    return ordered
+
+
+async def _wait(stop: asyncio.Event, timeout_s: float) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), timeout_s)
+    except TimeoutError:
+        return

@@ -1,0 +1,85 @@
+"""What a migrator says of its work: one document that status, metrics and the HTTP API all show. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+PAUSES_KEPT = 10_000  # the newest pauses; older ones leave the percentiles
+
+
+@dataclass(frozen=True, slots=True)
+class Pauses:
+    """Write pauses of moves that finished, in ms."""
+
+    count: int = 0
+    p50_ms: float = 0.0
+    p99_ms: float = 0.0
+    max_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class MoveStatus:
+    """A move under way, for people: `what` is its one spelling, `age_s` how long it has been going."""
+
+    what: str
+    state: str
+    age_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The work of the migrator now. `state` is idle, moving, paused, waiting, or cleaning."""
+
+    state: str = "idle"
+    topology_version: int = 0
+    slots_total: int = 0
+    slots_left: int = 0
+    rows_copied: int = 0
+    rows_per_s: float = 0.0
+    eta_s: float | None = None
+    moves: tuple[MoveStatus, ...] = ()
+    pauses: Pauses = field(default_factory=Pauses)
+    throttle: str = ""
+    lag_rows: int = 0
+    orphans: int = 0
+    last_error: str = ""
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str) -> Status:
+        """Raises ValueError, KeyError or TypeError on anything that `to_json` did not write."""
+        raw: dict[str, Any] = json.loads(text)
+        raw["moves"] = tuple(MoveStatus(**move) for move in raw["moves"])
+        raw["pauses"] = Pauses(**raw["pauses"])
+        return cls(**raw)
+
+
+class PauseLog:
+    """The newest pauses, bounded, and their percentiles."""
+
+    def __init__(self, pauses_ms: Iterable[float] = ()) -> None:
+        self._kept: deque[float] = deque(pauses_ms, PAUSES_KEPT)
+        self._count = len(self._kept)
+        self._max_ms = max(self._kept, default=0.0)
+
+    def add(self, pause_ms: float) -> None:
+        self._kept.append(pause_ms)
+        self._count += 1
+        self._max_ms = max(self._max_ms, pause_ms)
+
+    def summary(self) -> Pauses:
+        if not self._kept:
+            return Pauses()
+        ordered = sorted(self._kept)
+        return Pauses(self._count, percentile(ordered, 0.5), percentile(ordered, 0.99), self._max_ms)
+
+
+def percentile(ordered: list[float], part: float) -> float:
+    """The value below which `part` of an ascending, non-empty list lies (nearest rank)."""
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
