@@ -10,85 +10,92 @@ the legal transitions of a `slots` row are derived from it. A pair that is not i
 Notation. A move is one slot going from `source`, its owner at epoch `e`, to `target`: `db0@7 -> db4`. The
 target will own the slot at `e + 1`. A row of `slots` is (state, epoch, peer, move_token).
 
-The way forward                                     source        target
-    LEAVE     serve as before; no purge of dead rows  leaving(t)
-    IMPORT    record the attempt                                    importing(t)
-    PURGE     delete what rows the target has of the slot
-    COPY      all rows, from one snapshot of the source
-    CATCH_UP  what was written since; repeat while much is left
-    FREEZE    wait for writers under way, refuse new  frozen(t)
+The way forward                                       source              target
+    LEAVE     serve as before; no purge of dead rows  leaving, token t
+    IMPORT    record the attempt                                          importing, token t
+    PURGE     delete what the target has of the slot
+    COPY      all rows, from one snapshot
+    CATCH_UP  what was written since; may be repeated
+    FREEZE    wait for writers, then refuse writes    frozen
     CATCH_UP  the last of it
     VERIFY    count and checksum, on both sides
-    CLOSE     refuse reads too                        closed(t)
-    COMMIT    *the decision*                                        owned, epoch e+1
-    RELEASE   tell stale routers where it went        released, epoch e+1
-    CLEAN     after a grace period: delete the rows
+    CLOSE     refuse reads too                        closed
+    COMMIT    *the decision*                                              owned, epoch e + 1
+    RELEASE   tell stale routers where it went        released, epoch e + 1
+    CLEAN     after a grace period, delete the rows
 The way back, until COMMIT
-    CLAIM     become the one who works on this move   (new t)
-    RETRACT   make every COMMIT under way fail                      released, epoch e
+    CLAIM     be the one who works on this move       another token
+    RETRACT   make a COMMIT under way fail                                released, epoch e
     RESTORE   serve as before                         owned
+To take over what another began is CLAIM, then ADOPT for IMPORT if the rows may be complete already.
 
 Tokens. A migrator may be stopped between any two steps, be given up for dead and replaced, and wake up in the
 middle of its successor's work. So each attempt has a fresh token on *both* rows, each step compares it in
 the transaction in which it acts, and who takes over replaces it: on the source first (CLAIM), then on the
-target (IMPORT, ADOPT). After a reply that was lost, a step that was refused, or a fault: look again with a
+target (IMPORT, ADOPT). After a lost reply, a refused step or any other fault: look again and begin with a
 fresh token; never repeat a step blindly.
 
-Why there is one owner. Call the attempt that commits t, and one that restores the source at the same epoch u.
-    - t's order is CLAIM or LEAVE, IMPORT or ADOPT, CLOSE, COMMIT; u's is CLAIM, RETRACT, RESTORE.
-    - If u claimed the source before t's CLOSE, CLOSE finds another token and t never reaches COMMIT.
-    - If t's CLOSE came first, so did its IMPORT; u's RETRACT comes later and finds either the target
-      importing, and every later COMMIT of t fails, or the decision, and u goes no further. QED
-CLOSE is therefore made by every attempt, also on a source that is closed already. A source that is `leaving`
-was closed by nobody, so once claimed it may be restored without asking an unreachable target; a `frozen` one
-could be too, but waits, because a source that failed over may have lost the word that it was closed.
+Why there is one owner. Call t an attempt that commits, u one that restores the source at the same epoch.
+    - The order of t is LEAVE or CLAIM, IMPORT or ADOPT, CLOSE, COMMIT; that of u is CLAIM, RETRACT, RESTORE.
+    - If u claimed before t's CLOSE, that CLOSE finds another token, and t never comes to COMMIT.
+    - If t's CLOSE came first, so did its IMPORT. u's RETRACT comes later: either it finds the target
+      importing, and no COMMIT of t can follow, or it finds the decision, and u goes no further. QED
+So every attempt makes CLOSE, also on a source that is closed already. And CLAIM compares the state with the
+one that was found, not the token alone: a source claimed while `leaving` was closed by nobody, which is why
+it may be restored without asking an unreachable target. (A `frozen` one could be too, but waits: a source
+that failed over may have lost the word that it was closed.)
 
-Why nothing is lost. FREEZE is granted the exclusive lock of the slot only when no writer holds the shared one,
-and a writer reads the state after it has the lock: what was acknowledged is in the source before the last
-CATCH_UP, what comes later is refused. From CLAIM to CLOSE the token shows that nobody thawed the source;
-from IMPORT to COMMIT, that nobody else wrote to the target. VERIFY is what a migrator that took over relies on.
+Why nothing is lost. FREEZE gets the slot's exclusive lock only when no writer holds the shared one, and a
+writer reads the state after it has its lock: what was acknowledged is in the source before the last CATCH_UP,
+what comes later is refused. From CLAIM to CLOSE the token shows that nobody thawed the source; from IMPORT to
+COMMIT, that nobody else wrote to the target. VERIFY is what a migrator that took over relies on.
 
-What A -> B -> A needs. Epochs never go down in a row, so a step meant for an earlier stay is refused; IMPORT
-records the attempt before PURGE deletes, and CLEAN deletes under a lock on a row that still says `released`,
-so that neither can meet the other's rows. A retracted target looks like a shard that gave the slot to the source,
-and is cleaned like one.
+What A -> B -> A needs. The epoch of a row never falls, so that a step meant for an earlier stay is refused.
+IMPORT records the attempt before PURGE deletes, and CLEAN deletes under a lock on a row that still says
+`released`, so that neither can meet the other's rows. A target that was retracted looks like a shard that
+gave the slot to the source at `e`, and is cleaned like one.
+
+`tests/model` searches all interleavings of this table with itself; take a step out and it shows what happens.
 
 The SQL of the steps
 ====================
-Each is ONE call in ONE transaction at READ COMMITTED (no lock is held while waiting for the migrator; COPY and
-CATCH_UP are the exception), for a batch of slots all or nothing: if fewer rows match than were asked for, roll
-back and look again. `t` is the attempt's token, `e` the move's epoch, S source, T target.
+Each step is ONE call in ONE transaction at READ COMMITTED, for a batch of slots all or nothing: if fewer rows
+match than were asked for, roll back and look again. No lock is held while waiting for the migrator, except by
+COPY and CATCH_UP. Rows of `slots` are locked in ascending order. `t` is the token, `e` the epoch, S the
+source, T the target; `as found` is what the look-up that led here saw.
 
-On S; all but LEAVE also check `AND epoch = e AND peer = T`:
-    LEAVE     SET state 'leaving', peer T, move_token t       WHERE state = 'owned' AND epoch = e
-    CLAIM     SET move_token t      WHERE state IN ('leaving', 'frozen', 'closed') AND move_token = as found
-    FREEZE    lock_timeout; pg_advisory_xact_lock(namespace, slot) ascending, one statement; then, in the next,
-              SET state 'frozen'    WHERE state = 'leaving' AND move_token = t
-    CLOSE     SET state 'closed'    WHERE state IN ('frozen', 'closed') AND move_token = t
-    RELEASE   SET state 'released', epoch e + 1, move_token NULL    WHERE state = 'closed' AND move_token = t
+On S; all but LEAVE and CLEAN also check `epoch = e AND peer = T`:
+    LEAVE     SET state 'leaving', peer T, move_token t          WHERE state = 'owned' AND epoch = e
+    CLAIM     SET move_token t
+              WHERE state IN ('leaving', 'frozen', 'closed') AND state = as found AND move_token = as found
+    FREEZE    first, in a statement of its own: pg_advisory_xact_lock(namespace, slot), under a short
+              lock_timeout; then SET state 'frozen'              WHERE state = 'leaving' AND move_token = t
+    CLOSE     SET state 'closed'                     WHERE state IN ('frozen', 'closed') AND move_token = t
+    RELEASE   SET state 'released', epoch e + 1, move_token NULL WHERE state = 'closed' AND move_token = t
     RESTORE   SET state 'owned', peer NULL, move_token NULL
               WHERE state IN ('leaving', 'frozen', 'closed') AND move_token = t
-On T; "mine" is `state = 'importing' AND epoch = e AND peer = S AND move_token = t`:
-    IMPORT    INSERT (state 'importing', epoch e, peer S, move_token t) ON CONFLICT (slot) DO UPDATE to the same
+    CLEAN     first SELECT ... WHERE state = 'released' AND epoch = as found FOR SHARE, then DELETE a batch
+On T; `mine` is `state = 'importing' AND epoch = e AND peer = S AND move_token = t`:
+    IMPORT    INSERT (state 'importing', epoch e, peer S, move_token t), ON CONFLICT (slot) the same by UPDATE
               WHERE state IN ('released', 'importing') AND epoch <= e
-    ADOPT     SET move_token t      WHERE state = 'importing' AND epoch = e AND peer = S
-    PURGE, COPY, CATCH_UP  first SELECT … WHERE mine FOR SHARE (IMPORT, ADOPT and RETRACT wait for it, and it for
-              them; FOR KEY SHARE would not do), then the rows; `xid` of what is written is T's own
-    COMMIT    SET state 'owned', epoch e + 1, peer NULL, move_token NULL    WHERE mine
-    RETRACT   SET state 'released', peer S, epoch e, move_token NULL
-              WHERE state = 'importing' AND epoch = e AND peer = S; no such row is as good. In the same transaction,
-              after it: refused if the row of the slot has epoch > e, for then the move is decided
-On both: VERIFY  S: state IN ('frozen', 'closed') AND move_token = t; T: mine; then the same figures of both.
-On whom the slot left: CLEAN  SELECT … WHERE state = 'released' AND epoch = as found FOR SHARE, then DELETE a batch.
-Who purges dead rows does so under SELECT … WHERE state = 'owned' FOR SHARE, so that LEAVE waits for it.
+    ADOPT     SET move_token t                       WHERE state = 'importing' AND epoch = e AND peer = S
+    PURGE, COPY, CATCH_UP
+              first SELECT ... WHERE mine FOR SHARE, then the rows. IMPORT, ADOPT, RETRACT and COMMIT wait for
+              that lock (not for FOR KEY SHARE). What is written gets T's own transaction as its `xid`
+    COMMIT    SET state 'owned', epoch e + 1, peer NULL, move_token NULL      WHERE mine
+    RETRACT   SET state 'released', move_token NULL  WHERE state = 'importing' AND epoch = e AND peer = S;
+              then, in a statement of its own: refused if the row has epoch > e, for the move is decided. That
+              there was nothing to set is fine
+On both:
+    VERIFY    S: state IN ('frozen', 'closed') AND move_token = t; T: mine; equal figures, `xid` left out
+Who purges dead rows first does SELECT ... WHERE state = 'owned' FOR SHARE, so that LEAVE waits for the purge.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import product
 from types import MappingProxyType
 from typing import Final
 
@@ -175,7 +182,7 @@ _ATTEMPT: Final = (
     Step.RELEASE,
 )
 ABORT: Final = (Step.RETRACT, Step.RESTORE)
-"""What follows, under the same token, when VERIFY finds a difference or FREEZE is not granted in its bound."""
+"""What follows, under the same token, if VERIFY finds a difference or FREEZE is not granted in its bound."""
 
 _START: Final = (Step.LEAVE, *_ATTEMPT)
 _START_OVER: Final = (Step.CLAIM, *_ATTEMPT)
@@ -218,6 +225,7 @@ TABLE: Final[Mapping[Pair, Line]] = MappingProxyType(
         (Source.CLOSED, Target.UNREACHABLE): _both(*_WAIT),
         (Source.RELEASED, Target.OWNER): _both(Step.CLEAN),
         (Source.RELEASED, Target.UNREACHABLE): _both(*_WAIT),
+        # What a migrator with an old plan sees, or one that looked while the move went on.
         (Source.ELSEWHERE, Target.ABSENT): _both(),
         (Source.ELSEWHERE, Target.IMPORTING): _both(Step.RETRACT),
         (Source.ELSEWHERE, Target.OWNER): _both(),
@@ -292,15 +300,16 @@ class Token(StrEnum):
 
     MINE = "mine"
     FOUND = "as found"
+    """And the state too: the row must not have changed since it was looked at."""
     ANY = "any"
 
 
 class Epoch(StrEnum):
-    """What a step does to the epoch of the row."""
+    """What a step does to the epoch of the row; no row counts as epoch 0."""
 
     KEPT = "kept"
-    NEXT = "epoch + 1"
-    MOVES = "that of the move, never lower"
+    NEXT = "+ 1"
+    MOVES = "the move's, never lower"
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,21 +387,42 @@ RULES: Final[Mapping[Step, Rule]] = MappingProxyType(
         Step.WAIT: Rule(),
     }
 )
-"""Step -> guards. RETRACT is also content with a row, or none, that is not importing at an epoch not above."""
+"""Step -> guards. RETRACT is also content with no row, and with one that is of an earlier move."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One legal change of a row of `slots`; None before is "no row". Rows are never deleted."""
+
+    before: SlotState | None
+    after: SlotState
+    epoch: Epoch
+    step: Step | None
+    """None for the first start of a cluster, which makes the rows."""
+
+
+def changes() -> tuple[Change, ...]:
+    """Every change that a step makes of a row, in the order of `RULES`."""
+    found = [Change(None, SlotState.OWNED, Epoch.NEXT, None)]
+    for step, rule in RULES.items():
+        for guard in (rule.source, rule.target):
+            if guard is not None and (guard.leaves is not None or guard.fresh):
+                found.extend(_changes_of(step, guard))
+    return tuple(found)
+
+
+def _changes_of(step: Step, guard: Guard) -> Iterator[Change]:
+    for before in (None, *SlotState):
+        after = guard.leaves or before
+        if before in guard.finds and after is not None:
+            yield Change(before, after, guard.epoch, step)
 
 
 def transitions() -> Mapping[tuple[SlotState | None, SlotState], Epoch]:
-    """Every legal change of one row of `slots`, (before, after) -> what happens to its epoch.
-
-    None before is "no row". Rows are never deleted. A row that stays as it is, token included, is not listed.
-    """
-    found: dict[tuple[SlotState | None, SlotState], Epoch] = {(None, SlotState.OWNED): Epoch.MOVES}
-    for rule, side in product(RULES.values(), ("source", "target")):
-        guard: Guard | None = getattr(rule, side)
-        if guard is None or (guard.leaves is None and not guard.fresh):
-            continue
-        for before in guard.finds:
-            after = guard.leaves or before
-            if after is not None:
-                found.setdefault((before, after), guard.epoch)
+    """(before, after) -> what may happen to the epoch: what a trigger on `slots` has to allow, no more."""
+    found: dict[tuple[SlotState | None, SlotState], Epoch] = {}
+    for change in changes():
+        pair = change.before, change.after
+        if found.setdefault(pair, change.epoch) is Epoch.KEPT:
+            found[pair] = change.epoch
     return MappingProxyType(found)

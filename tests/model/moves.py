@@ -1,0 +1,229 @@
+"""What the migrators can do next: they look, look up the real table, and do its steps; or they are stopped.
+
+A step is one event, with its check, as in one transaction. COPY and CATCH_UP read the source and write the
+target in one event too: what was read earlier and is written later, under the same token, nobody else can
+have seen meanwhile, and the last CATCH_UP reads a source that is frozen. A request that is lost is a
+migrator killed before its step, a lost reply one killed after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+from ring.errors import HandOffError
+from ring.handoff import (
+    ABORT,
+    Goal,
+    Program,
+    Step,
+    Target,
+    found_on_source,
+    found_on_target,
+    next_steps,
+)
+from ring.ownership import SlotState
+from tests.model.mutation import Mutation
+from tests.model.shard import Refused, Shards
+from tests.model.world import (
+    IDLE,
+    Busy,
+    Idle,
+    Migrator,
+    Row,
+    Scope,
+    Seen,
+    World,
+    Writing,
+    as_move,
+    put,
+    slot_row,
+)
+
+_SNAPSHOTS: Final = frozenset({Step.COPY, Step.CATCH_UP})
+
+
+class Violation(Exception):
+    """An invariant does not hold."""
+
+
+class Event(NamedTuple):
+    """One thing that happens: its name, whether it is a fault or the operator's whim, the world after it."""
+
+    name: str
+    fault: bool
+    world: World
+
+
+class Migrators:
+    """The migrators' part of the events, under a mutation."""
+
+    def __init__(self, mutation: Mutation, scope: Scope) -> None:
+        self._mutation = mutation
+        self._scope = scope
+        self._shards = Shards(mutation)
+
+    def events(self, world: World) -> Iterator[Event]:
+        """Everything that they can do next. Raises Violation if that itself breaks an invariant."""
+        if isinstance(world.migrators[0], Idle):
+            yield from _looks(world)
+        else:
+            yield from self._stop(world)
+        for place, me in enumerate(world.migrators):
+            if isinstance(me, Seen):
+                yield from self._decide(world, place, me)
+            elif isinstance(me, Busy):
+                yield from self._step(world, place, me)
+
+    def _stop(self, world: World) -> Iterator[Event]:
+        """The one who works is killed, or is stopped and replaced: then it may wake at any later time."""
+        working, stale = world.migrators
+        yield Event("the migrator is killed", True, world._replace(migrators=(IDLE, stale)))
+        if self._scope.stale:
+            yield Event("the migrator is stopped", True, world._replace(migrators=(IDLE, working)))
+
+    def _decide(self, world: World, place: int, me: Seen) -> Iterator[Event]:
+        for target in (look_at_target(world, me), Target.UNREACHABLE):
+            then = self._ready(me, self._program(me, target))
+            fault = target is Target.UNREACHABLE
+            yield Event(f"{_who(place)} finds the target {target}", fault, _now(world, place, then))
+
+    def _program(self, seen: Seen, target: Target | None) -> Program:
+        """The steps that the real table gives; none if it has no such pair: then one looks again."""
+        if target is None:
+            return ()
+        try:
+            steps = next_steps(seen.goal, seen.found, target)
+        except HandOffError:
+            return ()
+        return self._mutated(steps)
+
+    def _mutated(self, steps: Program) -> Program:
+        return tuple(step for step in steps if step not in self._mutation.without)
+
+    def _ready(self, seen: Seen, steps: Program) -> Migrator:
+        """Whether the source is unchanged matters only to CLAIM."""
+        if steps in ((), (Step.WAIT,)):
+            return IDLE
+        unchanged = seen.unchanged and Step.CLAIM in steps
+        nowhere = (False,) * self._scope.shards
+        return Busy(
+            steps, seen.source, seen.target, seen.epoch, unchanged, nowhere, whole=False, behind=False
+        )
+
+    def _step(self, world: World, place: int, me: Busy) -> Iterator[Event]:
+        step = me.steps[0]
+        if step is Step.FREEZE:
+            yield Event(f"{_who(place)} gives up to freeze", True, _now(world, place, self._aborting(me)))
+            if self._mutation.drain and Writing(me.source) in world.writers:
+                return
+        try:
+            after = self._shards.apply(world, place, step, me)
+        except Refused:
+            yield Event(f"{_who(place)}: {step}, refused", False, _now(world, place, IDLE))
+            return
+        yield Event(f"{_who(place)}: {step}", False, self._done(after, place, step))
+
+    def _done(self, world: World, place: int, step: Step) -> World:
+        """The step's effect on the rows, and what its migrator does then."""
+        me = world.migrators[place]
+        assert isinstance(me, Busy)
+        copies = step is Step.COPY or (step is Step.CATCH_UP and me.behind)
+        if copies and world.rows[me.source]:
+            world = world._replace(rows=put(world.rows, me.target, world.rows[me.source]))
+        elif step in (Step.PURGE, Step.CLEAN):
+            emptied = me.source if step is Step.CLEAN else me.target
+            world = world._replace(rows=put(world.rows, emptied, 0))
+        elif step is Step.VERIFY and world.rows[me.source] != world.rows[me.target]:
+            if me.whole and self._scope.undisturbed:
+                raise Violation("an attempt that nobody disturbed does not verify")
+            return _now(world, place, self._aborting(me))
+        return _now(world, place, _next(me, step))
+
+    def _aborting(self, me: Busy) -> Migrator:
+        steps = self._mutated(ABORT)
+        return me._replace(steps=steps, whole=False, behind=False) if steps else IDLE
+
+
+def _who(place: int) -> str:
+    return "the woken migrator" if place else "the migrator"
+
+
+def _now(world: World, place: int, migrator: Migrator) -> World:
+    migrators = (migrator, world.migrators[1]) if place == 0 else (world.migrators[0], migrator)
+    return world._replace(migrators=migrators)
+
+
+def _next(me: Busy, step: Step) -> Migrator:
+    rest = me.steps[1:]
+    if not rest:
+        return IDLE
+    behind = me.behind and step not in _SNAPSHOTS
+    return me._replace(steps=rest, whole=me.whole or step is Step.IMPORT, behind=behind)
+
+
+def fall_behind(world: World, shard: int) -> World:
+    """The world after a commit in `shard`, to those who have a snapshot of it and will take another."""
+    first, second = (
+        me._replace(behind=True) if isinstance(me, Busy) and _has_snapshot(me, shard) else me
+        for me in world.migrators
+    )
+    return world._replace(migrators=(first, second))
+
+
+def _has_snapshot(me: Busy, shard: int) -> bool:
+    return me.source == shard and Step.COPY not in me.steps and Step.CATCH_UP in me.steps
+
+
+def _looks(world: World) -> Iterator[Event]:
+    """What the migrator may look at: hand-offs under way, releases with rows left, the move to make."""
+    for shard in range(len(world.slots)):
+        seen = concerns(world, shard)
+        if seen is not None:
+            name = f"the migrator finds the source of {_as_move(seen)} {seen.found}"
+            yield Event(name, False, _now(world, 0, seen))
+
+
+def concerns(world: World, shard: int) -> Seen | None:
+    """The move, if any, that the row of `shard` asks to be looked at, with what is found on its source."""
+    row = world.slots[shard]
+    match row:
+        case None:
+            return None
+        case Row(state=SlotState.OWNED, epoch=epoch):
+            return None if world.wanted == shard else _look(world, shard, world.wanted, epoch)
+        case Row(SlotState.IMPORTING, epoch, int(peer)):
+            return _look(world, peer, shard, epoch)
+        case Row(SlotState.RELEASED, epoch, int(peer)):
+            return _look(world, shard, peer, epoch - 1) if world.rows[shard] else None
+        case Row(_, epoch, int(peer)):
+            return _look(world, shard, peer, epoch)
+    return None
+
+
+def _look(world: World, source: int, target: int, epoch: int) -> Seen:
+    goal = Goal.MOVE if world.wanted == target else Goal.STAY
+    found = found_on_source(as_move(source, epoch, target), slot_row(world, source))
+    return Seen(goal, source, target, epoch, found, unchanged=True)
+
+
+def _as_move(seen: Seen) -> str:
+    return str(as_move(seen.source, seen.epoch, seen.target))
+
+
+def look_at_target(world: World, seen: Seen) -> Target | None:
+    """What is found on the target; None if it contradicts the move."""
+    try:
+        return found_on_target(as_move(seen.source, seen.epoch, seen.target), slot_row(world, seen.target))
+    except HandOffError:
+        return None
+
+
+def found_wrong(world: World, seen: Seen) -> str | None:
+    """What the table has against the pair of states that is there now; None if it is listed."""
+    move = as_move(seen.source, seen.epoch, seen.target)
+    try:
+        next_steps(seen.goal, seen.found, found_on_target(move, slot_row(world, seen.target)))
+    except HandOffError as error:
+        return str(error)
+    return None

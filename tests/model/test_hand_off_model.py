@@ -1,0 +1,157 @@
+"""The hand-off, searched: every reachable state satisfies the invariants, and no step can be spared.
+
+The model drives `ring.handoff` itself: its table decides what migrators do, its rules what shards let them
+do. A mutation takes one safety step out; that must break an invariant, or else the model shows nothing.
+
+Covered, exhaustively in each scope: kill, stop, take-over and waking at any step, lost requests and replies,
+a target that cannot be reached, a router as stale as can be, the goal changing at any time, dead rows purged.
+Not covered: a shard that loses what it committed, and whether the SQL does what the rules say.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from ring.handoff import TABLE, Goal, Source, Step, Target, next_steps
+from tests.model import moves
+from tests.model.mutation import NONE, Mutation, without
+from tests.model.search import Broken, Found, search, stuck
+from tests.model.world import CACHED, CONSEQUENCES, HAND_OFF, RETARGETED, Scope
+
+TWO_SERVE = "two shards serve the slot"
+OLD_SERVED = "serves 0, but the last commit was 1"
+NOT_VERIFIED = "an attempt that nobody disturbed does not verify"
+
+
+def first_violation(scope: Scope, mutation: Mutation) -> str:
+    """The first line of what the search reports: what is broken."""
+    with pytest.raises(Broken) as caught:
+        search(scope, mutation)
+    return str(caught.value).partition(";")[0]
+
+
+def whole(scope: Scope) -> Found:
+    """All that can be reached without a mutation; that alone checks the invariants of each world."""
+    found = search(scope, NONE)
+    blocked = stuck(found)
+    assert not blocked, f"cannot finish after\n{found.path(blocked[0])}\nin {found.worlds[blocked[0]]}"
+    return found
+
+
+@pytest.mark.parametrize(
+    ("scope", "least"),
+    [
+        pytest.param(HAND_OFF, 100_000, id="there and back, two migrators"),
+        pytest.param(RETARGETED, 100_000, id="a third shard, two migrators"),
+        pytest.param(CACHED, 100_000, id="there and back, with the cache"),
+    ],
+)
+def test_every_reachable_state_is_safe_and_can_finish(scope: Scope, least: int) -> None:
+    """Wherever migrators are killed, stopped and woken, the invariants hold and a new one can finish."""
+    found = whole(scope)
+    assert len(found.worlds) > least, "the model has become so small that it shows little"
+
+
+def test_the_model_uses_the_whole_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each pair of states in the table is met, apart from two that only an old plan leads to."""
+    met: set[tuple[Source, Target]] = set()
+
+    def noting(goal: Goal, source: Source, target: Target) -> tuple[Step, ...]:
+        met.add((source, target))
+        return next_steps(goal, source, target)
+
+    monkeypatch.setattr(moves, "next_steps", noting)
+    search(Scope(goals=(1, 2), versions=0), NONE)
+    search(Scope(goals=(1, 0), versions=1), NONE)
+    old_plans = {(Source.ELSEWHERE, Target.OWNER), (Source.ELSEWHERE, Target.BEHIND)}
+    assert TABLE.keys() - met == old_plans
+
+
+# -- the safety steps: without any one of them, something breaks --
+
+
+def test_without_the_drain_a_write_is_lost() -> None:
+    """If FREEZE does not wait for writers, one commits after the last copy and is lost."""
+    assert first_violation(HAND_OFF, Mutation(drain=False)) == NOT_VERIFIED
+    assert OLD_SERVED in first_violation(CONSEQUENCES, Mutation(drain=False))
+
+
+def test_without_tokens_two_shards_serve() -> None:
+    """If tokens are not compared, a migrator that wakes up does harm to its successor's work."""
+    assert first_violation(CONSEQUENCES, Mutation(tokens=False)) == TWO_SERVE
+
+
+def test_without_verify_rows_are_lost() -> None:
+    """If the copy is not verified, who takes over hands on a copy that was never completed."""
+    assert OLD_SERVED in first_violation(HAND_OFF, without(Step.VERIFY))
+
+
+def test_without_close_two_shards_serve() -> None:
+    """If the source is not closed before the decision, both shards answer reads."""
+    assert first_violation(HAND_OFF, without(Step.CLOSE)) == TWO_SERVE
+
+
+def test_without_the_purge_old_rows_come_back() -> None:
+    """If the target is not purged, rows of an earlier stay are there again: no such attempt verifies."""
+    assert first_violation(HAND_OFF, without(Step.PURGE)) == NOT_VERIFIED
+
+
+def test_without_versions_the_cache_goes_back() -> None:
+    """If the cache takes any value, a slow reader puts an old one over what was acknowledged."""
+    found = first_violation(CACHED, Mutation(versions=False))
+    assert found == "the cache is older than what was acknowledged"
+
+
+def test_without_retract_two_shards_serve() -> None:
+    """If an abort gives the source back before the target's import is taken away, a commit may follow."""
+    assert first_violation(HAND_OFF, without(Step.RETRACT)) == TWO_SERVE
+
+
+def test_without_comparing_the_claimed_row_two_shards_serve() -> None:
+    """If CLAIM does not want the row as it was seen, it may restore a source that was closed meanwhile."""
+    assert first_violation(HAND_OFF, Mutation(claims_compare=False)) == TWO_SERVE
+
+
+def test_without_epochs_an_old_plan_is_carried_out() -> None:
+    """If epochs are not compared, a migrator with a plan from an earlier stay begins a move that is none."""
+    assert first_violation(HAND_OFF, Mutation(epochs=False)).endswith("no hand-off leads there")
+
+
+def test_without_the_check_of_the_cleaner_live_rows_go() -> None:
+    """If CLEAN does not look at the row again, it deletes rows of a slot that came back."""
+    assert OLD_SERVED in first_violation(CONSEQUENCES, Mutation(clean_checks=False))
+
+
+def test_dead_rows_must_stay_during_a_hand_off() -> None:
+    """If dead rows are purged on a leaving source, the copies differ: a row that is gone leaves no trace."""
+    assert first_violation(HAND_OFF, Mutation(purge_checks=False)) == NOT_VERIFIED
+
+
+@pytest.mark.parametrize("step", [Step.COPY, Step.CATCH_UP])
+def test_without_copying_nothing_verifies(step: Step) -> None:
+    """COPY and CATCH_UP are both needed for the target to become equal."""
+    assert first_violation(HAND_OFF, without(step)) == NOT_VERIFIED
+
+
+def test_commit_comes_before_release() -> None:
+    """If the source is released with no decision made, the slot has no owner."""
+    found = first_violation(HAND_OFF, without(Step.COMMIT))
+    assert found == "source released, target importing: no hand-off leads there"
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Step.LEAVE,
+        Step.CLAIM,
+        Step.IMPORT,
+        Step.ADOPT,
+        Step.FREEZE,
+        Step.RELEASE,
+        Step.RESTORE,
+        Step.CLEAN,
+    ],
+)
+def test_without_the_other_steps_nothing_finishes(step: Step) -> None:
+    """The remaining steps are harmless to leave out, but then some state can no longer be finished."""
+    assert stuck(search(Scope(goals=(1, 0), versions=1), without(step)))

@@ -1,0 +1,184 @@
+"""The state of the model: shards, migrators, writers, a reader and a cache, for one key of one slot.
+
+Values are plain and hashable. Shards are numbered from 0. A copy of the key's row is an integer: 0 absent,
+`v` live at version v, `-v` deleted at version v. Each kind of tuple has its `kind`, because named tuples of
+different classes are equal when their fields are.
+
+Tokens are only ever compared with one's own, so the model does not keep their values: it keeps, for each
+migrator, on which shards' rows its own token stands now. A fresh token on a row takes the others' away.
+Likewise a migrator that is to claim a row remembers only whether the row is still as it saw it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeVar
+
+from ring.handoff import Goal, Move, Program, Source
+from ring.ownership import READABLE, WRITABLE, SlotRow, SlotState
+
+SLOT: Final = 0
+NAMES: Final = ("db0", "db1", "db2")
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """How much of the world a search covers; each search is exhaustive in its scope.
+
+    `goals`: the shards where the ring wants the slot, one after the other; it begins in shard 0. `versions`:
+    how often the key is written. `stale`: a migrator may be stopped, replaced, and woken at any time after.
+    `cache`: there are a reader and a cache, and a commit and its acknowledgement are two events.
+    `undisturbed`: that a whole attempt does not verify is itself a violation; without it, what that leads to
+    is looked for.
+    """
+
+    goals: tuple[int, ...]
+    versions: int
+    stale: bool = True
+    cache: bool = False
+    undisturbed: bool = True
+
+    @property
+    def shards(self) -> int:
+        return max(0, *self.goals) + 1
+
+
+HAND_OFF: Final = Scope(goals=(1, 0), versions=2)
+"""There and back, or cancelled on the way."""
+
+RETARGETED: Final = Scope(goals=(1, 2), versions=1)
+"""The goal becomes a third shard, wherever the first hand-off is by then."""
+
+CACHED: Final = Scope(goals=(1, 0), versions=2, stale=False, cache=True)
+"""There and back, with the cache."""
+
+CONSEQUENCES: Final = Scope(goals=(1, 0), versions=2, undisturbed=False)
+"""As HAND_OFF; goes on beyond an attempt that does not verify."""
+
+
+class Row(NamedTuple):
+    """A shard's row of `slots`."""
+
+    state: SlotState
+    epoch: int
+    peer: int | None
+
+
+class Idle(NamedTuple):
+    """A migrator that has just been started, or has to look again; a writer with nothing under way."""
+
+    kind: str = "idle"
+
+
+class Seen(NamedTuple):
+    """A migrator that has looked at the source of a move, but not at its target yet."""
+
+    goal: Goal
+    source: int
+    target: int
+    epoch: int
+    found: Source
+    unchanged: bool
+    kind: str = "seen"
+
+
+class Busy(NamedTuple):
+    """A migrator with steps to do.
+
+    `unchanged`: the source's row is as it was seen. `mine`: on which shards its token stands. `whole`: this
+    attempt filled the target itself, from the purge on. `behind`: the source was written to since this
+    attempt's last snapshot of it, so that CATCH_UP has something to find.
+    """
+
+    steps: Program
+    source: int
+    target: int
+    epoch: int
+    unchanged: bool
+    mine: tuple[bool, ...]
+    whole: bool
+    behind: bool
+    kind: str = "busy"
+
+
+class Writing(NamedTuple):
+    """A write that has passed the fence of `shard`, holds the shared lock and has not committed."""
+
+    shard: int
+    kind: str = "writing"
+
+
+class Committed(NamedTuple):
+    """A write that has committed `row`, and has neither told the cache nor answered its client."""
+
+    row: int
+    kind: str = "committed"
+
+
+Migrator = Idle | Seen | Busy
+Writer = Idle | Writing | Committed
+
+
+class World(NamedTuple):
+    """`turn`: which of the scope's goals holds now; `wanted`: the shard that it names.
+
+    `migrators`: the one who works, and one who was stopped and may wake. `latest`: the row as the last
+    commit left it, wherever that was. `acked`: the highest version told to a client. `cached`: None for an
+    empty cache. `loaded`: what the reader has read and not put into the cache yet.
+    """
+
+    turn: int
+    wanted: int
+    slots: tuple[Row | None, ...]
+    rows: tuple[int, ...]
+    migrators: tuple[Migrator, Migrator]
+    writers: tuple[Writer, Writer]
+    latest: int
+    acked: int
+    cached: int | None
+    loaded: int | None
+
+
+IDLE: Final = Idle()
+
+
+def begin(scope: Scope) -> World:
+    """Shard 0 owns the slot, the key does not exist, the first goal was just published."""
+    return World(
+        turn=0,
+        wanted=scope.goals[0],
+        slots=(Row(SlotState.OWNED, 1, None), *(None,) * (scope.shards - 1)),
+        rows=(0,) * scope.shards,
+        migrators=(IDLE, IDLE),
+        writers=(IDLE, IDLE),
+        latest=0,
+        acked=0,
+        cached=None,
+        loaded=None,
+    )
+
+
+def readable(world: World) -> list[int]:
+    return [shard for shard, row in enumerate(world.slots) if row is not None and row.state in READABLE]
+
+
+def writable(world: World) -> list[int]:
+    return [shard for shard, row in enumerate(world.slots) if row is not None and row.state in WRITABLE]
+
+
+def slot_row(world: World, shard: int) -> SlotRow | None:
+    """The row of `shard` as `ring` knows it."""
+    row = world.slots[shard]
+    if row is None:
+        return None
+    return SlotRow(SLOT, row.state, row.epoch, None if row.peer is None else NAMES[row.peer])
+
+
+def put(values: tuple[Value, ...], shard: int, value: Value) -> tuple[Value, ...]:
+    """`values` with that of one shard replaced."""
+    return (*values[:shard], value, *values[shard + 1 :])
+
+
+def as_move(source: int, epoch: int, target: int) -> Move:
+    return Move(SLOT, NAMES[source], epoch, NAMES[target])

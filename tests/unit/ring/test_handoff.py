@@ -1,0 +1,269 @@
+"""The hand-off's table and rules: complete, consistent with themselves, and with what they are drawn as."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+
+from ring.errors import HandOffError, RingError
+from ring.handoff import (
+    ABORT,
+    RULES,
+    TABLE,
+    Epoch,
+    Goal,
+    Move,
+    Program,
+    Source,
+    Step,
+    Target,
+    Token,
+    changes,
+    found_on_source,
+    found_on_target,
+    move_of,
+    next_steps,
+    transitions,
+)
+from ring.ownership import SlotRow, SlotState
+
+OWNED, LEAVING, FROZEN, CLOSED, RELEASED, IMPORTING = SlotState
+MOVE = Move(42, "db0", 7, "db4")
+UNLISTED = {
+    (Source.OWNED, Target.OWNER),
+    (Source.LEAVING, Target.OWNER),
+    (Source.LEAVING, Target.BEHIND),
+    (Source.FROZEN, Target.BEHIND),
+    (Source.CLOSED, Target.BEHIND),
+    (Source.RELEASED, Target.ABSENT),
+    (Source.RELEASED, Target.IMPORTING),
+    (Source.RELEASED, Target.BEHIND),
+}
+PROGRAMS = [program for line in TABLE.values() for program in (line.move, line.stay)]
+
+
+def row(state: SlotState, epoch: int, peer: str | None = None) -> SlotRow:
+    return SlotRow(42, state, epoch, peer)
+
+
+def test_a_move_has_one_spelling() -> None:
+    """A move is spelled as its source, the source's epoch and its target."""
+    assert str(MOVE) == "db0@7 -> db4"
+
+
+@pytest.mark.parametrize(("source", "target"), list(product(Source, Target)))
+def test_every_pair_has_steps_or_is_an_error(source: Source, target: Target) -> None:
+    """Each pair of states is in the table for both goals, or is one of the known impossible ones."""
+    for goal in Goal:
+        if (source, target) in UNLISTED:
+            with pytest.raises(HandOffError, match=rf"source {source}, target {target}: no hand-off"):
+                next_steps(goal, source, target)
+        else:
+            assert isinstance(next_steps(goal, source, target), tuple)
+
+
+def test_the_errors_are_of_the_one_tree() -> None:
+    """An impossible pair can be caught as RingError."""
+    assert issubclass(HandOffError, RingError)
+
+
+@pytest.mark.parametrize(
+    ("goal", "source", "target", "steps"),
+    [
+        (Goal.STAY, Source.OWNED, Target.ABSENT, ()),
+        (Goal.MOVE, Source.LEAVING, Target.UNREACHABLE, (Step.WAIT,)),
+        (Goal.STAY, Source.LEAVING, Target.UNREACHABLE, (Step.CLAIM, Step.RESTORE)),
+        (Goal.MOVE, Source.FROZEN, Target.ABSENT, (Step.CLAIM, Step.RETRACT, Step.RESTORE)),
+        (Goal.MOVE, Source.CLOSED, Target.OWNER, (Step.CLAIM, Step.RELEASE)),
+        (Goal.STAY, Source.CLOSED, Target.OWNER, (Step.CLAIM, Step.RELEASE)),
+        (Goal.STAY, Source.CLOSED, Target.UNREACHABLE, (Step.WAIT,)),
+        (Goal.MOVE, Source.RELEASED, Target.OWNER, (Step.CLEAN,)),
+    ],
+)
+def test_known_answers(goal: Goal, source: Source, target: Target, steps: Program) -> None:
+    """What an operator would look up in the crash table."""
+    assert next_steps(goal, source, target) == steps
+
+
+def test_a_whole_move_in_order() -> None:
+    """A move from scratch is these steps in this order."""
+    steps = " ".join(next_steps(Goal.MOVE, Source.OWNED, Target.ABSENT))
+    assert steps == ("leave import purge copy catch-up freeze catch-up verify close commit release")
+
+
+# -- order within the programs, on which the argument in handoff.py rests --
+
+
+def before(program: Program, first: Step, then: Step) -> bool:
+    """Whether `then` is absent, or `first` comes somewhere before it."""
+    return then not in program or first in program[: program.index(then)]
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=" ".join)
+def test_order_of_the_steps(program: Program) -> None:
+    """Whatever is started from: a fresh token on the source first; verify, close, decide."""
+    touched = [step for step in program if (guard := RULES[step].source) and guard.token is Token.MINE]
+    if touched:
+        assert program[0] in (Step.LEAVE, Step.CLAIM)
+    for step in (Step.PURGE, Step.COPY, Step.CATCH_UP):
+        assert before(program, Step.IMPORT, step)
+    for first, then in [
+        (Step.PURGE, Step.COPY),
+        (Step.VERIFY, Step.CLOSE),
+        (Step.CLOSE, Step.COMMIT),
+    ]:
+        assert before(program, first, then) or Step.COMMIT not in program
+    if Step.COMMIT in program:
+        assert Step.IMPORT in program or Step.ADOPT in program
+        assert program[-1] is Step.RELEASE
+
+
+def test_the_source_is_restored_after_the_retract() -> None:
+    """RESTORE without a RETRACT before it only follows from a source that was claimed while leaving."""
+    assert ABORT == (Step.RETRACT, Step.RESTORE)
+    for (source, target), line in TABLE.items():
+        for program in (line.move, line.stay):
+            if not before(program, Step.RETRACT, Step.RESTORE):
+                assert (source, target) == (Source.LEAVING, Target.UNREACHABLE)
+
+
+def test_after_the_decision_there_is_no_way_back() -> None:
+    """With the target as owner, nothing is restored or retracted, whatever the goal."""
+    for (_, target), line in TABLE.items():
+        if target is Target.OWNER:
+            assert line.move == line.stay
+            assert not {Step.RESTORE, Step.RETRACT} & set(line.move)
+
+
+def test_an_unreachable_target_decides_nothing() -> None:
+    """Without the target, nothing is begun, released or deleted."""
+    for (_, target), line in TABLE.items():
+        if target is Target.UNREACHABLE:
+            for program in (line.move, line.stay):
+                assert program in ((), (Step.WAIT,), (Step.CLAIM, Step.RESTORE))
+
+
+# -- what is found --
+
+
+@pytest.mark.parametrize(
+    ("found", "source"),
+    [
+        (None, Source.ELSEWHERE),
+        (row(OWNED, 7), Source.OWNED),
+        (row(OWNED, 9), Source.ELSEWHERE),
+        (row(LEAVING, 7, "db4"), Source.LEAVING),
+        (row(LEAVING, 7, "db5"), Source.ELSEWHERE),
+        (row(FROZEN, 7, "db4"), Source.FROZEN),
+        (row(CLOSED, 7, "db4"), Source.CLOSED),
+        (row(CLOSED, 9, "db4"), Source.ELSEWHERE),
+        (row(RELEASED, 8, "db4"), Source.RELEASED),
+        (row(RELEASED, 8, "db5"), Source.ELSEWHERE),
+        (row(RELEASED, 7, "db4"), Source.ELSEWHERE),
+        (row(IMPORTING, 9, "db4"), Source.ELSEWHERE),
+    ],
+)
+def test_what_is_found_on_the_source(found: SlotRow | None, source: Source) -> None:
+    """A row counts for a move only at the move's epoch and towards its target."""
+    assert found_on_source(MOVE, found) is source
+
+
+@pytest.mark.parametrize(
+    ("found", "target"),
+    [
+        (None, Target.ABSENT),
+        (row(RELEASED, 7, "db0"), Target.ABSENT),
+        (row(RELEASED, 3, "db2"), Target.ABSENT),
+        (row(IMPORTING, 7, "db0"), Target.IMPORTING),
+        (row(IMPORTING, 6, "db2"), Target.ABSENT),
+        (row(OWNED, 8), Target.OWNER),
+        (row(LEAVING, 8, "db1"), Target.OWNER),
+        (row(RELEASED, 9, "db1"), Target.OWNER),
+        (row(IMPORTING, 9, "db1"), Target.OWNER),
+        (row(CLOSED, 6, "db0"), Target.BEHIND),
+        (row(FROZEN, 6, "db0"), Target.BEHIND),
+    ],
+)
+def test_what_is_found_on_the_target(found: SlotRow | None, target: Target) -> None:
+    """A target beyond the move's epoch shows that the move was decided, whatever it did since."""
+    assert found_on_target(MOVE, found) is target
+
+
+@pytest.mark.parametrize(
+    "found", [row(OWNED, 7), row(OWNED, 6), row(LEAVING, 6, "db0"), row(CLOSED, 7, "db1")]
+)
+def test_a_target_that_serves_too_is_an_error(found: SlotRow) -> None:
+    """A target that holds the slot although the source does is named, with the move and its state."""
+    with pytest.raises(
+        HandOffError, match=rf"slot 42, db0@7 -> db4: the target is {found.state}@{found.epoch}"
+    ):
+        found_on_target(MOVE, found)
+
+
+@pytest.mark.parametrize(
+    ("shard", "found", "move"),
+    [
+        ("db0", row(OWNED, 7), None),
+        ("db0", row(LEAVING, 7, "db4"), MOVE),
+        ("db0", row(FROZEN, 7, "db4"), MOVE),
+        ("db0", row(CLOSED, 7, "db4"), MOVE),
+        ("db0", row(RELEASED, 8, "db4"), MOVE),
+        ("db4", row(IMPORTING, 7, "db0"), MOVE),
+    ],
+)
+def test_a_row_names_its_move(shard: str, found: SlotRow, move: Move | None) -> None:
+    """The row of either side is enough to know which move it belongs to."""
+    assert move_of(shard, found) == move
+
+
+def test_a_retracted_target_is_cleaned_like_a_source() -> None:
+    """After an abort the target looks like a shard that gave the slot to the source, and is cleaned so."""
+    retracted = move_of("db4", row(RELEASED, 7, "db0"))
+    assert retracted == Move(42, "db4", 6, "db0")
+    source = found_on_source(retracted, row(RELEASED, 7, "db0"))
+    target = found_on_target(retracted, row(OWNED, 7))
+    assert next_steps(Goal.STAY, source, target) == (Step.CLEAN,)
+
+
+# -- the rules --
+
+
+def test_every_step_has_a_rule() -> None:
+    """Each step is guarded on at least one side; only waiting is not."""
+    assert set(RULES) == set(Step)
+    assert [step for step, rule in RULES.items() if not (rule.source or rule.target)] == [Step.WAIT]
+
+
+def test_every_step_is_used() -> None:
+    """Each step is in a program of the table."""
+    assert set().union(*PROGRAMS) == set(Step)
+
+
+def test_legal_transitions_of_a_row() -> None:
+    """The changes that a shard has to allow, each with what may happen to the epoch."""
+    kept, plus_one, moves = Epoch.KEPT, Epoch.NEXT, Epoch.MOVES
+    assert dict(transitions()) == {
+        (None, OWNED): plus_one,
+        (None, IMPORTING): moves,
+        (RELEASED, IMPORTING): moves,
+        (IMPORTING, IMPORTING): moves,
+        (IMPORTING, OWNED): plus_one,
+        (IMPORTING, RELEASED): kept,
+        (OWNED, LEAVING): kept,
+        (LEAVING, LEAVING): kept,
+        (LEAVING, FROZEN): kept,
+        (LEAVING, OWNED): kept,
+        (FROZEN, FROZEN): kept,
+        (FROZEN, CLOSED): kept,
+        (FROZEN, OWNED): kept,
+        (CLOSED, CLOSED): kept,
+        (CLOSED, RELEASED): plus_one,
+        (CLOSED, OWNED): kept,
+    }
+
+
+def test_only_commit_and_the_first_start_make_an_owner_at_a_new_epoch() -> None:
+    """A slot gets an owner by the decision, by being given back, or on the first start."""
+    owners = {(change.step, change.epoch) for change in changes() if change.after is OWNED}
+    assert owners == {(None, Epoch.NEXT), (Step.COMMIT, Epoch.NEXT), (Step.RESTORE, Epoch.KEPT)}
