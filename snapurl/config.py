@@ -143,13 +143,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_shards(self) -> Self:
-        _parse_shards(self.shards.get_secret_value())
+        parse_shards(self.shards.get_secret_value())
         return self
 
     @property
     def shard_dsns(self) -> tuple[ShardDsn, ...]:
         """The configured shards, sorted by name. Raises ConfigError if there is none."""
-        dsns = _parse_shards(self.shards.get_secret_value())
+        dsns = parse_shards(self.shards.get_secret_value())
         if not dsns:
             raise ConfigError(
                 "SNAPURL_SHARDS is missing: set it to 'db0=postgresql://user:password@host/database db1=…', "
@@ -169,7 +169,8 @@ class Settings(BaseSettings):
         return frozenset({own, *self.own_domains.lower().split()})
 
 
-def _parse_shards(text: str) -> tuple[ShardDsn, ...]:
+def parse_shards(text: str) -> tuple[ShardDsn, ...]:
+    """The shards of a SNAPURL_SHARDS value, sorted by name. Raises ValueError with one line, no secret in it."""
     found: dict[str, ShardDsn] = {}
     for position, item in enumerate(text.split(), 1):
         name, equals, dsn = item.partition("=")

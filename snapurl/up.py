@@ -14,6 +14,7 @@ from snapurl.config import Settings, load_settings
 from snapurl.keys import PlainKey, create_key, list_keys
 from snapurl.local.binaries import Source
 from snapurl.local.cluster import LocalCluster
+from snapurl.local.wishes import grant_wishes
 from snapurl.ports import Right
 from snapurl.probe import http_status
 from snapurl.serve import (
@@ -68,13 +69,19 @@ async def _run(
         beside = environ_with({**changes, "PROMETHEUS_MULTIPROC_DIR": str(metrics)})
         consumer = Child("click consumer", python("-m", "snapurl.clicks"), beside)
         workers = worker_children(settings, listener, metrics, changes)
-        stages = [Stage(workers, WORKER_STOP_S_MAX), Stage((consumer,), CONSUMER_STOP_S_MAX)]
+        migrator = Child("migrator", python("-m", "tools.cli", "run"), beside)
+        stages = [Stage(workers, WORKER_STOP_S_MAX), Stage((consumer, migrator), CONSUMER_STOP_S_MAX)]
         supervisor = Supervisor(stages, ended=forget_metrics(metrics))
-        greeting = asyncio.create_task(_greet(local, cluster, key))
+        beside_it = [
+            asyncio.create_task(_greet(local, cluster, key)),
+            asyncio.create_task(grant_wishes(cluster)),
+        ]
         try:
             return await supervisor.run(stop)
         finally:
-            greeting.cancel()
+            for task in beside_it:
+                task.cancel()
+            await asyncio.gather(*beside_it, return_exceptions=True)
 
 
 async def _prepare(settings: Settings, home: Path) -> str:

@@ -56,7 +56,7 @@ async def copy_all(source: Any, target: Any, rows: Rows, slots: Sequence[int]) -
     copied = 0
     for table in rows.tables:
         query = f"SELECT {table.column_list} FROM {table.name} WHERE {_which(slots)}"
-        copied += await _pipe(source, target, query, table.name, table)
+        copied += await pipe(source, target, query, table.name, table)
     return copied
 
 
@@ -66,7 +66,7 @@ async def copy_changed(source: Any, target: Any, rows: Rows, slots: Sequence[int
     for table in rows.tables:
         query = f"SELECT {table.column_list} FROM {table.name} WHERE {_which(slots, since)}"
         await target.execute(f"CREATE TEMPORARY TABLE incoming (LIKE {table.name} INCLUDING DEFAULTS)")
-        copied += await _pipe(source, target, query, "incoming", table)
+        copied += await pipe(source, target, query, "incoming", table)
         await target.execute(_replace(table))
         await target.execute("DROP TABLE incoming")
     return copied
@@ -85,7 +85,8 @@ def _which(slots: Sequence[int], since: str = "") -> str:
     return f"slot = ANY ({smallints(slots)})" + (f" AND xid >= '{since}'::xid8" if since else "")
 
 
-async def _pipe(source: Any, target: Any, query: str, into: str, table: Table) -> int:
+async def pipe(source: Any, target: Any, query: str, into: str, table: Table) -> int:
+    """Streams the rows of `query` at the source into table `into` of the target, as they come; how many."""
     chunks: asyncio.Queue[bytes | None] = asyncio.Queue(CHUNKS_AHEAD)
 
     async def read() -> None:

@@ -30,3 +30,30 @@ ON CONFLICT (id) DO UPDATE SET outcome = excluded.outcome
 
 -- name: history
 SELECT id, at, who, what, outcome FROM audit ORDER BY at DESC LIMIT $1
+
+-- name: topologies
+SELECT document FROM topology ORDER BY version DESC LIMIT 100
+
+-- name: size
+-- Rows are counted while they are few, and estimated by PostgreSQL beyond a million.
+SELECT CASE WHEN c.reltuples > 1e6 THEN c.reltuples::bigint ELSE (SELECT count(*) FROM links) END AS rows,
+       pg_database_size(current_database()) AS bytes
+  FROM pg_class c WHERE c.oid = 'public.links'::regclass
+
+-- name: server
+SELECT current_setting('server_version_num')::integer AS version,
+       has_schema_privilege(current_user, 'public', 'CREATE') AS may_create,
+       (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()) AS prepared
+
+-- name: applied
+SELECT version, checksum FROM schema_migrations ORDER BY version
+
+-- name: stuck
+SELECT pid, usename::text AS who, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS age_s
+  FROM pg_stat_activity
+ WHERE datname = current_database() AND state = 'idle in transaction'
+   AND xact_start < clock_timestamp() - interval '30 seconds'
+
+-- name: surrender
+-- A slot that another shard owns at a higher epoch: `$2` is that shard, `$3` its epoch.
+UPDATE slots SET state = 'released', peer = $2, epoch = $3, move_token = NULL WHERE slot = $1 AND epoch < $3
