@@ -22,7 +22,7 @@ from snapurl.errors import ConfigError
 
 BACKLOG = 1024
 DRAIN_S_MAX = 2.0
-CLOSE_S_MAX = 1.8
+CLOSE_S_MAX = 1.5
 POLL_S = 0.02
 
 EXIT_CONFIG = 2

@@ -28,7 +28,7 @@ from snapurl.metrics import CLICKS_DROPPED, CLICKS_HELD, CLICKS_SHIPPED
 log = logging.getLogger("snapurl.clicks")
 
 CODES_PER_ENTRY = 2_000
-STOP_S_MAX = 1.5  # of the 4 s that a worker has for its end; the requests in hand have the others
+STOP_S_MAX = 1.2  # within what a worker has for closing
 RETRY_S = 0.1
 
 _SHIP = (files("snapurl.clicks") / "lua" / "ship.lua").read_text(encoding="utf-8")

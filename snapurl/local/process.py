@@ -115,8 +115,11 @@ def exists(pid: int) -> bool:
 def command_of(pid: int) -> str:
     """The command line of a process; "" if it cannot be learnt."""
     file = Path(f"/proc/{pid}/cmdline")
-    if file.exists():
-        return file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    if Path("/proc/self").exists():
+        try:
+            return file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it has ended meanwhile
+            return ""
     try:
         done = subprocess.run(  # noqa: S603
             ["ps", "-ww", "-o", "command=", "-p", str(pid)],  # noqa: S607  # where it is differs by system

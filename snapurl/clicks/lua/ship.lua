@@ -13,6 +13,12 @@ end
 if redis.call('XLEN', stream) >= tonumber(ARGV[3]) then
     return 'full'
 end
-redis.call('XADD', stream, '*', 'clicks', ARGV[4])
+local id = redis.call('XADD', stream, '*', 'clicks', ARGV[4])
+-- The consumer keeps an id as one number, with 20 bits for its place in the millisecond. They run out only if the
+-- clock has gone far back, so that one millisecond lasts: an empty entry then takes the stream to the next one.
+local ms, place = string.match(id, '^(%d+)-(%d+)$')
+if tonumber(place) >= 1048575 then
+    redis.call('XADD', stream, string.format('%.0f-0', tonumber(ms) + 1), 'clicks', '{}')
+end
 redis.call('SET', KEYS[2], ARGV[2], 'EX', 86400)
 return 'added'

@@ -228,3 +228,19 @@ async def test_an_entry_that_cannot_be_read_is_skipped(store: Store, ready: Sett
         async with consumer(ready), shipper(ready, namespace) as tally:
             tally.record("after")
             await until_counted(store, Counter({"after": 1}))
+
+
+async def test_a_millisecond_that_lasts_does_not_run_out_of_numbers(store: Store, ready: Settings) -> None:
+    """When the clock of Redis has gone back so far that ids run out, clicks go on being counted."""
+    namespace = store.shards.topology.cluster_id
+    future = 1 << 42
+    async with Redis.from_url(ready.redis_url.get_secret_value()) as redis:
+        await redis.set(name_key(namespace), "late")
+        await redis.xadd("late", {"clicks": "{}"}, id=f"{future}-{(1 << 20) - 3}")
+        expected: Counter[str] = Counter()
+        async with consumer(ready):
+            for _ in range(4):
+                async with shipper(ready, namespace) as tally:
+                    tally.record("late")
+                    expected["late"] += 1
+            await until_counted(store, expected)
