@@ -45,16 +45,17 @@ CREATE TRIGGER slots_1_next_version BEFORE INSERT OR UPDATE OR DELETE ON slots
 CREATE TRIGGER slots_2_stamp BEFORE INSERT OR UPDATE ON slots
     FOR EACH ROW EXECUTE FUNCTION slots_stamp();
 
--- What a state means to a write and to a read: 'ok', 'busy' (ask again in a moment) or 'moved' (ask the peer).
+-- What a state means to a write and to a read: 'ok', 'busy' (ask again in a moment) or 'moved' (ask the peer). A slot
+-- that is being imported is still the peer's, at the epoch in the row.
 CREATE FUNCTION write_outcome_v1(state text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE WHEN state IN ('owned', 'leaving') THEN 'ok'
-                WHEN state IN ('frozen', 'closed', 'importing') THEN 'busy'
+                WHEN state IN ('frozen', 'closed') THEN 'busy'
                 ELSE 'moved' END
 $$;
 
 CREATE FUNCTION read_outcome_v1(state text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE WHEN state IN ('owned', 'leaving', 'frozen') THEN 'ok'
-                WHEN state IN ('closed', 'importing') THEN 'busy'
+                WHEN state = 'closed' THEN 'busy'
                 ELSE 'moved' END
 $$;
 

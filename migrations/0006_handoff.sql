@@ -52,16 +52,19 @@ BEGIN
     UPDATE slots SET state = 'leaving', peer = p_target, move_token = p_token WHERE slot = ANY (p_slots);
 END $$;
 
--- This attempt takes over from the ones whose tokens (one per slot) were found.
+-- This attempt takes over from the ones that were found: state and token, one each per slot. The state counts,
+-- since freezing and closing keep the token: who decided what to do about a slot that was leaving must not get
+-- hold of one that was closed since.
 CREATE FUNCTION handoff_claim_v1(
-    p_slots smallint[], p_epochs bigint[], p_target text, p_found_tokens uuid[], p_token uuid
+    p_slots smallint[], p_epochs bigint[], p_target text, p_found_states text[], p_found_tokens uuid[],
+    p_token uuid
 ) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 DECLARE changed bigint;
 BEGIN
     PERFORM handoff_find_v1('claim', '{leaving,frozen,closed}', p_slots, p_epochs, p_target, NULL);
     UPDATE slots s SET move_token = p_token
-      FROM unnest(p_slots, p_found_tokens) AS u (slot, token)
-     WHERE s.slot = u.slot AND s.move_token = u.token;
+      FROM unnest(p_slots, p_found_states, p_found_tokens) AS u (slot, state, token)
+     WHERE s.slot = u.slot AND s.state = u.state AND s.move_token = u.token;
     GET DIAGNOSTICS changed = ROW_COUNT;
     PERFORM handoff_expect_v1('claim', p_slots, changed);
 END $$;
@@ -112,11 +115,30 @@ END $$;
 
 -- ---- on the target --------------------------------------------------------------------------------------------
 
--- The attempt is recorded. Whoever copies under another token holds the rows FOR SHARE, so this waits for it.
-CREATE FUNCTION handoff_import_v1(p_slots smallint[], p_epochs bigint[], p_source text, p_token uuid) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
+-- Whoever copies under another token holds the rows FOR SHARE. A step that takes them over waits for that here,
+-- before it has touched anything else, and for `p_lock_ms` at most: a copier that was stopped must be ended first.
+CREATE FUNCTION handoff_seize_v1(p_slots smallint[], p_lock_ms integer) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM set_config('lock_timeout', p_lock_ms::text, true);
+    PERFORM 1 FROM slots s WHERE s.slot = ANY (p_slots) ORDER BY s.slot FOR UPDATE;
+END $$;
+
+-- Ends what other migrators than `p_application` have open in this database for longer than `p_age_ms`: they were
+-- stopped or cut off in the middle of a copy. Nothing of it was committed, and their tokens are worth nothing.
+CREATE FUNCTION handoff_evict_v1(p_application text, p_age_ms integer) RETURNS bigint LANGUAGE sql VOLATILE AS $$
+    SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid)) FROM pg_stat_activity a
+     WHERE a.datname = current_database() AND a.application_name LIKE 'snapurl-migrator %'
+       AND a.application_name <> p_application
+       AND a.xact_start < clock_timestamp() - make_interval(secs => p_age_ms / 1000.0)
+$$;
+
+-- The attempt is recorded.
+CREATE FUNCTION handoff_import_v1(
+    p_slots smallint[], p_epochs bigint[], p_source text, p_token uuid, p_lock_ms integer
+) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 DECLARE changed bigint;
 BEGIN
+    PERFORM handoff_seize_v1(p_slots, p_lock_ms);
     INSERT INTO slots AS s (slot, state, epoch, peer, move_token)
          SELECT u.slot, 'importing', u.epoch, p_source, p_token
            FROM unnest(p_slots, p_epochs) AS u (slot, epoch) ORDER BY u.slot
@@ -128,9 +150,11 @@ BEGIN
 END $$;
 
 -- This attempt goes on with the import of another.
-CREATE FUNCTION handoff_adopt_v1(p_slots smallint[], p_epochs bigint[], p_source text, p_token uuid) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION handoff_adopt_v1(
+    p_slots smallint[], p_epochs bigint[], p_source text, p_token uuid, p_lock_ms integer
+) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
+    PERFORM handoff_seize_v1(p_slots, p_lock_ms);
     PERFORM handoff_find_v1('adopt', '{importing}', p_slots, p_epochs, p_source, NULL);
     UPDATE slots SET move_token = p_token WHERE slot = ANY (p_slots);
 END $$;
@@ -159,11 +183,12 @@ END $$;
 
 -- The way back: every commit of this move that is under way will fail. Slots without such an import are as good,
 -- but if one has a later epoch its move is decided, and there is no way back.
-CREATE FUNCTION handoff_retract_v1(p_slots smallint[], p_epochs bigint[], p_source text) RETURNS void
-LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION handoff_retract_v1(
+    p_slots smallint[], p_epochs bigint[], p_source text, p_lock_ms integer
+) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 DECLARE open bigint;
 BEGIN
-    PERFORM 1 FROM slots s WHERE s.slot = ANY (p_slots) ORDER BY s.slot FOR UPDATE;
+    PERFORM handoff_seize_v1(p_slots, p_lock_ms);
     UPDATE slots s SET state = 'released', move_token = NULL
       FROM unnest(p_slots, p_epochs) AS u (slot, epoch)
      WHERE s.slot = u.slot AND s.state = 'importing' AND s.epoch = u.epoch AND s.peer = p_source;

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from ring.topology import NAME_PATTERN
 
-Argument = str | int | UUID | Sequence[int] | Sequence[UUID]
+Argument = str | int | UUID | Sequence[int] | Sequence[UUID] | Sequence[str]
 
 
 def smallints(slots: Sequence[int]) -> str:

@@ -53,17 +53,21 @@ class Seen:
 
 
 class Fleet:
-    """Control connections to the shards of the newest topology. Not to be shared between tasks."""
+    """Control connections to the shards of the newest topology. Not to be shared between tasks.
 
-    def __init__(self, settings: Settings, topology: Topology) -> None:
+    `application` is the name under which the connections show in PostgreSQL.
+    """
+
+    def __init__(self, settings: Settings, topology: Topology, application: str = "snapurl-reshard") -> None:
+        self.application = application
         self.settings = settings
         self.topology = topology
         self._connections: dict[str, Any] = {}
 
     @classmethod
-    async def connect(cls, settings: Settings) -> Fleet:
+    async def connect(cls, settings: Settings, application: str = "snapurl-reshard") -> Fleet:
         """Raises ConfigError as `read_topology` does."""
-        return cls(settings, await read_topology(settings))
+        return cls(settings, await read_topology(settings), application)
 
     async def close(self) -> None:
         connections, self._connections = self._connections, {}
@@ -80,7 +84,8 @@ class Fleet:
     async def open(self, name: str) -> Any:
         """A new connection to a shard, its identity checked; the caller closes it."""
         timeout_s = self.settings.statement_timeout_ms / 1000
-        connection = await connect_once(name, dsn_of(self.settings, self.topology, name), timeout_s)
+        dsn = dsn_of(self.settings, self.topology, name)
+        connection = await connect_once(name, dsn, timeout_s, application=self.application)
         try:
             row = await connection.fetchrow(CLUSTER["identity"])
             check_identity(name, self.topology.cluster_id, row)

@@ -109,7 +109,7 @@ class Migrator:
 
         Raises ConfigError when it cannot begin; once it has begun it goes on trying whatever happens.
         """
-        fleet = await Fleet.connect(self._settings)
+        fleet = await Fleet.connect(self._settings, f"snapurl-migrator {self._holder.hex[:12]}")
         helpers = [asyncio.create_task(self._heartbeat()), asyncio.create_task(self._probe())]
         benches = [Bench(fleet) for _ in range(WORKERS)]
         try:
@@ -184,8 +184,12 @@ class Migrator:
             ends = Ends(None, await bench.connection(batch.target), ())
         else:
             ends = await bench.ends(batch)
-        tokens = [seen.tokens.get((batch.source, slot)) for slot in batch.slots]
-        attempt = Attempt(batch, ends, tokens, self._note_rows, self._clock)
+        rows = seen.by_slot[batch.source]
+        tokens = [
+            (rows[slot].state, seen.tokens.get((batch.source, slot))) for slot in batch.slots if slot in rows
+        ]
+        found = [(str(state), token) for state, token in tokens if token is not None]
+        attempt = Attempt(batch, ends, found, self._note_rows, self._clock)
         began = self._clock()
         self._began += 1
         number = self._began

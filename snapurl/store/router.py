@@ -86,6 +86,7 @@ class Router:
                 return False
             case Busy():
                 FENCE_REFUSALS.labels("busy").inc()
+                self._shards.refresh_soon()  # the target may own it already, and the source not know yet
                 return False
             case Answered():
                 return True

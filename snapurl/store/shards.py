@@ -104,10 +104,12 @@ async def _ask(name: str, dsn: str, timeout_s: float) -> tuple[Any, Topology | N
         await connection.close(timeout=timeout_s)
 
 
-async def connect_once(name: str, dsn: str, timeout_s: float) -> Any:
+async def connect_once(name: str, dsn: str, timeout_s: float, *, application: str = "snapurl") -> Any:
     """One connection outside the pools. Raises ShardFailed, or ConfigError when the DSN itself is refused."""
     try:
-        return await asyncpg.connect(dsn, timeout=timeout_s, command_timeout=60.0)
+        return await asyncpg.connect(
+            dsn, timeout=timeout_s, command_timeout=60.0, server_settings={"application_name": application}
+        )
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
         raise ConfigError(f"shard {name} refuses the user or password of its DSN") from error
     except asyncpg.InvalidCatalogNameError as error:

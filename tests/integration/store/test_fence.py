@@ -28,7 +28,7 @@ async def set_state(connection: Any, slot: int, state: str) -> None:
         ("leaving", "ok", "ok"),
         ("frozen", "busy", "ok"),
         ("closed", "busy", "busy"),
-        ("importing", "busy", "busy"),
+        ("importing", "moved", "moved"),
         ("released", "moved", "moved"),
         (None, "moved", "moved"),
     ],
