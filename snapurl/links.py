@@ -1,12 +1,16 @@
 """LinkService: what can be done with links. No SQL, no HTTP.
 
-Every committed change is handed to the cache, which tells the other workers. A create with an Idempotency-Key
-may be a repeat, whose answer is older than the link is by now: of such a one the cache is told only what the
-owner holds at that moment.
+What the caches are told after a commit:
+- every change and delete, so that no worker redirects to what was before it;
+- a create with an alias, since some worker may remember that there was no such link;
+- not a create with a made-up code, which nobody can have asked for before it was answered;
+- of a create with an Idempotency-Key, what the owner holds at that moment: it may be a repeat, and the answer
+  of a repeat is older than the link is by now.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
@@ -34,6 +38,7 @@ from snapurl.store.clicks import ClickStore
 from snapurl.store.links import LinkStore
 
 CODE_ATTEMPTS = 5  # of a made-up code; even at a thousandth of the space in use, five collide once in 10^15
+TOLD_AT_ONCE = 8  # links of a bulk call, to the cache: fewer than it has connections to Redis
 NOT_IN_FUTURE = "must be in the future"
 
 
@@ -120,7 +125,7 @@ class LinkService:
         for number in range(CODE_ATTEMPTS):
             made = await self._store.create(attempt.new_link(attempt.code(number, self._make_code), owner))
             if isinstance(made, Link):
-                await self._created(made, repeatable=attempt.repeatable)
+                await self._tell_created([(attempt, made)])
                 return made
             if draft.alias is not None:
                 raise _taken(draft.alias)
@@ -149,7 +154,13 @@ class LinkService:
         if await self._store.get(attempt.code(0, self._make_code)) is None:
             raise Invalid(fields=(FieldError("/expires_at", NOT_IN_FUTURE),))
 
-    async def _created(self, link: Link, *, repeatable: bool) -> None:
+    async def _tell_created(self, made: Sequence[tuple[_Attempt, Link]]) -> None:
+        aliased = [(attempt, link) for attempt, link in made if attempt.draft.alias is not None]
+        for first in range(0, len(aliased), TOLD_AT_ONCE):
+            some = aliased[first : first + TOLD_AT_ONCE]
+            await asyncio.gather(*(self._tell(link, attempt.repeatable) for attempt, link in some))
+
+    async def _tell(self, link: Link, repeatable: bool) -> None:
         if not repeatable:
             await self._cache.changed(link)
             return
@@ -204,17 +215,19 @@ class LinkService:
         ]
         made = await self._store.create_many(new)
         again: dict[int, _Attempt] = {}
+        links: list[tuple[_Attempt, Link]] = []
         for (place, attempt), result in zip(attempts.items(), made, strict=True):
             match result:
                 case Link():
                     answers[place] = result
-                    await self._created(result, repeatable=attempt.repeatable)
+                    links.append((attempt, result))
                 case Taken(code) if attempt.draft.alias is not None:
                     answers[place] = _taken(code)
                 case Taken():
                     again[place] = attempt
                 case Failed():
                     answers[place] = _failure(result)
+        await self._tell_created(links)
         return again
 
     # -- read and change -------------------------------------------------------------------------------------

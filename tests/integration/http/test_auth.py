@@ -166,7 +166,9 @@ async def test_a_silent_shard_does_not_lock_its_keys_out(
     async with make_service() as service:
         plain = PlainKey.parse(service.admin_key)
         assert plain is not None
-        name = (await Shards.connect(service.settings)).map.owner(slot_of(plain.key_id))
+        shards = await Shards.connect(service.settings)
+        name = shards.map.owner(slot_of(plain.key_id))
+        await shards.close()
         await service.shorten()
         await cluster.shard(name).stop()
         await asyncio.sleep(KEY_AGE_MAX_S)
