@@ -43,6 +43,7 @@ from snapurl.store.keys import KeyStore
 from snapurl.store.links import LinkStore
 from snapurl.store.router import Router
 from snapurl.store.shards import Shards
+from snapurl.tasks import end
 from snapurl.urls import UrlPolicy, own_hosts
 
 HEAD_BYTES_MAX = 16_384  # of a request line and its headers together; the most that Sanic can
@@ -117,7 +118,7 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
     await shipper.start()
     stack.push_async_callback(shipper.stop)
     sweeper = asyncio.create_task(_sweep(store), name="sweeper")
-    stack.push_async_callback(_end, sweeper)
+    stack.push_async_callback(end, sweeper)
 
     async def redis_fault() -> str | None:
         heard = None if cache.hears_changes else "does not tell of changes"
@@ -150,11 +151,6 @@ async def _sweep(store: LinkStore) -> None:
                 INTENTS_PURGED.inc(purged)
         except SnapURLError as error:
             log.warning("old Idempotency-Keys stay until the next sweep: %s", error.detail)
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
 
 
 def _now() -> datetime:

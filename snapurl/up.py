@@ -26,6 +26,7 @@ from snapurl.serve import (
     worker_children,
 )
 from snapurl.supervise import Child, Stage, Supervisor, environ_with, python, stop_signals, unless
+from snapurl.tasks import end
 
 CONSUMER_STOP_S_MAX = 1.5
 READY_PATIENCE_S = 60.0
@@ -79,9 +80,7 @@ async def _run(
         try:
             return await supervisor.run(stop)
         finally:
-            for task in beside_it:
-                task.cancel()
-            await asyncio.gather(*beside_it, return_exceptions=True)
+            await end(*beside_it)
 
 
 async def _prepare(settings: Settings, home: Path) -> str:

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.live import Live
 
 from ring.errors import RingError
+from ring.handoff import Step
 from ring.plan import plan
 from ring.topology import Topology
 from snapurl import logs
@@ -25,11 +26,12 @@ from snapurl.errors import ConfigError, SnapURLError
 from snapurl.local.cluster import remembered
 from snapurl.store.pool import ShardFailed
 from tools import audit, render
+from tools.attempt import Attempt, Ends
 from tools.changes import Add, Change, Drain, Weight, goal_of, parse_changes
 from tools.cleanup import dead_slots
 from tools.examine import examine, verify_cluster
 from tools.fleet import Fleet
-from tools.manifest import SQL
+from tools.manifest import SQL, sharded_tables
 from tools.migrator import Migrator, Options
 from tools.progress import Status
 from tools.prospect import Prospect, prospect
@@ -363,10 +365,6 @@ def cleanup(grace_s: float, dry_run: bool, yes: bool, as_json: bool) -> None:
 
 async def clean_all(fleet: Fleet, grace_s: float) -> None:
     """Deletes what `dead_slots` finds."""
-    from ring.handoff import Step
-    from tools.attempt import Attempt, Ends
-    from tools.manifest import sharded_tables
-
     batches, _ = await dead_slots(fleet, await fleet.observe(), grace_s)
     for batch in batches:
         source = await fleet.control(batch.source)

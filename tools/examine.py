@@ -70,7 +70,7 @@ async def _doubles(fleet: Fleet, seen: Seen, rows: dict[str, list[int]]) -> list
     for name, slots in rows.items():
         for slot in slots:
             shards[slot].append(name)
-    found = []
+    found: list[str] = []
     for slot, names in sorted(shards.items()):
         if len(names) > 1 and len(found) < SHOWN_MAX:
             first, second = await fleet.control(names[0]), await fleet.control(names[1])
@@ -129,7 +129,8 @@ def _contested(fleet: Fleet, seen: Seen) -> list[Finding]:
         ranked = sorted(contest.claims, key=lambda claim: claim.epoch, reverse=True)
         winner, losers = ranked[0], ranked[1:]
         if winner.epoch == losers[0].epoch:
-            what = f"slot {contest.slot} is owned by {winner.shard} and {losers[0].shard} at one epoch, {winner.epoch}"
+            both = f"{winner.shard} and {losers[0].shard}"
+            what = f"slot {contest.slot} is owned by {both} at one epoch, {winner.epoch}"
             found.append(Finding(what, "compare their rows by hand: nothing tells which one to believe"))
             continue
 
@@ -137,7 +138,8 @@ def _contested(fleet: Fleet, seen: Seen) -> list[Finding]:
             for loser in losers:  # type: ignore[attr-defined]
                 await fleet.fetch(loser.shard, SQL["surrender"], slot, winner.shard, winner.epoch)  # type: ignore[attr-defined]
 
-        what = f"slot {contest.slot} is claimed by {losers[0].shard}@{losers[0].epoch} and by {winner.shard}@{winner.epoch}"
+        both = f"{losers[0].shard}@{losers[0].epoch} and by {winner.shard}@{winner.epoch}"
+        what = f"slot {contest.slot} is claimed by {both}"
         found.append(Finding(f"{what}: believe the higher epoch", "snapurl-reshard doctor --fix", fix))
     return found
 

@@ -23,7 +23,14 @@ from snapurl.store.pool import CLUSTER, ShardFailed, check_identity, describe
 from snapurl.store.shards import connect_once, dsn_of, read_topology
 from tools.manifest import SQL
 
-LOST = (OSError, TimeoutError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, ShardFailed)
+LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    ShardFailed,
+)
 
 
 @dataclass(frozen=True)

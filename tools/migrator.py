@@ -28,6 +28,7 @@ from snapurl.config import Settings
 from snapurl.errors import ConfigError
 from snapurl.metrics import PAUSE_SECONDS, RESHARD_MOVES, RESHARD_ROWS, RESHARD_SLOTS_LEFT
 from snapurl.store.pool import ShardFailed
+from snapurl.tasks import end
 from tools.agenda import Agenda, Task, agenda
 from tools.attempt import Attempt, Batch, Ends, Refused
 from tools.cleanup import dead_slots
@@ -120,9 +121,7 @@ class Migrator:
                 if settled is not None:
                     await _wait(stop, IDLE_S)
         finally:
-            for helper in helpers:
-                helper.cancel()
-            await asyncio.gather(*helpers, return_exceptions=True)
+            await end(*helpers)
             for bench in benches:
                 bench.drop()
             await fleet.close()

@@ -32,6 +32,7 @@ from snapurl.cache.shared import SharedCache
 from snapurl.config import Settings
 from snapurl.metrics import CACHE_ANSWERS, CACHE_UNTOLD
 from snapurl.ports import Link
+from snapurl.tasks import end
 
 RELOADS_MAX = 3  # of a link that changes while it is being loaded
 UNTOLD_MAX = 10_000  # changes that wait for Redis; beyond it L2 is emptied when Redis is back
@@ -83,10 +84,7 @@ class LinkCache:
 
     async def stop(self) -> None:
         await self._feed.stop()
-        tasks = [load.task for load in self._loads.values()] + ([self._teller] if self._teller else [])
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(self._teller, *(load.task for load in self._loads.values()))
 
     @property
     def hears_changes(self) -> bool:

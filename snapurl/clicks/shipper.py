@@ -24,6 +24,7 @@ from snapurl.clicks.stream import encode_entry, name_key, worker_key
 from snapurl.clicks.tally import Tally
 from snapurl.config import Settings
 from snapurl.metrics import CLICKS_DROPPED, CLICKS_HELD, CLICKS_SHIPPED
+from snapurl.tasks import end
 
 log = logging.getLogger("snapurl.clicks")
 
@@ -61,9 +62,7 @@ class Shipper:
 
     async def stop(self) -> None:
         """Ships all there is, for STOP_S_MAX at most."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end(self._task)
         try:
             async with asyncio.timeout(STOP_S_MAX):
                 while not await self._flush():  # noqa: ASYNC110  # each round is a try, not a look

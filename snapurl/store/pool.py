@@ -48,6 +48,7 @@ _LOST = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
 )
 _WRONG_SETTINGS = (
     asyncpg.InvalidPasswordError,

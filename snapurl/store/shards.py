@@ -24,6 +24,7 @@ from snapurl.errors import ConfigError, Unavailable
 from snapurl.ports import RingView, ShardHealth, ShardShare
 from snapurl.store.pool import CLUSTER, Pool, ShardFailed, ShardUnknown, WrongShard, check_identity, describe
 from snapurl.store.slotmap import SlotMap
+from snapurl.tasks import end
 
 log = logging.getLogger("snapurl.shards")
 T = TypeVar("T")
@@ -31,6 +32,8 @@ T = TypeVar("T")
 # How often the map is compared with the shards when no news arrive: news may be lost without harm.
 POLL_S = 5.0
 WATCH_RETRY_S = 1.0
+# What asyncpg raises on a connection that ended under it.
+CLIENT_ERRORS = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 def address_of(dsn: str) -> str:
@@ -144,10 +147,7 @@ class Shards:
         return shards
 
     async def close(self) -> None:
-        tasks = [*self._watchers.values(), *([self._refreshing] if self._refreshing else [])]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(self._refreshing, *self._watchers.values())
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
 
     def pool(self, name: str) -> Pool:
@@ -234,16 +234,8 @@ class Shards:
         while True:
             try:
                 await self._listen(name)
-            except (
-                ShardFailed,
-                ConfigError,
-                OSError,
-                asyncpg.PostgresError,
-                asyncpg.InterfaceError,
-            ) as error:
+            except (ShardFailed, ConfigError, OSError, asyncpg.PostgresError, *CLIENT_ERRORS) as error:
                 log.debug("the news of shard %s are interrupted: %s", name, type(error).__name__)
-            except TimeoutError:
-                log.debug("shard %s is silent", name)
             await asyncio.sleep(WATCH_RETRY_S)
 
     async def _listen(self, name: str) -> None:
