@@ -20,7 +20,7 @@ from ring.topology import Topology
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
 from snapurl.store.pool import CLUSTER, ShardFailed, check_identity, describe
-from snapurl.store.shards import connect_once, dsn_of, read_topology
+from snapurl.store.shards import CLIENT_ERRORS, connect_once, dsn_of, read_topology
 from tools.manifest import SQL
 
 LOST = (
