@@ -145,7 +145,7 @@ def _change(
 async def _prospect(fleet: Fleet, changes: list[Change], disk_free: int | None) -> Prospect:
     seen = await fleet.observe()
     stand_ins = [
-        dataclasses.replace(change, dsn=change.dsn or f"postgresql://local/{change.name}")
+        dataclasses.replace(change, dsn=change.dsn or f"postgresql://127.0.0.1:5432/{change.name}")
         if isinstance(change, Add)
         else change
         for change in changes

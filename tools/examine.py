@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from ring.ownership import HOLDING, SlotState
+from ring.ownership import SlotState
 from ring.plan import plan
 from tools.agenda import agenda
 from tools.calls import smallints
@@ -29,7 +29,10 @@ class Finding:
 
 
 async def verify_cluster(fleet: Fleet, seen: Seen) -> list[str]:
-    """One line per thing in which the cluster is not as it should be when nothing moves; empty if it is clean."""
+    """One line per thing in which the cluster is not as it should be when nothing moves; empty if it is clean.
+
+    Rows of slots that were given away and wait for clean-up are as they should be.
+    """
     found = [f"shard {name} {why}" for name, why in seen.silent.items()]
     if left := plan(seen.ownership, seen.placement).slots:
         found.append(f"{left} slots are not where the ring wants them")
@@ -42,7 +45,7 @@ async def verify_cluster(fleet: Fleet, seen: Seen) -> list[str]:
     ]
     rows = await rows_by_slot(fleet, seen)
     for name, slots in rows.items():
-        outside = [slot for slot in slots if not _holds(seen, name, slot)]
+        outside = [slot for slot in slots if not _may_have(seen, name, slot)]
         if outside:
             found.append(f"shard {name} has rows of {_slots(outside)} that it does not hold")
     found += await _doubles(fleet, seen, rows)
@@ -59,9 +62,13 @@ async def rows_by_slot(fleet: Fleet, seen: Seen) -> dict[str, list[int]]:
     return found
 
 
-def _holds(seen: Seen, name: str, slot: int) -> bool:
+def _may_have(seen: Seen, name: str, slot: int) -> bool:
+    """Whether rows of the slot may be here: held, on their way here, or given away and not cleaned yet."""
     row = seen.by_slot[name].get(slot)
-    return row is not None and (row.state in HOLDING or row.state is SlotState.IMPORTING)
+    if row is None:
+        return False
+    owner = seen.ownership.owners[slot]
+    return row.state is not SlotState.RELEASED or (owner is not None and owner.epoch >= row.epoch)
 
 
 async def _doubles(fleet: Fleet, seen: Seen, rows: dict[str, list[int]]) -> list[str]:
@@ -69,7 +76,9 @@ async def _doubles(fleet: Fleet, seen: Seen, rows: dict[str, list[int]]) -> list
     shards: defaultdict[int, list[str]] = defaultdict(list)
     for name, slots in rows.items():
         for slot in slots:
-            shards[slot].append(name)
+            row = seen.by_slot[name].get(slot)
+            if row is None or row.state is not SlotState.RELEASED:
+                shards[slot].append(name)
     found: list[str] = []
     for slot, names in sorted(shards.items()):
         if len(names) > 1 and len(found) < SHOWN_MAX:

@@ -23,14 +23,7 @@ from snapurl.store.pool import CLUSTER, ShardFailed, check_identity, describe
 from snapurl.store.shards import CLIENT_ERRORS, connect_once, dsn_of, read_topology
 from tools.manifest import SQL
 
-LOST = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    ShardFailed,
-)
+LOST = (OSError, asyncpg.PostgresConnectionError, *CLIENT_ERRORS, ShardFailed)
 
 
 @dataclass(frozen=True)
