@@ -13,7 +13,7 @@ import click
 from snapurl.config import Settings, load_settings
 from snapurl.keys import PlainKey, create_key, list_keys
 from snapurl.local.binaries import Source
-from snapurl.local.cluster import LocalCluster
+from snapurl.local.cluster import SHARDS, LocalCluster
 from snapurl.local.wishes import grant_wishes
 from snapurl.ports import Right
 from snapurl.probe import http_status
@@ -25,6 +25,7 @@ from snapurl.serve import (
     prepare,
     worker_children,
 )
+from snapurl.store.bootstrap import has_identity
 from snapurl.supervise import Child, Stage, Supervisor, environ_with, python, stop_signals, unless
 from snapurl.tasks import end
 
@@ -59,7 +60,7 @@ async def up(settings: Settings, source: Source = Source.ANY) -> int:
 async def _run(
     settings: Settings, cluster: LocalCluster, listener: socket.socket, stop: asyncio.Event
 ) -> int:
-    changes = dict(cluster.environ())
+    changes = {**cluster.environ(), "SNAPURL_SHARDS": await _in_use(cluster)}
     if "anonymous_creation" not in settings.model_fields_set:
         changes["SNAPURL_ANONYMOUS_CREATION"] = "true"
     local = load_settings(shards=changes["SNAPURL_SHARDS"], redis_url=changes["SNAPURL_REDIS_URL"])
@@ -81,6 +82,15 @@ async def _run(
             return await supervisor.run(stop)
         finally:
             await end(*beside_it)
+
+
+async def _in_use(cluster: LocalCluster) -> str:
+    """The shards, less the servers that were started for an `add` that never came to its end: these are empty."""
+    used = []
+    for name, dsn in cluster.dsns.items():
+        if name in SHARDS or await has_identity(name, dsn):
+            used.append(f"{name}={dsn}")
+    return " ".join(used)
 
 
 async def _prepare(settings: Settings, home: Path) -> str:

@@ -35,12 +35,13 @@ from tools.manifest import SQL, sharded_tables
 from tools.migrator import Migrator, Options
 from tools.progress import Status
 from tools.prospect import Prospect, prospect
-from tools.publish import publish
+from tools.publish import Overtaken, publish
 from tools.recruit import recruit
 from tools.throttle import Throttle
 
 T = TypeVar("T")
 WATCH_S = 0.5
+PUBLISH_ATTEMPTS = 3
 
 console = Console()
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -131,8 +132,7 @@ def _change(
             filled = [
                 await recruit(fleet, change) if isinstance(change, Add) else change for change in changes
             ]
-            goal = goal_of(fleet.topology, filled)
-            await publish(fleet, goal)
+            goal = await _publish_changes(fleet, filled)
         return dataclasses.replace(found, goal=goal)
 
     found = _with_fleet(work)
@@ -140,6 +140,20 @@ def _change(
     _print(as_json, "nothing was changed (--dry-run)" if dry_run else said, _prospect_json(found))
     if watch and not dry_run:
         _watch(as_json)
+
+
+async def _publish_changes(fleet: Fleet, changes: list[Change]) -> Topology:
+    """Publishes the changes on top of whatever is the goal by then: the migrator may just have let a shard go."""
+    for attempt in range(1, PUBLISH_ATTEMPTS + 1):
+        goal = goal_of((await fleet.observe()).topology, changes)
+        try:
+            await publish(fleet, goal)
+        except Overtaken:
+            if attempt == PUBLISH_ATTEMPTS:
+                raise
+            continue
+        return goal
+    raise AssertionError("unreachable")
 
 
 async def _prospect(fleet: Fleet, changes: list[Change], disk_free: int | None) -> Prospect:

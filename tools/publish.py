@@ -15,8 +15,12 @@ from snapurl.store.pool import CLUSTER
 from tools.fleet import Fleet, Seen
 
 
+class Overtaken(ConfigError):
+    """Another topology of that version was published first."""
+
+
 async def publish(fleet: Fleet, topology: Topology) -> None:
-    """Makes `topology` the goal. Raises ConfigError, with nothing changed, if it cannot."""
+    """Makes `topology` the goal. Raises ConfigError or ShardFailed, with nothing changed, if it cannot."""
     for shard in topology.shards:
         await fleet.fetch(shard.name, "SELECT 1")
     first, *others = sorted(shard.name for shard in topology.shards if shard.name in _known(fleet))
@@ -26,7 +30,7 @@ async def publish(fleet: Fleet, topology: Topology) -> None:
             "INSERT INTO topology (version, document) VALUES ($1, $2)", topology.version, topology.to_json()
         )
     except asyncpg.UniqueViolationError:
-        raise ConfigError(
+        raise Overtaken(
             f"somebody else has just published topology {topology.version}: look at it and try again"
         ) from None
     for name in (*others, *(shard.name for shard in topology.shards if shard.name not in _known(fleet))):

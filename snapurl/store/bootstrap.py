@@ -16,6 +16,8 @@ import uuid
 from dataclasses import dataclass
 from typing import Any
 
+import asyncpg
+
 from ring.placement import place
 from ring.topology import Shard, Topology
 from snapurl.config import Settings
@@ -35,6 +37,17 @@ class _Found:
 
     connection: Any
     row: Any
+
+
+async def has_identity(name: str, dsn: str, timeout_s: float = 10.0) -> bool:
+    """Whether the database at `dsn` has ever been made a shard. Raises ShardFailed, ConfigError."""
+    connection = await connect_once(name, dsn, timeout_s)
+    try:
+        return await connection.fetchrow(CLUSTER["identity"]) is not None
+    except asyncpg.UndefinedTableError:
+        return False
+    finally:
+        await connection.close(timeout=timeout_s)
 
 
 async def ensure_cluster(settings: Settings) -> None:
