@@ -10,7 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from snapurl.errors import SnapURLError
+import asyncpg
+
+from ring.errors import RingError
+from snapurl.errors import ConfigError, SnapURLError
 from snapurl.store.pool import ShardFailed
 from tools.fleet import Fleet
 from tools.manifest import SQL
@@ -35,22 +38,29 @@ async def audited(fleet: Fleet, what: str) -> AsyncIterator[None]:
     await _write(fleet, entry, at, what, "begun")
     try:
         yield
-    except SnapURLError as error:
-        await _write(fleet, entry, at, what, f"failed: {error.detail}")
+    except BaseException as error:
+        await _write(fleet, entry, at, what, f"failed: {_why(error)}")
         raise
     await _write(fleet, entry, at, what, "done")
+
+
+def _why(error: BaseException) -> str:
+    """Only what is written to be shown: another error's text could hold anything."""
+    if isinstance(error, SnapURLError | RingError | ShardFailed):
+        return " ".join(str(error).split())
+    return type(error).__name__
 
 
 async def _write(fleet: Fleet, entry: uuid.UUID, at: datetime, what: str, outcome: str) -> None:
     for shard in fleet.topology.shards:
         try:
             await fleet.fetch(shard.name, SQL["audit"], entry, at, _who(), what, outcome)
-        except ShardFailed:
-            continue
+        except (ShardFailed, ConfigError, asyncpg.PostgresError):
+            continue  # a trail with gaps is better than a change that its own trail prevents
 
 
 async def history(fleet: Fleet, rows: int) -> list[Entry]:
-    """The newest `rows` entries, newest first."""
+    """The newest `rows` entries of all shards that answer, newest first."""
     found: dict[uuid.UUID, Entry] = {}
     for shard in fleet.topology.shards:
         try:
@@ -58,7 +68,7 @@ async def history(fleet: Fleet, rows: int) -> list[Entry]:
                 known = found.get(row["id"])
                 if known is None or known.outcome == "begun":
                     found[row["id"]] = Entry(row["at"], row["who"], row["what"], row["outcome"])
-        except ShardFailed:
+        except (ShardFailed, ConfigError):
             continue
     return sorted(found.values(), key=lambda entry: entry.at, reverse=True)[:rows]
 

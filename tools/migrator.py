@@ -97,6 +97,7 @@ class Migrator:
         self._clock = clock
         self._holder = uuid.uuid4()
         self._working = asyncio.Event()
+        self._stop = asyncio.Event()
         self._attempts: dict[int, tuple[Attempt, float]] = {}
         self._pauses = PauseLog()
         self._copied: deque[tuple[float, int]] = deque(maxlen=4_096)
@@ -106,10 +107,11 @@ class Migrator:
     # -- the loop --------------------------------------------------------------------------------------------
 
     async def run(self, stop: asyncio.Event, *, until_settled: bool = False) -> None:
-        """Works until `stop` is set, or until nothing is left to do if `until_settled`.
+        """Works until `stop` is set and the batches in hand are done, or, if `until_settled`, until nothing is left.
 
         Raises ConfigError when it cannot begin; once it has begun it goes on trying whatever happens.
         """
+        self._stop = stop
         fleet = await Fleet.connect(self._settings, f"snapurl-migrator {self._holder.hex[:12]}")
         helpers = [asyncio.create_task(self._heartbeat()), asyncio.create_task(self._probe())]
         benches = [Bench(fleet) for _ in range(WORKERS)]
@@ -163,7 +165,7 @@ class Migrator:
         return all(done)
 
     async def _work(self, bench: Bench, queue: deque[Task], seen: Seen, until: float) -> bool:
-        while queue and self._clock() < until and self._working.is_set():
+        while queue and self._clock() < until and self._working.is_set() and not self._stop.is_set():
             task = queue.popleft()
             try:
                 await self._attempt(bench, task, seen)
@@ -202,7 +204,7 @@ class Migrator:
             self._pauses.add(attempt.pause_ms)
             PAUSE_SECONDS.observe(attempt.pause_ms / 1000)
             self._options.throttle.after_batch(attempt.rows, attempt.pause_ms)
-        await asyncio.sleep(self._options.throttle.wait_s(attempt.rows, self._clock() - began))
+        await _wait(self._stop, self._options.throttle.wait_s(attempt.rows, self._clock() - began))
 
     # -- when nothing moves ----------------------------------------------------------------------------------
 

@@ -8,8 +8,9 @@ address with the credentials of the first DSN. A shard that is down costs only t
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -88,7 +89,10 @@ def _agree(found: dict[str, tuple[Any, Topology | None]]) -> Topology:
     if not topologies or any(row is not None and row["state"] != "ready" for row, _ in found.values()):
         raise ConfigError("the cluster is not initialised: run `snapurl migrate`")
     newest = max(topologies, key=lambda topology: topology.version)
+    named = {shard.name for shard in newest.shards}
     for name, (row, _) in found.items():
+        if row is None and name not in named:
+            continue  # a database that is still to become a shard: its DSN may be known before it is one
         check_identity(name, newest.cluster_id, row)
     return newest
 
@@ -275,6 +279,20 @@ class Shards:
         except WrongShard as error:
             return ShardHealth(name, ok=False, detail=error.detail)
         return ShardHealth(name, ok=True, detail="answers")
+
+    async def migrator_document(self) -> dict[str, Any] | None:
+        """What the migrator last said of itself, as it wrote it, with `age_s`, the seconds since; None if no shard
+        that answers has heard of one."""
+        found = await asyncio.gather(*(self._migrator_row(shard.name) for shard in self.topology.shards))
+        newest = min((row for row in found if row), key=lambda row: float(row["age_s"]), default=None)
+        return None if newest is None else {**json.loads(newest["status"]), "age_s": newest["age_s"]}
+
+    async def _migrator_row(self, name: str) -> Mapping[str, Any] | None:
+        try:
+            rows = await self.pool(name).fetch(CLUSTER["migrator"])
+        except (ShardFailed, WrongShard):
+            return None
+        return rows[0] if rows else None
 
     def ring_view(self) -> RingView:
         """The topology with what is known of ownership."""

@@ -26,3 +26,6 @@ INSERT INTO topology (version, document) VALUES ($1, $2) ON CONFLICT (version) D
 
 -- name: put_slots
 INSERT INTO slots (slot, state, epoch) SELECT slot, 'owned', 1 FROM unnest($1::smallint[]) AS u (slot)
+
+-- name: migrator
+SELECT status, extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS age_s FROM migrator
