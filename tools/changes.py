@@ -24,8 +24,13 @@ class Add:
         return f"add {self.name}" + (f" --weight {self.weight:g}" if self.weight != 1 else "")
 
     def applied(self, topology: Topology) -> Topology:
-        assert self.dsn is not None, "the DSN is filled in before the topology is made"
-        return topology.with_shard(Shard(self.name, self.weight, address_of(self.dsn)))
+        """Without a DSN, at an address that is to be found: enough to see where the slots will be."""
+        dsn = f"postgresql://to-be-started:5432/{self.name}" if self.dsn is None else self.dsn
+        shard = Shard(self.name, self.weight, _address(self.name, dsn))
+        for other in topology.shards:
+            if other.address == shard.address and other.name != shard.name:
+                raise TopologyError(f"that database is shard {other.name} of this cluster already")
+        return topology.with_shard(shard)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,15 @@ class Weight:
 
 Change = Add | Drain | Weight
 
+
+def _address(name: str, dsn: str) -> str:
+    try:
+        if not dsn.startswith(("postgresql://", "postgres://")):
+            raise ValueError
+        return address_of(dsn)
+    except ValueError:
+        raise TopologyError(f"the DSN of shard {name} must look like postgresql://user@host:port/database") from None
+
 USAGE = "say: add NAME [--dsn DSN] [--weight W], drain NAME, weight NAME W; several may follow each other"
 
 
@@ -83,10 +97,10 @@ def _add(rest: deque[str]) -> Add:
     name = _next(rest)
     options: dict[str, str] = {}
     while rest and rest[0].startswith("--"):
-        option = rest.popleft()
+        option, equals, value = rest.popleft().partition("=")
         if option not in ("--dsn", "--weight"):
             raise ConfigError(f"{option} is no option of add: {USAGE}")
-        options[option] = _next(rest)
+        options[option] = value if equals else _next(rest)
     return Add(name, _number(options.get("--weight", "1")), options.get("--dsn"))
 
 

@@ -86,6 +86,27 @@ class Bench:
         self._connections.clear()
 
 
+async def attempt_at(
+    task: Task,
+    seen: Seen,
+    bench: Bench,
+    copied: Callable[[int], None] = lambda rows: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Attempt:
+    """An attempt at a task, with the states and tokens that were seen. Raises as `Bench.ends` does."""
+    batch = task.batch
+    if task.program == (Step.RETRACT,):
+        ends = Ends(None, await bench.connection(batch.target), ())
+    else:
+        ends = await bench.ends(batch)
+    rows = seen.by_slot[batch.source]
+    tokens = [
+        (rows[slot].state, seen.tokens.get((batch.source, slot))) for slot in batch.slots if slot in rows
+    ]
+    found = [(str(state), token) for state, token in tokens if token is not None]
+    return Attempt(batch, ends, found, copied, clock)
+
+
 class Migrator:
     """Runs rounds until stopped. `status` is what it is doing now."""
 
@@ -181,16 +202,7 @@ class Migrator:
 
     async def _attempt(self, bench: Bench, task: Task, seen: Seen) -> None:
         batch = task.batch
-        if task.program[0] is Step.RETRACT and len(task.program) == 1:
-            ends = Ends(None, await bench.connection(batch.target), ())
-        else:
-            ends = await bench.ends(batch)
-        rows = seen.by_slot[batch.source]
-        tokens = [
-            (rows[slot].state, seen.tokens.get((batch.source, slot))) for slot in batch.slots if slot in rows
-        ]
-        found = [(str(state), token) for state, token in tokens if token is not None]
-        attempt = Attempt(batch, ends, found, self._note_rows, self._clock)
+        attempt = await attempt_at(task, seen, bench, self._note_rows, self._clock)
         began = self._clock()
         self._began += 1
         number = self._began

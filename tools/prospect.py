@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import asyncpg
 
 from ring.placement import place
 from ring.plan import plan
 from ring.topology import Topology
-from snapurl.errors import ConfigError
-from snapurl.store.migrate import load_migrations
-from snapurl.store.pool import CLUSTER, ShardFailed
-from snapurl.store.shards import connect_once
 from tools.changes import Add, Change
 from tools.copy import pipe
 from tools.fleet import Fleet, Seen
 from tools.manifest import SQL, sharded_tables
+from tools.obstacles import of_disk, of_newcomer, of_shards
 
-POSTGRES_MIN = 140_000
-SAMPLE_ROWS = 20_000
-SPARE = 1.2  # what arrives takes this much more room than it took where it came from
+SAMPLE_ROWS_MIN = 1_000
+SAMPLE_ROWS_MAX = 100_000
+SAMPLE_S = 0.4
+SLOTS_PER_S = 1_000  # what the steps of a hand-off cost, however few rows there are
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +52,10 @@ class Prospect:
     @property
     def seconds(self) -> float | None:
         """How long it will take at the measured rate; None if that is not known."""
-        return self.rows_to_move / self.rows_per_s if self.rows_per_s else None
+        if self.rows_to_move and not self.rows_per_s:
+            return None
+        rows_s = self.rows_to_move / self.rows_per_s if self.rows_to_move else 0.0
+        return rows_s + self.slots_to_move / SLOTS_PER_S
 
 
 async def prospect(
@@ -70,18 +69,37 @@ async def prospect(
     left = plan(seen.ownership, place(goal))
     shards, rows_to_move = _shards(seen, goal, sizes)
     obstacles = [f"shard {name} {why}" for name, why in seen.silent.items()]
-    notes: list[str] = []
-    if under_way := plan(seen.ownership, seen.placement).slots:
-        notes.append(f"a reshard is under way ({under_way} slots left): this replaces its goal")
-    for name in seen.rows:
-        obstacles += await _server_obstacles(await fleet.control(name), name)
+    notes = _notes(seen)
+    found, newest_major = await of_shards(fleet, list(seen.rows))
+    obstacles += found
     for change in changes:
         if isinstance(change, Add):
-            obstacles += await _newcomer_obstacles(fleet, change)
+            found, worth_knowing = await of_newcomer(fleet, change, newest_major)
+            obstacles += found
+            notes += worth_knowing
     arriving = {shard.name: shard.bytes_after - shard.bytes for shard in shards}
-    obstacles += _disk(fleet, arriving, disk_free, notes)
-    rate = await _rate(fleet, seen) if rows_to_move else 0.0
-    return Prospect(goal, tuple(shards), left.slots, rows_to_move, rate, tuple(obstacles), tuple(notes))
+    found, worth_knowing = of_disk(fleet.settings, arriving, disk_free)
+    rate = await _rate(fleet, sizes) if rows_to_move else 0.0
+    return Prospect(
+        goal,
+        tuple(shards),
+        left.slots,
+        rows_to_move,
+        rate,
+        tuple(dict.fromkeys(obstacles + found)),
+        tuple(notes + worth_knowing),
+    )
+
+
+def _notes(seen: Seen) -> list[str]:
+    notes = []
+    if left := plan(seen.ownership, seen.placement).slots:
+        notes.append(f"a reshard is under way ({left} slots left): this replaces its goal")
+    if seen.topology.paused:
+        notes.append("resharding is paused: nothing will move before `snapurl-reshard resume`")
+    if seen.ownership.unowned and not seen.silent:
+        notes.append(f"{len(seen.ownership.unowned)} slots have no owner: see `snapurl-reshard doctor`")
+    return notes
 
 
 def _shards(seen: Seen, goal: Topology, sizes: dict[str, tuple[int, int]]) -> tuple[list[ShardProspect], int]:
@@ -113,82 +131,28 @@ def _shards(seen: Seen, goal: Topology, sizes: dict[str, tuple[int, int]]) -> tu
     return found, round(moved)
 
 
-async def _server_obstacles(connection: Any, name: str) -> list[str]:
-    row = await connection.fetchrow(SQL["server"])
-    found = []
-    if row["version"] < POSTGRES_MIN:
-        found.append(f"shard {name} runs PostgreSQL {row['version'] // 10_000}: 14 or newer is needed")
-    if row["prepared"]:
-        found.append(
-            f"shard {name} has {row['prepared']} prepared transactions, which hold the fence: "
-            "end them (COMMIT PREPARED or ROLLBACK PREPARED)"
-        )
-    return found
+async def _rate(fleet: Fleet, sizes: dict[str, tuple[int, int]]) -> float:
+    """Rows per second from the fullest shard into a temporary table of another, with its indexes, measured now.
+
+    A first thousand rows says how many fit into SAMPLE_S.
+    """
+    names = sorted(sizes, key=lambda name: sizes[name][0], reverse=True)
+    if len(names) < 2:
+        return 0.0
+    rate = await _sample(fleet, names[0], names[1], SAMPLE_ROWS_MIN)
+    rows = min(int(rate * SAMPLE_S), SAMPLE_ROWS_MAX)
+    return await _sample(fleet, names[0], names[1], rows) if rows > SAMPLE_ROWS_MIN else rate
 
 
-async def _newcomer_obstacles(fleet: Fleet, change: Add) -> list[str]:
-    """What is wrong with a database that is to become a shard."""
-    if change.dsn is None:
-        return []
-    timeout_s = fleet.settings.statement_timeout_ms / 1000
-    try:
-        connection = await connect_once(change.name, change.dsn, timeout_s)
-    except ShardFailed as error:
-        return [f"shard {change.name} {error.reason}"]
-    except ConfigError as error:
-        return [error.detail]
-    try:
-        found = await _server_obstacles(connection, change.name)
-        return found + await _foreign(connection, fleet, change.name)
-    finally:
-        await connection.close()
-
-
-async def _foreign(connection: Any, fleet: Fleet, name: str) -> list[str]:
-    try:
-        row = await connection.fetchrow(CLUSTER["identity"])
-        applied = {item["version"]: item["checksum"] for item in await connection.fetch(SQL["applied"])}
-    except asyncpg.UndefinedTableError:
-        may_create = (await connection.fetchrow(SQL["server"]))["may_create"]
-        return [] if may_create else [f"the user of shard {name} may not create tables there"]
-    if row is not None and row["cluster_id"] != fleet.topology.cluster_id:
-        return [f"that database is shard {row['shard']} of another cluster"]
-    if row is not None and row["shard"] != name:
-        return [f"that database is shard {row['shard']} of this cluster already"]
-    known = {item.version: item.checksum for item in load_migrations()}
-    if applied != known:
-        word = "older" if max(applied, default=0) < max(known) else "newer"
-        return [
-            f"shard {name} has {word} tables than this program: run `snapurl migrate` of the same version there"
-        ]
-    return []
-
-
-def _disk(fleet: Fleet, arriving: dict[str, int], disk_free: int | None, notes: list[str]) -> list[str]:
-    coming = {name: int(size * SPARE) for name, size in arriving.items() if size > 0}
-    if disk_free is None and (fleet.settings.home / "cluster.json").exists():
-        free = os.statvfs(fleet.settings.home)
-        disk_free = free.f_bavail * free.f_frsize
-        coming = {"the local disk": sum(coming.values())} if coming else {}
-    if disk_free is None:
-        if coming:
-            notes.append("free disk space cannot be asked for over SQL: give it with --disk-free BYTES")
-        return []
-    return [
-        f"{name} would get {size:,} bytes and has {disk_free:,} free"
-        for name, size in coming.items()
-        if size > disk_free
-    ]
-
-
-async def _rate(fleet: Fleet, seen: Seen) -> float:
-    """Rows per second from one shard into a temporary table of another, with its indexes, measured now."""
-    names = sorted(seen.rows)
-    source, target = await fleet.control(names[0]), await fleet.control(names[-1])
+async def _sample(fleet: Fleet, from_shard: str, to_shard: str, rows: int) -> float:
+    source, target = await fleet.control(from_shard), await fleet.control(to_shard)
     table = next(table for table in await sharded_tables(source) if table.name == "links")
-    query = f"SELECT {table.column_list} FROM links LIMIT {SAMPLE_ROWS}"
-    began = time.monotonic()
-    async with target.transaction():
-        await target.execute("CREATE TEMPORARY TABLE sample (LIKE links INCLUDING ALL) ON COMMIT DROP")
-        rows = await pipe(source, target, query, "sample", table) if len(names) > 1 else 0
-    return rows / (time.monotonic() - began)
+    query = f"SELECT {table.column_list} FROM links LIMIT {rows}"
+    try:
+        async with target.transaction():
+            await target.execute("CREATE TEMPORARY TABLE sample (LIKE links INCLUDING ALL) ON COMMIT DROP")
+            began = time.monotonic()
+            copied = await pipe(source, target, query, "sample", table)
+            return copied / (time.monotonic() - began)
+    except asyncpg.PostgresError:
+        return 0.0  # it is only an estimate that is missing then

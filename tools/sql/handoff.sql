@@ -35,15 +35,25 @@ SELECT id, at, who, what, outcome FROM audit ORDER BY at DESC LIMIT $1
 SELECT document FROM topology ORDER BY version DESC LIMIT 100
 
 -- name: size
--- Rows are counted while they are few, and estimated by PostgreSQL beyond a million.
+-- Rows are counted while they are few, and estimated by PostgreSQL beyond a million; bytes are of all sharded tables.
 SELECT CASE WHEN c.reltuples > 1e6 THEN c.reltuples::bigint ELSE (SELECT count(*) FROM links) END AS rows,
-       pg_database_size(current_database()) AS bytes
+       (SELECT sum(pg_total_relation_size(t.oid))::bigint
+          FROM pg_class t JOIN pg_attribute a ON a.attrelid = t.oid AND a.attname = 'slot' AND NOT a.attisdropped
+         WHERE t.relkind = 'r' AND t.relnamespace = 'public'::regnamespace AND t.relname <> 'slots') AS bytes
   FROM pg_class c WHERE c.oid = 'public.links'::regclass
 
 -- name: server
-SELECT current_setting('server_version_num')::integer AS version,
+SELECT current_setting('server_version_num')::integer / 10000 AS major,
+       current_setting('transaction_read_only')::boolean AS read_only,
        has_schema_privilege(current_user, 'public', 'CREATE') AS may_create,
-       (SELECT count(*) FROM pg_prepared_xacts WHERE database = current_database()) AS prepared
+       has_database_privilege(current_user, current_database(), 'TEMPORARY') AS may_temp,
+       (SELECT coalesce(array_agg(t.relname::text), '{}') FROM pg_class t
+         WHERE t.relkind = 'r' AND t.relnamespace = 'public'::regnamespace) AS tables,
+       (SELECT coalesce(array_agg(t.relname::text), '{}') FROM pg_class t
+         WHERE t.relkind = 'r' AND t.relnamespace = 'public'::regnamespace
+           AND NOT (has_table_privilege(t.oid, 'INSERT') AND has_table_privilege(t.oid, 'UPDATE')
+                    AND has_table_privilege(t.oid, 'DELETE'))) AS may_not_write,
+       (SELECT coalesce(array_agg(gid), '{}') FROM pg_prepared_xacts WHERE database = current_database()) AS prepared
 
 -- name: applied
 SELECT version, checksum FROM schema_migrations ORDER BY version
@@ -55,5 +65,9 @@ SELECT pid, usename::text AS who, extract(epoch FROM clock_timestamp() - xact_st
    AND xact_start < clock_timestamp() - interval '30 seconds'
 
 -- name: surrender
--- A slot that another shard owns at a higher epoch: `$2` is that shard, `$3` its epoch.
-UPDATE slots SET state = 'released', peer = $2, epoch = $3, move_token = NULL WHERE slot = $1 AND epoch < $3
+-- Slots ($1) that another shard ($2) owns at higher epochs ($3): given up here.
+UPDATE slots s SET state = 'released', peer = $2, epoch = u.epoch, move_token = NULL
+  FROM unnest($1::smallint[], $3::bigint[]) AS u (slot, epoch) WHERE s.slot = u.slot AND s.epoch < u.epoch
+
+-- name: newest_version
+SELECT max(version) AS version FROM topology

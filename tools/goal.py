@@ -1,0 +1,88 @@
+"""How the goal changes: what `add`, `drain` and `weight` publish, and what `cancel` goes back to."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable, Sequence
+
+from ring.placement import place
+from ring.plan import plan
+from ring.topology import Topology
+from snapurl.errors import ConfigError
+from tools.changes import Add, Change, goal_of
+from tools.fleet import Fleet, Seen
+from tools.manifest import SQL
+from tools.overview import half_way
+from tools.publish import Overtaken, publish
+from tools.recruit import known_dsn, local_only, recruit
+
+PUBLISH_ATTEMPTS = 3
+
+
+def filled_in(fleet: Fleet, changes: Sequence[Change]) -> list[Change]:
+    """The changes with the DSN of each shard to be added, where one is known already.
+
+    Raises ConfigError if there is none and no local cluster could make one.
+    """
+    found: list[Change] = []
+    for change in changes:
+        if isinstance(change, Add) and change.dsn is None:
+            dsn = known_dsn(fleet, change.name)
+            if dsn is None:
+                local_only(fleet.settings, change.name)
+            found.append(dataclasses.replace(change, dsn=dsn))
+        else:
+            found.append(change)
+    return found
+
+
+async def carry_out(fleet: Fleet, changes: Sequence[Change]) -> Topology:
+    """Makes shards of the databases that are added, and publishes the new goal."""
+    ready: list[Change] = []
+    for change in changes:
+        ready.append(await recruit(fleet, change) if isinstance(change, Add) else change)
+
+    async def make(now: Topology) -> Topology:
+        return goal_of(now, ready)
+
+    return await publish_on_top(fleet, make)
+
+
+async def publish_on_top(fleet: Fleet, make: Callable[[Topology], Awaitable[Topology]]) -> Topology:
+    """Publishes `make(newest)`; again if somebody was faster: the migrator may just have let a shard go."""
+    for attempt in range(1, PUBLISH_ATTEMPTS + 1):
+        goal = await make((await fleet.observe()).topology)
+        try:
+            await publish(fleet, goal)
+        except Overtaken:
+            if attempt == PUBLISH_ATTEMPTS:
+                raise
+            continue
+        return goal
+    raise AssertionError("unreachable")
+
+
+def under_way(seen: Seen) -> int:
+    """Slots that are on their way or have to go; 0 if nothing moves."""
+    return plan(seen.ownership, seen.placement).slots or sum(half_way(seen).values())
+
+
+async def before(fleet: Fleet, seen: Seen) -> Topology:
+    """The goal that `cancel` publishes: the newest topology that places slots otherwise than the current one.
+
+    Raises ConfigError if nothing moves, or if no shard remembers such a topology.
+    """
+    if not under_way(seen):
+        raise ConfigError("there is nothing to cancel: every slot is where the ring wants it")
+    for version, topology in sorted((await _published(fleet, seen)).items(), reverse=True):
+        if version < seen.topology.version and place(topology) != seen.placement:
+            return seen.topology.back_to(topology)
+    raise ConfigError("no shard remembers a topology from before this one: say what is wanted with `weight` or `drain`")
+
+
+async def _published(fleet: Fleet, seen: Seen) -> dict[int, Topology]:
+    """Version -> topology. A shard that was added lately does not know what was before it, so all are asked."""
+    answers = await asyncio.gather(*(fleet.fetch(name, SQL["topologies"]) for name in seen.rows))
+    documents = {row["document"] for rows in answers for row in rows}
+    return {topology.version: topology for topology in map(Topology.from_json, documents)}
