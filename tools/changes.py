@@ -69,7 +69,10 @@ def _address(name: str, dsn: str) -> str:
             raise ValueError
         return address_of(dsn)
     except ValueError:
-        raise TopologyError(f"the DSN of shard {name} must look like postgresql://user@host:port/database") from None
+        raise TopologyError(
+            f"the DSN of shard {name} must look like postgresql://user@host:port/database"
+        ) from None
+
 
 USAGE = "say: add NAME [--dsn DSN] [--weight W], drain NAME, weight NAME W; several may follow each other"
 

@@ -54,7 +54,9 @@ async def examine(fleet: Fleet, seen: Seen) -> list[Finding]:
         for name, why in seen.silent.items()
     ]
     obstacles, _ = await of_shards(fleet, list(seen.rows))
-    found += [Finding("shard", line, "do what that line says, then: snapurl-reshard doctor") for line in obstacles]
+    found += [
+        Finding("shard", line, "do what that line says, then: snapurl-reshard doctor") for line in obstacles
+    ]
     return [
         *found,
         *await _topology(fleet, seen),
@@ -84,7 +86,9 @@ async def _two_owners(fleet: Fleet, seen: Seen) -> list[Finding]:
     for contest in seen.ownership.contested:
         winner, *losers = sorted(contest.claims, key=lambda claim: claim.epoch, reverse=True)
         for loser in losers:
-            pairs[winner.shard, loser.shard, winner.epoch == loser.epoch].append((contest.slot, winner, loser))
+            pairs[winner.shard, loser.shard, winner.epoch == loser.epoch].append(
+                (contest.slot, winner, loser)
+            )
     return [
         await _contest(fleet, winner, loser, tied, claims)
         for (winner, loser, tied), claims in sorted(pairs.items(), key=lambda item: item[0])
@@ -101,15 +105,20 @@ async def _contest(
     rows = f"their rows differ ({'; '.join(different)})" if different else "their rows are the same"
     if tied:
         what = f"{winner} and {loser} both own {slots_text(slots)} at one epoch; {rows}"
-        sql = f"on the shard to give way: UPDATE slots SET state = 'released', peer = '<the other>', epoch = epoch + 1"
-        return Finding("two-owners", what, f"compare their rows, then {sql} WHERE slot = ANY ({smallints(slots)})")
+        sql = (
+            "on the one to give way: UPDATE slots SET state = 'released', peer = '<other>', epoch = epoch + 1"
+        )
+        return Finding(
+            "two-owners", what, f"compare their rows, then {sql} WHERE slot = ANY ({smallints(slots)})"
+        )
 
     async def fix() -> None:
         async with theirs.transaction():
             await theirs.execute(f"SELECT handoff_lock_v1({smallints(slots)}, {LOCK_MS})")
             await theirs.execute(SQL["surrender"], slots, winner, epochs)
 
-    what = f"{slots_text(slots)} are claimed by {loser} and, at higher epochs, by {winner}: believe {winner}; {rows}"
+    claim = f"{slots_text(slots)} are claimed by {loser} and, at higher epochs, by {winner}"
+    what = f"{claim}: believe {winner}; {rows}"
     return Finding("two-owners", what, FIX, fix)
 
 
@@ -133,13 +142,14 @@ def _no_owner(seen: Seen) -> list[Finding]:
 def _trail(giver: str, taker: str, slots: list[int]) -> Finding:
     what = f"no shard owns {slots_text(slots)}"
     if not giver:
-        what += ", and no shard knows of an owner: the shard that had them lost its tables; until then they answer 503"
+        what += " or knows who does: the shard that had them lost its tables; until then they answer 503"
         return Finding("no-owner", what, "restore that shard from its newest backup")
-    sql = f"UPDATE slots SET state = 'owned', peer = NULL, epoch = epoch + 1 WHERE slot = ANY ({smallints(slots)})"
+    which = f"slot = ANY ({smallints(slots)})"
+    sql = f"UPDATE slots SET state = 'owned', peer = NULL, epoch = epoch + 1 WHERE {which}"
     return Finding(
         "no-owner",
         f"{what}: {giver} gave them to {taker}, which has lost them; until then they answer 503",
-        f"restore {taker} from its newest backup; if that is lost for good, take {giver}'s old copy back, there: {sql}",
+        f"restore {taker} from its newest backup; if it is lost for good, take the old copy back, on {giver}: {sql}",
     )
 
 
@@ -148,16 +158,22 @@ def _trail(giver: str, taker: str, slots: list[int]) -> Finding:
 
 async def _half_way(fleet: Fleet, seen: Seen) -> list[Finding]:
     to_do = agenda(seen, slots_per_batch=SLOTS_PER_BATCH)
-    again = "look again in a moment; if it stays, one of the two lost its past: restore it from its newest backup"
+    again = (
+        "look again in a moment; if it stays, one of the two lost its past: restore it from its newest backup"
+    )
     found = [Finding("wrong", line, again) for line in to_do.wrong]
     _, age_s = await heard(fleet, seen)
     if age_s is not None and age_s < MIGRATOR_SILENT_S:
         return found
     if slots := sum(len(task.batch.slots) for task in to_do.urgent):
         what = f"{slots} slots stand half-way in a hand-off, and no migrator runs"
-        found.append(Finding("half-way", what, f"snapurl-reshard run --until-settled, or {FIX}", lambda: finish(fleet)))
+        found.append(
+            Finding("half-way", what, f"snapurl-reshard run --until-settled, or {FIX}", lambda: finish(fleet))
+        )
     if moves := sum(len(task.batch.slots) for task in to_do.moves):
-        found.append(Finding("idle", f"{moves} slots have to move, and no migrator runs", "snapurl-reshard run"))
+        found.append(
+            Finding("idle", f"{moves} slots have to move, and no migrator runs", "snapurl-reshard run")
+        )
     return found
 
 

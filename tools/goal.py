@@ -39,9 +39,7 @@ def filled_in(fleet: Fleet, changes: Sequence[Change]) -> list[Change]:
 
 async def carry_out(fleet: Fleet, changes: Sequence[Change]) -> Topology:
     """Makes shards of the databases that are added, and publishes the new goal."""
-    ready: list[Change] = []
-    for change in changes:
-        ready.append(await recruit(fleet, change) if isinstance(change, Add) else change)
+    ready = [await recruit(fleet, change) if isinstance(change, Add) else change for change in changes]
 
     async def make(now: Topology) -> Topology:
         return goal_of(now, ready)
@@ -78,7 +76,9 @@ async def before(fleet: Fleet, seen: Seen) -> Topology:
     for version, topology in sorted((await _published(fleet, seen)).items(), reverse=True):
         if version < seen.topology.version and place(topology) != seen.placement:
             return seen.topology.back_to(topology)
-    raise ConfigError("no shard remembers a topology from before this one: say what is wanted with `weight` or `drain`")
+    raise ConfigError(
+        "no shard remembers a topology from before this one: say what is wanted with `weight` or `drain`"
+    )
 
 
 async def _published(fleet: Fleet, seen: Seen) -> dict[int, Topology]:

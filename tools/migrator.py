@@ -128,7 +128,7 @@ class Migrator:
     # -- the loop --------------------------------------------------------------------------------------------
 
     async def run(self, stop: asyncio.Event, *, until_settled: bool = False) -> None:
-        """Works until `stop` is set and the batches in hand are done, or, if `until_settled`, until nothing is left.
+        """Works until `stop` is set and the batches in hand are done; if `until_settled`, until nothing is left.
 
         Raises ConfigError when it cannot begin; once it has begun it goes on trying whatever happens.
         """

@@ -61,7 +61,9 @@ async def _newcomer(connection: Any, fleet: Fleet, name: str, newest_major: int)
     row = await connection.fetchrow(SQL["server"])
     found = _server(row, name)
     if row["major"] < newest_major:
-        found.append(f"shard {name} runs PostgreSQL {row['major']}, and others {newest_major}: it must not be older")
+        found.append(
+            f"shard {name} runs PostgreSQL {row['major']}, and others {newest_major}: it must not be older"
+        )
     if not (row["may_create"] and row["may_temp"]):
         found.append(f"the user of shard {name} may not create tables there: GRANT it CREATE and TEMPORARY")
     return [*found, *await _contents(connection, fleet, name)]

@@ -34,7 +34,9 @@ def local_only(settings: Settings, name: str) -> None:
     """Raises ConfigError unless the shards are those of the local cluster, which can start one more server."""
     ours = remembered(settings.home).get("shards")
     if ours is None or ours != settings.shards.get_secret_value():
-        raise ConfigError(f"say where the database of {name} is: --dsn postgresql://user:password@host:port/database")
+        raise ConfigError(
+            f"say where the database of {name} is: --dsn postgresql://user:password@host:port/database"
+        )
 
 
 async def recruit(fleet: Fleet, change: Add) -> Add:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from tools.overview import Overview
 from tools.progress import Status
 from tools.prospect import Prospect
 
@@ -35,9 +34,7 @@ def size(count: int) -> str:
 
 def prospect_lines(found: Prospect) -> RenderableType:
     """A table of the shards before and after, and what it takes."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in ("shard", "slots", "", "rows", "", "size", ""):
-        table.add_column(title, justify="left" if title == "shard" else "right")
+    table = _table("shard", "slots", "", "rows", "", "size", "")
     for shard in found.shards:
         table.add_row(
             shard.name,
@@ -49,7 +46,8 @@ def prospect_lines(found: Prospect) -> RenderableType:
             f"→ {size(shard.bytes_after)}",
         )
     share = found.slots_to_move / 16_384
-    took = f"about {duration(found.seconds)} at {found.rows_per_s:,.0f} rows/s, measured now"
+    measured = f" at {found.rows_per_s:,.0f} rows/s, measured now" if found.rows_per_s else ""
+    took = f"about {duration(found.seconds)}{measured}"
     lines = [
         f"{found.slots_to_move:,} slots move ({share:.1%}), with about {found.rows_to_move:,} rows: "
         + (took if found.seconds is not None else "nothing to measure the time with")
@@ -59,38 +57,80 @@ def prospect_lines(found: Prospect) -> RenderableType:
     return Group(table, Text(""), *(Text(line) for line in lines))
 
 
-def status_line(status: Status, age_s: float | None) -> str:
-    """One line that says everything; `age_s` None: no migrator has ever run."""
-    if age_s is None:
-        return "no migrator has run yet: start one with `snapurl-reshard run`"
-    done = status.slots_total - status.slots_left
-    parts = [f"{status.state}, topology {status.topology_version}"]
-    if status.slots_total and status.slots_left:
-        parts.append(f"{done}/{status.slots_total} slots")
+def status_line(found: Overview) -> str:
+    """One line that says everything."""
+    parts = [f"topology {found.topology_version}", *_state(found)]
+    if found.migrator_runs:
+        parts += _work(found.migrator, found.slots_left)
+    elif found.age_s is None:
+        parts.append("no migrator has run yet: start one with `snapurl-reshard run`")
+    else:
+        heard = f"last heard of {duration(found.age_s)} ago"
+        parts.append(f"NO MIGRATOR RUNS ({heard}): start one with `snapurl-reshard run`")
+    if found.age_s is not None and found.migrator.last_error:
+        parts.append(f"last error: {found.migrator.last_error}")
+    return "; ".join(parts)
+
+
+def _state(found: Overview) -> list[str]:
+    parts = ["PAUSED: go on with `snapurl-reshard resume`"] if found.paused else []
+    if found.slots_left:
+        parts.append(f"{found.slots_left:,} slots left")
+    parts += [f"{count} {state}" for state, count in found.half_way.items()]
+    parts += [f"shard {shard.name} {shard.silent}" for shard in found.shards if shard.silent]
+    if found.unowned or found.contested:
+        wrong = f"{found.unowned} slots without an owner, {found.contested} with two"
+        parts.append(f"{wrong}: see `snapurl-reshard doctor`")
+    return parts or ["every slot is where the ring wants it"]
+
+
+def _work(status: Status, slots_left: int) -> list[str]:
+    parts = [f"the migrator is {status.state}"]
+    if status.slots_total and slots_left:
+        parts.append(f"{status.slots_total - status.slots_left}/{status.slots_total} slots moved")
         parts.append(f"{status.rows_copied:,} rows at {status.rows_per_s:,.0f}/s")
         parts.append(f"ETA {duration(status.eta_s)}")
     pauses = status.pauses
     if pauses.count:
         parts.append(f"pauses p50 {pauses.p50_ms:.0f} p99 {pauses.p99_ms:.0f} max {pauses.max_ms:.0f} ms")
+    if status.lag_rows:
+        parts.append(f"{status.lag_rows:,} rows behind")
     if status.throttle:
         parts.append(f"held back: {status.throttle}")
     if status.orphans:
         parts.append(f"{status.orphans} released slots to clean")
-    if status.last_error:
-        parts.append(f"last error: {status.last_error}")
-    if age_s > 5:
-        parts.append(f"NO MIGRATOR RUNS (last sign of life {duration(age_s)} ago)")
-    return "; ".join(parts)
+    return parts
 
 
-def status_view(status: Status, age_s: float | None) -> RenderableType:
-    """The live display: a bar, the line, and the moves under way."""
-    total = max(1, status.slots_total)
-    done = total - status.slots_left if status.slots_total else total
-    moves = [Text(f"  {move.what}: {move.state}, {move.age_s:.1f} s") for move in status.moves]
-    return Group(ProgressBar(total=total, completed=done, width=60), Text(status_line(status, age_s)), *moves)
+def shard_table(found: Overview) -> RenderableType:
+    """Each shard with what it holds and what it is to hold."""
+    table = _table("shard", "weight", "slots", "")
+    for shard in found.shards:
+        weight = "draining" if shard.draining else f"{shard.weight:g}"
+        goal = shard.silent or (f"→ {shard.slots_goal:,}" if shard.slots_goal != shard.slots else "")
+        table.add_row(shard.name, weight, f"{shard.slots:,}", goal)
+    return table
 
 
-def show(console: Console, thing: RenderableType | str | dict[str, Any]) -> None:
-    """Prints without folding in a pipe."""
-    console.print(thing, soft_wrap=not console.is_terminal, highlight=False, markup=False)
+def status_lines(found: Overview) -> RenderableType:
+    """The shards, the line, and the moves under way."""
+    return Group(shard_table(found), Text(""), Text(status_line(found)), *_moves(found))
+
+
+def status_view(found: Overview) -> RenderableType:
+    """The live display: the same, with a bar."""
+    total = max(1, found.migrator.slots_total, found.slots_left)
+    bar = ProgressBar(total=total, completed=total - found.slots_left, width=60)
+    return Group(shard_table(found), Text(""), bar, Text(status_line(found)), *_moves(found))
+
+
+def _moves(found: Overview) -> list[Text]:
+    moves = found.migrator.moves if found.migrator_runs else ()
+    return [Text(f"  {move.what}: {move.state}, {move.age_s:.1f} s") for move in moves]
+
+
+def _table(*titles: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for title in titles:
+        table.add_column(title, justify="left" if title == "shard" else "right")
+    return table

@@ -1,0 +1,60 @@
+"""The commands that only look: status, verify, history."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import click
+
+from tools import audit, render
+from tools.console import as_json, show, watch, with_fleet
+from tools.examine import verify_cluster
+from tools.fleet import Fleet
+from tools.following import follow
+from tools.overview import overview
+
+
+@click.command("status")
+@watch
+@as_json
+def status(watch: bool, as_json: bool) -> None:
+    """Show how far it is; also when no migrator runs."""
+    if watch:
+        with_fleet(lambda fleet: follow(fleet, as_json=as_json, to_the_end=False))
+        return
+    found = with_fleet(overview)
+    show(as_json, render.status_lines(found), found.to_document())
+
+
+@click.command("verify")
+@as_json
+def verify(as_json: bool) -> None:
+    """Compare ownership with the ring, and the rows with ownership; exit code 1 if anything is wrong."""
+
+    async def work(fleet: Fleet) -> list[str]:
+        return await verify_cluster(fleet, await fleet.observe())
+
+    found = with_fleet(work)
+    clean = "clean: every slot has one owner, where the ring wants it, and each row is in its slot's"
+    show(as_json, "\n".join(found) or clean, {"clean": not found, "wrong": found})
+    if found:
+        sys.exit(1)
+
+
+@click.command("history")
+@click.option("--rows", type=click.IntRange(1, audit.ROWS_MAX), default=50, show_default=True)
+@as_json
+def history(rows: int, as_json: bool) -> None:
+    """Show who did what, newest first."""
+
+    async def work(fleet: Fleet) -> list[audit.Entry]:
+        return await audit.history(fleet, rows)
+
+    found = with_fleet(work)
+    lines = [f"{entry.at:%Y-%m-%d %H:%M:%S} {entry.who}: {entry.what} ({entry.outcome})" for entry in found]
+    document = {"entries": [dataclasses.asdict(entry) for entry in found]}
+    show(as_json, "\n".join(lines) or "nothing was ever changed", document)
+
+
+COMMANDS = (status, verify, history)

@@ -1,0 +1,152 @@
+"""The commands that work on the shards: run, cleanup, doctor."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import click
+from prometheus_client import start_http_server
+
+from ring.handoff import Step
+from snapurl import logs
+from snapurl.errors import ConfigError
+from snapurl.supervise import stop_signals
+from tools import audit
+from tools.attempt import Attempt, Ends
+from tools.cleanup import dead_slots
+from tools.console import as_json, confirm, dry_run, settings, show, with_fleet, yes
+from tools.doctor import examine
+from tools.fleet import Fleet
+from tools.manifest import sharded_tables
+from tools.migrator import Migrator, Options
+from tools.throttle import Throttle
+
+grace_s = click.option(
+    "--grace-s",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    help="Age at which rows of slots that were given away may be deleted.",
+)
+
+
+@click.command("run")
+@click.option(
+    "--max-rows-per-second", type=click.FloatRange(min=0), default=0.0, help="Copied at most; 0: no limit."
+)
+@click.option(
+    "--p99-ms-max",
+    type=click.FloatRange(min=1),
+    default=100.0,
+    show_default=True,
+    help="Slower while the shards' p99 is above it.",
+)
+@click.option(
+    "--standby-lag-s-max",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    help="Slower while a standby lags by more.",
+)
+@grace_s
+@click.option("--until-settled", is_flag=True, help="End when nothing is left to do.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65_535),
+    default=0,
+    help="Serve metrics there on all addresses; 0: do not.",
+)
+def run(
+    max_rows_per_second: float,
+    p99_ms_max: float,
+    standby_lag_s_max: float,
+    grace_s: float,
+    until_settled: bool,
+    metrics_port: int,
+) -> None:
+    """Run a migrator. Several may run: one works, another takes over within 5 s of its death.
+
+    SIGTERM and SIGINT end it after the batches in hand; whatever ends it, the next one goes on from there.
+    """
+    found = settings()
+    logs.configure(found.log_level)
+    if metrics_port:
+        try:
+            start_http_server(metrics_port)
+        except OSError as error:
+            raise ConfigError(f"cannot serve metrics on port {metrics_port}: {error.strerror}") from None
+    throttle = Throttle(max_rows_per_second, p99_ms_max, standby_lag_s_max)
+    migrator = Migrator(found, Options(grace_s, throttle))
+
+    async def work() -> None:
+        async with stop_signals() as stop:
+            await migrator.run(stop, until_settled=until_settled)
+
+    asyncio.run(work())
+
+
+@click.command("cleanup")
+@grace_s
+@dry_run
+@yes
+@as_json
+def cleanup(grace_s: float, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Delete the rows of slots that were given away more than the grace period ago; `run` does it too."""
+
+    async def work(fleet: Fleet) -> tuple[int, int, int]:
+        batches, waiting = await dead_slots(fleet, await fleet.observe(), grace_s)
+        ready = sum(len(batch.slots) for batch in batches)
+        rows = 0
+        if ready and not dry_run:
+            confirm(yes, f"Delete the rows of {ready} slots that were given away?")
+            async with audit.audited(fleet, f"cleanup --grace-s {grace_s:g}"):
+                for batch in batches:
+                    source = await fleet.control(batch.source)
+                    attempt = Attempt(batch, Ends(source, None, await sharded_tables(source)))
+                    await attempt.run((Step.CLEAN,))
+                    rows += attempt.rows
+        return ready, waiting, rows
+
+    ready, waiting, rows = with_fleet(work)
+    done = (
+        f"{ready} slots would be cleaned (--dry-run)" if dry_run else f"{ready} slots cleaned of {rows} rows"
+    )
+    document = {"slots": ready, "rows": rows, "waiting": waiting, "dry_run": dry_run}
+    show(as_json, f"{done}, {waiting} wait for the grace period or their new owner", document)
+
+
+@click.command("doctor")
+@click.option("--fix", is_flag=True, help="Mend what can be mended.")
+@dry_run
+@yes
+@as_json
+def doctor(fix: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Name what is wrong, and the command that mends it; exit code 1 while anything is."""
+
+    async def work(fleet: Fleet) -> list[dict[str, Any]]:
+        found = await examine(fleet, await fleet.observe())
+        fixable = [finding for finding in found if finding.fix is not None]
+        if fix and fixable and not dry_run:
+            if not as_json:
+                show(False, "\n".join(f"will mend: {finding.what}" for finding in fixable), {})
+            confirm(yes, "Go ahead?")
+        shown = []
+        for finding in found:
+            item: dict[str, Any] = {"kind": finding.kind, "what": finding.what, "command": finding.command}
+            mended = fix and finding.fix is not None and not dry_run
+            if mended and finding.fix is not None:
+                async with audit.audited(fleet, f"doctor --fix: {finding.what}"):
+                    await finding.fix()
+            shown.append({**item, "fixable": finding.fix is not None, "mended": mended})
+        return shown
+
+    found = with_fleet(work)
+    lines = [f"{item['what']}\n    {'mended' if item['mended'] else item['command']}" for item in found]
+    show(as_json, "\n".join(lines) or "nothing is wrong", {"findings": found})
+    if any(not item["mended"] for item in found):
+        sys.exit(1)
+
+
+COMMANDS = (run, cleanup, doctor)
