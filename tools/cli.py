@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 import asyncpg
@@ -29,10 +30,10 @@ for command in (*changing.COMMANDS, *working.COMMANDS, *looking.COMMANDS):
     cli.add_command(command)
 
 
-def main() -> NoReturn:
-    """The entry point: turns refusals into one line and an exit code."""
+def main(words: Sequence[str] | None = None) -> NoReturn:
+    """The entry point: turns refusals into one line and an exit code. `words` stand for those of the process."""
     try:
-        code = cli(standalone_mode=False)
+        code = cli(words, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         sys.exit(2)

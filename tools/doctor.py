@@ -149,7 +149,7 @@ def _trail(giver: str, taker: str, slots: list[int]) -> Finding:
     return Finding(
         "no-owner",
         f"{what}: {giver} gave them to {taker}, which has lost them; until then they answer 503",
-        f"restore {taker} from its newest backup; if it is lost for good, take the old copy back, on {giver}: {sql}",
+        f"restore {taker} from its newest backup; if it is lost for good, take the old copy, on {giver}: {sql}",
     )
 
 
@@ -157,7 +157,8 @@ def _trail(giver: str, taker: str, slots: list[int]) -> Finding:
 
 
 async def _half_way(fleet: Fleet, seen: Seen) -> list[Finding]:
-    to_do = agenda(seen, slots_per_batch=SLOTS_PER_BATCH)
+    told = {*seen.ownership.unowned, *(contest.slot for contest in seen.ownership.contested)}
+    to_do = agenda(seen, slots_per_batch=SLOTS_PER_BATCH, busy=told)
     again = (
         "look again in a moment; if it stays, one of the two lost its past: restore it from its newest backup"
     )

@@ -1,0 +1,664 @@
+"""`snapurl-reshard` as an operator runs it: processes of its own, against real shards."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from ring.plan import plan
+from ring.slots import slot_of
+from snapurl.config import Settings
+from snapurl.store.migrate import load_migrations
+from tests.integration.store.conftest import NewLinkMaker, Store
+from tests.integration.tools.conftest import settle
+from tools.cli import main
+from tools.fleet import Fleet
+
+ROOT = Path(__file__).parents[3]
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left: its exit code, stdout and stderr."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+
+def environ_of(settings: Settings) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SNAPURL_")}
+    return {
+        **kept,
+        "PYTHONPATH": str(ROOT),
+        "SNAPURL_SHARDS": settings.shards.get_secret_value(),
+        "SNAPURL_HOME": str(settings.home),
+    }
+
+
+async def begin(settings: Settings, *words: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tools.cli", *words),
+        cwd=ROOT,
+        env=environ_of(settings),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def say(settings: Settings, *words: str) -> Said:
+    """Runs a command to its end: `run`, which takes signals, as a process; the others in a thread of this one."""
+    if words[0] == "run":
+        process = await begin(settings, *words)
+        out, err = await asyncio.wait_for(process.communicate(), PATIENCE_S)
+        said = Said(process.returncode or 0, out.decode(), err.decode())
+    else:
+        said = await asyncio.wait_for(asyncio.to_thread(_say, settings, words), PATIENCE_S)
+    assert "Traceback" not in said.err
+    for item in settings.shard_dsns:
+        password = item.dsn.partition("@")[0].rpartition(":")[2]
+        assert password not in said.out + said.err
+    return said
+
+
+def _say(settings: Settings, words: tuple[str, ...]) -> Said:
+    out, err = io.StringIO(), io.StringIO()
+    environ = {name: value for name, value in environ_of(settings).items() if name.startswith("SNAPURL_")}
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        Path(os.devnull).open() as nothing,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr(sys, "stdin", nothing)
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        try:
+            main(words)
+        except SystemExit as ended:
+            return Said(int(ended.code or 0), out.getvalue(), err.getvalue())
+
+
+async def state_of(settings: Settings) -> list[Any]:
+    """Everything that a command could have changed: topologies, slots, audit rows."""
+    found: list[Any] = []
+    for item in settings.shard_dsns:
+        connection = await asyncpg.connect(item.dsn)
+        found += [
+            [tuple(row) for row in await connection.fetch(f"SELECT * FROM {table} ORDER BY 1")]
+            for table in ("topology", "slots", "audit")
+        ]
+        await connection.close()
+    return found
+
+
+def one_line(said: Said, *words: str) -> None:
+    """A refusal: one clear line that holds `words`, and an exit code."""
+    assert said.code != 0
+    assert said.err.startswith("snapurl-reshard: ")
+    assert said.err.count("\n") == 1
+    for word in words:
+        assert word in said.err
+
+
+async def refused(settings: Settings, words: tuple[str, ...], *expected: str) -> None:
+    before = await state_of(settings)
+    one_line(await say(settings, *words), *expected)
+    assert await state_of(settings) == before
+
+
+@pytest.fixture
+async def links(store: Store, new_link: NewLinkMaker) -> list[str]:
+    """400 links."""
+    codes = [f"k{number}" for number in range(400)]
+    await store.links.create_many([new_link(code) for code in codes])
+    return codes
+
+
+# -- plan and the changes -----------------------------------------------------------------------------------------
+
+
+async def test_plan_shows_slots_rows_and_bytes_and_changes_nothing(
+    ready: Settings, fifth: str, links: list[str]
+) -> None:
+    """`plan add` says what each shard has before and after, for a fifth of the slots, and leaves no trace."""
+    before = await state_of(ready)
+    said = await say(ready, "plan", "add", "db4", "--dsn", fifth, "--json")
+    assert said.code == 0, said.err
+    found = said.document
+    assert 0.19 <= found["slots_to_move"] / 16_384 <= 0.21
+    assert 0 < found["rows_to_move"] < len(links)
+    assert found["rows_per_s"] > 0
+    assert found["seconds"] > 0
+    shards = {shard["name"]: shard for shard in found["shards"]}
+    assert shards["db4"]["slots"] == 0
+    assert shards["db4"]["slots_after"] == found["slots_to_move"]
+    assert sum(shard["slots_after"] for shard in shards.values()) == 16_384
+    assert sum(shard["rows"] for shard in shards.values()) == len(links)
+    text = await say(ready, "plan", "add", "db4", f"--dsn={fifth}")
+    assert "db4" in text.out
+    assert "slots move (" in text.out
+    assert await state_of(ready) == before
+
+
+async def test_plan_takes_several_changes_at_once(ready: Settings, fifth: str) -> None:
+    """One plan adds, drains and re-weights."""
+    words = ("add", "db4", "--dsn", fifth, "--weight", "2", "drain", "db1", "weight", "db0", "0.5")
+    found = (await say(ready, "plan", *words, "--json")).document
+    after = {shard["name"]: shard["slots_after"] for shard in found["shards"]}
+    assert after["db1"] == 0
+    assert after["db4"] > after["db2"] > after["db0"] > 0
+
+
+async def test_add_run_and_history(ready: Settings, fifth: str, links: list[str]) -> None:
+    """`add` publishes, `run` moves, `verify` is clean afterwards, and the trail on every shard says who did it."""
+    dry = await say(ready, "add", "db4", "--dsn", fifth, "--dry-run", "--json")
+    assert dry.code == 0
+    assert dry.document["dry_run"] is True
+    assert (await say(ready, "history", "--json")).document == {"entries": []}
+    said = await say(ready, "add", "db4", "--dsn", fifth, "--yes", "--json")
+    assert said.code == 0, said.err
+    assert said.document["topology_version"] == 2
+    assert (await say(ready, "verify")).code == 1
+    ran = await say(ready, "run", "--until-settled", "--grace-s", "0")
+    assert ran.code == 0, ran.err
+    checked = await say(ready, "verify", "--json")
+    assert checked.document == {"clean": True, "wrong": []}
+    assert checked.code == 0
+    assert (await say(ready, "doctor", "--json")).document == {"findings": []}
+    entries = (await say(ready, "history", "--json")).document["entries"]
+    assert [(entry["what"], entry["outcome"]) for entry in entries] == [("add db4", "done")]
+    assert "@" in entries[0]["who"]
+    for dsn in (*(item.dsn for item in ready.shard_dsns), fifth):
+        connection = await asyncpg.connect(dsn)
+        assert await connection.fetchval("SELECT count(*) FROM audit WHERE outcome = 'done'") == 1
+        await connection.close()
+
+
+async def test_drain_and_weight_change_the_goal(ready: Settings) -> None:
+    """`weight` and `drain` publish a topology each, and status shows what is left to move."""
+    assert (await say(ready, "weight", "db0", "2", "--yes")).code == 0
+    said = await say(ready, "drain", "db3", "--yes")
+    assert said.code == 0
+    assert "this replaces its goal" in said.out
+    found = (await say(ready, "status", "--json")).document
+    shards = {shard["name"]: shard for shard in found["shards"]}
+    assert found["topology_version"] == 3
+    assert shards["db3"]["draining"] is True
+    assert shards["db3"]["slots_goal"] == 0
+    assert shards["db0"]["weight"] == 2
+    assert found["slots_left"] > 0
+    assert found["settled"] is False
+    assert found["migrator_runs"] is False
+
+
+async def test_a_draining_shard_is_taken_back_without_its_dsn(ready: Settings) -> None:
+    """`add` of a draining shard finds its address in the topology."""
+    assert (await say(ready, "drain", "db3", "--yes")).code == 0
+    rest = [item for item in ready.shard_dsns if item.name != "db3"]
+    fewer = ready.model_copy(update={"shards": SecretStr(" ".join(f"{i.name}={i.dsn}" for i in rest))})
+    said = await say(fewer, "add", "db3", "--yes")
+    assert said.code == 0, said.err
+    assert (await say(ready, "status", "--json")).document["slots_left"] == 0
+
+
+async def test_apply_makes_several_changes_in_one_topology(ready: Settings, fifth: str) -> None:
+    """`apply` publishes one topology for all of its changes, and one audit row."""
+    said = await say(ready, "apply", "add", "db4", "--dsn", fifth, "drain", "db1", "--yes", "--json")
+    assert said.code == 0, said.err
+    assert said.document["topology_version"] == 2
+    entries = (await say(ready, "history", "--json")).document["entries"]
+    assert [entry["what"] for entry in entries] == ["add db4 drain db1"]
+
+
+async def test_a_second_add_replaces_the_goal_and_says_so(
+    ready: Settings, fifth: str, links: list[str]
+) -> None:
+    """Adding while an addition runs is allowed; the answer says that the goal is replaced."""
+    assert (await say(ready, "add", "db4", "--dsn", fifth, "--yes")).code == 0
+    sixth = await another_database(ready, "sixth")
+    said = await say(ready, "add", "db5", "--dsn", sixth, "--yes", "--json")
+    assert said.code == 0, said.err
+    assert any("this replaces its goal" in note for note in said.document["notes"])
+    await settle(ready)
+    names = {item["name"] for item in (await say(ready, "status", "--json")).document["shards"]}
+    assert names == {"db0", "db1", "db2", "db3", "db4", "db5"}
+
+
+async def another_database(settings: Settings, suffix: str) -> str:
+    """The DSN of an empty database beside that of db1; dropped with its server."""
+    dsn = settings.shard_dsns[1].dsn
+    name = f"{suffix}_{dsn.rpartition('/')[2]}"
+    connection = await asyncpg.connect(dsn)
+    await connection.execute(f"CREATE DATABASE {name}")
+    await connection.close()
+    return f"{dsn.rpartition('/')[0]}/{name}"
+
+
+async def test_nobody_to_ask_means_no(ready: Settings) -> None:
+    """Without a terminal and without --yes a changing command refuses and changes nothing."""
+    for words in (("drain", "db1"), ("weight", "db0", "2"), ("pause",)):
+        await refused(ready, words, "--yes")
+
+
+async def test_dry_run_changes_nothing(ready: Settings, fifth: str) -> None:
+    """Every changing command with --dry-run leaves everything as it was."""
+    assert (await say(ready, "drain", "db2", "--yes")).code == 0
+    before = await state_of(ready)
+    for words in (
+        ("add", "db4", "--dsn", fifth),
+        ("drain", "db1"),
+        ("weight", "db0", "2"),
+        ("apply", "drain", "db1"),
+        ("pause",),
+        ("cancel",),
+        ("cleanup",),
+    ):
+        said = await say(ready, *words, "--dry-run")
+        assert said.code == 0, (words, said.err)
+        assert json.loads((await say(ready, *words, "--dry-run", "--json")).out)
+    assert await state_of(ready) == before
+    connection = await asyncpg.connect(fifth)
+    assert not await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+    await connection.close()
+
+
+# -- bad input ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("drain", "nosuch"), "no shard 'nosuch'"),
+        (("weight", "nosuch", "2"), "no shard 'nosuch'"),
+        (("weight", "db0", "0"), "weight must be above 0"),
+        (("weight", "db0", "-1"), "weight must be above 0"),
+        (("weight", "db0", "nan"), "weight must be above 0"),
+        (("weight", "db0", "inf"), "weight must be above 0"),
+        (("weight", "db0", "much"), "not a valid float"),
+        (("weight", "db0"), "Missing argument"),
+        (("add", "db0"), "there already"),
+        (("add", "db4"), "--dsn"),
+        (("add", "DB 4", "--dsn", "postgresql://h:1/d"), "shard's name"),
+        (("add", "db4", "--dsn", "mysql://h:1/d"), "must look like postgresql://"),
+        (("add", "db4", "--dsn", "postgresql://[h:1/d"), "must look like postgresql://"),
+        (("add", "db4", "--dsn", "postgresql://me:secret@127.0.0.1:1/d"), "is unreachable"),
+        (("apply", "drain", "db0", "drain", "db1", "drain", "db2", "drain", "db3"), "last"),
+        (("apply",), "add NAME"),
+        (("plan", "grow"), "'grow' is no change"),
+        (("cancel",), "nothing to cancel"),
+        (("resume",), "not paused"),
+        (("run", "--grace-s", "-1"), "--grace-s"),
+        (("nosuch",), "No such command"),
+    ],
+)
+async def test_bad_input_is_one_clear_line(ready: Settings, words: tuple[str, ...], expected: str) -> None:
+    """What cannot be done is one line on stderr, an exit code, and no change; no password is repeated."""
+    can_ask = words[0] not in ("plan", "run", "nosuch")
+    await refused(ready, (*words, "--yes") if can_ask else words, expected)
+
+
+async def test_a_database_that_is_a_shard_already_is_refused(
+    ready: Settings, make_settings: Callable[..., Settings]
+) -> None:
+    """Neither the address of a shard nor another way to the same database can be added."""
+    dsn = ready.shard_dsns[0].dsn
+    await refused(ready, ("add", "db4", "--dsn", dsn, "--yes"), "is shard db0 of this cluster already")
+    aliased = dsn.replace("127.0.0.1", "localhost")
+    await refused(ready, ("add", "db4", "--dsn", aliased, "--yes"), "is shard db0 of this cluster already")
+
+
+async def test_a_shard_of_another_cluster_is_refused(ready: Settings, five: Settings, fifth: str) -> None:
+    """A database with the identity of another cluster cannot be added."""
+    connection = await asyncpg.connect(fifth)
+    await connection.execute(
+        "INSERT INTO cluster (cluster_id, shard, state) VALUES (gen_random_uuid(), 'db4', 'ready')"
+    )
+    await connection.close()
+    await refused(ready, ("add", "db4", "--dsn", fifth, "--yes"), "another cluster")
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("DELETE FROM schema_migrations WHERE version > 3", "older tables (0003)"),
+        (
+            "INSERT INTO schema_migrations (version, name, checksum) VALUES (9999, 'x', 'y')",
+            "newer tables (9999)",
+        ),
+        ("UPDATE schema_migrations SET checksum = 'x' WHERE version = 2", "other contents"),
+        ("DROP TABLE schema_migrations", "not SnapURL's"),
+    ],
+)
+async def test_other_tables_are_refused(
+    ready: Settings, five: Settings, fifth: str, statement: str, expected: str
+) -> None:
+    """A database with an older, a newer or a foreign schema cannot be added; the line says what to do."""
+    assert len(load_migrations()) > 3
+    connection = await asyncpg.connect(fifth)
+    await connection.execute(statement)
+    await connection.close()
+    await refused(ready, ("add", "db4", "--dsn", fifth, "--yes"), expected)
+
+
+async def test_too_little_disk_is_refused(ready: Settings, fifth: str, links: list[str]) -> None:
+    """More bytes than --disk-free stop a change; without it the plan says that nobody knows."""
+    words = ("add", "db4", "--dsn", fifth)
+    await refused(ready, (*words, "--disk-free", "1000", "--yes"), "not enough disk")
+    said = await say(ready, "plan", *words, "--json")
+    assert any("--disk-free" in note for note in said.document["notes"])
+
+
+async def test_an_unreachable_shard_stops_a_change(ready: Settings) -> None:
+    """A goal is published to all shards or not at all."""
+    dead = "postgresql://me:secret@127.0.0.1:1/d"
+    dsns = {item.name: item.dsn for item in ready.shard_dsns} | {"db3": dead}
+    blind = ready.model_copy(update={"shards": SecretStr(" ".join(f"{n}={d}" for n, d in dsns.items()))})
+    before = await state_of(ready)
+    said = await say(blind, "drain", "db1", "--yes")
+    assert said.code != 0
+    assert "shard db3 is unreachable" in said.err
+    assert await state_of(ready) == before
+
+
+async def test_a_half_made_shard_stops_no_other_command(ready: Settings, five: Settings) -> None:
+    """A database that an interrupted `add` left without identity is ignored, and the next `add` takes it."""
+    assert (await say(five, "status")).code == 0
+    said = await say(five, "add", "db4", "--yes")
+    assert said.code == 0, said.err
+    assert (await say(five, "history", "--json")).document["entries"][0]["outcome"] == "done"
+
+
+# -- pause, resume, cancel ----------------------------------------------------------------------------------------
+
+
+async def slots_left(settings: Settings) -> int:
+    fleet = await Fleet.connect(settings)
+    try:
+        seen = await fleet.observe()
+        return plan(seen.ownership, seen.placement).slots
+    finally:
+        await fleet.close()
+
+
+async def until(condition: Callable[[], Any], patience_s: float = 30.0) -> None:
+    deadline = asyncio.get_running_loop().time() + patience_s
+    while not await condition():
+        assert asyncio.get_running_loop().time() < deadline, "it did not come about"
+        await asyncio.sleep(0.05)
+
+
+async def test_pause_stops_and_resume_goes_on(ready: Settings, links: list[str]) -> None:
+    """A paused migrator begins nothing, says so, and finishes after `resume`; SIGTERM ends it with exit code 0."""
+    assert (await say(ready, "pause", "--yes")).code == 0
+    one_line(await say(ready, "pause", "--yes"), "paused already")
+    assert (await say(ready, "drain", "db2", "--yes")).code == 0
+    left = await slots_left(ready)
+    process = await begin(ready, "run", "--grace-s", "0")
+    try:
+
+        async def says_paused() -> bool:
+            found = (await say(ready, "status", "--json")).document
+            return bool(found["migrator_runs"] and found["migrator"]["state"] == "paused")
+
+        await until(says_paused)
+        assert await slots_left(ready) == left
+        assert "PAUSED" in (await say(ready, "status")).out
+        assert (await say(ready, "resume", "--yes")).code == 0
+
+        async def is_over() -> bool:
+            return await slots_left(ready) == 0
+
+        await until(is_over)
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def test_cancel_during_a_move_goes_back(ready: Settings, fifth: str, links: list[str]) -> None:
+    """`cancel` in the middle of an addition ends with the slots where they were; cancelling again is refused."""
+    before = [owner.shard for owner in (await owners(ready)) if owner]
+    assert (await say(ready, "add", "db4", "--dsn", fifth, "--yes")).code == 0
+    process = await begin(ready, "run", "--max-rows-per-second", "1", "--grace-s", "0")
+    try:
+
+        async def has_begun() -> bool:
+            return any(owner.shard == "db4" for owner in await owners(ready) if owner)
+
+        await until(has_begun)
+        said = await say(ready, "cancel", "--yes", "--json")
+        assert said.code == 0, said.err
+        assert said.document["shards"]["db4"]["draining"] is True
+    finally:
+        process.send_signal(signal.SIGTERM)
+        await asyncio.wait_for(process.communicate(), 15)
+    await settle(ready)
+    assert [owner.shard for owner in (await owners(ready)) if owner] == before
+    one_line(await say(ready, "cancel", "--yes"), "nothing to cancel")
+    assert (await say(ready, "verify")).code == 0
+
+
+async def owners(settings: Settings) -> Any:
+    fleet = await Fleet.connect(settings)
+    try:
+        return (await fleet.observe()).ownership.owners
+    finally:
+        await fleet.close()
+
+
+async def test_cancel_asks_every_shard_for_what_was_before(ready: Settings, fifth: str) -> None:
+    """The shard whose name sorts first may be the new one, which knows nothing of the time before."""
+    assert (await say(ready, "add", "aa", "--dsn", fifth, "--yes")).code == 0
+    said = await say(ready, "cancel", "--yes", "--json")
+    assert said.code == 0, said.err
+    assert said.document["shards"]["aa"]["draining"] is True
+
+
+# -- status and watch ---------------------------------------------------------------------------------------------
+
+
+async def test_watch_follows_to_the_end_in_plain_lines(ready: Settings, links: list[str]) -> None:
+    """`drain --watch` in a pipe prints plain lines while a migrator works, and ends when all is moved."""
+    process = await begin(ready, "run", "--grace-s", "0")
+    try:
+        said = await say(ready, "drain", "db1", "--yes", "--watch")
+        assert said.code == 0, said.err
+        assert "slots left" in said.out
+        assert "every slot is where the ring wants it" in said.out.splitlines()[-1]
+        assert "\x1b" not in said.out
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.communicate(), 15)
+
+
+async def test_status_says_that_no_migrator_runs(ready: Settings) -> None:
+    """Without a migrator, status still shows every shard, and the command that starts one."""
+    said = await say(ready, "status")
+    assert said.code == 0
+    assert "start one with `snapurl-reshard run`" in said.out
+    for name in ("db0", "db1", "db2", "db3"):
+        assert name in said.out
+
+
+async def test_the_service_reads_what_the_migrator_says(ready: Settings, store: Store) -> None:
+    """The document in the migrator's row is what `GET /api/v1/ring` shows; there is none before it ever ran."""
+    assert await store.shards.migrator_document() is None
+    await settle(ready)
+    found = await store.shards.migrator_document()
+    assert found is not None
+    assert found["state"] in ("idle", "standby", "cleaning")
+    assert found["age_s"] >= 0
+
+
+# -- verify, cleanup, doctor --------------------------------------------------------------------------------------
+
+
+async def test_cleanup_deletes_what_is_older_than_the_grace_period(ready: Settings, links: list[str]) -> None:
+    """Released rows stay within the grace period, and go after it; the owners keep theirs."""
+    assert (await say(ready, "drain", "db1", "--yes")).code == 0
+    process = await begin(ready, "run", "--grace-s", "3600")
+
+    async def is_over() -> bool:
+        return await slots_left(ready) == 0
+
+    try:
+        await until(is_over)
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.communicate(), 15)
+    kept = (await say(ready, "cleanup", "--yes", "--json")).document
+    assert kept["slots"] == 0
+    assert kept["waiting"] > 0
+    gone = (await say(ready, "cleanup", "--grace-s", "0", "--yes", "--json")).document
+    assert gone["slots"] == kept["waiting"]
+    assert gone["rows"] > 0
+    connection = await asyncpg.connect(ready.shard_dsns[1].dsn)
+    assert await connection.fetchval("SELECT count(*) FROM links") == 0
+    await connection.close()
+    assert (await say(ready, "verify")).code == 0
+
+
+async def owned_slot(direct: dict[str, Any], name: str) -> int:
+    slot = await direct[name].fetchval("SELECT min(slot) FROM slots WHERE state = 'owned'")
+    return int(slot)
+
+
+async def kinds(settings: Settings, *words: str) -> list[tuple[str, bool]]:
+    said = await say(settings, "doctor", *words, "--json")
+    found = [(item["kind"], item["mended"]) for item in said.document["findings"]]
+    assert (said.code == 0) == all(mended for _, mended in found)
+    return found
+
+
+async def plant_stray(direct: dict[str, Any], code: str, into: str) -> None:
+    await direct[into].execute(
+        "INSERT INTO links (slot, code, version, url, tags, redirect_status, created_at, owner, token)"
+        " VALUES ($1, $2, 1, 'https://example.org/', '{}', 302, now(), '', gen_random_uuid())",
+        slot_of(code),
+        code,
+    )
+
+
+async def test_rows_that_were_never_owned_are_found_and_deleted(
+    ready: Settings, direct: dict[str, Any], links: list[str]
+) -> None:
+    """A row in a slot that its shard never had fails `verify`; `doctor --fix` deletes it and nothing else."""
+    of = await owners(ready)
+    code = next(code for code in links if of[slot_of(code)].shard == "db0")
+    await plant_stray(direct, code, "db2")
+    said = await say(ready, "verify", "--json")
+    assert said.code == 1
+    assert any("db2 has rows" in line for line in said.document["wrong"])
+    assert await kinds(ready) == [("strays", False)]
+    assert await direct["db2"].fetchval("SELECT count(*) FROM links WHERE code = $1", code) == 1
+    assert await kinds(ready, "--fix", "--yes") == [("strays", True)]
+    assert await direct["db2"].fetchval("SELECT count(*) FROM links WHERE code = $1", code) == 0
+    assert await direct["db0"].fetchval("SELECT count(*) FROM links WHERE code = $1", code) == 1
+    assert (await say(ready, "verify")).code == 0
+    assert (await say(ready, "history", "--json")).document["entries"][0]["what"].startswith("doctor --fix")
+
+
+async def test_a_slot_with_two_owners_goes_to_the_higher_epoch(
+    ready: Settings, direct: dict[str, Any]
+) -> None:
+    """Two owners fail `verify`; `doctor` says whom to believe, and `--fix` has the other release the slot."""
+    slot = await owned_slot(direct, "db1")
+    await direct["db1"].execute("UPDATE slots SET epoch = 5 WHERE slot = $1", slot)
+    await direct["db3"].execute("INSERT INTO slots (slot, state, epoch) VALUES ($1, 'owned', 3)", slot)
+    said = await say(ready, "verify")
+    assert said.code == 1
+    assert "db1@5 and db3@3" in said.out
+    said = await say(ready, "doctor")
+    assert said.code == 1
+    assert "believe db1" in said.out
+    assert "snapurl-reshard doctor --fix" in said.out
+    assert await kinds(ready, "--fix", "--yes") == [("two-owners", True)]
+    row = await direct["db3"].fetchrow("SELECT state, epoch, peer FROM slots WHERE slot = $1", slot)
+    assert tuple(row) == ("released", 5, "db1")
+    assert await direct["db1"].fetchval("SELECT state FROM slots WHERE slot = $1", slot) == "owned"
+    assert (await say(ready, "verify")).code == 0
+
+
+async def test_two_owners_at_one_epoch_are_left_alone(ready: Settings, direct: dict[str, Any]) -> None:
+    """Where nothing tells which owner is right, `doctor --fix` changes nothing and says how to choose."""
+    slot = await owned_slot(direct, "db1")
+    await direct["db3"].execute("INSERT INTO slots (slot, state, epoch) VALUES ($1, 'owned', 1)", slot)
+    assert await kinds(ready, "--fix", "--yes") == [("two-owners", False)]
+    assert await direct["db3"].fetchval("SELECT state FROM slots WHERE slot = $1", slot) == "owned"
+
+
+async def test_a_slot_without_owner_is_explained(ready: Settings, direct: dict[str, Any]) -> None:
+    """A lost slot fails `verify`; `doctor` names who gave it to whom, and the statement that takes it back."""
+    slot = await owned_slot(direct, "db1")
+    await direct["db1"].execute(
+        "UPDATE slots SET state = 'released', peer = 'db2', epoch = 2 WHERE slot = $1", slot
+    )
+    assert (await say(ready, "verify")).code == 1
+    said = await say(ready, "doctor", "--fix", "--yes", "--json")
+    assert said.code == 1
+    (finding,) = said.document["findings"]
+    assert finding["kind"] == "no-owner"
+    assert "db1 gave them to db2" in finding["what"]
+    statement = finding["command"].partition(": UPDATE")[2]
+    await direct["db1"].execute("UPDATE" + statement)
+    assert (await say(ready, "verify")).code == 0
+
+
+async def test_a_topology_that_is_not_everywhere_is_spread(ready: Settings, direct: dict[str, Any]) -> None:
+    """A publication that was killed half-way is found, and `doctor --fix` completes it."""
+    assert (await say(ready, "weight", "db0", "1.5", "--yes")).code == 0
+    await direct["db3"].execute("DELETE FROM topology WHERE version = 2")
+    found = await kinds(ready, "--fix", "--yes")
+    assert found == [("topology", True), ("idle", False)]
+    assert await direct["db3"].fetchval("SELECT max(version) FROM topology") == 2
+
+
+async def test_a_hand_off_that_nobody_works_on_is_finished(
+    ready: Settings, direct: dict[str, Any], links: list[str]
+) -> None:
+    """A slot left frozen by a killed migrator fails `verify`; `doctor --fix` brings it to its end."""
+    slot = await owned_slot(direct, "db1")
+    await direct["db1"].execute(
+        "UPDATE slots SET state = 'frozen', peer = 'db2', move_token = gen_random_uuid() WHERE slot = $1",
+        slot,
+    )
+    assert (await say(ready, "verify")).code == 1
+    assert await kinds(ready) == [("half-way", False)]
+    assert await kinds(ready, "--fix", "--yes") == [("half-way", True)]
+    assert await direct["db1"].fetchval("SELECT state FROM slots WHERE slot = $1", slot) == "owned"
+    assert (await say(ready, "verify")).code == 0
+
+
+async def test_doctor_changes_nothing_unless_asked(ready: Settings, direct: dict[str, Any]) -> None:
+    """Neither `doctor` nor `doctor --fix --dry-run` repairs, and `--fix` without --yes needs a terminal."""
+    slot = await owned_slot(direct, "db1")
+    await direct["db1"].execute("UPDATE slots SET epoch = 5 WHERE slot = $1", slot)
+    await direct["db3"].execute("INSERT INTO slots (slot, state, epoch) VALUES ($1, 'owned', 3)", slot)
+    before = await state_of(ready)
+    assert await kinds(ready) == [("two-owners", False)]
+    assert await kinds(ready, "--fix", "--dry-run") == [("two-owners", False)]
+    one_line(await say(ready, "doctor", "--fix"), "--yes")
+    assert await state_of(ready) == before
