@@ -15,6 +15,23 @@ BEGIN
     END IF;
 END $$;
 
+-- The mark of a session that purges, copies or cleans these slots, until its transaction ends.
+CREATE FUNCTION handoff_mark_v1(p_slots smallint[]) RETURNS void LANGUAGE sql VOLATILE AS $$
+    SELECT pg_advisory_xact_lock_shared(1213156420, u.slot) FROM unnest(p_slots) AS u (slot)
+$$;
+
+-- Ends the sessions with a mark on these slots. Only who has taken the work over from them calls this, so they work for
+-- nothing; but one whose migrator was stopped, or is behind a dead connection, would hold the rows until somebody
+-- noticed, and the slots would stay frozen for as long. What they did not commit is rolled back.
+CREATE FUNCTION handoff_evict_v1(p_slots smallint[]) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM pg_terminate_backend(l.pid)
+       FROM (SELECT DISTINCT pid FROM pg_locks
+              WHERE locktype = 'advisory' AND granted AND pid <> pg_backend_pid()
+                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                AND classid = 1213156420 AND objid::bigint = ANY (p_slots::bigint[]) AND objsubid = 2) l;
+END $$;
+
 -- Exclusive locks of the slots. They are granted only when no transaction that has passed the fence is left,
 -- whatever it is doing; after `p_lock_ms` without one it gives up, so that a stuck writer makes no long pause.
 CREATE FUNCTION handoff_lock_v1(p_slots smallint[], p_lock_ms integer) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
@@ -104,6 +121,8 @@ END $$;
 CREATE FUNCTION handoff_clean_v1(p_slots smallint[], p_epochs bigint[]) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 DECLARE found bigint;
 BEGIN
+    PERFORM handoff_evict_v1(p_slots);
+    PERFORM handoff_mark_v1(p_slots);
     SELECT count(*) INTO found FROM (
         SELECT 1 FROM slots s JOIN unnest(p_slots, p_epochs) AS u (slot, epoch) USING (slot)
          WHERE s.state = 'released' AND s.epoch = u.epoch ORDER BY s.slot FOR SHARE OF s) q;
@@ -112,11 +131,12 @@ END $$;
 
 -- ---- on the target --------------------------------------------------------------------------------------------
 
--- The attempt is recorded. Whoever copies under another token holds the rows FOR SHARE, so this waits for it.
+-- The attempt is recorded.
 CREATE FUNCTION handoff_import_v1(p_slots smallint[], p_epochs bigint[], p_source text, p_token uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE changed bigint;
 BEGIN
+    PERFORM handoff_evict_v1(p_slots);
     INSERT INTO slots AS s (slot, state, epoch, peer, move_token)
          SELECT u.slot, 'importing', u.epoch, p_source, p_token
            FROM unnest(p_slots, p_epochs) AS u (slot, epoch) ORDER BY u.slot
@@ -131,16 +151,18 @@ END $$;
 CREATE FUNCTION handoff_adopt_v1(p_slots smallint[], p_epochs bigint[], p_source text, p_token uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
+    PERFORM handoff_evict_v1(p_slots);
     PERFORM handoff_find_v1('adopt', '{importing}', p_slots, p_epochs, p_source, NULL);
     UPDATE slots SET move_token = p_token WHERE slot = ANY (p_slots);
 END $$;
 
--- To be called first in every transaction that purges or copies: it is this attempt's import, and no
--- other attempt can take it over before the transaction ends.
+-- To be called first in every transaction that purges or copies: it is this attempt's import, and no other attempt can
+-- take it over before the transaction ends. The mark comes first: nobody holds rows without it.
 CREATE FUNCTION handoff_hold_v1(p_slots smallint[], p_epochs bigint[], p_source text, p_token uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE found bigint;
 BEGIN
+    PERFORM handoff_mark_v1(p_slots);
     SELECT count(*) INTO found FROM (
         SELECT 1 FROM slots s JOIN unnest(p_slots, p_epochs) AS u (slot, epoch) USING (slot)
          WHERE s.state = 'importing' AND s.epoch = u.epoch AND s.peer = p_source AND s.move_token = p_token
@@ -163,6 +185,7 @@ CREATE FUNCTION handoff_retract_v1(p_slots smallint[], p_epochs bigint[], p_sour
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE open bigint;
 BEGIN
+    PERFORM handoff_evict_v1(p_slots);
     PERFORM 1 FROM slots s WHERE s.slot = ANY (p_slots) ORDER BY s.slot FOR UPDATE;
     UPDATE slots s SET state = 'released', move_token = NULL
       FROM unnest(p_slots, p_epochs) AS u (slot, epoch)

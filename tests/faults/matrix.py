@@ -21,12 +21,16 @@ FULL = bool(os.environ.get("SNAPURL_FULL_FAULTS"))
 
 @dataclass(frozen=True)
 class Spot:
-    """A step, as it is seen on the wire to one side. `ends`: what its transaction ends with, if not with itself."""
+    """A step, as it is seen on the wire to one side. `ends`: what its transaction ends with, if not with itself.
+
+    `moments` are those at which a fault makes a difference.
+    """
 
     step: str
     side: str
     text: str
     ends: str = ""
+    moments: tuple[When, ...] = tuple(When)
 
     def texts(self, when: When) -> tuple[str, ...]:
         return (self.text, self.ends) if self.ends and when is When.AFTER else (self.text,)
@@ -38,6 +42,7 @@ SPOTS = (
     Spot("hold", "target", "handoff_hold_v1"),
     Spot("purge", "target", "DELETE FROM links", "COMMIT"),
     Spot("copy", "target", "FROM STDIN", "COMMIT"),
+    Spot("copying", "target", "FROM STDIN", moments=(When.AFTER,)),
     Spot("catch-up-look", "source", "xid >= '"),
     Spot("catch-up", "target", "FROM incoming", "COMMIT"),
     Spot("freeze", "source", "handoff_freeze_v1"),
@@ -46,6 +51,7 @@ SPOTS = (
     Spot("commit", "target", "handoff_commit_v1"),
     Spot("release", "source", "handoff_release_v1"),
     Spot("clean", "source", "handoff_clean_v1", "COMMIT"),
+    Spot("cleaning", "source", "DELETE FROM links", moments=(When.AFTER,)),
 )
 
 Fault = Callable[[Pair, Trip, Process, str, str], Awaitable[None]]
@@ -56,7 +62,7 @@ def cases(*by_default: str) -> pytest.MarkDecorator:
     chosen = [
         pytest.param(spot, when, id=f"{spot.step}-{when}")
         for spot in SPOTS
-        for when in When
+        for when in spot.moments
         if FULL or f"{spot.step}-{when}" in by_default
     ]
     return pytest.mark.parametrize(("spot", "when"), chosen)

@@ -18,8 +18,7 @@ async def stop_and_wake(pair: Pair, trip: Trip, process: Process, _source: str, 
     await process.finishes()
 
 
-@cases("import-before", "copy-after", "copy-before", "catch-up-before", "freeze-before", "close-before", "commit-before",
-       "commit-after", "release-before")  # fmt: skip
+@cases("copying-after", "catch-up-before", "freeze-before", "commit-before", "commit-after", "cleaning-after")
 async def test_a_migrator_that_wakes_after_its_successor_does_no_harm(
     pair: Pair, spot: Spot, when: When
 ) -> None:

@@ -22,7 +22,8 @@ from enum import StrEnum
 from tests.proxy import Proxy
 
 SSL_REQUEST = 80_877_103
-READY = b"Z\x00\x00\x00\x05"  # ReadyForQuery: the last message of every answer, before the status byte
+READY = b"Z\x00\x00\x00\x05"  # ReadyForQuery: the last message of an answer, before the status byte
+COPY_IN = b"G"  # the server waits for rows
 
 
 class When(StrEnum):
@@ -121,7 +122,7 @@ class Wire(Proxy):
     async def _replies(self, talk: _Talk, server: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         while data := await server.read(65_536):
             if (trip := talk.withheld) is not None:
-                if data[-6:-1] != READY:
+                if data[-6:-1] != READY and data[:1] != COPY_IN:
                     continue
                 await trip.hold()
                 raise ConnectionResetError
