@@ -225,7 +225,11 @@ class Pair:
         return Process(
             await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "tests.faults.run_migrator"),
-                env={**os.environ, "SNAPURL_SHARDS": shard_list(through), "PYTHONPATH": os.pathsep.join(sys.path)},
+                env={
+                    **os.environ,
+                    "SNAPURL_SHARDS": shard_list(through),
+                    "PYTHONPATH": os.pathsep.join(sys.path),
+                },
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.PIPE,

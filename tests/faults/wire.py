@@ -94,7 +94,9 @@ class Wire(Proxy):
         except* (OSError, asyncio.IncompleteReadError):
             pass
 
-    async def _requests(self, talk: _Talk, reader: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
+    async def _requests(
+        self, talk: _Talk, reader: asyncio.StreamReader, server: asyncio.StreamWriter
+    ) -> None:
         await _start_up(reader, server)
         while True:
             head = await reader.readexactly(5)

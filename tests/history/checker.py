@@ -14,8 +14,9 @@ may end, and not after boundary(highest of b + 1), since b.invoked is part of th
 
 A write of which nothing is known may take effect at any later time, or never. If somebody saw its value it is
 the write of that version. If a version is left that nobody is known to have written, one of the writes of unknown
-outcome must have: those tied to that version by If-Match first, of the others the earliest, which fits wherever
-a later one does. A write that was refused must never be seen.
+outcome must have, and have begun before the end of whatever shows a later version: those tied to that version by
+If-Match first, since they fit nowhere else, then any other. If a link is gone and no delete is known to have
+worked, each of unknown outcome is tried. A write that was refused must never be seen.
 """
 
 from __future__ import annotations
@@ -95,9 +96,14 @@ def check_history(history: Iterable[tuple[str, Operation]]) -> dict[str, str]:
 def check_link(operations: Sequence[Operation]) -> None:
     """Raises Impossible if the history of one link cannot be."""
     writes = _Writes(operations)
-    placed = [spot for operation in operations if (spot := writes.place(operation)) is not None]
-    placed += writes.fill(placed)
-    _check_order(placed)
+    deletes = writes.possible_deletes(operations)
+    for tried, delete in enumerate(deletes, 1):
+        try:
+            _check_order(_Ranks(writes, delete).of(operations))
+            return
+        except Impossible:
+            if tried == len(deletes):
+                raise
 
 
 def _check_order(placed: list[_Placed]) -> None:
@@ -117,6 +123,7 @@ class _Writes:
     """Which operation wrote which version, as far as answers tell."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
+        self.top = 0
         self.by_version: dict[int, Operation] = {}
         self._by_value: dict[str, Operation] = {}
         self._unknown: list[Operation] = []
@@ -130,8 +137,8 @@ class _Writes:
         for operation in operations:
             if operation.kind is Kind.READ and operation.outcome is Outcome.DONE:
                 self._take_read(operation)
-        self.top = max(self.by_version, default=0)
-        self.delete = self._the_delete(operations)
+        self.unknown = self._unknown
+        self.top = max([*self.by_version, *(_proves(operation) for operation in operations)], default=0)
 
     def _take(self, operation: Operation) -> None:
         if operation.kind is Kind.READ:
@@ -146,7 +153,9 @@ class _Writes:
         version = operation.version
         assert version is not None
         if version in self.by_version:
-            raise Impossible(f"two winners of version {version}: {_words(operation)}, {_words(self.by_version[version])}")
+            raise Impossible(
+                f"two winners of version {version}: {_words(operation)}, {_words(self.by_version[version])}"
+            )
         if operation.if_match is not None and version != operation.if_match + 1:
             raise Impossible(f"{_words(operation)} went past its If-Match")
         if (operation.kind is Kind.CREATE) != (version == 1):
@@ -175,26 +184,46 @@ class _Writes:
             raise Impossible(f"{_words(write)} took effect twice")
         self._unknown = [item for item in self._unknown if item.value != write.value]
 
-    def _the_delete(self, operations: Sequence[Operation]) -> Operation | None:
-        """The delete that worked, if one must have."""
+    def possible_deletes(self, operations: Sequence[Operation]) -> Sequence[Operation | None]:
+        """The deletes of which one must have worked, or [None] if none need have."""
         if len(self._deletes) > 1:
             raise Impossible(f"two winners: {_words(self._deletes[0])}, {_words(self._deletes[1])}")
         if self._deletes:
-            return self._deletes[0]
+            return self._deletes
         if not any(operation.outcome is Outcome.GONE for operation in operations):
-            return None
-        maybe = [
-            item
-            for item in self._unknown
-            if item.kind is Kind.DELETE and item.if_match in (None, self.top)
-        ]
+            return [None]
+        maybe = [item for item in self._unknown if item.kind is Kind.DELETE]
         if not maybe:
             raise Impossible("it is gone, and nobody deleted it")
-        return min(maybe, key=lambda item: item.invoked)
+        return maybe
 
-    def place(self, operation: Operation) -> _Placed | None:
-        """The ranks of an operation; None if it says nothing. Unknown writes are placed by `fill`."""
-        end = inf if self.delete is None else self._end
+
+class _Ranks:
+    """The ranks of all operations if `delete` is the one that worked."""
+
+    def __init__(self, writes: _Writes, delete: Operation | None) -> None:
+        self._writes = writes
+        self._delete = delete
+        self._unknown = list(writes.unknown)
+        self._end: float = inf
+        self._top = writes.top
+        if delete is not None:
+            self._top = max(writes.top, (delete.version or 1) - 1, delete.if_match or 1)
+            self._end = 2 * self._top + 2
+            if delete.version not in (None, self._top + 1) or delete.if_match not in (None, self._top):
+                raise Impossible(f"{_words(delete)}, and version {self._top} was there")
+
+    def of(self, operations: Sequence[Operation]) -> list[_Placed]:
+        """Every operation that says something, and the writes of unknown outcome that must have happened."""
+        placed = [spot for operation in operations if (spot := self._place(operation)) is not None]
+        known = self._writes.by_version
+        placed += [_Placed(write, 2 * at, 2 * at) for at, write in known.items() if write.returned == inf]
+        if self._delete is not None and self._delete.returned == inf:
+            placed.append(_Placed(self._delete, self._end, self._end))
+        return placed + self._fill([at for at in range(1, self._top + 1) if at not in known], placed)
+
+    def _place(self, operation: Operation) -> _Placed | None:
+        end = self._end
         match operation.kind, operation.outcome:
             case _, Outcome.UNKNOWN | Outcome.REFUSED:
                 return None
@@ -206,62 +235,52 @@ class _Writes:
                 return _Placed(operation, end + 1, inf)
             case _, Outcome.MISMATCH:
                 # The client had read the version it names, so it is a later one that did not match.
-                assert operation.if_match is not None
-                return _Placed(operation, 2 * operation.if_match + 3, end - 1)
+                return _Placed(operation, 2 * (operation.if_match or 0) + 3, end - 1)
             case Kind.DELETE, _:
                 return _Placed(operation, end, end)
-            case Kind.READ, _:
-                assert operation.version is not None
-                return _Placed(operation, 2 * operation.version + 1, 2 * operation.version + 1)
         assert operation.version is not None
-        return _Placed(operation, 2 * operation.version, 2 * operation.version)
+        rank = 2 * operation.version + (operation.kind is Kind.READ)
+        return _Placed(operation, rank, rank)
 
-    @property
-    def _end(self) -> int:
-        """The rank of the delete: above every version that was seen, and where its own says, if it says one."""
-        assert self.delete is not None
-        version = self.delete.version or (self.delete.if_match or 0) + 1
-        if self.delete.version is not None or self.delete.if_match is not None:
-            if version <= self.top:
-                raise Impossible(f"{_words(self.delete)}, and version {self.top} was seen")
-            return 2 * version
-        return 2 * self.top + 2
+    def _fill(self, versions: Sequence[int], placed: Sequence[_Placed]) -> list[_Placed]:
+        """Who wrote the versions (ascending) of which that is not known.
 
-    def fill(self, placed: Sequence[_Placed]) -> list[_Placed]:
-        """The writes of unknown outcome that must have happened, at their places."""
-        filled = [
-            _Placed(write, 2 * version, 2 * version)
-            for version, write in self.by_version.items()
-            if write.returned == inf
-        ]
-        if self.delete is not None and self.delete.returned == inf:
-            filled.append(_Placed(self.delete, self._end, self._end))
-        top = self.top
-        if any(spot.operation.outcome in (Outcome.TAKEN, Outcome.MISMATCH, Outcome.GONE) for spot in placed):
-            top = max(top, 1)
-        top = max([top, *(spot.operation.if_match + 1 for spot in placed if self._tells(spot))])
-        if self.delete is not None:
-            top = max(top, self._end // 2 - 1)
-        for version in range(1, top + 1):
-            if version not in self.by_version and not self._deleted_at(version):
-                filled.append(_Placed(self._fill_one(version), 2 * version, 2 * version))
+        A later version leaves more time, so whoever was in time for one is in time for those after it.
+        """
+        ordered = sorted(placed, key=lambda spot: spot.low, reverse=True)
+        lows = [-spot.low for spot in ordered]
+        soonest = list(accumulate((spot.operation.returned for spot in ordered), min))
+        filled = []
+        for version in versions:
+            later = bisect_left(lows, -2 * version)
+            by = soonest[later - 1] if later else inf
+            filled.append(_Placed(self._writer_of(version, by), 2 * version, 2 * version))
         return filled
 
-    def _tells(self, spot: _Placed) -> bool:
-        """Whether a mismatch shows that a version after the one it names was written."""
-        return spot.operation.outcome is Outcome.MISMATCH
-
-    def _deleted_at(self, version: int) -> bool:
-        return self.delete is not None and 2 * version >= self._end
-
-    def _fill_one(self, version: int) -> Operation:
+    def _writer_of(self, version: int, by: float) -> Operation:
         kind = Kind.CREATE if version == 1 else Kind.CHANGE
-        fitting = [item for item in self._unknown if item.kind is kind and item.if_match in (None, version - 1)]
+        fitting = [
+            item
+            for item in self._unknown
+            if item.kind is kind and item.if_match in (None, version - 1) and item.invoked <= by
+        ]
         if not fitting:
             raise Impossible(f"nobody can have written version {version}")
         chosen = min(fitting, key=lambda item: (item.if_match is None, item.invoked))
         self._unknown.remove(chosen)
         return chosen
+
+
+def _proves(operation: Operation) -> int:
+    """The version that there must have been, whoever wrote it, for the answer to be what it is."""
+    match operation.outcome:
+        case Outcome.TAKEN | Outcome.GONE:
+            return 1
+        case Outcome.MISMATCH:
+            return (operation.if_match or 0) + 1
+        case Outcome.DONE if operation.kind is Kind.DELETE:
+            return 1
+    return 0
 
 
 def _words(operation: Operation) -> str:

@@ -17,7 +17,11 @@ def create(value: str, at: tuple[float, float], outcome: Outcome = DONE) -> Oper
 
 
 def change(
-    value: str, version: int | None, at: tuple[float, float], outcome: Outcome = DONE, if_match: int | None = None
+    value: str,
+    version: int | None,
+    at: tuple[float, float],
+    outcome: Outcome = DONE,
+    if_match: int | None = None,
 ) -> Operation:
     return Operation(Kind.CHANGE, outcome, *at, value, version, if_match)
 
@@ -26,7 +30,9 @@ def delete(at: tuple[float, float], outcome: Outcome = DONE, version: int | None
     return Operation(Kind.DELETE, outcome, *at, None, version)
 
 
-def read(value: str | None, version: int | None, at: tuple[float, float], outcome: Outcome = DONE) -> Operation:
+def read(
+    value: str | None, version: int | None, at: tuple[float, float], outcome: Outcome = DONE
+) -> Operation:
     return Operation(Kind.READ, outcome, *at, value, version)
 
 
@@ -133,7 +139,9 @@ def linearizable_by_search(operations: list[Operation]) -> bool:
                 return True
         return False
 
-    return go(tuple(n for n, item in enumerate(operations) if item.outcome is not Outcome.REFUSED), 0, None, False)
+    return go(
+        tuple(n for n, item in enumerate(operations) if item.outcome is not Outcome.REFUSED), 0, None, False
+    )
 
 
 def step(item: Operation, version: int, value: str | None, dead: bool) -> tuple[int, str | None, bool] | None:
@@ -166,9 +174,15 @@ def random_history(rng: random.Random) -> list[Operation]:
     found: list[Operation] = []
     for n in range(rng.randint(3, 7)):
         kind = rng.choices(list(Kind), (3, 4, 1, 4))[0]
-        match = rng.choice((None, max(1, version - 1), max(1, version))) if kind is Kind.CHANGE and version else None
+        match = (
+            rng.choice((None, max(1, version - 1), max(1, version)))
+            if kind is Kind.CHANGE and version
+            else None
+        )
         at = float(n)
-        probe = Operation(kind, UNKNOWN, at, at, None if kind in (Kind.READ, Kind.DELETE) else f"v{n}", None, match)
+        probe = Operation(
+            kind, UNKNOWN, at, at, None if kind in (Kind.READ, Kind.DELETE) else f"v{n}", None, match
+        )
         for outcome in Outcome:
             read_now = kind is Kind.READ and outcome is DONE
             tried = Operation(
@@ -190,7 +204,13 @@ def random_history(rng: random.Random) -> list[Operation]:
         n = rng.randrange(len(found))
         item, shift = found[n], rng.uniform(-4, 4)
         found[n] = Operation(
-            item.kind, item.outcome, item.invoked + shift, item.returned + shift, item.value, item.version, item.if_match
+            item.kind,
+            item.outcome,
+            item.invoked + shift,
+            item.returned + shift,
+            item.value,
+            item.version,
+            item.if_match,
         )
     return found
 
@@ -203,9 +223,7 @@ def test_the_checker_agrees_with_the_definition(request: pytest.FixtureRequest) 
     verdicts = {True: 0, False: 0}
     for _ in range(4_000):
         history = random_history(rng)
-        if any(
-            item.outcome is Outcome.MISMATCH and not _had_been(item, history) for item in history
-        ):
+        if any(item.outcome is Outcome.MISMATCH and not _had_been(item, history) for item in history):
             continue  # clients name only versions that they have seen
         expected = linearizable_by_search(history)
         assert (not check_history(("code", item) for item in history)) == expected, (seed, history)

@@ -93,7 +93,9 @@ async def put(connection: Any, row: Row) -> None:
 
 
 async def now(connection: Any) -> Row:
-    found = await connection.fetchrow("SELECT state, move_token, epoch, peer FROM slots WHERE slot = $1", SLOT)
+    found = await connection.fetchrow(
+        "SELECT state, move_token, epoch, peer FROM slots WHERE slot = $1", SLOT
+    )
     if found is None:
         return None, None, 0, None
     token = found["move_token"]
