@@ -20,16 +20,19 @@ CREATE FUNCTION handoff_mark_v1(p_slots smallint[]) RETURNS void LANGUAGE sql VO
     SELECT pg_advisory_xact_lock_shared(1213156420, u.slot) FROM unnest(p_slots) AS u (slot)
 $$;
 
--- Ends the sessions with a mark on these slots. Only who has taken the work over from them calls this, so they work for
--- nothing; but one whose migrator was stopped, or is behind a dead connection, would hold the rows until somebody
--- noticed, and the slots would stay frozen for as long. What they did not commit is rolled back.
-CREATE FUNCTION handoff_evict_v1(p_slots smallint[]) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+-- Ends the sessions with a mark on these slots, unless a row is from after `p_epochs`. Only who has taken the work over
+-- from them calls this, so they work for nothing; but one whose migrator was stopped, or is behind a dead connection,
+-- would hold the rows until somebody noticed, and the slots would stay frozen for as long. What they did not commit is
+-- rolled back.
+CREATE FUNCTION handoff_evict_v1(p_slots smallint[], p_epochs bigint[]) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    PERFORM pg_terminate_backend(l.pid)
-       FROM (SELECT DISTINCT pid FROM pg_locks
-              WHERE locktype = 'advisory' AND granted AND pid <> pg_backend_pid()
-                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                AND classid = 1213156420 AND objid::bigint = ANY (p_slots::bigint[]) AND objsubid = 2) l;
+    PERFORM pg_terminate_backend(q.pid) FROM (
+        SELECT DISTINCT l.pid FROM pg_locks l
+          JOIN unnest(p_slots, p_epochs) AS u (slot, epoch) ON l.objid::bigint = u.slot
+          JOIN slots s ON s.slot = u.slot AND s.epoch <= u.epoch
+         WHERE l.locktype = 'advisory' AND l.granted AND l.pid <> pg_backend_pid()
+           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+           AND l.classid = 1213156420 AND l.objsubid = 2) q;
 END $$;
 
 -- Exclusive locks of the slots. They are granted only when no transaction that has passed the fence is left,
@@ -124,7 +127,7 @@ END $$;
 CREATE FUNCTION handoff_clean_v1(p_slots smallint[], p_epochs bigint[]) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 DECLARE found bigint;
 BEGIN
-    PERFORM handoff_evict_v1(p_slots);
+    PERFORM handoff_evict_v1(p_slots, p_epochs);
     PERFORM handoff_mark_v1(p_slots);
     SELECT count(*) INTO found FROM (
         SELECT 1 FROM slots s JOIN unnest(p_slots, p_epochs) AS u (slot, epoch) USING (slot)
@@ -139,7 +142,7 @@ CREATE FUNCTION handoff_import_v1(p_slots smallint[], p_epochs bigint[], p_sourc
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE changed bigint;
 BEGIN
-    PERFORM handoff_evict_v1(p_slots);
+    PERFORM handoff_evict_v1(p_slots, p_epochs);
     -- Waiting happens here, before the INSERT takes the counter that every change of `slots` on this shard needs.
     PERFORM 1 FROM slots s WHERE s.slot = ANY (p_slots) ORDER BY s.slot FOR UPDATE;
     INSERT INTO slots AS s (slot, state, epoch, peer, move_token)
@@ -156,7 +159,7 @@ END $$;
 CREATE FUNCTION handoff_adopt_v1(p_slots smallint[], p_epochs bigint[], p_source text, p_token uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    PERFORM handoff_evict_v1(p_slots);
+    PERFORM handoff_evict_v1(p_slots, p_epochs);
     PERFORM handoff_find_v1('adopt', '{importing}', p_slots, p_epochs, p_source, NULL);
     UPDATE slots SET move_token = p_token WHERE slot = ANY (p_slots);
 END $$;
@@ -190,7 +193,7 @@ CREATE FUNCTION handoff_retract_v1(p_slots smallint[], p_epochs bigint[], p_sour
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE open bigint;
 BEGIN
-    PERFORM handoff_evict_v1(p_slots);
+    PERFORM handoff_evict_v1(p_slots, p_epochs);
     PERFORM 1 FROM slots s WHERE s.slot = ANY (p_slots) ORDER BY s.slot FOR UPDATE;
     UPDATE slots s SET state = 'released', move_token = NULL
       FROM unnest(p_slots, p_epochs) AS u (slot, epoch)
