@@ -106,10 +106,14 @@ def check_link(operations: Sequence[Operation]) -> None:
                 raise
 
 
+def _begun_last(one: _Placed, other: _Placed) -> _Placed:
+    return max(one, other, key=lambda spot: spot.operation.invoked)
+
+
 def _check_order(placed: list[_Placed]) -> None:
     ordered = sorted(placed, key=lambda spot: spot.high)
     highs = [spot.high for spot in ordered]
-    latest = list(accumulate(ordered, lambda a, b: max(a, b, key=lambda spot: spot.operation.invoked)))
+    latest: list[_Placed] = list(accumulate(ordered, _begun_last))
     for spot in placed:
         below = bisect_left(highs, spot.low)
         if below and spot.operation.returned < latest[below - 1].operation.invoked:
@@ -222,7 +226,7 @@ class _Ranks:
             placed.append(_Placed(self._delete, self._end, self._end))
         return placed + self._fill([at for at in range(1, self._top + 1) if at not in known], placed)
 
-    def _place(self, operation: Operation) -> _Placed | None:
+    def _place(self, operation: Operation) -> _Placed | None:  # noqa: PLR0911  # one line per kind of operation
         end = self._end
         match operation.kind, operation.outcome:
             case _, Outcome.UNKNOWN | Outcome.REFUSED:
@@ -287,4 +291,5 @@ def _words(operation: Operation) -> str:
     told = f" {operation.outcome}" if operation.outcome is not Outcome.DONE else ""
     version = f" @{operation.version}" if operation.version is not None else ""
     match = f" if {operation.if_match}" if operation.if_match is not None else ""
-    return f"{operation.kind} {operation.value or ''}{match}{told}{version} [{operation.invoked:.4f}, {operation.returned:.4f}]"
+    when = f"[{operation.invoked:.4f}, {operation.returned:.4f}]"
+    return f"{operation.kind} {operation.value or ''}{match}{told}{version} {when}"
