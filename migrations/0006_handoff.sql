@@ -15,6 +15,26 @@ BEGIN
     END IF;
 END $$;
 
+-- The mark of a session that purges, copies or cleans these slots, until its transaction ends.
+CREATE FUNCTION handoff_mark_v1(p_slots smallint[]) RETURNS void LANGUAGE sql VOLATILE AS $$
+    SELECT pg_advisory_xact_lock_shared(1213156420, u.slot) FROM unnest(p_slots) AS u (slot)
+$$;
+
+-- Ends the sessions with a mark on these slots, unless a row is from after `p_epochs`. Only who has taken the work over
+-- from them calls this, so they work for nothing; but one whose migrator was stopped, or is behind a dead connection,
+-- would hold the rows until somebody noticed, and the slots would stay frozen for as long. What they did not commit is
+-- rolled back.
+CREATE FUNCTION handoff_evict_v1(p_slots smallint[], p_epochs bigint[]) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM pg_terminate_backend(q.pid) FROM (
+        SELECT DISTINCT l.pid FROM pg_locks l
+          JOIN unnest(p_slots, p_epochs) AS u (slot, epoch) ON l.objid::bigint = u.slot
+          JOIN slots s ON s.slot = u.slot AND s.epoch <= u.epoch
+         WHERE l.locktype = 'advisory' AND l.granted AND l.pid <> pg_backend_pid()
+           AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+           AND l.classid = 1213156420 AND l.objsubid = 2) q;
+END $$;
+
 -- Exclusive locks of the slots. They are granted only when no transaction that has passed the fence is left,
 -- whatever it is doing; after `p_lock_ms` without one it gives up, so that a stuck writer makes no long pause.
 CREATE FUNCTION handoff_lock_v1(p_slots smallint[], p_lock_ms integer) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
@@ -107,6 +127,8 @@ END $$;
 CREATE FUNCTION handoff_clean_v1(p_slots smallint[], p_epochs bigint[]) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
 DECLARE found bigint;
 BEGIN
+    PERFORM handoff_evict_v1(p_slots, p_epochs);
+    PERFORM handoff_mark_v1(p_slots);
     SELECT count(*) INTO found FROM (
         SELECT 1 FROM slots s JOIN unnest(p_slots, p_epochs) AS u (slot, epoch) USING (slot)
          WHERE s.state = 'released' AND s.epoch = u.epoch ORDER BY s.slot FOR SHARE OF s) q;
@@ -115,30 +137,14 @@ END $$;
 
 -- ---- on the target --------------------------------------------------------------------------------------------
 
--- Whoever copies under another token holds the rows FOR SHARE. A step that takes them over waits for that here,
--- before it has touched anything else, and for `p_lock_ms` at most: a copier that was stopped must be ended first.
-CREATE FUNCTION handoff_seize_v1(p_slots smallint[], p_lock_ms integer) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
-BEGIN
-    PERFORM set_config('lock_timeout', p_lock_ms::text, true);
-    PERFORM 1 FROM slots s WHERE s.slot = ANY (p_slots) ORDER BY s.slot FOR UPDATE;
-END $$;
-
--- Ends what other migrators than `p_application` have open in this database for longer than `p_age_ms`: they were
--- stopped or cut off in the middle of a copy. Nothing of it was committed, and their tokens are worth nothing.
-CREATE FUNCTION handoff_evict_v1(p_application text, p_age_ms integer) RETURNS bigint LANGUAGE sql VOLATILE AS $$
-    SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid)) FROM pg_stat_activity a
-     WHERE a.datname = current_database() AND a.application_name LIKE 'snapurl-migrator %'
-       AND a.application_name <> p_application
-       AND a.xact_start < clock_timestamp() - make_interval(secs => p_age_ms / 1000.0)
-$$;
-
 -- The attempt is recorded.
-CREATE FUNCTION handoff_import_v1(
-    p_slots smallint[], p_epochs bigint[], p_source text, p_token uuid, p_lock_ms integer
-) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION handoff_import_v1(p_slots smallint[], p_epochs bigint[], p_source text, p_token uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
 DECLARE changed bigint;
 BEGIN
-    PERFORM handoff_seize_v1(p_slots, p_lock_ms);
+    PERFORM handoff_evict_v1(p_slots, p_epochs);
+    -- Waiting happens here, before the INSERT takes the counter that every change of `slots` on this shard needs.
+    PERFORM 1 FROM slots s WHERE s.slot = ANY (p_slots) ORDER BY s.slot FOR UPDATE;
     INSERT INTO slots AS s (slot, state, epoch, peer, move_token)
          SELECT u.slot, 'importing', u.epoch, p_source, p_token
            FROM unnest(p_slots, p_epochs) AS u (slot, epoch) ORDER BY u.slot
@@ -150,21 +156,21 @@ BEGIN
 END $$;
 
 -- This attempt goes on with the import of another.
-CREATE FUNCTION handoff_adopt_v1(
-    p_slots smallint[], p_epochs bigint[], p_source text, p_token uuid, p_lock_ms integer
-) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION handoff_adopt_v1(p_slots smallint[], p_epochs bigint[], p_source text, p_token uuid) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    PERFORM handoff_seize_v1(p_slots, p_lock_ms);
+    PERFORM handoff_evict_v1(p_slots, p_epochs);
     PERFORM handoff_find_v1('adopt', '{importing}', p_slots, p_epochs, p_source, NULL);
     UPDATE slots SET move_token = p_token WHERE slot = ANY (p_slots);
 END $$;
 
--- To be called first in every transaction that purges or copies: it is this attempt's import, and no
--- other attempt can take it over before the transaction ends.
+-- To be called first in every transaction that purges or copies: it is this attempt's import, and no other attempt can
+-- take it over before the transaction ends. The mark comes first: nobody holds rows without it.
 CREATE FUNCTION handoff_hold_v1(p_slots smallint[], p_epochs bigint[], p_source text, p_token uuid) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE found bigint;
 BEGIN
+    PERFORM handoff_mark_v1(p_slots);
     SELECT count(*) INTO found FROM (
         SELECT 1 FROM slots s JOIN unnest(p_slots, p_epochs) AS u (slot, epoch) USING (slot)
          WHERE s.state = 'importing' AND s.epoch = u.epoch AND s.peer = p_source AND s.move_token = p_token
@@ -183,12 +189,12 @@ END $$;
 
 -- The way back: every commit of this move that is under way will fail. Slots without such an import are as good,
 -- but if one has a later epoch its move is decided, and there is no way back.
-CREATE FUNCTION handoff_retract_v1(
-    p_slots smallint[], p_epochs bigint[], p_source text, p_lock_ms integer
-) RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION handoff_retract_v1(p_slots smallint[], p_epochs bigint[], p_source text) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
 DECLARE open bigint;
 BEGIN
-    PERFORM handoff_seize_v1(p_slots, p_lock_ms);
+    PERFORM handoff_evict_v1(p_slots, p_epochs);
+    PERFORM 1 FROM slots s WHERE s.slot = ANY (p_slots) ORDER BY s.slot FOR UPDATE;
     UPDATE slots s SET state = 'released', move_token = NULL
       FROM unnest(p_slots, p_epochs) AS u (slot, epoch)
      WHERE s.slot = u.slot AND s.state = 'importing' AND s.epoch = u.epoch AND s.peer = p_source;

@@ -52,15 +52,25 @@ class Proxy:
         pair = {writer, back_writer}
         self._writers |= pair
         try:
-            await asyncio.gather(
-                self._pump(reader, back_writer, replies=False), self._pump(back_reader, writer, replies=True)
-            )
+            await self._forward(reader, writer, back_reader, back_writer)
         except OSError:
             pass
         finally:
             self._writers -= pair
             for end in pair:
                 end.transport.abort()
+
+    async def _forward(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        back_reader: asyncio.StreamReader,
+        back_writer: asyncio.StreamWriter,
+    ) -> None:
+        """Passes the bytes of one connection on, both ways, until one end is gone: then raises OSError."""
+        await asyncio.gather(
+            self._pump(reader, back_writer, replies=False), self._pump(back_reader, writer, replies=True)
+        )
 
     async def _pump(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool

@@ -19,13 +19,12 @@ from uuid import UUID
 import asyncpg
 
 from ring.handoff import ABORT, Move, Program, Step
-from tools.calls import Argument, call, smallints
+from tools.calls import call, smallints
 from tools.copy import copy_all, copy_changed, look, snapshot_of
 from tools.manifest import Table
 from tools.verify import differences
 
 LOCK_MS = 30  # longest wait for the last writers of a batch, each time it is tried; it counts into the pause
-SEIZE_LOCK_MS = 1_000  # for a copier under another token to end by itself
 LEAVE_LOCK_MS = 300  # nobody is refused while LEAVE waits, but writers queue behind it
 LOCK_ATTEMPTS = 60  # then the attempt is given up: a writer is stuck
 LOCK_RETRY_S = 0.05
@@ -116,9 +115,9 @@ class Attempt:
                 args = (slots, epochs, self.batch.target, states, tokens, self.token)
                 await call(source, "handoff_claim_v1", *args)
             case Step.IMPORT:
-                await self._seizing("handoff_import_v1", *on_target)
+                await call(target, "handoff_import_v1", *on_target)
             case Step.ADOPT:
-                await self._seizing("handoff_adopt_v1", *on_target)
+                await call(target, "handoff_adopt_v1", *on_target)
             case Step.PURGE:
                 await self._purge()
             case Step.COPY:
@@ -137,7 +136,7 @@ class Attempt:
             case Step.RELEASE:
                 await call(source, "handoff_release_v1", *on_source)
             case Step.RETRACT:
-                await self._seizing("handoff_retract_v1", slots, epochs, self.batch.source)
+                await call(target, "handoff_retract_v1", slots, epochs, self.batch.source)
             case Step.RESTORE:
                 await call(source, "handoff_restore_v1", *on_source)
                 self._pause_ends()
@@ -174,15 +173,6 @@ class Attempt:
         if self.step is Step.LEAVE:
             raise Refused(f"{batch}: {why}")
         await self._give_up(why)
-
-    async def _seizing(self, function: str, *arguments: Argument) -> None:
-        """A step that takes the target's rows over; a copier that was stopped with its hands on them is ended."""
-        try:
-            await call(self.ends.target, function, *arguments, SEIZE_LOCK_MS)
-        except asyncpg.LockNotAvailableError:
-            name = self.ends.target.get_settings().application_name
-            await self.ends.target.execute("SELECT handoff_evict_v1($1, $2)", name, SEIZE_LOCK_MS)
-            await call(self.ends.target, function, *arguments, SEIZE_LOCK_MS)
 
     def _pause_ends(self) -> None:
         if self._frozen_at is not None:

@@ -97,13 +97,16 @@ async def pipe(source: Any, target: Any, query: str, into: str, table: Table) ->
         while (chunk := await chunks.get()) is not None:
             yield chunk
 
-    async with asyncio.TaskGroup() as group:
-        group.create_task(read())
-        writing = group.create_task(
-            target.copy_to_table(
-                into, source=incoming(), columns=list(table.columns), format="binary", timeout=None
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(read())
+            writing = group.create_task(
+                target.copy_to_table(
+                    into, source=incoming(), columns=list(table.columns), format="binary", timeout=None
+                )
             )
-        )
+    except* Exception as failed:  # the caller knows asyncpg's errors, not a group of them
+        raise failed.exceptions[0] from None
     return rows_of(writing.result())
 
 

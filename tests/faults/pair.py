@@ -1,0 +1,325 @@
+"""Two shards between which a handful of slots goes to and fro, under writes that remember what was acknowledged.
+
+Each move is made by a change of one weight so small that about a dozen slots follow. The slots that came in
+one move leave in the next, so every second move is the way back of an A -> B -> A.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+
+import asyncpg
+
+import tools.migrator
+from ring.ownership import SlotState
+from ring.placement import place
+from ring.slots import slot_of
+from snapurl.config import Settings, load_settings
+from snapurl.errors import OutcomeUnknown, Unavailable
+from snapurl.local.cluster import LocalCluster
+from snapurl.local.postgres import PostgresServer
+from snapurl.ports import Change, Link, NewLink
+from snapurl.store.bootstrap import ensure_cluster
+from snapurl.store.migrate import migrate_all
+from tests.faults.wire import Wire, wire_to
+from tests.integration.store.conftest import Store
+from tools.fleet import Fleet
+from tools.migrator import Migrator, Options
+from tools.publish import publish
+
+NAMES = ("db0", "db1")
+WEIGHTS = (1.0, 1.004)
+SETTLE_S = 30.0
+STEP_S = 20.0
+CODES_PER_SLOT = 40
+
+
+def shard_list(dsns: dict[str, str]) -> str:
+    return " ".join(f"{name}={dsn}" for name, dsn in dsns.items())
+
+
+def new_link(code: str) -> NewLink:
+    return NewLink(code, "https://example.org/", None, (), 302, None, "", uuid.uuid4())
+
+
+def codes_in(slots: set[int]) -> dict[int, Iterator[str]]:
+    """Endless codes of each slot, by slot."""
+
+    def of(slot: int) -> Iterator[str]:
+        return (code for n in itertools.count() if slot_of(code := f"c{n}") == slot)
+
+    return {slot: of(slot) for slot in sorted(slots)}
+
+
+@dataclass
+class Traffic:
+    """Writers of a few links: creates, and changes of what exists. Every acknowledged one is remembered.
+
+    A write of which nothing is known may or may not be there later; anything else that fails, fails the test.
+    """
+
+    store: Store
+    fresh: Iterator[str]
+    acked: dict[str, tuple[int, str | None]] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
+
+    async def create(self) -> None:
+        code = next(self.fresh)
+        self.unknown.add(code)
+        with contextlib.suppress(Unavailable, OutcomeUnknown):
+            assert isinstance(await self.store.links.create(new_link(code)), Link)
+            self.acked[code] = (1, None)
+            found = await self.store.links.get(code)
+            assert found is not None, f"{code} was acknowledged and is not there"
+
+    async def change(self, code: str, title: str) -> None:
+        with contextlib.suppress(Unavailable, OutcomeUnknown):
+            link = await self.store.links.change(
+                code, Change(title=title), if_match=None, owner=None, token=uuid.uuid4()
+            )
+            before = self.acked.get(code, (0, None))[0]
+            assert link.version > before, f"{code} went back from version {before} to {link.version}"
+            self.acked[code] = (link.version, title)
+
+    async def _writer(self, number: int) -> None:
+        """Each writer has links of its own, so it knows which version was the last acknowledged."""
+        mine = list(self.acked)[number::2]
+        for count in itertools.count():
+            await self.change(mine[count % len(mine)], f"{number}-{count}")
+            await asyncio.sleep(0.004)
+            if count % 8 == 0:
+                await self.create()
+
+    @contextlib.asynccontextmanager
+    async def flowing(self) -> AsyncIterator[None]:
+        """Two writers until the end of the block; raises what they have found wrong."""
+        writers = [asyncio.create_task(self._writer(number)) for number in range(2)]
+        try:
+            yield
+        finally:
+            for writer in writers:
+                writer.cancel()
+            outcomes = await asyncio.gather(*writers, return_exceptions=True)
+        for outcome in outcomes:
+            if not isinstance(outcome, asyncio.CancelledError) and isinstance(outcome, BaseException):
+                raise outcome
+
+
+class Process:
+    """A migrator in a process of its own, behind the wires."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self.ended = asyncio.create_task(self._end())
+
+    async def _end(self) -> str:
+        """Everything it said."""
+        assert self._process.stderr is not None
+        said = await self._process.stderr.read()
+        await self._process.wait()
+        return said.decode()
+
+    def go(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"go\n")
+
+    def signal(self, signum: int) -> None:
+        self._process.send_signal(signum)
+
+    async def kill(self) -> None:
+        if self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+        await self.ended
+
+    async def finishes(self) -> None:
+        """It gets everything done by itself and ends well."""
+        try:
+            said = await asyncio.wait_for(asyncio.shield(self.ended), SETTLE_S)
+        except TimeoutError:
+            await self.kill()
+            raise AssertionError(f"the migrator is not done:\n{self.ended.result()}") from None
+        assert self._process.returncode == 0, said
+
+
+class Pair:
+    """The two shards, their wires, the slots that go to and fro, and the traffic on them."""
+
+    def __init__(
+        self, cluster: LocalCluster, settings: Settings, wires: dict[str, Wire], database: str
+    ) -> None:
+        self.cluster = cluster
+        self.settings = settings
+        self.wires = wires
+        self.whole = True
+        self.slots: set[int] = set()
+        self.traffic: Traffic
+        self._database = database
+        self._warm: Process | None = None
+
+    async def open(self) -> None:
+        await migrate_all(self.settings)
+        await ensure_cluster(self.settings)
+        store = await Store.open(self.settings)
+        topology = store.shards.topology
+        here, there = place(topology), place(topology.with_weight("db1", WEIGHTS[1]))
+        self.slots = {slot for slot, name in enumerate(here) if name != there[slot]}
+        codes = codes_in(self.slots)
+        self.traffic = Traffic(store, itertools.chain.from_iterable(zip(*codes.values(), strict=True)))
+        for _ in range(2 * len(self.slots)):
+            await self.traffic.create()
+        self._warm = await self._spawn()
+
+    async def close(self) -> None:
+        if self._warm:
+            await self._warm.kill()
+        await self.traffic.store.shards.close()
+
+    # -- moves -------------------------------------------------------------------------------------------------
+
+    async def turn(self) -> tuple[str, str]:
+        """Publishes the topology that sends the slots to the other shard; names source and target."""
+        fleet = await Fleet.connect(self.settings)
+        now = fleet.topology.shard("db1").weight
+        await publish(fleet, fleet.topology.with_weight("db1", WEIGHTS[now == WEIGHTS[0]]))
+        await fleet.close()
+        return NAMES if now == WEIGHTS[0] else NAMES[::-1]
+
+    async def litter(self, name: str) -> None:
+        """Leaves debris on a shard that does not have the slots, as a killed migrator would."""
+        connection = await self.connect(name)
+        for code in ["debris", *itertools.islice(self.traffic.acked, 5)]:
+            await connection.execute(
+                "INSERT INTO links (slot, code, version, url, tags, redirect_status, created_at, owner, token)"
+                " SELECT s, $2, 9999, 'https://debris.example/', '{}', 302, now(), '', gen_random_uuid()"
+                " FROM unnest($1::smallint[]) s ON CONFLICT DO NOTHING",
+                sorted(self.slots) if code == "debris" else [slot_of(code)],
+                code,
+            )
+        await connection.close()
+
+    async def connect(self, name: str) -> asyncpg.Connection[asyncpg.Record]:
+        return await asyncpg.connect(self.cluster.shard(name).dsn(self._database))
+
+    async def process(self) -> Process:
+        """A migrator behind the wires that has just begun; the next one is being warmed up meanwhile."""
+        await self.forget_lease()
+        process = self._warm or await self._spawn()
+        self._warm = await self._spawn()
+        process.go()
+        return process
+
+    async def _spawn(self) -> Process:
+        through = {
+            name: f"{self._credentials(name)}@127.0.0.1:{wire.port}/{self._database}"
+            for name, wire in self.wires.items()
+        }
+        return Process(
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "tests.faults.run_migrator"),
+                env={
+                    **os.environ,
+                    "SNAPURL_SHARDS": shard_list(through),
+                    "PYTHONPATH": os.pathsep.join(sys.path),
+                },
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        )
+
+    def _credentials(self, name: str) -> str:
+        return self.cluster.shard(name).dsn(self._database).rpartition("@")[0]
+
+    async def forget_lease(self) -> None:
+        """So that the next migrator need not wait until the last one's heartbeat is old."""
+        for name in NAMES:
+            connection = await self.connect(name)
+            await connection.execute("DELETE FROM migrator")
+            await connection.close()
+
+    async def settle(self) -> Migrator:
+        """Runs a fresh migrator, past the wires, until nothing is left to do."""
+        await self.forget_lease()
+        migrator = Migrator(self.settings, Options(grace_s=0.0))
+        try:
+            await asyncio.wait_for(migrator.run(asyncio.Event(), until_settled=True), SETTLE_S)
+        except TimeoutError:
+            raise AssertionError(f"not settled: {migrator.snapshot()}") from None
+        return migrator
+
+    async def crash(self, name: str) -> None:
+        """Ends a server without letting it finish anything, and starts it again."""
+        server: PostgresServer = self.cluster.shard(name)
+        port = server.port
+        assert server.pid is not None
+        os.kill(server.pid, signal.SIGQUIT)
+        while server.pid is not None:
+            await asyncio.sleep(0.01)
+        await server.start()
+        assert server.port == port, "another program took the port of a server while it was down"
+
+    # -- the proof ---------------------------------------------------------------------------------------------
+
+    async def check(self) -> None:
+        """Ownership is what the ring says, each link is in one shard, and no acknowledged write is missing."""
+        fleet = await Fleet.connect(self.settings)
+        try:
+            seen = await fleet.observe()
+            assert not seen.ownership.contested
+            assert [owner.shard for owner in seen.ownership.owners if owner] == list(seen.placement)
+            states = {row.state for rows in seen.rows.values() for row in rows}
+            assert states <= {SlotState.OWNED, SlotState.RELEASED}
+            found: dict[str, tuple[int, str | None]] = {}
+            for name in seen.rows:
+                for row in await fleet.fetch(name, "SELECT slot, code, version, title FROM links"):
+                    assert seen.placement[row["slot"]] == name, f"{name} still has {row['code']}"
+                    assert row["code"] not in found, f"{row['code']} is in both shards"
+                    found[row["code"]] = (row["version"], row["title"])
+        finally:
+            await fleet.close()
+        self._compare(found)
+
+    def _compare(self, found: dict[str, tuple[int, str | None]]) -> None:
+        traffic = self.traffic
+        assert found.keys() <= traffic.acked.keys() | traffic.unknown, "rows that nobody wrote"
+        for code, (version, title) in traffic.acked.items():
+            there = found.get(code)
+            assert there is not None, f"{code} is lost"
+            assert there[0] >= version, f"{code} was acknowledged at {version} and is at {there[0]}"
+            assert there[0] != version or there[1] == title, f"{code}@{version} is not what was written"
+        traffic.acked.update({code: found[code] for code in traffic.acked})
+
+
+@contextlib.asynccontextmanager
+async def open_pair(cluster: LocalCluster, database: str) -> AsyncIterator[Pair]:
+    """A pair in new databases on the servers of db0 and db1."""
+    tools.migrator.IDLE_S, tools.migrator.HEARTBEAT_S = 0.05, 0.1
+    for name in NAMES:
+        await _administer(cluster, name, f"CREATE DATABASE {database}")
+    async with contextlib.AsyncExitStack() as stack:
+        wires = {
+            name: await stack.enter_async_context(wire_to("127.0.0.1", cluster.shard(name).port))
+            for name in NAMES
+        }
+        shards = shard_list({name: cluster.shard(name).dsn(database) for name in NAMES})
+        pair = Pair(cluster, load_settings(shards=shards), wires, database)
+        await pair.open()
+        yield pair
+        await pair.close()
+    for name in NAMES:
+        await _administer(cluster, name, f"DROP DATABASE {database} WITH (FORCE)")
+
+
+async def _administer(cluster: LocalCluster, name: str, statement: str) -> None:
+    connection = await asyncpg.connect(cluster.shard(name).dsn("postgres"))
+    await connection.execute(statement)
+    await connection.close()

@@ -1,0 +1,29 @@
+"""A migrator in a process of its own, for the tests to kill, stop and wake.
+
+It says "ready", waits for a line on its standard input, works until nothing is left to do, and ends with code 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+
+import tools.migrator
+from snapurl.config import load_settings
+from tools.migrator import Migrator, Options
+
+tools.migrator.IDLE_S = 0.05  # a test has dozens of runs to get through
+tools.migrator.HEARTBEAT_S = 0.1
+
+
+async def main() -> None:
+    migrator = Migrator(load_settings(), Options(grace_s=0.0))
+    await migrator.run(asyncio.Event(), until_settled=True)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    print("ready", flush=True)
+    if sys.stdin.readline():
+        asyncio.run(main())

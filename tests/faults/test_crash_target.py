@@ -1,0 +1,19 @@
+"""An immediate stop of the target's server, which is then started again, at every step."""
+
+from __future__ import annotations
+
+from tests.faults.matrix import Spot, cases, run_case
+from tests.faults.pair import Pair, Process
+from tests.faults.wire import Trip, When
+
+
+async def crash_target(pair: Pair, trip: Trip, process: Process, _source: str, target: str) -> None:
+    await pair.crash(target)
+    trip.lose()
+    await process.finishes()
+
+
+@cases("import-after", "copy-before", "commit-before", "commit-after")
+async def test_a_crash_of_the_target_loses_nothing(pair: Pair, spot: Spot, when: When) -> None:
+    """The target's server may crash at any step: the migrator waits for it and gets everything done."""
+    await run_case(pair, spot, when, crash_target)
