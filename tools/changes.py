@@ -70,7 +70,7 @@ def _address(name: str, dsn: str) -> str:
         return address_of(dsn)
     except ValueError:
         raise TopologyError(
-            f"the DSN of shard {name} must look like postgresql://user@host:port/database"
+            f"the DSN of shard {name} must start with postgresql:// and must look like host:port/database"
         ) from None
 
 

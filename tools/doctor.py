@@ -100,26 +100,25 @@ async def _contest(
 ) -> Finding:
     slots = [slot for slot, _, _ in claims]
     epochs = [claim.epoch for _, claim, _ in claims]
+    slot, right, wrong = claims[0]
+    claim = f"slot {slot} is claimed by {loser}@{wrong.epoch} and by {winner}@{right.epoch}"
+    if len(slots) > 1:
+        claim += f", and so are {len(slots) - 1} more"
     ours, theirs = await fleet.control(winner), await fleet.control(loser)
     different = await differences(ours, theirs, await sharded_tables(ours), slots)
     rows = f"their rows differ ({'; '.join(different)})" if different else "their rows are the same"
     if tied:
-        what = f"{winner} and {loser} both own {slots_text(slots)} at one epoch; {rows}"
-        sql = (
-            "on the one to give way: UPDATE slots SET state = 'released', peer = '<other>', epoch = epoch + 1"
-        )
-        return Finding(
-            "two-owners", what, f"compare their rows, then {sql} WHERE slot = ANY ({smallints(slots)})"
-        )
+        which = f"slot = ANY ({smallints(slots)})"
+        sql = f"UPDATE slots SET state = 'released', peer = '<the other>', epoch = epoch + 1 WHERE {which}"
+        how = f"compare their rows, then on the one to give way: {sql}"
+        return Finding("two-owners", f"{claim}, at the same epoch; {rows}", how)
 
     async def fix() -> None:
         async with theirs.transaction():
             await theirs.execute(f"SELECT handoff_lock_v1({smallints(slots)}, {LOCK_MS})")
             await theirs.execute(SQL["surrender"], slots, winner, epochs)
 
-    claim = f"{slots_text(slots)} are claimed by {loser} and, at higher epochs, by {winner}"
-    what = f"{claim}: believe {winner}; {rows}"
-    return Finding("two-owners", what, FIX, fix)
+    return Finding("two-owners", f"{claim}: believe {winner}, the higher epoch; {rows}", FIX, fix)
 
 
 def _no_owner(seen: Seen) -> list[Finding]:

@@ -64,6 +64,7 @@ class Overview:
             **asdict(self),
             "migrator": asdict(self.migrator) if self.age_s is not None else None,
             "migrator_runs": self.migrator_runs,
+            "state": self.migrator.state if self.migrator_runs else "no migrator runs",
             "settled": self.settled,
         }
 

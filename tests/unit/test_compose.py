@@ -13,6 +13,7 @@ import yaml
 from snapurl.cli import cli
 from snapurl.config import Settings, load_settings
 from snapurl.serve import WORKER_STOP_S_MAX
+from tools.cli import cli as reshard
 
 ROOT = Path(__file__).parents[2]
 SHARDS = ["db0", "db1", "db2", "db3"]
@@ -60,9 +61,9 @@ def program_services(services: dict[str, Service]) -> dict[str, Service]:
 
 
 def test_services_are_those_of_the_design(services: dict[str, Service]) -> None:
-    """There are the service, the consumer, Redis and four shards, and nothing else."""
-    assert sorted(services) == sorted(["api", "clicks", "redis", *SHARDS])
-    assert sorted(program_services(services)) == ["api", "clicks"]
+    """There are the service, the consumer, the migrator, Redis and four shards, and nothing else."""
+    assert sorted(services) == sorted(["api", "clicks", "migrator", "redis", *SHARDS])
+    assert sorted(program_services(services)) == ["api", "clicks", "migrator"]
 
 
 def test_every_variable_is_a_setting(services: dict[str, Service]) -> None:
@@ -110,19 +111,28 @@ def test_shards_have_room_and_places_of_their_own(services: dict[str, Service]) 
 
 
 def test_everything_has_a_health_check_and_is_waited_for(text: str, services: dict[str, Service]) -> None:
-    """Each service has a health check; a dependency is waited for until it is healthy."""
-    for service in services.values():
-        assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
+    """Each service but the migrator has a health check; a dependency is waited for until it is healthy."""
+    for name, service in services.items():
+        if name == "migrator":
+            assert service["healthcheck"] == {"disable": True}
+        else:
+            assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
         for condition in service.get("depends_on", {}).values():
             assert condition == {"condition": "service_healthy"}
     assert sorted(services["api"]["depends_on"]) == sorted(["redis", *SHARDS])
     assert sorted(services["clicks"]["depends_on"]) == ["api", "redis"]
+    assert sorted(services["migrator"]["depends_on"]) == ["api"]
     assert set(yaml.safe_load(text)["volumes"]) == {"redis", *SHARDS}
 
 
 def test_commands_are_those_of_the_program(services: dict[str, Service]) -> None:
     """What the services run, and what their health checks run, are commands (and options) that exist."""
-    for service in program_services(services).values():
+    migrator = services["migrator"]
+    assert (migrator["entrypoint"], migrator["command"]) == (["snapurl-reshard"], ["run"])
+    assert "run" in reshard.commands
+    for name, service in program_services(services).items():
+        if name == "migrator":
+            continue
         assert_is_command(service["command"])
         check = service["healthcheck"]["test"]
         assert check[:2] == ["CMD", "snapurl"]

@@ -1,0 +1,113 @@
+"""How a plan and a status look."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from rich.console import Console, RenderableType
+
+from ring.ownership import SlotRow, SlotState
+from ring.placement import place
+from ring.topology import Shard, Topology
+from tools import render
+from tools.fleet import Seen
+from tools.overview import Overview, view
+from tools.progress import MoveStatus, Pauses, Status
+from tools.prospect import Prospect, ShardProspect
+
+TOPOLOGY = Topology("c1", 3, 64, tuple(Shard(f"db{n}", 1.0, f"h{n}:5432/d") for n in range(2)))
+
+
+def seen(topology: Topology = TOPOLOGY, silent: str = "") -> Seen:
+    """Two shards that own what TOPOLOGY places on them, looked at under `topology`."""
+    rows: dict[str, list[SlotRow]] = {"db0": [], "db1": []}
+    for slot, name in enumerate(place(TOPOLOGY)):
+        rows[name].append(SlotRow(slot, SlotState.OWNED, 1, None))
+    answered = {name: tuple(found) for name, found in rows.items() if name != silent}
+    return Seen(topology, answered, {}, {silent: "is unreachable"} if silent else {})
+
+
+def text(thing: RenderableType) -> str:
+    out = io.StringIO()
+    Console(file=out, width=200).print(thing)
+    return out.getvalue()
+
+
+def test_a_settled_cluster_says_so() -> None:
+    """With every slot in its place the line says it, and the document too."""
+    found = view(seen(), Status(), 0.5)
+    assert found.settled
+    assert "every slot is where the ring wants it" in render.status_line(found)
+    assert json.loads(json.dumps(found.to_document()))["settled"] is True
+
+
+def test_no_migrator_is_said_with_the_command_that_starts_one() -> None:
+    """Whether none ever ran or the last one is silent, the line names `snapurl-reshard run`."""
+    for age_s in (None, 40.0):
+        found = view(seen(), Status(), age_s)
+        assert not found.migrator_runs
+        assert "`snapurl-reshard run`" in render.status_line(found)
+
+
+def test_a_move_shows_progress_pauses_and_what_holds_it_back() -> None:
+    """The line and the view have slots, rows, rate, ETA, pauses, throttle, last error and the moves under way."""
+    status = Status(
+        state="moving", slots_total=20_000, slots_left=5, rows_copied=1234, rows_per_s=50.0, eta_s=61.0,
+        moves=(MoveStatus("slot 3, db0@1 -> db1", "copy", 1.5),), pauses=Pauses(4, 5.0, 9.0, 11.0),
+        throttle="a standby lags by 12 s", last_error="it broke",
+    )  # fmt: skip
+    found = view(seen(TOPOLOGY.drained("db0")), status, 0.1)
+    line = render.status_line(found)
+    for part in (
+        "slots left",
+        "1,234 rows at 50/s",
+        "ETA 1 min 01 s",
+        "max 11 ms",
+        "held back: a standby",
+        "it broke",
+    ):
+        assert part in line
+    for shown in (text(render.status_view(found)), text(render.status_lines(found))):
+        assert "slot 3, db0@1 -> db1: copy, 1.5 s" in shown
+        assert "draining" in shown
+
+
+def test_a_silent_shard_is_never_settled() -> None:
+    """A shard that does not answer is named with its reason, and nothing counts as settled."""
+    found = view(seen(silent="db1"), Status(), 0.1)
+    assert not found.settled
+    assert "shard db1 is unreachable" in render.status_line(found)
+
+
+def test_pausing_shows() -> None:
+    """A paused cluster says how to go on."""
+    found: Overview = replace(view(seen(), Status(), 0.1), paused=True)
+    assert "PAUSED" in render.status_line(found)
+
+
+def test_a_plan_shows_obstacles_and_notes() -> None:
+    """The table has each shard before and after; what stops the change stands below it."""
+    shards = (ShardProspect("db0", 16_384, 8_000, 1000, 500, 2_000_000, 1_000_000),)
+    shown = text(
+        render.prospect_lines(Prospect(TOPOLOGY, shards, 8_384, 500, 100.0, ("no disk",), ("a note",)))
+    )
+    for part in (
+        "16,384",
+        "→ 8,000",
+        "2 MB",
+        "about 13 s at 100 rows/s",
+        "obstacle: no disk",
+        "note: a note",
+    ):
+        assert part in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(None, "unknown"), (0.2, "1 s"), (70, "1 min 10 s"), (3900, "1 h 05 min")]
+)
+def test_durations_are_written_for_people(seconds: float | None, said: str) -> None:
+    """Seconds, minutes, hours."""
+    assert render.duration(seconds) == said
