@@ -36,7 +36,7 @@ def verify(as_json: bool) -> None:
         return await verify_cluster(fleet, await fleet.observe())
 
     found = with_fleet(work)
-    clean = "clean: every slot has one owner, where the ring wants it, and each row is in its slot's"
+    clean = "clean: every slot has one owner, and each row is in its slot's"
     show(as_json, "\n".join(found) or clean, {"wrong": found})
     if found:
         sys.exit(1)
