@@ -64,7 +64,7 @@ async def write_and_wait(pair: Pair, source: str) -> tuple[Any, Any, str]:
 async def test_a_write_that_passed_the_check_and_commits_after_the_freeze_is_waited_for(pair: Pair) -> None:
     """A write under way when the freeze is asked for holds it up, and arrives with the slot."""
     pair.whole = False
-    source, target = await pair.turn()
+    source, _ = await pair.turn()
     wire = pair.wires[source]
     frozen = wire.lay(When.BEFORE, "handoff_freeze_v1")
     process = await pair.process()
@@ -89,7 +89,7 @@ async def test_a_write_that_passed_the_check_and_commits_after_the_freeze_is_wai
 async def test_a_transaction_left_idle_makes_the_move_give_up_and_harms_nobody(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a transaction sits on a slot the move gives up and says so, the slots are served, and later it succeeds."""
+    """While a transaction sits on a slot the move gives up and says so, all is served, and later it succeeds."""
     pair.whole = False
     monkeypatch.setattr(tools.attempt, "LOCK_ATTEMPTS", 5)
     source, _ = await pair.turn()
@@ -114,7 +114,7 @@ async def test_a_transaction_left_idle_makes_the_move_give_up_and_harms_nobody(
 async def test_a_prepared_transaction_makes_the_move_give_up_and_harms_nobody(
     cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A prepared transaction on a slot is waited for by no session: the move gives up, says where to look, and later succeeds."""
+    """While a prepared transaction holds a slot the move gives up and says where to look; later it succeeds."""
     monkeypatch.setattr(tools.attempt, "LOCK_ATTEMPTS", 5)
     monkeypatch.setitem(postgres._SETTINGS, "max_prepared_transactions", "5")
     async with (

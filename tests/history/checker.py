@@ -109,7 +109,10 @@ def check_link(operations: Sequence[Operation]) -> None:
 def _check_order(placed: list[_Placed]) -> None:
     ordered = sorted(placed, key=lambda spot: spot.high)
     highs = [spot.high for spot in ordered]
-    latest = list(accumulate(ordered, lambda a, b: max(a, b, key=lambda spot: spot.operation.invoked)))
+    latest: list[_Placed] = []  # of each and all before it the one that was invoked last
+    for spot in ordered:
+        newest = not latest or spot.operation.invoked > latest[-1].operation.invoked
+        latest.append(spot if newest else latest[-1])
     for spot in placed:
         below = bisect_left(highs, spot.low)
         if below and spot.operation.returned < latest[below - 1].operation.invoked:
@@ -223,24 +226,22 @@ class _Ranks:
         return placed + self._fill([at for at in range(1, self._top + 1) if at not in known], placed)
 
     def _place(self, operation: Operation) -> _Placed | None:
-        end = self._end
-        match operation.kind, operation.outcome:
-            case _, Outcome.UNKNOWN | Outcome.REFUSED:
-                return None
-            case _, Outcome.MISSING:
-                return _Placed(operation, 1, 1)
-            case _, Outcome.TAKEN:
-                return _Placed(operation, 3, inf)
-            case _, Outcome.GONE:
-                return _Placed(operation, end + 1, inf)
-            case _, Outcome.MISMATCH:
-                # The client had read the version it names, so it is a later one that did not match.
-                return _Placed(operation, 2 * (operation.if_match or 0) + 3, end - 1)
-            case Kind.DELETE, _:
-                return _Placed(operation, end, end)
-        assert operation.version is not None
-        rank = 2 * operation.version + (operation.kind is Kind.READ)
-        return _Placed(operation, rank, rank)
+        if operation.outcome in (Outcome.UNKNOWN, Outcome.REFUSED):
+            return None
+        low, high = self._range(operation)
+        return _Placed(operation, low, high)
+
+    def _range(self, operation: Operation) -> tuple[float, float]:
+        if operation.outcome is Outcome.DONE:
+            rank = 2 * (operation.version or 0) + (operation.kind is Kind.READ)
+            return (self._end, self._end) if operation.kind is Kind.DELETE else (rank, rank)
+        return {
+            Outcome.MISSING: (1, 1),
+            Outcome.TAKEN: (3, inf),
+            Outcome.GONE: (self._end + 1, inf),
+            # The client had read the version it names, so it is a later one that did not match.
+            Outcome.MISMATCH: (2 * (operation.if_match or 0) + 3, self._end - 1),
+        }[operation.outcome]
 
     def _fill(self, versions: Sequence[int], placed: Sequence[_Placed]) -> list[_Placed]:
         """Who wrote the versions (ascending) of which that is not known.
@@ -287,4 +288,5 @@ def _words(operation: Operation) -> str:
     told = f" {operation.outcome}" if operation.outcome is not Outcome.DONE else ""
     version = f" @{operation.version}" if operation.version is not None else ""
     match = f" if {operation.if_match}" if operation.if_match is not None else ""
-    return f"{operation.kind} {operation.value or ''}{match}{told}{version} [{operation.invoked:.4f}, {operation.returned:.4f}]"
+    times = f"[{operation.invoked:.4f}, {operation.returned:.4f}]"
+    return f"{operation.kind} {operation.value or ''}{match}{told}{version} {times}"

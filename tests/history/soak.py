@@ -2,9 +2,9 @@
 
     python -m tests.history.soak --minutes 10 --seed 7
 
-Eight clients create, change, delete and read links through two worker processes, and visitors follow some links.
+Eight clients create, change, delete and read links through two worker processes, and visitors follow some.
 Meanwhile the topology changes, and each migrator is killed after a random time until the last. In the end each
-link's history must be linearizable, every slot where the ring wants it, and the clicks exactly those that were made.
+link's history must be linearizable, every slot where the ring wants it, and the clicks those that were made.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from snapurl.store.migrate import migrate_all
 from snapurl.store.pool import CLUSTER
 from snapurl.store.shards import address_of
 from tests.faults.pair import new_link, shard_list
-from tests.history.checker import Kind, Operation, Outcome, check_history
+from tests.history.checker import Kind, Operation, check_history
 from tests.history.clients import Answer, Client, HttpClient
 from tests.integration.clicks.test_clicks import start_consumer, until_counted
 from tests.integration.http.service import Service, running
