@@ -12,7 +12,7 @@ PACKAGES := requirements/build.lock pyproject.toml
 # A virtual environment whose Python has gone (replaced by the system's next one) is made anew.
 $(shell test -x $(BIN)/python || rm -rf $(VENV))
 
-.PHONY: help up install test lint clean lock
+.PHONY: help up install test faults soak lint clean lock
 
 help: ## show what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -24,6 +24,13 @@ install: $(VENV)/.local ## what `make up` needs, into .venv
 
 test: $(VENV)/.dev ## all tests, on real PostgreSQL and Redis (ARGS='-k name' for some)
 	$(BIN)/pytest $(ARGS)
+
+faults: $(VENV)/.dev ## every fault at every step of a hand-off, on real servers
+	SNAPURL_FULL_FAULTS=1 $(BIN)/pytest tests/faults $(ARGS)
+
+SOAK_MINUTES ?= 10
+soak: $(VENV)/.dev ## check histories of links while shards come and go (SOAK_MINUTES=n SOAK_SEED=s)
+	$(BIN)/python -m tests.history.soak --minutes $(SOAK_MINUTES) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
 lint: $(VENV)/.dev ## style, types, and which part may import which
 	$(BIN)/ruff check .

@@ -302,7 +302,8 @@ class Pair:
 @contextlib.asynccontextmanager
 async def open_pair(cluster: LocalCluster, database: str) -> AsyncIterator[Pair]:
     """A pair in new databases on the servers of db0 and db1."""
-    tools.migrator.IDLE_S, tools.migrator.HEARTBEAT_S = 0.05, 0.1
+    pace = tools.migrator.IDLE_S, tools.migrator.HEARTBEAT_S
+    tools.migrator.IDLE_S, tools.migrator.HEARTBEAT_S = 0.05, 0.1  # as in run_migrator
     for name in NAMES:
         await _administer(cluster, name, f"CREATE DATABASE {database}")
     async with contextlib.AsyncExitStack() as stack:
@@ -315,6 +316,7 @@ async def open_pair(cluster: LocalCluster, database: str) -> AsyncIterator[Pair]
         await pair.open()
         yield pair
         await pair.close()
+    tools.migrator.IDLE_S, tools.migrator.HEARTBEAT_S = pace
     for name in NAMES:
         await _administer(cluster, name, f"DROP DATABASE {database} WITH (FORCE)")
 

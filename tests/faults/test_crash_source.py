@@ -13,7 +13,7 @@ async def crash_source(pair: Pair, trip: Trip, process: Process, source: str, _t
     await process.finishes()
 
 
-@cases("copy-before", "freeze-after", "close-after", "release-before")
+@cases("freeze-after", "close-after")
 async def test_a_crash_of_the_source_loses_nothing(pair: Pair, spot: Spot, when: When) -> None:
     """The source's server may crash at any step: the migrator waits for it and gets everything done."""
     await run_case(pair, spot, when, crash_source)

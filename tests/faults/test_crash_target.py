@@ -13,7 +13,7 @@ async def crash_target(pair: Pair, trip: Trip, process: Process, _source: str, t
     await process.finishes()
 
 
-@cases("import-after", "copy-before", "commit-before", "commit-after")
+@cases("copy-before", "commit-after")
 async def test_a_crash_of_the_target_loses_nothing(pair: Pair, spot: Spot, when: When) -> None:
     """The target's server may crash at any step: the migrator waits for it and gets everything done."""
     await run_case(pair, spot, when, crash_target)

@@ -12,15 +12,7 @@ async def kill(pair: Pair, trip: Trip, process: Process, _source: str, _target: 
     trip.lose()
 
 
-@cases(
-    "leave-after",
-    "import-after",
-    "purge-before",
-    "copy-before",
-    "freeze-after",
-    "close-after",
-    "commit-after",
-)
+@cases("leave-after", "copy-before", "freeze-after", "commit-after")
 async def test_a_killed_migrator_is_finished_by_the_next(pair: Pair, spot: Spot, when: When) -> None:
     """Whatever the migrator was doing when it was killed, the next one finishes it and nothing is lost."""
     await run_case(pair, spot, when, kill)

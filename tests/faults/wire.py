@@ -23,7 +23,7 @@ from tests.proxy import Proxy
 
 SSL_REQUEST = 80_877_103
 READY = b"Z\x00\x00\x00\x05"  # ReadyForQuery: the last message of an answer, before the status byte
-COPY_IN = b"G"  # the server waits for rows
+EARLIER = (b"G", b"1")  # CopyIn, ParseComplete: the server goes on only when the client has had them
 
 
 class When(StrEnum):
@@ -124,7 +124,7 @@ class Wire(Proxy):
     async def _replies(self, talk: _Talk, server: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
         while data := await server.read(65_536):
             if (trip := talk.withheld) is not None:
-                if data[-6:-1] != READY and data[:1] != COPY_IN:
+                if data[-6:-1] != READY and data[:1] not in EARLIER:
                     continue
                 await trip.hold()
                 raise ConnectionResetError

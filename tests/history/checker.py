@@ -106,14 +106,13 @@ def check_link(operations: Sequence[Operation]) -> None:
                 raise
 
 
-def _begun_last(one: _Placed, other: _Placed) -> _Placed:
-    return max(one, other, key=lambda spot: spot.operation.invoked)
-
-
 def _check_order(placed: list[_Placed]) -> None:
     ordered = sorted(placed, key=lambda spot: spot.high)
     highs = [spot.high for spot in ordered]
-    latest: list[_Placed] = list(accumulate(ordered, _begun_last))
+    latest: list[_Placed] = []  # of each and all before it the one that was invoked last
+    for spot in ordered:
+        newest = not latest or spot.operation.invoked > latest[-1].operation.invoked
+        latest.append(spot if newest else latest[-1])
     for spot in placed:
         below = bisect_left(highs, spot.low)
         if below and spot.operation.returned < latest[below - 1].operation.invoked:
@@ -226,25 +225,23 @@ class _Ranks:
             placed.append(_Placed(self._delete, self._end, self._end))
         return placed + self._fill([at for at in range(1, self._top + 1) if at not in known], placed)
 
-    def _place(self, operation: Operation) -> _Placed | None:  # noqa: PLR0911  # one line per kind of operation
-        end = self._end
-        match operation.kind, operation.outcome:
-            case _, Outcome.UNKNOWN | Outcome.REFUSED:
-                return None
-            case _, Outcome.MISSING:
-                return _Placed(operation, 1, 1)
-            case _, Outcome.TAKEN:
-                return _Placed(operation, 3, inf)
-            case _, Outcome.GONE:
-                return _Placed(operation, end + 1, inf)
-            case _, Outcome.MISMATCH:
-                # The client had read the version it names, so it is a later one that did not match.
-                return _Placed(operation, 2 * (operation.if_match or 0) + 3, end - 1)
-            case Kind.DELETE, _:
-                return _Placed(operation, end, end)
-        assert operation.version is not None
-        rank = 2 * operation.version + (operation.kind is Kind.READ)
-        return _Placed(operation, rank, rank)
+    def _place(self, operation: Operation) -> _Placed | None:
+        if operation.outcome in (Outcome.UNKNOWN, Outcome.REFUSED):
+            return None
+        low, high = self._range(operation)
+        return _Placed(operation, low, high)
+
+    def _range(self, operation: Operation) -> tuple[float, float]:
+        if operation.outcome is Outcome.DONE:
+            rank = 2 * (operation.version or 0) + (operation.kind is Kind.READ)
+            return (self._end, self._end) if operation.kind is Kind.DELETE else (rank, rank)
+        return {
+            Outcome.MISSING: (1, 1),
+            Outcome.TAKEN: (3, inf),
+            Outcome.GONE: (self._end + 1, inf),
+            # The client had read the version it names, so it is a later one that did not match.
+            Outcome.MISMATCH: (2 * (operation.if_match or 0) + 3, self._end - 1),
+        }[operation.outcome]
 
     def _fill(self, versions: Sequence[int], placed: Sequence[_Placed]) -> list[_Placed]:
         """Who wrote the versions (ascending) of which that is not known.
@@ -291,5 +288,5 @@ def _words(operation: Operation) -> str:
     told = f" {operation.outcome}" if operation.outcome is not Outcome.DONE else ""
     version = f" @{operation.version}" if operation.version is not None else ""
     match = f" if {operation.if_match}" if operation.if_match is not None else ""
-    when = f"[{operation.invoked:.4f}, {operation.returned:.4f}]"
-    return f"{operation.kind} {operation.value or ''}{match}{told}{version} {when}"
+    times = f"[{operation.invoked:.4f}, {operation.returned:.4f}]"
+    return f"{operation.kind} {operation.value or ''}{match}{told}{version} {times}"

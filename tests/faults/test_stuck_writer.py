@@ -1,0 +1,169 @@
+"""Writers that the freeze must wait for, and writers that it must not wait for for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tools.attempt
+from ring.slots import slot_of
+from snapurl.config import load_settings
+from snapurl.local import postgres
+from snapurl.local.cluster import LocalCluster
+from snapurl.ports import Change
+from tests.faults.pair import Pair, new_link, open_pair
+from tests.faults.wire import When
+from tools.migrator import Migrator, Options
+
+CHANGE = (
+    "SELECT outcome FROM link_change_v1($1, $2, NULL, NULL, $3, false, '{title}', NULL, $4, NULL, NULL, NULL)"
+)
+
+
+@asynccontextmanager
+async def migrating(pair: Pair) -> AsyncIterator[Migrator]:
+    """A migrator at work until the end of the block."""
+    await pair.forget_lease()
+    migrator, stop = Migrator(pair.settings, Options(grace_s=0.0)), asyncio.Event()
+    running = asyncio.create_task(migrator.run(stop))
+    try:
+        yield migrator
+    finally:
+        stop.set()
+        await running
+
+
+async def has_given_up(migrator: Migrator) -> str:
+    """What it says once it has."""
+    async with asyncio.timeout(20):
+        while "held one of the slots for too long" not in migrator.status.last_error:
+            await asyncio.sleep(0.02)
+    return migrator.status.last_error
+
+
+async def state(connection: Any, slot: int) -> str:
+    return str(await connection.fetchval("SELECT state FROM slots WHERE slot = $1", slot))
+
+
+async def write_and_wait(pair: Pair, source: str) -> tuple[Any, Any, str]:
+    """A write that has passed the fence and has not committed: its connection, its transaction, its code."""
+    code = next(iter(pair.traffic.acked))
+    connection = await pair.connect(source)
+    transaction = connection.transaction()
+    await transaction.start()
+    assert await connection.fetchval(CHANGE, slot_of(code), code, uuid.uuid4(), "slow") == "ok"
+    return connection, transaction, code
+
+
+async def test_a_write_that_passed_the_check_and_commits_after_the_freeze_is_waited_for(pair: Pair) -> None:
+    """A write under way when the freeze is asked for holds it up, and arrives with the slot."""
+    pair.whole = False
+    source, _ = await pair.turn()
+    wire = pair.wires[source]
+    frozen = wire.lay(When.BEFORE, "handoff_freeze_v1")
+    process = await pair.process()
+    await asyncio.wait_for(frozen.reached.wait(), 20)
+    connection, transaction, code = await write_and_wait(pair, source)
+    frozen.deliver()
+    await asyncio.sleep(0.2)
+    looker = await pair.connect(source)
+    assert await state(looker, slot_of(code)) == "leaving"
+    await transaction.commit()
+    version = pair.traffic.acked[code][0] + 1
+    pair.traffic.acked[code] = (version, "slow")
+    await process.finishes()
+    await pair.check()
+    link = await pair.traffic.store.links.get(code)
+    assert link is not None
+    assert (link.version, link.title) == (version, "slow")
+    await asyncio.gather(connection.close(), looker.close())
+    pair.whole = True
+
+
+async def test_a_transaction_left_idle_makes_the_move_give_up_and_harms_nobody(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While a transaction sits on a slot the move gives up and says so, all is served, and later it succeeds."""
+    pair.whole = False
+    monkeypatch.setattr(tools.attempt, "LOCK_ATTEMPTS", 5)
+    source, _ = await pair.turn()
+    connection, transaction, code = await write_and_wait(pair, source)
+    others = [other for other in pair.traffic.acked if slot_of(other) != slot_of(code)]
+    async with migrating(pair) as migrator:
+        why = await has_given_up(migrator)
+        assert source in why
+        assert "pg_stat_activity" in why
+        for number, other in enumerate(others[:20]):
+            before = pair.traffic.acked[other][0]
+            await pair.traffic.change(other, f"meanwhile {number}")
+            assert pair.traffic.acked[other][0] == before + 1
+        assert await pair.traffic.store.links.get(code) is not None
+        await transaction.rollback()
+    await connection.close()
+    await pair.settle()
+    await pair.check()
+    pair.whole = True
+
+
+async def test_a_prepared_transaction_makes_the_move_give_up_and_harms_nobody(
+    cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """While a prepared transaction holds a slot the move gives up and says where to look; later it succeeds."""
+    monkeypatch.setattr(tools.attempt, "LOCK_ATTEMPTS", 5)
+    monkeypatch.setitem(postgres._SETTINGS, "max_prepared_transactions", "5")
+    async with (
+        LocalCluster(tmp_path, ("db0", "db1"), durable=False) as own,
+        open_pair(own, "prepared") as pair,
+    ):
+        source, _ = await pair.turn()
+        code = next(iter(pair.traffic.acked))
+        connection = await pair.connect(source)
+        await connection.execute("BEGIN")
+        assert await connection.fetchval(CHANGE, slot_of(code), code, uuid.uuid4(), "prepared") == "ok"
+        await connection.execute("PREPARE TRANSACTION 'forgotten'")
+        async with migrating(pair) as migrator:
+            assert "pg_prepared_xacts" in await has_given_up(migrator)
+            assert await pair.traffic.store.links.get(code) is not None
+            await connection.execute("COMMIT PREPARED 'forgotten'")
+        pair.traffic.acked[code] = (pair.traffic.acked[code][0] + 1, "prepared")
+        await pair.settle()
+        await pair.check()
+        await connection.close()
+
+
+async def test_requests_that_wait_for_a_move_hold_no_connection(pair: Pair) -> None:
+    """With two connections per shard and twenty requests waiting for frozen slots, other links are answered."""
+    pair.whole = False
+    source, _ = await pair.turn()
+    trip = pair.wires[source].lay(When.BEFORE, "handoff_close_v1")
+    process = await pair.process()
+    await asyncio.wait_for(trip.reached.wait(), 20)
+    settings = load_settings(
+        shards=pair.settings.shards, pool_connections=2, pool_wait_ms=200, busy_wait_ms=20_000
+    )
+    store = await type(pair.traffic.store).open(settings)
+    codes = list(pair.traffic.acked)[:20]
+    waiting = [
+        asyncio.create_task(
+            store.links.change(code, Change(title="waited"), if_match=None, owner=None, token=uuid.uuid4())
+        )
+        for code in codes
+    ]
+    served = [code for code in (f"free{n}" for n in range(100)) if slot_of(code) not in pair.slots]
+    for code in served:
+        await store.links.create(new_link(code))
+        pair.traffic.acked[code] = (1, None)
+    assert not any(task.done() for task in waiting)
+    trip.deliver()
+    for code, link in zip(codes, await asyncio.gather(*waiting), strict=True):
+        pair.traffic.acked[code] = (link.version, link.title)
+    await process.finishes()
+    await pair.check()
+    await store.shards.close()
+    pair.whole = True
