@@ -74,6 +74,24 @@ async def test_a_bug_is_a_500_that_tells_nothing_but_is_logged_with_its_request(
         assert page.status_code == 500 and "NoneType" not in page.text
 
 
+async def test_a_request_that_arrives_as_the_worker_stops_is_answered(settings: Settings) -> None:
+    """What was counted or written for it is also said: the connection is not closed on a request that is there."""
+    await migrate_all(settings)
+    await ensure_cluster(settings)
+    app = create_app(settings)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = await start(app, listener)
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        writer.write(b"GET /health/live HTTP/1.1\r\nhost: s\r\n\r\n")
+        await reader.readuntil(b'"ok"}')
+        (connection,) = server.connections
+        connection.data_received(b"GET /health/live HTTP/1.1\r\nhost: s\r\n\r\n")
+        await finish(app, server)
+        answer = await asyncio.wait_for(reader.read(), 10)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        writer.close()
+
+
 async def test_a_head_that_does_not_arrive_is_408(settings: Settings) -> None:
     """As a problem, and the connection ends."""
     async with served(settings, REQUEST_TIMEOUT=0.2) as (_, client):
