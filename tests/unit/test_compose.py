@@ -92,6 +92,7 @@ def test_redis_keeps_what_it_is_given(services: dict[str, Service]) -> None:
     words = [filled(word) for word in redis["command"]]
     options = dict(zip(words[1::2], words[2::2], strict=True))
     assert options["--appendonly"] == "yes"
+    assert options["--appendfsync"] == "always"
     assert options["--maxmemory-policy"] == "noeviction"
     for service in program_services(services).values():
         url = settings_of(service).redis_url.get_secret_value()
