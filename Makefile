@@ -12,7 +12,7 @@ PACKAGES := requirements/build.lock pyproject.toml
 # A virtual environment whose Python has gone (replaced by the system's next one) is made anew.
 $(shell test -x $(BIN)/python || rm -rf $(VENV))
 
-.PHONY: help up install test faults soak lint clean lock
+.PHONY: help up install test faults soak reshard lint clean lock
 
 help: ## show what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -31,6 +31,9 @@ faults: $(VENV)/.dev ## every fault at every step of a hand-off, on real servers
 SOAK_MINUTES ?= 10
 soak: $(VENV)/.dev ## check histories of links while shards come and go (SOAK_MINUTES=n SOAK_SEED=s)
 	$(BIN)/python -m tests.history.soak --minutes $(SOAK_MINUTES) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
+
+reshard: $(VENV)/.dev ## measure how fast slots move, and what visitors notice (ARGS='--only speed')
+	$(BIN)/python -m benchmarks.reshard $(ARGS)
 
 lint: $(VENV)/.dev ## style, types, and which part may import which
 	$(BIN)/ruff check .

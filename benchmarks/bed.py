@@ -1,0 +1,123 @@
+"""What a measurement runs on: a local cluster that is initialised, and the project's own programs over it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+
+from benchmarks.programs import Program, answering, running
+from snapurl.config import Settings, load_settings
+from snapurl.local.cluster import LocalCluster
+from snapurl.local.ports import free_port
+from snapurl.store.bootstrap import ensure_cluster
+from snapurl.store.migrate import migrate_all
+
+HOST = "127.0.0.1"
+
+
+@dataclass
+class Bed:
+    """A running cluster. `members` are the shards of the topology, as far as the benchmark knows."""
+
+    cluster: LocalCluster
+    members: list[str]
+    directory: Path
+
+    @property
+    def dsns(self) -> dict[str, str]:
+        """Name -> DSN of the members."""
+        return {name: self.cluster.dsns[name] for name in self.members}
+
+    @property
+    def settings(self) -> Settings:
+        return load_settings(shards=_listed(self.dsns), redis_url=self.cluster.redis_url)
+
+    def environ(self, **variables: str) -> dict[str, str]:
+        """What leads a process to the members: unlimited, anonymous creation, unless `variables` say otherwise."""
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith("SNAPURL_")},
+            "SNAPURL_SHARDS": _listed(self.dsns),
+            "SNAPURL_REDIS_URL": self.cluster.redis_url,
+            "SNAPURL_ANONYMOUS_CREATION": "true",
+            "SNAPURL_LIMIT_CREATE": "none",
+            "SNAPURL_LIMIT_MISSING": "none",
+            "SNAPURL_LOG_LEVEL": "warning",
+            **variables,
+        }
+
+    def log(self, name: str) -> Path:
+        """Where a program's output goes."""
+        return self.directory / f"{name}.log"
+
+    async def fetchval(self, shard: str, query: str, *arguments: object) -> Any:
+        """One value from one shard."""
+        connection = await asyncpg.connect(self.cluster.dsns[shard])
+        try:
+            return await connection.fetchval(query, *arguments)
+        finally:
+            await connection.close()
+
+    async def fetchrow(self, shard: str, query: str, *arguments: object) -> Any:
+        """One row from one shard."""
+        connection = await asyncpg.connect(self.cluster.dsns[shard])
+        try:
+            return await connection.fetchrow(query, *arguments)
+        finally:
+            await connection.close()
+
+    async def total(self, query: str) -> int:
+        """The sum of one number over the members."""
+        return sum(await asyncio.gather(*(self.fetchval(name, query) for name in self.members)))
+
+
+@asynccontextmanager
+async def made(directory: Path, shards: int = 4, *, durable: bool = True) -> AsyncIterator[Bed]:
+    """A new cluster of that many empty shards under `directory`, stopped at the end."""
+    names = [f"db{number}" for number in range(shards)]
+    async with LocalCluster(directory / "cluster", names, durable=durable) as cluster:
+        bed = Bed(cluster, names, directory)
+        await migrate_all(bed.settings)
+        await ensure_cluster(bed.settings)
+        yield bed
+
+
+@dataclass
+class Service:
+    """HTTP workers under their supervisor and a click consumer, as in production."""
+
+    port: int
+    workers: Program
+    consumer: Program
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.port}"
+
+
+@asynccontextmanager
+async def serving(
+    bed: Bed, workers: int, *, cores: Sequence[int] = (), **variables: str
+) -> AsyncIterator[Service]:
+    """`snapurl serve` and `snapurl clicks`; the workers are kept to `cores`, the consumer is not."""
+    port = free_port(set())
+    environ = bed.environ(SNAPURL_PORT=str(port), SNAPURL_WORKERS=str(workers), **variables)
+    consume = [sys.executable, "-m", "snapurl.clicks"]
+    serve = [sys.executable, "-m", "snapurl", "serve"]
+    async with (
+        running("click consumer", consume, bed.log("consumer"), environ=environ) as consumer,
+        running("snapurl serve", serve, bed.log("serve"), environ=environ, cores=cores) as program,
+    ):
+        await answering(program, f"http://{HOST}:{port}/health/ready")
+        yield Service(port, program, consumer)
+
+
+def _listed(dsns: dict[str, str]) -> str:
+    return " ".join(f"{name}={dsn}" for name, dsn in sorted(dsns.items()))

@@ -1,0 +1,150 @@
+"""The operator's part: a migrator that runs, commands as they are typed, and what the shards say came of them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from benchmarks.bed import Bed
+from benchmarks.programs import BenchmarkFailed, Program, running, start
+from tools.fleet import Fleet
+from tools.overview import Overview, overview
+from tools.progress import Pauses
+
+MOVE_S_MAX = 600.0
+POLL_S = 0.2
+HEARTBEATS_S = 1.2  # after which the migrator has said what it did
+GRACE_S = 1.0
+
+# When the new goal was published, and when its first and last slot had a new owner: by the clock of the machine
+# that all shards run on, so that no polling is in between.
+_PUBLISHED = "SELECT extract(epoch FROM published_at)::float8 FROM topology WHERE version = $1"
+_NEW_OWNERS = """
+SELECT count(*), extract(epoch FROM min(changed_at))::float8 AS first,
+       extract(epoch FROM max(changed_at))::float8 AS last
+  FROM slots WHERE state = 'owned' AND changed_at > to_timestamp($1)
+"""
+_LEFT_BEHIND = """
+SELECT EXISTS (SELECT 1 FROM links WHERE slot = ANY (ARRAY(SELECT slot FROM slots WHERE state = 'released')))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """One change of the goal that was carried out.
+
+    `seconds` go from its publication to the last slot served by its new owner, verification included, `first_s`
+    to the first batch; `cleaned_s` to the last old row deleted, the grace period included. Pauses are of writes.
+    """
+
+    what: str
+    slots: int
+    rows: int
+    seconds: float
+    first_s: float
+    cleaned_s: float
+    pauses: Pauses
+
+    @property
+    def rows_per_s(self) -> float:
+        return self.rows / self.seconds
+
+    def document(self) -> dict[str, Any]:
+        return {**asdict(self), "rows_per_s": self.rows_per_s}
+
+
+@asynccontextmanager
+async def migrating(bed: Bed, *options: str) -> AsyncIterator[Program]:
+    """A migrator that has the lease."""
+    argv = [sys.executable, "-m", "tools.cli", "run", "--grace-s", str(GRACE_S), *options]
+    async with running("migrator", argv, bed.log("migrator"), environ=bed.environ()) as program:
+        await _until(bed, lambda now: now.age_s is not None and now.age_s < 1)
+        yield program
+
+
+async def reshard(bed: Bed, *words: str) -> str:
+    """Runs `snapurl-reshard` with these words to its end; what it printed."""
+    log = bed.log("reshard")
+    log.unlink(missing_ok=True)
+    argv = [sys.executable, "-m", "tools.cli", *words]
+    program = await start(f"snapurl-reshard {words[0]}", argv, log, environ=bed.environ())
+    try:
+        await program.ended(MOVE_S_MAX)
+    finally:
+        await program.stop()
+    return log.read_text()
+
+
+async def follow(
+    bed: Bed, words: Sequence[str], shard: str, mark: Callable[[str], None] = lambda what: None
+) -> Moved:
+    """Gives the command (`add` or `drain` of `shard`), waits until slots and rows are where they belong.
+
+    `mark` hears "moving" as the command is given, "cleaning" when the slots have moved, "still" in the end.
+    """
+    draining = words[0] == "drain"
+    rows = await bed.fetchval(shard, "SELECT count(*) FROM links") if draining else 0
+    mark("moving")
+    version = json.loads(await reshard(bed, *words, "--yes", "--json"))["topology_version"]
+    await _until(bed, lambda now: now.topology_version >= version and now.settled)
+    mark("cleaning")
+    published = await bed.fetchval(bed.members[0], _PUBLISHED, version)
+    if not draining:
+        rows = await bed.fetchval(shard, "SELECT count(*) FROM links")
+        bed.members.append(shard)
+    found = [await bed.fetchrow(name, _NEW_OWNERS, published) for name in bed.members]
+    found = [row for row in found if row["count"]]
+    await _until_clean(bed, shard if draining else None)
+    cleaned_s = (
+        await bed.fetchval(bed.members[0], "SELECT extract(epoch FROM clock_timestamp())::float8") - published
+    )
+    mark("still")
+    await asyncio.sleep(HEARTBEATS_S)
+    pauses = (await _look(bed)).migrator.pauses
+    if draining:
+        bed.members.remove(shard)
+    return Moved(
+        what=f"{words[0]} {shard}",
+        slots=sum(row["count"] for row in found),
+        rows=rows,
+        seconds=max(row["last"] for row in found) - published,
+        first_s=min(row["first"] for row in found) - published,
+        cleaned_s=cleaned_s,
+        pauses=pauses,
+    )
+
+
+async def _until_clean(bed: Bed, drained: str | None) -> None:
+    await _until(bed, lambda now: drained is None or all(shard.name != drained for shard in now.shards))
+    deadline = asyncio.get_running_loop().time() + MOVE_S_MAX
+    while any([await bed.fetchval(name, _LEFT_BEHIND) for name in bed.members]):
+        if asyncio.get_running_loop().time() > deadline:
+            raise BenchmarkFailed("the old rows were not deleted")
+        await asyncio.sleep(POLL_S)
+
+
+async def _look(bed: Bed) -> Overview:
+    fleet = await Fleet.connect(bed.settings, "snapurl-benchmark")
+    try:
+        return await overview(fleet)
+    finally:
+        await fleet.close()
+
+
+async def _until(bed: Bed, condition: Callable[[Overview], bool]) -> None:
+    fleet = await Fleet.connect(bed.settings, "snapurl-benchmark")
+    deadline = asyncio.get_running_loop().time() + MOVE_S_MAX
+    try:
+        while not condition(now := await overview(fleet)):
+            if asyncio.get_running_loop().time() > deadline:
+                raise BenchmarkFailed(
+                    f"the migrator did not come to an end: {now.migrator.last_error or now}"
+                )
+            await asyncio.sleep(POLL_S)
+    finally:
+        await fleet.close()
