@@ -12,7 +12,7 @@ PACKAGES := requirements/build.lock pyproject.toml
 # A virtual environment whose Python has gone (replaced by the system's next one) is made anew.
 $(shell test -x $(BIN)/python || rm -rf $(VENV))
 
-.PHONY: help up install test faults soak reshard lint clean lock
+.PHONY: help up install test faults soak bench reshard lint clean lock
 
 help: ## show what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -31,6 +31,9 @@ faults: $(VENV)/.dev ## every fault at every step of a hand-off, on real servers
 SOAK_MINUTES ?= 10
 soak: $(VENV)/.dev ## check histories of links while shards come and go (SOAK_MINUTES=n SOAK_SEED=s)
 	$(BIN)/python -m tests.history.soak --minutes $(SOAK_MINUTES) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
+
+bench: $(VENV)/.bench ## SnapURL beside its peers, with wrk: about 20 minutes (ARGS='--only hot,zipf', --quick)
+	$(BIN)/python -m benchmarks.load $(ARGS)
 
 reshard: $(VENV)/.dev ## measure how fast slots move, and what visitors notice (ARGS='--only speed')
 	$(BIN)/python -m benchmarks.reshard $(ARGS)
@@ -51,6 +54,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 	--custom-compile-command 'make lock'
 lock: ## pin the dependencies anew
 	$(LOCK) $(LOCK_ARGS) pyproject.toml requirements/build.in --extra local --extra dev -o requirements/dev.lock
+	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra bench -c requirements/dev.lock -o requirements/bench.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra local -c requirements/dev.lock -o requirements/local.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml -c requirements/dev.lock -o requirements/run.lock
 	$(LOCK) $(LOCK_ARGS) requirements/build.in -c requirements/dev.lock -o requirements/build.lock
@@ -72,3 +76,8 @@ $(VENV)/.dev: requirements/dev.lock $(PACKAGES) | $(BIN)/python
 	@$(PIP_INSTALL) --require-hashes -r requirements/dev.lock
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/.local $@
+
+$(VENV)/.bench: requirements/bench.lock $(PACKAGES) | $(VENV)/.dev
+	@echo "Installing into $(VENV), with the peers that are measured …"
+	@$(PIP_INSTALL) --require-hashes -r requirements/bench.lock
+	@touch $@

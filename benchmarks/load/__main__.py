@@ -1,0 +1,163 @@
+"""`python -m benchmarks.load` (`make bench`): SnapURL beside its peers, on a cluster of its own.
+
+Prints what it measures as it goes, writes load.json, load.md and the plots. The exit code is 1 if a goal falls
+short; a quick run, whose figures say nothing, fails only where something does not work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+
+from benchmarks.bed import made
+from benchmarks.goals import Goal
+from benchmarks.load.generators import PythonLoad, find_wrk
+from benchmarks.load.growth import LINKS, SHARDS, by_links, by_shards
+from benchmarks.load.memory import worker_mib
+from benchmarks.load.moving import redirects_while_moving
+from benchmarks.load.outcome import Outcome, goals_of
+from benchmarks.load.plots import draw
+from benchmarks.load.report import page
+from benchmarks.load.scenarios import SCENARIOS, Scale
+from benchmarks.load.suite import Suite
+from benchmarks.machine import this_machine
+from benchmarks.programs import BenchmarkFailed
+from benchmarks.seeding import seed
+from snapurl.errors import ConfigError, SnapURLError
+
+RESULTS = Path(__file__).parents[1] / "results"
+FURTHER = ("memory", "reshard", "links", "shards")
+NAMES = (*(scenario.name for scenario in SCENARIOS), *FURTHER)
+FULL = Scale(links=100_000, draws=1_000_000, seconds=5.0, warm_up_s=3.0, runs=3)
+BEGAN_S = monotonic()
+QUICK = Scale(links=500, draws=2_000, seconds=0.5, warm_up_s=0.2, runs=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is run, and where results go (None: nowhere)."""
+
+    names: tuple[str, ...]
+    scale: Scale
+    quick: bool
+    results: Path | None
+
+    def has(self, name: str) -> bool:
+        return name in self.names
+
+
+def main(words: list[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    choice = _choice(words)
+    try:
+        goals, found = asyncio.run(run(choice))
+    except (BenchmarkFailed, ConfigError, SnapURLError) as error:
+        print(f"benchmarks.load: {error}", file=sys.stderr)
+        return 2
+    if choice.quick:
+        return 0 if _works(found) else 1
+    return 0 if all(goal.reached for goal in goals) else 1
+
+
+def _choice(words: list[str] | None) -> Choice:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.load", description=__doc__)
+    parser.add_argument("--only", default="", help=f"these, by commas: {', '.join(NAMES)}")
+    parser.add_argument("--runs", type=int, help=f"of each, alternating ({FULL.runs})")
+    parser.add_argument("--seconds", type=float, help=f"of a run ({FULL.seconds:g})")
+    parser.add_argument(
+        "--quick", action="store_true", help="see that everything works: seconds each, no wrk needed"
+    )
+    parser.add_argument("--results", type=Path, help="a directory (benchmarks/results; of a quick run: none)")
+    options = parser.parse_args(words)
+    names = tuple(options.only.split(",")) if options.only else NAMES
+    if unknown := set(names) - set(NAMES):
+        parser.error(f"there is no scenario {', '.join(sorted(unknown))}")
+    base = QUICK if options.quick else FULL
+    scale = Scale(
+        base.links, base.draws, options.seconds or base.seconds, base.warm_up_s, options.runs or base.runs
+    )
+    results = options.results or (None if options.quick else RESULTS)
+    return Choice(names, scale, options.quick, results)
+
+
+async def run(choice: Choice) -> tuple[list[Goal], Outcome]:
+    """Measures, prints and writes. Raises BenchmarkFailed, ConfigError."""
+    generator = PythonLoad() if choice.quick else find_wrk()
+    with tempfile.TemporaryDirectory(prefix="snapurl-bench-") as place:
+        directory = Path(place)
+        async with made(directory, durable=not choice.quick) as bed:
+            machine = this_machine(bed.cluster.describe())
+            await seed(bed.dsns, 0, choice.scale.links)
+            suite = Suite(bed, generator, choice.scale, choice.quick, not choice.quick, _say)
+            found = await _scenarios(choice, suite)
+        await _growth(choice, suite, directory, found)
+    goals = goals_of(found)
+    how = (
+        f"{generator.name}, {choice.scale.runs} runs of {choice.scale.seconds:g} s each, alternating, medians; "
+        f"{choice.scale.links:,} links; {(monotonic() - BEGAN_S) / 60:.0f} minutes in all."
+    )
+    if choice.quick:
+        how += " A quick run: it shows that everything works, its figures say nothing."
+    text = page(str(machine), goals, found, how)
+    print(text)
+    if choice.results is not None:
+        _write(choice.results, text, str(machine), how, goals, found)
+    return goals, found
+
+
+async def _scenarios(choice: Choice, suite: Suite) -> Outcome:
+    """Those on the cluster of four shards that all share."""
+    found = Outcome()
+    for scenario in SCENARIOS:
+        if choice.has(scenario.name):
+            found.results += await suite.run(scenario)
+    if choice.has("memory"):
+        found.worker_mib = await worker_mib(suite.bed, choice.scale.links)
+    if choice.has("reshard"):
+        zipf = next(scenario for scenario in SCENARIOS if scenario.name == "zipf")
+        found.moving = await redirects_while_moving(suite, zipf)
+    return found
+
+
+async def _growth(choice: Choice, suite: Suite, directory: Path, found: Outcome) -> None:
+    if choice.has("links"):
+        found.by_links = await by_links(suite, directory, (200, 500) if choice.quick else LINKS)
+    if choice.has("shards"):
+        found.by_shards = await by_shards(suite, directory, (1, 2) if choice.quick else SHARDS)
+
+
+def _write(results: Path, text: str, machine: str, how: str, goals: list[Goal], found: Outcome) -> None:
+    results.mkdir(parents=True, exist_ok=True)
+    document = {
+        "machine": machine,
+        "how": how,
+        "goals": [goal.document() for goal in goals],
+        **found.document(),
+    }
+    (results / "load.json").write_text(json.dumps(document, indent=2) + "\n")
+    (results / "load.md").write_text(text)
+    for file in draw(found, results, machine):
+        _say(f"wrote {file}")
+
+
+def _works(found: Outcome) -> bool:
+    """Whether a quick run saw what must hold at any speed: no error, and every click counted."""
+    exact = [goal for goal in goals_of(found) if goal.relation == "=" and goal.measured is not None]
+    failed = [goal for goal in exact if not goal.reached]
+    for goal in failed:
+        print(f"benchmarks.load: {goal.what}: {goal.measured}", file=sys.stderr)
+    return not failed
+
+
+def _say(line: str) -> None:
+    print(f"{monotonic() - BEGAN_S:6.0f} s  {line}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

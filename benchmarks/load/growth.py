@@ -1,0 +1,49 @@
+"""How cost grows: with links in the same shards, and with shards for the same links."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.bed import made
+from benchmarks.load.sample import Result
+from benchmarks.load.scenarios import SCENARIOS, Scenario
+from benchmarks.load.subjects import snapurl
+from benchmarks.load.suite import Suite
+from benchmarks.seeding import seed
+
+LINKS = (10_000, 100_000, 1_000_000)
+SHARDS = (1, 2, 4, 8)
+
+
+def _alone(name: str) -> Scenario:
+    found = next(scenario for scenario in SCENARIOS if scenario.name == name)
+    return dataclasses.replace(found, subjects=(snapurl,))
+
+
+async def by_links(suite: Suite, directory: Path, counts: Sequence[int]) -> dict[int, Result]:
+    """Number of links -> the Zipf scenario over all of them, on a cluster that grows."""
+    found = {}
+    async with made(directory / "links", durable=suite.durable) as bed:
+        seeded = 0
+        for links in counts:
+            await seed(bed.dsns, seeded, links)
+            seeded = links
+            suite.say(f"growth: {links:,} links")
+            scale = dataclasses.replace(suite.scale, links=links)
+            (found[links],) = await dataclasses.replace(suite, bed=bed, scale=scale).run(_alone("zipf"))
+    return found
+
+
+async def by_shards(suite: Suite, directory: Path, counts: Sequence[int]) -> dict[int, dict[str, Result]]:
+    """Number of shards -> scenario -> result, each on a cluster of its own."""
+    found: dict[int, dict[str, Result]] = {}
+    for shards in counts:
+        async with made(directory / f"shards-{shards}", shards, durable=suite.durable) as bed:
+            await seed(bed.dsns, 0, suite.scale.links)
+            suite.say(f"growth: {shards} shard{'s' if shards > 1 else ''}")
+            here = dataclasses.replace(suite, bed=bed)
+            results = [await here.run(_alone(name)) for name in ("zipf", "cold", "create")]
+            found[shards] = {item.scenario: item for (item,) in results}
+    return found

@@ -1,0 +1,63 @@
+"""Redirects as fast as they go while a shard is added: what is left when both fight for the cores."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from dataclasses import dataclass
+
+from benchmarks.load.measure import Sender, clicks, counted, measure, warm_up
+from benchmarks.load.sample import Clicks, Result, Sample
+from benchmarks.load.scenarios import Scenario
+from benchmarks.load.subjects import Conditions, Subject, snapurl
+from benchmarks.load.suite import Suite, line
+from benchmarks.moves.operator import Moved, follow, migrating
+
+SHARD = "moving"
+WORKERS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """The same requests without a move and for as long as one takes; `added` is the move. The clicks are of all."""
+
+    still: Result
+    moving: Result
+    added: Moved
+    clicks: Clicks
+
+
+async def redirects_while_moving(suite: Suite, scenario: Scenario) -> Moving:
+    """Runs `scenario` alone, then while a shard is added; that is drained in the end. Raises BenchmarkFailed."""
+    bed = suite.bed
+    shape = scenario.shape(suite.scale)
+    sender = Sender(suite.generator)
+    async with snapurl(bed, Conditions(WORKERS)) as subject:
+        # Rows that move are in two places for a while: clicks are only counted before and after.
+        uncounted = dataclasses.replace(subject, counts=False)
+        before = await clicks(bed, subject)
+        assert before is not None
+
+        async def run(what: str) -> Sample:
+            sample = await measure(bed, uncounted, sender, shape, suite.scale.seconds)
+            suite.say(f"reshard: {what}, {line(sample)}")
+            return sample
+
+        await warm_up(bed, uncounted, sender, shape, suite.scale.warm_up_s)
+        still = [await run("without a move") for _ in range(suite.scale.runs)]
+        dsn = await bed.cluster.add_shard(SHARD)
+        async with migrating(bed):
+            adding = asyncio.create_task(follow(bed, ["add", SHARD, "--dsn", dsn], SHARD))
+            moving = [await run("while `add` runs")]
+            while not adding.done():
+                moving.append(await run("while `add` runs"))
+            added = await adding
+            since = await counted(bed, subject, before)
+            assert since is not None
+            await follow(bed, ["drain", SHARD], SHARD)
+        await bed.cluster.shard(SHARD).stop()
+    return Moving(_result("still", subject, still), _result("moving", subject, moving), added, since)
+
+
+def _result(scenario: str, subject: Subject, samples: list[Sample]) -> Result:
+    return Result(scenario, subject.name, subject.workers, samples)

@@ -1,0 +1,154 @@
+"""All that a run of the suite has found, and the goals it is held against. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from benchmarks.goals import Goal
+from benchmarks.load.moving import Moving
+from benchmarks.load.sample import Result
+
+REDIRECTS = ("hot", "hot2", "zipf", "warm", "cold", "mixed")
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What was measured; what was not is not in it."""
+
+    results: list[Result] = field(default_factory=list)
+    worker_mib: tuple[float, float] | None = None
+    moving: Moving | None = None
+    by_links: Mapping[int, Result] = field(default_factory=dict)
+    by_shards: Mapping[int, Mapping[str, Result]] = field(default_factory=dict)
+
+    def find(self, scenario: str, subject: str) -> Result | None:
+        return next(
+            (item for item in self.results if item.scenario == scenario and item.subject == subject), None
+        )
+
+    def own(self) -> list[Result]:
+        """Every result of SnapURL, also those of growth and of the move."""
+        shards = (item for results in self.by_shards.values() for item in results.values())
+        moving = (self.moving.still, self.moving.moving) if self.moving else ()
+        plain = (item for item in self.results if item.subject == "SnapURL")
+        return [*plain, *self.by_links.values(), *shards, *moving]
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "results": [item.document() for item in self.results],
+            "worker_mib": dict(zip(("empty", "with_links"), self.worker_mib, strict=True))
+            if self.worker_mib
+            else None,
+            "reshard": {
+                "still": self.moving.still.document(),
+                "moving": self.moving.moving.document(),
+                "add": self.moving.added.document(),
+                "redirects_answered": self.moving.clicks.answered,
+                "clicks_counted": self.moving.clicks.counted,
+            }
+            if self.moving
+            else None,
+            "by_links": {str(count): item.document() for count, item in self.by_links.items()},
+            "by_shards": {
+                str(count): {name: item.document() for name, item in results.items()}
+                for count, results in self.by_shards.items()
+            },
+        }
+
+
+def goals_of(found: Outcome) -> list[Goal]:
+    """The goals, each with what was measured."""
+    snap, nginx = found.find("hot", "SnapURL"), found.find("hot", "nginx")
+    bulk = found.find("bulk", "SnapURL")
+    create = found.find("create", "SnapURL")
+    return [
+        Goal(
+            "hot redirect, counted: CPU per request / nginx `return 302`",
+            "<=",
+            2.0,
+            _ratio(_cpu(snap), _cpu(nginx)),
+        ),
+        Goal(
+            "hot redirect, one worker: requests/s / nginx, one worker",
+            ">=",
+            0.6,
+            _ratio(_rate(snap), _rate(nginx)),
+        ),
+        _against_flask(found, "hot redirect, two workers / the Flask stack", "hot2", 20),
+        _against_flask(found, "Zipf, two workers / the Flask stack", "zipf", 15),
+        Goal(
+            "warm redirect (Redis) / a Sanic handler with one Redis GET",
+            ">=",
+            1.0,
+            _ratio(_rate(found.find("warm", "SnapURL")), _rate(found.find("warm", "Sanic + Redis GET"))),
+        ),
+        _against_flask(found, "create, durable / the Flask stack", "create", 4),
+        Goal(
+            "bulk create, links/s / single create",
+            ">=",
+            8,
+            _ratio(bulk.rate * bulk.per_request if bulk else None, _rate(create)),
+        ),
+        Goal(
+            "resident memory of a worker with all links cached",
+            "<=",
+            150,
+            found.worker_mib[1] if found.worker_mib else None,
+            " MiB",
+        ),
+        Goal("clicks counted / redirects answered, the worst run", "=", 1, _worst_clicks(found)),
+        Goal("socket errors and non-302 answers of all redirect runs", "=", 0, _errors(found)),
+        Goal("throughput with the most links / with the fewest, Zipf", ">=", 0.8, _growth(found)),
+    ]
+
+
+def _against_flask(found: Outcome, what: str, scenario: str, goal: float) -> Goal:
+    ours, theirs = found.find(scenario, "SnapURL"), found.find(scenario, "Flask stack")
+    return Goal(what, ">=", goal, _ratio(_rate(ours), _rate(theirs)))
+
+
+def _cpu(result: Result | None) -> float | None:
+    """Of the workers, their supervisor and the click consumer."""
+    return result.cpu["service"] + result.cpu["consumer"] if result else None
+
+
+def _rate(result: Result | None) -> float | None:
+    return result.rate if result else None
+
+
+def _ratio(ours: float | None, theirs: float | None) -> float | None:
+    return ours / theirs if ours is not None and theirs else None
+
+
+def _worst_clicks(found: Outcome) -> float | None:
+    ratios = [sample.clicks.ratio for item in found.own() for sample in item.samples if sample.clicks]
+    if found.moving:
+        ratios.append(found.moving.clicks.ratio)
+    return max(ratios, key=lambda ratio: abs(ratio - 1), default=None)
+
+
+def _errors(found: Outcome) -> float | None:
+    """Errors that the generator saw, and answers that were no redirect by the service's own count."""
+    results = [item for item in found.own() if item.scenario in (*REDIRECTS, "still", "moving")]
+    if not results:
+        return None
+    seen = sum(sum(item.errors.values()) for item in results)
+    return seen + sum(_not_redirected(results))
+
+
+def _not_redirected(results: Iterable[Result]) -> Iterable[int]:
+    """Of runs of redirects alone: requests answered less redirects counted as answered, if positive."""
+    for item in results:
+        if item.scenario == "mixed":
+            continue
+        for sample in item.samples:
+            if sample.clicks is not None:
+                yield max(0, sample.sent.requests - sample.clicks.answered)
+
+
+def _growth(found: Outcome) -> float | None:
+    if len(found.by_links) < 2:
+        return None
+    return _ratio(found.by_links[max(found.by_links)].rate, found.by_links[min(found.by_links)].rate)

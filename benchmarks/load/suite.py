@@ -1,0 +1,93 @@
+"""Runs scenarios: all subjects of one are up at the same time and take turns, run by run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from benchmarks.bed import Bed
+from benchmarks.load.generators import Generator
+from benchmarks.load.measure import Sender, measure, warm_up
+from benchmarks.load.sample import Result, Sample
+from benchmarks.load.scenarios import Scale, Scenario
+from benchmarks.load.subjects import Conditions, Start, Subject
+from benchmarks.programs import BenchmarkFailed
+
+REST_S = 0.3  # between two runs
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """How all scenarios are run. With `may_skip` a peer that is not installed is left out and told of."""
+
+    bed: Bed
+    generator: Generator
+    scale: Scale
+    may_skip: bool
+    durable: bool
+    say: Callable[[str], None]
+
+    async def run(self, scenario: Scenario) -> list[Result]:
+        """The results of its subjects, SnapURL first. Raises BenchmarkFailed."""
+        server_cores, sender_cores = cores_for(scenario.workers)
+        how = Conditions(scenario.workers, server_cores, scenario.settings, self.scale.links)
+        sender = Sender(self.generator, sender_cores)
+        async with AsyncExitStack() as stack:
+            subjects = [
+                subject
+                for start in scenario.subjects
+                if (subject := await self._start(stack, start, how)) is not None
+            ]
+            samples = await self._take_turns(scenario, subjects, sender)
+        return [
+            Result(scenario.name, subject.name, subject.workers, samples[subject.name], scenario.per_request)
+            for subject in subjects
+        ]
+
+    async def _start(self, stack: AsyncExitStack, start: Start, how: Conditions) -> Subject | None:
+        try:
+            return await stack.enter_async_context(start(self.bed, how))
+        except BenchmarkFailed as error:
+            if not self.may_skip:
+                raise
+            self.say(f"left out: {error}")
+            return None
+
+    async def _take_turns(
+        self, scenario: Scenario, subjects: list[Subject], sender: Sender
+    ) -> dict[str, list[Sample]]:
+        shape = scenario.shape(self.scale)
+        if scenario.warms_up:
+            for subject in subjects:
+                await warm_up(self.bed, subject, sender, shape, self.scale.warm_up_s)
+        samples: dict[str, list[Sample]] = {subject.name: [] for subject in subjects}
+        first = 0
+        for _ in range(self.scale.runs):
+            for subject in subjects:
+                await scenario.prepare(self.bed)
+                await asyncio.sleep(REST_S)
+                sample = await measure(self.bed, subject, sender, shape, self.scale.seconds, first)
+                samples[subject.name].append(sample)
+                self.say(f"{scenario.name}: {subject.name} {line(sample)}")
+                if scenario.moving:
+                    first += sample.sent.requests + shape.connections
+        return samples
+
+
+def cores_for(workers: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The cores of the server and of the load generator: one each for one worker, else whatever is free."""
+    cores = sorted(os.sched_getaffinity(0))
+    return ((cores[0],), (cores[1],)) if workers == 1 and len(cores) > 1 else ((), ())
+
+
+def line(sample: Sample) -> str:
+    """A run in a few words."""
+    errors = {kind: count for kind, count in sample.sent.errors.items() if count}
+    return (
+        f"{sample.rate:,.0f} requests/s, p99 {sample.sent.p99_ms:.2f} ms, "
+        f"service {sample.cpu['service'] + sample.cpu['consumer']:.3f} CPU s per 1,000"
+        + (f", errors {errors}" if errors else "")
+    )
