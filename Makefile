@@ -12,7 +12,7 @@ PACKAGES := requirements/build.lock pyproject.toml
 # A virtual environment whose Python has gone (replaced by the system's next one) is made anew.
 $(shell test -x $(BIN)/python || rm -rf $(VENV))
 
-.PHONY: help up install test faults soak bench reshard lint clean lock
+.PHONY: help up install test faults soak bench reshard micro lint clean lock
 
 help: ## show what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -37,6 +37,9 @@ bench: $(VENV)/.bench ## SnapURL beside its peers, with wrk: about 20 minutes (A
 
 reshard: $(VENV)/.dev ## measure how fast slots move, and what visitors notice (ARGS='--only speed')
 	$(BIN)/python -m benchmarks.reshard $(ARGS)
+
+micro: $(VENV)/.dev ## time the small parts: slots, ring, plan, codes, cache, clicks
+	$(BIN)/pytest benchmarks/micro --benchmark-enable --benchmark-columns=median,iqr,ops --benchmark-sort=name $(ARGS)
 
 lint: $(VENV)/.dev ## style, types, and which part may import which
 	$(BIN)/ruff check .

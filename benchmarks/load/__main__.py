@@ -34,7 +34,7 @@ from snapurl.errors import ConfigError, SnapURLError
 RESULTS = Path(__file__).parents[1] / "results"
 FURTHER = ("memory", "reshard", "links", "shards")
 NAMES = (*(scenario.name for scenario in SCENARIOS), *FURTHER)
-FULL = Scale(links=100_000, draws=1_000_000, seconds=5.0, warm_up_s=3.0, runs=3)
+FULL = Scale(links=100_000, draws=1_000_000, seconds=5.0, warm_up_s=5.0, runs=3)
 BEGAN_S = monotonic()
 QUICK = Scale(links=500, draws=2_000, seconds=0.5, warm_up_s=0.2, runs=1)
 

@@ -44,14 +44,13 @@ async def measure(
     return Sample(sent, cpu, _memory(subject), after)
 
 
-async def warm_up(
-    bed: Bed, subject: Subject, sender: Sender, shape: Shape, seconds: float, first: int = 0
-) -> None:
-    """The same with nothing measured; its clicks are counted when this returns."""
+async def warm_up(bed: Bed, subject: Subject, sender: Sender, shape: Shape, seconds: float) -> int:
+    """The same with nothing measured; its clicks are counted when this returns. The place in the paths after it."""
     before = await clicks(bed, subject)
-    await sender.generator.send(subject.port, shape, seconds, sender.cores, first)
+    sent = await sender.generator.send(subject.port, shape, seconds, sender.cores)
     await asyncio.sleep(QUIET_S)
     await counted(bed, subject, before)
+    return sent.requests + shape.connections
 
 
 def _memory(subject: Subject) -> dict[str, float]:

@@ -38,12 +38,15 @@ async def redirects_while_moving(suite: Suite, scenario: Scenario) -> Moving:
         before = await clicks(bed, subject)
         assert before is not None
 
+        place = await warm_up(bed, uncounted, sender, shape, suite.scale.warm_up_s)
+
         async def run(what: str) -> Sample:
-            sample = await measure(bed, uncounted, sender, shape, suite.scale.seconds)
+            nonlocal place
+            sample = await measure(bed, uncounted, sender, shape, suite.scale.seconds, place)
+            place += sample.sent.requests + shape.connections
             suite.say(f"reshard: {what}, {line(sample)}")
             return sample
 
-        await warm_up(bed, uncounted, sender, shape, suite.scale.warm_up_s)
         still = [await run("without a move") for _ in range(suite.scale.runs)]
         dsn = await bed.cluster.add_shard(SHARD)
         async with migrating(bed):

@@ -55,7 +55,7 @@ async def forget_in_redis(bed: Bed) -> None:
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """`shape` makes the requests; `prepare` runs before each run. One-worker scenarios keep the server to one core
-    and the load generator to another. In a `moving` one a run goes on in the paths where the one before ended."""
+    and the load generator to another."""
 
     name: str
     what: str
@@ -65,7 +65,6 @@ class Scenario:
     settings: tuple[tuple[str, str], ...] = ()
     prepare: Callable[[Bed], Awaitable[None]] = nothing
     warms_up: bool = True
-    moving: bool = False
     per_request: int = 1
 
 
@@ -118,18 +117,8 @@ SCENARIOS = (
     Scenario("hot2", "one link, two workers", 2, (snapurl, nginx, flask_stack), _hot),
     Scenario("zipf", "Zipf over all links, two workers", 2, (snapurl, flask_stack), _zipf),
     Scenario("warm", "from Redis, one worker on one core", 1, (snapurl, sanic_redis), _few, NO_L1),
-    Scenario(
-        "cold",
-        "from the shards, two workers",
-        2,
-        (snapurl,),
-        _each,
-        NO_L1,
-        forget_in_redis,
-        False,
-        moving=True,
-    ),
-    Scenario("missing", "no such link, two workers", 2, (snapurl,), _absent, warms_up=False, moving=True),
+    Scenario("cold", "from the shards, two workers", 2, (snapurl,), _each, NO_L1, forget_in_redis, False),
+    Scenario("missing", "no such link, two workers", 2, (snapurl,), _absent, warms_up=False),
     Scenario("create", "one link per request, durable, two workers", 2, (snapurl, flask_stack), _create),
     Scenario(
         "bulk", "1,000 links per request, durable, two workers", 2, (snapurl,), _bulk, per_request=BULK_LINKS

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from benchmarks.bed import Bed
 from benchmarks.load.generators import Generator
 from benchmarks.load.measure import Sender, measure, warm_up
-from benchmarks.load.sample import Result, Sample
+from benchmarks.load.sample import Result, Sample, Shape
 from benchmarks.load.scenarios import Scale, Scenario
 from benchmarks.load.subjects import Conditions, Start, Subject
 from benchmarks.programs import BenchmarkFailed
@@ -60,21 +60,38 @@ class Suite:
         self, scenario: Scenario, subjects: list[Subject], sender: Sender
     ) -> dict[str, list[Sample]]:
         shape = scenario.shape(self.scale)
+        # Each subject goes on in the paths where it stopped: the same links again would all be cached.
+        places = {subject.name: 0 for subject in subjects}
         if scenario.warms_up:
             for subject in subjects:
-                await warm_up(self.bed, subject, sender, shape, self.scale.warm_up_s)
+                warm_up_s = self.scale.warm_up_s
+                places[subject.name] = await warm_up(self.bed, subject, sender, shape, warm_up_s)
         samples: dict[str, list[Sample]] = {subject.name: [] for subject in subjects}
-        first = 0
         for _ in range(self.scale.runs):
             for subject in subjects:
                 await scenario.prepare(self.bed)
                 await asyncio.sleep(REST_S)
+                first = places[subject.name]
+                links = await self._links(subject, shape)
                 sample = await measure(self.bed, subject, sender, shape, self.scale.seconds, first)
+                places[subject.name] += sample.sent.requests + shape.connections
+                made = await self._links(subject, shape) - links
+                if (
+                    made < sample.sent.requests * scenario.per_request
+                    and subject.counts
+                    and shape.post_every == 1
+                ):
+                    raise BenchmarkFailed(
+                        f"{scenario.name}: only {made} links came of {sample.sent.requests} requests"
+                    )
                 samples[subject.name].append(sample)
                 self.say(f"{scenario.name}: {subject.name} {line(sample)}")
-                if scenario.moving:
-                    first += sample.sent.requests + shape.connections
         return samples
+
+    async def _links(self, subject: Subject, shape: Shape) -> int:
+        """Links in the shards, if SnapURL makes any."""
+        makes = subject.counts and shape.post_every
+        return await self.bed.total("SELECT count(*) FROM links") if makes else 0
 
 
 def cores_for(workers: int) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -1,0 +1,52 @@
+"""L1: what a worker remembers of links."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from snapurl.cache.link import CachedLink
+from snapurl.cache.local import LocalCache
+
+LINKS = 100_000
+LINK = CachedLink("https://www.example.org/articles/2026/n0000000", 302, 1, None, deleted=False)
+
+
+@pytest.fixture
+def full() -> LocalCache:
+    """A cache with all the links that it may have."""
+    cache = LocalCache(LINKS, 60.0, 2.0, time.monotonic)
+    cache.enable()
+    for number in range(LINKS):
+        cache.put(f"n{number:07d}", LINK, cache.generation)
+    return cache
+
+
+@pytest.mark.benchmark(group="cache look-up")
+def test_hit(benchmark: BenchmarkFixture, full: LocalCache) -> None:
+    """A link that is there, among 100,000."""
+    codes = itertools.cycle([f"n{number:07d}" for number in range(0, LINKS, 97)])
+    assert benchmark(lambda: full.get(next(codes))) is LINK
+
+
+@pytest.mark.benchmark(group="cache look-up")
+def test_miss(benchmark: BenchmarkFixture, full: LocalCache) -> None:
+    """A link that is not there."""
+    assert benchmark(full.get, "absent") is None
+
+
+@pytest.mark.benchmark(group="cache filled")
+def test_put_into_a_full_cache(benchmark: BenchmarkFixture, full: LocalCache) -> None:
+    """A further link, for which another goes."""
+    codes = (f"x{number}" for number in itertools.count())
+    benchmark(lambda: full.put(next(codes), LINK, full.generation))
+    assert len(full) == LINKS
+
+
+@pytest.mark.benchmark(group="L2 text")
+def test_decode(benchmark: BenchmarkFixture) -> None:
+    """A link as Redis has it, read."""
+    assert benchmark(CachedLink.decode, LINK.encode()) == LINK

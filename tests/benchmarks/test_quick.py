@@ -1,0 +1,58 @@
+"""The benchmarks work: each scenario once, for less than a second, with no figure looked at."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks.load.scenarios import SCENARIOS
+
+ROOT = Path(__file__).parents[2]
+
+
+def quick(results: Path, module: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", module, "--quick", "--results", str(results), *words],
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False, capture_output=True, text=True,
+        timeout=300,
+    )  # fmt: skip
+
+
+def test_load_suite_runs_every_scenario_without_an_error(tmp_path: Path) -> None:
+    """Each scenario answers without an error and counts each click, and the results say so."""
+    done = quick(tmp_path, "benchmarks.load")
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "load.json").read_text())
+    ours = {item["scenario"]: item for item in found["results"] if item["subject"] == "SnapURL"}
+    assert set(ours) == {scenario.name for scenario in SCENARIOS}
+    for name in ("hot", "hot2", "zipf", "warm", "cold", "mixed"):
+        (run,) = ours[name]["runs"]
+        assert not any(run["sent"]["errors"].values())
+        assert run["clicks"]["counted"] == run["clicks"]["answered"] > 0
+    (missing,) = ours["missing"]["runs"]
+    assert missing["sent"]["errors"]["status"] == missing["sent"]["requests"]
+    assert found["worker_mib"]["with_links"] > 0
+    assert found["reshard"]["clicks_counted"] == found["reshard"]["redirects_answered"] > 0
+    assert found["reshard"]["add"]["rows"] > 0
+    assert list(found["by_links"]) == ["200", "500"]
+    assert list(found["by_shards"]) == ["1", "2"]
+    assert (tmp_path / "load.md").read_text().startswith("# Load")
+
+
+def test_reshard_benchmark_loses_nothing(tmp_path: Path) -> None:
+    """Rows are moved at some speed, and under traffic no request fails and no create or click is lost."""
+    has_psql = shutil.which("psql") is not None  # beside which the speed is measured
+    done = quick(tmp_path, "benchmarks.reshard", *(() if has_psql else ("--only", "traffic")))
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "reshard.json").read_text())
+    assert not has_psql or found["speed"]["ratio"] > 0
+    traffic = found["traffic"]
+    assert traffic["failed"] == {}
+    assert traffic["created"] == traffic["created_and_found"] > 0
+    assert traffic["redirected"] == traffic["clicks_counted"] > 0
+    assert traffic["add"]["rows"] > 0
+    assert traffic["drain"]["rows"] > 0
