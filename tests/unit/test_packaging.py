@@ -89,7 +89,9 @@ def asked(*extras: str) -> list[Requirement]:
     return [Requirement(line) for line in lines]
 
 
-@pytest.mark.parametrize(("lock", "extras"), [("run", ()), ("local", ("local",)), ("dev", ("local", "dev"))])
+@pytest.mark.parametrize(
+    ("lock", "extras"), [("run", ()), ("local", ("local",)), ("bench", ("bench",)), ("dev", ("local", "dev"))]
+)
 def test_lock_has_every_dependency(lock: str, extras: tuple[str, ...]) -> None:
     """Each dependency is pinned, at a version that pyproject allows: `make lock` after changing one."""
     versions = pinned(ROOT / "requirements" / f"{lock}.lock")
