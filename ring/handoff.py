@@ -390,6 +390,12 @@ RULES: Final[Mapping[Step, Rule]] = MappingProxyType(
 """Step -> guards. RETRACT is also content with no row, and with one that is of an earlier move."""
 
 
+RELAXED: Final = frozenset(
+    {Step.LEAVE, Step.IMPORT, Step.PURGE, Step.COPY, Step.CATCH_UP, Step.FREEZE, Step.CLEAN}
+)
+"""Steps whose commit does not wait for the disk; the theory says why that is enough."""
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One legal change of a row of `slots`; None before is "no row". Rows are never deleted."""

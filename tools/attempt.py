@@ -18,7 +18,7 @@ from uuid import UUID
 
 import asyncpg
 
-from ring.handoff import ABORT, Move, Program, Step
+from ring.handoff import ABORT, RELAXED, Move, Program, Step
 from tools.calls import call, smallints
 from tools.copy import copy_all, copy_changed, look, snapshot_of
 from tools.manifest import Table
@@ -52,6 +52,10 @@ class Batch:
             Move(slot, self.source, epoch, self.target)
             for slot, epoch in zip(self.slots, self.epochs, strict=True)
         ]
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        return self.source, self.target
 
     def __str__(self) -> str:
         more = f" and {len(self.slots) - 1} more" if len(self.slots) > 1 else ""
@@ -106,6 +110,7 @@ class Attempt:
         slots, epochs = self.batch.slots, self.batch.epochs
         on_source = (slots, epochs, self.batch.target, self.token)
         on_target = (slots, epochs, self.batch.source, self.token)
+        relaxed = step in RELAXED
         match step:
             case Step.LEAVE:
                 await self._locked("handoff_leave_v1", LEAVE_LOCK_MS)
@@ -115,7 +120,7 @@ class Attempt:
                 args = (slots, epochs, self.batch.target, states, tokens, self.token)
                 await call(source, "handoff_claim_v1", *args)
             case Step.IMPORT:
-                await call(target, "handoff_import_v1", *on_target)
+                await call(target, "handoff_import_v1", *on_target, relaxed=relaxed)
             case Step.ADOPT:
                 await call(target, "handoff_adopt_v1", *on_target)
             case Step.PURGE:
@@ -154,12 +159,11 @@ class Attempt:
     async def _locked(self, function: str, lock_ms: int) -> None:
         """A step that waits for the writers under way; each try is short, so that a stuck one makes no pause."""
         batch = self.batch
+        found = (batch.slots, batch.epochs, batch.target, self.token)
         for _ in range(LOCK_ATTEMPTS):
             began = self.clock()
             try:
-                await call(
-                    self.ends.source, function, batch.slots, batch.epochs, batch.target, self.token, lock_ms
-                )
+                await call(self.ends.source, function, *found, lock_ms, relaxed=self.step in RELAXED)
             except asyncpg.LockNotAvailableError:
                 await asyncio.sleep(LOCK_RETRY_S * random.uniform(0.5, 1.5))
                 continue
@@ -182,7 +186,8 @@ class Attempt:
 
     async def _hold(self) -> None:
         batch = self.batch
-        await call(self.ends.target, "handoff_hold_v1", batch.slots, batch.epochs, batch.source, self.token)
+        on_target = (batch.slots, batch.epochs, batch.source, self.token)
+        await call(self.ends.target, "handoff_hold_v1", *on_target, relaxed=self.step in RELAXED)
 
     def _count(self, rows: int) -> None:
         self.rows += rows
@@ -235,7 +240,8 @@ class Attempt:
         source, slots = self.ends.source, self.batch.slots
         while tables := (await look(source, self.ends.tables, slots)).tables:
             async with source.transaction():
-                await call(source, "handoff_clean_v1", slots, tuple(epoch + 1 for epoch in self.batch.epochs))
+                epochs = tuple(epoch + 1 for epoch in self.batch.epochs)
+                await call(source, "handoff_clean_v1", slots, epochs, relaxed=self.step in RELAXED)
                 for table in tables:
                     self._count(await _delete_some(source, table, slots))
 

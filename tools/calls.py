@@ -16,12 +16,15 @@ def smallints(slots: Sequence[int]) -> str:
     return "'{" + ",".join(str(int(slot)) for slot in slots) + "}'::smallint[]"
 
 
-async def call(connection: Any, function: str, *arguments: Argument) -> None:
+async def call(connection: Any, function: str, *arguments: Argument, relaxed: bool = False) -> None:
     """Calls a function of the migrations; a sequence is an array, a string the name of a shard.
 
+    The commit of the transaction that it is in waits for the disk (and for standbys) as the server is set,
+    unless `relaxed`: then a server that crashes in the next moment has not done it.
     Raises asyncpg's errors: SN001 when the function did not find the state that its step starts from.
     """
-    await connection.execute(f"SELECT {function}({', '.join(map(_literal, arguments))})")
+    statement = f"SELECT {function}({', '.join(map(_literal, arguments))})"
+    await connection.execute(f"SET LOCAL synchronous_commit = off; {statement}" if relaxed else statement)
 
 
 def _literal(argument: Argument) -> str:

@@ -6,8 +6,10 @@ resume after a crash is to run, to cancel is to publish the topology from before
 does no harm: every step is guarded by tokens on the shards. The lease that makes only one of several work is
 for the sake of speed, and rests on a clock for that reason only.
 
-Each of WORKERS takes batches from the agenda one after another, on connections of its own. A round ends after
-ROUND_S so that a new goal is seen soon.
+One batch moves at a time, in turn from all sources: whatever is copied beside a batch that is frozen makes its
+pause longer, on the disks of the shards and in this process, and how much can be copied in a second is bounded by
+one process anyway. A round ends after ROUND_S so that a new goal is seen soon. Pairs of shards between which a
+batch has failed come last in the next round, so that they keep nobody waiting.
 """
 
 from __future__ import annotations
@@ -40,7 +42,6 @@ from tools.throttle import Throttle
 
 log = logging.getLogger("snapurl.migrator")
 
-WORKERS = 4
 ROUND_S = 2.0
 IDLE_S = 0.5
 LEASE_MS = 3_000
@@ -57,7 +58,7 @@ class Options:
 
 
 class Bench:
-    """One worker's connections: one per shard, opened when first needed, dropped when anything goes wrong."""
+    """The connections for steps: one per shard, opened when first needed, dropped when anything goes wrong."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
@@ -119,10 +120,10 @@ class Migrator:
         self._holder = uuid.uuid4()
         self._working = asyncio.Event()
         self._stop = asyncio.Event()
-        self._attempts: dict[int, tuple[Attempt, float]] = {}
+        self._attempt: tuple[Attempt, float] | None = None
+        self._failed: set[tuple[str, str]] = set()
         self._pauses = PauseLog()
         self._copied: deque[tuple[float, int]] = deque(maxlen=4_096)
-        self._began = 0
         self.status = Status()
 
     # -- the loop --------------------------------------------------------------------------------------------
@@ -135,82 +136,79 @@ class Migrator:
         self._stop = stop
         fleet = await Fleet.connect(self._settings, f"snapurl-migrator {self._holder.hex[:12]}")
         helpers = [asyncio.create_task(self._heartbeat()), asyncio.create_task(self._probe())]
-        benches = [Bench(fleet) for _ in range(WORKERS)]
+        bench = Bench(fleet)
         try:
             while not stop.is_set():
-                settled = await self._guarded_round(fleet, benches)
+                settled = await self._guarded_round(fleet, bench)
                 if settled and until_settled:
                     return
                 if settled is not None:
                     await _wait(stop, IDLE_S)
         finally:
             await end(*helpers)
-            for bench in benches:
-                bench.drop()
+            bench.drop()
             await fleet.close()
 
-    async def _guarded_round(self, fleet: Fleet, benches: list[Bench]) -> bool | None:
+    async def _guarded_round(self, fleet: Fleet, bench: Bench) -> bool | None:
         """One round. True: nothing is left; False: wait a moment; None: go on at once."""
         if not self._working.is_set():
             self.status = replace(self.status, state="standby")
             return False
         try:
-            return await self._round(fleet, benches)
+            return await self._round(fleet, bench)
         except (*LOST, asyncpg.PostgresError, ConfigError) as error:
             self._note_error(str(error))
             await fleet.close()
             return False
 
-    async def _round(self, fleet: Fleet, benches: list[Bench]) -> bool | None:
+    async def _round(self, fleet: Fleet, bench: Bench) -> bool | None:
         seen = await fleet.observe()
         await spread(fleet, seen)
         found = agenda(seen, slots_per_batch=self._options.throttle.slots)
         self._describe(seen, found)
         if found.urgent:
-            return None if await self._carry_out(found.urgent, seen, benches) else False
+            return None if await self._carry_out(found.urgent, seen, bench) else False
         if seen.topology.paused:
             self.status = replace(self.status, state="paused")
             return False
         if found.moves:
-            return None if await self._carry_out(_in_turns(found.moves), seen, benches) else False
+            return None if await self._carry_out(_in_turns(found.moves), seen, bench) else False
         if found.waiting or found.wrong or seen.silent:
             self.status = replace(self.status, state="waiting")
             return False
-        return await self._tidy(fleet, seen, benches)
+        return await self._tidy(fleet, seen, bench)
 
-    async def _carry_out(self, tasks: list[Task], seen: Seen, benches: list[Bench]) -> bool:
-        """Has the workers take tasks until they are done or the round is over; False if any failed."""
-        queue = deque(tasks)
+    async def _carry_out(self, tasks: list[Task], seen: Seen, bench: Bench) -> bool:
+        """Does the tasks one after another until the round is over; False if any failed."""
         until = self._clock() + ROUND_S
-        done = await asyncio.gather(*(self._work(bench, queue, seen, until) for bench in benches))
-        return all(done)
-
-    async def _work(self, bench: Bench, queue: deque[Task], seen: Seen, until: float) -> bool:
-        while queue and self._clock() < until and self._working.is_set() and not self._stop.is_set():
-            task = queue.popleft()
+        failed: set[tuple[str, str]] = set()
+        for task in sorted(tasks, key=lambda task: task.batch.pair in self._failed):
+            if self._clock() >= until or not self._working.is_set() or self._stop.is_set():
+                break
+            if task.batch.pair in failed:
+                continue
             try:
-                await self._attempt(bench, task, seen)
+                await self._carry_out_one(bench, task, seen)
             except Refused as error:
                 self._note_error(str(error))
-                bench.drop()
-                return False
             except (*LOST, asyncpg.PostgresError, ConfigError) as error:
                 self._note_error(f"{task.batch}: {type(error).__name__}: {error}")
-                bench.drop()
-                return False
-        return True
+            else:
+                continue
+            bench.drop()
+            failed.add(task.batch.pair)
+        self._failed = failed
+        return not failed
 
-    async def _attempt(self, bench: Bench, task: Task, seen: Seen) -> None:
+    async def _carry_out_one(self, bench: Bench, task: Task, seen: Seen) -> None:
         batch = task.batch
         attempt = await attempt_at(task, seen, bench, self._note_rows, self._clock)
         began = self._clock()
-        self._began += 1
-        number = self._began
-        self._attempts[number] = (attempt, began)
+        self._attempt = attempt, began
         try:
             await attempt.run(task.program)
         finally:
-            del self._attempts[number]
+            self._attempt = None
         RESHARD_MOVES.labels("finished").inc(len(batch.slots))
         if attempt.pause_ms is not None:
             self._pauses.add(attempt.pause_ms)
@@ -220,13 +218,13 @@ class Migrator:
 
     # -- when nothing moves ----------------------------------------------------------------------------------
 
-    async def _tidy(self, fleet: Fleet, seen: Seen, benches: list[Bench]) -> bool | None:
+    async def _tidy(self, fleet: Fleet, seen: Seen, bench: Bench) -> bool | None:
         """Deletes what released slots have left behind, then lets go of shards that are drained and empty."""
         left, waiting = await dead_slots(fleet, seen, self._options.grace_s)
         self.status = replace(self.status, state="cleaning" if left else "idle", orphans=len(left) + waiting)
         if left:
             tasks = [Task(batch, (Step.CLEAN,)) for batch in left]
-            return None if await self._carry_out(tasks, seen, benches) else False
+            return None if await self._carry_out(tasks, seen, bench) else False
         if waiting:
             return False
         for shard in seen.topology.shards:
@@ -262,11 +260,10 @@ class Migrator:
 
     def snapshot(self) -> Status:
         """The status with the moves under way as they are now."""
-        now = self._clock()
-        moves = tuple(
-            MoveStatus(str(attempt.batch), attempt.step.value, now - began)
-            for attempt, began in self._attempts.values()
-        )
+        moves: tuple[MoveStatus, ...] = ()
+        if self._attempt is not None:
+            attempt, began = self._attempt
+            moves = (MoveStatus(str(attempt.batch), attempt.step.value, self._clock() - began),)
         return replace(
             self.status,
             moves=moves,
@@ -323,7 +320,7 @@ class Migrator:
         fleet = await Fleet.connect(self._settings)
         try:
             while True:
-                await asyncio.sleep(PROBE_S if self._attempts else 1.0)
+                await asyncio.sleep(PROBE_S if self._attempt else 1.0)
                 for shard in fleet.topology.shards:
                     try:
                         began = self._clock()

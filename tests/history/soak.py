@@ -278,8 +278,9 @@ class Soak:
             try:
                 await asyncio.wait_for(process.wait(), self._rng.uniform(0.8, 3.0))
             except TimeoutError:
-                process.kill()
-                self.figures.migrators_killed += 1
+                with contextlib.suppress(ProcessLookupError):  # it came to its end in the same moment
+                    process.kill()
+                    self.figures.migrators_killed += 1
             finally:
                 if process.returncode is None:
                     with contextlib.suppress(ProcessLookupError):
