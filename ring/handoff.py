@@ -55,11 +55,20 @@ IMPORT records the attempt before PURGE deletes, and CLEAN deletes under a lock 
 `released`, so that neither can meet the other's rows. A target that was retracted looks like a shard that
 gave the slot to the source at `e`, and is cleaned like one.
 
+What must wait for the disk. Every write of a client does; of the steps, CLOSE, COMMIT and RELEASE do. A step in
+RELAXED may be lost if its server crashes in the moment after it: then the server is as it was after an earlier
+commit, and no connection to it is left. So whoever made the lost step cannot go on from it, and what others find
+is a pair that the table has. What a later step relies on was flushed with it or before it: a FROZEN that CLOSE
+found, the copy that COMMIT hands on. Only CLOSE must be there before COMMIT on the other shard, COMMIT before
+RELEASE, and RELEASE before the slot comes back. A target may come back with the import of an earlier attempt, whose
+rows are old: that is why GO_ON verifies. (CLAIM, ADOPT, RETRACT and RESTORE could be relaxed too, but are rare.)
+
 `tests/model` searches all interleavings of this table with itself; take a step out and it shows what happens.
 
 The SQL of the steps
 ====================
-Each step is ONE call in ONE transaction at READ COMMITTED, for a batch of slots all or nothing: if fewer rows
+Each step is ONE call in ONE transaction at READ COMMITTED (with synchronous_commit off for those in RELAXED), for a
+batch of slots all or nothing: if fewer rows
 match than were asked for, roll back and look again. No lock is held while waiting for the migrator, except by
 COPY and CATCH_UP. Rows of `slots` are locked in ascending order. `t` is the token, `e` the epoch, S the
 source, T the target; `as found` is what the look-up that led here saw.

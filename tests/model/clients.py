@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ring.ownership import HOLDING, SlotState
+from tests.model.crashes import flushed
 from tests.model.moves import Event, Violation, fall_behind
 from tests.model.mutation import Mutation
 from tests.model.world import (
@@ -41,7 +42,7 @@ class Clients:
         for shard, row in enumerate(world.rows):
             if row < 0 and self._may_purge(world.slots[shard]):
                 purged = world._replace(rows=put(world.rows, shard, 0))
-                yield Event(f"dead rows of {shard} are purged", False, purged)
+                yield Event(f"dead rows of {shard} are purged", False, flushed(world, purged, relaxed=False))
 
     def _write(self, world: World, place: int) -> Iterator[Event]:
         match world.writers[place]:
@@ -67,6 +68,7 @@ class Clients:
         for row in (base + 1, -base - 1) if base else (1,):
             after = fall_behind(world, shard)._replace(rows=put(world.rows, shard, row), latest=row)
             then = Committed(row) if self._scope.cache else IDLE
+            after = flushed(world, after, relaxed=False)
             yield Event(f"a write commits {row} in {shard}", False, _wrote(after, place, then))
 
     def _cached(self, world: World, row: int) -> World:

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from ring.errors import HandOffError
 from ring.handoff import (
     ABORT,
+    RULES,
     Goal,
     Program,
     Step,
@@ -23,6 +24,7 @@ from ring.handoff import (
     next_steps,
 )
 from ring.ownership import SlotState
+from tests.model.crashes import flushed
 from tests.model.mutation import Mutation
 from tests.model.shard import Refused, Shards
 from tests.model.world import (
@@ -108,11 +110,22 @@ class Migrators:
         unchanged = seen.unchanged and Step.CLAIM in steps
         nowhere = (False,) * self._scope.shards
         return Busy(
-            steps, seen.source, seen.target, seen.epoch, unchanged, nowhere, whole=False, behind=False
+            steps,
+            seen.source,
+            seen.target,
+            seen.epoch,
+            unchanged,
+            nowhere,
+            whole=False,
+            behind=False,
+            cut=nowhere,
         )
 
     def _step(self, world: World, place: int, me: Busy) -> Iterator[Event]:
         step = me.steps[0]
+        if any(me.cut[shard] for shard in _touched(step, me)):
+            yield Event(f"{_who(place)} finds its connection cut", False, _now(world, place, IDLE))
+            return
         if step is Step.FREEZE:
             yield Event(f"{_who(place)} gives up to freeze", True, _now(world, place, self._aborting(me)))
             if self._mutation.drain and Writing(me.source) in world.writers:
@@ -122,7 +135,9 @@ class Migrators:
         except Refused:
             yield Event(f"{_who(place)}: {step}, refused", False, _now(world, place, IDLE))
             return
-        yield Event(f"{_who(place)}: {step}", False, self._done(after, place, step))
+        after = self._done(after, place, step)
+        after = flushed(world, after, relaxed=step in self._mutation.relaxed)
+        yield Event(f"{_who(place)}: {step}", False, after)
 
     def _done(self, world: World, place: int, step: Step) -> World:
         """The step's effect on the rows, and what its migrator does then."""
@@ -143,6 +158,14 @@ class Migrators:
     def _aborting(self, me: Busy) -> Migrator:
         steps = self._mutated(ABORT)
         return me._replace(steps=steps, whole=False, behind=False) if steps else IDLE
+
+
+def _touched(step: Step, me: Busy) -> Iterator[int]:
+    """The shards that the step talks to."""
+    if RULES[step].source is not None or step in _SNAPSHOTS:
+        yield me.source
+    if RULES[step].target is not None:
+        yield me.target
 
 
 def _who(place: int) -> str:

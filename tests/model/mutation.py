@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ring.handoff import Step
+from ring.handoff import RELAXED, Step
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,8 @@ class Mutation:
     `without`: steps that no program has. `drain`: FREEZE waits for writers under way. `tokens`, `epochs`:
     the guards compare them. `claims_compare`: CLAIM wants the row as it was seen. `clean_checks`: CLEAN looks
     at the row again when it deletes. `versions`: the cache takes a value only if it is newer.
-    `purge_checks`: dead rows are purged only where the slot is `owned`.
+    `purge_checks`: dead rows are purged only where the slot is `owned`. `relaxed`: steps that do not wait for the
+    disk.
     """
 
     without: frozenset[Step] = frozenset()
@@ -26,6 +27,7 @@ class Mutation:
     clean_checks: bool = True
     versions: bool = True
     purge_checks: bool = True
+    relaxed: frozenset[Step] = RELAXED
 
 
 NONE: Final = Mutation()

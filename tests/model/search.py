@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from ring.ownership import HOLDING, SlotState
 from tests.model.clients import Clients
+from tests.model.crashes import crashes
 from tests.model.moves import Event, Migrators, Violation, concerns, found_wrong
 from tests.model.mutation import NONE, Mutation
 from tests.model.world import HAND_OFF, IDLE, Scope, World, begin, readable, writable
@@ -76,6 +77,8 @@ class Search:
     def _events(self, world: World) -> Iterator[Event]:
         yield from self._migrators.events(world)
         yield from self._clients.events(world)
+        for name, after in crashes(world):
+            yield Event(name, True, after)
         turn = world.turn + 1
         if turn < len(self._scope.goals):
             turned = world._replace(turn=turn, wanted=self._scope.goals[turn])

@@ -4,19 +4,20 @@ The model drives `ring.handoff` itself: its table decides what migrators do, its
 do. A mutation takes one safety step out; that must break an invariant, or else the model shows nothing.
 
 Covered, exhaustively in each scope: kill, stop, take-over and waking at any step, lost requests and replies,
-a target that cannot be reached, a router as stale as can be, the goal changing at any time, dead rows purged.
-Not covered: a shard that loses what it committed, and whether the SQL does what the rules say.
+a target that cannot be reached, a router as stale as can be, the goal changing at any time, dead rows purged, a
+shard that crashes and loses commits that did not wait for the disk.
+Not covered: a shard that loses what was on its disk, and whether the SQL does what the rules say.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from ring.handoff import TABLE, Goal, Source, Step, Target, next_steps
+from ring.handoff import RELAXED, TABLE, Goal, Source, Step, Target, next_steps
 from tests.model import moves
 from tests.model.mutation import NONE, Mutation, without
 from tests.model.search import Broken, Found, search, stuck
-from tests.model.world import CACHED, CONSEQUENCES, HAND_OFF, RETARGETED, Scope
+from tests.model.world import CACHED, CONSEQUENCES, CRASHED, CRASHING, HAND_OFF, RETARGETED, Scope
 
 TWO_SERVE = "two shards serve the slot"
 OLD_SERVED = "serves 0, but the last commit was 1"
@@ -44,6 +45,8 @@ def whole(scope: Scope) -> Found:
         pytest.param(HAND_OFF, 100_000, id="there and back, two migrators"),
         pytest.param(RETARGETED, 100_000, id="a third shard, two migrators"),
         pytest.param(CACHED, 100_000, id="there and back, with the cache"),
+        pytest.param(CRASHING, 15_000, id="there and back, two crashes of shards"),
+        pytest.param(CRASHED, 50_000, id="there and back, two migrators, a crash of a shard"),
     ],
 )
 def test_every_reachable_state_is_safe_and_can_finish(scope: Scope, least: int) -> None:
@@ -125,6 +128,19 @@ def test_without_the_check_of_the_cleaner_live_rows_go() -> None:
 def test_dead_rows_must_stay_during_a_hand_off() -> None:
     """If dead rows are purged on a leaving source, the copies differ: a row that is gone leaves no trace."""
     assert first_violation(HAND_OFF, Mutation(purge_checks=False)) == NOT_VERIFIED
+
+
+@pytest.mark.parametrize(
+    ("step", "broken"),
+    [
+        (Step.CLOSE, TWO_SERVE),
+        (Step.COMMIT, "the migrator finds nothing to do, yet it is not finished"),
+        (Step.RELEASE, "source leaving, target behind: no hand-off leads there"),
+    ],
+)
+def test_some_steps_must_wait_for_the_disk(step: Step, broken: str) -> None:
+    """If a crash can take back what the next step relies on, two shards serve the slot, none does, or it stays."""
+    assert first_violation(CRASHING, Mutation(relaxed=RELAXED | {step})) == broken
 
 
 @pytest.mark.parametrize("step", [Step.COPY, Step.CATCH_UP])

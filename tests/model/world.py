@@ -30,7 +30,7 @@ class Scope:
     how often the key is written. `stale`: a migrator may be stopped, replaced, and woken at any time after.
     `cache`: there are a reader and a cache, and a commit and its acknowledgement are two events.
     `undisturbed`: that a whole attempt does not verify is itself a violation; without it, what that leads to
-    is looked for.
+    is looked for. `crashes`: how often a shard may crash.
     """
 
     goals: tuple[int, ...]
@@ -38,6 +38,7 @@ class Scope:
     stale: bool = True
     cache: bool = False
     undisturbed: bool = True
+    crashes: int = 0
 
     @property
     def shards(self) -> int:
@@ -55,6 +56,13 @@ CACHED: Final = Scope(goals=(1, 0), versions=2, stale=False, cache=True)
 
 CONSEQUENCES: Final = Scope(goals=(1, 0), versions=2, undisturbed=False)
 """As HAND_OFF; goes on beyond an attempt that does not verify."""
+
+
+CRASHING: Final = Scope(goals=(1, 0), versions=1, stale=False, crashes=2)
+"""There and back while shards crash, and lose what had not reached the disk."""
+
+CRASHED: Final = Scope(goals=(1, 0), versions=0, crashes=1)
+"""As CRASHING, with a migrator that wakes up; no writes, which would bring what is before them to the disk."""
 
 
 class Row(NamedTuple):
@@ -88,7 +96,8 @@ class Busy(NamedTuple):
 
     `unchanged`: the source's row is as it was seen. `mine`: on which shards its token stands. `whole`: this
     attempt filled the target itself, from the purge on. `behind`: the source was written to since this
-    attempt's last snapshot of it, so that CATCH_UP has something to find.
+    attempt's last snapshot of it, so that CATCH_UP has something to find. `cut`: which shards have crashed since
+    the attempt began, and its connections with them.
     """
 
     steps: Program
@@ -99,6 +108,7 @@ class Busy(NamedTuple):
     mine: tuple[bool, ...]
     whole: bool
     behind: bool
+    cut: tuple[bool, ...]
     kind: str = "busy"
 
 
@@ -120,12 +130,20 @@ Migrator = Idle | Seen | Busy
 Writer = Idle | Writing | Committed
 
 
+class State(NamedTuple):
+    """What a shard has on its disk, or would have: its row of `slots`, and the key's row."""
+
+    slot: Row | None
+    row: int
+
+
 class World(NamedTuple):
     """`turn`: which of the scope's goals holds now; `wanted`: the shard that it names.
 
     `migrators`: the one who works, and one who was stopped and may wake. `latest`: the row as the last
     commit left it, wherever that was. `acked`: the highest version told to a client. `cached`: None for an
-    empty cache. `loaded`: what the reader has read and not put into the cache yet.
+    empty cache. `loaded`: what the reader has read and not put into the cache yet. `crashes`: how many may still
+    come. `unflushed`: for each shard, the earlier states that one of them may bring back.
     """
 
     turn: int
@@ -138,6 +156,8 @@ class World(NamedTuple):
     acked: int
     cached: int | None
     loaded: int | None
+    crashes: int
+    unflushed: tuple[frozenset[State], ...]
 
 
 IDLE: Final = Idle()
@@ -156,6 +176,8 @@ def begin(scope: Scope) -> World:
         acked=0,
         cached=None,
         loaded=None,
+        crashes=scope.crashes,
+        unflushed=(frozenset(),) * scope.shards,
     )
 
 
