@@ -1,0 +1,78 @@
+"""Which steps of a hand-off wait for the disk, and for a synchronous standby."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from ring.handoff import Goal, Source, Step, Target, next_steps
+from ring.placement import place
+from ring.slots import slot_of
+from snapurl.config import Settings
+from tests.integration.store.conftest import NewLinkMaker, Store
+from tools.attempt import Attempt, Batch, Ends
+from tools.manifest import sharded_tables
+
+WAIT_S = 20.0
+
+
+@pytest.fixture
+async def admins(direct: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    """Connections to db0 and db1, whose commits wait for no standby once the test is over."""
+    found = {name: direct[name] for name in ("db0", "db1")}
+    yield found
+    for connection in found.values():
+        await wait_for_standby(connection, "")
+
+
+async def wait_for_standby(connection: Any, name: str) -> None:
+    """From now on commits on this server wait for the standby `name`; for none if it is empty."""
+    await connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
+    await connection.execute("SELECT pg_reload_conf()")
+    async with asyncio.timeout(WAIT_S):
+        while await connection.fetchval("SHOW synchronous_standby_names") != name:
+            await asyncio.sleep(0.01)
+
+
+async def until_waiting(connection: Any, attempt: Attempt, step: Step) -> None:
+    """Until the session of the attempt waits for a standby that does not come; it is `step` that does."""
+    waiting = "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep')"
+    async with asyncio.timeout(WAIT_S):
+        while not await connection.fetchval(waiting):
+            await asyncio.sleep(0.01)
+    assert attempt.step is step
+
+
+async def test_close_commit_and_release_wait_for_the_standby(
+    ready: Settings, store: Store, direct: dict[str, Any], admins: dict[str, Any], new_link: NewLinkMaker
+) -> None:
+    """With synchronous standbys a move waits for them at three steps only, those that a promotion must not lose."""
+    owners = place(store.shards.topology)
+    code = next(code for n in itertools.count() if owners[slot_of(code := f"waits{n}")] == "db0")
+    await store.links.create(new_link(code))
+    dsns = {item.name: item.dsn for item in ready.shard_dsns}
+    ends = Ends(await asyncpg.connect(dsns["db0"]), await asyncpg.connect(dsns["db1"]), ())
+    ends.tables = await sharded_tables(ends.source)
+    attempt = Attempt(Batch("db0", "db1", (slot_of(code),), (1,)), ends)
+    for admin in admins.values():
+        await wait_for_standby(admin, "nobody")
+    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as group:
+        moving = group.create_task(attempt.run(next_steps(Goal.MOVE, Source.OWNED, Target.ABSENT)))
+        await until_waiting(admins["db0"], attempt, Step.CLOSE)
+        await wait_for_standby(admins["db0"], "")
+        await until_waiting(admins["db1"], attempt, Step.COMMIT)
+        await wait_for_standby(admins["db0"], "nobody")
+        await wait_for_standby(admins["db1"], "")
+        await until_waiting(admins["db0"], attempt, Step.RELEASE)
+        await wait_for_standby(admins["db0"], "")
+        await moving
+    assert attempt.rows == 1
+    found = await direct["db1"].fetchval("SELECT count(*) FROM links WHERE code = $1", code)
+    assert found == 1
+    await ends.source.close()
+    await ends.target.close()
