@@ -43,7 +43,7 @@ from snapurl.store.keys import KeyStore
 from snapurl.store.links import LinkStore
 from snapurl.store.router import Router
 from snapurl.store.shards import Shards
-from snapurl.tasks import end
+from snapurl.tasks import Recent, end
 from snapurl.urls import UrlPolicy, own_hosts
 
 HEAD_BYTES_MAX = 16_384  # of a request line and its headers together; the most that Sanic can
@@ -52,6 +52,7 @@ REQUEST_S_MAX = 15.0  # for a head to arrive
 RESPONSE_S_MAX = 30.0  # for an answer, counted from the last byte of the body
 KEEP_ALIVE_S = 75.0
 SWEEP_S = 600.0  # between two sweeps of one worker, half as much more or less
+RESHARD_S = 1.0  # how old the word of the migrator may be
 SWEEP_BATCH = 1_000  # rows per shard and statement
 
 
@@ -137,8 +138,9 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
         clock=_now,
         clock_ms=_now_ms,
         ring_view=shards.ring_view,
+        reshard=Recent(shards.migrator_document, RESHARD_S),
         shard_health=shards.health,
-        redis_fault=limiter.redis_fault,
+        redis_fault=redis_fault,
     )
 
 

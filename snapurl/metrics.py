@@ -19,6 +19,17 @@ RESHARD_ROWS = Counter("snapurl_reshard_rows_total", "Rows copied or deleted by 
 RESHARD_SLOTS_LEFT = Gauge(
     "snapurl_reshard_slots_left", "Slots that are not yet where the ring wants them.", multiprocess_mode="max"
 )
+RESHARD_SLOTS_IN_STATE = Gauge(
+    "snapurl_reshard_slots_in_state",
+    "Rows of slots on all shards, by state; a slot on its way has one on each side.",
+    ["state"],
+    multiprocess_mode="max",
+)
+RESHARD_ORPHANS = Gauge(
+    "snapurl_reshard_orphan_slots",
+    "Slots that were given away and whose rows are still there.",
+    multiprocess_mode="max",
+)
 PAUSE_SECONDS = Histogram(
     "snapurl_reshard_pause_seconds",
     "For how long writes to a batch of slots were refused.",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -17,7 +19,7 @@ ANSWER_S_MAX = 3.0
 
 async def service_fault(settings: Settings) -> str | None:
     """Why the HTTP service of these settings is not ready; None if it is."""
-    status = await http_status(settings, "/health/ready")
+    status = await http_status(own_address(settings), "/health/ready")
     return None if status == 200 else f"/health/ready: {status or 'no answer'}"
 
 
@@ -39,14 +41,40 @@ async def consumer_fault(settings: Settings) -> str | None:
     return None
 
 
-async def http_status(settings: Settings, path: str) -> int:
-    """The HTTP status of a GET on the service of these settings; 0 if it does not answer in time."""
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where an HTTP service listens."""
+
+    host: str
+    port: int
+    tls: bool = False
+
+    @classmethod
+    def of_url(cls, url: str) -> Address:
+        """From a URL such as `http://api:8000`. Raises ValueError."""
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
+            raise ValueError("is not a URL such as http://api:8000")
+        tls = parts.scheme == "https"
+        return cls(parts.hostname, parts.port or (443 if tls else 80), tls)
+
+
+def own_address(settings: Settings) -> Address:
+    """Where the service of these settings is reached from the same machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
+    return Address(host, settings.port)
+
+
+async def http_status(address: Address, path: str) -> int:
+    """The HTTP status of a GET on a service; 0 if it does not answer in ANSWER_S_MAX."""
+    head = f"GET {path} HTTP/1.1\r\nHost: {address.host}\r\nConnection: close\r\n\r\n"
     try:
         async with asyncio.timeout(ANSWER_S_MAX):
-            reader, writer = await asyncio.open_connection(host, settings.port)
+            reader, writer = await asyncio.open_connection(
+                address.host, address.port, ssl=address.tls or None
+            )
             try:
-                writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+                writer.write(head.encode())
                 words = (await reader.readline()).split()
             finally:
                 writer.close()

@@ -1,11 +1,14 @@
-"""Ending background tasks for certain."""
+"""Small things that asyncio lacks: ending tasks for certain, and an answer that is asked for at most so often."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeVar
 
 AGAIN_S = 0.1
+T = TypeVar("T")
 
 
 async def end(*tasks: asyncio.Task[Any] | None) -> None:
@@ -19,3 +22,22 @@ async def end(*tasks: asyncio.Task[Any] | None) -> None:
         for task in left:
             task.cancel()
         await asyncio.wait(left, timeout=AGAIN_S)
+
+
+class Recent(Generic[T]):
+    """Calls `ask` when the last answer is older than `age_s_max`, and once for all who wait for it."""
+
+    def __init__(
+        self, ask: Callable[[], Awaitable[T]], age_s_max: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._ask = ask
+        self._age_s_max = age_s_max
+        self._clock = clock
+        self._lock = asyncio.Lock()
+        self._last: tuple[float, T] | None = None
+
+    async def __call__(self) -> T:
+        async with self._lock:
+            if self._last is None or self._clock() - self._last[0] > self._age_s_max:
+                self._last = self._clock(), await self._ask()
+            return self._last[1]

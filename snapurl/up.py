@@ -16,7 +16,7 @@ from snapurl.local.binaries import Source
 from snapurl.local.cluster import SHARDS, LocalCluster
 from snapurl.local.wishes import grant_wishes
 from snapurl.ports import Right
-from snapurl.probe import http_status
+from snapurl.probe import http_status, own_address
 from snapurl.serve import (
     WORKER_STOP_S_MAX,
     forget_metrics,
@@ -71,7 +71,9 @@ async def _run(
         beside = environ_with({**changes, "PROMETHEUS_MULTIPROC_DIR": str(metrics)})
         consumer = Child("click consumer", python("-m", "snapurl.clicks"), beside)
         workers = worker_children(settings, listener, metrics, changes)
-        migrator = Child("migrator", python("-m", "tools.cli", "run"), beside)
+        address = own_address(settings)
+        url = f"http://{f'[{address.host}]' if ':' in address.host else address.host}:{address.port}"
+        migrator = Child("migrator", python("-m", "tools.cli", "run", "--service-url", url), beside)
         stages = [Stage(workers, WORKER_STOP_S_MAX), Stage((consumer, migrator), CONSUMER_STOP_S_MAX)]
         supervisor = Supervisor(stages, ended=forget_metrics(metrics))
         beside_it = [
@@ -122,7 +124,7 @@ async def _greet(settings: Settings, cluster: LocalCluster, key: str) -> None:
 async def _is_ready(settings: Settings) -> bool:
     deadline = monotonic() + READY_PATIENCE_S
     while monotonic() < deadline:
-        if await http_status(settings, "/health/ready") == 200:
+        if await http_status(own_address(settings), "/health/ready") == 200:
             return True
         await asyncio.sleep(_POLL_S)
     return False

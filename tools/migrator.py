@@ -18,7 +18,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,9 +26,18 @@ from typing import Any
 import asyncpg
 
 from ring.handoff import Step
+from ring.ownership import SlotState
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
-from snapurl.metrics import PAUSE_SECONDS, RESHARD_MOVES, RESHARD_ROWS, RESHARD_SLOTS_LEFT
+from snapurl.metrics import (
+    PAUSE_SECONDS,
+    RESHARD_MOVES,
+    RESHARD_ORPHANS,
+    RESHARD_ROWS,
+    RESHARD_SLOTS_IN_STATE,
+    RESHARD_SLOTS_LEFT,
+)
+from snapurl.probe import Address, http_status
 from snapurl.store.pool import ShardFailed
 from snapurl.tasks import end
 from tools.agenda import Agenda, Task, agenda
@@ -38,7 +47,7 @@ from tools.fleet import LOST, Fleet, Seen
 from tools.manifest import SQL, Table, sharded_tables
 from tools.progress import MoveStatus, PauseLog, Status
 from tools.publish import publish, spread
-from tools.throttle import Throttle
+from tools.throttle import Look, Throttle
 
 log = logging.getLogger("snapurl.migrator")
 
@@ -51,10 +60,12 @@ PROBE_S = 0.1
 
 @dataclass(slots=True)
 class Options:
-    """How a migrator works; `grace_s` is the age at which released rows may be deleted."""
+    """How a migrator works; `grace_s` is the age at which released rows may be deleted, `service` where the HTTP
+    service can be asked how it fares."""
 
     grace_s: float = 30.0
     throttle: Throttle = field(default_factory=Throttle)
+    service: Address | None = None
 
 
 class Bench:
@@ -221,7 +232,9 @@ class Migrator:
     async def _tidy(self, fleet: Fleet, seen: Seen, bench: Bench) -> bool | None:
         """Deletes what released slots have left behind, then lets go of shards that are drained and empty."""
         left, waiting = await dead_slots(fleet, seen, self._options.grace_s)
-        self.status = replace(self.status, state="cleaning" if left else "idle", orphans=len(left) + waiting)
+        orphans = sum(len(batch.slots) for batch in left) + waiting
+        RESHARD_ORPHANS.set(orphans)
+        self.status = replace(self.status, state="cleaning" if left else "idle", orphans=orphans)
         if left:
             tasks = [Task(batch, (Step.CLEAN,)) for batch in left]
             return None if await self._carry_out(tasks, seen, bench) else False
@@ -245,6 +258,9 @@ class Migrator:
         done = total - left
         rows_left = self.status.rows_copied / done * left if done else 0.0
         RESHARD_SLOTS_LEFT.set(left)
+        states = Counter(row.state for rows in seen.rows.values() for row in rows)
+        for state in SlotState:
+            RESHARD_SLOTS_IN_STATE.labels(str(state)).set(states[state])
         problem = [*found.wrong[:1], *(f"shard {name} {why}" for name, why in seen.silent.items())]
         self.status = replace(
             self.status,
@@ -316,20 +332,35 @@ class Migrator:
         return False
 
     async def _probe(self) -> None:
-        """Measures how the shards fare while slots move."""
+        """Measures how shards and service fare while slots move."""
         fleet = await Fleet.connect(self._settings)
         try:
             while True:
                 await asyncio.sleep(PROBE_S if self._attempt else 1.0)
-                for shard in fleet.topology.shards:
-                    try:
-                        began = self._clock()
-                        rows = await fleet.fetch(shard.name, SQL["standby_lag"])
-                        self._options.throttle.probe((self._clock() - began) * 1000, float(rows[0]["lag_s"]))
-                    except (ShardFailed, ConfigError, asyncpg.PostgresError):
-                        continue
+                shards = [await self._probe_shard(fleet, shard.name) for shard in fleet.topology.shards]
+                service_ms = await self._probe_service()
+                ms, lag_s = (max(values) for values in zip(*shards, strict=True))
+                self._options.throttle.look(Look(ms, lag_s, service_ms))
         finally:
             await fleet.close()
+
+    async def _probe_shard(self, fleet: Fleet, name: str) -> tuple[float, float]:
+        """The ms of a statement on a shard, and the lag of its standbys in s; zeros of one that is silent, which
+        gets no rows anyway."""
+        began = self._clock()
+        try:
+            rows = await fleet.fetch(name, SQL["standby_lag"])
+        except (ShardFailed, ConfigError, asyncpg.PostgresError):
+            return 0.0, 0.0
+        return (self._clock() - began) * 1000, float(rows[0]["lag_s"])
+
+    async def _probe_service(self) -> float | None:
+        """The ms of a request that needs neither shard nor Redis, whether it was answered or given up."""
+        if self._options.service is None:
+            return None
+        began = self._clock()
+        await http_status(self._options.service, "/health/live")
+        return (self._clock() - began) * 1000
 
 
 def _in_turns(tasks: list[Task]) -> list[Task]:

@@ -2,8 +2,8 @@
 
 The size of a batch follows the pause that batches of that size cause: it doubles while they are short, and
 halves when a batch with many rows makes a long one (the pause of a small one is not the fault of its rows).
-The pace gives way when the shards get slow or a standby lags: the wait between batches doubles with each look
-that finds them so, up to WAIT_S_MAX, and halves with each that does not.
+The pace gives way when the shards or the service get slow or a standby lags: the wait between batches doubles with
+each look that finds them so, up to WAIT_S_MAX, and halves with each that does not.
 """
 
 from __future__ import annotations
@@ -17,21 +17,33 @@ SLOTS_MAX = 256
 ROWS_MAX = 10_000
 ROWS_FEW = 1_000
 WAIT_S_MIN = 0.05
-WAIT_S_MAX = 5.0
-PROBES_KEPT = 50
+WAIT_S_MAX = 1.0
+LOOKS_KEPT = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at how they fare: ms of a trivial statement on the slowest shard and of a request that the service
+    answers from memory (None: nobody asked), the lag of the slowest standby in s."""
+
+    shards_ms: float
+    lag_s: float = 0.0
+    service_ms: float | None = None
 
 
 @dataclass(slots=True)
 class Throttle:
-    """`rows_per_s_max` 0 is no limit. `p99_ms_max` is of a trivial statement on any shard."""
+    """`rows_per_s_max` 0 is no limit. `p99_ms_max` is of a trivial statement on any shard, `service_p99_ms_max`
+    of a trivial request: of the last LOOKS_KEPT looks."""
 
     rows_per_s_max: float = 0.0
     p99_ms_max: float = 100.0
     lag_s_max: float = 10.0
+    service_p99_ms_max: float = 100.0
     slots: int = 16
     _wait_s: float = 0.0
     _why: str = ""
-    _probes: deque[float] = field(default_factory=lambda: deque(maxlen=PROBES_KEPT))
+    _looks: deque[Look] = field(default_factory=lambda: deque(maxlen=LOOKS_KEPT))
 
     def after_batch(self, rows: int, pause_ms: float) -> None:
         """Fits the size of the next batch to what the last one did."""
@@ -45,22 +57,26 @@ class Throttle:
         by_limit = rows / self.rows_per_s_max - took_s if self.rows_per_s_max else 0.0
         return max(0.0, by_limit, self._wait_s)
 
-    def probe(self, ms: float, lag_s: float) -> None:
-        """Takes one measurement of the shards: a statement's time, and the lag of the slowest standby."""
-        self._probes.append(ms)
-        p99 = sorted(self._probes)[int(0.99 * (len(self._probes) - 1))]
-        if p99 > self.p99_ms_max:
-            self._give_way(f"p99 of the shards is {p99:.0f} ms")
-        elif lag_s > self.lag_s_max:
-            self._give_way(f"a standby lags by {lag_s:.0f} s")
-        else:
-            self._wait_s = self._wait_s / 2 if self._wait_s > WAIT_S_MIN else 0.0
-            if not self._wait_s:
-                self._why = ""
+    def look(self, look: Look) -> None:
+        """Gives way or goes on, after one more look."""
+        self._looks.append(look)
+        why = self._too_much(look.lag_s)
+        if why:
+            self._why = why
+            self._wait_s = min(WAIT_S_MAX, max(WAIT_S_MIN, self._wait_s * 2))
+            return
+        self._wait_s = self._wait_s / 2 if self._wait_s > WAIT_S_MIN else 0.0
+        if not self._wait_s:
+            self._why = ""
 
-    def _give_way(self, why: str) -> None:
-        self._why = why
-        self._wait_s = min(WAIT_S_MAX, max(WAIT_S_MIN, self._wait_s * 2))
+    def _too_much(self, lag_s: float) -> str:
+        shards = _p99([look.shards_ms for look in self._looks])
+        if shards > self.p99_ms_max:
+            return f"p99 of the shards is {shards:.0f} ms"
+        service = _p99([look.service_ms for look in self._looks if look.service_ms is not None])
+        if service > self.service_p99_ms_max:
+            return f"p99 of the service is {service:.0f} ms"
+        return f"a standby lags by {lag_s:.0f} s" if lag_s > self.lag_s_max else ""
 
     @property
     def state(self) -> str:
@@ -68,3 +84,7 @@ class Throttle:
         if self._why:
             return self._why
         return f"at most {self.rows_per_s_max:g} rows/s" if self.rows_per_s_max else ""
+
+
+def _p99(values: list[float]) -> float:
+    return sorted(values)[int(0.99 * (len(values) - 1))] if values else 0.0

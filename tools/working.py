@@ -12,6 +12,7 @@ from prometheus_client import start_http_server
 from ring.handoff import Step
 from snapurl import logs
 from snapurl.errors import ConfigError
+from snapurl.probe import Address
 from snapurl.supervise import stop_signals
 from tools import audit
 from tools.attempt import Attempt, Ends
@@ -50,6 +51,18 @@ grace_s = click.option(
     show_default=True,
     help="Slower while a standby lags by more.",
 )
+@click.option(
+    "--service-url",
+    metavar="URL",
+    help="Where the HTTP service answers, such as http://api:8000, for --service-p99-ms-max.",
+)
+@click.option(
+    "--service-p99-ms-max",
+    type=click.FloatRange(min=1),
+    default=100.0,
+    show_default=True,
+    help="Slower while the p99 of small requests to --service-url is above it.",
+)
 @grace_s
 @click.option("--until-settled", is_flag=True, help="End when nothing is left to do.")
 @click.option(
@@ -62,6 +75,8 @@ def run(
     max_rows_per_second: float,
     p99_ms_max: float,
     standby_lag_s_max: float,
+    service_url: str | None,
+    service_p99_ms_max: float,
     grace_s: float,
     until_settled: bool,
     metrics_port: int,
@@ -71,14 +86,18 @@ def run(
     SIGTERM and SIGINT end it after the batches in hand; whatever ends it, the next one goes on from there.
     """
     found = settings()
+    try:
+        service = Address.of_url(service_url) if service_url else None
+    except ValueError as error:
+        raise ConfigError(f"--service-url: {service_url!r} {error}") from None
     logs.configure(found.log_level)
     if metrics_port:
         try:
             start_http_server(metrics_port)
         except OSError as error:
             raise ConfigError(f"cannot serve metrics on port {metrics_port}: {error.strerror}") from None
-    throttle = Throttle(max_rows_per_second, p99_ms_max, standby_lag_s_max)
-    migrator = Migrator(found, Options(grace_s, throttle))
+    throttle = Throttle(max_rows_per_second, p99_ms_max, standby_lag_s_max, service_p99_ms_max)
+    migrator = Migrator(found, Options(grace_s, throttle, service))
 
     async def work() -> None:
         async with stop_signals() as stop:

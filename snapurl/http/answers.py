@@ -6,7 +6,7 @@ a test holds each of them against its schema.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -100,6 +100,38 @@ class RingShard(Answer):
     share: float = Field(ge=0, le=1, description="Part of all slots that it holds.")
 
 
+class ReshardMove(Answer):
+    what: str = Field(description="The first slot of the batch, and from which shard to which.")
+    state: str = Field(description="The step that is under way.")
+    age_s: float
+
+
+class WritePauses(Answer):
+    """For how long writes to slots were refused, of the newest moves."""
+
+    count: int
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+class Reshard(Answer):
+    """What the migrator says of its work."""
+
+    state: str = Field(description="idle, moving, paused, waiting, cleaning or standby.")
+    age_s: float = Field(description="Seconds since it was last heard of; more than 5: none runs.")
+    topology_version: int
+    slots_total: int = Field(description="Slots to move when the present goal was set.")
+    slots_left: int
+    rows_copied: int
+    rows_per_s: float
+    eta_s: float | None
+    moves: list[ReshardMove]
+    pauses: WritePauses
+    throttle: str = Field(description="What holds it back; empty if nothing does.")
+    orphans: int = Field(description="Slots that were given away and whose rows are still there.")
+
+
 class Ring(Answer):
     """The topology and who holds the slots."""
 
@@ -110,6 +142,7 @@ class Ring(Answer):
     slots_in_hand_off: int
     slots_unknown: int = Field(description="Slots whose shard has not answered since this worker began.")
     shards: list[RingShard]
+    reshard: Reshard | None = Field(description="At most a second old; null if no migrator has ever run.")
 
 
 class Live(Answer):
@@ -169,8 +202,11 @@ def stats_body(code: str, days: Sequence[DayClicks]) -> dict[str, Any]:
     }
 
 
-def ring_body(view: RingView) -> dict[str, Any]:
-    """A `Ring`: without the shards' addresses, which are nobody's business."""
+def ring_body(view: RingView, reshard: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A `Ring`: without addresses, which are nobody's business, and may stand in the migrator's last error.
+
+    `reshard` is None too if a migrator of another version wrote something else.
+    """
     return {
         "cluster_id": view.cluster_id,
         "topology_version": view.topology_version,
@@ -189,7 +225,15 @@ def ring_body(view: RingView) -> dict[str, Any]:
             }
             for shard in view.shards
         ],
+        "reshard": _reshard_body(reshard),
     }
+
+
+def _reshard_body(document: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    try:
+        return None if document is None else {name: document[name] for name in Reshard.model_fields}
+    except KeyError:
+        return None
 
 
 def ready_body(shards: Sequence[ShardHealth], redis: str | None) -> dict[str, Any]:

@@ -50,6 +50,7 @@ class Services:
     clock: Callable[[], datetime]
     clock_ms: Callable[[], int]
     ring_view: Callable[[], RingView]
+    reshard: Callable[[], Awaitable[Mapping[str, Any] | None]]
     shard_health: Callable[[], Awaitable[list[ShardHealth]]]
     redis_fault: Callable[[], Awaitable[str | None]]
 

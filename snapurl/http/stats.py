@@ -15,4 +15,4 @@ async def link_stats(call: Call) -> HTTPResponse:
 
 
 async def ring(call: Call) -> HTTPResponse:
-    return call.answer(ring_body(call.services.ring_view()))
+    return call.answer(ring_body(call.services.ring_view(), await call.services.reshard()))

@@ -1,10 +1,10 @@
-"""Ending background tasks."""
+"""Ending background tasks, and answers that are asked for at most so often."""
 
 from __future__ import annotations
 
 import asyncio
 
-from snapurl.tasks import end
+from snapurl.tasks import Recent, end
 
 
 async def test_a_task_that_loses_a_cancellation_ends_all_the_same() -> None:
@@ -26,3 +26,21 @@ async def test_a_task_that_loses_a_cancellation_ends_all_the_same() -> None:
     await asyncio.wait_for(end(task, None), 10)
     assert task.cancelled()
     assert swallowed == 1
+
+
+async def test_a_recent_answer_is_not_asked_for_again() -> None:
+    """All who ask within its age get one answer, those who come later a new one."""
+    now, asked = 0.0, 0
+
+    async def ask() -> int:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        return asked
+
+    recent = Recent(ask, 1.0, lambda: now)
+    assert await asyncio.gather(*(recent() for _ in range(5))) == [1] * 5
+    now = 1.0
+    assert await recent() == 1
+    now = 1.1
+    assert await recent() == 2

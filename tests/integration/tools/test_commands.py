@@ -22,6 +22,7 @@ from ring.plan import plan
 from ring.slots import slot_of
 from snapurl.config import Settings
 from snapurl.store.migrate import load_migrations
+from tests.integration.http.service import running
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import settle
 from tools.cli import main
@@ -508,14 +509,29 @@ async def test_status_says_that_no_migrator_runs(ready: Settings) -> None:
         assert name in said.out
 
 
-async def test_the_service_reads_what_the_migrator_says(ready: Settings, store: Store) -> None:
-    """The document in the migrator's row is what `GET /api/v1/ring` shows; there is none before it ever ran."""
-    assert await store.shards.migrator_document() is None
-    await settle(ready)
-    found = await store.shards.migrator_document()
-    assert found is not None
-    assert found["state"] in ("idle", "standby", "cleaning")
-    assert found["age_s"] >= 0
+async def test_the_ring_of_the_api_shows_what_the_migrator_says(
+    ready: Settings, links: list[str], tmp_path: Path
+) -> None:
+    """Nothing before a migrator ever ran; after a move its slots, rows and pauses, as `status` shows them."""
+    async with running(ready, tmp_path) as service:
+        client = service.client()
+        assert (await client.get("/api/v1/ring")).json()["reshard"] is None
+        assert (await say(ready, "drain", "db1", "--yes")).code == 0
+        process = await begin(ready, "run", "--grace-s", "0")
+        shown: dict[str, Any] = {}
+
+        async def is_told() -> bool:
+            nonlocal shown
+            shown = (await client.get("/api/v1/ring")).json()["reshard"] or {}
+            return shown.get("state") == "idle" and shown["slots_left"] == 0 and shown["pauses"]["count"] > 0
+
+        await until(is_told)
+        process.terminate()
+        await process.wait()
+        status = json.loads((await say(ready, "status", "--json")).out)["migrator"]
+        assert shown["pauses"] == status["pauses"]
+        assert shown["topology_version"] == status["topology_version"] == 3, "drained, and let go"
+        assert "last_error" not in shown, "it may name addresses"
 
 
 # -- verify, cleanup, doctor --------------------------------------------------------------------------------------

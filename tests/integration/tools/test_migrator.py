@@ -10,6 +10,7 @@ from ring.placement import place
 from ring.slots import SLOT_COUNT, slot_of
 from snapurl.config import Settings
 from snapurl.ports import Change, Link, PageKey
+from snapurl.probe import Address
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import add_fifth, settle
 from tools.fleet import Fleet
@@ -131,3 +132,27 @@ async def test_cancelling_moves_back_what_had_moved(
         assert found is not None
         assert found.title == "new"
     await fleet.close()
+
+
+async def test_it_rests_while_the_service_is_slow(
+    ready: Settings, five: Settings, fifth: str, store: Store
+) -> None:
+    """While the service takes long to answer the migrator says so and waits longer between batches."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await asyncio.sleep(0.15)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    slow = await asyncio.start_server(answer, "127.0.0.1", 0)
+    host, port = slow.sockets[0].getsockname()
+    await (await add_fifth(ready, five, fifth)).close()
+    migrator = Migrator(five, Options(grace_s=0.0, service=Address(host, port)))
+    stop = asyncio.Event()
+    async with slow, asyncio.TaskGroup() as group, asyncio.timeout(60):
+        group.create_task(migrator.run(stop))
+        while not migrator.snapshot().throttle.startswith("p99 of the service is "):
+            await asyncio.sleep(0.02)
+        assert migrator.snapshot().slots_left, "it was to be held back"
+        stop.set()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, date, datetime
 from typing import Any
 
@@ -16,6 +18,7 @@ from snapurl.http.pages import home_page, refusal_page
 from snapurl.http.problems import problem
 from snapurl.http.routes import ROUTES
 from snapurl.ports import DayClicks, Link, RingView, ShardHealth, ShardShare
+from tools.progress import MoveStatus, Status
 
 DOCUMENT = document(ROUTES, "https://s.example.org", "1.2.3", anonymous=True)
 LINK = Link(
@@ -100,9 +103,15 @@ def test_bodies_of_answers_fit_their_schemas() -> None:
     assert stats["clicks"] == 5
     answers.Stats.model_validate(stats)
     share = ShardShare("db0", 1.0, False, "10.0.0.1:5432/snapurl", 100, 120, 0.25)
-    ring = answers.ring_body(RingView("id", 1, 1024, (share,), 3, 4))
-    assert "10.0.0.1" not in str(ring)
-    answers.Ring.model_validate(ring)
+    view = RingView("id", 1, 1024, (share,), 3, 4)
+    move = MoveStatus("slot 7, db0@1 -> db4", "copy", 0.2)
+    told = {**asdict(Status(moves=(move,), last_error="10.0.0.1 is down")), "age_s": 0.1}
+    for reshard in (None, told):
+        ring = answers.ring_body(view, reshard)
+        assert "10.0.0.1" not in str(ring)
+        assert (ring["reshard"] is None) == (reshard is None)
+        answers.Ring.model_validate(json.loads(json.dumps(ring)))
+    assert answers.ring_body(view, {"state": "of another version"})["reshard"] is None
 
 
 def test_readiness_says_ok_degraded_or_down() -> None:
