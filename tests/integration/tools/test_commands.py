@@ -523,14 +523,14 @@ async def test_the_ring_of_the_api_shows_what_the_migrator_says(
         async def is_told() -> bool:
             nonlocal shown
             shown = (await client.get("/api/v1/ring")).json()["reshard"] or {}
-            return shown.get("state") == "idle" and shown["slots_left"] == 0 and shown["pauses"]["count"] > 0
+            return shown.get("topology_version") == 3 and shown["state"] == "idle"  # db1 was let go
 
         await until(is_told)
         process.terminate()
         await process.wait()
         status = json.loads((await say(ready, "status", "--json")).out)["migrator"]
         assert shown["pauses"] == status["pauses"]
-        assert shown["topology_version"] == status["topology_version"] == 3, "drained, and let go"
+        assert shown["slots_left"] == 0 and shown["pauses"]["count"] > 0
         assert "last_error" not in shown, "it may name addresses"
 
 
