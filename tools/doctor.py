@@ -23,7 +23,7 @@ from tools.examine import rows_by_slot, slots_text
 from tools.fleet import LOST, Fleet, Seen
 from tools.manifest import SQL, sharded_tables
 from tools.migrator import Bench, attempt_at
-from tools.obstacles import of_shards
+from tools.obstacles import of_shards, out_of_sight
 from tools.overview import MIGRATOR_SILENT_S, heard
 from tools.publish import spread
 from tools.verify import differences
@@ -56,6 +56,10 @@ async def examine(fleet: Fleet, seen: Seen) -> list[Finding]:
     obstacles, _ = await of_shards(fleet, list(seen.rows))
     found += [
         Finding("shard", line, "do what that line says, then: snapurl-reshard doctor") for line in obstacles
+    ]
+    found += [
+        Finding("rights", line, "do what that line says, then: snapurl-reshard doctor")
+        for line in await out_of_sight(fleet, list(seen.rows))
     ]
     return [
         *found,

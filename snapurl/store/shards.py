@@ -23,7 +23,16 @@ from ring.topology import Topology
 from snapurl.config import Settings
 from snapurl.errors import ConfigError, Unavailable
 from snapurl.ports import RingView, ShardHealth, ShardShare
-from snapurl.store.pool import CLUSTER, Pool, ShardFailed, ShardUnknown, WrongShard, check_identity, describe
+from snapurl.store.pool import (
+    CLUSTER,
+    Pool,
+    ShardFailed,
+    ShardUnknown,
+    WrongShard,
+    check_identity,
+    describe,
+    telling_rights,
+)
 from snapurl.store.slotmap import SlotMap
 from snapurl.tasks import end
 
@@ -100,8 +109,9 @@ def _agree(found: dict[str, tuple[Any, Topology | None]]) -> Topology:
 async def _ask(name: str, dsn: str, timeout_s: float) -> tuple[Any, Topology | None]:
     connection = await connect_once(name, dsn, timeout_s)
     try:
-        row = await connection.fetchrow(CLUSTER["identity"])
-        document = await connection.fetchval(CLUSTER["topology"])
+        with telling_rights(name):
+            row = await connection.fetchrow(CLUSTER["identity"])
+            document = await connection.fetchval(CLUSTER["topology"])
         return row, Topology.from_json(document) if document else None
     except asyncpg.UndefinedTableError:
         return None, None
@@ -119,6 +129,10 @@ async def connect_once(name: str, dsn: str, timeout_s: float, *, application: st
         )
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
         raise ConfigError(f"shard {name} refuses the user or password of its DSN") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise ConfigError(
+            f"shard {name} does not let the user of its DSN connect: GRANT it CONNECT"
+        ) from error
     except asyncpg.InvalidCatalogNameError as error:
         raise ConfigError(f"shard {name} has no database of the name in its DSN") from error
     except (ValueError, asyncpg.ClientConfigurationError) as error:
