@@ -61,15 +61,20 @@ async def examine(fleet: Fleet, seen: Seen) -> list[Finding]:
         Finding("rights", line, "do what that line says, then: snapurl-reshard doctor")
         for line in await out_of_sight(fleet, list(seen.rows))
     ]
-    return [
-        *found,
-        *await _topology(fleet, seen),
-        *await _two_owners(fleet, seen),
-        *_no_owner(seen),
-        *await _half_way(fleet, seen),
-        *await _strays(fleet, seen),
-        *await _stuck(fleet, seen),
-    ]
+    try:
+        return [
+            *found,
+            *await _topology(fleet, seen),
+            *await _two_owners(fleet, seen),
+            *_no_owner(seen),
+            *await _half_way(fleet, seen),
+            *await _strays(fleet, seen),
+            *await _stuck(fleet, seen),
+        ]
+    except asyncpg.InsufficientPrivilegeError:
+        if not found:
+            raise
+        return found  # what keeps us from looking further is the first thing to mend
 
 
 async def _topology(fleet: Fleet, seen: Seen) -> list[Finding]:

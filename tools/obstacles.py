@@ -59,8 +59,8 @@ async def out_of_sight(fleet: Fleet, names: list[str]) -> list[str]:
         others = ", ".join(rights["other_migrators"])
         if others and not rights["may_end"]:
             found.append(
-                f"on shard {name}, the sessions of the migrators {others} cannot be ended if one of them hangs in a "
-                f"hand-off: as a superuser, GRANT pg_signal_backend TO {rights['owner']}"
+                f"on shard {name}, the sessions of the migrators {others} cannot be ended if one of them hangs in "
+                f"a hand-off: as a superuser, GRANT pg_signal_backend TO {rights['owner']}"
             )
         if hidden:
             found.append(
