@@ -19,6 +19,7 @@ import asyncpg
 from snapurl.errors import ConfigError, Unavailable
 from snapurl.metrics import POOL_WAITS_REFUSED, SHARD_ERRORS
 from snapurl.store.queries import load_queries
+from snapurl.tls import tls_fault
 
 log = logging.getLogger("snapurl.pool")
 
@@ -85,19 +86,21 @@ class WrongShard(ConfigError):
     """A DSN leads to something else than the shard it is said to be."""
 
 
+_REASONS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
+    (_WRONG_SETTINGS, "refuses the user, password or database name of its DSN"),
+    (asyncio.TimeoutError, "did not answer in time"),
+    (asyncpg.InsufficientPrivilegeError, "does not give its user the rights that it needs"),
+    (asyncpg.CannotConnectNowError, "is starting or stopping"),
+    (asyncpg.TooManyConnectionsError, "has no connection left"),
+)
+
+
 def describe(error: BaseException) -> str:
     """Why a connection failed, in words that hold no address and no secret."""
-    if isinstance(error, _WRONG_SETTINGS):
-        return "refuses the user, password or database name of its DSN"
-    if isinstance(error, asyncio.TimeoutError):
-        return "did not answer in time"
-    if isinstance(error, asyncpg.InsufficientPrivilegeError):
-        return "does not give its user the rights that it needs"
-    if isinstance(error, asyncpg.CannotConnectNowError):
-        return "is starting or stopping"
-    if isinstance(error, asyncpg.TooManyConnectionsError):
-        return "has no connection left"
-    return "is unreachable"
+    for kinds, reason in _REASONS:
+        if isinstance(error, kinds):
+            return reason
+    return tls_fault(error) or "is unreachable"
 
 
 @contextmanager
