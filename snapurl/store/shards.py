@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -148,6 +149,8 @@ async def connect_once(name: str, dsn: str, timeout_s: float, *, application: st
         ) from error
     except asyncpg.InvalidCatalogNameError as error:
         raise ConfigError(f"shard {name} has no database of the name in its DSN") from error
+    except ssl.SSLError as error:  # a certificate that is refused is a ValueError, too
+        raise ShardFailed(name, describe(error), sent=False) from error
     except (ValueError, asyncpg.ClientConfigurationError) as error:
         if "root certificate" in str(error):
             raise ConfigError(f"the DSN of shard {name} names no sslrootcert to verify it by") from error
