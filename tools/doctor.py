@@ -23,7 +23,7 @@ from tools.examine import rows_by_slot, slots_text
 from tools.fleet import LOST, Fleet, Seen
 from tools.manifest import SQL, sharded_tables
 from tools.migrator import Bench, attempt_at
-from tools.obstacles import of_shards
+from tools.obstacles import of_shards, out_of_sight
 from tools.overview import MIGRATOR_SILENT_S, heard
 from tools.publish import spread
 from tools.verify import differences
@@ -57,15 +57,24 @@ async def examine(fleet: Fleet, seen: Seen) -> list[Finding]:
     found += [
         Finding("shard", line, "do what that line says, then: snapurl-reshard doctor") for line in obstacles
     ]
-    return [
-        *found,
-        *await _topology(fleet, seen),
-        *await _two_owners(fleet, seen),
-        *_no_owner(seen),
-        *await _half_way(fleet, seen),
-        *await _strays(fleet, seen),
-        *await _stuck(fleet, seen),
+    found += [
+        Finding("rights", line, "do what that line says, then: snapurl-reshard doctor")
+        for line in await out_of_sight(fleet, list(seen.rows))
     ]
+    try:
+        return [
+            *found,
+            *await _topology(fleet, seen),
+            *await _two_owners(fleet, seen),
+            *_no_owner(seen),
+            *await _half_way(fleet, seen),
+            *await _strays(fleet, seen),
+            *await _stuck(fleet, seen),
+        ]
+    except asyncpg.InsufficientPrivilegeError:
+        if not found:
+            raise
+        return found  # what keeps us from looking further is the first thing to mend
 
 
 async def _topology(fleet: Fleet, seen: Seen) -> list[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -31,11 +32,43 @@ async def of_shards(fleet: Fleet, names: list[str]) -> tuple[list[str], int]:
         row = await connection.fetchrow(SQL["server"])
         newest = max(newest, row["major"])
         found += _server(row, name)
-        if row["may_not_write"]:
-            found.append(f"the user of shard {name} may not write to its table {row['may_not_write'][0]}")
-        if line := await _schema(connection, name):
+        line = await _schema(connection, name) or await _rights(connection, name)
+        if line:
             found.append(line)
     return found, newest
+
+
+async def _rights(connection: Any, name: str) -> str:
+    """The first right that the user of a migrated shard lacks, and how it is given; empty if none."""
+    row = await connection.fetchrow(SQL["rights"])
+    if not row["missing"]:
+        return ""
+    more = f" and {len(row['missing']) - 1} more" if len(row["missing"]) > 1 else ""
+    who = row["migrator"]
+    return f"on shard {name}, {who} lacks the right {row['missing'][0]}{more}: as {row['owner']}, {row['remedy']}"
+
+
+async def out_of_sight(fleet: Fleet, names: list[str]) -> list[str]:
+    """What a migrator cannot do for want of rights that only few clusters need, one line each, with the GRANT."""
+    found = []
+    for name in names:
+        try:
+            rights = (await fleet.fetch(name, SQL["rights"]))[0]
+            hidden = (await fleet.fetch(name, SQL["standby_lag"]))[0]["hidden"]
+        except asyncpg.PostgresError:
+            continue  # the shard is not migrated, or more is missing: an obstacle, which is told as such
+        others = ", ".join(rights["other_migrators"])
+        if others and not rights["may_end"]:
+            found.append(
+                f"on shard {name}, the sessions of the migrators {others} cannot be ended if one of them hangs in "
+                f"a hand-off: as a superuser, GRANT pg_signal_backend TO {rights['owner']}"
+            )
+        if hidden:
+            found.append(
+                f"on shard {name}, the lag of {hidden} standby(s) cannot be seen and holds no migrator back: "
+                f"as a superuser, GRANT pg_read_all_stats TO {rights['owner']}"
+            )
+    return found
 
 
 async def of_newcomer(fleet: Fleet, change: Add, newest_major: int) -> tuple[list[str], list[str]]:
@@ -50,11 +83,24 @@ async def of_newcomer(fleet: Fleet, change: Add, newest_major: int) -> tuple[lis
     except ConfigError as error:
         return [error.detail], []
     try:
-        return await _newcomer(connection, fleet, change.name, newest_major), await _reach(fleet, change)
+        obstacles = await _newcomer(connection, fleet, change.name, newest_major)
+        return obstacles, [*await _reach(fleet, change), *_seen_by_all(fleet, change)]
     except LOST:
         return [f"shard {change.name} stopped answering"], []
     finally:
         connection.terminate()
+
+
+def _seen_by_all(fleet: Fleet, change: Add) -> list[str]:
+    """A password that stood in the command line, which everybody on the machine can read while it runs."""
+    assert change.dsn is not None
+    known = {urlsplit(item.dsn).password for item in fleet.settings.shard_dsns}
+    if urlsplit(change.dsn).password in {None, *known}:
+        return []
+    return [
+        f"the password of {change.name} stands in the list of processes: change it, and put the DSN into "
+        "SNAPURL_SHARDS instead"
+    ]
 
 
 async def _newcomer(connection: Any, fleet: Fleet, name: str, newest_major: int) -> list[str]:
@@ -64,9 +110,16 @@ async def _newcomer(connection: Any, fleet: Fleet, name: str, newest_major: int)
         found.append(
             f"shard {name} runs PostgreSQL {row['major']}, and others {newest_major}: it must not be older"
         )
-    if not (row["may_create"] and row["may_temp"]):
-        found.append(f"the user of shard {name} may not create tables there: GRANT it CREATE and TEMPORARY")
-    return [*found, *await _contents(connection, fleet, name)]
+    contents = await _contents(connection, fleet, name)
+    if contents or not row["tables"]:
+        if not (row["may_create"] and row["may_temp"]):
+            found.append(
+                f"the user of shard {name} may not create tables there: run `snapurl migrate` as one who may, with "
+                "it in SNAPURL_SHARDS, or GRANT it CREATE and TEMPORARY"
+            )
+    elif line := await _rights(connection, name):
+        found.append(line)
+    return [*found, *contents]
 
 
 def _server(row: Mapping[str, Any], name: str) -> list[str]:

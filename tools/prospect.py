@@ -16,7 +16,7 @@ from tools.changes import Add, Change
 from tools.copy import pipe
 from tools.fleet import Fleet, Seen
 from tools.manifest import SQL, sharded_tables
-from tools.obstacles import of_disk, of_newcomer, of_shards
+from tools.obstacles import of_disk, of_newcomer, of_shards, out_of_sight
 
 SAMPLE_ROWS_MIN = 1_000
 SAMPLE_ROWS_MAX = 100_000
@@ -69,7 +69,7 @@ async def prospect(
     left = plan(seen.ownership, place(goal))
     shards, rows_to_move = _shards(seen, goal, sizes)
     obstacles = [f"shard {name} {why}" for name, why in seen.silent.items()]
-    notes = _notes(seen)
+    notes = [*_notes(seen), *await out_of_sight(fleet, list(seen.rows))]
     found, newest_major = await of_shards(fleet, list(seen.rows))
     obstacles += found
     for change in changes:

@@ -22,7 +22,7 @@ from ring.placement import place
 from ring.topology import Shard, Topology
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
-from snapurl.store.pool import CLUSTER, ShardFailed, WrongShard, check_identity
+from snapurl.store.pool import CLUSTER, ShardFailed, WrongShard, check_identity, telling_rights
 from snapurl.store.shards import address_of, connect_once
 
 log = logging.getLogger("snapurl.bootstrap")
@@ -43,7 +43,8 @@ async def has_identity(name: str, dsn: str, timeout_s: float = 10.0) -> bool:
     """Whether the database at `dsn` has ever been made a shard. Raises ShardFailed, ConfigError."""
     connection = await connect_once(name, dsn, timeout_s)
     try:
-        return await connection.fetchrow(CLUSTER["identity"]) is not None
+        with telling_rights(name):
+            return await connection.fetchrow(CLUSTER["identity"]) is not None
     except asyncpg.UndefinedTableError:
         return False
     finally:
@@ -65,8 +66,9 @@ async def ensure_cluster(settings: Settings) -> None:
             except ShardFailed:
                 silent.append(item.name)
                 continue
-            found[item.name] = _Found(connection, await connection.fetchrow(CLUSTER["identity"]))
-        if not _is_ready(found):
+            with telling_rights(item.name):
+                found[item.name] = _Found(connection, await connection.fetchrow(CLUSTER["identity"]))
+        if not _is_ready(found) and not await _only_newcomers_are_empty(found):
             await _initialise(settings, found, silent)
     finally:
         await asyncio.gather(*(item.connection.close(timeout=timeout_s) for item in found.values()))
@@ -78,6 +80,18 @@ def _is_ready(found: dict[str, _Found]) -> bool:
         return False
     _check(found)
     return True
+
+
+async def _only_newcomers_are_empty(found: dict[str, _Found]) -> bool:
+    """True if the cluster is ready and no topology has the shards that are empty: they are still to be added."""
+    ready = {name: item for name, item in found.items() if item.row is not None}
+    if not _is_ready(ready):
+        return False
+    documents = [await item.connection.fetchval(CLUSTER["topology"]) for item in ready.values()]
+    newest = max(
+        map(Topology.from_json, filter(None, documents)), key=lambda each: each.version, default=None
+    )
+    return newest is not None and not {shard.name for shard in newest.shards} & (found.keys() - ready.keys())
 
 
 def _check(found: dict[str, _Found]) -> None:
@@ -149,6 +163,7 @@ async def _fill(found: dict[str, _Found], topology: Topology, first: str) -> Non
 
 
 async def _put_identity(connection: Any, topology: Topology, name: str, state: str) -> None:
-    async with connection.transaction():
-        await connection.execute(CLUSTER["put_identity"], topology.cluster_id, name, state)
-        await connection.execute(CLUSTER["put_topology"], topology.version, topology.to_json())
+    with telling_rights(name):
+        async with connection.transaction():
+            await connection.execute(CLUSTER["put_identity"], topology.cluster_id, name, state)
+            await connection.execute(CLUSTER["put_topology"], topology.version, topology.to_json())

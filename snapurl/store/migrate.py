@@ -10,16 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any
 
+import asyncpg
+
 from snapurl.config import Settings, ShardDsn
 from snapurl.errors import ConfigError
-from snapurl.store.pool import ShardFailed
-from snapurl.store.shards import connect_once
+from snapurl.store.pool import ShardFailed, telling_rights
+from snapurl.store.shards import connect_once, none_answers
 
 log = logging.getLogger("snapurl.migrate")
 
@@ -93,33 +96,97 @@ async def migrate_all(settings: Settings) -> list[str]:
         return_exceptions=True,
     )
     lines: list[str] = []
-    silent = 0
+    silent: list[ShardFailed] = []
     for outcome in outcomes:
         if isinstance(outcome, ShardFailed):
-            silent += 1
-            log.warning("%s; it is not migrated now", outcome)
+            silent.append(outcome)
         elif isinstance(outcome, BaseException):
             raise outcome
         else:
             lines += outcome
-    if silent == len(outcomes):
-        raise ConfigError("no shard answers: check SNAPURL_SHARDS and that PostgreSQL runs")
+    if len(silent) == len(outcomes):
+        raise none_answers(silent)
+    for failed in silent:
+        log.warning("%s; it is not migrated now", failed)
     return lines
 
 
 async def _migrate(item: ShardDsn, known: Sequence[Migration], timeout_s: float) -> list[str]:
     connection = await connect_once(item.name, item.dsn, timeout_s)
     try:
+        # Looked at first, changing nothing: whoever may not change the tables need not, if they are current.
+        with telling_rights(item.name):
+            if not pending(item.name, known, await _applied(connection)):
+                return []
         await connection.execute("SELECT pg_advisory_lock($1, $2)", *LOCK)
-        await connection.execute(_CREATE_RECORD)
-        rows = await connection.fetch("SELECT version, checksum FROM schema_migrations")
-        todo = pending(item.name, known, {row["version"]: row["checksum"] for row in rows})
-        for migration in todo:
-            await _apply(connection, migration)
-            log.info("shard %s: migration %04d_%s applied", item.name, migration.version, migration.name)
+        todo = pending(item.name, known, await _applied(connection))
+        with _as_owner(item.name, todo):
+            await connection.execute(_CREATE_RECORD)
+            for migration in todo:
+                await _apply(connection, migration)
+                log.info("shard %s: migration %04d_%s applied", item.name, migration.version, migration.name)
+            if todo and (fault := await _grant(connection)):
+                log.warning("shard %s: %s", item.name, fault)
         return [f"{item.name}: {migration.version:04d}_{migration.name}" for migration in todo]
     finally:
         await connection.close(timeout=timeout_s)
+
+
+async def _applied(connection: Any) -> dict[int, str]:
+    """The record of a shard: version -> checksum; empty if it has none yet."""
+    try:
+        rows = await connection.fetch("SELECT version, checksum FROM schema_migrations")
+    except asyncpg.UndefinedTableError:
+        return {}
+    return {row["version"]: row["checksum"] for row in rows}
+
+
+@contextmanager
+def _as_owner(shard: str, todo: Sequence[Migration]) -> Iterator[None]:
+    try:
+        yield
+    except asyncpg.InsufficientPrivilegeError as error:
+        names = ", ".join(f"{migration.version:04d}_{migration.name}" for migration in todo)
+        raise ConfigError(
+            f"shard {shard} needs the migrations {names}, which its user may not apply ({error.args[0]}): run "
+            "`snapurl migrate` as the owner of its tables"
+        ) from None
+
+
+# -- rights -------------------------------------------------------------------------------------------------------
+
+
+async def grant_all(settings: Settings) -> list[str]:
+    """Gives the roles of every shard their rights again; one line per shard where that did not work.
+
+    A user who is not the owner of the tables changes nothing, and nothing is said of it.
+    """
+    timeout_s = settings.statement_timeout_ms / 1000
+    found = await asyncio.gather(*(_grant_on(item, timeout_s) for item in settings.shard_dsns))
+    return [line for line in found if line]
+
+
+async def _grant_on(item: ShardDsn, timeout_s: float) -> str:
+    try:
+        connection = await connect_once(item.name, item.dsn, timeout_s)
+    except ShardFailed:
+        return ""  # it was told of as one that is not migrated
+    try:
+        await connection.execute("SELECT pg_advisory_lock($1, $2)", *LOCK)
+        fault = await _grant(connection)
+    except asyncpg.InsufficientPrivilegeError:
+        return ""
+    finally:
+        await connection.close(timeout=timeout_s)
+    return f"{item.name}: {fault}" if fault else ""
+
+
+async def _grant(connection: Any) -> str:
+    """What kept the roles from getting their rights; empty if they have them."""
+    said: str = await connection.fetchval("SELECT grant_roles_v1()")
+    if said == "granted":
+        return ""
+    return f"{said}: have a superuser create it, then run `snapurl migrate` again"
 
 
 async def _apply(connection: Any, migration: Migration) -> None:

@@ -8,8 +8,10 @@ whose `sent` says whether the statement may have been carried out: only the call
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import asyncpg
@@ -17,6 +19,9 @@ import asyncpg
 from snapurl.errors import ConfigError, Unavailable
 from snapurl.metrics import POOL_WAITS_REFUSED, SHARD_ERRORS
 from snapurl.store.queries import load_queries
+from snapurl.tls import tls_fault
+
+log = logging.getLogger("snapurl.pool")
 
 CLUSTER = load_queries("cluster")
 T = TypeVar("T")
@@ -81,17 +86,33 @@ class WrongShard(ConfigError):
     """A DSN leads to something else than the shard it is said to be."""
 
 
+_REASONS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
+    (_WRONG_SETTINGS, "refuses the user, password or database name of its DSN"),
+    (asyncio.TimeoutError, "did not answer in time"),
+    (asyncpg.InsufficientPrivilegeError, "does not give its user the rights that it needs"),
+    (asyncpg.CannotConnectNowError, "is starting or stopping"),
+    (asyncpg.TooManyConnectionsError, "has no connection left"),
+)
+
+
 def describe(error: BaseException) -> str:
     """Why a connection failed, in words that hold no address and no secret."""
-    if isinstance(error, _WRONG_SETTINGS):
-        return "refuses the user, password or database name of its DSN"
-    if isinstance(error, asyncio.TimeoutError):
-        return "did not answer in time"
-    if isinstance(error, asyncpg.CannotConnectNowError):
-        return "is starting or stopping"
-    if isinstance(error, asyncpg.TooManyConnectionsError):
-        return "has no connection left"
-    return "is unreachable"
+    for kinds, reason in _REASONS:
+        if isinstance(error, kinds):
+            return reason
+    return tls_fault(error) or "is unreachable"
+
+
+@contextmanager
+def telling_rights(name: str) -> Iterator[None]:
+    """Turns the refusal of a statement, for want of a right, into a ConfigError that says how it is given."""
+    try:
+        yield
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise ConfigError(
+            f"shard {name} refuses its user: {error.args[0]}; as the owner of its tables, GRANT snapurl_service "
+            "(for snapurl-reshard: snapurl_migrator) TO that user"
+        ) from None
 
 
 def check_identity(name: str, cluster_id: str | None, row: Any) -> None:
@@ -192,7 +213,7 @@ class Pool:
         except WrongShard as error:
             self.last_error = error.detail
             raise
-        except (*_NOT_DONE, *_LOST, *_WRONG_SETTINGS) as error:
+        except (*_NOT_DONE, *_LOST, *_WRONG_SETTINGS, asyncpg.InsufficientPrivilegeError) as error:
             self.last_error = describe(error)
             self._down_until = time.monotonic() + DOWN_S
             SHARD_ERRORS.labels(self.name, "connect").inc()
@@ -221,6 +242,10 @@ class Pool:
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                 await self._pool.expire_connections()
             raise ShardFailed(self.name, "could not carry that out now", sent=False) from error
+        except asyncpg.InsufficientPrivilegeError as error:
+            SHARD_ERRORS.labels(self.name, "refused").inc()
+            log.error("shard %s: %s", self.name, error.args[0])
+            raise ShardFailed(self.name, describe(error), sent=False) from error
         except _LOST as error:
             self.last_error = describe(error)
             SHARD_ERRORS.labels(self.name, "lost").inc()

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import asyncpg
 
@@ -23,7 +25,16 @@ from ring.topology import Topology
 from snapurl.config import Settings
 from snapurl.errors import ConfigError, Unavailable
 from snapurl.ports import RingView, ShardHealth, ShardShare
-from snapurl.store.pool import CLUSTER, Pool, ShardFailed, ShardUnknown, WrongShard, check_identity, describe
+from snapurl.store.pool import (
+    CLUSTER,
+    Pool,
+    ShardFailed,
+    ShardUnknown,
+    WrongShard,
+    check_identity,
+    describe,
+    telling_rights,
+)
 from snapurl.store.slotmap import SlotMap
 from snapurl.tasks import end
 
@@ -33,6 +44,8 @@ T = TypeVar("T")
 # How often the map is compared with the shards when no news arrive: news may be lost without harm.
 POLL_S = 5.0
 WATCH_RETRY_S = 1.0
+# What of a DSN names a file.
+DSN_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 # What asyncpg raises on a connection that ended under it.
 CLIENT_ERRORS = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 
@@ -72,16 +85,24 @@ async def read_topology(settings: Settings) -> Topology:
         *(_ask(item.name, item.dsn, timeout_s) for item in dsns), return_exceptions=True
     )
     found: dict[str, tuple[Any, Topology | None]] = {}
+    silent: list[ShardFailed] = []
     for item, answer in zip(dsns, answers, strict=True):
         if isinstance(answer, ShardFailed):
-            log.warning("shard %s %s; going on without it", item.name, answer.reason)
+            silent.append(answer)
         elif isinstance(answer, BaseException):
             raise answer
         else:
             found[item.name] = answer
     if not found:
-        raise ConfigError("no shard answers: check SNAPURL_SHARDS and that PostgreSQL runs")
+        raise none_answers(silent)
+    for failed in silent:
+        log.warning("%s; going on without it", failed)
     return _agree(found)
+
+
+def none_answers(silent: Sequence[ShardFailed]) -> ConfigError:
+    """The refusal to begin without any shard, with the reason that the first of them gives."""
+    return ConfigError(f"no shard answers ({silent[0]}): check SNAPURL_SHARDS and that PostgreSQL runs")
 
 
 def _agree(found: dict[str, tuple[Any, Topology | None]]) -> Topology:
@@ -100,8 +121,9 @@ def _agree(found: dict[str, tuple[Any, Topology | None]]) -> Topology:
 async def _ask(name: str, dsn: str, timeout_s: float) -> tuple[Any, Topology | None]:
     connection = await connect_once(name, dsn, timeout_s)
     try:
-        row = await connection.fetchrow(CLUSTER["identity"])
-        document = await connection.fetchval(CLUSTER["topology"])
+        with telling_rights(name):
+            row = await connection.fetchrow(CLUSTER["identity"])
+            document = await connection.fetchval(CLUSTER["topology"])
         return row, Topology.from_json(document) if document else None
     except asyncpg.UndefinedTableError:
         return None, None
@@ -114,17 +136,34 @@ async def _ask(name: str, dsn: str, timeout_s: float) -> tuple[Any, Topology | N
 async def connect_once(name: str, dsn: str, timeout_s: float, *, application: str = "snapurl") -> Any:
     """One connection outside the pools. Raises ShardFailed, or ConfigError when the DSN itself is refused."""
     try:
+        if word := _missing_file(dsn):
+            raise ConfigError(f"the DSN of shard {name}: there is no such file as {word} names")
         return await asyncpg.connect(
             dsn, timeout=timeout_s, command_timeout=60.0, server_settings={"application_name": application}
         )
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
         raise ConfigError(f"shard {name} refuses the user or password of its DSN") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise ConfigError(
+            f"shard {name} does not let the user of its DSN connect: GRANT it CONNECT"
+        ) from error
     except asyncpg.InvalidCatalogNameError as error:
         raise ConfigError(f"shard {name} has no database of the name in its DSN") from error
+    except ssl.SSLError as error:  # a certificate that is refused is a ValueError, too
+        raise ShardFailed(name, describe(error), sent=False) from error
     except (ValueError, asyncpg.ClientConfigurationError) as error:
+        if "root certificate" in str(error):
+            raise ConfigError(f"the DSN of shard {name} names no sslrootcert to verify it by") from error
         raise ConfigError(f"the DSN of shard {name} cannot be read") from error
     except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise ShardFailed(name, describe(error), sent=False) from error
+
+
+def _missing_file(dsn: str) -> str:
+    """The parameter of a DSN whose file is not there, which would look as if the server were not; empty if none."""
+    words = parse_qsl(urlsplit(dsn).query)
+    files = (word for word, value in words if word in DSN_FILES and not Path(value).is_file())
+    return next(files, "")
 
 
 class Shards:

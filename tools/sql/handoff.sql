@@ -2,18 +2,19 @@
 SELECT slot, state, epoch, peer, move_token FROM slots
 
 -- name: sharded_columns
--- Every table with a slot, except `slots` itself: its columns without xid, and its key, in their order.
-SELECT c.table_name::text AS name,
-       array_agg(c.column_name::text ORDER BY c.ordinal_position) FILTER (WHERE c.column_name <> 'xid') AS columns,
+-- Every table with a slot, except `slots` itself: its columns without xid, and its key, in their order. From pg_class and
+-- not information_schema, which leaves out what this user may not read: a table would be left behind in silence.
+SELECT t.relname::text AS name,
+       array_agg(c.attname::text ORDER BY c.attnum) FILTER (WHERE c.attname <> 'xid') AS columns,
        (SELECT array_agg(a.attname::text ORDER BY k.place)
           FROM pg_index i CROSS JOIN unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
           JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
-         WHERE i.indrelid = format('public.%I', c.table_name)::regclass AND i.indisprimary) AS key
-  FROM information_schema.columns c
- WHERE c.table_schema = 'public' AND c.table_name <> 'slots'
- GROUP BY c.table_name
-HAVING bool_or(c.column_name = 'slot')
- ORDER BY c.table_name
+         WHERE i.indrelid = t.oid AND i.indisprimary) AS key
+  FROM pg_class t JOIN pg_attribute c ON c.attrelid = t.oid AND c.attnum > 0 AND NOT c.attisdropped
+ WHERE t.relnamespace = 'public'::regnamespace AND t.relkind = 'r' AND t.relname <> 'slots'
+ GROUP BY t.oid, t.relname
+HAVING bool_or(c.attname = 'slot')
+ ORDER BY t.relname
 
 -- name: lease
 SELECT migrator_lease_v1($1, $2, $3) AS held
@@ -22,7 +23,7 @@ SELECT migrator_lease_v1($1, $2, $3) AS held
 SELECT holder, status, extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS age_s FROM migrator
 
 -- name: standby_lag
-SELECT coalesce(max(extract(epoch FROM replay_lag)), 0)::float8 AS lag_s FROM pg_stat_replication
+SELECT lag_s, hidden FROM standby_lag_v1()
 
 -- name: audit
 INSERT INTO audit (id, at, who, what, outcome) VALUES ($1, $2, $3, $4, $5)
@@ -49,20 +50,16 @@ SELECT current_setting('server_version_num')::integer / 10000 AS major,
        has_database_privilege(current_user, current_database(), 'TEMPORARY') AS may_temp,
        (SELECT coalesce(array_agg(t.relname::text), '{}') FROM pg_class t
          WHERE t.relkind = 'r' AND t.relnamespace = 'public'::regnamespace) AS tables,
-       (SELECT coalesce(array_agg(t.relname::text), '{}') FROM pg_class t
-         WHERE t.relkind = 'r' AND t.relnamespace = 'public'::regnamespace
-           AND NOT (has_table_privilege(t.oid, 'INSERT') AND has_table_privilege(t.oid, 'UPDATE')
-                    AND has_table_privilege(t.oid, 'DELETE'))) AS may_not_write,
        (SELECT coalesce(array_agg(gid), '{}') FROM pg_prepared_xacts WHERE database = current_database()) AS prepared
 
 -- name: applied
 SELECT version, checksum FROM schema_migrations ORDER BY version
 
+-- name: rights
+SELECT migrator, owner, missing, remedy, other_migrators, may_end FROM migrator_rights_v1()
+
 -- name: stuck
-SELECT pid, usename::text AS who, extract(epoch FROM clock_timestamp() - xact_start)::float8 AS age_s
-  FROM pg_stat_activity
- WHERE datname = current_database() AND state = 'idle in transaction'
-   AND xact_start < clock_timestamp() - interval '30 seconds'
+SELECT pid, who, age_s FROM idle_transactions_v1(30)
 
 -- name: surrender
 -- Slots ($1) that another shard ($2) owns at higher epochs ($3): given up here.

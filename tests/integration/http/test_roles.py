@@ -1,0 +1,89 @@
+"""The whole HTTP service and the click consumer, logged in as users of the service's role."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import uuid
+from pathlib import Path
+
+import httpx
+import pytest
+
+from snapurl.config import Settings
+from snapurl.local.ports import free_port
+from snapurl.probe import http_status
+from snapurl.store.bootstrap import ensure_cluster
+from snapurl.store.migrate import migrate_all
+from tests.integration.http.service import running, until
+from tests.integration.http.test_clicks import clicks_of, consuming
+from tests.roles import environ_of, make_login, say
+
+
+@pytest.fixture
+async def as_service(settings: Settings) -> Settings:
+    """Settings of an initialised cluster for a user who has the rights of the service and no others."""
+    await migrate_all(settings)
+    await ensure_cluster(settings)
+    return await make_login(settings, "service_login", "snapurl_service")
+
+
+async def test_everything_that_the_service_does(as_service: Settings, tmp_path: Path) -> None:
+    """Keys, creates, bulk, Idempotency-Key, edit, delete, lists, redirects, counted clicks, and its own start."""
+    async with running(as_service, tmp_path) as service, consuming(service):
+        api = service.api
+        link = await service.shorten(title="one", tags=["x"])
+        alias = f"alias-{uuid.uuid4().hex[:8]}"
+        await service.shorten(alias=alias)
+        items = [{"url": f"https://example.org/{n}"} for n in range(50)]
+        results = (await api.post("/api/v1/links/bulk", json={"links": items})).json()["results"]
+        assert {result["status"] for result in results} == {201}
+        headers = {"Idempotency-Key": f"key-{uuid.uuid4()}"}
+        answers = [
+            await api.post("/api/v1/links", json={"url": "https://example.org/"}, headers=headers)
+            for _ in range(2)
+        ]
+        assert answers[0].status_code == 201 and answers[0].text == answers[1].text
+        bulk = [
+            await api.post("/api/v1/links/bulk", json={"links": items[:3]}, headers=headers) for _ in range(2)
+        ]
+        assert bulk[0].status_code == 200 and bulk[0].text == bulk[1].text
+
+        path = f"/api/v1/links/{link['code']}"
+        assert (await api.patch(path, json={"title": "two"})).json()["title"] == "two"
+        assert (await api.get(f"/{link['code']}")).status_code == 302
+        assert await until(lambda: clicks_of(service, link["code"])) == 1
+        assert (await api.delete(f"/api/v1/links/{alias}")).status_code == 204
+        assert (await api.get(f"/{alias}")).status_code == 410
+        assert len((await api.get("/api/v1/links?limit=100")).json()["links"]) == 55
+        assert (await api.get("/health/ready")).json()["status"] == "ok"
+
+        listed = await say(as_service, "snapurl", "keys", "list")
+        assert listed.code == 0 and "admin" in listed.text
+        revoked = await say(as_service, "snapurl", "keys", "revoke", service.admin_key.split("_")[1])
+        assert revoked.code == 0, revoked.text
+
+
+async def test_serve_starts_on_current_tables_without_rights_to_them(as_service: Settings) -> None:
+    """SNAPURL_MIGRATE_ON_START as it comes needs no right to the schema while nothing is to be migrated."""
+    port = free_port(set())
+    found = as_service.model_copy(update={"port": port})
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "snapurl", "serve"),
+        env=environ_of(as_service, SNAPURL_PORT=str(port), SNAPURL_WORKERS="1"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+
+    async def ready_or_ended() -> bool:
+        return process.returncode is not None or await http_status(found, "/health/ready") == 200
+
+    await until(ready_or_ended, 30)
+    assert process.returncode is None
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(f"http://127.0.0.1:{port}/health/ready")).json()["status"] == "ok"
+    assert (await say(found, "snapurl", "health", SNAPURL_PORT=str(port))).text == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    out, _ = await process.communicate()
+    assert process.returncode == 0, out.decode()

@@ -1,0 +1,203 @@
+"""The rights of the roles that the migrations make: enough to work, and no more."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from snapurl.config import Settings
+from snapurl.errors import ConfigError, Unavailable
+from snapurl.ports import NewLink
+from snapurl.store.bootstrap import ensure_cluster
+from snapurl.store.migrate import grant_all, load_migrations, migrate_all
+from tests.integration.store.conftest import NewLinkMaker, Store
+from tests.roles import connected, make_login, say
+
+
+@pytest.fixture
+async def as_service(ready: Settings) -> Settings:
+    return await make_login(ready, "service_login", "snapurl_service")
+
+
+@pytest.fixture
+async def service(as_service: Settings) -> AsyncIterator[Any]:
+    async with connected(as_service.shard_dsns[0].dsn) as connection:
+        yield connection
+
+
+@pytest.fixture
+async def migrator(ready: Settings) -> AsyncIterator[Any]:
+    found = await make_login(ready, "migrator_login", "snapurl_migrator")
+    async with connected(found.shard_dsns[0].dsn) as connection:
+        yield connection
+
+
+async def test_service_role_is_enough_for_links(as_service: Settings) -> None:
+    """As the service role a store creates, reads, lists and deletes."""
+    store = await Store.open(as_service)
+    try:
+        new = NewLink("abc", "https://example.org/", None, (), 302, None, "me", uuid.uuid4())
+        await store.links.create(new)
+        assert [link.code for link in await store.links.page(5, None, None)] == ["abc"]
+        await store.links.delete("abc", if_match=None, owner="me", token=uuid.uuid4())
+        found = await store.links.get("abc")
+        assert found is not None and found.deleted_at is not None
+        assert await store.links.purge_intents(10) == 0
+    finally:
+        await store.shards.close()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE slots SET state = 'owned'",
+        "DELETE FROM links",
+        "INSERT INTO topology (version, document) VALUES (99, '{}')",
+        "DROP TABLE links",
+        "CREATE TABLE mine ()",
+        "SELECT handoff_leave_v1('{1}', '{1}', 'db1', gen_random_uuid(), 10)",
+        "SELECT handoff_end_v1(1)",
+        "SELECT grant_roles_v1()",
+    ],
+)
+async def test_service_role_is_refused(service: Any, statement: str) -> None:
+    """The service role changes neither slots nor rows nor the schema, except through the fence."""
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await service.execute(statement)
+
+
+async def test_a_path_of_ones_own_does_not_lead_the_functions_astray(service: Any) -> None:
+    """Who puts tables of the same names before those of the owner writes into the owner's all the same."""
+    await service.execute(
+        "CREATE TEMPORARY TABLE slots AS SELECT slot, 'owned' AS state FROM public.slots WHERE false"
+    )
+    await service.execute("CREATE TEMPORARY TABLE links (LIKE public.links)")
+    slot = await service.fetchval("SELECT min(slot) FROM public.slots")
+    await service.execute("SET search_path = pg_temp, public")
+    outcome = await service.fetchval(
+        "SELECT outcome FROM link_create_v1($1, 'x', 'https://a.org/', NULL, '{}', 302::smallint, NULL, '', $2)",
+        slot,
+        uuid.uuid4(),
+    )
+    assert outcome == "ok"
+    assert await service.fetchval("SELECT count(*) FROM public.links") == 1
+    assert await service.fetchval("SELECT count(*) FROM pg_temp.links") == 0
+
+
+async def test_migrator_role_carries_out_steps(migrator: Any) -> None:
+    """As the migrator role a slot leaves its shard and is given back."""
+    slot = await migrator.fetchval("SELECT min(slot) FROM slots")
+    token = uuid.uuid4()
+    await migrator.execute("SELECT handoff_leave_v1($1, '{1}', 'db1', $2, 100)", [slot], token)
+    assert await migrator.fetchval("SELECT state FROM slots WHERE slot = $1", slot) == "leaving"
+    await migrator.execute("SELECT handoff_restore_v1($1, '{1}', 'db1', $2)", [slot], token)
+    assert await migrator.fetchval("SELECT state FROM slots WHERE slot = $1", slot) == "owned"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE links",
+        "DELETE FROM schema_migrations",
+        "UPDATE cluster SET shard = 'db9'",
+        "UPDATE topology SET document = '{}'",
+        "DELETE FROM audit",
+        "TRUNCATE links",
+        "SELECT grant_roles_v1()",
+    ],
+)
+async def test_migrator_role_is_refused(migrator: Any, statement: str) -> None:
+    """The migrator role changes neither the schema, nor the identity of a shard, nor what was."""
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await migrator.execute(statement)
+
+
+async def test_every_function_that_writes_for_clients_has_a_path_of_its_own(ready: Settings) -> None:
+    """A function that runs as the owner would else find what its caller has put into the way."""
+    async with connected(ready.shard_dsns[0].dsn) as owner:
+        found = await owner.fetch("SELECT proname, prosecdef, proconfig FROM pg_proc WHERE prosecdef")
+    assert {row["proname"] for row in found} >= {
+        "link_create_v1",
+        "link_change_v1",
+        "clicks_apply_v1",
+        "key_add_v1",
+    }
+    assert all(row["proconfig"] == ["search_path=public, pg_temp"] for row in found)
+
+
+# -- a user without rights -----------------------------------------------------------------------------------------
+
+
+async def test_rights_taken_away_at_work_are_a_refusal_and_come_back(
+    as_service: Settings, ready: Settings, new_link: NewLinkMaker
+) -> None:
+    """A running service answers 503 for that shard, and goes on when the right is given back, without a restart."""
+    store = await Store.open(as_service)
+    try:
+        codes = [f"c{n}" for n in range(20)]
+        await store.links.create_many([new_link(code) for code in codes])
+        async with connected(ready.shard_dsns[0].dsn) as owner:
+            await owner.execute("REVOKE SELECT ON links FROM snapurl_service")
+            with pytest.raises(Unavailable) as refused:
+                await store.links.page(5, None, None)
+            assert "does not give its user the rights" in refused.value.detail
+            await owner.execute("GRANT SELECT ON links TO snapurl_service")
+        assert len(await store.links.page(50, None, None)) == 20
+    finally:
+        await store.shards.close()
+
+
+async def test_old_tables_are_told_to_who_may_not_change_them(as_service: Settings, ready: Settings) -> None:
+    """A start that would have to migrate, as the service role, names the migrations and who may apply them."""
+    newest = load_migrations()[-1]
+    async with connected(ready.shard_dsns[0].dsn) as owner:
+        await owner.execute("DELETE FROM schema_migrations WHERE version = $1", newest.version)
+    with pytest.raises(ConfigError) as refused:
+        await migrate_all(as_service)
+    assert f"{newest.version:04d}_{newest.name}" in refused.value.detail
+    assert "run `snapurl migrate` as the owner of its tables" in refused.value.detail
+
+
+# -- an owner who is no superuser ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def owned(settings: Settings) -> Settings:
+    """Settings over empty databases for their owner, a user who may do nothing else on the servers."""
+    found = await make_login(settings, "plain_owner")
+    for item in settings.shard_dsns:
+        async with connected(item.dsn) as superuser:
+            await superuser.execute(f"ALTER DATABASE {item.dsn.rpartition('/')[2]} OWNER TO plain_owner")
+    return found
+
+
+async def test_roles_that_the_owner_may_not_make(settings: Settings, owned: Settings) -> None:
+    """The tables are made all the same; `snapurl migrate` says what is missing, and gives the rights afterwards."""
+    await migrate_all(settings.model_copy())  # by the superuser first, so that both roles are there
+    for item in settings.shard_dsns:
+        async with connected(item.dsn) as superuser:
+            await superuser.execute(
+                "DROP SCHEMA public CASCADE; CREATE SCHEMA public AUTHORIZATION plain_owner"
+            )
+            await superuser.execute("ALTER ROLE snapurl_service RENAME TO hidden_service")
+    try:
+        said = await say(owned, "snapurl", "migrate")
+        assert said.code == 0, said.text
+        assert "db0: 0007_roles" in said.text
+        assert "db0: role snapurl_service is missing and this user may not create it" in said.text
+        assert "have a superuser create it" in said.text and "Traceback" not in said.text
+        await ensure_cluster(owned)
+    finally:
+        for item in settings.shard_dsns:
+            async with connected(item.dsn) as superuser:
+                await superuser.execute("ALTER ROLE hidden_service RENAME TO snapurl_service")
+    assert (await say(owned, "snapurl", "migrate")).text == "Every shard is up to date.\n"
+    assert await grant_all(owned) == []
+    found = await make_login(settings, "service_login", "snapurl_service")
+    store = await Store.open(found)
+    await store.links.create(NewLink("abc", "https://example.org/", None, (), 302, None, "me", uuid.uuid4()))
+    await store.shards.close()

@@ -1,0 +1,219 @@
+"""Moves by users of the migrator's role, and what is said where a right is missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+
+from snapurl.config import Settings
+from snapurl.store.bootstrap import ensure_cluster
+from snapurl.store.migrate import grant_all, migrate_all
+from tests.integration.http.service import until
+from tests.integration.store.conftest import NewLinkMaker, Store
+from tests.integration.store.test_bootstrap import with_shards
+from tests.roles import connected, dsn_as, make_login, say
+
+
+@pytest.fixture
+async def as_migrator(ready: Settings) -> Settings:
+    return await make_login(ready, "migrator_login", "snapurl_migrator")
+
+
+async def test_a_whole_move(
+    ready: Settings, as_migrator: Settings, fifth: str, store: Store, new_link: NewLinkMaker
+) -> None:
+    """The owner migrates the newcomer; add, run, drain, verify and doctor are the migrator's; no link is lost."""
+    codes = [f"c{n}" for n in range(300)]
+    await store.links.create_many([new_link(code) for code in codes])
+    dsn = dsn_as(fifth, "migrator_login")
+    refused = await say(as_migrator, "snapurl-reshard", "add", "db4", "--dsn", dsn, "--yes")
+    assert refused.code == 2 and "run `snapurl migrate` as one who may" in refused.text
+
+    everywhere = with_shards(ready, {**{item.name: item.dsn for item in ready.shard_dsns}, "db4": fifth})
+    migrated = await say(everywhere, "snapurl", "migrate")
+    assert migrated.code == 0 and "db4: 0001_cluster" in migrated.text
+    added = await say(as_migrator, "snapurl-reshard", "add", "db4", "--dsn", dsn, "--yes")
+    assert added.code == 0, added.text
+    five = with_shards(as_migrator, {**{item.name: item.dsn for item in as_migrator.shard_dsns}, "db4": dsn})
+    for words in (["drain", "db0", "--yes"], ["weight", "db4", "2", "--yes"]):
+        assert (
+            run := await say(five, "snapurl-reshard", "run", "--until-settled", "--grace-s", "0")
+        ).code == 0, run
+        assert (verified := await say(five, "snapurl-reshard", "verify")).code == 0, verified
+        assert (changed := await say(five, "snapurl-reshard", *words)).code == 0, changed
+    assert (
+        run := await say(five, "snapurl-reshard", "run", "--until-settled", "--grace-s", "0")
+    ).code == 0, run
+    assert (await say(five, "snapurl-reshard", "verify")).code == 0
+    assert (found := await say(five, "snapurl-reshard", "doctor")).text == "nothing is wrong\n", found
+    shards = json.loads((await say(five, "snapurl-reshard", "status", "--json")).text)["shards"]
+    assert {shard["name"] for shard in shards} == {"db1", "db2", "db3", "db4"}
+    assert {link.code for link in await store.links.page(500, None, None)} == set(codes)
+
+
+@pytest.mark.parametrize(
+    ("taken", "line"),
+    [
+        (
+            "REVOKE DELETE ON links FROM snapurl_migrator",
+            "on shard db2, migrator_login lacks the right DELETE ON links: as snapurl, GRANT DELETE ON links TO "
+            "migrator_login",
+        ),
+        (
+            "REVOKE SELECT, INSERT ON click_days FROM snapurl_migrator",
+            "lacks the right INSERT ON click_days and 1 more: as snapurl, GRANT INSERT ON click_days TO",
+        ),
+        (
+            "REVOKE EXECUTE ON FUNCTION handoff_commit_v1 FROM snapurl_migrator",
+            "EXECUTE ON FUNCTION handoff_commit_v1(",
+        ),
+    ],
+)
+async def test_a_missing_right_is_named_before_anything_moves(
+    ready: Settings, as_migrator: Settings, taken: str, line: str
+) -> None:
+    """plan and doctor name the right, the shard and the GRANT; a change is refused."""
+    async with connected(ready.shard_dsns[2].dsn) as owner:
+        await owner.execute(taken)
+    plan = await say(as_migrator, "snapurl-reshard", "plan", "drain", "db0")
+    assert plan.code == 2 and line in plan.text and "Traceback" not in plan.text
+    doctor = await say(as_migrator, "snapurl-reshard", "doctor")
+    assert doctor.code == 1 and line in doctor.text
+    assert (await say(as_migrator, "snapurl-reshard", "drain", "db0", "--yes")).code == 2
+    assert await grant_all(ready) == []
+    assert (await say(as_migrator, "snapurl-reshard", "plan", "drain", "db0")).code == 0
+
+
+async def test_the_service_is_no_migrator(ready: Settings) -> None:
+    """Its user may look, and is told which role a change needs."""
+    service = await make_login(ready, "service_login", "snapurl_service")
+    plan = await say(service, "snapurl-reshard", "plan", "drain", "db0")
+    assert plan.code == 2 and "as snapurl, GRANT snapurl_migrator TO service_login" in plan.text
+    assert (await say(service, "snapurl-reshard", "status")).code == 0
+
+
+# -- sessions of others --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def two_migrators(settings: Settings) -> AsyncIterator[tuple[Settings, Settings]]:
+    """Settings for two users who are migrators of a cluster whose owner may do nothing else on the servers."""
+    owned = await make_login(settings, "plain_owner")
+    for item in settings.shard_dsns:
+        async with connected(item.dsn) as superuser:
+            await superuser.execute(f"ALTER DATABASE {item.dsn.rpartition('/')[2]} OWNER TO plain_owner")
+            for role in ("snapurl_service", "snapurl_migrator"):
+                if not await superuser.fetchval("SELECT count(*) FROM pg_roles WHERE rolname = $1", role):
+                    await superuser.execute(f"CREATE ROLE {role}")
+    await migrate_all(owned)
+    await ensure_cluster(owned)
+    first = await make_login(settings, "migrator_login", "snapurl_migrator")
+    yield first, await make_login(settings, "second_migrator", "snapurl_migrator")
+    for item in settings.shard_dsns:
+        async with connected(item.dsn) as superuser:
+            await superuser.execute("REVOKE pg_signal_backend FROM plain_owner; DROP ROLE second_migrator")
+
+
+async def ended(other: Any, stuck: Any) -> None:
+    """Waits until the server has no such session any more."""
+
+    async def gone() -> bool:
+        query = "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $1"
+        return bool(await other.fetchval(query, stuck.get_server_pid()))
+
+    await until(gone)
+
+
+async def test_the_session_of_another_migrator(
+    settings: Settings, two_migrators: tuple[Settings, Settings]
+) -> None:
+    """Without a GRANT to the owner it cannot be ended, and doctor says so before; with it, it is, but no other."""
+    first, second = two_migrators
+    doctor = await say(second, "snapurl-reshard", "doctor")
+    assert doctor.code == 1
+    assert "db0, the sessions of the migrators migrator_login cannot be ended" in doctor.text
+    assert "as a superuser, GRANT pg_signal_backend TO plain_owner" in doctor.text
+
+    dsn = settings.shard_dsns[0].dsn
+    async with (
+        connected(dsn) as superuser,
+        connected(first.shard_dsns[0].dsn) as stuck,
+        connected(first.shard_dsns[0].dsn) as innocent,
+        connected(second.shard_dsns[0].dsn) as other,
+    ):
+        slot = await superuser.fetchval("SELECT min(slot) FROM slots")
+        await stuck.execute("BEGIN")
+        await stuck.execute("SELECT handoff_mark_v1($1)", [slot])
+        with pytest.raises(
+            asyncpg.InsufficientPrivilegeError, match="GRANT pg_signal_backend TO plain_owner"
+        ):
+            await other.execute("SELECT handoff_evict_v1($1, '{1}')", [slot])
+        assert await stuck.fetchval("SELECT 1") == 1
+
+        await superuser.execute("GRANT pg_signal_backend TO plain_owner")
+        await other.execute("SELECT handoff_end_v1($1)", innocent.get_server_pid())
+        assert await innocent.fetchval("SELECT 1") == 1  # it has no mark
+        await other.execute("SELECT handoff_evict_v1($1, '{1}')", [slot])
+        await ended(superuser, stuck)
+        stuck.terminate()
+    assert "cannot be ended" not in (await say(second, "snapurl-reshard", "doctor")).text.partition("db1")[0]
+
+
+async def test_a_session_of_the_same_user_needs_no_grant(two_migrators: tuple[Settings, Settings]) -> None:
+    """A migrator that has taken over ends what its predecessor of the same user left."""
+    dsn = two_migrators[0].shard_dsns[0].dsn
+    async with connected(dsn) as stuck, connected(dsn) as other:
+        slot = await other.fetchval("SELECT min(slot) FROM slots")
+        await stuck.execute("BEGIN")
+        await stuck.execute("SELECT handoff_mark_v1($1)", [slot])
+        await other.execute("SELECT handoff_evict_v1($1, '{1}')", [slot])
+        await ended(other, stuck)
+        stuck.terminate()
+
+
+async def test_idle_transactions_of_the_service_are_seen(ready: Settings, as_migrator: Settings) -> None:
+    """The migrator sees, through the owner, who holds a transaction open; not what was asked in it."""
+    service = await make_login(ready, "service_login", "snapurl_service")
+    async with (
+        connected(service.shard_dsns[0].dsn) as idle,
+        connected(as_migrator.shard_dsns[0].dsn) as other,
+    ):
+        await idle.execute("BEGIN")
+        await idle.execute("SELECT 1 FROM links")
+        seen = await other.fetch("SELECT * FROM idle_transactions_v1(0)")
+        assert [(row["pid"], row["who"]) for row in seen] == [(idle.get_server_pid(), "service_login")]
+
+
+async def test_standbys_that_the_owner_may_not_see(
+    settings: Settings, two_migrators: tuple[Settings, Settings]
+) -> None:
+    """A lag that nobody is shown holds no migrator back: doctor says so, until the owner may see it."""
+    migrator, dsn = two_migrators[0], settings.shard_dsns[0].dsn
+    standby = await asyncpg.connect(dsn, server_settings={"replication": "database"})
+    try:
+        doctor = await say(migrator, "snapurl-reshard", "doctor")
+        assert doctor.code == 1
+        assert "on shard db0, the lag of 1 standby(s) cannot be seen" in doctor.text
+        assert "as a superuser, GRANT pg_read_all_stats TO plain_owner" in doctor.text
+        async with connected(dsn) as superuser:
+            await superuser.execute("GRANT pg_read_all_stats TO plain_owner")
+        try:
+            assert "standby" not in (await say(migrator, "snapurl-reshard", "doctor")).text
+        finally:
+            async with connected(dsn) as superuser:
+                await superuser.execute("REVOKE pg_read_all_stats FROM plain_owner")
+    finally:
+        standby.terminate()
+
+
+async def test_no_rights_at_all(ready: Settings) -> None:
+    """One line with the GRANT, from every command, for a user without a role."""
+    nobody = await make_login(ready, "nobody_login")
+    for words in (["status"], ["plan", "drain", "db0"], ["run"], ["doctor"], ["verify"]):
+        said = await say(nobody, "snapurl-reshard", *words, SNAPURL_LOG_LEVEL="error")
+        assert said.code == 2, said
+        assert said.text.count("\n") == 1 and "snapurl_migrator) TO that user" in said.text
