@@ -23,7 +23,7 @@ from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
 from snapurl.local.cluster import LocalCluster
 from snapurl.local.ports import free_port
-from snapurl.probe import http_status
+from snapurl.probe import http_status, own_address
 from tests.integration.http.service import running, until
 from tests.integration.http.test_clicks import clicks_of, consuming
 from tests.roles import Said, connected, dsn_as, environ_of, make_login, say
@@ -275,7 +275,7 @@ async def test_one_shard_of_several_is_left_out(
 
         async def is_ready() -> bool:
             assert process.returncode is None
-            return await http_status(settings, "/health/ready") == 200
+            return await http_status(own_address(settings), "/health/ready") == 200
 
         await until(is_ready, 30)
         async with httpx.AsyncClient() as client:

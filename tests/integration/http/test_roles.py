@@ -13,7 +13,7 @@ import pytest
 
 from snapurl.config import Settings
 from snapurl.local.ports import free_port
-from snapurl.probe import http_status
+from snapurl.probe import http_status, own_address
 from snapurl.store.bootstrap import ensure_cluster
 from snapurl.store.migrate import migrate_all
 from tests.integration.http.service import running, until
@@ -77,7 +77,7 @@ async def test_serve_starts_on_current_tables_without_rights_to_them(as_service:
     )
 
     async def ready_or_ended() -> bool:
-        return process.returncode is not None or await http_status(found, "/health/ready") == 200
+        return process.returncode is not None or await http_status(own_address(found), "/health/ready") == 200
 
     await until(ready_or_ended, 30)
     assert process.returncode is None
