@@ -38,7 +38,7 @@ BEGIN
         IF fenced::text NOT LIKE 'grant_roles_v1(%' THEN
             EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO snapurl_migrator', fenced);
         END IF;
-        IF fenced::text ~ '^(link|key|intent|intents|clicks|read_outcome|write_outcome)_' THEN
+        IF fenced::text ~ '^(link|key|intent|intents|clicks|shard|read_outcome|write_outcome)_' THEN
             EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO snapurl_service', fenced);
         END IF;
     END LOOP;
