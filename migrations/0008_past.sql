@@ -56,10 +56,10 @@ BEGIN
         RAISE EXCEPTION 'fenced writes need READ COMMITTED';
     END IF;
     PERFORM pg_advisory_xact_lock_shared(1397637456, p_slot);
-    SELECT CASE WHEN c.vouched_start = pg_postmaster_start_time() THEN write_outcome_v1(s.state) ELSE 'busy' END,
-           s.peer, s.epoch INTO outcome, peer, epoch
-      FROM cluster c LEFT JOIN slots s ON s.slot = p_slot;
-    outcome := coalesce(outcome, 'busy');
+    SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster_start_time())
+                THEN write_outcome_v1(s.state) ELSE 'busy' END, s.peer, s.epoch INTO outcome, peer, epoch
+      FROM slots s WHERE s.slot = p_slot;
+    outcome := coalesce(outcome, 'moved');
 END $$;
 
 CREATE OR REPLACE FUNCTION slots_fence_v1(p_slots smallint[])
@@ -73,9 +73,9 @@ BEGIN
     PERFORM pg_advisory_xact_lock_shared(1397637456, q.slot)
        FROM (SELECT DISTINCT slot FROM unnest(p_slots) AS u (slot) ORDER BY slot) q;
     RETURN QUERY
-        SELECT q.slot, CASE WHEN c.only_row THEN write_outcome_v1(s.state) ELSE 'busy' END, s.peer, s.epoch
-          FROM (SELECT DISTINCT slot FROM unnest(p_slots) AS u (slot)) q LEFT JOIN slots s USING (slot)
-          LEFT JOIN cluster c ON c.vouched_start = pg_postmaster_start_time();
+        SELECT q.slot, CASE WHEN EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster_start_time())
+                            THEN coalesce(write_outcome_v1(s.state), 'moved') ELSE 'busy' END, s.peer, s.epoch
+          FROM (SELECT DISTINCT slot FROM unnest(p_slots) AS u (slot)) q LEFT JOIN slots s USING (slot);
 END $$;
 
 -- As before, and no step begins on a server that nobody has vouched for: what it would start from may be its past.

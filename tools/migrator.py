@@ -36,6 +36,7 @@ from tools.fleet import LOST, Fleet, Seen
 from tools.manifest import SQL, Table, sharded_tables
 from tools.progress import MoveStatus, PauseLog, Status
 from tools.publish import publish, spread
+from tools.returned import mend_all
 from tools.throttle import Throttle
 
 log = logging.getLogger("snapurl.migrator")
@@ -162,10 +163,13 @@ class Migrator:
             return False
 
     async def _round(self, fleet: Fleet, benches: list[Bench]) -> bool | None:
+        waiting_for = await mend_all(fleet)
         seen = await fleet.observe()
         await spread(fleet, seen)
         found = agenda(seen, slots_per_batch=self._options.throttle.slots)
         self._describe(seen, found)
+        if waiting_for:
+            self._note_error(waiting_for[0])
         if found.urgent:
             return None if await self._carry_out(found.urgent, seen, benches) else False
         if seen.topology.paused:

@@ -1,7 +1,7 @@
 """Vouching for shards whose servers have started anew, before they serve again: `ring/past.py` has the theory.
 
-Here is the looking, and the vouching for a shard of which nothing was lost. What else may have to be done first
-changes the state of slots, which is for the migrator and `doctor` (`tools/returned.py`).
+Here is the looking, and the vouching for a shard of which nothing was lost. What else may have to be done
+first changes the state of slots, which is for the migrator and `doctor` (`tools/returned.py`).
 """
 
 from __future__ import annotations
@@ -14,13 +14,19 @@ from typing import Any
 
 import asyncpg
 
+from ring.errors import RingError
 from ring.ownership import SlotRow, SlotState
 from ring.past import Judgement, Returned, Rows, judge
 from ring.topology import Topology
-from snapurl.store.pool import CLUSTER, ShardFailed, WrongShard
+from snapurl.errors import ConfigError
+from snapurl.store.pool import CLUSTER, ShardFailed
 
 Fetch = Callable[..., Awaitable[Sequence[Mapping[str, Any]]]]
 """(shard, query, *arguments) -> rows. Raises ShardFailed."""
+
+
+# A shard that cannot be asked, for whatever reason, is one that is silent.
+SILENT = (ShardFailed, ConfigError, RingError, asyncpg.PostgresError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +113,7 @@ def _judged(names: Sequence[str], starts: Mapping[str, _Start], told: Mapping[st
 async def _start(name: str, fetch: Fetch) -> _Start | None:
     try:
         row = (await fetch(name, CLUSTER["start"]))[0]
-    except (ShardFailed, WrongShard, asyncpg.PostgresError):
+    except SILENT:
         return None
     return _Start(row["started"], row["timeline"], row["vouched"], row["vouched_timeline"])
 
@@ -117,7 +123,7 @@ async def _told(name: str, fetch: Fetch) -> _Told | None:
         slots = await fetch(name, CLUSTER["slots"])
         documents = await fetch(name, CLUSTER["topologies"])
         logs = await fetch(name, CLUSTER["peer_logs"])
-    except (ShardFailed, WrongShard, asyncpg.PostgresError):
+    except SILENT:
         return None
     topologies = (Topology.from_json(row["document"]) for row in documents)
     return _Told(

@@ -11,14 +11,14 @@ SELECT vouched_start IS NOT DISTINCT FROM pg_postmaster_start_time() AS vouched 
 -- The counter and the rows changed after version $1, in one snapshot; which start of the server it is, and whether
 -- somebody has vouched for that.
 SELECT o.version AS ownership, pg_postmaster_start_time() AS started,
-       c.vouched_start IS NOT DISTINCT FROM pg_postmaster_start_time() AS vouched, s.slot, s.state, s.epoch, s.peer
-  FROM ownership o CROSS JOIN cluster c LEFT JOIN slots s ON s.version > $1
+       EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster_start_time()) AS vouched,
+       s.slot, s.state, s.epoch, s.peer
+  FROM ownership o LEFT JOIN slots s ON s.version > $1
 
 -- name: served_slots
 -- None on a server that nobody has vouched for.
-SELECT coalesce(array_agg(s.slot), '{}')
-  FROM slots s JOIN cluster c ON c.vouched_start = pg_postmaster_start_time()
- WHERE read_outcome_v1(s.state) = 'ok'
+SELECT coalesce(array_agg(slot), '{}') FROM slots
+ WHERE read_outcome_v1(state) = 'ok' AND EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster_start_time())
 
 -- name: start
 SELECT pg_postmaster_start_time() AS started, shard_timeline_v1() AS timeline, vouched_timeline,
