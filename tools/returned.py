@@ -92,7 +92,7 @@ def command_for(found: Found) -> str:
     doubt = found.judgement.doubts[0]
     if "timeline" in doubt:
         return (
-            f"let the DSN of {found.name} lead to the newer server; if that is gone for good, and this one is to be "
+            f"let the DSN of {found.name} lead to the newer server; if that is gone and this one is to be "
             f"{found.name} from now on: on every other shard, DELETE FROM peer_logs WHERE shard = '{found.name}'"
         )
     if "claimed by" in doubt:
