@@ -5,12 +5,6 @@
 -- for, so nothing is served until somebody has compared the rows of `slots` with those of the other shards. That a
 -- server is only started again looks the same, and is vouched for in the same way.
 
--- The default vouches for a shard that is being made: it has no past. One that is migrated has to be vouched for.
-ALTER TABLE cluster
-    ADD COLUMN vouched_start timestamptz,
-    ADD COLUMN vouched_timeline bigint;
-ALTER TABLE cluster ALTER COLUMN vouched_start SET DEFAULT pg_postmaster_start_time();
-
 -- Where the write-ahead log of another shard was when that shard was last vouched for, so that a server on an older
 -- timeline is known for one that was replaced.
 CREATE TABLE peer_logs (
@@ -20,10 +14,19 @@ CREATE TABLE peer_logs (
 );
 
 -- The timeline on which this server writes; null on a standby.
-CREATE FUNCTION shard_timeline_v1() RETURNS bigint LANGUAGE sql STABLE AS $$
+CREATE FUNCTION shard_timeline_v1() RETURNS bigint LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
     SELECT CASE WHEN NOT pg_is_in_recovery()
                 THEN ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END
 $$;
+
+-- The defaults vouch for a shard that is being made: it has no past. One that is migrated has to be vouched for.
+ALTER TABLE cluster
+    ADD COLUMN vouched_start timestamptz,
+    ADD COLUMN vouched_timeline bigint;
+UPDATE cluster SET vouched_timeline = shard_timeline_v1();
+ALTER TABLE cluster
+    ALTER COLUMN vouched_start SET DEFAULT pg_postmaster_start_time(),
+    ALTER COLUMN vouched_timeline SET DEFAULT shard_timeline_v1();
 
 -- Lets this server serve, if it is the start `p_started` that was looked at; false if it is another.
 CREATE FUNCTION shard_vouch_v1(p_started timestamptz) RETURNS boolean LANGUAGE plpgsql VOLATILE

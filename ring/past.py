@@ -65,7 +65,7 @@ class Returned:
     @property
     def same_log(self) -> bool:
         """Whether it goes on with the log that it had: not promoted, nor restored with recovery."""
-        return self.vouched_timeline in (None, self.timeline)
+        return self.vouched_timeline == self.timeline
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,7 @@ async def examine(fleet: Fleet, seen: Seen) -> list[Finding]:
     try:
         return [
             *found,
+            *await _returned(fleet),
             *await _topology(fleet, seen),
             *await _two_owners(fleet, seen),
             *_no_owner(seen),

@@ -18,10 +18,10 @@ from snapurl.errors import OutcomeUnknown, Unavailable
 from snapurl.ports import Link
 from snapurl.store.bootstrap import ensure_cluster
 from snapurl.store.hosts import connect_primary
+from snapurl.store.links import SQL
 from snapurl.store.migrate import migrate_all
 from tests.faults.pair import new_link, shard_list
 from tests.integration.store.conftest import Store
-from tests.integration.tools.conftest import settle
 from tests.past.servers import Machine, Server, all_hosts
 from tools.doctor import Finding, examine
 from tools.fleet import Fleet
@@ -86,17 +86,39 @@ class World:
         finally:
             await fleet.close()
 
+    async def mend(self, *kinds: str) -> None:
+        """What `doctor --fix` does: once about findings of some kinds, or until it finds nothing more to do."""
+        fleet = await Fleet.connect(self.settings)
+        try:
+            for _ in range(1 if kinds else 3):
+                for finding in await examine(fleet, await fleet.observe()):
+                    if finding.fix is not None and (not kinds or finding.kind in kinds):
+                        await finding.fix()
+        finally:
+            await fleet.close()
+
     async def reopen(self) -> None:
         """Another process, which remembers nothing."""
         await self.store.shards.close()
         self.store = await Store.open(self.settings)
 
-    async def give_away(self, source: str) -> None:
-        """Moves every slot of `source` elsewhere, and waits until it is done."""
+    async def weigh(self, weight: float) -> None:
+        """Publishes another weight of db0: some of its slots are to leave, or others to come."""
         fleet = await Fleet.connect(self.settings)
-        await publish(fleet, fleet.topology.drained(source))
+        await publish(fleet, fleet.topology.with_weight("db0", weight))
         await fleet.close()
-        await settle(self.settings)
+
+    async def serves(self, slot: int, *names: str) -> set[str]:
+        """Which of the shards would take a write to a slot, or answer a read of it, by what they say themselves."""
+        found = set()
+        for name in names or NAMES:
+            wrote = (await self.ask(name, "SELECT outcome FROM slot_fence_v1($1::smallint)", slot))[0][
+                "outcome"
+            ]
+            read = (await self.ask(name, SQL["get"], slot, "x"))[0]["outcome"]
+            if "ok" in (wrote, read):
+                found.add(name)
+        return found
 
     async def ask(self, name: str, query: str, *args: object) -> list[asyncpg.Record]:
         """Rows straight from the primary of a shard, past every check of ours."""

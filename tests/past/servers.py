@@ -113,6 +113,13 @@ async def promote(standby: Server) -> None:
     await standby.ask("SELECT pg_promote()", "postgres")
 
 
+async def cut_stream(standby: Server) -> None:
+    """From here on the standby gets nothing from its primary: what comes is what an asynchronous one loses."""
+    await standby.ask("ALTER SYSTEM SET primary_conninfo = ''", "postgres")
+    await standby.ask("SELECT pg_reload_conf()", "postgres")
+    await until(standby, "SELECT count(*) = 0 FROM pg_stat_wal_receiver")
+
+
 def save(server: Server) -> Path:
     """A copy of the data of a server that is stopped."""
     copy = server.data.with_name("saved")
