@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ from ring.topology import Topology
 from snapurl.config import Settings
 from snapurl.errors import ConfigError, Unavailable
 from snapurl.ports import RingView, ShardHealth, ShardShare
-from snapurl.store.hosts import connect_primary
+from snapurl.store.hosts import PORT, connect_primary
 from snapurl.store.pool import (
     CLUSTER,
     Pool,
@@ -42,6 +43,7 @@ from snapurl.tasks import end
 
 log = logging.getLogger("snapurl.shards")
 T = TypeVar("T")
+_PORT = re.compile(r":[0-9]+$")
 
 # How often the map is compared with the shards when no news arrive: news may be lost without harm.
 POLL_S = 5.0
@@ -55,9 +57,10 @@ CLIENT_ERRORS = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 def address_of(dsn: str) -> str:
-    """`host:port/database` of a DSN: what the topology may know of it."""
+    """`host:port/database` of a DSN, several `host:port` by commas: what the topology may know of it."""
     parts = urlsplit(dsn)
-    return parts.netloc.rpartition("@")[2] + parts.path
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    return ",".join(host if _PORT.search(host) else f"{host}:{PORT}" for host in hosts) + parts.path
 
 
 def dsn_for(address: str, template: str) -> str:

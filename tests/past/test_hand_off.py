@@ -1,4 +1,4 @@
-"""Failover of one side of a hand-off at its steps, with a synchronous standby, under writes to the slots on their way."""
+"""Failover of one side of a hand-off at its steps, with a synchronous standby, under writes to its slots."""
 
 from __future__ import annotations
 

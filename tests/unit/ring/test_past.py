@@ -47,7 +47,7 @@ def test_a_slot_that_another_has_at_a_higher_epoch_is_lost(state: SlotState) -> 
 
 
 def test_a_slot_that_came_back_and_was_forgotten_is_lost_too() -> None:
-    """If the last owner gave it to the very shard that has forgotten it, nobody serves it: the last owner is named."""
+    """If the last owner gave it to the very shard that has forgotten it, nobody serves it."""
     assert found(row(S.OWNED, 3), t=row(S.RELEASED, 5, "b")).lost == (Lost(SLOT, "t", 5),)
 
 
@@ -79,7 +79,7 @@ def test_an_older_timeline_is_that_of_a_server_that_was_replaced() -> None:
 
 
 def test_who_is_silent_is_waited_for_unless_it_cannot_have_the_slots() -> None:
-    """Only on the same timeline, with a witness, and if no topology ever placed what it serves on the silent one."""
+    """Nobody waits on the same timeline, with a witness, if no topology placed what it serves on the silent one."""
     names = ("b", "t", "u")
     placed = place(topology(*names))
     slot = placed.index("b")
