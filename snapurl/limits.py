@@ -21,11 +21,11 @@ from limits import parse as parse_rate
 from limits.aio.storage import MemoryStorage, RedisStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import RedisError
 
 from snapurl.config import Settings
 from snapurl.metrics import LIMIT_FALLBACKS, LIMIT_REFUSALS
-from snapurl.redis import redis_pool
+from snapurl.redis import redis_fault, redis_pool
 
 log = logging.getLogger("snapurl.limits")
 
@@ -95,10 +95,8 @@ class Limiter:
         """What is wrong with Redis now, in words without an address or a secret; None if it answers."""
         try:
             await Redis(connection_pool=self._pool).ping()
-        except AuthenticationError:
-            return "refuses the password of its URL"
-        except (RedisError, OSError, TimeoutError):
-            return "does not answer"
+        except (RedisError, OSError, TimeoutError) as error:
+            return redis_fault(error)
         return None
 
     async def close(self) -> None:

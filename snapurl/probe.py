@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from snapurl.config import Settings
 from snapurl.errors import SnapURLError
+from snapurl.redis import redis_client, redis_fault
 from snapurl.store.shards import read_topology
 
 ANSWER_S_MAX = 3.0
@@ -23,17 +23,12 @@ async def service_fault(settings: Settings) -> str | None:
 
 async def consumer_fault(settings: Settings) -> str | None:
     """What keeps a click consumer from its work: Redis or every shard silent; None if nothing does."""
-    client = Redis.from_url(
-        settings.redis_url.get_secret_value(),
-        socket_timeout=ANSWER_S_MAX,
-        socket_connect_timeout=ANSWER_S_MAX,
-    )
     try:
-        async with client:
+        async with redis_client(settings, ANSWER_S_MAX) as client:
             await client.ping()
         await read_topology(settings)
-    except (RedisError, OSError):
-        return "Redis does not answer"
+    except (RedisError, OSError) as error:
+        return f"Redis {redis_fault(error)}"
     except SnapURLError as error:
         return error.detail
     return None

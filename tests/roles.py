@@ -36,7 +36,8 @@ async def make_login(settings: Settings, user: str, role: str | None = None) -> 
     for item in settings.shard_dsns:
         async with connected(item.dsn) as superuser:
             if not await superuser.fetchval("SELECT count(*) FROM pg_roles WHERE rolname = $1", user):
-                await superuser.execute(f"CREATE ROLE {user} LOGIN PASSWORD '{PASSWORD}'")
+                await superuser.execute(f"CREATE ROLE {user} LOGIN")
+            await superuser.execute(f"ALTER ROLE {user} PASSWORD '{PASSWORD}'")
             if role is not None:
                 await superuser.execute(f"GRANT {role} TO {user}")
     return as_user(settings, user)

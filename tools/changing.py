@@ -60,7 +60,11 @@ def apply(words: tuple[str, ...], **how: Any) -> None:
 
 @click.command("add")
 @click.argument("name")
-@click.option("--dsn", help="Where its database is; left out: one more server of the local cluster.")
+@click.option(
+    "--dsn",
+    help="Where its database is: postgresql://host:port/database, with the credentials of the first shard. "
+    "Left out: as SNAPURL_SHARDS says, or one more server of the local cluster.",
+)
 @click.option("--weight", type=float, default=1.0, show_default=True)
 @disk_free
 @dry_run

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
+from urllib.parse import urlsplit
 
 from ring.placement import place
 from ring.plan import plan
 from ring.topology import Topology
 from snapurl.errors import ConfigError
+from snapurl.store.shards import address_of, dsn_for
 from tools.changes import Add, Change, goal_of
 from tools.fleet import Fleet, Seen
 from tools.manifest import SQL
@@ -21,7 +23,8 @@ PUBLISH_ATTEMPTS = 3
 
 
 def filled_in(fleet: Fleet, changes: Sequence[Change]) -> list[Change]:
-    """The changes with the DSN of each shard to be added, where one is known already.
+    """The changes with the DSN of each shard to be added, where one is known already. One that names no user gets
+    the credentials of the first shard, so that no password has to stand in a command line.
 
     Raises ConfigError if there is none and no local cluster could make one.
     """
@@ -32,9 +35,21 @@ def filled_in(fleet: Fleet, changes: Sequence[Change]) -> list[Change]:
             if dsn is None:
                 local_only(fleet.settings, change.name)
             found.append(dataclasses.replace(change, dsn=dsn))
+        elif isinstance(change, Add) and change.dsn is not None and names_no_user(change.dsn):
+            dsn = dsn_for(address_of(change.dsn), fleet.settings.shard_dsns[0].dsn)
+            found.append(dataclasses.replace(change, dsn=dsn))
         else:
             found.append(change)
     return found
+
+
+def names_no_user(dsn: str) -> bool:
+    """Whether a DSN is an address and nothing else, as `postgresql://host:port/database`."""
+    try:
+        parts = urlsplit(dsn)
+    except ValueError:
+        return False  # whoever reads it next says so
+    return parts.scheme in ("postgresql", "postgres") and "@" not in dsn and not parts.query
 
 
 async def carry_out(fleet: Fleet, changes: Sequence[Change]) -> Topology:

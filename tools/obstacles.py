@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -82,11 +83,24 @@ async def of_newcomer(fleet: Fleet, change: Add, newest_major: int) -> tuple[lis
     except ConfigError as error:
         return [error.detail], []
     try:
-        return await _newcomer(connection, fleet, change.name, newest_major), await _reach(fleet, change)
+        obstacles = await _newcomer(connection, fleet, change.name, newest_major)
+        return obstacles, [*await _reach(fleet, change), *_seen_by_all(fleet, change)]
     except LOST:
         return [f"shard {change.name} stopped answering"], []
     finally:
         connection.terminate()
+
+
+def _seen_by_all(fleet: Fleet, change: Add) -> list[str]:
+    """A password that stood in the command line, which everybody on the machine can read while it runs."""
+    assert change.dsn is not None
+    known = {urlsplit(item.dsn).password for item in fleet.settings.shard_dsns}
+    if urlsplit(change.dsn).password in {None, *known}:
+        return []
+    return [
+        f"the password of {change.name} stands in the list of processes: change it, and put the DSN into "
+        "SNAPURL_SHARDS instead"
+    ]
 
 
 async def _newcomer(connection: Any, fleet: Fleet, name: str, newest_major: int) -> list[str]:

@@ -44,7 +44,7 @@ from snapurl.metrics import (
     CLICKS_APPLIED,
 )
 from snapurl.ports import ClickRow
-from snapurl.redis import redis_client
+from snapurl.redis import redis_client, redis_fault
 from snapurl.store.clicks import ClickStore
 from snapurl.store.router import Router
 from snapurl.store.shards import Shards
@@ -129,7 +129,7 @@ class Consumer:
                 self._trouble("")
                 pause_s = 0.0 if busy else IDLE_S
             except (RedisError, OSError, TimeoutError) as error:
-                self._trouble(f"Redis does not answer ({type(error).__name__})")
+                self._trouble(f"Redis {redis_fault(error)} ({type(error).__name__})")
                 pause_s = RETRY_S
             if pause_s:
                 await _wait(stop, pause_s)

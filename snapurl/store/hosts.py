@@ -12,6 +12,7 @@ a connection from before would be one to a server that was never asked about it.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -102,7 +103,10 @@ def _weight(error: BaseException) -> int:
     """Of several failures, what somebody has to mend is worth telling before what may pass by itself."""
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return 1
-    return 2 if isinstance(error, (OSError, asyncpg.CannotConnectNowError)) else 0
+    passing = isinstance(error, (OSError, asyncpg.CannotConnectNowError)) and not isinstance(
+        error, ssl.SSLError
+    )
+    return 2 if passing else 0
 
 
 def _let_go(task: asyncio.Task[asyncpg.Connection[asyncpg.Record]]) -> None:

@@ -22,7 +22,7 @@ import asyncpg
 from snapurl.config import Settings, ShardDsn
 from snapurl.errors import ConfigError
 from snapurl.store.pool import ShardFailed, telling_rights
-from snapurl.store.shards import connect_once
+from snapurl.store.shards import connect_once, none_answers
 
 log = logging.getLogger("snapurl.migrate")
 
@@ -96,17 +96,18 @@ async def migrate_all(settings: Settings) -> list[str]:
         return_exceptions=True,
     )
     lines: list[str] = []
-    silent = 0
+    silent: list[ShardFailed] = []
     for outcome in outcomes:
         if isinstance(outcome, ShardFailed):
-            silent += 1
-            log.warning("%s; it is not migrated now", outcome)
+            silent.append(outcome)
         elif isinstance(outcome, BaseException):
             raise outcome
         else:
             lines += outcome
-    if silent == len(outcomes):
-        raise ConfigError("no shard answers: check SNAPURL_SHARDS and that PostgreSQL runs")
+    if len(silent) == len(outcomes):
+        raise none_answers(silent)
+    for failed in silent:
+        log.warning("%s; it is not migrated now", failed)
     return lines
 
 

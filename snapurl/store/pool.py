@@ -25,6 +25,7 @@ from snapurl.errors import ConfigError, Unavailable
 from snapurl.metrics import POOL_WAITS_REFUSED, SHARD_ERRORS
 from snapurl.store.hosts import NotPrimary, connect_primary
 from snapurl.store.queries import load_queries
+from snapurl.tls import tls_fault
 
 log = logging.getLogger("snapurl.pool")
 
@@ -111,7 +112,7 @@ def describe(error: BaseException) -> str:
     for kinds, reason in _REASONS:
         if isinstance(error, kinds):
             return reason
-    return "is unreachable"
+    return tls_fault(error) or "is unreachable"
 
 
 @contextmanager

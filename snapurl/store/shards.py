@@ -11,10 +11,12 @@ import asyncio
 import json
 import logging
 import re
-from collections.abc import Awaitable, Callable, Mapping
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import asyncpg
 
@@ -52,6 +54,8 @@ WATCH_RETRY_S = 1.0
 # so many times as long as it took.
 VOUCH_RETRY_S = 0.25
 VOUCH_PACE = 8
+# What of a DSN names a file.
+DSN_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 # What asyncpg raises on a connection that ended under it.
 CLIENT_ERRORS = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 
@@ -92,16 +96,24 @@ async def read_topology(settings: Settings) -> Topology:
         *(_ask(item.name, item.dsn, timeout_s) for item in dsns), return_exceptions=True
     )
     found: dict[str, tuple[Any, Topology | None]] = {}
+    silent: list[ShardFailed] = []
     for item, answer in zip(dsns, answers, strict=True):
         if isinstance(answer, ShardFailed):
-            log.warning("shard %s %s; going on without it", item.name, answer.reason)
+            silent.append(answer)
         elif isinstance(answer, BaseException):
             raise answer
         else:
             found[item.name] = answer
     if not found:
-        raise ConfigError("no shard answers: check SNAPURL_SHARDS and that PostgreSQL runs")
+        raise none_answers(silent)
+    for failed in silent:
+        log.warning("%s; going on without it", failed)
     return _agree(found)
+
+
+def none_answers(silent: Sequence[ShardFailed]) -> ConfigError:
+    """The refusal to begin without any shard, with the reason that the first of them gives."""
+    return ConfigError(f"no shard answers ({silent[0]}): check SNAPURL_SHARDS and that PostgreSQL runs")
 
 
 def _agree(found: dict[str, tuple[Any, Topology | None]]) -> Topology:
@@ -135,6 +147,8 @@ async def _ask(name: str, dsn: str, timeout_s: float) -> tuple[Any, Topology | N
 async def connect_once(name: str, dsn: str, timeout_s: float, *, application: str = "snapurl") -> Any:
     """One connection outside the pools. Raises ShardFailed, or ConfigError when the DSN itself is refused."""
     try:
+        if word := _missing_file(dsn):
+            raise ConfigError(f"the DSN of shard {name}: there is no such file as {word} names")
         return await connect_primary(
             dsn, timeout_s, command_timeout=60.0, server_settings={"application_name": application}
         )
@@ -146,10 +160,21 @@ async def connect_once(name: str, dsn: str, timeout_s: float, *, application: st
         ) from error
     except asyncpg.InvalidCatalogNameError as error:
         raise ConfigError(f"shard {name} has no database of the name in its DSN") from error
+    except ssl.SSLError as error:  # a certificate that is refused is a ValueError, too
+        raise ShardFailed(name, describe(error), sent=False) from error
     except (ValueError, asyncpg.ClientConfigurationError) as error:
+        if "root certificate" in str(error):
+            raise ConfigError(f"the DSN of shard {name} names no sslrootcert to verify it by") from error
         raise ConfigError(f"the DSN of shard {name} cannot be read") from error
     except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise ShardFailed(name, describe(error), sent=False) from error
+
+
+def _missing_file(dsn: str) -> str:
+    """The parameter of a DSN whose file is not there, which would look as if the server were not; empty if none."""
+    words = parse_qsl(urlsplit(dsn).query)
+    files = (word for word, value in words if word in DSN_FILES and not Path(value).is_file())
+    return next(files, "")
 
 
 class Shards:

@@ -188,6 +188,28 @@ async def test_idle_transactions_of_the_service_are_seen(ready: Settings, as_mig
         assert [(row["pid"], row["who"]) for row in seen] == [(idle.get_server_pid(), "service_login")]
 
 
+async def test_standbys_that_the_owner_may_not_see(
+    settings: Settings, two_migrators: tuple[Settings, Settings]
+) -> None:
+    """A lag that nobody is shown holds no migrator back: doctor says so, until the owner may see it."""
+    migrator, dsn = two_migrators[0], settings.shard_dsns[0].dsn
+    standby = await asyncpg.connect(dsn, server_settings={"replication": "database"})
+    try:
+        doctor = await say(migrator, "snapurl-reshard", "doctor")
+        assert doctor.code == 1
+        assert "on shard db0, the lag of 1 standby(s) cannot be seen" in doctor.text
+        assert "as a superuser, GRANT pg_read_all_stats TO plain_owner" in doctor.text
+        async with connected(dsn) as superuser:
+            await superuser.execute("GRANT pg_read_all_stats TO plain_owner")
+        try:
+            assert "standby" not in (await say(migrator, "snapurl-reshard", "doctor")).text
+        finally:
+            async with connected(dsn) as superuser:
+                await superuser.execute("REVOKE pg_read_all_stats FROM plain_owner")
+    finally:
+        standby.terminate()
+
+
 async def test_no_rights_at_all(ready: Settings) -> None:
     """One line with the GRANT, from every command, for a user without a role."""
     nobody = await make_login(ready, "nobody_login")

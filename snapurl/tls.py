@@ -1,0 +1,46 @@
+"""What is wrong when a TLS connection does not come about, in words that hold no address and no secret."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+
+# Codes of OpenSSL (`openssl verify` lists them).
+_EXPIRED = 10
+_NOT_YET_VALID = 9
+_WRONG_HOST = (62, 64)  # a name, an address
+_UNKNOWN_ISSUER = (18, 19, 20, 21)
+
+
+def causes_of(error: BaseException) -> Iterator[BaseException]:
+    """The error and what it came of: clients wrap what the socket has raised."""
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        yield each
+        each = each.__cause__ or each.__context__
+
+
+def tls_fault(error: BaseException) -> str | None:
+    """What TLS has refused, as `has a certificate that has expired`; None if the error is of another kind."""
+    for cause in causes_of(error):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return f"has a certificate that {_refusal(cause.verify_code)}"
+        if isinstance(cause, ssl.SSLError):
+            return "does not speak TLS in the way that is asked of it"
+        if isinstance(cause, ConnectionError) and "rejected SSL upgrade" in str(cause):
+            return "does not speak TLS, which its DSN asks for"
+    return None
+
+
+def _refusal(code: int) -> str:
+    if code == _EXPIRED:
+        return "has expired"
+    if code == _NOT_YET_VALID:
+        return "is not valid yet: compare the clocks"
+    if code in _WRONG_HOST:
+        return "is for another host name than the one it is reached by"
+    if code in _UNKNOWN_ISSUER:
+        return "is not from the CA that is trusted"
+    return "is not accepted"

@@ -1,0 +1,206 @@
+"""Passwords are in no log, answer, error, metric, topology or list of processes, whatever goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from snapurl.config import Settings
+from snapurl.keys import create_key
+from snapurl.local.cluster import LocalCluster
+from snapurl.local.ports import free_port
+from snapurl.store.bootstrap import ensure_cluster
+from snapurl.store.migrate import migrate_all
+from tests.integration.http.service import until
+from tests.integration.tools.conftest import fifth, ready
+from tests.roles import PASSWORD, as_user, connected, environ_of, make_login, say
+
+__all__ = ["fifth", "ready"]
+
+SECRET = "n0body-may-see-this"
+
+
+@asynccontextmanager
+async def program(settings: Settings, log: Path, *words: str, **variables: str) -> AsyncIterator[Process]:
+    """A program whose every word goes into `log`, ended with the test."""
+    with log.open("ab") as out:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", *words),
+            env=environ_of(settings, SNAPURL_LOG_LEVEL="debug", **variables),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        await process.wait()
+
+
+def command_lines() -> bytes:
+    """Those of every process there is, as any user of the machine can read them."""
+    found = b""
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found += file.read_bytes()
+        except OSError:
+            continue
+    return found
+
+
+async def passwords(settings: Settings, password: str) -> None:
+    """Has both users log in with another password from now on, and ends their sessions."""
+    for item in settings.shard_dsns:
+        async with connected(item.dsn) as owner:
+            for user in ("secret_service", "secret_migrator"):
+                await owner.execute(f"ALTER ROLE {user} PASSWORD '{password}'")
+                await owner.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", user
+                )
+
+
+async def at_work(api: httpx.AsyncClient, said: list[str]) -> None:
+    """A round of requests of every kind; what is answered is kept, whatever it is."""
+    asked = [
+        api.post("/api/v1/links", json={"url": "https://example.org/"}),
+        api.post(
+            "/api/v1/links/bulk", json={"links": [{"url": f"https://example.org/{n}"} for n in range(20)]}
+        ),
+        api.get("/api/v1/links"),
+        api.get("/nothing-there"),
+        api.get("/health/ready"),
+        api.get("/metrics"),
+    ]
+    answers = await asyncio.gather(*asked)
+    said += [f"{answer.status_code} {answer.headers} {answer.text}" for answer in answers]
+
+
+async def test_nothing_that_goes_wrong_shows_a_password(
+    settings: Settings, cluster: LocalCluster, tmp_path: Path
+) -> None:
+    """Shard down, Redis down, password changed, rights gone, failing statements; during a move, at level debug."""
+    await migrate_all(settings)
+    await ensure_cluster(settings)
+    key = await create_key(settings, "admin", ("create", "read", "change", "admin"), "none")
+    await make_login(settings, "secret_service", "snapurl_service")
+    await make_login(settings, "secret_migrator", "snapurl_migrator")
+    await passwords(settings, SECRET)
+    service = as_user(settings, "secret_service", SECRET)
+    migrator = as_user(settings, "secret_migrator", SECRET)
+    secrets = [SECRET, PASSWORD]
+    secrets += [str(urlsplit(url).password) for url in (settings.shard_dsns[0].dsn, cluster.redis_url)]
+    port, log, said = free_port(set()), tmp_path / "everything.log", [""]
+    url = f"http://127.0.0.1:{port}"
+    async with (
+        program(service, log, "snapurl", "serve", SNAPURL_PORT=str(port), SNAPURL_WORKERS="2"),
+        program(service, log, "snapurl", "clicks"),
+        program(migrator, log, "tools.cli", "run"),
+        httpx.AsyncClient(base_url=url, headers={"X-Api-Key": key}, timeout=20) as api,
+    ):
+
+        async def is_ready() -> bool:
+            try:
+                answer = await api.get("/health/ready")
+            except httpx.HTTPError:
+                return False
+            return answer.status_code == 200 and answer.json()["status"] == "ok"
+
+        await until(is_ready, 40)
+        await at_work(api, said)
+        said.append((await say(migrator, "snapurl-reshard", "weight", "db0", "0.5", "--yes")).text)
+        said.append(command_lines().decode(errors="replace"))
+
+        async with connected(settings.shard_dsns[1].dsn) as owner:
+            await owner.execute("REVOKE SELECT ON links FROM snapurl_service")
+            await at_work(api, said)
+            await owner.execute("GRANT SELECT ON links TO snapurl_service")
+            await owner.execute(
+                "ALTER FUNCTION link_create_v1 RENAME TO link_create_v0"
+            )  # a statement that fails
+            for _ in range(10):
+                await at_work(api, said)
+            await owner.execute("ALTER FUNCTION link_create_v0 RENAME TO link_create_v1")
+        assert any(answer.startswith("500") for answer in said)
+
+        await passwords(settings, "another")
+        await at_work(api, said)
+        for words in (["snapurl", "migrate"], ["snapurl-reshard", "status"], ["snapurl-reshard", "doctor"]):
+            refused = await say(migrator, *words)
+            assert refused.code == 2 and "refuses the user or password" in refused.text
+            said.append(refused.text)
+        await passwords(settings, SECRET)
+
+        await cluster.shard("db2").kill()
+        await cluster.redis.kill()
+        await at_work(api, said)
+        said += [(await say(migrator, "snapurl-reshard", words)).text for words in ("status", "doctor")]
+        said.append((await say(service, "snapurl", "health", "--clicks")).text)
+        said.append(command_lines().decode(errors="replace"))
+        await cluster.shard("db2").start()
+        await cluster.redis.start()
+        await until(is_ready, 40)
+
+    for item in settings.shard_dsns:
+        async with connected(item.dsn) as owner:
+            for table in ("topology", "audit", "migrator", "cluster"):
+                said += [str(row) for row in await owner.fetch(f"SELECT t::text FROM {table} t")]
+    logged = log.read_text()
+    assert "UndefinedFunction" in logged and "permission denied" in logged  # the errors were provoked indeed
+    for secret in secrets:
+        for text in (*said, logged):
+            assert secret not in text
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        f"postgresql://u:pa/{SECRET}@127.0.0.1:1/x",
+        f"postgresql://u:pa#{SECRET}@127.0.0.1:1/x",
+        f"postgresql://u:pa?{SECRET}@127.0.0.1:1/x",
+        f"postgresql://u:{SECRET}@[::1/x",
+        f"postgresql://u:{SECRET}@127.0.0.1:99999/x",
+        f"postgresql://u:{SECRET}@127.0.0.1:port/x",
+        f"postgresql://u:{SECRET}@127.0.0.1:1/x?sslmode=nonsense",
+        f"postgresql://u:{SECRET}@127.0.0.1:1/x?nonsense={SECRET}",
+        f"postgresql://u@127.0.0.1:1/x?password={SECRET}&sslmode=disable",
+        f"mysql://u:{SECRET}@127.0.0.1:1/x",
+        f"postgresql://u:{SECRET} {SECRET}@127.0.0.1:1/x",
+        f"postgresql://u:%{SECRET}@127.0.0.1:1/x",
+    ],
+)
+async def test_a_dsn_that_cannot_be_used_is_not_shown(ready: Settings, tmp_path: Path, dsn: str) -> None:
+    """As the only shard, as one of several, and as one that is to be added: a refusal, and nothing of it."""
+    listed = ready.shards.get_secret_value()
+    for shards in (f"db0={dsn}", listed.replace(ready.shard_dsns[0].dsn, dsn)):
+        said = await say(ready, "snapurl", "migrate", SNAPURL_SHARDS=shards)
+        assert SECRET not in said.text and "Traceback" not in said.text
+        assert said.text
+    said = await say(ready, "snapurl-reshard", "status", SNAPURL_SHARDS=f"db0={dsn}")
+    assert said.code in (1, 2) and said.text.count("\n") == 1, said
+    assert SECRET not in said.text and "Traceback" not in said.text
+    said = await say(ready, "snapurl-reshard", "add", "db4", "--dsn", dsn, "--yes")
+    assert said.code == 2 and SECRET not in said.text and "Traceback" not in said.text
+
+
+async def test_a_shard_is_added_without_a_password_in_the_command_line(ready: Settings, fifth: str) -> None:
+    """An address will do; and a password that is given there is said to have been seen."""
+    address = f"postgresql://{fifth.rpartition('@')[2]}"
+    plan = await say(ready, "snapurl-reshard", "plan", "add", "db4", "--dsn", address)
+    assert plan.code == 0, plan
+    await make_login(ready, "secret_service")
+    other = fifth.replace(urlsplit(fifth).netloc.rpartition("@")[0], f"secret_service:{PASSWORD}")
+    shown = await say(ready, "snapurl-reshard", "plan", "add", "db4", "--dsn", other)
+    assert "the password of db4 stands in the list of processes" in shown.text
+    assert PASSWORD not in shown.text
+    assert (await say(ready, "snapurl-reshard", "add", "db4", "--dsn", address, "--yes")).code == 0
