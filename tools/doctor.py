@@ -16,6 +16,8 @@ import asyncpg
 
 from ring.ownership import Owner, SlotState
 from snapurl.errors import ConfigError
+from snapurl.store.vouch import Found
+from snapurl.store.vouch import examine as examine_starts
 from tools.agenda import agenda
 from tools.attempt import Refused
 from tools.calls import smallints
@@ -26,6 +28,7 @@ from tools.migrator import Bench, attempt_at
 from tools.obstacles import of_shards, out_of_sight
 from tools.overview import MIGRATOR_SILENT_S, heard
 from tools.publish import spread
+from tools.returned import command_for, described, mend
 from tools.verify import differences
 
 FIX = "snapurl-reshard doctor --fix"
@@ -64,6 +67,7 @@ async def examine(fleet: Fleet, seen: Seen) -> list[Finding]:
     try:
         return [
             *found,
+            *await _returned(fleet),
             *await _topology(fleet, seen),
             *await _two_owners(fleet, seen),
             *_no_owner(seen),
@@ -85,6 +89,28 @@ async def _topology(fleet: Fleet, seen: Seen) -> list[Finding]:
     ]
     what = f"topology {seen.topology.version} is not on {', '.join(behind)}"
     return [Finding("topology", what, FIX, lambda: spread(fleet, seen))] if behind else []
+
+
+async def _returned(fleet: Fleet) -> list[Finding]:
+    """Shards that have started anew and serve nothing until somebody has vouched for them."""
+    return [
+        Finding(
+            "returned",
+            f"shard {each.name} has started anew and serves nothing: {line}",
+            command_for(each) or FIX,
+            None if each.judgement.doubts else _mending(fleet, each),
+        )
+        for each in await examine_starts(fleet.topology, fleet.fetch)
+        for line in described(each)
+    ]
+
+
+def _mending(fleet: Fleet, found: Found) -> Fix:
+    async def fix() -> None:
+        if why := await mend(fleet, found):
+            raise ConfigError(f"shard {found.name}: {why}")
+
+    return fix
 
 
 # -- owners -------------------------------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ from tools.fleet import LOST, Fleet, Seen
 from tools.manifest import SQL, Table, sharded_tables
 from tools.progress import MoveStatus, PauseLog, Status
 from tools.publish import publish, spread
+from tools.returned import mend_all
 from tools.throttle import Look, Throttle
 
 log = logging.getLogger("snapurl.migrator")
@@ -173,10 +174,13 @@ class Migrator:
             return False
 
     async def _round(self, fleet: Fleet, bench: Bench) -> bool | None:
+        waiting_for = await mend_all(fleet)
         seen = await fleet.observe()
         await spread(fleet, seen)
         found = agenda(seen, slots_per_batch=self._options.throttle.slots)
         self._describe(seen, found)
+        if waiting_for:
+            self._note_error(waiting_for[0])
         if found.urgent:
             return None if await self._carry_out(found.urgent, seen, bench) else False
         if seen.topology.paused:

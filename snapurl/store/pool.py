@@ -3,6 +3,11 @@
 Every new connection asks the database who it is, so a DSN that points at another shard, at a shard of another
 cluster or at an empty database is refused before a statement runs. A failure is reported as `ShardFailed`,
 whose `sent` says whether the statement may have been carried out: only the caller knows how to find out.
+
+A connection goes back only from a statement that the server has answered. When one is lost, answers too
+late or turns out to lead to a server that is no longer the primary, all of them are dropped: the next call
+finds the server that is. One that is late is cut off and not cancelled, since PostgreSQL answers the
+cancelling of a commit that waits for a synchronous standby by making it visible without.
 """
 
 from __future__ import annotations
@@ -18,6 +23,7 @@ import asyncpg
 
 from snapurl.errors import ConfigError, Unavailable
 from snapurl.metrics import POOL_WAITS_REFUSED, SHARD_ERRORS
+from snapurl.store.hosts import NotPrimary, connect_primary
 from snapurl.store.queries import load_queries
 from snapurl.tls import tls_fault
 
@@ -31,6 +37,8 @@ Row = Mapping[str, Any]
 DOWN_S = 0.25
 # The client gives a statement this much longer than the server does, so that the server's answer arrives.
 CLIENT_GRACE_S = 0.5
+# A connection that nobody has needed for this long is closed.
+IDLE_S = 60.0
 RETRY_AFTER_S = 1.0
 
 # The statement was rolled back by the server, or never started: it has not happened.
@@ -91,6 +99,10 @@ _REASONS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str
     (asyncio.TimeoutError, "did not answer in time"),
     (asyncpg.InsufficientPrivilegeError, "does not give its user the rights that it needs"),
     (asyncpg.CannotConnectNowError, "is starting or stopping"),
+    (
+        (NotPrimary, asyncpg.TargetServerAttributeNotMatched),
+        "has no primary: only a standby answers, which waits to be promoted",
+    ),
     (asyncpg.TooManyConnectionsError, "has no connection left"),
 )
 
@@ -146,36 +158,23 @@ class Pool:
         self._cluster_id = cluster_id
         self._wait_s = wait_ms / 1000
         self._connect_s = statement_timeout_ms / 1000
+        self._answer_s = statement_timeout_ms / 1000 + CLIENT_GRACE_S
         self._down_until = 0.0
         self._free = asyncio.Semaphore(size)
-        self._pool: asyncpg.Pool[asyncpg.Record] = asyncpg.create_pool(
-            dsn,
-            min_size=0,
-            max_size=size,
-            init=self._check,
-            reset=_no_reset,
-            timeout=self._connect_s,
-            command_timeout=statement_timeout_ms / 1000 + CLIENT_GRACE_S,
-            max_inactive_connection_lifetime=60.0,
-            server_settings={
-                "application_name": "snapurl",
-                "statement_timeout": str(statement_timeout_ms),
-                "idle_in_transaction_session_timeout": "60000",
-            },
-        )
-
-    async def _check(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
-        check_identity(self.name, self._cluster_id, await connection.fetchrow(CLUSTER["identity"]))
+        self._idle: list[tuple[Any, float]] = []  # with the time of last use, the longest unused first
+        self._generation = 0
+        self._dsn = dsn
+        self._server_settings = {
+            "application_name": "snapurl",
+            "statement_timeout": str(statement_timeout_ms),
+            "idle_in_transaction_session_timeout": "60000",
+        }
 
     async def open(self) -> None:
         """Makes the pool usable; connects to nothing yet, so a shard may be down."""
-        await self._pool
 
     async def close(self) -> None:
-        try:
-            await asyncio.wait_for(self._pool.close(), 2.0)
-        except TimeoutError:
-            self._pool.terminate()
+        self._drop_all()
 
     async def fetch(self, query: str, *args: object) -> list[Row]:
         """All rows of one statement. Raises ShardFailed, or WrongShard on a connection to something else."""
@@ -209,7 +208,8 @@ class Pool:
 
     async def _connect(self) -> Any:
         try:
-            connection = await self._pool.acquire()
+            async with asyncio.timeout(self._connect_s):
+                connection = await self._open_one()
         except WrongShard as error:
             self.last_error = error.detail
             raise
@@ -221,36 +221,76 @@ class Pool:
         self.last_error = None
         return connection
 
+    async def _open_one(self) -> Any:
+        connection = await connect_primary(self._dsn, self._connect_s, server_settings=self._server_settings)
+        try:
+            check_identity(self.name, self._cluster_id, await connection.fetchrow(CLUSTER["identity"]))
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
+
+    def _take_idle(self) -> Any:
+        while self._idle:
+            connection, _ = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        return None
+
+    def _put_back(self, connection: Any, generation: int) -> None:
+        if generation != self._generation or connection.is_closed():
+            connection.terminate()
+            return
+        now = time.monotonic()
+        self._idle.append((connection, now))
+        while self._idle[0][1] < now - IDLE_S:
+            self._idle.pop(0)[0].terminate()
+
+    def _drop_all(self) -> None:
+        """Every connection, those in use when they come back: they may lead to a server that is no primary."""
+        self._generation += 1
+        idle, self._idle = self._idle, []
+        for connection, _ in idle:
+            connection.terminate()
+
     async def _run(self, work: Callable[[Any], Awaitable[T]]) -> T:
         if time.monotonic() < self._down_until:
             raise ShardFailed(self.name, self.last_error or "is unreachable", sent=False)
         await self._wait_for_turn()
         try:
-            connection = await self._connect()
+            generation = self._generation
+            connection = self._take_idle() or await self._connect()
             try:
-                return await self._guarded(connection, work)
-            finally:
-                await self._pool.release(connection)
+                answer = await self._guarded(connection, work)
+            except (ShardFailed, asyncpg.PostgresError):  # as good as before, or of a generation that is gone
+                self._put_back(connection, generation)
+                raise
+            except BaseException:
+                connection.terminate()
+                raise
+            self._put_back(connection, generation)
+            return answer
         finally:
             self._free.release()
 
     async def _guarded(self, connection: Any, work: Callable[[Any], Awaitable[T]]) -> T:
+        too_late = asyncio.get_running_loop().call_later(self._answer_s, connection.terminate)
         try:
             return await work(connection)
         except _NOT_DONE as error:
             SHARD_ERRORS.labels(self.name, "refused").inc()
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-                await self._pool.expire_connections()
+                self._drop_all()
             raise ShardFailed(self.name, "could not carry that out now", sent=False) from error
         except asyncpg.InsufficientPrivilegeError as error:
             SHARD_ERRORS.labels(self.name, "refused").inc()
             log.error("shard %s: %s", self.name, error.args[0])
             raise ShardFailed(self.name, describe(error), sent=False) from error
         except _LOST as error:
-            self.last_error = describe(error)
+            late = too_late.when() <= asyncio.get_running_loop().time()
+            self.last_error = describe(TimeoutError() if late else error)
             SHARD_ERRORS.labels(self.name, "lost").inc()
+            self._drop_all()
             raise ShardFailed(self.name, self.last_error, sent=True) from error
-
-
-async def _no_reset(_connection: object) -> None:
-    """Saves the round trip of asyncpg's reset: no statement of ours leaves session state behind."""
+        finally:
+            too_late.cancel()

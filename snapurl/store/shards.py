@@ -10,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
@@ -25,9 +27,11 @@ from ring.topology import Topology
 from snapurl.config import Settings
 from snapurl.errors import ConfigError, Unavailable
 from snapurl.ports import RingView, ShardHealth, ShardShare
+from snapurl.store.hosts import PORT, connect_primary
 from snapurl.store.pool import (
     CLUSTER,
     Pool,
+    Row,
     ShardFailed,
     ShardUnknown,
     WrongShard,
@@ -36,14 +40,20 @@ from snapurl.store.pool import (
     telling_rights,
 )
 from snapurl.store.slotmap import SlotMap
+from snapurl.store.vouch import examine, vouch_for
 from snapurl.tasks import end
 
 log = logging.getLogger("snapurl.shards")
 T = TypeVar("T")
+_PORT = re.compile(r":[0-9]+$")
 
 # How often the map is compared with the shards when no news arrive: news may be lost without harm.
 POLL_S = 5.0
 WATCH_RETRY_S = 1.0
+# A look at a shard that has started anew reads every shard's slots: after one in vain the next waits, also
+# so many times as long as it took.
+VOUCH_RETRY_S = 0.25
+VOUCH_PACE = 8
 # What of a DSN names a file.
 DSN_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 # What asyncpg raises on a connection that ended under it.
@@ -51,9 +61,10 @@ CLIENT_ERRORS = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 def address_of(dsn: str) -> str:
-    """`host:port/database` of a DSN: what the topology may know of it."""
+    """`host:port/database` of a DSN, several `host:port` by commas: what the topology may know of it."""
     parts = urlsplit(dsn)
-    return parts.netloc.rpartition("@")[2] + parts.path
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    return ",".join(host if _PORT.search(host) else f"{host}:{PORT}" for host in hosts) + parts.path
 
 
 def dsn_for(address: str, template: str) -> str:
@@ -138,8 +149,8 @@ async def connect_once(name: str, dsn: str, timeout_s: float, *, application: st
     try:
         if word := _missing_file(dsn):
             raise ConfigError(f"the DSN of shard {name}: there is no such file as {word} names")
-        return await asyncpg.connect(
-            dsn, timeout=timeout_s, command_timeout=60.0, server_settings={"application_name": application}
+        return await connect_primary(
+            dsn, timeout_s, command_timeout=60.0, server_settings={"application_name": application}
         )
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
         raise ConfigError(f"shard {name} refuses the user or password of its DSN") from error
@@ -178,6 +189,10 @@ class Shards:
         self._seen: dict[str, int] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._refreshing: asyncio.Task[None] | None = None
+        self._started: dict[str, datetime] = {}
+        self._returned: dict[str, str] = {}  # shard -> why it serves nothing yet
+        self._vouching = asyncio.Lock()
+        self._vouch_after = 0.0
 
     @classmethod
     async def connect(cls, settings: Settings) -> Shards:
@@ -226,6 +241,7 @@ class Shards:
         """Takes what has changed on every shard that answers."""
         pools = [self._pools[shard.name] for shard in self.topology.shards]
         await asyncio.gather(*(self._refresh_shard(pool) for pool in pools))
+        await self._vouch()
 
     def refresh_soon(self) -> None:
         """Begins a refresh unless one is under way; a silent shard delays nobody who waits for the others."""
@@ -247,6 +263,8 @@ class Shards:
 
     async def _take_slots(self, pool: Pool) -> None:
         rows = await pool.fetch(CLUSTER["slots_since"], self._seen.get(pool.name, -1))
+        if self._note_start(pool.name, rows[0]):
+            rows = await pool.fetch(CLUSTER["slots_since"], -1)
         changed = (
             SlotRow(row["slot"], SlotState(row["state"]), row["epoch"], row["peer"])
             for row in rows
@@ -254,6 +272,53 @@ class Shards:
         )
         self.map.take(pool.name, changed)
         self._seen[pool.name] = rows[0]["ownership"]
+
+    def _note_start(self, name: str, row: Mapping[str, Any]) -> bool:
+        """True if the shard's server has started anew: more may have been heard of it than it knows."""
+        if row["vouched"]:
+            self._returned.pop(name, None)
+        else:
+            self._returned.setdefault(
+                name, "its server has started anew and was not compared with the others yet"
+            )
+        before = self._started.get(name)
+        self._started[name] = row["started"]
+        if before in (None, row["started"]):
+            return False
+        self.map.forget(name)
+        self._seen.clear()  # others may know of slots that were taken for its own
+        return True
+
+    async def _vouch(self) -> None:
+        """Has shards that have started anew serve again, if none of their slots is another's."""
+        clock = asyncio.get_running_loop().time
+        async with self._vouching:
+            if not self._returned or clock() < self._vouch_after:
+                return
+            began = clock()
+            try:
+                found = await examine(self.topology, self._fetch)
+                for each in found:
+                    why = await vouch_for(each, self._fetch)
+                    self._note_verdict(each.name, why)
+                for name in self._returned.keys() - {each.name for each in found}:
+                    self._note_verdict(name, "")
+            except ShardFailed as error:
+                log.debug("nobody is vouched for now: %s", error)
+            self._vouch_after = clock() + max(VOUCH_RETRY_S, VOUCH_PACE * (clock() - began))
+        if not self._returned:
+            self._vouch_after = 0.0
+
+    def _note_verdict(self, name: str, why: str) -> None:
+        if not why:
+            self._returned.pop(name, None)
+            log.info("shard %s has started anew and was vouched for", name)
+        elif why != self._returned.get(name):
+            self._returned[name] = why
+            log.warning("shard %s has started anew and serves nothing yet: %s", name, why)
+
+    async def _fetch(self, name: str, query: str, *args: object) -> list[Row]:
+        return await self.pool(name).fetch(query, *args)
 
     async def _adopt(self, topology: Topology) -> None:
         if topology.version <= self.topology.version:
@@ -292,7 +357,8 @@ class Shards:
             while not connection.is_closed():
                 news.clear()
                 await self._refresh_shard(self._pools[name])
-                await _wait(news, POLL_S)
+                await self._vouch()
+                await _wait(news, POLL_S if name not in self._returned else VOUCH_RETRY_S)
                 await connection.execute("SELECT 1", timeout=timeout_s)
         finally:
             connection.terminate()
@@ -312,11 +378,14 @@ class Shards:
 
     async def _health(self, name: str) -> ShardHealth:
         try:
-            await self.pool(name).fetch(CLUSTER["ownership_version"])
+            row = await self.pool(name).fetchrow(CLUSTER["vouched"])
         except ShardFailed as error:
             return ShardHealth(name, ok=False, detail=error.reason)
         except WrongShard as error:
             return ShardHealth(name, ok=False, detail=error.detail)
+        if not row["vouched"]:
+            why = self._returned.get(name, "its server has started anew")
+            return ShardHealth(name, ok=False, detail=f"serves nothing yet: {why}")
         return ShardHealth(name, ok=True, detail="answers")
 
     async def migrator_document(self) -> dict[str, Any] | None:

@@ -49,6 +49,13 @@ class SlotMap:
             elif row.state is not SlotState.IMPORTING:
                 self._moving.discard(row.slot)
 
+    def forget(self, shard: str) -> None:
+        """The shard may have lost what it said: its slots are anybody's until somebody claims them again."""
+        for slot, owner in enumerate(self._owner):
+            if owner == shard:
+                self._owner[slot] = None
+                self._epoch[slot] = 0
+
     def counts(self) -> dict[str, int]:
         """Slots known to be at each shard."""
         counts: dict[str, int] = {}

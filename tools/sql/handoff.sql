@@ -66,5 +66,11 @@ SELECT pid, who, age_s FROM idle_transactions_v1(30)
 UPDATE slots s SET state = 'released', peer = $2, epoch = u.epoch, move_token = NULL
   FROM unnest($1::smallint[], $3::bigint[]) AS u (slot, epoch) WHERE s.slot = u.slot AND s.epoch < u.epoch
 
+-- name: give_up
+-- Slots ($1) that other shards ($2) own at higher epochs ($3): given up here, in whatever state they were.
+UPDATE slots s SET state = 'released', peer = u.peer, epoch = u.epoch, move_token = NULL
+  FROM unnest($1::smallint[], $2::text[], $3::bigint[]) AS u (slot, peer, epoch)
+ WHERE s.slot = u.slot AND s.epoch < u.epoch
+
 -- name: newest_version
 SELECT max(version) AS version FROM topology

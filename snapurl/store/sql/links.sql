@@ -11,8 +11,10 @@ SELECT c.outcome, c.peer, c.epoch, (c.link).code, (c.link).url, (c.link).title, 
   FROM link_change_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) c
 
 -- name: get
--- The slot's state and the row in one statement, so that a missing row at a non-owner is "moved", never 404.
-SELECT coalesce(read_outcome_v1(s.state), 'moved') AS outcome, s.peer, s.epoch,
+-- The slot's state and the row in one statement, so that a missing row at a non-owner is "moved", never 404; "busy" on
+-- a server that nobody has vouched for.
+SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster_start_time())
+            THEN coalesce(read_outcome_v1(s.state), 'moved') ELSE 'busy' END AS outcome, s.peer, s.epoch,
        l.code, l.url, l.title, l.tags, l.redirect_status, l.created_at, l.expires_at, l.deleted_at,
        l.owner, l.version, l.change_token
   FROM (SELECT $1::smallint AS slot) q
@@ -24,7 +26,7 @@ SELECT coalesce(read_outcome_v1(s.state), 'moved') AS outcome, s.peer, s.epoch,
 SELECT l.code, l.url, l.title, l.tags, l.redirect_status, l.created_at, l.expires_at, l.deleted_at,
        l.owner, l.version
   FROM links l JOIN slots s ON s.slot = l.slot AND read_outcome_v1(s.state) = 'ok'
- WHERE l.deleted_at IS NULL
+ WHERE EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster_start_time()) AND l.deleted_at IS NULL
    AND ($2::timestamptz IS NULL OR (l.created_at, l.code) < ($2, $3::text COLLATE "C"))
  ORDER BY l.created_at DESC, l.code DESC
  LIMIT $1
@@ -33,7 +35,7 @@ SELECT l.code, l.url, l.title, l.tags, l.redirect_status, l.created_at, l.expire
 SELECT l.code, l.url, l.title, l.tags, l.redirect_status, l.created_at, l.expires_at, l.deleted_at,
        l.owner, l.version
   FROM links l JOIN slots s ON s.slot = l.slot AND read_outcome_v1(s.state) = 'ok'
- WHERE l.deleted_at IS NULL AND l.owner = $4
+ WHERE EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster_start_time()) AND l.deleted_at IS NULL AND l.owner = $4
    AND ($2::timestamptz IS NULL OR (l.created_at, l.code) < ($2, $3::text COLLATE "C"))
  ORDER BY l.created_at DESC, l.code DESC
  LIMIT $1
