@@ -29,6 +29,7 @@ from snapurl.config import Settings
 from snapurl.errors import SnapURLError
 from snapurl.http.auth import Authenticator
 from snapurl.http.call import Services, Site
+from snapurl.http.fast import FastPath, FastProtocol
 from snapurl.http.problems import Refusals
 from snapurl.http.redirect import follow
 from snapurl.http.routes import REDIRECT_PATH, ROUTES
@@ -56,9 +57,11 @@ SWEEP_BATCH = 1_000  # rows per shard and statement
 
 
 class Context:
-    """`app.ctx`: the services, set when the server starts."""
+    """`app.ctx`: how connections are spoken to, and the services, which are set when the server starts."""
 
+    protocol: type[HttpProtocol]
     services: Services
+    fast_path: FastPath
 
 
 log = logging.getLogger("snapurl.app")
@@ -77,13 +80,17 @@ def create_app(settings: Settings) -> App:
     )
     # Sanic sends an empty Alt-Svc header unless it knows that it serves one version of HTTP only.
     app.state.server_info.append(ApplicationServerInfo({"version": HTTP.VERSION_1}))
+    app.ctx.protocol = FastProtocol if settings.fast_path else HttpProtocol
     _add_routes(app)
     site = make_site(ROUTES, settings)
     stack = AsyncExitStack()
 
     async def connect(app: Any) -> None:
         try:
-            cast(App, app).ctx.services = await open_services(settings, site, stack)
+            context = cast(App, app).ctx
+            context.services = await open_services(settings, site, stack)
+            context.fast_path = FastPath(context.services, HEAD_BYTES_MAX, asyncio.get_running_loop())
+            stack.callback(context.fast_path.settle)
         except BaseException:
             await stack.aclose()
             raise

@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     proxies_count: int = Field(
         0, ge=0, le=10, description="Trusted reverse proxies in front; 0 takes the address of the connection."
     )
+    fast_path: bool = Field(
+        True, description="Whether cached redirects are answered ahead of Sanic: the same bytes, sooner."
+    )
     migrate_on_start: bool = Field(True, description="Whether a start applies missing migrations.")
     virtual_nodes: int = Field(
         1024, ge=64, le=16_384, description="Virtual nodes per unit of weight, fixed at the first start."

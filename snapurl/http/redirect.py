@@ -25,7 +25,7 @@ from snapurl.metrics import REDIRECTS
 
 CACHE_CONTROL = "private, max-age=0"
 
-_REDIRECTED = REDIRECTS.labels("redirected")
+REDIRECTED = REDIRECTS.labels("redirected")
 _FAILED = REDIRECTS.labels("failed")
 _REFUSED = {
     NotFound: REDIRECTS.labels("missing"),
@@ -70,7 +70,7 @@ async def follow(request: Request[Any, Any], code: str) -> HTTPResponse:
         return refuse(request, refusal)
     if request.method == "GET":
         services.tally.record(code)
-    _REDIRECTED.inc()
+    REDIRECTED.inc()
     return Redirect(None, link.redirect_status, redirect_headers(link.url))
 
 
