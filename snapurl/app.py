@@ -89,7 +89,7 @@ def create_app(settings: Settings) -> App:
         try:
             context = cast(App, app).ctx
             context.services = await open_services(settings, site, stack)
-            context.fast_path = FastPath(context.services, HEAD_BYTES_MAX, asyncio.get_running_loop())
+            context.fast_path = _fast_path(context.services)
             stack.callback(context.fast_path.settle)
         except BaseException:
             await stack.aclose()
@@ -146,6 +146,18 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
         ring_view=shards.ring_view,
         shard_health=shards.health,
         redis_fault=limiter.redis_fault,
+    )
+
+
+def _fast_path(services: Services) -> FastPath:
+    return FastPath(
+        services.cache.entry,
+        services.tally,
+        services.blocked,
+        services.clock_ms,
+        asyncio.get_running_loop(),
+        head_bytes_max=HEAD_BYTES_MAX,
+        proxies_count=services.settings.proxies_count,
     )
 
 

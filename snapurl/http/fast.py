@@ -18,7 +18,8 @@ A request is answered here if all of this holds, else Sanic answers it:
 - *No header changes how a request is read or answered*: no body (`Content-Length`, `Transfer-Encoding`), no
   `Expect`, no `Upgrade`, and no `Connection` but `keep-alive`, since the answer in hand says that.
 - *The head is not longer than Sanic takes* (`reach`).
-- *Nobody is shut out*: while an address is, Sanic looks whose request it is.
+- *The client is not shut out* for asking for links that do not exist. Behind a proxy only Sanic can tell who the
+  client is, so while anybody is shut out it looks.
 - *The link is in L1*, where each change of it is heard, *is not deleted, and has not expired*.
 - *No route of ours has that name*: a word may have been reserved after a link had taken it.
 
@@ -30,6 +31,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -37,10 +39,12 @@ from sanic.http import Stage
 from sanic.server import HttpProtocol
 
 from snapurl.cache.link import CachedLink
+from snapurl.cache.local import Entry
 from snapurl.cache.reader import FROM_L1
+from snapurl.clicks.tally import Tally
 from snapurl.codes import is_reserved
-from snapurl.http.call import Services
 from snapurl.http.redirect import REDIRECTED, redirect_bytes
+from snapurl.limits import Blocklist, client_address
 
 SETTLE_S = 0.1  # for how long the metrics may lag behind
 
@@ -69,19 +73,34 @@ class FastPath:
     """What the connections of one worker share. `head_bytes_max` is Sanic's limit: a head, with the empty line that
     ends it, is shorter than that and four bytes."""
 
-    def __init__(self, services: Services, head_bytes_max: int, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        entry: Callable[[str], Entry | None],
+        tally: Tally,
+        blocked: Blocklist,
+        clock_ms: Callable[[], int],
+        loop: asyncio.AbstractEventLoop,
+        *,
+        head_bytes_max: int,
+        proxies_count: int,
+    ) -> None:
         self.reach = head_bytes_max - 1 + _END_OF_HEAD
-        self._blocked = services.blocked
-        self._entry = services.cache.entry
-        self._clock_ms = services.clock_ms
-        self._record = services.tally.record
+        self._entry = entry
+        self._record = tally.record
+        self._blocked = blocked
+        self._proxies_count = proxies_count
+        self._clock_ms = clock_ms
         self._loop = loop
         self._answered = 0
 
+    def may_be_shut_out(self, peer: str) -> bool:
+        """Whether Sanic has to look at the requests that come from the address `peer`."""
+        if not self._blocked:
+            return False
+        return self._proxies_count > 0 or self._blocked.seconds_left(client_address(peer, None, 0)) > 0
+
     def answer(self, code: str, *, is_click: bool) -> bytes | None:
         """The redirect of `code`, counted; None if it is for Sanic to answer."""
-        if self._blocked:
-            return None
         entry = self._entry(code)
         if entry is None:
             return None
@@ -147,6 +166,9 @@ class FastProtocol(HttpProtocol):
     def _answer(self, data: bytes) -> int:
         """Answers the plain requests with which `data` begins; returns how many bytes they are."""
         fast = self._fast
+        assert self.transport is not None and self.conn_info is not None
+        if fast.may_be_shut_out(self.conn_info.client_ip):
+            return 0
         at, end = 0, len(data)
         while at < end and self._can_write.is_set():
             head = HEAD.match(data, at, at + fast.reach)
@@ -155,7 +177,6 @@ class FastProtocol(HttpProtocol):
             answer = fast.answer(head[1].decode("ascii"), is_click=data[at] == _G)
             if answer is None:
                 break
-            assert self.transport is not None
             self.transport.write(answer)
             at = head.end()
         if at:
