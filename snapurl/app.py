@@ -30,6 +30,7 @@ from snapurl.errors import SnapURLError
 from snapurl.http.auth import Authenticator
 from snapurl.http.call import Services, Site
 from snapurl.http.fast import FastPath, FastProtocol
+from snapurl.http.heads import Request
 from snapurl.http.problems import Refusals
 from snapurl.http.redirect import follow
 from snapurl.http.routes import REDIRECT_PATH, ROUTES
@@ -75,6 +76,7 @@ def create_app(settings: Settings) -> App:
         f"snapurl-{uuid.uuid4().hex}",
         config=_sanic_config(settings),
         ctx=Context(),
+        request_class=Request,
         error_handler=Refusals(),
         configure_logging=False,
     )

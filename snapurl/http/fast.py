@@ -8,8 +8,9 @@ bytes: a head that is not yet complete is Sanic's, and so is everything until th
 
 A request is answered here if all of this holds, else Sanic answers it:
 
-- *Sanic is between two requests* (`_is_free`): its task waits for the first byte of a head. Otherwise these bytes
-  may belong to a body, or an answer that has to go out first is not yet there.
+- *Sanic is between two requests* (`_is_free`): its task waits for the first byte of a head, or has not begun, since
+  the request has come along with its connection. Otherwise these bytes may belong to a body, or an answer that has
+  to go out first is not yet there.
 - *The client reads* (`_can_write`): if it does not, Sanic holds its requests back, and then stops reading.
 - *The head is plain* (`HEAD`). Only the spelling that every parser reads the same way: `GET` or `HEAD`, a code
   without `%`, a query or none, `HTTP/1.1`, header names that are tokens, ASCII values. What Sanic would refuse, and
@@ -45,6 +46,7 @@ from snapurl.clicks.tally import Tally
 from snapurl.codes import is_reserved
 from snapurl.http.redirect import REDIRECTED, redirect_bytes
 from snapurl.limits import Blocklist, client_address
+from snapurl.metrics import REDIRECTS_AHEAD
 
 SETTLE_S = 0.1  # for how long the metrics may lag behind
 
@@ -124,6 +126,7 @@ class FastPath:
         answered, self._answered = self._answered, 0
         REDIRECTED.inc(answered)
         FROM_L1.inc(answered)
+        REDIRECTS_AHEAD.inc(answered)
 
 
 def _made(code: str, link: CachedLink) -> bytes:
@@ -144,7 +147,7 @@ class FastProtocol(HttpProtocol):
     def __init__(self, *, app: Any, **others: Any) -> None:
         super().__init__(app=app, **others)
         self._fast: FastPath = app.ctx.fast_path
-        self._is_free = False
+        self._is_free = True
 
     async def receive_more(self) -> None:
         """Sanic's task waits for bytes; between two requests it has none in hand, in any other place it has."""
