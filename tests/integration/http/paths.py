@@ -75,6 +75,12 @@ class Side:
     app: App
     server: Any
     port: int
+    is_finished: bool = False
+
+    async def finish(self) -> None:
+        """Stops as a worker does."""
+        self.is_finished = True
+        await finish(self.app, self.server)
 
     async def create(self, alias: str, url: str = "https://example.org/", **fields: Any) -> None:
         """A link."""
@@ -95,18 +101,18 @@ class Side:
         """Says the parts one by one, then LAST, over a connection of their own."""
         services = self.app.ctx.services
         services.tally.take()
-        before, ahead = self.outcomes(), _count(REDIRECTS_AHEAD)
+        before, ahead = self.outcomes(), count(REDIRECTS_AHEAD)
         async with connected(self.port) as connection:
             answers = await _talk(connection, [*parts, LAST])
         after = self.outcomes()
         outcomes = {name: after[name] - before[name] for name in OUTCOMES}
         without_ids = _RANDOM.sub(rb"\g<1>-", answers)
-        return Heard(without_ids, services.tally.take(), outcomes, _count(REDIRECTS_AHEAD) - ahead)
+        return Heard(without_ids, services.tally.take(), outcomes, count(REDIRECTS_AHEAD) - ahead)
 
     def outcomes(self) -> dict[str, int]:
         """Redirects by outcome, as the metrics have them."""
         self.app.ctx.fast_path.settle()
-        return {name: _count(REDIRECTS.labels(name)) for name in OUTCOMES}
+        return {name: count(REDIRECTS.labels(name)) for name in OUTCOMES}
 
 
 @dataclass
@@ -164,16 +170,20 @@ async def side(settings: Settings, **config: object) -> AsyncIterator[Side]:
     app.config.update(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = await start(app, listener)
+        service = Side(app, server, listener.getsockname()[1])
         try:
-            yield Side(app, server, listener.getsockname()[1])
+            yield service
         finally:
-            await finish(app, server)
+            if not service.is_finished:
+                await service.finish()
 
 
 @asynccontextmanager
-async def connected(port: int) -> AsyncIterator[socket.socket]:
-    """A plain socket: what was answered before a reset can be read from it."""
+async def connected(port: int, receive_bytes: int = 0) -> AsyncIterator[socket.socket]:
+    """A plain socket: what was answered before a reset can be read from it. 0 leaves its buffer to the system."""
     with socket.socket() as connection:
+        if receive_bytes:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
@@ -188,10 +198,10 @@ async def _talk(connection: socket.socket, parts: Sequence[bytes]) -> bytes:
             await asyncio.sleep(PAUSE_S)
     except (BrokenPipeError, ConnectionResetError):
         pass  # it was closed on us; what was answered before that is there
-    return await _read_all(connection)
+    return await read_all(connection)
 
 
-async def _read_all(connection: socket.socket) -> bytes:
+async def read_all(connection: socket.socket) -> bytes:
     """What comes until the connection ends. Fails if it does not within ANSWER_S_MAX."""
     answers = bytearray()
     try:
@@ -203,5 +213,6 @@ async def _read_all(connection: socket.socket) -> bytes:
     return bytes(answers)
 
 
-def _count(counter: Any) -> int:
+def count(counter: Any) -> int:
+    """What a counter of this process says."""
     return int(counter._value.get())
