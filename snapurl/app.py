@@ -122,7 +122,7 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
     cache = LinkCache(settings, namespace, store.get, redis, time.monotonic)
     await cache.start()
     stack.push_async_callback(cache.stop)
-    tally = Tally(settings.click_codes_max)
+    tally = Tally(settings.click_codes_max, settings.click_sources_max)
     shipper = Shipper(settings, namespace, tally, redis, _now)
     await shipper.start()
     stack.push_async_callback(shipper.stop)

@@ -130,6 +130,12 @@ class Settings(BaseSettings):
     click_codes_max: int = Field(
         200_000, ge=100, le=10_000_000, description="Distinct codes whose clicks wait while Redis is gone."
     )
+    click_sources_max: int = Field(
+        50_000,
+        ge=0,
+        le=10_000_000,
+        description="Sources (referring host, browser family) whose clicks wait meanwhile; 0 keeps none at all.",
+    )
     click_stream_entries_max: int = Field(
         1_000_000, ge=1_000, le=100_000_000, description="Stream entries kept; workers hold clicks beyond it."
     )

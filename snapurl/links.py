@@ -33,7 +33,7 @@ from snapurl.errors import (
     SnapURLError,
     Unavailable,
 )
-from snapurl.ports import Change, DayClicks, Failed, Intent, Link, NewLink, PageKey, Taken
+from snapurl.ports import Change, DayClicks, Failed, Intent, Link, NewLink, PageKey, SourceClicks, Taken
 from snapurl.store.clicks import ClickStore
 from snapurl.store.links import LinkStore
 
@@ -274,6 +274,11 @@ class LinkService:
         """Clicks by UTC day, oldest first. Raises as `get` does."""
         await self.get(code, owner)
         return await self._clicks.totals(code)
+
+    async def sources(self, code: str, owner: str | None) -> list[SourceClicks]:
+        """Where the clicks came from, most first within a kind. Raises as `get` does."""
+        await self.get(code, owner)
+        return await self._clicks.sources(code)
 
 
 def _taken(alias: str) -> AliasTaken:

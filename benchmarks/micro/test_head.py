@@ -47,7 +47,7 @@ def fast() -> Iterator[FastPath]:
     loop = asyncio.new_event_loop()
     yield FastPath(
         local.entry,
-        Tally(100),
+        Tally(100, 100),
         Blocklist(),
         lambda: time.time_ns() // 1_000_000,
         loop,
@@ -94,7 +94,7 @@ def test_redirect(benchmark: BenchmarkFixture, fast: FastPath, head: bytes) -> N
     def redirect() -> bytes | None:
         found = HEAD.match(head, 0, fast.reach)
         assert found is not None
-        return fast.answer(found[1].decode("ascii"), is_click=True)
+        return fast.answer(found, is_click=True)
 
     answer = benchmark(redirect)
     assert answer is not None and answer.startswith(b"HTTP/1.1 302 Found\r\n")

@@ -24,8 +24,8 @@ A request is answered here if all of this holds, else Sanic answers it:
 - *The link is in L1*, where each change of it is heard, *is not deleted, and has not expired*.
 - *No route of ours has that name*: a word may have been reserved after a link had taken it.
 
-What is counted is what Sanic's path counts: a click per GET; a redirect and an L1 answer per request in the
-metrics, which get them in one sum a few times per second.
+What is counted is what Sanic's path counts: a click per GET, with the host that referred and the browser family; a
+redirect and an L1 answer per request in the metrics, which get them in one sum a few times per second.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ from sanic.server import HttpProtocol
 from snapurl.cache.link import CachedLink
 from snapurl.cache.local import Entry
 from snapurl.cache.reader import FROM_L1
+from snapurl.clicks.source import browser_of, referrer_of
 from snapurl.clicks.tally import Tally
 from snapurl.codes import is_reserved
 from snapurl.http.redirect import REDIRECTED, redirect_bytes
@@ -58,13 +59,17 @@ HEAD = re.compile(
     (?:
         (?! (?i: content-length | transfer-encoding | expect | upgrade ) : )
         (?! (?i: connection ) : (?! [ \t]* (?i: keep-alive ) \r\n ) )
-        [A-Za-z0-9!#$%&'*+.^_`|~-]++ : [\t\x20-\x7e]*+ \r\n
+        (?: (?i: referer ) : [ \t]*+ ( [\t\x20-\x7e]*+ )
+          | (?i: user-agent ) : [ \t]*+ ( [\t\x20-\x7e]*+ )
+          | [A-Za-z0-9!#$%&'*+.^_`|~-]++ : [\t\x20-\x7e]*+
+        ) \r\n
     )*+
     \r\n
     """,
     re.VERBOSE,
 )
-"""A whole plain head; group 1 is the code. Nothing in it is tried twice, so it takes time in proportion."""
+"""A whole plain head: its code, its last Referer, its last User-Agent. Nothing in it is tried more than twice, so
+it takes time in proportion."""
 
 _END_OF_HEAD = len(b"\r\n\r\n")
 _G = ord("G")
@@ -101,8 +106,9 @@ class FastPath:
             return False
         return self._proxies_count > 0 or self._blocked.seconds_left(client_address(peer, None, 0)) > 0
 
-    def answer(self, code: str, *, is_click: bool) -> bytes | None:
-        """The redirect of `code`, counted; None if it is for Sanic to answer."""
+    def answer(self, head: re.Match[bytes], *, is_click: bool) -> bytes | None:
+        """The redirect that a match of HEAD asks for, counted; None if it is for Sanic to answer."""
+        code = head[1].decode("ascii")
         entry = self._entry(code)
         if entry is None:
             return None
@@ -115,7 +121,7 @@ class FastPath:
         if expires_at_ms is not None and expires_at_ms <= self._clock_ms():
             return None
         if is_click:
-            self._record(code)
+            self._record(code, referrer_of(head[2]), browser_of(head[3]))
         if not self._answered:
             self._loop.call_later(SETTLE_S, self.settle)
         self._answered += 1
@@ -177,7 +183,7 @@ class FastProtocol(HttpProtocol):
             head = HEAD.match(data, at, at + fast.reach)
             if head is None:
                 break
-            answer = fast.answer(head[1].decode("ascii"), is_click=data[at] == _G)
+            answer = fast.answer(head, is_click=data[at] == _G)
             if answer is None:
                 break
             self.transport.write(answer)

@@ -10,8 +10,10 @@ from snapurl.http.call import Call
 
 
 async def link_stats(call: Call) -> HTTPResponse:
-    days = await call.services.links.stats(call.code, owner_filter(call.caller))
-    return call.answer(stats_body(call.code, days))
+    owner = owner_filter(call.caller)
+    days = await call.services.links.stats(call.code, owner)
+    sources = await call.services.links.sources(call.code, owner)
+    return call.answer(stats_body(call.code, days, sources))
 
 
 async def ring(call: Call) -> HTTPResponse:

@@ -30,6 +30,7 @@ from tests.proxy import proxy_to
 __all__ = ["ready", "store"]
 
 CODES = [f"link{n}" for n in range(200)]
+REFERRERS = ["", "a.example", "b.example"]
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ async def consumer(settings: Settings) -> AsyncIterator[Process]:
 async def shipper(settings: Settings, namespace: str) -> AsyncIterator[Tally]:
     """A worker's tally, shipped until the end of the block and then flushed."""
     redis = redis_client(settings)
-    tally = Tally(settings.click_codes_max)
+    tally = Tally(settings.click_codes_max, settings.click_sources_max)
     made = Shipper(settings, namespace, tally, redis, lambda: datetime.now(UTC))
     await made.start()
     try:
@@ -96,18 +97,22 @@ async def counted(store: Store, codes: Counter[str]) -> Counter[str]:
 async def test_20_000_clicks_count_exactly_whatever_is_killed(
     store: Store, ready: Settings, cluster: LocalCluster, seed: int
 ) -> None:
-    """20,000 clicks over 200 links are 20,000 after consumers were killed, workers stopped and Redis restarted."""
+    """20,000 clicks over 200 links are 20,000, each from where it came, after consumers were killed, workers
+    stopped and Redis restarted."""
     rng = random.Random(seed)
     namespace = store.shards.topology.cluster_id
     expected: Counter[str] = Counter()
+    referred: Counter[tuple[str, str]] = Counter()
     process = await start_consumer(ready)
     for round_ in range(10):
         async with shipper(ready, namespace) as tally, shipper(ready, namespace) as other:
             for _ in range(100):
                 for _ in range(20):
                     code = rng.choice(CODES)
+                    referrer = rng.choice(REFERRERS)
                     expected[code] += 1
-                    rng.choice((tally, other)).record(code)
+                    referred[code, referrer] += 1
+                    rng.choice((tally, other)).record(code, referrer, "firefox")
                 await asyncio.sleep(0.002)
                 if rng.random() < 0.03:
                     process.kill()
@@ -119,6 +124,15 @@ async def test_20_000_clicks_count_exactly_whatever_is_killed(
                 await cluster.redis.start()
     assert expected.total() == 20_000
     await until_counted(store, expected)
+    found = {
+        (code, item.kind, item.value): item.clicks
+        for code in CODES
+        for item in await store.clicks.sources(code)
+    }
+    assert found == {
+        **{(code, "referrer", referrer): clicks for (code, referrer), clicks in referred.items()},
+        **{(code, "browser", "firefox"): clicks for code, clicks in expected.items()},
+    }
     process.terminate()
     assert await process.wait() == 0
 

@@ -75,10 +75,16 @@ PLAIN = (
     Said("every sign of a name", (head(b"!#$%&'*+-.^_`|~09azAZ: x"), B), 2),
     Said("the longest head", (padded(HEAD_BYTES_MAX - 1), B), 2),
     Said("the longest head is not the first", (A + padded(HEAD_BYTES_MAX - 1) + B,), 3),
+    Said("from somewhere", (head(b"Referer: https://www.example.com/a?b", b"user-agent: curl/8.5.0"), B), 2),
+    Said("from two places", (head(b"referer: http://a.example/", b"REFERER: b.example ", b"Referer:"), B), 2),
+    Said("from strange places", (
+        head(b"referer:\t android-app://x/ \t", b"User-Agent: \t "),
+        head(b"Referer: HTTPS://User@WWW.Example.COM.:8443?x", b"User-Agent: Mozilla/5.0 Chrome/1 Safari/1 Edg/1 "),
+    ), 2),
     Said("a method override", (head(b"X-HTTP-Method-Override: DELETE"), B), 2),
     Said("a range and conditions", (head(b"Range: bytes=0-1", b'If-None-Match: "1"', b"If-Match: *"), B), 2),
     Said("whom a proxy names", (head(b"X-Forwarded-For: 192.0.2.1", b"Forwarded: for=192.0.2.2"), B), 2),
-)
+)  # fmt: skip
 
 OTHER = (
     Said("a link that is not there", (NONE, A), None),
@@ -121,6 +127,7 @@ OTHER = (
     Said("a fragment", (head(target=b"/fp-a#x"), head(target=b"/fp-a?x#y"), A), None),
     Said("quotes in the query", (head(target=b'/fp-a?"<>`{}|\\^'), A), None),
     Said("bytes beyond ASCII in the query", (head(target=b"/fp-a?\xc3\xbc"), A), 0),
+    Said("from a place beyond ASCII", (head(b"referer: http://\xc3\xbc/", b"user-agent: \xff Firefox/1"),), None),
     Said("bytes beyond ASCII in a value", (head(b"x: \xc3\xbc\xff"), A), None),
     Said("a code that is too long", (head(target=b"/" + b"a" * 65), A), None),
     Said("a body on a GET", (head(b"content-length: 5") + b"hello" + A,), 0),

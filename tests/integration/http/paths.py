@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import uvloop
 
 from snapurl.app import App, create_app
+from snapurl.clicks.tally import Sources
 from snapurl.config import Settings
 from snapurl.links import Draft
 from snapurl.metrics import REDIRECTS, REDIRECTS_AHEAD
@@ -57,13 +58,15 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What came of a conversation: all bytes, without random ids; clicks by code; outcomes by the metrics.
+    """What came of a conversation: all bytes, without random ids; clicks by code, and where they came from;
+    outcomes by the metrics.
 
     `ahead` is how many requests were answered ahead of Sanic: the one thing in which the sides may differ.
     """
 
     answers: bytes
     clicks: dict[str, int]
+    sources: dict[str, Sources]
     outcomes: dict[str, int]
     ahead: int = field(compare=False)
 
@@ -107,7 +110,8 @@ class Side:
         after = self.outcomes()
         outcomes = {name: after[name] - before[name] for name in OUTCOMES}
         without_ids = _RANDOM.sub(rb"\g<1>-", answers)
-        return Heard(without_ids, services.tally.take(), outcomes, count(REDIRECTS_AHEAD) - ahead)
+        sources = services.tally.sources()
+        return Heard(without_ids, services.tally.take(), sources, outcomes, count(REDIRECTS_AHEAD) - ahead)
 
     def outcomes(self) -> dict[str, int]:
         """Redirects by outcome, as the metrics have them."""

@@ -7,7 +7,7 @@ import random
 from datetime import date
 
 from ring.slots import slot_of
-from snapurl.ports import ClickRow, DayClicks
+from snapurl.ports import ClickRow, DayClicks, SourceClicks, SourceKind
 from tests.integration.store.conftest import Store
 
 DAY = date(2026, 5, 1)
@@ -51,3 +51,48 @@ async def test_another_stream_has_its_own_cursor(store: Store) -> None:
     await store.clicks.apply("old", [row("e", 1_000_000)])
     await store.clicks.apply("new", [row("e", 1)])
     assert sum(day.clicks for day in await store.clicks.totals("e")) == 2
+
+
+def sourced(code: str, entry: int, referrers: dict[str, int], day: date = DAY) -> ClickRow:
+    sources = tuple(SourceClicks(SourceKind.REFERRER, value, clicks) for value, clicks in referrers.items())
+    return ClickRow(slot_of(code), entry, code, day, sum(referrers.values()), sources)
+
+
+async def test_sources_are_counted_once_with_their_clicks(store: Store) -> None:
+    """Whatever is delivered again, by whom, changes nothing; rows without sources count too."""
+    rows = [
+        sourced("f", 1, {"x": 2, "": 1}),
+        row("f", 2),
+        sourced("f", 3, {"x": 1}),
+        sourced("g", 3, {"y": 1}),
+    ]
+    for end in (2, 4):
+        await asyncio.gather(*(store.clicks.apply("s", rows[:end]) for _ in range(3)))
+    assert sum(day.clicks for day in await store.clicks.totals("f")) == 5
+    assert await store.clicks.sources("f") == [
+        SourceClicks(SourceKind.REFERRER, "x", 3),
+        SourceClicks(SourceKind.REFERRER, "", 1),
+    ]
+    assert await store.clicks.sources("g") == [SourceClicks(SourceKind.REFERRER, "y", 1)]
+    assert await store.clicks.sources("never") == []
+
+
+async def test_made_up_referrers_do_not_fill_the_table(store: Store) -> None:
+    """A link has 100 of them on a day, those with most clicks first come; the clicks of others are under `*`."""
+    first = {f"a{n}": 1 for n in range(70)} | {"known": 5}
+    second = {f"b{n}": 2 + n for n in range(60)} | {"known": 7}
+    await store.clicks.apply("s", [sourced("h", 1, first)])
+    await store.clicks.apply("s", [sourced("h", 2, second), sourced("h", 2, {"x": 1}, date(2026, 5, 2))])
+    await store.clicks.apply("s", [sourced("h", 3, {"c": 4, "known": 1, "*": 1})])
+    (owner,) = store.router.group([slot_of("h")], lambda slot: slot)
+    kept = await store.shards.pool(owner).fetch(
+        "SELECT value, clicks FROM click_sources WHERE code = 'h' AND day = $1", DAY
+    )
+    found = {item["value"]: item["clicks"] for item in kept}
+    assert len(found) == 101
+    assert found["known"] == 13
+    assert {value for value in found if value.startswith("b")} == {f"b{n}" for n in range(31, 60)}
+    assert found["*"] == sum(2 + n for n in range(31)) + 4 + 1
+    shown = await store.clicks.sources("h")
+    assert len(shown) == 50
+    assert [item.clicks for item in shown] == sorted((item.clicks for item in shown), reverse=True)

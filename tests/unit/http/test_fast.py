@@ -28,7 +28,7 @@ class Worker:
         self.now_ms = 1_000
         self.local = LocalCache(100, 60.0, 2.0, lambda: self.now_s)
         self.local.enable()
-        self.tally = Tally(room)
+        self.tally = Tally(room, 100)
         self.blocked = Blocklist(lambda: self.now_s)
         self.fast = FastPath(
             self.local.entry,
@@ -44,7 +44,9 @@ class Worker:
         self.local.put(code, link, self.local.generation)
 
     def ask(self, code: str = "a") -> bytes | None:
-        return self.fast.answer(code, is_click=True)
+        head = HEAD.match(b"GET /" + code.encode() + b" HTTP/1.1\r\n\r\n")
+        assert head is not None
+        return self.fast.answer(head, is_click=True)
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,10 @@ async def test_a_link_in_l1_is_answered_and_counted() -> None:
     worker.keep(LINK)
     before = REDIRECTED._value.get()
     for is_click in (True, False, True):
-        assert worker.fast.answer("a", is_click=is_click) == redirect_bytes(LINK.url, 302, keep_alive=True)
+        head = HEAD.match(b"GET /a HTTP/1.1\r\nUser-Agent: curl/8\r\nReferer: http://x/\r\n\r\n")
+        assert head is not None
+        assert worker.fast.answer(head, is_click=is_click) == redirect_bytes(LINK.url, 302, keep_alive=True)
+    assert worker.tally.sources() == {"a": {("x", "program"): 2}}
     assert worker.tally.take() == {"a": 2}
     assert REDIRECTED._value.get() == before
     worker.fast.settle()
