@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from snapurl.cache.link import MISSING, CachedLink
 from snapurl.cache.local import LocalCache
+from snapurl.cache.reader import FROM_L1
 from snapurl.clicks.tally import Tally
 from snapurl.http.fast import HEAD, FastPath
 from snapurl.http.redirect import REDIRECTED, redirect_bytes
@@ -141,7 +142,7 @@ async def test_a_link_in_l1_is_answered_and_counted() -> None:
     """A GET is a click, a HEAD is not; the metrics get both together."""
     worker = Worker()
     worker.keep(LINK)
-    before = REDIRECTED._value.get()
+    before, from_l1 = REDIRECTED._value.get(), FROM_L1._value.get()
     for is_click in (True, False, True):
         head = HEAD.match(b"GET /a HTTP/1.1\r\nUser-Agent: curl/8\r\nReferer: http://x/\r\n\r\n")
         assert head is not None
@@ -151,7 +152,7 @@ async def test_a_link_in_l1_is_answered_and_counted() -> None:
     assert REDIRECTED._value.get() == before
     worker.fast.settle()
     worker.fast.settle()
-    assert REDIRECTED._value.get() == before + 3
+    assert (REDIRECTED._value.get(), FROM_L1._value.get()) == (before + 3, from_l1 + 3)
 
 
 async def test_the_metrics_are_told_without_being_asked() -> None:
