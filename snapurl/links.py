@@ -270,15 +270,11 @@ class LinkService:
         last = links[limit - 1]
         return links[:limit], PageKey(last.created_at, last.code)
 
-    async def stats(self, code: str, owner: str | None) -> list[DayClicks]:
-        """Clicks by UTC day, oldest first. Raises as `get` does."""
+    async def stats(self, code: str, owner: str | None) -> tuple[list[DayClicks], list[SourceClicks]]:
+        """Clicks by UTC day, oldest first, and by where they came from, most first within a kind. Raises as `get`
+        does."""
         await self.get(code, owner)
-        return await self._clicks.totals(code)
-
-    async def sources(self, code: str, owner: str | None) -> list[SourceClicks]:
-        """Where the clicks came from, most first within a kind. Raises as `get` does."""
-        await self.get(code, owner)
-        return await self._clicks.sources(code)
+        return await asyncio.gather(self._clicks.totals(code), self._clicks.sources(code))
 
 
 def _taken(alias: str) -> AliasTaken:

@@ -10,9 +10,7 @@ from snapurl.http.call import Call
 
 
 async def link_stats(call: Call) -> HTTPResponse:
-    owner = owner_filter(call.caller)
-    days = await call.services.links.stats(call.code, owner)
-    sources = await call.services.links.sources(call.code, owner)
+    days, sources = await call.services.links.stats(call.code, owner_filter(call.caller))
     return call.answer(stats_body(call.code, days, sources))
 
 
