@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 import pytest
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from ring.slots import slot_of
@@ -258,3 +259,20 @@ async def test_a_millisecond_that_lasts_does_not_run_out_of_numbers(store: Store
                     tally.record("late")
                     expected["late"] += 1
             await until_counted(store, expected)
+
+
+async def test_sources_are_bounded_while_redis_is_away(ready: Settings) -> None:
+    """What is sealed and what is being counted have one bound together; the clicks themselves go on."""
+    away = ready.model_copy(
+        update={"redis_url": SecretStr("redis://127.0.0.1:1/0"), "click_sources_max": 3, "click_flush_ms": 5}
+    )
+    async with shipper(away, "nowhere") as tally:
+        tally.record("a", "one", "firefox")
+        await until(lambda: asyncio.sleep(0, len(tally)), 0)  # it is in the entry under way
+        tally.record("a", "two", "firefox")
+        tally.record("a", "three", "firefox")
+        await until(lambda: asyncio.sleep(0, tally.sources_room), 1)
+        for referrer in ("four", "five", "four"):
+            tally.record("a", referrer, "firefox")
+        assert tally.sources() == {"a": {("four", "firefox"): 2}}
+        assert tally.take() == {"a": 3}

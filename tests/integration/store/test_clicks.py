@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from datetime import date
+from typing import Any
 
 from ring.slots import slot_of
 from snapurl.ports import ClickRow, DayClicks, SourceClicks, SourceKind
@@ -75,6 +76,21 @@ async def test_sources_are_counted_once_with_their_clicks(store: Store) -> None:
     ]
     assert await store.clicks.sources("g") == [SourceClicks(SourceKind.REFERRER, "y", 1)]
     assert await store.clicks.sources("never") == []
+
+
+async def test_sources_of_a_slot_in_hand_off_wait_with_their_clicks(
+    store: Store, direct: dict[str, Any]
+) -> None:
+    """The fence that stops the one stops the other, also where the slot has been counted before."""
+    slot = slot_of("k")
+    (owner,) = store.router.group([slot], lambda slot: slot)
+    later = [sourced("k", 2, {"x": 3})]
+    assert await store.clicks.apply("s", [sourced("k", 1, {"x": 1})]) == {slot}
+    await direct[owner].execute("UPDATE slots SET state = 'frozen' WHERE slot = $1", slot)
+    assert await store.clicks.apply("s", later) == set()
+    await direct[owner].execute("UPDATE slots SET state = 'owned' WHERE slot = $1", slot)
+    assert await store.clicks.apply("s", later) == {slot}
+    assert await store.clicks.sources("k") == [SourceClicks(SourceKind.REFERRER, "x", 4)]
 
 
 async def test_made_up_referrers_do_not_fill_the_table(store: Store) -> None:
