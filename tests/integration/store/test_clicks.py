@@ -33,10 +33,12 @@ async def test_two_consumers_at_once_count_once(store: Store) -> None:
     """Four consumers that deliver the same entries at the same time count each of them once."""
     rng = random.Random(7)
     for batch in range(20):
-        rows = [row(f"c{rng.randrange(5)}", batch * 50 + n) for n in range(50)]
+        rows = [sourced(f"c{rng.randrange(5)}", batch * 50 + n, {"x": 1}) for n in range(50)]
         await asyncio.gather(*(store.clicks.apply("s", rows) for _ in range(4)))
     total = [day.clicks for n in range(5) for day in await store.clicks.totals(f"c{n}")]
     assert sum(total) == 1000
+    sources = [source.clicks for n in range(5) for source in await store.clicks.sources(f"c{n}")]
+    assert sum(sources) == 1000
 
 
 async def test_clicks_are_kept_by_day(store: Store) -> None:
@@ -86,11 +88,23 @@ async def test_sources_of_a_slot_in_hand_off_wait_with_their_clicks(
     (owner,) = store.router.group([slot], lambda slot: slot)
     later = [sourced("k", 2, {"x": 3})]
     assert await store.clicks.apply("s", [sourced("k", 1, {"x": 1})]) == {slot}
-    await direct[owner].execute("UPDATE slots SET state = 'frozen' WHERE slot = $1", slot)
+    await direct[owner].execute("UPDATE slots SET state = 'closed', peer = 'db9' WHERE slot = $1", slot)
     assert await store.clicks.apply("s", later) == set()
-    await direct[owner].execute("UPDATE slots SET state = 'owned' WHERE slot = $1", slot)
+    await direct[owner].execute("UPDATE slots SET state = 'owned', peer = NULL WHERE slot = $1", slot)
     assert await store.clicks.apply("s", later) == {slot}
     assert await store.clicks.sources("k") == [SourceClicks(SourceKind.REFERRER, "x", 4)]
+
+
+async def test_a_source_says_which_transaction_changed_it_last(store: Store, direct: dict[str, Any]) -> None:
+    """So that the catch-up of a hand-off finds it."""
+    (owner,) = store.router.group([slot_of("m")], lambda slot: slot)
+    seen = []
+    for entry in (1, 2):
+        await store.clicks.apply("s", [sourced("m", entry, {"x": 1})])
+        seen.append(
+            await direct[owner].fetchval("SELECT xid::text::bigint FROM click_sources WHERE code = 'm'")
+        )
+    assert seen[0] < seen[1]
 
 
 async def test_made_up_referrers_do_not_fill_the_table(store: Store) -> None:
