@@ -29,6 +29,8 @@ from snapurl.config import Settings
 from snapurl.errors import SnapURLError
 from snapurl.http.auth import Authenticator
 from snapurl.http.call import Services, Site
+from snapurl.http.fast import FastPath, FastProtocol
+from snapurl.http.heads import Request
 from snapurl.http.problems import Refusals
 from snapurl.http.redirect import follow
 from snapurl.http.routes import REDIRECT_PATH, ROUTES
@@ -57,9 +59,11 @@ SWEEP_BATCH = 1_000  # rows per shard and statement
 
 
 class Context:
-    """`app.ctx`: the services, set when the server starts."""
+    """`app.ctx`: how connections are spoken to, and the services, which are set when the server starts."""
 
+    protocol: type[HttpProtocol]
     services: Services
+    fast_path: FastPath
 
 
 log = logging.getLogger("snapurl.app")
@@ -73,18 +77,23 @@ def create_app(settings: Settings) -> App:
         f"snapurl-{uuid.uuid4().hex}",
         config=_sanic_config(settings),
         ctx=Context(),
+        request_class=Request,
         error_handler=Refusals(),
         configure_logging=False,
     )
     # Sanic sends an empty Alt-Svc header unless it knows that it serves one version of HTTP only.
     app.state.server_info.append(ApplicationServerInfo({"version": HTTP.VERSION_1}))
+    app.ctx.protocol = FastProtocol if settings.fast_path else HttpProtocol
     _add_routes(app)
     site = make_site(ROUTES, settings)
     stack = AsyncExitStack()
 
     async def connect(app: Any) -> None:
         try:
-            cast(App, app).ctx.services = await open_services(settings, site, stack)
+            context = cast(App, app).ctx
+            context.services = await open_services(settings, site, stack)
+            context.fast_path = _fast_path(context.services)
+            stack.callback(context.fast_path.settle)
         except BaseException:
             await stack.aclose()
             raise
@@ -114,7 +123,7 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
     cache = LinkCache(settings, namespace, store.get, redis, time.monotonic)
     await cache.start()
     stack.push_async_callback(cache.stop)
-    tally = Tally(settings.click_codes_max)
+    tally = Tally(settings.click_codes_max, settings.click_sources_max)
     shipper = Shipper(settings, namespace, tally, redis, _now)
     await shipper.start()
     stack.push_async_callback(shipper.stop)
@@ -141,6 +150,18 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
         reshard=Recent(shards.migrator_document, RESHARD_S),
         shard_health=shards.health,
         redis_fault=redis_fault,
+    )
+
+
+def _fast_path(services: Services) -> FastPath:
+    return FastPath(
+        services.cache.entry,
+        services.tally,
+        services.blocked,
+        services.clock_ms,
+        asyncio.get_running_loop(),
+        head_bytes_max=HEAD_BYTES_MAX,
+        proxies_count=services.settings.proxies_count,
     )
 
 

@@ -75,6 +75,9 @@ class Settings(BaseSettings):
     proxies_count: int = Field(
         0, ge=0, le=10, description="Trusted reverse proxies in front; 0 takes the address of the connection."
     )
+    fast_path: bool = Field(
+        True, description="Whether cached redirects are answered ahead of Sanic: the same bytes, sooner."
+    )
     migrate_on_start: bool = Field(True, description="Whether a start applies missing migrations.")
     virtual_nodes: int = Field(
         1024, ge=64, le=16_384, description="Virtual nodes per unit of weight, fixed at the first start."
@@ -126,6 +129,12 @@ class Settings(BaseSettings):
     )
     click_codes_max: int = Field(
         200_000, ge=100, le=10_000_000, description="Distinct codes whose clicks wait while Redis is gone."
+    )
+    click_sources_max: int = Field(
+        50_000,
+        ge=0,
+        le=10_000_000,
+        description="Sources (referring host, browser family) whose clicks wait meanwhile; 0 keeps none at all.",
     )
     click_stream_entries_max: int = Field(
         1_000_000, ge=1_000, le=100_000_000, description="Stream entries kept; workers hold clicks beyond it."

@@ -114,13 +114,18 @@ class Blocklist:
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
         self._until_s: OrderedDict[str, float] = OrderedDict()
+        self._last_s = 0.0
 
     def __bool__(self) -> bool:
+        """Whether anybody is; who never asks again is forgotten with the last of them."""
+        if self._until_s and self._last_s <= self._clock_s():
+            self._until_s.clear()
         return bool(self._until_s)
 
     def block(self, who: str, seconds: float) -> None:
         """Shuts `who` out from now on."""
-        self._until_s[who] = self._clock_s() + seconds
+        self._until_s[who] = until_s = self._clock_s() + seconds
+        self._last_s = max(self._last_s, until_s)
         self._until_s.move_to_end(who)
         while len(self._until_s) > BLOCKED_MAX:
             self._until_s.popitem(last=False)

@@ -33,7 +33,7 @@ from snapurl.errors import (
     SnapURLError,
     Unavailable,
 )
-from snapurl.ports import Change, DayClicks, Failed, Intent, Link, NewLink, PageKey, Taken
+from snapurl.ports import Change, DayClicks, Failed, Intent, Link, NewLink, PageKey, SourceClicks, Taken
 from snapurl.store.clicks import ClickStore
 from snapurl.store.links import LinkStore
 
@@ -270,10 +270,11 @@ class LinkService:
         last = links[limit - 1]
         return links[:limit], PageKey(last.created_at, last.code)
 
-    async def stats(self, code: str, owner: str | None) -> list[DayClicks]:
-        """Clicks by UTC day, oldest first. Raises as `get` does."""
+    async def stats(self, code: str, owner: str | None) -> tuple[list[DayClicks], list[SourceClicks]]:
+        """Clicks by UTC day, oldest first, and by where they came from, most first within a kind. Raises as `get`
+        does."""
         await self.get(code, owner)
-        return await self._clicks.totals(code)
+        return await asyncio.gather(self._clicks.totals(code), self._clicks.sources(code))
 
 
 def _taken(alias: str) -> AliasTaken:

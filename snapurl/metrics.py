@@ -51,6 +51,10 @@ HTTP_SECONDS = Histogram(
 REDIRECTS = Counter(
     "snapurl_redirects_total", "Answers to GET and HEAD of a code, by what came of it.", ["outcome"]
 )
+REDIRECTS_AHEAD = Counter(
+    "snapurl_redirects_ahead_total",
+    "Redirects answered ahead of Sanic: those of them that the fast path took.",
+)
 PROBLEMS = Counter("snapurl_problems_total", "Problem answers, by the end of their type.", ["slug"])
 KEY_LOOKUPS = Counter(
     "snapurl_key_lookups_total", "Look-ups of API keys, by where the answer came from.", ["source"]

@@ -127,15 +127,35 @@ class DayClicks:
     clicks: int
 
 
+class SourceKind(StrEnum):
+    """By what clicks are told apart."""
+
+    BROWSER = "browser"
+    REFERRER = "referrer"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceClicks:
+    """Clicks of one code by what they came from: a host or a browser family, "" not told, "*" something else."""
+
+    kind: SourceKind
+    value: str
+    clicks: int
+
+
 @dataclass(frozen=True, slots=True)
 class ClickRow:
-    """Clicks of one code on one UTC day in one stream entry; `entry` is the entry's place in the stream."""
+    """Clicks of one code on one UTC day in one stream entry; `entry` is the entry's place in the stream.
+
+    Of each kind the sources have as many clicks as the row, or fewer where some were not kept.
+    """
 
     slot: int
     entry: int
     code: str
     day: date
     clicks: int
+    sources: tuple[SourceClicks, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,7 +58,11 @@ async def run(settings: Settings, listener: socket.socket) -> None:
 async def start(app: App, listener: socket.socket) -> Any:
     """Starts serving; returns Sanic's server, which has no types. Raises ConfigError."""
     server: Any = await app.create_server(
-        sock=listener, backlog=BACKLOG, access_log=False, asyncio_server_kwargs={"start_serving": False}
+        sock=listener,
+        protocol=app.ctx.protocol,
+        backlog=BACKLOG,
+        access_log=False,
+        asyncio_server_kwargs={"start_serving": False},
     )
     await server.startup()
     await server.before_start()

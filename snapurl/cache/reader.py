@@ -27,7 +27,7 @@ from redis.asyncio import Redis
 
 from snapurl.cache.feed import Feed
 from snapurl.cache.link import MISSING, CachedLink
-from snapurl.cache.local import LocalCache
+from snapurl.cache.local import Entry, LocalCache
 from snapurl.cache.shared import SharedCache
 from snapurl.config import Settings
 from snapurl.metrics import CACHE_ANSWERS, CACHE_UNTOLD
@@ -38,7 +38,7 @@ RELOADS_MAX = 3  # of a link that changes while it is being loaded
 UNTOLD_MAX = 10_000  # changes that wait for Redis; beyond it L2 is emptied when Redis is back
 UNTOLD_RETRY_S = 0.25
 
-_FROM_L1 = CACHE_ANSWERS.labels("l1")
+FROM_L1 = CACHE_ANSWERS.labels("l1")
 _FROM_L2 = CACHE_ANSWERS.labels("l2")
 _FROM_SHARD = CACHE_ANSWERS.labels("shard")
 
@@ -96,6 +96,10 @@ class LinkCache:
         found = self._local.get(code)
         return None if found is None or found.is_missing else found
 
+    def entry(self, code: str) -> Entry | None:
+        """As `peek`, with what was made of the link, and also if it is known that there is none."""
+        return self._local.entry(code)
+
     async def resolve(self, code: str) -> CachedLink | None:
         """The link, also when it is expired or deleted; None if there is none.
 
@@ -105,7 +109,7 @@ class LinkCache:
         if found is None:
             found = await self._joined(code)
         else:
-            _FROM_L1.inc()
+            FROM_L1.inc()
         return None if found.is_missing else found
 
     async def changed(self, link: Link) -> None:

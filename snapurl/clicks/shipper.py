@@ -20,8 +20,8 @@ from itertools import islice
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from snapurl.clicks.stream import encode_entry, name_key, worker_key
-from snapurl.clicks.tally import Tally
+from snapurl.clicks.stream import encode_entry, encode_sources, name_key, worker_key
+from snapurl.clicks.tally import Sources, Tally
 from snapurl.config import Settings
 from snapurl.metrics import CLICKS_DROPPED, CLICKS_HELD, CLICKS_SHIPPED
 from snapurl.tasks import end
@@ -45,12 +45,13 @@ class Shipper:
         self._now = now
         self._flush_s = settings.click_flush_ms / 1000
         self._codes_max = settings.click_codes_max
+        self._sources_max = settings.click_sources_max
         self._entries_max = settings.click_stream_entries_max
         self._keys = [name_key(namespace), worker_key(namespace, uuid.uuid4().hex)]
         self._new_stream = f"snapurl:{namespace}:clicks:{uuid.uuid4().hex}"
         self._script = redis.register_script(_SHIP)
-        self._sealed: deque[tuple[date, dict[str, int]]] = deque()
-        self._entry: tuple[str, int] | None = None  # the one under way, and its clicks
+        self._sealed: deque[tuple[date, dict[str, int], dict[str, Sources]]] = deque()
+        self._entry: tuple[str, str, int] | None = None  # the one under way, its sources, and its clicks
         self._number = 0
         self._day = now().date()
         self._dropped_told = 0
@@ -73,8 +74,8 @@ class Shipper:
     @property
     def held(self) -> int:
         """Clicks that Redis has not confirmed yet, those of the current tally left out."""
-        return sum(sum(counts.values()) for _, counts in self._sealed) + (
-            self._entry[1] if self._entry else 0
+        return sum(sum(counts.values()) for _, counts, _ in self._sealed) + (
+            self._entry[2] if self._entry else 0
         )
 
     async def _run(self) -> None:
@@ -89,11 +90,14 @@ class Shipper:
         """Seals the tally and ships; True if nothing is left. While Redis is gone one tally grows, not a queue."""
         today = self._now().date()
         if not self._sealed or today != self._day:
+            sources = self._tally.sources()
             if counts := self._tally.take():
-                self._sealed.append((self._day, counts))
+                self._sealed.append((self._day, counts, sources))
             self._day = today
         done = await self._ship()
-        self._tally.room = max(0, self._codes_max - sum(len(counts) for _, counts in self._sealed))
+        held = sum(len(found) for _, _, sources in self._sealed for found in sources.values())
+        self._tally.sources_room = max(0, self._sources_max - held)
+        self._tally.room = max(0, self._codes_max - sum(len(counts) for _, counts, _ in self._sealed))
         CLICKS_HELD.set(self.held)
         CLICKS_DROPPED.inc(self._tally.dropped - self._dropped_told)
         self._dropped_told = self._tally.dropped
@@ -102,10 +106,11 @@ class Shipper:
     async def _ship(self) -> bool:
         while self._entry is not None or self._next_entry():
             assert self._entry is not None
-            payload, clicks = self._entry
+            payload, sources, clicks = self._entry
             try:
                 answer = await self._script(
-                    keys=self._keys, args=[self._new_stream, self._number, self._entries_max, payload]
+                    keys=self._keys,
+                    args=[self._new_stream, self._number, self._entries_max, payload, sources],
                 )
             except (RedisError, OSError, TimeoutError) as error:
                 return self._trouble(f"Redis does not take clicks ({type(error).__name__})")
@@ -127,12 +132,13 @@ class Shipper:
     def _next_entry(self) -> bool:
         if not self._sealed:
             return False
-        day, counts = self._sealed[0]
+        day, counts, sources = self._sealed[0]
         part = dict(islice(counts.items(), CODES_PER_ENTRY))
         for code in part:
             del counts[code]
         if not counts:
             self._sealed.popleft()
         self._number += 1
-        self._entry = (encode_entry(day, part), sum(part.values()))
+        of_part = {code: sources.pop(code) for code in part if code in sources}
+        self._entry = (encode_entry(day, part), encode_sources(day, of_part), sum(part.values()))
         return True

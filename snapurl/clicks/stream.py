@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from datetime import date
 
 from ring.slots import slot_of
-from snapurl.ports import ClickRow
+from snapurl.clicks.tally import Sources
+from snapurl.ports import ClickRow, SourceClicks, SourceKind
 
 FIELD = b"clicks"
+SOURCES_FIELD = b"sources"
+VALUE_CHARS_MAX = 255  # of a source, as the shards take them
 _SEQUENCE_BITS = 20
 
 
@@ -32,16 +36,40 @@ def encode_entry(day: date, counts: Mapping[str, int]) -> str:
     return json.dumps({day.isoformat(): counts}, separators=(",", ":"))
 
 
+def encode_sources(day: date, sources: Mapping[str, Sources]) -> str:
+    """A field of its own: a consumer that does not know it counts the clicks all the same."""
+    listed = {
+        code: [[*source, clicks] for source, clicks in found.items()] for code, found in sources.items()
+    }
+    return json.dumps({day.isoformat(): listed}, separators=(",", ":"))
+
+
 def decode_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> list[ClickRow]:
     """The rows of one entry, one per day and code. Raises ValueError, KeyError, TypeError or
-    AttributeError if it is malformed."""
+    AttributeError if it is malformed. An entry may come without sources, from a worker that does not know them."""
     place = entry_place(entry_id)
     days = json.loads(fields[FIELD])
+    sources = json.loads(fields.get(SOURCES_FIELD, b"{}"))
     return [
-        ClickRow(slot_of(code), place, code, date.fromisoformat(day), _positive(clicks))
+        ClickRow(
+            slot_of(code),
+            place,
+            code,
+            date.fromisoformat(day),
+            _positive(clicks),
+            _by_kind(sources.get(day, {}).get(code, ())),
+        )
         for day, counts in days.items()
         for code, clicks in counts.items()
     ]
+
+
+def _by_kind(sources: Iterable[tuple[str, str, int]]) -> tuple[SourceClicks, ...]:
+    found: Counter[tuple[SourceKind, str]] = Counter()
+    for referrer, browser, clicks in sources:
+        found[SourceKind.REFERRER, str(referrer)[:VALUE_CHARS_MAX]] += _positive(clicks)
+        found[SourceKind.BROWSER, str(browser)[:VALUE_CHARS_MAX]] += clicks
+    return tuple(SourceClicks(kind, value, clicks) for (kind, value), clicks in found.items())
 
 
 def _positive(clicks: object) -> int:

@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
+Sources = dict[tuple[str, str], int]
+"""(referrer, browser) -> clicks, of one code."""
+
 
 class Tally:
-    """code -> clicks. `room` bounds how many codes are held; clicks of further codes are dropped and counted."""
+    """code -> clicks, and where they come from.
 
-    def __init__(self, room: int) -> None:
+    `room` bounds how many codes are held; clicks of further codes are dropped and counted. `sources_room` bounds
+    how many sources are held, over all codes; clicks of further sources count, but without one.
+    """
+
+    def __init__(self, room: int, sources_room: int = 0) -> None:
         self.room = room
+        self.sources_room = sources_room
         self.dropped = 0
         self._counts: dict[str, int] = {}
+        self._sources: dict[str, Sources] = {}
+        self._sources_held = 0
 
     def __len__(self) -> int:
         return len(self._counts)
 
-    def record(self, code: str) -> None:
+    def record(self, code: str, referrer: str = "", browser: str = "") -> None:
         """One click. Never waits and never fails."""
         counts = self._counts
         if code in counts:
             counts[code] += 1
         elif len(counts) < self.room:
             counts[code] = 1
+            self._sources[code] = {}
         else:
             self.dropped += 1
+            return
+        sources = self._sources[code]
+        source = (referrer, browser)
+        if source in sources:
+            sources[source] += 1
+        elif self._sources_held < self.sources_room:
+            sources[source] = 1
+            self._sources_held += 1
 
     def take(self) -> dict[str, int]:
-        """All that was counted since the last time."""
-        counts, self._counts = self._counts, {}
+        """All that was counted since the last time; forgets the sources, so ask for them first."""
+        counts, self._counts, self._sources, self._sources_held = self._counts, {}, {}, 0
         return counts
+
+    def sources(self) -> dict[str, Sources]:
+        """Where the clicks that `take` will give come from; no more than those clicks, of a code."""
+        return self._sources

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from snapurl.http.bodies import RedirectStatus
-from snapurl.ports import DayClicks, Link, RingView, ShardHealth
+from snapurl.ports import DayClicks, Link, RingView, ShardHealth, SourceClicks, SourceKind
 
 
 class Answer(BaseModel):
@@ -83,12 +83,27 @@ class Day(Answer):
     clicks: int = Field(ge=1)
 
 
+class Referrer(Answer):
+    host: str = Field(description="Host of the page with the link; empty if not told, `*` for any other.")
+    clicks: int = Field(ge=1)
+
+
+class Browser(Answer):
+    family: str = Field(description="Empty if not told, `bot` and `program` among them, `*` for any other.")
+    clicks: int = Field(ge=1)
+
+
 class Stats(Answer):
-    """Clicks of a link; days without any are left out."""
+    """Clicks of a link; days without any are left out. Of referrers those with the most clicks are shown.
+
+    Clicks that were counted without a source are in no list: before there were sources, or beyond their bound.
+    """
 
     code: str
     clicks: int = Field(ge=0)
     days: list[Day]
+    referrers: list[Referrer]
+    browsers: list[Browser]
 
 
 class RingShard(Answer):
@@ -193,13 +208,19 @@ def link_body(link: Link, public_url: str) -> dict[str, Any]:
     }
 
 
-def stats_body(code: str, days: Sequence[DayClicks]) -> dict[str, Any]:
+def stats_body(code: str, days: Sequence[DayClicks], sources: Sequence[SourceClicks]) -> dict[str, Any]:
     """A `Stats`."""
     return {
         "code": code,
         "clicks": sum(day.clicks for day in days),
         "days": [{"day": day.day.isoformat(), "clicks": day.clicks} for day in days],
+        "referrers": _by_value(sources, SourceKind.REFERRER, "host"),
+        "browsers": _by_value(sources, SourceKind.BROWSER, "family"),
     }
+
+
+def _by_value(sources: Sequence[SourceClicks], kind: SourceKind, name: str) -> list[dict[str, Any]]:
+    return [{name: source.value, "clicks": source.clicks} for source in sources if source.kind is kind]
 
 
 def ring_body(view: RingView, reshard: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -27,6 +27,7 @@ async def health_ready(call: Call) -> HTTPResponse:
 
 async def metrics(call: Call) -> HTTPResponse:
     """The metrics of all workers where they share a directory for them, else of this one."""
+    call.request.app.ctx.fast_path.settle()
     registry = REGISTRY
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
         registry = CollectorRegistry()

@@ -16,6 +16,7 @@ from typing import Any
 from sanic import HTTPResponse, Request
 
 from snapurl.cache.link import CachedLink
+from snapurl.clicks.source import browser_of, referrer_of
 from snapurl.codes import is_code
 from snapurl.errors import Gone, NotFound, RateLimited, SnapURLError
 from snapurl.http.call import Services
@@ -25,7 +26,7 @@ from snapurl.metrics import REDIRECTS
 
 CACHE_CONTROL = "private, max-age=0"
 
-_REDIRECTED = REDIRECTS.labels("redirected")
+REDIRECTED = REDIRECTS.labels("redirected")
 _FAILED = REDIRECTS.labels("failed")
 _REFUSED = {
     NotFound: REDIRECTS.labels("missing"),
@@ -69,9 +70,15 @@ async def follow(request: Request[Any, Any], code: str) -> HTTPResponse:
         _REFUSED.get(type(refusal), _FAILED).inc()
         return refuse(request, refusal)
     if request.method == "GET":
-        services.tally.record(code)
-    _REDIRECTED.inc()
+        referrer, agent = _last(request, "referer"), _last(request, "user-agent")
+        services.tally.record(code, referrer_of(referrer), browser_of(agent))
+    REDIRECTED.inc()
     return Redirect(None, link.redirect_status, redirect_headers(link.url))
+
+
+def _last(request: Request[Any, Any], name: str) -> bytes | None:
+    values = request.headers.getall(name, None)
+    return values[-1].encode(errors="surrogateescape") if values else None
 
 
 async def _find(request: Request[Any, Any], services: Services, code: str) -> CachedLink:

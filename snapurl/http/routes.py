@@ -166,7 +166,7 @@ ROUTES: tuple[Route, ...] = (
         link_stats,
         "Count a link's clicks",
         "Links",
-        (Good(200, "Clicks in all and by UTC day", answers.Stats),),
+        (Good(200, "Clicks in all, by UTC day, referring host and browser family", answers.Stats),),
         right=Right.READ,
         refusals=ONE_LINK,
     ),

@@ -10,8 +10,8 @@ from snapurl.http.call import Call
 
 
 async def link_stats(call: Call) -> HTTPResponse:
-    days = await call.services.links.stats(call.code, owner_filter(call.caller))
-    return call.answer(stats_body(call.code, days))
+    days, sources = await call.services.links.stats(call.code, owner_filter(call.caller))
+    return call.answer(stats_body(call.code, days, sources))
 
 
 async def ring(call: Call) -> HTTPResponse:

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 
 from ring.slots import slot_of
 from snapurl.errors import ConfigError
-from snapurl.ports import ClickRow, DayClicks
+from snapurl.ports import ClickRow, DayClicks, SourceClicks, SourceKind
 from snapurl.store.pool import ShardFailed
 from snapurl.store.queries import load_queries
 from snapurl.store.router import Router
 from snapurl.store.shards import Shards
 
 SQL = load_queries("clicks")
+
+SOURCES_SHOWN = 50  # of a kind, those with the most clicks
 
 
 class ClickStore:
@@ -44,6 +46,7 @@ class ClickStore:
                 [row.code for row in rows],
                 [row.day for row in rows],
                 [row.clicks for row in rows],
+                *_sources(rows),
             )
         except (ShardFailed, ConfigError):
             return set()
@@ -54,3 +57,25 @@ class ClickStore:
         slot = slot_of(code)
         rows = await self._router.read(slot, lambda pool: pool.fetch(SQL["totals"], slot, code))
         return [DayClicks(row["day"], row["clicks"]) for row in rows if row["day"] is not None]
+
+    async def sources(self, code: str) -> list[SourceClicks]:
+        """Where the clicks of a code came from over all days: of each kind the first SOURCES_SHOWN, most first."""
+        slot = slot_of(code)
+        rows = await self._router.read(
+            slot, lambda pool: pool.fetch(SQL["sources"], slot, code, SOURCES_SHOWN)
+        )
+        return [
+            SourceClicks(SourceKind(row["kind"]), row["value"], row["clicks"])
+            for row in rows
+            if row["kind"] is not None
+        ]
+
+
+def _sources(rows: Sequence[ClickRow]) -> tuple[list[object], ...]:
+    """Seven parallel arrays: slots, entries, codes, days, kinds, values, clicks."""
+    found = [
+        (row.slot, row.entry, row.code, row.day, source.kind.value, source.value, source.clicks)
+        for row in rows
+        for source in row.sources
+    ]
+    return tuple(map(list, zip(*found, strict=True))) if found else ([],) * 7

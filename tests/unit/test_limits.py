@@ -56,6 +56,18 @@ def test_the_blocklist_lets_in_again_by_itself() -> None:
     assert blocked.seconds_left("a") == 0 and not blocked
 
 
+def test_the_blocklist_empties_itself() -> None:
+    """Whoever is shut out and never asks again does not keep the list from being empty."""
+    clock = Clock()
+    blocked = Blocklist(clock)
+    blocked.block("a", 9)
+    blocked.block("b", 5)
+    clock.now_s += 8
+    assert blocked and blocked.seconds_left("a") == 1
+    clock.now_s += 1
+    assert not blocked
+
+
 def test_the_blocklist_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The address that was shut out first goes when it is full."""
     monkeypatch.setattr(limits, "BLOCKED_MAX", 3)

@@ -1,5 +1,5 @@
 -- name: apply
-SELECT slot, outcome, peer, epoch FROM clicks_apply_v1($1, $2, $3, $4, $5, $6)
+SELECT slot, outcome, peer, epoch FROM clicks_apply_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
 
 -- name: totals
 -- One row with a null day when the code has no clicks, so that the outcome is always told.
@@ -9,3 +9,15 @@ SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster
   LEFT JOIN slots s USING (slot)
   LEFT JOIN click_days d ON d.slot = q.slot AND d.code = $2
  ORDER BY d.day
+
+-- name: sources
+-- Over all days, the most clicks first; one row with a null kind when there are none.
+SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster_start_time())
+            THEN coalesce(read_outcome_v1(s.state), 'moved') ELSE 'busy' END AS outcome,
+       s.peer, s.epoch, d.kind, d.value, d.clicks
+  FROM (SELECT $1::smallint AS slot) q
+  LEFT JOIN slots s USING (slot)
+  LEFT JOIN (SELECT kind, value, sum(clicks)::bigint AS clicks,
+                    row_number() OVER (PARTITION BY kind ORDER BY sum(clicks) DESC, value) AS place
+               FROM click_sources WHERE slot = $1 AND code = $2 GROUP BY kind, value) d ON d.place <= $3
+ ORDER BY d.kind, d.place

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
 import pytest
+from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from ring.slots import slot_of
@@ -30,6 +31,7 @@ from tests.proxy import proxy_to
 __all__ = ["ready", "store"]
 
 CODES = [f"link{n}" for n in range(200)]
+REFERRERS = ["", "a.example", "b.example"]
 
 
 @pytest.fixture
@@ -69,7 +71,7 @@ async def consumer(settings: Settings) -> AsyncIterator[Process]:
 async def shipper(settings: Settings, namespace: str) -> AsyncIterator[Tally]:
     """A worker's tally, shipped until the end of the block and then flushed."""
     redis = redis_client(settings)
-    tally = Tally(settings.click_codes_max)
+    tally = Tally(settings.click_codes_max, settings.click_sources_max)
     made = Shipper(settings, namespace, tally, redis, lambda: datetime.now(UTC))
     await made.start()
     try:
@@ -96,18 +98,22 @@ async def counted(store: Store, codes: Counter[str]) -> Counter[str]:
 async def test_20_000_clicks_count_exactly_whatever_is_killed(
     store: Store, ready: Settings, cluster: LocalCluster, seed: int
 ) -> None:
-    """20,000 clicks over 200 links are 20,000 after consumers were killed, workers stopped and Redis restarted."""
+    """20,000 clicks over 200 links are 20,000, each from where it came, after consumers were killed, workers
+    stopped and Redis restarted."""
     rng = random.Random(seed)
     namespace = store.shards.topology.cluster_id
     expected: Counter[str] = Counter()
+    referred: Counter[tuple[str, str]] = Counter()
     process = await start_consumer(ready)
     for round_ in range(10):
         async with shipper(ready, namespace) as tally, shipper(ready, namespace) as other:
             for _ in range(100):
                 for _ in range(20):
                     code = rng.choice(CODES)
+                    referrer = rng.choice(REFERRERS)
                     expected[code] += 1
-                    rng.choice((tally, other)).record(code)
+                    referred[code, referrer] += 1
+                    rng.choice((tally, other)).record(code, referrer, "firefox")
                 await asyncio.sleep(0.002)
                 if rng.random() < 0.03:
                     process.kill()
@@ -119,6 +125,15 @@ async def test_20_000_clicks_count_exactly_whatever_is_killed(
                 await cluster.redis.start()
     assert expected.total() == 20_000
     await until_counted(store, expected)
+    found = {
+        (code, item.kind, item.value): item.clicks
+        for code in CODES
+        for item in await store.clicks.sources(code)
+    }
+    assert found == {
+        **{(code, "referrer", referrer): clicks for (code, referrer), clicks in referred.items()},
+        **{(code, "browser", "firefox"): clicks for code, clicks in expected.items()},
+    }
     process.terminate()
     assert await process.wait() == 0
 
@@ -244,3 +259,20 @@ async def test_a_millisecond_that_lasts_does_not_run_out_of_numbers(store: Store
                     tally.record("late")
                     expected["late"] += 1
             await until_counted(store, expected)
+
+
+async def test_sources_are_bounded_while_redis_is_away(ready: Settings) -> None:
+    """What is sealed and what is being counted have one bound together; the clicks themselves go on."""
+    away = ready.model_copy(
+        update={"redis_url": SecretStr("redis://127.0.0.1:1/0"), "click_sources_max": 3, "click_flush_ms": 5}
+    )
+    async with shipper(away, "nowhere") as tally:
+        tally.record("a", "one", "firefox")
+        await until(lambda: asyncio.sleep(0, len(tally)), 0)  # it is in the entry under way
+        tally.record("a", "two", "firefox")
+        tally.record("a", "three", "firefox")
+        await until(lambda: asyncio.sleep(0, tally.sources_room), 1)
+        for referrer in ("four", "five", "four"):
+            tally.record("a", referrer, "firefox")
+        assert tally.sources() == {"a": {("four", "firefox"): 2}}
+        assert tally.take() == {"a": 3}

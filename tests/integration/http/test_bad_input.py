@@ -250,3 +250,15 @@ async def test_a_sane_request_id_comes_back_and_a_strange_one_does_not(api: http
         assert answer.headers["x-request-id"] == "abc-123"
         answer = await api.get(path, headers={"X-Request-Id": 'a"b c'})
         assert answer.headers["x-request-id"] != 'a"b c'
+
+
+@pytest.mark.parametrize("target", [b"/a\x00", b"/a\tb", b"http://", b"?", b"a b"])
+async def test_an_address_that_is_none_is_told_so_and_leaves_no_stack(
+    service: Service, target: bytes
+) -> None:
+    """400 and the end of the connection; a stranger cannot fill the log."""
+    worker = service.workers[0]
+    before = worker.log.read_text()
+    answer = await worker.say(b"GET " + target + b" HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ") and b"connection: close" in answer
+    assert worker.log.read_text() == before

@@ -70,7 +70,8 @@ async def test_a_redirect_is_counted_and_nothing_else_is(make_service: ServiceMa
             assert (await client.head(f"/{counted['code']}")).status_code == 302
             assert (await client.get(f"/{deleted['code']}")).status_code == 410
             assert (await client.get("/nobody-has-this")).status_code == 404
-            assert (await client.get(f"/{counted['code']}?x={number}")).status_code == 302
+            origin = {"Referer": f"https://www{number % 3}.example.com/a?b", "User-Agent": "Firefox/140.0"}
+            assert (await client.get(f"/{counted['code']}?x={number}", headers=origin)).status_code == 302
 
         async def all_counted() -> bool:
             return await clicks_of(service, counted["code"]) >= 10
@@ -78,6 +79,9 @@ async def test_a_redirect_is_counted_and_nothing_else_is(make_service: ServiceMa
         await until(all_counted, COUNTED_S_MAX)
         stats = (await service.api.get(f"/api/v1/links/{counted['code']}/stats")).json()
         assert stats["clicks"] == 10
+        hosts = [("www0.example.com", 4), ("www1.example.com", 3), ("www2.example.com", 3)]
+        assert stats["referrers"] == [{"host": host, "clicks": clicks} for host, clicks in hosts]
+        assert stats["browsers"] == [{"family": "firefox", "clicks": 10}]
         assert {day["day"] for day in stats["days"]} <= {began.isoformat(), today().isoformat()}
 
 

@@ -290,7 +290,7 @@ async def test_stats_of_a_link_without_clicks(service: Service, api: httpx.Async
     """Zero, and no days."""
     link = await service.shorten()
     answer = await api.get(f"/api/v1/links/{link['code']}/stats")
-    assert answer.json() == {"code": link["code"], "clicks": 0, "days": []}
+    assert answer.json() == {"code": link["code"], "clicks": 0, "days": [], "referrers": [], "browsers": []}
 
 
 async def test_the_ring_shows_who_holds_what(service: Service) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from datetime import date
+from typing import Any
 
 from ring.slots import slot_of
-from snapurl.ports import ClickRow, DayClicks
+from snapurl.ports import ClickRow, DayClicks, SourceClicks, SourceKind
 from tests.integration.store.conftest import Store
 
 DAY = date(2026, 5, 1)
@@ -32,10 +33,12 @@ async def test_two_consumers_at_once_count_once(store: Store) -> None:
     """Four consumers that deliver the same entries at the same time count each of them once."""
     rng = random.Random(7)
     for batch in range(20):
-        rows = [row(f"c{rng.randrange(5)}", batch * 50 + n) for n in range(50)]
+        rows = [sourced(f"c{rng.randrange(5)}", batch * 50 + n, {"x": 1}) for n in range(50)]
         await asyncio.gather(*(store.clicks.apply("s", rows) for _ in range(4)))
     total = [day.clicks for n in range(5) for day in await store.clicks.totals(f"c{n}")]
     assert sum(total) == 1000
+    sources = [source.clicks for n in range(5) for source in await store.clicks.sources(f"c{n}")]
+    assert sum(sources) == 1000
 
 
 async def test_clicks_are_kept_by_day(store: Store) -> None:
@@ -51,3 +54,75 @@ async def test_another_stream_has_its_own_cursor(store: Store) -> None:
     await store.clicks.apply("old", [row("e", 1_000_000)])
     await store.clicks.apply("new", [row("e", 1)])
     assert sum(day.clicks for day in await store.clicks.totals("e")) == 2
+
+
+def sourced(code: str, entry: int, referrers: dict[str, int], day: date = DAY) -> ClickRow:
+    sources = tuple(SourceClicks(SourceKind.REFERRER, value, clicks) for value, clicks in referrers.items())
+    return ClickRow(slot_of(code), entry, code, day, sum(referrers.values()), sources)
+
+
+async def test_sources_are_counted_once_with_their_clicks(store: Store) -> None:
+    """Whatever is delivered again, by whom, changes nothing; rows without sources count too."""
+    rows = [
+        sourced("f", 1, {"x": 2, "": 1}),
+        row("f", 2),
+        sourced("f", 3, {"x": 1}),
+        sourced("g", 3, {"y": 1}),
+    ]
+    for end in (2, 4):
+        await asyncio.gather(*(store.clicks.apply("s", rows[:end]) for _ in range(3)))
+    assert sum(day.clicks for day in await store.clicks.totals("f")) == 5
+    assert await store.clicks.sources("f") == [
+        SourceClicks(SourceKind.REFERRER, "x", 3),
+        SourceClicks(SourceKind.REFERRER, "", 1),
+    ]
+    assert await store.clicks.sources("g") == [SourceClicks(SourceKind.REFERRER, "y", 1)]
+    assert await store.clicks.sources("never") == []
+
+
+async def test_sources_of_a_slot_in_hand_off_wait_with_their_clicks(
+    store: Store, direct: dict[str, Any]
+) -> None:
+    """The fence that stops the one stops the other, also where the slot has been counted before."""
+    slot = slot_of("k")
+    (owner,) = store.router.group([slot], lambda slot: slot)
+    later = [sourced("k", 2, {"x": 3})]
+    assert await store.clicks.apply("s", [sourced("k", 1, {"x": 1})]) == {slot}
+    await direct[owner].execute("UPDATE slots SET state = 'closed', peer = 'db9' WHERE slot = $1", slot)
+    assert await store.clicks.apply("s", later) == set()
+    await direct[owner].execute("UPDATE slots SET state = 'owned', peer = NULL WHERE slot = $1", slot)
+    assert await store.clicks.apply("s", later) == {slot}
+    assert await store.clicks.sources("k") == [SourceClicks(SourceKind.REFERRER, "x", 4)]
+
+
+async def test_a_source_says_which_transaction_changed_it_last(store: Store, direct: dict[str, Any]) -> None:
+    """So that the catch-up of a hand-off finds it."""
+    (owner,) = store.router.group([slot_of("m")], lambda slot: slot)
+    seen = []
+    for entry in (1, 2):
+        await store.clicks.apply("s", [sourced("m", entry, {"x": 1})])
+        seen.append(
+            await direct[owner].fetchval("SELECT xid::text::bigint FROM click_sources WHERE code = 'm'")
+        )
+    assert seen[0] < seen[1]
+
+
+async def test_made_up_referrers_do_not_fill_the_table(store: Store) -> None:
+    """A link has 100 of them on a day, those with most clicks first come; the clicks of others are under `*`."""
+    first = {f"a{n}": 1 for n in range(70)} | {"known": 5}
+    second = {f"b{n}": 2 + n for n in range(60)} | {"known": 7}
+    await store.clicks.apply("s", [sourced("h", 1, first)])
+    await store.clicks.apply("s", [sourced("h", 2, second), sourced("h", 2, {"x": 1}, date(2026, 5, 2))])
+    await store.clicks.apply("s", [sourced("h", 3, {"c": 4, "known": 1, "*": 1})])
+    (owner,) = store.router.group([slot_of("h")], lambda slot: slot)
+    kept = await store.shards.pool(owner).fetch(
+        "SELECT value, clicks FROM click_sources WHERE code = 'h' AND day = $1", DAY
+    )
+    found = {item["value"]: item["clicks"] for item in kept}
+    assert len(found) == 101
+    assert found["known"] == 13
+    assert {value for value in found if value.startswith("b")} == {f"b{n}" for n in range(31, 60)}
+    assert found["*"] == sum(2 + n for n in range(31)) + 4 + 1
+    shown = await store.clicks.sources("h")
+    assert len(shown) == 50
+    assert [item.clicks for item in shown] == sorted((item.clicks for item in shown), reverse=True)

@@ -64,6 +64,7 @@ async def test_a_sharded_table_carries_slot_and_xid(settings: Settings, fresh_sh
             "links",
             "click_days",
             "click_cursor",
+            "click_sources",
             "api_keys",
             "intents",
         }

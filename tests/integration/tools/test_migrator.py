@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from datetime import date
 from typing import Any
 
 from ring.placement import place
 from ring.slots import SLOT_COUNT, slot_of
 from snapurl.config import Settings
-from snapurl.ports import Change, Link, PageKey
+from snapurl.ports import Change, ClickRow, Link, PageKey, SourceClicks, SourceKind
 from snapurl.probe import Address
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import add_fifth, settle
@@ -48,11 +49,16 @@ async def assert_settled(settings: Settings, store: Store, codes: set[str]) -> N
 async def test_adding_a_shard_moves_a_fifth_of_the_slots_and_loses_nothing(
     ready: Settings, five: Settings, fifth: str, store: Store, new_link: NewLinkMaker
 ) -> None:
-    """A fifth shard gets 20 % +- 1 % of the slots, all onto it and nothing else, while links are written."""
+    """A fifth shard gets 20 % +- 1 % of the slots, all onto it and nothing else, while links are written;
+    clicks and where they came from go with their links."""
     old = {f"old{n}" for n in range(3_000)}
     for start in range(0, 3_000, 500):
         answers = await store.links.create_many([new_link(f"old{n}") for n in range(start, start + 500)])
         assert {type(answer) for answer in answers} == {Link}
+    clicked = [f"old{n}" for n in range(200)]
+    sources = (SourceClicks(SourceKind.BROWSER, "firefox", 2), SourceClicks(SourceKind.REFERRER, "x", 2))
+    rows = [ClickRow(slot_of(code), 1, code, date(2026, 5, 1), 2, sources) for code in clicked]
+    assert await store.clicks.apply("s", rows) == {row.slot for row in rows}
     fleet = await add_fifth(ready, five, fifth)
     before = (await fleet.observe()).ownership.owners
     stop = asyncio.Event()
@@ -83,6 +89,10 @@ async def test_adding_a_shard_moves_a_fifth_of_the_slots_and_loses_nothing(
     assert 0.19 <= len(moved) / SLOT_COUNT <= 0.21
     assert {owner.shard for slot in moved if (owner := after[slot])} == {"db4"}
     assert migrator.snapshot().pauses.count > 0
+    for code in clicked:
+        assert tuple(await store.clicks.sources(code)) == sources
+        assert sum(day.clicks for day in await store.clicks.totals(code)) == 2
+    assert {slot_of(code) for code in clicked} & set(moved)
     await assert_settled(five, store, old | made)
     await fleet.close()
 

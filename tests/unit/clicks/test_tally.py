@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapurl.clicks.stream import decode_entry, encode_entry, entry_id_of, entry_place
+from snapurl.clicks.stream import decode_entry, encode_entry, encode_sources, entry_id_of, entry_place
 from snapurl.clicks.tally import Tally
 
 
@@ -20,6 +20,33 @@ def test_a_full_tally_goes_on_counting_the_codes_it_has() -> None:
     assert tally.dropped == 2
     assert tally.take() == {"a": 2, "b": 2}
     assert tally.take() == {}
+
+
+def test_a_tally_without_room_for_a_source_counts_the_click() -> None:
+    """Sources have a bound of their own, over all codes; those that are held go on."""
+    tally = Tally(2, 2)
+    for code, referrer in (("a", "x"), ("a", "y"), ("b", "x"), ("a", "y"), ("c", "x")):
+        tally.record(code, referrer, "firefox")
+    assert tally.sources() == {"a": {("x", "firefox"): 1, ("y", "firefox"): 2}, "b": {}}
+    assert tally.take() == {"a": 3, "b": 1}
+    tally.record("b", "x", "firefox")
+    assert tally.sources() == {"b": {("x", "firefox"): 1}}
+
+
+def test_sources_come_back_by_kind() -> None:
+    """Each click is once under its referrer and once under its browser; an entry without sources has none."""
+    day = date(2026, 5, 1)
+    entry = {b"clicks": encode_entry(day, {"a": 5, "b": 1}).encode()}
+    sources = encode_sources(day, {"a": {("x", "firefox"): 2, ("x", "edge"): 1, ("", "edge"): 1}})
+    with_sources, without = decode_entry(b"7-1", {**entry, b"sources": sources.encode()})
+    assert {(item.kind.value, item.value, item.clicks) for item in with_sources.sources} == {
+        ("referrer", "x", 3),
+        ("referrer", "", 1),
+        ("browser", "firefox", 2),
+        ("browser", "edge", 2),
+    }
+    assert (with_sources.clicks, without.sources) == (5, ())
+    assert [row.sources for row in decode_entry(b"7-1", entry)] == [(), ()]
 
 
 def test_an_entry_comes_back_as_it_went_in() -> None:

@@ -17,7 +17,7 @@ from snapurl.http.openapi import document
 from snapurl.http.pages import home_page, refusal_page
 from snapurl.http.problems import problem
 from snapurl.http.routes import ROUTES
-from snapurl.ports import DayClicks, Link, RingView, ShardHealth, ShardShare
+from snapurl.ports import DayClicks, Link, RingView, ShardHealth, ShardShare, SourceClicks, SourceKind
 from tools.progress import MoveStatus, Status
 
 DOCUMENT = document(ROUTES, "https://s.example.org", "1.2.3", anonymous=True)
@@ -99,7 +99,16 @@ def test_bodies_of_answers_fit_their_schemas() -> None:
     answers.BulkResults.model_validate(
         {"results": [{"status": 201, "link": link}, {"status": 422, "error": refusal}]}
     )
-    stats = answers.stats_body("abc", [DayClicks(date(2030, 1, 1), 2), DayClicks(date(2030, 1, 2), 3)])
+    stats = answers.stats_body(
+        "abc",
+        [DayClicks(date(2030, 1, 1), 2), DayClicks(date(2030, 1, 2), 3)],
+        [
+            SourceClicks(SourceKind.REFERRER, "example.com", 3),
+            SourceClicks(SourceKind.BROWSER, "firefox", 5),
+        ],
+    )
+    assert stats["referrers"] == [{"host": "example.com", "clicks": 3}]
+    assert stats["browsers"] == [{"family": "firefox", "clicks": 5}]
     assert stats["clicks"] == 5
     answers.Stats.model_validate(stats)
     share = ShardShare("db0", 1.0, False, "10.0.0.1:5432/snapurl", 100, 120, 0.25)

@@ -1,0 +1,100 @@
+"""The fast path: a head recognised, and a redirect from the bytes that arrive to those that leave."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import httptools
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from snapurl.cache.link import CachedLink
+from snapurl.cache.local import LocalCache
+from snapurl.clicks.tally import Tally
+from snapurl.http.fast import HEAD, FastPath
+from snapurl.http.heads import ONE_WAY
+from snapurl.limits import Blocklist
+
+LINK = CachedLink("https://www.example.org/articles/2026/n0000000", 302, 1, None, deleted=False)
+SHORT = b"GET /n0000000 HTTP/1.1\r\nHost: 127.0.0.1:8000\r\n\r\n"
+BROWSER = (
+    b"GET /n0000000?utm_source=mail HTTP/1.1\r\nHost: s.example.org\r\n"
+    b"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n"
+    b"Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n"
+    b"Accept-Language: de,en-US;q=0.7,en;q=0.3\r\nAccept-Encoding: gzip, deflate, br, zstd\r\n"
+    b"Referer: https://www.example.com/a?b=c\r\nConnection: keep-alive\r\nCookie: a=b; c=d\r\n"
+    b"Upgrade-Insecure-Requests: 1\r\nSec-Fetch-Dest: document\r\nPriority: u=0, i\r\n\r\n"
+)
+HEADS = pytest.mark.parametrize("head", [SHORT, BROWSER], ids=["short", "browser"])
+
+
+class Heard:
+    """What a parser of the whole head calls; it keeps nothing."""
+
+    def on_url(self, url: bytes) -> None: ...
+
+    def on_header(self, name: bytes, value: bytes) -> None: ...
+
+
+@pytest.fixture
+def fast() -> Iterator[FastPath]:
+    """A fast path with one link in L1."""
+    local = LocalCache(100, 3_600.0, 2.0, time.monotonic)
+    local.enable()
+    local.put("n0000000", LINK, local.generation)
+    loop = asyncio.new_event_loop()
+    yield FastPath(
+        local.entry,
+        Tally(100, 100),
+        Blocklist(),
+        lambda: time.time_ns() // 1_000_000,
+        loop,
+        head_bytes_max=16_384,
+        proxies_count=0,
+    )
+    loop.close()
+
+
+@pytest.mark.benchmark(group="head")
+@HEADS
+def test_plain_head(benchmark: BenchmarkFixture, head: bytes) -> None:
+    """Recognised as one that the fast path may answer."""
+    found = benchmark(HEAD.match, head, 0, 16_387)
+    assert found is not None and found[1] == b"n0000000"
+
+
+@pytest.mark.benchmark(group="head")
+@HEADS
+def test_head_read_one_way(benchmark: BenchmarkFixture, head: bytes) -> None:
+    """What Sanic's requests go through besides Sanic."""
+    assert benchmark(ONE_WAY.fullmatch, head.removesuffix(b"\r\n\r\n"))
+
+
+@pytest.mark.benchmark(group="head")
+@HEADS
+def test_httptools(benchmark: BenchmarkFixture, head: bytes) -> None:
+    """For comparison: a parser in C that calls back for each header."""
+
+    def parse() -> bytes:
+        parser = httptools.HttpRequestParser(Heard())
+        parser.feed_data(head)
+        method: bytes = parser.get_method()
+        return method
+
+    assert benchmark(parse) == b"GET"
+
+
+@pytest.mark.benchmark(group="redirect")
+@HEADS
+def test_redirect(benchmark: BenchmarkFixture, fast: FastPath, head: bytes) -> None:
+    """All but the socket: the head, L1, the expiry, the click, the answer."""
+
+    def redirect() -> bytes | None:
+        found = HEAD.match(head, 0, fast.reach)
+        assert found is not None
+        return fast.answer(found, is_click=True)
+
+    answer = benchmark(redirect)
+    assert answer is not None and answer.startswith(b"HTTP/1.1 302 Found\r\n")

@@ -1,0 +1,216 @@
+"""What clients say to the redirects: by hand, the plain, the odd and the ambiguous.
+
+Links that are there: `fp-a` (302), `fp-b` (308), `fp-c` (301, a URL with escapes), `fp-over` (expired), `fp-gone`
+(deleted); `fp-none` is not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CODES = ("fp-a", "fp-b", "fp-c", "fp-over", "fp-gone")
+HEAD_BYTES_MAX = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """Packets. `ahead` is how many of the requests in them are answered ahead of Sanic, None if that may vary."""
+
+    name: str
+    parts: tuple[bytes, ...]
+    ahead: int | None = 0
+
+
+def head(
+    *headers: bytes, target: bytes = b"/fp-a", method: bytes = b"GET", version: bytes = b"HTTP/1.1"
+) -> bytes:
+    """A request without a body."""
+    return b"\r\n".join([method + b" " + target + b" " + version, *headers, b"", b""])
+
+
+def padded(length: int) -> bytes:
+    """A plain head of so many bytes up to its empty line."""
+    bare = len(head(b"x: ")) - 4
+    return head(b"x: " + b"y" * (length - bare))
+
+
+A = head()
+B = head(target=b"/fp-b")
+C = head(b"host: x", target=b"/fp-c", method=b"HEAD")
+NONE = head(target=b"/fp-none")
+POST = head(b"content-length: 2", method=b"POST", target=b"/api/v1/links") + b"{}"
+BROWSER = head(
+    b"Host: s.example.org",
+    b"User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    b"Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    b"Accept-Language: de,en-US;q=0.7,en;q=0.3",
+    b"Accept-Encoding: gzip, deflate, br, zstd",
+    b"Referer: https://www.example.com/a?b=c",
+    b"Connection: keep-alive",
+    b"Cookie: a=b; c=d",
+    b"Upgrade-Insecure-Requests: 1",
+    b"Sec-Fetch-Dest: document",
+    b"Priority: u=0, i",
+)
+
+PLAIN = (
+    Said("a GET", (A,), 1),
+    Said("a HEAD", (head(method=b"HEAD"),), 1),
+    Said("308", (B,), 1),
+    Said("301 and a HEAD", (C,), 1),
+    Said("a browser", (BROWSER,), 1),
+    Said("kept alive", (A, A, A), 3),
+    Said("two in one packet", (A + B,), 2),
+    Said("a hundred in one packet", (BROWSER * 100,), 100),
+    Said("pipelined over packets", (A + B, C + A, B), 5),
+    Said("a query", (head(target=b"/fp-a?utm_source=x&y=%20%zz"), head(target=b"/fp-a?"), B), 3),
+    Said("a query that is an address", (head(target=b"/fp-a?http://user@x:1/y?z=[1"), B), None),
+    Said("no value, spaces, tabs", (head(b"a:", b"b:  \t x \t ", b"c: \t"), B), 2),
+    Said(
+        "keep-alive, spelled in ways", (head(b"CONNECTION:\t Keep-Alive"), head(b"connection:keep-alive")), 2
+    ),
+    Said("keep-alive, twice", (head(b"Connection: keep-alive", b"connection: KEEP-ALIVE"), B), 2),
+    Said("one header twice", (head(b"Host: x", b"Host: y", b"a: 1", b"A: 2"), B), 2),
+    Said("names that begin alike", (head(b"Content-Length-X: 5", b"Expected: x", b"Upgrades: y"), B), 2),
+    Said("every sign of a name", (head(b"!#$%&'*+-.^_`|~09azAZ: x"), B), 2),
+    Said("the longest head", (padded(HEAD_BYTES_MAX - 1), B), 2),
+    Said("the longest head is not the first", (A + padded(HEAD_BYTES_MAX - 1) + B,), 3),
+    Said("from somewhere", (head(b"Referer: https://www.example.com/a?b", b"user-agent: curl/8.5.0"), B), 2),
+    Said("from two places", (head(b"referer: http://a.example/", b"REFERER: b.example ", b"Referer:"), B), 2),
+    Said("from strange places", (
+        head(b"referer:\t android-app://x/ \t", b"User-Agent: \t "),
+        head(b"Referer: HTTPS://User@WWW.Example.COM.:8443?x", b"User-Agent: Mozilla/5.0 Chrome/1 Safari/1 Edg/1 "),
+    ), 2),
+    Said("a method override", (head(b"X-HTTP-Method-Override: DELETE"), B), 2),
+    Said("a range and conditions", (head(b"Range: bytes=0-1", b'If-None-Match: "1"', b"If-Match: *"), B), 2),
+    Said("whom a proxy names", (head(b"X-Forwarded-For: 192.0.2.1", b"Forwarded: for=192.0.2.2"), B), 2),
+)  # fmt: skip
+
+OTHER = (
+    Said("a link that is not there", (NONE, A), None),
+    Said("a deleted link", (head(target=b"/fp-gone"), A), None),
+    Said("an expired link", (head(target=b"/fp-over"), A), None),
+    Said("plain, missing, plain in one packet", (A + NONE + B,), 1),
+    Said("plain, missing, plain in packets", (A, NONE, B), None),
+    Said("a page for a browser", (NONE[:-2] + b"accept: text/html\r\n\r\n", A), None),
+    Said("an id for a request", (NONE[:-2] + b"x-request-id: abc\r\n\r\n", A), None),
+    Said("a reserved word", (head(target=b"/health"), head(target=b"/Docs"), A), None),
+    Said("other addresses", (head(target=b"/") + head(target=b"/robots.txt") + A,), 0),
+    Said("other methods", (head(method=b"OPTIONS"), head(method=b"DELETE") + head(method=b"BREW"), A), None),
+    Said("a method in small letters", (head(method=b"get"), A), None),
+    Said("a create, then a redirect", (POST + A,), 0),
+    Said("Connection: close", (head(b"Connection: close"), A), 0),
+    Said("Connection: close, in the midst", (A + head(b"Connection: close") + B,), 1),
+    Said("Connection: Close", (head(b"connection: Close"), A), 0),
+    Said("Connection: nothing", (head(b"connection:"), A), 0),
+    Said("Connection: a list", (head(b"connection: keep-alive, x"), A), 0),
+    Said("Connection: a space behind", (head(b"connection: keep-alive "), A), 0),
+    Said("keep-alive, then close", (head(b"connection: keep-alive", b"connection: close"), A), 0),
+    Said("close, then keep-alive", (head(b"connection: close", b"connection: keep-alive"), A), None),
+    Said("HTTP/1.0", (head(version=b"HTTP/1.0"), A), 0),
+    Said("HTTP/1.0 and keep-alive", (head(b"connection: keep-alive", version=b"HTTP/1.0"), A), None),
+    Said("HTTP/1.0 HEAD", (A + head(version=b"HTTP/1.0", method=b"HEAD"),), 1),
+    Said("HTTP/1.2", (head(version=b"HTTP/1.2"), A), 0),
+    Said("HTTP/2", (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", A), 0),
+    Said("HTTP/0.9", (b"GET /fp-a\r\n\r\n", A), 0),
+    Said("a version in small letters", (head(version=b"http/1.1"), A), 0),
+    Said("an absolute target", (head(target=b"http://s.example.org/fp-a"), A), None),
+    Said("an absolute target of another host", (head(target=b"http://fp-b/fp-a", version=b"HTTP/1.1"),), 0),
+    Said("an authority", (head(target=b"fp-a:80", method=b"CONNECT"), A), None),
+    Said("an asterisk", (head(target=b"*", method=b"OPTIONS"), A), None),
+    Said("no slash", (head(target=b"fp-a"), A), None),
+    Said("percent-encoded", (head(target=b"/fp%2Da"), head(target=b"/%66p-a") + B, A), None),
+    Said("percent-encoded, wrongly", (head(target=b"/fp-%zz"), head(target=b"/fp%2"), A), None),
+    Said("a slash behind", (head(target=b"/fp-a/"), head(target=b"//fp-a") + head(target=b"/fp-a/x"), A), None),
+    Said("dots", (head(target=b"/./fp-a"), head(target=b"/x/../fp-a"), A), None),
+    Said("a parameter", (head(target=b"/fp-a;x=1"), A), None),
+    Said("a fragment", (head(target=b"/fp-a#x"), head(target=b"/fp-a?x#y"), A), None),
+    Said("quotes in the query", (head(target=b'/fp-a?"<>`{}|\\^'), A), None),
+    Said("bytes beyond ASCII in the query", (head(target=b"/fp-a?\xc3\xbc"), A), 0),
+    Said("from a place beyond ASCII", (head(b"referer: http://\xc3\xbc/", b"user-agent: \xff Firefox/1"),), None),
+    Said("bytes beyond ASCII in a value", (head(b"x: \xc3\xbc\xff"), A), None),
+    Said("a code that is too long", (head(target=b"/" + b"a" * 65), A), None),
+    Said("a body on a GET", (head(b"content-length: 5") + b"hello" + A,), 0),
+    Said("a body on a GET, in packets", (head(b"content-length: 5"), b"hel", b"lo", A), None),
+    Said("a body that looks like a request", (head(b"content-length: %d" % len(B)), B, A), None),
+    Said("the same in one packet", (head(b"content-length: %d" % len(B)) + B + A,), 0),
+    Said("no body, and says so", (head(b"content-length: 0") + A,), 0),
+    Said("a body on a HEAD", (head(b"content-length: 3", method=b"HEAD") + b"abc" + A,), 0),
+    Said("a chunked body", (head(b"transfer-encoding: chunked") + b"3\r\nabc\r\n0\r\n\r\n" + A,), 0),
+    Said("a chunked body, in packets", (head(b"transfer-encoding: chunked"), b"3\r\nabc\r\n0\r\n\r\n", A), None),
+    Said("a chunk that looks like a request", (
+        head(b"transfer-encoding: chunked") + b"%x\r\n" % len(B), B, b"\r\n0\r\n\r\n", A), None),
+    Said("a trailer", (head(b"transfer-encoding: chunked") + b"0\r\nx: y\r\n\r\n" + A,), 0),
+    Said("Expect, no body", (head(b"expect: 100-continue"), A), None),
+    Said("Expect and a body", (head(b"expect: 100-continue", b"content-length: 2"), b"hi", A), None),
+    Said("Expect something else", (head(b"expect: 200-ok"), A), None),
+    Said("something else, and a body", (head(b"expect: 200-ok", b"content-length: 2") + b"hi" + A,), 0),
+    Said("Upgrade to a websocket", (
+        head(b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: x", b"Sec-WebSocket-Version: 13"),
+        A), 0),
+    Said("Upgrade, kept alive", (head(b"Connection: keep-alive", b"Upgrade: websocket"), A), None),
+    Said("Upgrade to h2c", (head(b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c"), A), 0),
+    Said("a head one byte too long", (padded(HEAD_BYTES_MAX), A), 0),
+    Said("a head one byte too long, behind another", (A + padded(HEAD_BYTES_MAX) + B,), 1),
+    Said("a head that never ends", (b"GET /fp-a HTTP/1.1\r\nx: " + b"y" * 20_000, b"\r\n\r\n"), 0),
+    Said("a target that is too long", (head(target=b"/fp-a?" + b"x" * 20_000), A), 0),
+    Said("an empty line before", (b"\r\n" + A,), 0),
+    Said("an empty line between", (A + b"\r\n" + B,), 1),
+    Said("an empty line in a packet of its own", (A, b"\r\n", B), 1),
+    Said("nonsense", (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", A), 0),
+    Said("half a head, and no more", (A[:-2],), 0),
+    Said("half a head behind whole ones", (A + B + A[:9], A[9:]), None),
+)  # fmt: skip
+
+SMUGGLED = B
+"""What must not be carried out: it follows a head that could be read so that it is a body."""
+
+AMBIGUOUS = (
+    Said("both lengths", (head(b"content-length: 5", b"transfer-encoding: chunked"),)),
+    Said("both lengths, turned", (head(b"transfer-encoding: chunked", b"content-length: 5"),)),
+    Said("two lengths", (head(b"content-length: 5", b"content-length: 0"),)),
+    Said("one length twice", (head(b"content-length: 5", b"Content-Length: 5"),)),
+    Said("a list of lengths", (head(b"content-length: 5, 5"),)),
+    Said("a length with a sign", (head(b"content-length: +5"),)),
+    Said("a length below nought", (head(b"content-length: -1"),)),
+    Said("a length with a line", (head(b"content-length: 1_0"),)),
+    Said("a length in hexadecimal", (head(b"content-length: 0x5"),)),
+    Said("a length in other digits", (head("content-length: \u0665".encode()),)),
+    Said("no length after all", (head(b"content-length:"),)),
+    Said("a space before the colon", (head(b"content-length : 5"),)),
+    Said("a tab before the colon", (head(b"transfer-encoding\t: chunked"),)),
+    Said("a space before the name", (head(b" content-length: 5"),)),
+    Said("a folded line", (head(b"x: y", b" content-length: 5"),)),
+    Said("a folded line, by a tab", (head(b"x: y", b"\ttransfer-encoding: chunked"),)),
+    Said("a folded value", (head(b"transfer-encoding:", b" chunked"),)),
+    Said("a bare line feed before a length", (head(b"x: y\ncontent-length: 5"),)),
+    Said("a bare carriage return before a length", (head(b"x: y\rcontent-length: 5"),)),
+    Said("a bare line feed after the request line", (b"GET /fp-a HTTP/1.1\nhost: x\r\n\r\n",)),
+    Said("a bare line feed in the end", (b"GET /fp-a HTTP/1.1\r\nhost: x\r\nx: y\n\r\n\r\n",)),
+    Said("a NUL in a name", (head(b"content-length\x00: 5"),)),
+    Said("a NUL in a value", (head(b"x: y\x00"),)),
+    Said("a NUL in the target", (head(target=b"/fp-a\x00"),)),
+    Said("a delete in a value", (head(b"x: y\x7f"),)),
+    Said("a vertical tab in a value", (head(b"transfer-encoding: \x0bchunked"),)),
+    Said("a name that is none", (head(b"content(length: 5"),)),
+    Said("a name beyond ASCII", (head(b"content-length\xa0: 5"),)),
+    Said("no name", (head(b": 5"),)),
+    Said("no colon", (head(b"content-length 5"),)),
+    Said("an unknown encoding", (head(b"transfer-encoding: xchunked"),)),
+    Said("two encodings", (head(b"transfer-encoding: gzip, chunked"),)),
+    Said(
+        "two encodings, in two lines", (head(b"transfer-encoding: chunked", b"transfer-encoding: identity"),)
+    ),
+    Said("an encoding in other letters", (head(b"transfer-encoding: Chunked"),)),
+    Said("an encoding with a space behind", (head(b"transfer-encoding: chunked "),)),
+    Said("no encoding", (head(b"transfer-encoding: identity"),)),
+    Said("two spaces after the method", (b"GET  /fp-a HTTP/1.1\r\n\r\n",)),
+    Said("a tab after the method", (b"GET\t/fp-a HTTP/1.1\r\n\r\n",)),
+    Said("a space in the target", (b"GET /fp-a /x HTTP/1.1\r\n\r\n",)),
+    Said("a space before the method", (b" GET /fp-a HTTP/1.1\r\n\r\n",)),
+    Said("a space after the version", (b"GET /fp-a HTTP/1.1 \r\n\r\n",)),
+    Said("a tab in the target", (b"GET /fp-a\t HTTP/1.1\r\n\r\n",)),
+    Said("a carriage return in the target", (b"GET /fp-a\rx HTTP/1.1\r\n\r\n",)),
+    Said("another version", (head(version=b"HTTP/1.10"),)),
+    Said("a method that is none", (head(method=b"G(ET"),)),
+)

@@ -1,0 +1,222 @@
+"""The same service with the fast path and without it, side by side in this process, and requests to both.
+
+Both run on the kind of event loop that workers run on, in a thread of its own, and so do their clients: what a
+client sends between two pauses arrives as one packet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import threading
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import uvloop
+
+from snapurl.app import App, create_app
+from snapurl.clicks.tally import Sources
+from snapurl.config import Settings
+from snapurl.links import Draft
+from snapurl.metrics import REDIRECTS, REDIRECTS_AHEAD
+from snapurl.store.bootstrap import ensure_cluster
+from snapurl.store.migrate import migrate_all
+from snapurl.worker import finish, start
+
+T = TypeVar("T")
+
+LAST = b"GET /health/live HTTP/1.1\r\nhost: last\r\nconnection: close\r\n\r\n"
+"""Ends a conversation, so that all of its answers are there when the connection is."""
+
+ANSWER_S_MAX = 8.0
+PAUSE_S = 0.001  # after which what was sent has been received: both ends are in one loop
+OUTCOMES = ("redirected", "missing", "gone", "shut-out", "failed")
+
+_RANDOM = re.compile(rb'(x-request-id: |"request_id": ")[0-9a-f]{16}\b')
+
+
+class Loop:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Does the work there and waits for it here."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What came of a conversation: all bytes, without random ids; clicks by code, and where they came from;
+    outcomes by the metrics.
+
+    `ahead` is how many requests were answered ahead of Sanic: the one thing in which the sides may differ.
+    """
+
+    answers: bytes
+    clicks: dict[str, int]
+    sources: dict[str, Sources]
+    outcomes: dict[str, int]
+    ahead: int = field(compare=False)
+
+
+@dataclass
+class Side:
+    """One of the two services. Its clicks are not shipped while it runs."""
+
+    app: App
+    server: Any
+    port: int
+    is_finished: bool = False
+
+    async def finish(self) -> None:
+        """Stops as a worker does."""
+        self.is_finished = True
+        await finish(self.app, self.server)
+
+    async def create(self, alias: str, url: str = "https://example.org/", **fields: Any) -> None:
+        """A link."""
+        fields = {"title": None, "tags": (), "redirect_status": 302, "expires_at": None, **fields}
+        await self.app.ctx.services.links.create(Draft(url, alias, **fields), "", None)
+
+    async def warm(self, *codes: str) -> None:
+        """Sees to it that L1 has these links."""
+        async with asyncio.timeout(10):
+            while not all([await self._is_kept(code) for code in codes]):
+                await asyncio.sleep(0.01)
+
+    async def _is_kept(self, code: str) -> bool:
+        cache = self.app.ctx.services.cache
+        return await cache.resolve(code) is not None and cache.peek(code) is not None
+
+    async def hear(self, parts: Sequence[bytes]) -> Heard:
+        """Says the parts one by one, then LAST, over a connection of their own."""
+        services = self.app.ctx.services
+        services.tally.take()
+        before, ahead = self.outcomes(), count(REDIRECTS_AHEAD)
+        async with connected(self.port) as connection:
+            answers = await _talk(connection, [*parts, LAST])
+        after = self.outcomes()
+        outcomes = {name: after[name] - before[name] for name in OUTCOMES}
+        without_ids = _RANDOM.sub(rb"\g<1>-", answers)
+        sources = services.tally.sources()
+        return Heard(without_ids, services.tally.take(), sources, outcomes, count(REDIRECTS_AHEAD) - ahead)
+
+    def outcomes(self) -> dict[str, int]:
+        """Redirects by outcome, as the metrics have them."""
+        self.app.ctx.fast_path.settle()
+        return {name: count(REDIRECTS.labels(name)) for name in OUTCOMES}
+
+
+@dataclass
+class Pair:
+    """Both services, and the loop that they run on."""
+
+    loop: Loop
+    fast: Side
+    slow: Side
+
+    def hear(self, *parts: bytes) -> tuple[Heard, Heard]:
+        """The same conversation with both."""
+        return self.loop.run(self.fast.hear(parts)), self.loop.run(self.slow.hear(parts))
+
+    def agree(self, *parts: bytes) -> Heard:
+        """What the fast one answered, after checking that the other one says the same and counts the same."""
+        fast, slow = self.hear(*parts)
+        assert fast == slow
+        assert slow.ahead == 0
+        return fast
+
+    def create(self, alias: str, **fields: Any) -> None:
+        """A link that both have in L1."""
+        self.loop.run(self.fast.create(alias, **fields))
+        self.warm(alias)
+
+    def warm(self, *codes: str) -> None:
+        for side in (self.fast, self.slow):
+            self.loop.run(side.warm(*codes))
+
+
+@contextmanager
+def paired(settings: Settings, **config: object) -> Iterator[Pair]:
+    """Both services, over empty or initialised shards; `config` is Sanic's."""
+    loop = Loop()
+    stop: list[Any] = []
+    try:
+        loop.run(migrate_all(settings))
+        loop.run(ensure_cluster(settings))
+        sides = []
+        for is_fast in (True, False):
+            stop.append(side(settings.model_copy(update={"fast_path": is_fast}), **config))
+            sides.append(loop.run(stop[-1].__aenter__()))
+        yield Pair(loop, *sides)
+    finally:
+        for each in reversed(stop):
+            loop.run(each.__aexit__(None, None, None))
+        loop.close()
+
+
+@asynccontextmanager
+async def side(settings: Settings, **config: object) -> AsyncIterator[Side]:
+    """A service within this process, over shards that are initialised."""
+    app = create_app(settings.model_copy(update={"click_flush_ms": 86_400_000}))
+    app.config.update(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = await start(app, listener)
+        service = Side(app, server, listener.getsockname()[1])
+        try:
+            yield service
+        finally:
+            if not service.is_finished:
+                await service.finish()
+
+
+@asynccontextmanager
+async def connected(port: int, receive_bytes: int = 0) -> AsyncIterator[socket.socket]:
+    """A plain socket: what was answered before a reset can be read from it. 0 leaves its buffer to the system."""
+    with socket.socket() as connection:
+        if receive_bytes:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        await asyncio.get_running_loop().sock_connect(connection, ("127.0.0.1", port))
+        yield connection
+
+
+async def _talk(connection: socket.socket, parts: Sequence[bytes]) -> bytes:
+    loop = asyncio.get_running_loop()
+    try:
+        for part in parts:
+            await loop.sock_sendall(connection, part)
+            await asyncio.sleep(PAUSE_S)
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # it was closed on us; what was answered before that is there
+    return await read_all(connection)
+
+
+async def read_all(connection: socket.socket) -> bytes:
+    """What comes until the connection ends. Fails if it does not within ANSWER_S_MAX."""
+    answers = bytearray()
+    try:
+        async with asyncio.timeout(ANSWER_S_MAX):
+            while chunk := await asyncio.get_running_loop().sock_recv(connection, 65_536):
+                answers += chunk
+    except ConnectionResetError:
+        pass
+    return bytes(answers)
+
+
+def count(counter: Any) -> int:
+    """What a counter of this process says."""
+    return int(counter._value.get())

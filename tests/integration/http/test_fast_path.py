@@ -1,0 +1,163 @@
+"""The fast path against Sanic's: the same bytes, the same clicks, the same outcomes, whatever is said and how."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as trying
+from hypothesis import strategies as st
+
+from snapurl.config import Settings
+from tests.integration.http.conversations import (
+    AMBIGUOUS,
+    BROWSER,
+    CODES,
+    NONE,
+    OTHER,
+    PLAIN,
+    POST,
+    SMUGGLED,
+    A,
+    B,
+    C,
+    Said,
+    head,
+)
+from tests.integration.http.paths import Pair, paired
+
+OVER_S = 0.2
+EXAMPLES = 150
+REQUEST_S_MAX = 2.0  # for a head or body whose end never comes
+
+
+@pytest.fixture(scope="module")
+def pair(shared_settings: Settings) -> Iterator[Pair]:
+    """Both services, with the links of `conversations`."""
+    settings = shared_settings.model_copy(update={"limit_missing": "none", "anonymous_creation": True})
+    with paired(settings, REQUEST_TIMEOUT=REQUEST_S_MAX) as pair:
+        yield pair
+
+
+@pytest.fixture(scope="module", autouse=True)
+def links(pair: Pair) -> None:
+    """Links of all kinds."""
+    over = datetime.now(UTC) + timedelta(seconds=OVER_S)
+    pair.create("fp-a")
+    pair.create("fp-b", redirect_status=308)
+    pair.create("fp-c", redirect_status=301, url="https://example.org/%C3%BC?q=1#f")
+    pair.create("fp-over", expires_at=over)
+    pair.create("fp-gone")
+    gone = pair.fast.app.ctx.services.links.delete("fp-gone", if_match=None, owner=None)
+    pair.loop.run(gone)
+    pair.loop.run(asyncio.sleep(OVER_S))
+
+
+@pytest.fixture(autouse=True)
+def warm(pair: Pair) -> None:
+    """Both have all links in L1."""
+    pair.warm(*CODES)
+
+
+@pytest.mark.parametrize("said", [*PLAIN, *OTHER], ids=lambda said: said.name)
+def test_both_paths_answer_and_count_the_same(pair: Pair, said: Said) -> None:
+    """Byte for byte and click for click; and what should be answered ahead is."""
+    heard = pair.agree(*said.parts)
+    assert said.ahead in (None, heard.ahead)
+    assert heard.outcomes["failed"] == 0
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [(A,), (A + B,), (BROWSER, C), (POST + A,), (A + NONE + B,), (A, head(b"connection: close"))],
+    ids=["one", "two", "a browser", "a create", "a missing one between", "close"],
+)
+def test_packets_may_end_at_every_byte(pair: Pair, parts: tuple[bytes, ...]) -> None:
+    """What is said is the same wherever it is split, and if each byte comes alone."""
+    said = b"".join(parts)
+    whole = pair.agree(said)
+    assert whole.clicks
+    step = 1 + len(said) // 150
+    for end in range(1, len(said), step):
+        assert pair.agree(said[:end], said[end:]) == whole, end
+    assert pair.agree(*(said[at : at + 1] for at in range(len(said)))) == whole
+
+
+@pytest.mark.parametrize("said", AMBIGUOUS, ids=lambda said: said.name)
+def test_an_ambiguous_head_is_refused_on_both_paths(pair: Pair, said: Said) -> None:
+    """With 400 and the end of the connection, so that nothing that follows is taken for a request."""
+    for parts in ((*said.parts, SMUGGLED), (said.parts[0] + SMUGGLED,), (A + said.parts[0] + SMUGGLED,)):
+        heard = pair.agree(*parts)
+        before = parts[0].startswith(A)
+        assert heard.clicks == ({"fp-a": 1} if before else {})
+        assert heard.answers.count(b"HTTP/1.1 400 Bad Request\r\n") == 1
+        assert heard.answers.count(b"HTTP/1.1 ") == 1 + before
+
+
+HEADERS = st.sampled_from(
+    [
+        b"Host: s.example.org",
+        b"host:",
+        b"User-Agent: curl/8.5.0",
+        b"user-agent: Mozilla/5.0 Firefox/140.0",
+        b"Referer: https://www.example.com/a",
+        b"referer:http://EXAMPLE.org",
+        b"Accept: text/html",
+        b"connection: keep-alive",
+        b"Connection:Keep-Alive",
+        b"connection: close",
+        b"connection: x, close",
+        b"content-length: 0",
+        b"content-length: 3",
+        b"Content-Length : 3",
+        b"transfer-encoding: chunked",
+        b"expect: 100-continue",
+        b"upgrade: websocket",
+        b" folded: x",
+        b"x: y\nz: a",
+        b"x: \xc3\xbc",
+        b"x-forwarded-for: 192.0.2.1",
+        b"x" * 40 + b": " + b"y" * 400,
+    ]
+)
+TARGETS = st.sampled_from([b"/fp-a", b"/fp-b", b"/fp-c"] * 4 + [
+    b"/fp-a?q=1", b"/fp-none", b"/fp-gone", b"/fp-over", b"/fp%2Da", b"//fp-a", b"http://x/fp-a", b"/health", b"/",
+])  # fmt: skip
+BODIES = st.sampled_from([b""] * 8 + [b"abc", b"3\r\nabc\r\n0\r\n\r\n", b"\r\n", B])
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> bytes:
+    """A request, more often than not a plain one."""
+    method = draw(st.sampled_from([b"GET"] * 6 + [b"HEAD"] * 2 + [b"POST", b"get"]))
+    version = draw(st.sampled_from([b"HTTP/1.1"] * 9 + [b"HTTP/1.0"]))
+    headers = draw(st.lists(HEADERS, max_size=3))
+    return head(*headers, target=draw(TARGETS), method=method, version=version) + draw(BODIES)
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> list[bytes]:
+    """Requests of which some bytes may have been changed, in packets that end anywhere."""
+    said = bytearray(b"".join(draw(st.lists(requests(), min_size=1, max_size=4))))
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
+        at = draw(st.integers(0, len(said) - 1))
+        said[at : at + draw(st.integers(0, 2))] = draw(
+            st.sampled_from([b"", b" ", b"\r", b"\n", b"\0", b":", b"\xff"])
+        )
+    ends = sorted(draw(st.sets(st.integers(1, max(1, len(said) - 1)), max_size=5)))
+    return [
+        part
+        for begin, end in zip([0, *ends], [*ends, len(said)], strict=True)
+        if (part := bytes(said[begin:end]))
+    ]
+
+
+@trying(max_examples=EXAMPLES, deadline=None)
+@given(conversations())
+def test_both_paths_agree_on_whatever_is_said(pair: Pair, parts: list[bytes]) -> None:
+    """Made-up conversations, of which a part is not HTTP any more."""
+    pair.warm(*CODES)
+    pair.agree(*parts)

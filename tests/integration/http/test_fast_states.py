@@ -1,0 +1,360 @@
+"""The fast path over time: slow clients, links that change, limits, time-outs, the end of a worker.
+
+Where both paths must do the same, a test runs once with each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import socket
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, suppress
+from datetime import UTC, datetime, timedelta
+from functools import wraps
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from snapurl.config import Settings
+from snapurl.http import fast
+from snapurl.http.redirect import redirect_bytes
+from snapurl.metrics import REDIRECTS_AHEAD
+from snapurl.ports import Change
+from snapurl.store.bootstrap import ensure_cluster
+from snapurl.store.migrate import migrate_all
+from tests.integration.http.conversations import A, head
+from tests.integration.http.paths import Loop, Side, connected, count, read_all, side
+
+URL = "https://example.org/"
+KEEPING, CLOSING = (redirect_bytes(URL, 302, keep_alive=keep) for keep in (True, False))
+NONE = head(target=b"/fs-none")
+LONG_URL = URL + "x" * 8_000
+LONG = head(target=b"/fs-long")
+LONG_ANSWER = redirect_bytes(LONG_URL, 302, keep_alive=True)
+
+WRITE_BYTES_MAX = 65_536  # of Sanic's transports, before they call for a pause
+PACKET_BYTES_MAX = 262_144  # that uvloop reads at once
+
+Open = Callable[..., AbstractAsyncContextManager[Side]]
+BOTH = pytest.mark.parametrize("is_fast", [True, False], ids=["fast", "slow"])
+
+
+@pytest.fixture(scope="module")
+def loop(shared_settings: Settings) -> Iterator[Loop]:
+    """The kind of loop that workers run on; the shards are initialised."""
+    loop = Loop()
+    loop.run(migrate_all(shared_settings))
+    loop.run(ensure_cluster(shared_settings))
+    yield loop
+    loop.close()
+
+
+def on_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Runs a test on `loop`, services and clients together."""
+
+    @wraps(test)
+    def run(loop: Loop, **fixtures: Any) -> None:
+        loop.run(test(**fixtures))
+
+    own = inspect.signature(test)
+    first = inspect.Parameter("loop", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    run.__signature__ = own.replace(parameters=[first, *own.parameters.values()])  # type: ignore[attr-defined]
+    return run
+
+
+@pytest.fixture
+def open_side(shared_settings: Settings, redis_url: str) -> Open:
+    """A service of the test's own, over shards that all share and a Redis that is empty."""
+
+    def open_side(is_fast: bool = True, sanic: dict[str, Any] | None = None, **settings: Any) -> Any:
+        update = {"fast_path": is_fast, "redis_url": SecretStr(redis_url), **settings}
+        return side(shared_settings.model_copy(update=update), **(sanic or {}))
+
+    return open_side
+
+
+async def ready(service: Side) -> Side:
+    """The links that these tests ask for are there and in L1, and no click is counted yet."""
+    for code, url in (("fp-a", URL), ("fs-long", LONG_URL)):
+        if await service.app.ctx.services.cache.resolve(code) is None:
+            await service.create(code, url)
+    await service.warm("fp-a", "fs-long")
+    service.app.ctx.services.tally.take()
+    return service
+
+
+async def send(connection: socket.socket, data: bytes) -> None:
+    await asyncio.get_running_loop().sock_sendall(connection, data)
+
+
+async def receive(connection: socket.socket, length: int) -> bytes:
+    """So many bytes, less only if the connection ends."""
+    received = bytearray()
+    async with asyncio.timeout(20):
+        while len(received) < length:
+            chunk = await asyncio.get_running_loop().sock_recv(connection, length - len(received))
+            if not chunk:
+                break
+            received += chunk
+    return bytes(received)
+
+
+async def ask(connection: socket.socket, request: bytes = A, length: int = len(KEEPING)) -> bytes:
+    """So much of what is answered."""
+    await send(connection, request)
+    return await receive(connection, length)
+
+
+async def until(condition: Callable[[], Any], seconds: float = 15.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
+# -- slow clients --------------------------------------------------------------------------------------------
+
+
+@BOTH
+@on_loop
+async def test_a_client_that_does_not_read_is_not_read_from(open_side: Open, is_fast: bool) -> None:
+    """What waits for it is bounded; once it reads it gets an answer to each request, all of them counted."""
+    requests = 1_000
+    async with open_side(is_fast) as service, connected(service.port, receive_bytes=4_096) as connection:
+        await ready(service)
+        sending = asyncio.create_task(send(connection, LONG * requests))
+        await until(lambda: service.server.connections)
+        protocol = next(iter(service.server.connections))
+        await until(lambda: not protocol._can_write.is_set())
+        await asyncio.sleep(0.1)
+        assert protocol.transport.get_write_buffer_size() <= WRITE_BYTES_MAX + len(LONG_ANSWER)
+        assert len(protocol.recv_buffer) <= WRITE_BYTES_MAX + PACKET_BYTES_MAX
+        clicks = service.app.ctx.services.tally.take()["fs-long"]
+        assert clicks < requests / 2
+        assert await receive(connection, requests * len(LONG_ANSWER)) == LONG_ANSWER * requests
+        await sending
+        assert clicks + service.app.ctx.services.tally.take()["fs-long"] == requests
+
+
+@BOTH
+@on_loop
+async def test_a_client_that_never_reads_is_let_go_of(open_side: Open, is_fast: bool) -> None:
+    """After the time that an answer may take."""
+    opened = open_side(is_fast, sanic={"RESPONSE_TIMEOUT": 0.3})
+    async with opened as service, connected(service.port, receive_bytes=4_096) as connection:
+        await ready(service)
+        sending = asyncio.create_task(send(connection, LONG * 500_000))
+        await until(lambda: service.server.connections)
+        await until(lambda: not service.server.connections)
+        sending.cancel()
+
+
+@BOTH
+@on_loop
+async def test_a_head_that_stops_half_way_is_408(open_side: Open, is_fast: bool) -> None:
+    """Also behind requests that were answered at once."""
+    async with open_side(is_fast, sanic={"REQUEST_TIMEOUT": 0.3}) as service:
+        await ready(service)
+        async with connected(service.port) as connection:
+            await send(connection, A + A + A[:9])
+            answers = await read_all(connection)
+    assert answers.startswith(KEEPING * 2 + b"HTTP/1.1 408 Request Timeout\r\n")
+
+
+@BOTH
+@on_loop
+async def test_a_connection_ends_when_nothing_is_asked_on_it(open_side: Open, is_fast: bool) -> None:
+    """Not while something is: each answer puts the end off."""
+    keep_alive_s = 2.0
+    async with open_side(is_fast, sanic={"KEEP_ALIVE_TIMEOUT": keep_alive_s}) as service:
+        await ready(service)
+        async with connected(service.port) as connection:
+            for _ in range(14):
+                assert await ask(connection) == KEEPING
+                await asyncio.sleep(keep_alive_s / 8)
+            assert await read_all(connection) == b""
+
+
+@BOTH
+@on_loop
+async def test_clients_that_go_away_leave_nothing_in_the_log(
+    open_side: Open, is_fast: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Neither before their answers nor in the midst of them."""
+    with caplog.at_level(logging.WARNING):
+        async with open_side(is_fast) as service:
+            await ready(service)
+            for pause_s in (0.0, 0.0, 0.001, 0.01):
+                async with connected(service.port, receive_bytes=4_096) as connection:
+                    await send(connection, LONG * 200)
+                    await asyncio.sleep(pause_s)
+            await until(lambda: not service.server.connections)
+    assert not caplog.records
+
+
+# -- links that change ---------------------------------------------------------------------------------------
+
+
+@BOTH
+@on_loop
+async def test_a_link_expires_while_it_is_cached(open_side: Open, is_fast: bool) -> None:
+    """410 from that moment on, on connections that are open."""
+    async with open_side(is_fast) as service:
+        await ready(service)
+        expires_at = datetime.now(UTC) + timedelta(seconds=1)
+        code = f"fs-{time.time_ns()}"
+        await service.create(code, expires_at=expires_at)
+        await service.warm(code)
+        seen = set()
+        async with connected(service.port) as connection, asyncio.timeout(20):
+            while b"410" not in seen:
+                asked_at = datetime.now(UTC)
+                answer = await ask(connection, head(target=f"/{code}".encode()), len(KEEPING))
+                seen.add(answer[9:12])
+                assert answer == KEEPING or (answer[9:12] == b"410" and datetime.now(UTC) >= expires_at)
+                assert answer != KEEPING or asked_at < expires_at
+                await asyncio.sleep(0.02)
+
+
+@on_loop
+async def test_a_change_elsewhere_is_seen_on_an_open_connection(open_side: Open) -> None:
+    """An edit, then a delete, by another worker; what was answered ahead before is answered ahead after it."""
+    async with open_side() as service, open_side() as other, connected(service.port) as connection:
+        await ready(service)
+        code = f"fs-{time.time_ns()}"
+        request = head(target=f"/{code}".encode())
+        await service.create(code)
+        await service.warm(code)
+        ahead = count(REDIRECTS_AHEAD)
+        assert await ask(connection, request) == KEEPING
+        links = other.app.ctx.services.links
+        await links.change(code, Change(url="https://example.com/"), if_match=None, owner=None)
+        changed = KEEPING.replace(b"example.org", b"example.com")
+        async with asyncio.timeout(10):
+            while await ask(connection, request) != changed:
+                await asyncio.sleep(0.01)
+        await service.warm(code)
+        assert await ask(connection, request) == changed
+        service.app.ctx.fast_path.settle()
+        assert count(REDIRECTS_AHEAD) >= ahead + 2
+        await links.delete(code, if_match=None, owner=None)
+        async with asyncio.timeout(10):
+            while (await ask(connection, request))[9:12] != b"410":
+                await asyncio.sleep(0.01)
+
+
+# -- limits --------------------------------------------------------------------------------------------------
+
+
+@BOTH
+@on_loop
+async def test_who_is_shut_out_is_shut_out_of_cached_links_too(open_side: Open, is_fast: bool) -> None:
+    """429 for hits and misses alike, on connections that are open as well, until the time is over."""
+    async with open_side(is_fast, limit_missing="2/3 seconds") as service, connected(service.port) as early:
+        await ready(service)
+        assert await ask(early) == KEEPING
+        heard = await service.hear([A + NONE, NONE, NONE, A])
+        assert [answer[:3] for answer in heard.answers.split(b"HTTP/1.1 ")[1:5]] == [
+            b"302",
+            b"404",
+            b"404",
+            b"429",
+        ]
+        assert heard.outcomes == {"redirected": 1, "missing": 2, "gone": 0, "shut-out": 2, "failed": 0}
+        assert (heard.clicks, heard.ahead) == ({"fp-a": 1}, int(is_fast))
+        async with connected(service.port) as later:
+            assert (await ask(later))[9:12] == b"429"
+        async with asyncio.timeout(15):
+            while (await service.hear([A])).ahead != is_fast or not (await service.hear([A])).clicks:
+                await asyncio.sleep(0.1)
+
+
+@BOTH
+@on_loop
+async def test_behind_a_proxy_only_the_client_in_question_is_shut_out(open_side: Open, is_fast: bool) -> None:
+    """Whom the proxy names, not whose the connection is."""
+    bad, good = b"x-forwarded-for: 192.0.2.1", b"x-forwarded-for: 192.0.2.2"
+    async with open_side(is_fast, limit_missing="1/minute", proxies_count=1) as service:
+        await ready(service)
+        none = head(bad, target=b"/fs-none")
+        heard = await service.hear([none + none + head(bad) + head(good) + head(bad)])
+        statuses = [answer[:3] for answer in heard.answers.split(b"HTTP/1.1 ")[1:6]]
+        assert statuses == [b"404", b"429", b"429", b"302", b"429"]
+        assert heard.clicks == {"fp-a": 1}
+        assert (await service.hear([head(good), head(bad)])).clicks == {"fp-a": 1}
+
+
+# -- metrics, and the end ------------------------------------------------------------------------------------
+
+
+@on_loop
+async def test_the_metrics_are_up_to_date_when_they_are_read(
+    open_side: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the fast path would have kept its sums, and also when the worker ends."""
+    monkeypatch.setattr(fast, "SETTLE_S", 3_600)
+    async with open_side() as service:
+        await ready(service)
+        service.app.ctx.fast_path.settle()
+        before = count(REDIRECTS_AHEAD)
+        async with connected(service.port) as connection:
+            await ask(connection)
+            await send(connection, b"GET /metrics HTTP/1.1\r\nconnection: close\r\n\r\n")
+            text = await read_all(connection)
+            assert f"\nsnapurl_redirects_ahead_total {before + 1:.1f}\n".encode() in text
+        async with connected(service.port) as connection:
+            await ask(connection)
+    assert count(REDIRECTS_AHEAD) == before + 2
+
+
+@BOTH
+@on_loop
+async def test_a_worker_ends_with_connections_open(open_side: Open, is_fast: bool) -> None:
+    """Idle ones end; a head of which a part is there is waited for, answered and counted, and then it ends too."""
+    async with (
+        open_side(is_fast) as service,
+        connected(service.port) as idle,
+        connected(service.port) as half,
+    ):
+        await ready(service)
+        before = service.outcomes()["redirected"]
+        assert await ask(idle) == KEEPING
+        assert await ask(half, A + A[:9]) == KEEPING
+        await until(lambda: any(protocol.recv_buffer for protocol in service.server.connections))
+        ending = asyncio.create_task(service.finish())
+        assert await read_all(idle) == b""
+        await send(half, A[9:])
+        assert await read_all(half) in (KEEPING, CLOSING)
+        await ending
+        assert service.outcomes()["redirected"] == before + 3
+
+
+@BOTH
+@on_loop
+async def test_no_click_is_counted_that_is_not_answered_as_a_worker_ends(
+    open_side: Open, is_fast: bool
+) -> None:
+    """Clients that ask without a pause get an answer to each request that was counted, and then the end."""
+    async with open_side(is_fast) as service:
+        await ready(service)
+        before = service.outcomes()["redirected"]
+        clients = [asyncio.create_task(_ask_till_the_end(service.port)) for _ in range(20)]
+        await asyncio.sleep(0.3)
+        await service.finish()
+        answered = sum(await asyncio.gather(*clients))
+        assert answered > len(clients)
+        assert service.outcomes()["redirected"] == before + answered
+
+
+async def _ask_till_the_end(port: int) -> int:
+    answered = 0
+    with suppress(ConnectionError):
+        async with connected(port) as connection:
+            while (answer := await ask(connection)).startswith(b"HTTP/1.1 302 "):
+                answered += 1
+                if answer != KEEPING:  # it is shorter, and says that it is the last
+                    break
+    return answered
