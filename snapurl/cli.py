@@ -65,10 +65,13 @@ def migrate() -> None:
     """Apply missing migrations to every shard, and initialise the cluster if all shards are empty."""
     from snapurl.store.bootstrap import ensure_cluster
     from snapurl.store.migrate import grant_all, migrate_all
+    from snapurl.store.shards import Shards
 
     async def run(settings: Settings) -> list[str]:
         lines = await migrate_all(settings)
         await ensure_cluster(settings)
+        # A migration may want every shard to be vouched for; workers of an older program would not know how.
+        await (await Shards.connect(settings)).close()
         return [*lines, *await grant_all(settings)]
 
     click.echo("\n".join(_run(run(_settings_or_local()))) or "Every shard is up to date.")

@@ -6,6 +6,7 @@ from collections import defaultdict
 
 from ring.ownership import SlotState
 from ring.plan import plan
+from snapurl.store.vouch import examine
 from tools.fleet import Fleet, Seen
 from tools.manifest import Table, sharded_tables
 from tools.overview import half_way
@@ -20,6 +21,10 @@ async def verify_cluster(fleet: Fleet, seen: Seen) -> list[str]:
     Rows of slots that were given away and wait for clean-up are as they should be.
     """
     found = [f"shard {name} {why}" for name, why in seen.silent.items()]
+    found += [
+        f"shard {each.name} has started anew and serves nothing yet: see `snapurl-reshard doctor`"
+        for each in await examine(fleet.topology, fleet.fetch)
+    ]
     if left := plan(seen.ownership, seen.placement).slots:
         found.append(f"{left} slots are not where the ring wants them")
     if states := half_way(seen):

@@ -177,7 +177,7 @@ class Migrator:
             return False
         if found.moves:
             return None if await self._carry_out(_in_turns(found.moves), seen, benches) else False
-        if found.waiting or found.wrong or seen.silent:
+        if found.waiting or found.wrong or seen.silent or waiting_for:
             self.status = replace(self.status, state="waiting")
             return False
         return await self._tidy(fleet, seen, benches)
