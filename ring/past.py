@@ -83,11 +83,13 @@ class Judgement:
 
     `doubts`, one line each, can only be waited for or settled by an operator. `lost` slots are to be released.
     `imports`: shard -> (slot, epoch) of the imports from the returned shard that are to be taken back first.
+    `replaced`: a newer server than this one was vouched for; it may be found at another host.
     """
 
     doubts: tuple[str, ...] = ()
     lost: tuple[Lost, ...] = ()
     imports: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    replaced: bool = False
 
     @property
     def clean(self) -> bool:
@@ -136,6 +138,7 @@ def judge(
         tuple(doubts),
         tuple(lost[slot] for slot in sorted(lost)),
         {other: tuple(sorted(slots)) for other, slots in imports.items()},
+        newest_timeline > returned.timeline,
     )
 
 

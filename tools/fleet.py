@@ -19,6 +19,7 @@ from ring.placement import place
 from ring.topology import Topology
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
+from snapurl.store.hosts import prefer_next
 from snapurl.store.pool import CLUSTER, ShardFailed, check_identity, describe
 from snapurl.store.shards import CLIENT_ERRORS, connect_once, dsn_of, read_topology
 from tools.manifest import SQL
@@ -98,6 +99,12 @@ class Fleet:
                 raise
             check_identity(name, self.topology.cluster_id, None)
         return connection
+
+    def try_other_host(self, name: str) -> None:
+        """The server of a shard is one that was replaced: leaves it for another host, if its DSN has one."""
+        prefer_next(dsn_of(self.settings, self.topology, name))
+        if connection := self._connections.pop(name, None):
+            connection.terminate()
 
     async def fetch(self, name: str, query: str, *args: object) -> list[Mapping[str, Any]]:
         """Rows of one statement at a shard. Raises ShardFailed."""

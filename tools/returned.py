@@ -34,6 +34,8 @@ async def mend_all(fleet: Fleet) -> list[str]:
 async def mend(fleet: Fleet, found: Found) -> str:
     """Has the shard serve again without the slots that it has lost; why not, if not. Raises ShardFailed."""
     judgement = found.judgement
+    if judgement.replaced:
+        fleet.try_other_host(found.name)
     if judgement.doubts or judgement.clean:
         return await vouch_for(found, fleet.fetch)
     try:

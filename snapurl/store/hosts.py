@@ -66,6 +66,14 @@ async def connect_primary(dsn: str, timeout_s: float, **options: Any) -> asyncpg
     return _of_primary(connection)
 
 
+def prefer_next(dsn: str) -> None:
+    """The server that won last is one that was replaced: another host is asked first from now on."""
+    hosts = hosts_of(dsn)
+    if len(hosts) > 1:
+        last = _won_last.get(hosts, hosts[0])
+        _won_last[hosts] = hosts[(hosts.index(last) + 1) % len(hosts)]
+
+
 def _of_primary(connection: asyncpg.Connection[asyncpg.Record]) -> asyncpg.Connection[asyncpg.Record]:
     if getattr(connection.get_settings(), "in_hot_standby", "off") == "on":
         connection.terminate()

@@ -23,7 +23,7 @@ import asyncpg
 
 from snapurl.errors import ConfigError, Unavailable
 from snapurl.metrics import POOL_WAITS_REFUSED, SHARD_ERRORS
-from snapurl.store.hosts import NotPrimary, connect_primary
+from snapurl.store.hosts import NotPrimary, connect_primary, prefer_next
 from snapurl.store.queries import load_queries
 from snapurl.tls import tls_fault
 
@@ -162,13 +162,18 @@ class Pool:
         self._down_until = 0.0
         self._free = asyncio.Semaphore(size)
         self._idle: list[tuple[Any, float]] = []  # with the time of last use, the longest unused first
-        self._generation = 0
+        self.generation = 0
         self._dsn = dsn
         self._server_settings = {
             "application_name": "snapurl",
             "statement_timeout": str(statement_timeout_ms),
             "idle_in_transaction_session_timeout": "60000",
         }
+
+    def try_other_host(self) -> None:
+        """The server is one that was replaced: leaves it for another host, if the DSN has one."""
+        prefer_next(self._dsn)
+        self._drop_all()
 
     async def open(self) -> None:
         """Makes the pool usable; connects to nothing yet, so a shard may be down."""
@@ -238,7 +243,7 @@ class Pool:
         return None
 
     def _put_back(self, connection: Any, generation: int) -> None:
-        if generation != self._generation or connection.is_closed():
+        if generation != self.generation or connection.is_closed():
             connection.terminate()
             return
         now = time.monotonic()
@@ -248,7 +253,7 @@ class Pool:
 
     def _drop_all(self) -> None:
         """Every connection, those in use when they come back: they may lead to a server that is no primary."""
-        self._generation += 1
+        self.generation += 1
         idle, self._idle = self._idle, []
         for connection, _ in idle:
             connection.terminate()
@@ -258,7 +263,7 @@ class Pool:
             raise ShardFailed(self.name, self.last_error or "is unreachable", sent=False)
         await self._wait_for_turn()
         try:
-            generation = self._generation
+            generation = self.generation
             connection = self._take_idle() or await self._connect()
             try:
                 answer = await self._guarded(connection, work)

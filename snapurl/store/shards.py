@@ -190,6 +190,7 @@ class Shards:
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._refreshing: asyncio.Task[None] | None = None
         self._started: dict[str, datetime] = {}
+        self._forgotten = 0  # how often a shard's server was seen to have started anew
         self._returned: dict[str, str] = {}  # shard -> why it serves nothing yet
         self._vouching = asyncio.Lock()
         self._vouch_after = 0.0
@@ -262,8 +263,10 @@ class Shards:
             await self._adopt(Topology.from_json(rows[0]["document"]))
 
     async def _take_slots(self, pool: Pool) -> None:
+        forgotten = self._forgotten
         rows = await pool.fetch(CLUSTER["slots_since"], self._seen.get(pool.name, -1))
         if self._note_start(pool.name, rows[0]):
+            forgotten = self._forgotten
             rows = await pool.fetch(CLUSTER["slots_since"], -1)
         changed = (
             SlotRow(row["slot"], SlotState(row["state"]), row["epoch"], row["peer"])
@@ -271,7 +274,8 @@ class Shards:
             if row["slot"] is not None
         )
         self.map.take(pool.name, changed)
-        self._seen[pool.name] = rows[0]["ownership"]
+        if forgotten == self._forgotten:
+            self._seen[pool.name] = rows[0]["ownership"]
 
     def _note_start(self, name: str, row: Mapping[str, Any]) -> bool:
         """True if the shard's server has started anew: more may have been heard of it than it knows."""
@@ -286,7 +290,8 @@ class Shards:
         if before in (None, row["started"]):
             return False
         self.map.forget(name)
-        self._seen.clear()  # others may know of slots that were taken for its own
+        self._forgotten += 1
+        self._seen.clear()  # others may know of slots that were taken for its own: all are read again
         return True
 
     async def _vouch(self) -> None:
@@ -297,12 +302,10 @@ class Shards:
                 return
             began = clock()
             try:
-                found = await examine(self.topology, self._fetch)
-                for each in found:
-                    why = await vouch_for(each, self._fetch)
-                    self._note_verdict(each.name, why)
-                for name in self._returned.keys() - {each.name for each in found}:
-                    self._note_verdict(name, "")
+                for each in await examine(self.topology, self._fetch):
+                    self._note_verdict(each.name, await vouch_for(each, self._fetch))
+                    if each.judgement.replaced:
+                        self.pool(each.name).try_other_host()
             except ShardFailed as error:
                 log.debug("nobody is vouched for now: %s", error)
             self._vouch_after = clock() + max(VOUCH_RETRY_S, VOUCH_PACE * (clock() - began))
@@ -348,15 +351,17 @@ class Shards:
 
     async def _listen(self, name: str) -> None:
         timeout_s = self._settings.statement_timeout_ms / 1000
+        pool = self._pools[name]
+        generation = pool.generation
         connection = await connect_once(name, self.dsn(name), timeout_s)
         news = asyncio.Event()
         try:
             for channel in ("snapurl_slots", "snapurl_topology"):
                 await connection.add_listener(channel, lambda *_: news.set())
             connection.add_termination_listener(lambda *_: news.set())
-            while not connection.is_closed():
+            while not connection.is_closed() and generation == pool.generation:
                 news.clear()
-                await self._refresh_shard(self._pools[name])
+                await self._refresh_shard(pool)
                 await self._vouch()
                 await _wait(news, POLL_S if name not in self._returned else VOUCH_RETRY_S)
                 await connection.execute("SELECT 1", timeout=timeout_s)

@@ -10,6 +10,7 @@ import pytest
 from ring.handoff import Step
 from ring.slots import slot_of
 from snapurl.errors import Unavailable
+from snapurl.store import hosts
 from tests.integration.tools.conftest import settle
 from tests.past.conftest import Maker, World
 from tests.past.moving import AWAY, HERE, moving
@@ -166,6 +167,23 @@ async def test_an_old_primary_that_comes_back_is_known_for_one(make_world: Maker
     for name in ("db1", "db2"):
         await world.ask(name, "DELETE FROM peer_logs WHERE shard = 'db0'")
     await world.heals("db0")
+
+
+async def test_an_old_primary_beside_the_new_one_is_left_for_it(make_world: Maker) -> None:
+    """When the old primary starts again by itself, services and migrators that begin at it find the new one."""
+    world = await make_world(standby=True)
+    primary, standby = world.hosts["db0"]
+    await fail_over(world)
+    await world.heals("db0")
+    await primary.start()
+    hosts._won_last.clear()  # as in a new process, which asks the first host first
+    await world.reopen()
+    await world.heals("db0")
+    hosts._won_last.clear()
+    await world.weigh(AWAY)
+    await all_is_well(world)
+    assert await standby.ask("SELECT count(*) FROM slots WHERE state = 'released'") != 0
+    assert await primary.ask("SELECT count(*) FROM slots WHERE state = 'released'") == 0
 
 
 async def test_a_plain_restart_waits_for_nobody_who_cannot_have_its_slots(make_world: Maker) -> None:
