@@ -13,13 +13,16 @@ it, and everything here goes by versions, never by order of arrival.
   waiting, L2 is emptied instead. Only if the worker itself dies in between can L2 hold an old value, and then no
   longer than `l2_max_age_s`, and L1 a copy of that for `l1_max_age_s`: that sum is the stated cache age.
 
-One load per code goes on at a time, and whoever asks meanwhile waits for it; it is a task of its own, so a
-client that goes away takes nothing from the others.
+One load per code goes on at a time, and whoever asks meanwhile waits for it; a client that goes away takes nothing
+from the others. Redis is asked one question at a time, for all the links that have come to be wanted since the one
+before: under load, many redirects share the cost of a round trip.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -34,7 +37,10 @@ from snapurl.metrics import CACHE_ANSWERS, CACHE_UNTOLD
 from snapurl.ports import Link
 from snapurl.tasks import end
 
+log = logging.getLogger("snapurl.cache")
+
 RELOADS_MAX = 3  # of a link that changes while it is being loaded
+QUESTION_LINKS_MAX = 500  # that Redis is asked for at once; the others are in the next question
 UNTOLD_MAX = 10_000  # changes that wait for Redis; beyond it L2 is emptied when Redis is back
 UNTOLD_RETRY_S = 0.25
 
@@ -45,9 +51,10 @@ _FROM_SHARD = CACHE_ANSWERS.labels("shard")
 
 @dataclass(slots=True)
 class _Load:
-    """A load under way: the newest version announced meanwhile, and the L1 generation in which it began."""
+    """A load under way: what those who asked wait for, the newest version announced meanwhile, and the L1
+    generation in which it began."""
 
-    task: asyncio.Task[CachedLink]
+    done: asyncio.Future[CachedLink]
     generation: int
     newest: int = 0
 
@@ -74,6 +81,9 @@ class LinkCache:
             lost=self._local.disable,
         )
         self._loads: dict[str, _Load] = {}
+        self._wanted: deque[str] = deque()
+        self._asking: asyncio.Task[None] | None = None
+        self._reads: set[asyncio.Task[None]] = set()
         self._untold: dict[str, CachedLink] = {}
         self._too_many_untold = False
         self._teller: asyncio.Task[None] | None = None
@@ -84,7 +94,9 @@ class LinkCache:
 
     async def stop(self) -> None:
         await self._feed.stop()
-        await end(self._teller, *(load.task for load in self._loads.values()))
+        await end(self._teller, self._asking, *self._reads)
+        for load in self._loads.values():
+            load.done.cancel()
 
     @property
     def hears_changes(self) -> bool:
@@ -123,34 +135,60 @@ class LinkCache:
     # -- loads -----------------------------------------------------------------------------------------------
 
     async def _joined(self, code: str) -> CachedLink:
-        load = self._loads.get(code)
-        if load is None:
-            load = _Load(asyncio.create_task(self._load(code)), self._local.generation)
-            self._loads[code] = load
-            load.task.add_done_callback(lambda _: self._loads.pop(code, None))
-        return await asyncio.shield(load.task)
+        load = self._loads.get(code) or self._begin(code)
+        return await asyncio.shield(load.done)
 
-    async def _load(self, code: str) -> CachedLink:
-        found = await self._shared.get(code)
+    def _begin(self, code: str) -> _Load:
+        load = _Load(asyncio.get_running_loop().create_future(), self._local.generation)
+        load.done.add_done_callback(_seen)
+        self._loads[code] = load
+        self._wanted.append(code)
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask(), name="questions to L2")
+        return load
+
+    async def _ask(self) -> None:
+        while self._wanted:
+            codes = [self._wanted.popleft() for _ in range(min(len(self._wanted), QUESTION_LINKS_MAX))]
+            try:
+                answers = await self._shared.get_many(codes)
+            except Exception:  # a bug; those who wait get their links from the shards
+                log.exception("Redis was not asked")
+                answers = (None,) * len(codes)
+            for code, found in zip(codes, answers, strict=True):
+                self._answered(code, found)
+
+    def _answered(self, code: str, found: CachedLink | None) -> None:
         load = self._loads[code]
         if found is not None and found.version >= load.newest:
             _FROM_L2.inc()
+            self._finish(code, load, found)
+            return
+        read = asyncio.create_task(self._load_from_shard(code, load))
+        self._reads.add(read)
+        read.add_done_callback(self._reads.discard)
+
+    async def _load_from_shard(self, code: str, load: _Load) -> None:
+        found = MISSING
+        try:
+            for _ in range(RELOADS_MAX):
+                _FROM_SHARD.inc()
+                link = await self._load_row(code)
+                found = CachedLink.from_link(link) if link is not None else MISSING
+                await self._shared.put(code, found)
+                if found.version >= load.newest:
+                    break
+        except Exception as error:
+            del self._loads[code]
+            load.done.set_exception(error)
         else:
-            found = await self._load_from_shard(code, load)
+            self._finish(code, load, found)
+
+    def _finish(self, code: str, load: _Load, found: CachedLink) -> None:
+        del self._loads[code]
         if found.version >= load.newest:
             self._local.put(code, found, load.generation)
-        return found
-
-    async def _load_from_shard(self, code: str, load: _Load) -> CachedLink:
-        found = MISSING
-        for _ in range(RELOADS_MAX):
-            _FROM_SHARD.inc()
-            link = await self._load_row(code)
-            found = CachedLink.from_link(link) if link is not None else MISSING
-            await self._shared.put(code, found)
-            if found.version >= load.newest:
-                break
-        return found
+        load.done.set_result(found)
 
     def _heard(self, code: str, version: int) -> None:
         self._local.drop(code, version)
@@ -183,3 +221,9 @@ class LinkCache:
                 if self._untold.get(code) is link:
                     del self._untold[code]
             CACHE_UNTOLD.set(len(self._untold))
+
+
+def _seen(done: asyncio.Future[CachedLink]) -> None:
+    """An error is everybody's who waits; if all of them have gone away, nobody's."""
+    if not done.cancelled():
+        done.exception()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 
 from redis.asyncio import Redis
@@ -40,18 +40,16 @@ class SharedCache:
         self._down_until = 0.0
         self._put = redis.register_script(_PUT)
 
-    async def get(self, code: str) -> CachedLink | None:
-        """The link as Redis has it, MISSING if it knows that there is none, None if it knows nothing."""
+    async def get_many(self, codes: Sequence[str]) -> Sequence[CachedLink | None]:
+        """The links as Redis has them, MISSING where it knows that there is none, None where it knows nothing."""
         if self._clock() < self._down_until:
-            return None
+            return (None,) * len(codes)
         try:
-            found = await self._redis.get(self._prefix + code)
-            return CachedLink.decode(found if isinstance(found, str) else found.decode()) if found else None
+            found = await self._redis.mget([self._prefix + code for code in codes])
         except (RedisError, OSError, TimeoutError):
             self._failed("get")
-        except ValueError:
-            REDIS_FAILURES.labels("decode").inc()
-        return None
+            return (None,) * len(codes)
+        return [_decoded(text) for text in found]
 
     async def put(self, code: str, link: CachedLink) -> None:
         """Keeps what was read from a shard, unless Redis has a version that is not older."""
@@ -92,3 +90,11 @@ class SharedCache:
     def _failed(self, what: str) -> None:
         self._down_until = self._clock() + DOWN_S
         REDIS_FAILURES.labels(what).inc()
+
+
+def _decoded(found: str | bytes | None) -> CachedLink | None:
+    try:
+        return CachedLink.decode(found if isinstance(found, str) else found.decode()) if found else None
+    except ValueError:
+        REDIS_FAILURES.labels("decode").inc()
+        return None

@@ -166,6 +166,28 @@ async def test_a_hundred_at_once_are_one_load(settings: Settings) -> None:
         assert {link.url for link in found if link} == {LINK.url}
 
 
+async def test_many_links_at_once_are_one_question(settings: Settings) -> None:
+    """A thousand requests for links that L1 lacks cost Redis two or three commands, each with its right answer."""
+    codes = [f"c{number}" for number in range(1_000)]
+    links = {code: replace(LINK, code=code, url=f"https://{code}.example/") for code in codes}
+
+    async def never(code: str) -> Link | None:
+        raise AssertionError(f"{code} is in Redis")
+
+    async with worker(settings, Shard()) as writer:
+        for link in links.values():
+            await writer.changed(link)
+    redis = redis_client(settings)
+    cache = LinkCache(settings, "test", never, redis, time.monotonic)
+    before = (await redis.info("commandstats"))["cmdstat_mget"]["calls"] if await redis.mget(["none"]) else 0
+    found = await asyncio.gather(*(cache.resolve(code) for code in codes))
+    calls = (await redis.info("commandstats"))["cmdstat_mget"]["calls"] - before
+    assert [link.url for link in found if link] == [link.url for link in links.values()]
+    assert calls <= 3
+    await cache.stop()
+    await redis.aclose()
+
+
 async def test_a_client_that_goes_away_takes_nothing_from_the_others(settings: Settings) -> None:
     """When the first of several waiting requests is cancelled, the others still get their answer."""
     shard = Shard()
