@@ -32,6 +32,7 @@ from snapurl.store.pool import Pool, ShardFailed
 from snapurl.store.queries import load_queries
 from snapurl.store.router import Call, Router
 from snapurl.store.shards import Shards
+from snapurl.store.together import Together, create_item
 
 SQL = load_queries("links")
 BULK_CALLS_AT_ONCE = 2  # per process: each holds a lock per slot, and PostgreSQL's lock table is bounded
@@ -45,6 +46,7 @@ class LinkStore:
     def __init__(self, shards: Shards, router: Router) -> None:
         self._shards = shards
         self._router = router
+        self._together = Together()
         self._bulk = asyncio.Semaphore(BULK_CALLS_AT_ONCE)
 
     async def create(self, new: NewLink) -> Link | Taken:
@@ -52,10 +54,7 @@ class LinkStore:
         slot = slot_of(new.code)
 
         async def call(pool: Pool) -> Sequence[Mapping[str, Any]]:
-            return await pool.fetch(
-                SQL["create"], slot, new.code, new.url, new.title, list(new.tags), new.redirect_status,
-                new.expires_at, new.owner, new.token,
-            )  # fmt: skip
+            return await self._together.create(pool, new)
 
         row = (await _repeat(lambda: self._router.at_owner(slot, call)))[0]
         return Taken(new.code) if row["outcome"] == "taken" else _created(new, row)
@@ -71,7 +70,7 @@ class LinkStore:
             self._shards,
             SQL["create_many"],
             lambda item: slot_of(item.code),
-            _create_item,
+            create_item,
             answer,
         )
         async with self._bulk:
@@ -229,19 +228,6 @@ async def _repeat(call: Callable[[], Awaitable[R]]) -> R:
         if error.sent:
             raise OutcomeUnknown(retry_after_s=1.0) from error
         raise error.as_unavailable() from error
-
-
-def _create_item(new: NewLink) -> dict[str, Any]:
-    return {
-        "code": new.code,
-        "url": new.url,
-        "title": new.title,
-        "tags": list(new.tags),
-        "redirect_status": new.redirect_status,
-        "expires_at": new.expires_at.isoformat() if new.expires_at else None,
-        "owner": new.owner,
-        "token": str(new.token),
-    }
 
 
 def _created(new: NewLink, row: Mapping[str, Any]) -> Link:
