@@ -1,7 +1,7 @@
 """Creates that come at the same time go to their shard in one call.
 
-At most CALLS_AT_ONCE calls per shard are under way; what comes meanwhile goes with the next one, and what comes
-alone goes alone, at once. So under load many creates share a round trip, a transaction and a flush to the disk.
+One call per shard is under way at a time; what comes meanwhile goes with the next one, and what comes alone goes
+alone, at once. So under load many creates share a round trip, a transaction and a flush to the disk.
 
 Each has an answer of its own: the function says per link what came of it. When a call fails, all its creates have
 failed as if each had been sent alone, and whoever asked repeats his own by its token.
@@ -24,7 +24,6 @@ from snapurl.store.queries import load_queries
 
 SQL = load_queries("links")
 
-CALLS_AT_ONCE = 2  # per shard and process
 LINKS_MAX = 32  # in one call, which holds a lock on the slot of each
 WAITING_MAX = 1_000  # per shard; then 503, as when no connection comes free
 
@@ -34,10 +33,10 @@ Waiting = tuple[NewLink, asyncio.Future[Row]]
 
 @dataclass(slots=True)
 class _Line:
-    """The creates that wait for one shard, and the calls that are under way there."""
+    """The creates that wait for one shard, and the task that sends them; a line that is empty is forgotten."""
 
     waiting: deque[Waiting] = field(default_factory=deque)
-    calls: set[asyncio.Task[None]] = field(default_factory=set)
+    sender: asyncio.Task[None] | None = None
 
 
 class Together:
@@ -54,9 +53,8 @@ class Together:
             raise ShardFailed(pool.name, "is too busy", sent=False)
         done: asyncio.Future[Row] = asyncio.get_running_loop().create_future()
         line.waiting.append((new, done))
-        if len(line.calls) < CALLS_AT_ONCE:
-            call = asyncio.create_task(self._send(pool, line), name=f"creates on {pool.name}")
-            line.calls.add(call)
+        if line.sender is None:
+            line.sender = asyncio.create_task(self._send(pool, line), name=f"creates on {pool.name}")
         return (await done,)
 
     async def _send(self, pool: Pool, line: _Line) -> None:
@@ -73,11 +71,7 @@ class Together:
                         await _answer(pool, [item])
                     except Exception as error:
                         _fail([item], error)
-        current = asyncio.current_task()
-        assert current is not None
-        line.calls.discard(current)
-        if not line.calls:
-            del self._lines[pool]
+        del self._lines[pool]
 
 
 async def _answer(pool: Pool, items: Sequence[Waiting]) -> None:
