@@ -8,6 +8,8 @@ from uuid import UUID
 
 from ring.topology import NAME_PATTERN
 
+CALL_S_MAX = 10.0  # much longer than any step takes; a server that hangs is then left to the next attempt
+
 Argument = str | int | UUID | Sequence[int] | Sequence[UUID] | Sequence[str]
 
 
@@ -21,10 +23,12 @@ async def call(connection: Any, function: str, *arguments: Argument, relaxed: bo
 
     The commit of the transaction that it is in waits for the disk (and for standbys) as the server is set,
     unless `relaxed`: then a server that crashes in the next moment has not done it.
-    Raises asyncpg's errors: SN001 when the function did not find the state that its step starts from.
+    Raises asyncpg's errors: SN001 when the function did not find the state that its step starts from; and
+    TimeoutError when the shard has not answered in CALL_S_MAX, whatever it has done.
     """
     statement = f"SELECT {function}({', '.join(map(_literal, arguments))})"
-    await connection.execute(f"SET LOCAL synchronous_commit = off; {statement}" if relaxed else statement)
+    relaxing = "SET LOCAL synchronous_commit = off; " if relaxed else ""
+    await connection.execute(relaxing + statement, timeout=CALL_S_MAX)
 
 
 def _literal(argument: Argument) -> str:

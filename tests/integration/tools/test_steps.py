@@ -12,6 +12,8 @@ import pytest
 
 from ring.handoff import RULES, Epoch, Guard, Step, Token
 from ring.ownership import SlotState
+from snapurl.config import Settings
+from tools import calls
 from tools.calls import Argument, call
 
 SLOT = 7
@@ -165,3 +167,19 @@ async def test_the_check_of_the_table_names_the_states_of_the_enum(direct: dict[
     )
     check = next(row["text"] for row in definitions if "'importing'" in row["text"])
     assert set(re.findall(r"'(\w+)'", check)) == set(SlotState)
+
+
+async def test_a_step_that_gets_no_answer_is_given_up(
+    direct: dict[str, Any], ready: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard that hangs costs an attempt the bound of a call, not a minute in which its slots stay frozen."""
+    monkeypatch.setattr(calls, "CALL_S_MAX", 0.2)
+    connection = direct["db0"]
+    await put(connection, (SlotState.FROZEN, MINE, EPOCH, OTHER))
+    dsn = next(item.dsn for item in ready.shard_dsns if item.name == "db0")
+    other = await asyncpg.connect(dsn)
+    async with connection.transaction():
+        await connection.execute("SELECT 1 FROM slots WHERE slot = $1 FOR UPDATE", SLOT)
+        with pytest.raises(TimeoutError):
+            await call(other, "handoff_close_v1", (SLOT,), (EPOCH,), OTHER, MINE)
+    other.terminate()
