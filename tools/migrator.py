@@ -57,6 +57,7 @@ IDLE_S = 0.5
 LEASE_MS = 3_000
 HEARTBEAT_S = 0.5
 PROBE_S = 0.1
+IDLE_PROBE_S = 1.0
 
 
 @dataclass(slots=True)
@@ -340,7 +341,7 @@ class Migrator:
         fleet = await Fleet.connect(self._settings)
         try:
             while True:
-                await asyncio.sleep(PROBE_S if self._attempt else 1.0)
+                await asyncio.sleep(PROBE_S if self.status.state in ("moving", "cleaning") else IDLE_PROBE_S)
                 shards = [await self._probe_shard(fleet, shard.name) for shard in fleet.topology.shards]
                 service_ms = await self._probe_service()
                 ms, lag_s = (max(values) for values in zip(*shards, strict=True))

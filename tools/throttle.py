@@ -18,7 +18,7 @@ ROWS_MAX = 10_000
 ROWS_FEW = 1_000
 WAIT_S_MIN = 0.05
 WAIT_S_MAX = 1.0
-LOOKS_KEPT = 50
+LOOKS_KEPT = 30  # those of the last few seconds: what was slow before is over
 
 
 @dataclass(frozen=True, slots=True)
