@@ -137,7 +137,9 @@ async def test_the_session_of_another_migrator(
     doctor = await say(second, "snapurl-reshard", "doctor")
     assert doctor.code == 1
     # Roles are the whole server's: other tests may have left logins of migrators.
-    assert re.search(r"db0, the sessions of the migrators .*\bmigrator_login\b.* cannot be ended", doctor.text)
+    assert re.search(
+        r"db0, the sessions of the migrators .*\bmigrator_login\b.* cannot be ended", doctor.text
+    )
     assert "as a superuser, GRANT pg_signal_backend TO plain_owner" in doctor.text
 
     dsn = settings.shard_dsns[0].dsn
