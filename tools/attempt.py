@@ -19,7 +19,7 @@ from uuid import UUID
 import asyncpg
 
 from ring.handoff import ABORT, RELAXED, Move, Program, Step
-from tools.calls import call, smallints
+from tools.calls import Argument, call, smallints
 from tools.copy import copy_all, copy_changed, look, snapshot_of
 from tools.manifest import Table
 from tools.verify import differences
@@ -110,7 +110,6 @@ class Attempt:
         slots, epochs = self.batch.slots, self.batch.epochs
         on_source = (slots, epochs, self.batch.target, self.token)
         on_target = (slots, epochs, self.batch.source, self.token)
-        relaxed = step in RELAXED
         match step:
             case Step.LEAVE:
                 await self._locked("handoff_leave_v1", LEAVE_LOCK_MS)
@@ -118,11 +117,11 @@ class Attempt:
                 states = [state for state, _ in self.found]
                 tokens = [token for _, token in self.found]
                 args = (slots, epochs, self.batch.target, states, tokens, self.token)
-                await call(source, "handoff_claim_v1", *args)
+                await self._call(source, "handoff_claim_v1", *args)
             case Step.IMPORT:
-                await call(target, "handoff_import_v1", *on_target, relaxed=relaxed)
+                await self._call(target, "handoff_import_v1", *on_target)
             case Step.ADOPT:
-                await call(target, "handoff_adopt_v1", *on_target)
+                await self._call(target, "handoff_adopt_v1", *on_target)
             case Step.PURGE:
                 await self._purge()
             case Step.COPY:
@@ -134,16 +133,16 @@ class Attempt:
             case Step.VERIFY:
                 await self._verify()
             case Step.CLOSE:
-                await call(source, "handoff_close_v1", *on_source)
+                await self._call(source, "handoff_close_v1", *on_source)
             case Step.COMMIT:
-                await call(target, "handoff_commit_v1", *on_target)
+                await self._call(target, "handoff_commit_v1", *on_target)
                 self._pause_ends()
             case Step.RELEASE:
-                await call(source, "handoff_release_v1", *on_source)
+                await self._call(source, "handoff_release_v1", *on_source)
             case Step.RETRACT:
-                await call(target, "handoff_retract_v1", slots, epochs, self.batch.source)
+                await self._call(target, "handoff_retract_v1", slots, epochs, self.batch.source)
             case Step.RESTORE:
-                await call(source, "handoff_restore_v1", *on_source)
+                await self._call(source, "handoff_restore_v1", *on_source)
                 self._pause_ends()
             case Step.CLEAN:
                 await self._clean()
@@ -151,6 +150,9 @@ class Attempt:
                 pass
             case _:
                 assert_never(step)
+
+    async def _call(self, connection: Any, function: str, *arguments: Argument) -> None:
+        await call(connection, function, *arguments, relaxed=self.step in RELAXED)
 
     async def _give_up(self, why: str) -> None:
         await self.run(ABORT)
@@ -163,7 +165,7 @@ class Attempt:
         for _ in range(LOCK_ATTEMPTS):
             began = self.clock()
             try:
-                await call(self.ends.source, function, *found, lock_ms, relaxed=self.step in RELAXED)
+                await self._call(self.ends.source, function, *found, lock_ms)
             except asyncpg.LockNotAvailableError:
                 await asyncio.sleep(LOCK_RETRY_S * random.uniform(0.5, 1.5))
                 continue
@@ -187,7 +189,7 @@ class Attempt:
     async def _hold(self) -> None:
         batch = self.batch
         on_target = (batch.slots, batch.epochs, batch.source, self.token)
-        await call(self.ends.target, "handoff_hold_v1", *on_target, relaxed=self.step in RELAXED)
+        await self._call(self.ends.target, "handoff_hold_v1", *on_target)
 
     def _count(self, rows: int) -> None:
         self.rows += rows
@@ -241,7 +243,7 @@ class Attempt:
         while tables := (await look(source, self.ends.tables, slots)).tables:
             async with source.transaction():
                 epochs = tuple(epoch + 1 for epoch in self.batch.epochs)
-                await call(source, "handoff_clean_v1", slots, epochs, relaxed=self.step in RELAXED)
+                await self._call(source, "handoff_clean_v1", slots, epochs)
                 for table in tables:
                     self._count(await _delete_some(source, table, slots))
 
