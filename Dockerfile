@@ -1,4 +1,5 @@
-# The service and the click consumer in one image; PostgreSQL and Redis are elsewhere (see docker-compose.yml).
+# The service, the click consumer and the migrator in one image; docker-compose.yml has what is around them.
+# It holds no secret: passwords come as files in /run/secrets, or as variables.
 
 FROM python:3.13-slim AS build
 WORKDIR /build

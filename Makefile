@@ -12,7 +12,7 @@ PACKAGES := requirements/build.lock pyproject.toml
 # A virtual environment whose Python has gone (replaced by the system's next one) is made anew.
 $(shell test -x $(BIN)/python || rm -rf $(VENV))
 
-.PHONY: help up install test faults soak bench reshard micro lint clean lock
+.PHONY: help up install test faults hosts availability overload soak bench reshard micro lint clean lock
 
 help: ## show what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -26,7 +26,17 @@ test: $(VENV)/.dev ## all tests, on real PostgreSQL and Redis (ARGS='-k name' fo
 	$(BIN)/pytest $(ARGS)
 
 faults: $(VENV)/.dev ## every fault at every step of a hand-off, on real servers
-	SNAPURL_FULL_FAULTS=1 $(BIN)/pytest tests/faults $(ARGS)
+	FULL_FAULTS=1 $(BIN)/pytest tests/faults $(ARGS)
+
+hosts: $(VENV)/.dev ## a cluster on hosts of its own, whose network fails (ARGS='--seed 7 --fault-s 5')
+	$(BIN)/python -m tests.hosts $(ARGS)
+
+MINUTES ?= 10
+availability: $(VENV)/.dev ## share answered while parts are killed, frozen or full (MINUTES=n ARGS='--seed s')
+	$(BIN)/python -m tests.availability --minutes $(MINUTES) $(ARGS)
+
+overload: $(VENV)/.dev ## 10 times the capacity for 30 s, slow and idle clients, 1 GB of bodies (ARGS='--seconds 30')
+	$(BIN)/python -m tests.overload $(ARGS)
 
 SOAK_MINUTES ?= 10
 soak: $(VENV)/.dev ## check histories of links while shards come and go (SOAK_MINUTES=n SOAK_SEED=s)

@@ -103,30 +103,38 @@ def merge(rows: Mapping[str, Iterable[SlotRow]]) -> Ownership:
     A shard that did not answer is left out of `rows`; one that answered with no row has an empty iterable.
     Raises OwnershipError if a shard reports a slot twice.
     """
-    claims: list[list[Owner]] = [[] for _ in range(SLOT_COUNT)]
+    owners: list[Owner | None] = [None] * SLOT_COUNT
+    claims: dict[int, list[Owner]] = {}  # of slots with more than one: few
     for shard in sorted(rows):
         for slot, claim in _claims(shard, rows[shard], rows.keys()):
-            claims[slot].append(claim)
-    return Ownership(
-        owners=tuple(_winner(found) for found in claims),
-        contested=tuple(Contest(slot, tuple(of)) for slot, of in enumerate(claims) if _is_contested(of)),
+            first = owners[slot]
+            if first is None:
+                owners[slot] = claim
+            else:
+                claims.setdefault(slot, [first]).append(claim)
+    for slot, found in claims.items():
+        owners[slot] = max(found, key=lambda claim: claim.epoch)
+    contested = (
+        Contest(slot, tuple(found)) for slot, found in sorted(claims.items()) if _is_contested(found)
     )
+    return Ownership(tuple(owners), tuple(contested))
 
 
 def _claims(shard: str, rows: Iterable[SlotRow], answered: Set[str]) -> Iterator[tuple[int, Owner]]:
     seen: set[int] = set()
+    owners: dict[tuple[int, SlotState], Owner] = {}  # most slots of a shard are alike
     for row in rows:
         if row.slot in seen:
             raise OwnershipError(f"shard {shard} reports slot {row.slot} twice")
         seen.add(row.slot)
         if row.state in HOLDING:
-            yield row.slot, Owner(shard, row.epoch, row.state)
+            key = row.epoch, row.state
+            owner = owners.get(key)
+            if owner is None:
+                owner = owners[key] = Owner(shard, row.epoch, row.state)
+            yield row.slot, owner
         elif row.state is SlotState.RELEASED and row.peer is not None and row.peer not in answered:
             yield row.slot, Owner(row.peer, row.epoch, None)
-
-
-def _winner(claims: list[Owner]) -> Owner | None:
-    return max(claims, key=lambda claim: claim.epoch, default=None)
 
 
 def _is_contested(claims: list[Owner]) -> bool:

@@ -5,13 +5,14 @@ as uhashring names them. A slot's point is `slot << 242`, the slot as the leadin
 up with bisect-right, so a ring point owns `[previous point, point)`, and what lies past the last point
 belongs to the first.
 
-The ring is built whole from the topology each time (about 10 ms for four shards): a value of the topology
-alone, with no history in it. Weights become numbers of points here because uhashring multiplies them as
-whole numbers.
+The ring is built whole from the topology (about 10 ms for four shards): a value of the topology alone, with no
+history in it, so that the answers for the last few topologies can be kept. Weights become numbers of points here
+because uhashring multiplies them as whole numbers.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
@@ -21,8 +22,10 @@ from ring.slots import SLOT_BITS, SLOT_COUNT
 from ring.topology import Topology
 
 _POINT_BITS: Final = 256
+_TOPOLOGIES_KEPT: Final = 8  # 128 KiB each
 
 
+@lru_cache(_TOPOLOGIES_KEPT)
 def place(topology: Topology) -> tuple[str, ...]:
     """Slot -> name of the shard that should hold it (16,384 names). Draining shards get nothing."""
     shards = (shard for shard in topology.shards if not shard.draining)

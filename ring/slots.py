@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
 SLOT_BITS: Final = 14
 SLOT_COUNT: Final = 1 << SLOT_BITS
+CODES_REMEMBERED: Final = (
+    4_096  # a request asks several times; the one asked for least recently is computed anew
+)
 
 
+@lru_cache(maxsize=CODES_REMEMBERED)
 def slot_of(code: str) -> int:
     """Slot of `code`, 0 to 16,383: the first 14 bits of SHA-256 of its UTF-8 bytes, big-endian.
 

@@ -14,6 +14,7 @@ import time
 import uuid
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, cast
 
 from sanic import Sanic
@@ -29,6 +30,7 @@ from snapurl.config import Settings
 from snapurl.errors import SnapURLError
 from snapurl.http.auth import Authenticator
 from snapurl.http.call import Services, Site
+from snapurl.http.connections import BodyRoom, BoundedProtocol, Crowd, raise_open_files
 from snapurl.http.fast import FastPath, FastProtocol
 from snapurl.http.heads import Request
 from snapurl.http.problems import Refusals
@@ -36,9 +38,12 @@ from snapurl.http.redirect import follow
 from snapurl.http.routes import REDIRECT_PATH, ROUTES
 from snapurl.http.serving import serve
 from snapurl.http.site import make_site
+from snapurl.http.turns import Turns
 from snapurl.limits import Blocklist, Limiter
 from snapurl.links import LinkService
-from snapurl.metrics import INTENTS_PURGED
+from snapurl.logs import nobodys_task
+from snapurl.metrics import INTENTS_PURGED, WORKERS
+from snapurl.pulse import Pulse
 from snapurl.redis import redis_client
 from snapurl.store.clicks import ClickStore
 from snapurl.store.keys import KeyStore
@@ -50,8 +55,8 @@ from snapurl.urls import UrlPolicy, own_hosts
 
 HEAD_BYTES_MAX = 16_384  # of a request line and its headers together; the most that Sanic can
 SWALLOWED_BYTES_MAX = 67_108_864  # of a body that is refused: what is read so that the refusal gets through
-REQUEST_S_MAX = 15.0  # for a head to arrive
-RESPONSE_S_MAX = 30.0  # for an answer, counted from the last byte of the body
+REQUEST_S_MAX = 15.0  # for a head to arrive; noticed up to half as much later
+RESPONSE_S_MAX = 30.0  # for body and answer, besides the time that the body takes at BODY_BYTES_PER_S_MIN
 KEEP_ALIVE_S = 75.0
 SWEEP_S = 600.0  # between two sweeps of one worker, half as much more or less
 RESHARD_S = 1.0  # how old the word of the migrator may be
@@ -64,6 +69,9 @@ class Context:
     protocol: type[HttpProtocol]
     services: Services
     fast_path: FastPath
+    crowd: Crowd
+    body_room: BodyRoom
+    turns: Turns
 
 
 log = logging.getLogger("snapurl.app")
@@ -83,7 +91,10 @@ def create_app(settings: Settings) -> App:
     )
     # Sanic sends an empty Alt-Svc header unless it knows that it serves one version of HTTP only.
     app.state.server_info.append(ApplicationServerInfo({"version": HTTP.VERSION_1}))
-    app.ctx.protocol = FastProtocol if settings.fast_path else HttpProtocol
+    app.ctx.protocol = FastProtocol if settings.fast_path else BoundedProtocol
+    app.ctx.crowd = Crowd.of(raise_open_files(), by_address=settings.proxies_count == 0)
+    app.ctx.body_room = BodyRoom(settings.body_bytes_max)
+    app.ctx.turns = Turns()
     _add_routes(app)
     site = make_site(ROUTES, settings)
     stack = AsyncExitStack()
@@ -92,7 +103,7 @@ def create_app(settings: Settings) -> App:
         try:
             context = cast(App, app).ctx
             context.services = await open_services(settings, site, stack)
-            context.fast_path = _fast_path(context.services)
+            context.fast_path = _fast_path(context.services, context.turns)
             stack.callback(context.fast_path.settle)
         except BaseException:
             await stack.aclose()
@@ -127,6 +138,8 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
     shipper = Shipper(settings, namespace, tally, redis, _now)
     await shipper.start()
     stack.push_async_callback(shipper.stop)
+    looks = (_count_worker, partial(shards.measure, "worker"), cache.measure)
+    stack.push_async_callback(end, nobodys_task(Pulse(looks).run(), "pulse"))
     sweeper = asyncio.create_task(_sweep(store), name="sweeper")
     stack.push_async_callback(end, sweeper)
 
@@ -153,9 +166,10 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
     )
 
 
-def _fast_path(services: Services) -> FastPath:
+def _fast_path(services: Services, turns: Turns) -> FastPath:
     return FastPath(
-        services.cache.entry,
+        services.cache,
+        turns,
         services.tally,
         services.blocked,
         services.clock_ms,
@@ -163,6 +177,10 @@ def _fast_path(services: Services) -> FastPath:
         head_bytes_max=HEAD_BYTES_MAX,
         proxies_count=services.settings.proxies_count,
     )
+
+
+def _count_worker() -> None:
+    WORKERS.set(1)
 
 
 async def _sweep(store: LinkStore) -> None:

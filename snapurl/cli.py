@@ -53,11 +53,23 @@ def serve() -> None:
 
 
 @cli.command()
-def clicks() -> None:
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65_535),
+    default=0,
+    help="Serve metrics there; 0: do not.",
+)
+@click.option(
+    "--metrics-host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address for --metrics-port; 0.0.0.0: all of them.",
+)
+def clicks(metrics_port: int, metrics_host: str) -> None:
     """Run a click consumer: it counts the clicks that the workers have put into Redis."""
     from snapurl.clicks.consumer import main as run_consumer
 
-    sys.exit(run_consumer())
+    sys.exit(run_consumer(metrics_port, metrics_host))
 
 
 @cli.command()

@@ -14,6 +14,7 @@ from uuid import UUID
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 CODE_LENGTH = 7
+_CODES = len(ALPHABET) ** CODE_LENGTH
 CODE_CHARS_MAX = 64
 CODE_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -40,10 +41,10 @@ def is_reserved(code: str) -> bool:
     return code.lower() in RESERVED
 
 
-def random_code(choose: Callable[[str], str] = secrets.choice) -> str:
-    """A code that nobody can guess; `choose` picks one character of the alphabet."""
+def random_code(below: Callable[[int], int] = secrets.randbelow) -> str:
+    """A code that nobody can guess; `below` draws a number from 0 to one below its argument."""
     while True:
-        code = "".join(choose(ALPHABET) for _ in range(CODE_LENGTH))
+        _, code = _take_code(below(_CODES))
         if not is_reserved(code):
             return code
 

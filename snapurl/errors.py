@@ -20,7 +20,8 @@ class FieldError:
 
 
 class SnapURLError(Exception):
-    """Base of all refusals. `slug` is the stable end of the RFC 9457 `type`; `status` the HTTP status."""
+    """Base of all refusals. `slug` is the stable end of the RFC 9457 `type`; `status` the HTTP status; `cause` what
+    the metrics count it under."""
 
     status: ClassVar[int] = 500
     slug: ClassVar[str] = "internal"
@@ -32,11 +33,13 @@ class SnapURLError(Exception):
         *,
         fields: tuple[FieldError, ...] = (),
         retry_after_s: float | None = None,
+        cause: str = "",
     ) -> None:
         super().__init__(detail or self.title)
         self.detail = detail or self.title
         self.fields = fields
         self.retry_after_s = retry_after_s
+        self.cause = cause or self.slug
 
 
 class ConfigError(SnapURLError):

@@ -24,7 +24,14 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from snapurl.config import Settings
-from snapurl.metrics import LIMIT_FALLBACKS, LIMIT_REFUSALS
+from snapurl.metrics import (
+    LIMIT_FALLBACKS,
+    LIMIT_REFUSALS,
+    REDIS_FAILURES,
+    REDIS_SECONDS,
+    timed,
+    timing,
+)
 from snapurl.redis import redis_fault, redis_pool
 
 log = logging.getLogger("snapurl.limits")
@@ -33,7 +40,10 @@ RETRY_S = 1.0
 MEMORY_BUCKETS_MAX = 100_000  # when reached, the fallback forgets everything and begins anew
 BLOCKED_MAX = 100_000  # addresses shut out locally; beyond it the one that is let in soonest goes
 
+ADDRESSES_REMEMBERED = 4_096  # how they are written; the one used least recently is read anew
+
 UNLIMITED = "none"
+_LIMIT_SECONDS = timing(REDIS_SECONDS, "limit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +81,11 @@ class Limiter:
         item = _parsed(rate)
         if self._clock_s() >= self._redis_down_until_s:
             try:
-                return await self._hit(self._shared, item, bucket, who, cost)
+                with timed(_LIMIT_SECONDS):
+                    return await self._hit(self._shared, item, bucket, who, cost)
             except (RedisError, OSError, TimeoutError) as error:
                 self._redis_down_until_s = self._clock_s() + RETRY_S
+                REDIS_FAILURES.labels("limit").inc()
                 log.warning("limits are counted per worker while Redis is away: %s", type(error).__name__)
         LIMIT_FALLBACKS.inc()
         if len(self._own_storage.storage) >= MEMORY_BUCKETS_MAX:
@@ -156,6 +168,7 @@ def client_address(peer: str, forwarded: str | None, proxies_count: int) -> str:
     return _network(address) or _network(peer) or peer
 
 
+@lru_cache(maxsize=ADDRESSES_REMEMBERED)
 def _network(text: str) -> str | None:
     try:
         address = ipaddress.ip_address(text.strip("[]").partition("%")[0])

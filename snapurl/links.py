@@ -104,14 +104,12 @@ class LinkService:
         clicks: ClickStore,
         cache: LinkCache,
         clock: Callable[[], datetime],
-        make_code: Callable[[], str] = random_code,
         make_token: Callable[[], uuid.UUID] = uuid.uuid4,
     ) -> None:
         self._store = store
         self._clicks = clicks
         self._cache = cache
         self._clock = clock
-        self._make_code = make_code
         self._make_token = make_token
 
     # -- create ----------------------------------------------------------------------------------------------
@@ -123,7 +121,9 @@ class LinkService:
         """
         attempt = await self._begin(draft, claim)
         for number in range(CODE_ATTEMPTS):
-            made = await self._store.create(attempt.new_link(attempt.code(number, self._make_code), owner))
+            made = await self._store.create(
+                attempt.new_link(attempt.code(number, self._store.new_code), owner)
+            )
             if isinstance(made, Link):
                 await self._tell_created([(attempt, made)])
                 return made
@@ -151,7 +151,7 @@ class LinkService:
         If the row is there, the create finds by its token whether it is its own; rows never go away, so
         nothing can be made that is expired from the start.
         """
-        if await self._store.get(attempt.code(0, self._make_code)) is None:
+        if await self._store.get(attempt.code(0, random_code)) is None:
             raise Invalid(fields=(FieldError("/expires_at", NOT_IN_FUTURE),))
 
     async def _tell_created(self, made: Sequence[tuple[_Attempt, Link]]) -> None:
@@ -210,9 +210,7 @@ class LinkService:
         self, number: int, attempts: dict[int, _Attempt], owner: str, answers: list[Link | SnapURLError]
     ) -> dict[int, _Attempt]:
         """Tries all attempts in one call per shard; returns those whose made-up code was taken."""
-        new = [
-            attempt.new_link(attempt.code(number, self._make_code), owner) for attempt in attempts.values()
-        ]
+        new = [attempt.new_link(attempt.code(number, random_code), owner) for attempt in attempts.values()]
         made = await self._store.create_many(new)
         again: dict[int, _Attempt] = {}
         links: list[tuple[_Attempt, Link]] = []

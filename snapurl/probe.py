@@ -60,9 +60,11 @@ def own_address(settings: Settings) -> Address:
     return Address(host, settings.port)
 
 
-async def http_status(address: Address, path: str) -> int:
-    """The HTTP status of a GET on a service; 0 if it does not answer in ANSWER_S_MAX."""
-    head = f"GET {path} HTTP/1.1\r\nHost: {address.host}\r\nConnection: close\r\n\r\n"
+async def http_status(address: Address, path: str, request_id: str = "") -> int:
+    """The HTTP status of a GET on a service; 0 if it does not answer in ANSWER_S_MAX. What the service logs of it
+    bears the `request_id`."""
+    named = f"X-Request-ID: {request_id}\r\n" if request_id else ""
+    head = f"GET {path} HTTP/1.1\r\nHost: {address.host}\r\n{named}Connection: close\r\n\r\n"
     try:
         async with asyncio.timeout(ANSWER_S_MAX):
             reader, writer = await asyncio.open_connection(

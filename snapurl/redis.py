@@ -11,7 +11,7 @@ from typing import Any
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError
+from redis.exceptions import AuthenticationError, NoPermissionError, ReadOnlyError
 
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
@@ -27,6 +27,7 @@ def redis_pool(settings: Settings, timeout_s: float | None = None) -> BlockingCo
     `timeout_s` stands for SNAPURL_REDIS_TIMEOUT_MS.
     """
     timeout_s = settings.redis_timeout_ms / 1000 if timeout_s is None else timeout_s
+    password = settings.redis_password.get_secret_value()
     try:
         pool = BlockingConnectionPool.from_url(
             settings.redis_url.get_secret_value(),
@@ -35,6 +36,8 @@ def redis_pool(settings: Settings, timeout_s: float | None = None) -> BlockingCo
             socket_timeout=timeout_s,
             socket_connect_timeout=timeout_s,
             retry=Retry(NoBackoff(), 0),
+            retry_on_error=[ReadOnlyError],  # not to retry it, but to leave what has become a replica
+            **({"password": password} if password else {}),  # one in the URL wins
         )
         pool.connection_class(
             **pool.connection_kwargs
@@ -42,7 +45,7 @@ def redis_pool(settings: Settings, timeout_s: float | None = None) -> BlockingCo
     except (ValueError, TypeError):  # their texts quote the URL
         raise ConfigError(
             "SNAPURL_REDIS_URL cannot be read: write redis://:password@host:6379/0, or rediss:// for TLS; what is "
-            "not a letter or digit in the password as %XX"
+            "not a letter or digit in the password as %XX, or the password in SNAPURL_REDIS_PASSWORD"
         ) from None
     _check_files(pool.connection_kwargs)
     return pool

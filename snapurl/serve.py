@@ -7,19 +7,23 @@ worker is killed are simply taken by another.
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-
-from prometheus_client.multiprocess import mark_process_dead
 
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
+from snapurl.logs import configure
+from snapurl.shared_metrics import begin, bury
 from snapurl.store.bootstrap import ensure_cluster
 from snapurl.store.migrate import migrate_all
 from snapurl.supervise import Child, Stage, Supervisor, environ_with, python, stop_signals, unless
+
+log = logging.getLogger("snapurl.serve")
 
 BACKLOG = 1024
 WORKER_STOP_S_MAX = 4.0
@@ -28,13 +32,14 @@ WORKER_STOP_S_MAX = 4.0
 
 async def serve(settings: Settings) -> int:
     """Runs the workers until a signal; returns the exit code. Raises ConfigError if it cannot start."""
+    configure(settings.log_level, settings.log_format)
     with listening(settings) as listener, metrics_directory() as metrics:
         async with stop_signals() as stop:
             await unless(stop, prepare(settings))
             if stop.is_set():
                 return 0
             workers = Stage(worker_children(settings, listener, metrics, {}), WORKER_STOP_S_MAX)
-            return await Supervisor([workers], ended=forget_metrics(metrics)).run(stop)
+            return await Supervisor([workers], say=log.warning, ended=partial(bury, metrics)).run(stop)
 
 
 async def prepare(settings: Settings) -> None:
@@ -75,6 +80,7 @@ def metrics_directory(place: Path | None = None) -> Iterator[Path]:
     if place:
         shutil.rmtree(place, ignore_errors=True)  # a run that was killed could not
         place.mkdir(mode=0o700)
+    begin(directory)
     try:
         yield directory
     finally:
@@ -91,12 +97,3 @@ def worker_children(
         Child(f"worker {number}", python("-m", "snapurl.worker", "--fd", str(fd)), environ, (fd,))
         for number in range(1, settings.workers + 1)
     )
-
-
-def forget_metrics(metrics: Path) -> Callable[[int], None]:
-    """Takes the gauges of an ended worker out of the sums; its counters stay."""
-
-    def forget(pid: int) -> None:
-        mark_process_dead(pid, str(metrics))  # type: ignore[no-untyped-call]
-
-    return forget

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -19,12 +20,12 @@ from snapurl.ports import Right
 from snapurl.probe import http_status, own_address
 from snapurl.serve import (
     WORKER_STOP_S_MAX,
-    forget_metrics,
     listening,
     metrics_directory,
     prepare,
     worker_children,
 )
+from snapurl.shared_metrics import bury
 from snapurl.store.bootstrap import has_identity
 from snapurl.supervise import Child, Stage, Supervisor, environ_with, python, stop_signals, unless
 from snapurl.tasks import end
@@ -75,7 +76,7 @@ async def _run(
         url = f"http://{f'[{address.host}]' if ':' in address.host else address.host}:{address.port}"
         migrator = Child("migrator", python("-m", "tools.cli", "run", "--service-url", url), beside)
         stages = [Stage(workers, WORKER_STOP_S_MAX), Stage((consumer, migrator), CONSUMER_STOP_S_MAX)]
-        supervisor = Supervisor(stages, ended=forget_metrics(metrics))
+        supervisor = Supervisor(stages, ended=partial(bury, metrics))
         beside_it = [
             asyncio.create_task(_greet(local, cluster, key)),
             asyncio.create_task(grant_wishes(cluster)),

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pydantic_core import Url, ValidationError
 
@@ -20,7 +21,9 @@ HOST_CHARS_MAX = 253
 _FORBIDDEN = re.compile(r"[\s\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?([^/?#]*)")
 # Underscores are not host names by the letter, yet real hosts have them and browsers go there.
-_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+HOSTS_REMEMBERED = 1_024  # in the form in which they are compared; the one used least recently goes
 
 
 class UrlRefused(ValueError):
@@ -54,6 +57,7 @@ class UrlPolicy:
         return stored
 
 
+@lru_cache(maxsize=HOSTS_REMEMBERED)
 def canonical_host(host: str) -> str:
     """A host as it is compared: lower case, punycode, without the dot of the root at its end."""
     with suppress(ValidationError):  # a configured name that no browser can open cannot be linked to either
@@ -89,7 +93,7 @@ def _check_host(host: str) -> None:
     if host.startswith("["):
         return  # an IPv6 address that the parser has taken
     name = host.removesuffix(".")
-    if len(name) > HOST_CHARS_MAX or not all(_LABEL.fullmatch(label) for label in name.split(".")):
+    if len(name) > HOST_CHARS_MAX or not _HOST.fullmatch(name):
         raise UrlRefused("does not have a valid host name")
 
 

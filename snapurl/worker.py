@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     fd = parser.parse_args(arguments).fd
     try:
         settings = load_settings()
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, settings.log_format)
         with socket.socket(fileno=fd) as listener:
             uvloop.run(run(settings, listener))
     except ConfigError as error:

@@ -18,8 +18,7 @@ from snapurl.local.cluster import LocalCluster
 _NUMBERS = itertools.count(1)
 _REDIS_DATABASES = 15  # 1 to 15; 0 is left to programs that are started whole
 
-_OF_THE_TESTS = {"SNAPURL_FULL_FAULTS", "SNAPURL_TEST_SEED"}
-for variable in [name for name in os.environ if name.startswith("SNAPURL_") and name not in _OF_THE_TESTS]:
+for variable in [name for name in os.environ if name.startswith("SNAPURL_")]:
     del os.environ[variable]  # the settings of whoever runs the tests must not decide them
 
 

@@ -8,19 +8,22 @@ from collections.abc import AsyncIterator
 
 
 class Proxy:
-    """Forwards connections to `host:port`; three switches make it fail.
+    """Forwards connections to `host:port`; four switches make it fail.
 
-    `refuse` closes new connections, a cleared `forwarding` keeps bytes back, and `replies_to_lose` passes
-    so many requests on, but cuts the connection when the answer comes: carried out, the outcome lost.
+    `refuse` closes new connections, `deaf` leaves them without an answer for ever, a cleared `forwarding` keeps
+    bytes back, and `replies_to_lose` passes so many requests on, but cuts the connection when the answer comes:
+    carried out, the outcome lost.
     """
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self.refuse = False
+        self.deaf = False
         self.replies_to_lose = 0
         self.forwarding = asyncio.Event()
         self.forwarding.set()
         self.replies_lost = 0
+        self.accepted = 0
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self.port = 0
@@ -41,8 +44,12 @@ class Proxy:
             writer.transport.abort()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.accepted += 1
         if self.refuse:
             writer.transport.abort()
+            return
+        if self.deaf:
+            self._writers.add(writer)
             return
         try:
             back_reader, back_writer = await asyncio.open_connection(*self._target)

@@ -1,4 +1,4 @@
-"""What is to be done next: from one look at the cluster to batches, each with its steps. Pure.
+"""What is to be done next: from one look at the cluster to tasks, each with its steps. Pure.
 
 Nothing is remembered between looks. The moves to consider are those that some shard's row speaks of, and those
 that the ring asks for; `ring/handoff.py` says what follows from what is found on both sides.
@@ -31,10 +31,15 @@ from tools.fleet import Seen
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Slots of one source and target for which the same steps follow."""
+    """Slots of one source and target for which the same steps follow; as many as there are."""
 
     batch: Batch
     program: Program
+
+    def cut(self, slots: int) -> tuple[Task, Task | None]:
+        """The task for its first `slots`, and the one for the rest."""
+        first, rest = self.batch.cut(slots)
+        return Task(first, self.program), Task(rest, self.program) if rest.slots else None
 
     @property
     def begins(self) -> bool:
@@ -58,7 +63,7 @@ class Agenda:
     slots_left: int = 0
 
 
-def agenda(seen: Seen, *, slots_per_batch: int, busy: Collection[int] = frozenset()) -> Agenda:
+def agenda(seen: Seen, *, busy: Collection[int] = frozenset()) -> Agenda:
     """The agenda from `seen`, without the slots in `busy`, which are being worked on."""
     found = Agenda()
     placement = seen.placement
@@ -79,7 +84,7 @@ def agenda(seen: Seen, *, slots_per_batch: int, busy: Collection[int] = frozense
         elif program:
             groups[move.source, move.target, program].append(move)
     for (source, target, program), moves in sorted(groups.items(), key=lambda item: item[0][:2]):
-        _file(found, source, target, program, moves, slots_per_batch)
+        _file(found, source, target, program, moves)
     found.slots_left = left.slots
     return found
 
@@ -110,16 +115,12 @@ def _steps(goal: Goal, move: Move, rows: Mapping[str, Mapping[int, SlotRow]]) ->
     return () if over else next_steps(goal, source, Target.UNREACHABLE)
 
 
-def _file(
-    found: Agenda, source: str, target: str, program: Program, moves: list[Move], slots_per_batch: int
-) -> None:
-    for start in range(0, len(moves), slots_per_batch):
-        part = moves[start : start + slots_per_batch]
-        batch = Batch(source, target, tuple(move.slot for move in part), tuple(move.epoch for move in part))
-        task = Task(batch, program)
-        if program[0] is Step.CLEAN:
-            found.clean.append(task)
-        elif task.begins:
-            found.moves.append(task)
-        else:
-            found.urgent.append(task)
+def _file(found: Agenda, source: str, target: str, program: Program, moves: list[Move]) -> None:
+    batch = Batch(source, target, tuple(move.slot for move in moves), tuple(move.epoch for move in moves))
+    task = Task(batch, program)
+    if program[0] is Step.CLEAN:
+        found.clean.append(task)
+    elif task.begins:
+        found.moves.append(task)
+    else:
+        found.urgent.append(task)

@@ -8,10 +8,11 @@ lost, the attempt ends where it is: whoever looks next, under a fresh token, see
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, assert_never
 from uuid import UUID
@@ -20,9 +21,12 @@ import asyncpg
 
 from ring.handoff import ABORT, RELAXED, Move, Program, Step
 from tools.calls import Argument, call, smallints
-from tools.copy import copy_all, copy_changed, look, snapshot_of
+from tools.copy import copy_all, copy_changed, look, prepare_to_replace, snapshot_of
 from tools.manifest import Table
+from tools.quiet import Quiet
 from tools.verify import differences
+
+log = logging.getLogger("snapurl.migrator")
 
 LOCK_MS = 30  # longest wait for the last writers of a batch, each time it is tried; it counts into the pause
 LEAVE_LOCK_MS = 300  # nobody is refused while LEAVE waits, but writers queue behind it
@@ -31,6 +35,10 @@ LOCK_RETRY_S = 0.05
 CATCH_UPS_MAX = 8
 CATCH_UP_ROWS_ENOUGH = 200  # so few changed rows that they go into the pause
 PURGE_ROWS = 5_000
+WORK = frozenset(
+    {Step.PURGE, Step.COPY, Step.CATCH_UP, Step.CLEAN}
+)  # what takes long, and need not be at once
+SLOTS_PER_BATCH = 64  # for those who do not fit their batches to what they see
 
 
 class Refused(Exception):
@@ -53,6 +61,18 @@ class Batch:
             for slot, epoch in zip(self.slots, self.epochs, strict=True)
         ]
 
+    def cut(self, slots: int) -> tuple[Batch, Batch]:
+        """The first `slots` of it, and the rest."""
+        first = Batch(self.source, self.target, self.slots[:slots], self.epochs[:slots])
+        return first, Batch(self.source, self.target, self.slots[slots:], self.epochs[slots:])
+
+    def parts(self, slots: int = SLOTS_PER_BATCH) -> Iterator[Batch]:
+        """It in batches of `slots` at most."""
+        rest = self
+        while rest.slots:
+            part, rest = rest.cut(slots)
+            yield part
+
     @property
     def pair(self) -> tuple[str, str]:
         return self.source, self.target
@@ -71,7 +91,7 @@ class Ends:
     tables: Sequence[Table]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Attempt:
     """The steps of one batch under one token, and what they measure.
 
@@ -84,12 +104,14 @@ class Attempt:
     found: Sequence[tuple[str, UUID]] = ()
     copied: Callable[[int], None] = lambda rows: None
     clock: Callable[[], float] = time.monotonic
+    quiet: Quiet = field(default_factory=Quiet)
     token: UUID = field(default_factory=uuid.uuid4)
     step: Step = Step.WAIT
     rows: int = 0
     pause_ms: float | None = None
     _since: str = ""
     _frozen_at: float | None = None
+    _has_quiet: bool = False
 
     async def run(self, program: Program) -> None:
         """Carries the steps out in order.
@@ -99,11 +121,32 @@ class Attempt:
         try:
             for step in program:
                 self.step = step
-                await self._do(step)
+                log.debug("%s: %s", self.batch, step)
+                await self._in_its_turn(step)
         except asyncpg.PostgresError as error:
             if getattr(error, "sqlstate", "") != "SN001":
                 raise
             raise Refused(f"{self.batch}: {error}") from error
+        finally:
+            await self._end_quiet()
+
+    async def _in_its_turn(self, step: Step) -> None:
+        """Copies beside others, and pauses alone: from FREEZE until the slots are served again."""
+        if step is Step.FREEZE:
+            await self.quiet.begin()
+            self._has_quiet = True
+        if step in WORK and not self._has_quiet:
+            async with self.quiet.work():
+                await self._do(step)
+        else:
+            await self._do(step)
+        if self.pause_ms is not None:
+            await self._end_quiet()
+
+    async def _end_quiet(self) -> None:
+        if self._has_quiet:
+            self._has_quiet = False
+            await self.quiet.end()
 
     async def _do(self, step: Step) -> None:  # noqa: PLR0912  # one case per step, and nothing but a call in it
         source, target = self.ends.source, self.ends.target
@@ -212,7 +255,11 @@ class Attempt:
 
     async def _catch_up(self) -> None:
         """While the source still writes: until little is left. Once it is frozen: the rest, which is exact."""
-        for _ in range(1 if self._frozen_at is not None else CATCH_UPS_MAX):
+        if self._frozen_at is not None:
+            await self._copy_rest()
+            return
+        await prepare_to_replace(self.ends.target, self.ends.tables)
+        for _ in range(CATCH_UPS_MAX):
             if await self._copy_changed() <= CATCH_UP_ROWS_ENOUGH:
                 break
 
@@ -228,6 +275,16 @@ class Attempt:
         self._since = rows.xmin
         self._count(copied)
         return copied
+
+    async def _copy_rest(self) -> None:
+        """Without a snapshot: nobody writes to the source, or if somebody does, it was taken from this attempt,
+        and CLOSE will find that."""
+        source, target, slots = self.ends.source, self.ends.target, self.batch.slots
+        rows = await look(source, self.ends.tables, slots, self._since)
+        if rows.tables:
+            async with target.transaction():
+                await self._hold()
+                self._count(await copy_changed(source, target, rows, slots, self._since))
 
     async def _verify(self) -> None:
         """Compares the rows of both sides. The source is frozen and the target this attempt's, since CLOSE and

@@ -6,11 +6,9 @@ from tools.attempt import Batch
 from tools.fleet import Fleet, Seen
 from tools.manifest import sharded_tables
 
-SLOTS_PER_BATCH = 64
-
 
 async def dead_slots(fleet: Fleet, seen: Seen, grace_s: float) -> tuple[list[Batch], int]:
-    """Released slots whose rows may be deleted, in batches, and how many are still within the grace period.
+    """Released slots whose rows may be deleted, by where they went, and how many are within the grace period.
 
     A slot counts only while its new owner is seen to have it: until then the old rows may be the last copy.
     """
@@ -36,9 +34,6 @@ async def dead_slots(fleet: Fleet, seen: Seen, grace_s: float) -> tuple[list[Bat
             else:
                 waiting += 1
         for peer, pairs in sorted(by_peer.items()):
-            for start in range(0, len(pairs), SLOTS_PER_BATCH):
-                part = pairs[start : start + SLOTS_PER_BATCH]
-                ready.append(
-                    Batch(name, peer, tuple(slot for slot, _ in part), tuple(epoch for _, epoch in part))
-                )
+            slots, epochs = zip(*pairs, strict=True)
+            ready.append(Batch(name, peer, slots, epochs))
     return ready, waiting

@@ -6,10 +6,11 @@ by a transaction that is not older. Every row carries the transaction that wrote
 a row too (a tombstone), so the rows with `xid >= xmin` of the previous snapshot, read from a new one, are
 exactly what may have changed since. No trigger, change log or replication slot is needed.
 
-The first copy goes straight into the tables, which hold no row of the slots. A catch-up goes through a temporary
-table and replaces rows by key. The caller has begun the target's transaction by holding the slots' rows there under
-the attempt's token: a migrator that has been replaced cannot write, and cannot be replaced while it writes. `xid`
-is not copied: it counts the target's own transactions there.
+The first copy goes straight into the tables, which hold no row of the slots. A catch-up goes through a
+temporary table, which the session keeps, and replaces rows by key. The caller has begun the target's
+transaction by holding the slots' rows there under the attempt's token: a migrator that has been replaced
+cannot write, and cannot be replaced while it writes. `xid` is not copied: it counts the target's own
+transactions there.
 """
 
 from __future__ import annotations
@@ -65,18 +66,30 @@ async def copy_changed(source: Any, target: Any, rows: Rows, slots: Sequence[int
     copied = 0
     for table in rows.tables:
         query = f"SELECT {table.column_list} FROM {table.name} WHERE {_which(slots, since)}"
-        await target.execute(f"CREATE TEMPORARY TABLE incoming (LIKE {table.name} INCLUDING DEFAULTS)")
-        copied += await pipe(source, target, query, "incoming", table)
+        copied += await pipe(source, target, query, _incoming(table), table)
         await target.execute(_replace(table))
-        await target.execute("DROP TABLE incoming")
     return copied
+
+
+async def prepare_to_replace(target: Any, tables: Sequence[Table]) -> None:
+    """Makes what `copy_changed` needs on this connection, once."""
+    made = (
+        f"CREATE TEMPORARY TABLE IF NOT EXISTS {_incoming(table)} (LIKE {table.name} INCLUDING DEFAULTS) "
+        "ON COMMIT DELETE ROWS"
+        for table in tables
+    )
+    await target.execute("; ".join(("SET LOCAL synchronous_commit = off", *made)))
+
+
+def _incoming(table: Table) -> str:
+    return f"incoming_{table.name}"
 
 
 def _replace(table: Table) -> str:
     changed = [column for column in table.columns if column not in table.key]
     assignments = ", ".join(f'"{column}" = excluded."{column}"' for column in (*changed, "xid"))
     return (
-        f"INSERT INTO {table.name} ({table.column_list}) SELECT {table.column_list} FROM incoming "
+        f"INSERT INTO {table.name} ({table.column_list}) SELECT {table.column_list} FROM {_incoming(table)} "
         f"ON CONFLICT ({table.key_list}) DO UPDATE SET {assignments}"
     )
 

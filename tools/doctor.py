@@ -18,7 +18,7 @@ from ring.ownership import Owner, SlotState
 from snapurl.errors import ConfigError
 from snapurl.store.vouch import Found
 from snapurl.store.vouch import examine as examine_starts
-from tools.agenda import agenda
+from tools.agenda import Task, agenda
 from tools.attempt import Refused
 from tools.calls import smallints
 from tools.examine import rows_by_slot, slots_text
@@ -32,7 +32,6 @@ from tools.returned import command_for, described, mend
 from tools.verify import differences
 
 FIX = "snapurl-reshard doctor --fix"
-SLOTS_PER_BATCH = 64
 ROUNDS_MAX = 10
 LOCK_MS = 2_000
 DELETE_ROWS = 5_000
@@ -192,7 +191,7 @@ def _trail(giver: str, taker: str, slots: list[int]) -> Finding:
 
 async def _half_way(fleet: Fleet, seen: Seen) -> list[Finding]:
     told = {*seen.ownership.unowned, *(contest.slot for contest in seen.ownership.contested)}
-    to_do = agenda(seen, slots_per_batch=SLOTS_PER_BATCH, busy=told)
+    to_do = agenda(seen, busy=told)
     again = (
         "look again in a moment; if it stays, one of the two lost its past: restore it from its newest backup"
     )
@@ -218,11 +217,13 @@ async def finish(fleet: Fleet) -> None:
     try:
         for _ in range(ROUNDS_MAX):
             seen = await fleet.observe()
-            tasks = agenda(seen, slots_per_batch=SLOTS_PER_BATCH).urgent
+            tasks = agenda(seen).urgent
             if not tasks:
                 return
             for task in tasks:
-                await (await attempt_at(task, seen, bench)).run(task.program)
+                for batch in task.batch.parts():
+                    part = Task(batch, task.program)
+                    await (await attempt_at(part, seen, bench)).run(part.program)
     except (Refused, asyncpg.PostgresError, *LOST) as error:
         raise ConfigError(f"a hand-off could not be finished: {error}") from error
     finally:

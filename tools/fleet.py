@@ -27,6 +27,10 @@ from tools.manifest import SQL
 LOST = (OSError, asyncpg.PostgresConnectionError, *CLIENT_ERRORS, ShardFailed)
 
 
+Marks = tuple[tuple[object, ...], ...]
+"""Per shard of the topology, the versions of what it knows; only good for a comparison."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """One look at the cluster: the newest topology, each answering shard's rows, and who did not answer.
@@ -115,6 +119,15 @@ class Fleet:
             connection.terminate()
             raise ShardFailed(name, describe(error), sent=True) from error
         return rows
+
+    async def marks(self) -> Marks | None:
+        """What changes whenever a topology is published or a slot changes; None if a shard does not answer."""
+        names = [shard.name for shard in self.topology.shards]
+        try:
+            found = await asyncio.gather(*(self.fetch(name, SQL["marks"]) for name in names))
+        except ShardFailed:
+            return None
+        return tuple((name, *rows[0].values()) for name, rows in zip(names, found, strict=True))
 
     async def observe(self) -> Seen:
         """Looks at every shard and takes a newer topology if one is found. Raises ConfigError."""

@@ -24,7 +24,8 @@ PUBLISH_ATTEMPTS = 3
 
 def filled_in(fleet: Fleet, changes: Sequence[Change]) -> list[Change]:
     """The changes with the DSN of each shard to be added, where one is known already. One that names no user gets
-    the credentials of the first shard, so that no password has to stand in a command line.
+    the credentials of the first shard, and one that names no password SNAPURL_SHARDS_PASSWORD, so that none has to
+    stand in a command line.
 
     Raises ConfigError if there is none and no local cluster could make one.
     """
@@ -38,6 +39,8 @@ def filled_in(fleet: Fleet, changes: Sequence[Change]) -> list[Change]:
         elif isinstance(change, Add) and change.dsn is not None and names_no_user(change.dsn):
             dsn = dsn_for(address_of(change.dsn), fleet.settings.shard_dsns[0].dsn)
             found.append(dataclasses.replace(change, dsn=dsn))
+        elif isinstance(change, Add) and change.dsn is not None:
+            found.append(dataclasses.replace(change, dsn=fleet.settings.with_password(change.dsn)))
         else:
             found.append(change)
     return found

@@ -1,15 +1,15 @@
 """The migrator: makes ownership converge on the ring, and keeps at it.
 
 Theory. It is a reconciler. Each round looks at all shards, reads the agenda from what it sees, and carries out
-some of it; hand-offs that were found half-way come first. Nothing is remembered from round to round, so to
-resume after a crash is to run, to cancel is to publish the topology from before, and running a second migrator
-does no harm: every step is guarded by tokens on the shards. The lease that makes only one of several work is
-for the sake of speed, and rests on a clock for that reason only.
+some of it; hand-offs that were found half-way come first. Nothing is remembered from round to round but that
+nothing was left to do, and of that only while no shard has a new topology or a changed slot: so to resume after a
+crash is to run, to cancel is to publish the topology from before, and running a second migrator does no harm:
+every step is guarded by tokens on the shards. The lease that makes only one of several work is for the sake of
+speed, and rests on a clock for that reason only.
 
-One batch moves at a time, in turn from all sources: whatever is copied beside a batch that is frozen makes its
-pause longer, on the disks of the shards and in this process, and how much can be copied in a second is bounded by
-one process anyway. A round ends after ROUND_S so that a new goal is seen soon. Pairs of shards between which a
-batch has failed come last in the next round, so that they keep nobody waiting.
+A few batches move at a time, in turn from all sources; while one pauses, none is copied. A round ends after
+ROUND_S so that a new goal is seen soon. Pairs of shards between which a batch has failed come last in the next
+round, so that they keep nobody waiting.
 """
 
 from __future__ import annotations
@@ -29,35 +29,47 @@ from ring.handoff import Step
 from ring.ownership import SlotState
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
+from snapurl.logs import MOVE
 from snapurl.metrics import (
     PAUSE_SECONDS,
+    RESHARD_MOVE_SECONDS,
     RESHARD_MOVES,
     RESHARD_ORPHANS,
+    RESHARD_PAUSED,
     RESHARD_ROWS,
     RESHARD_SLOTS_IN_STATE,
     RESHARD_SLOTS_LEFT,
+    RESHARD_WORKING,
+    TOPOLOGY_VERSION,
 )
 from snapurl.probe import Address, http_status
+from snapurl.pulse import Pulse
 from snapurl.store.pool import ShardFailed
 from snapurl.tasks import end
 from tools.agenda import Agenda, Task, agenda
 from tools.attempt import Attempt, Batch, Ends, Refused
 from tools.cleanup import dead_slots
-from tools.fleet import LOST, Fleet, Seen
+from tools.fleet import LOST, Fleet, Marks, Seen
 from tools.manifest import SQL, Table, sharded_tables
 from tools.progress import MoveStatus, PauseLog, Status
 from tools.publish import publish, spread
+from tools.quiet import Quiet
 from tools.returned import mend_all
 from tools.throttle import Look, Throttle
 
 log = logging.getLogger("snapurl.migrator")
 
 ROUND_S = 2.0
-IDLE_S = 0.5
+IDLE_S = 0.2
 LEASE_MS = 3_000
 HEARTBEAT_S = 0.5
-PROBE_S = 0.1
+PROBE_S = 0.2
 IDLE_PROBE_S = 1.0
+PAUSE_TOLD_MS = 500.0  # a pause that writers will have noticed
+
+BY_INDEX = "SET enable_seqscan = off; SET jit = off"
+"""A batch is a small part of any table, and the statistics of a new shard are those of empty ones. What has to be
+scanned all the same then looks so dear to the planner that it would compile it each time."""
 
 
 @dataclass(slots=True)
@@ -90,6 +102,7 @@ class Bench:
         found = self._connections.get(name)
         if found is None or found.is_closed():
             found = await self._fleet.open(name)
+            await found.execute(BY_INDEX)
             self._tables[name] = await sharded_tables(found)
             self._connections[name] = found
         return found
@@ -106,6 +119,7 @@ async def attempt_at(
     bench: Bench,
     copied: Callable[[int], None] = lambda rows: None,
     clock: Callable[[], float] = time.monotonic,
+    quiet: Quiet | None = None,
 ) -> Attempt:
     """An attempt at a task, with the states and tokens that were seen. Raises as `Bench.ends` does."""
     batch = task.batch
@@ -118,7 +132,7 @@ async def attempt_at(
         (rows[slot].state, seen.tokens.get((batch.source, slot))) for slot in batch.slots if slot in rows
     ]
     found = [(str(state), token) for state, token in tokens if token is not None]
-    return Attempt(batch, ends, found, copied, clock)
+    return Attempt(batch, ends, found, copied, clock, quiet or Quiet())
 
 
 class Migrator:
@@ -133,9 +147,12 @@ class Migrator:
         self._holder = uuid.uuid4()
         self._working = asyncio.Event()
         self._stop = asyncio.Event()
-        self._attempt: tuple[Attempt, float] | None = None
+        self._attempts: dict[Attempt, float] = {}  # since when
         self._failed: set[tuple[str, str]] = set()
+        self._quiet = Quiet()
+        self._settled: Marks | None = None  # what the shards said when nothing was left to do
         self._pauses = PauseLog()
+        self._probes = 0
         self._copied: deque[tuple[float, int]] = deque(maxlen=4_096)
         self.status = Status()
 
@@ -148,61 +165,81 @@ class Migrator:
         """
         self._stop = stop
         fleet = await Fleet.connect(self._settings, f"snapurl-migrator {self._holder.hex[:12]}")
-        helpers = [asyncio.create_task(self._heartbeat()), asyncio.create_task(self._probe())]
-        bench = Bench(fleet)
+        beside = (self._heartbeat(), self._probe(), Pulse(()).run())
+        helpers = [asyncio.create_task(each) for each in beside]
+        benches = [Bench(fleet) for _ in range(self._options.throttle.lanes)]
         try:
             while not stop.is_set():
-                settled = await self._guarded_round(fleet, bench)
+                settled = await self._guarded_round(fleet, benches)
                 if settled and until_settled:
                     return
                 if settled is not None:
                     await _wait(stop, IDLE_S)
         finally:
             await end(*helpers)
-            bench.drop()
+            for bench in benches:
+                bench.drop()
             await fleet.close()
 
-    async def _guarded_round(self, fleet: Fleet, bench: Bench) -> bool | None:
+    async def _guarded_round(self, fleet: Fleet, benches: list[Bench]) -> bool | None:
         """One round. True: nothing is left; False: wait a moment; None: go on at once."""
         if not self._working.is_set():
             self.status = replace(self.status, state="standby")
+            self._settled = None
+            _say_nothing()
             return False
         try:
-            return await self._round(fleet, bench)
+            return await self._round(fleet, benches)
         except (*LOST, asyncpg.PostgresError, ConfigError) as error:
             self._note_error(str(error))
             await fleet.close()
             return False
 
-    async def _round(self, fleet: Fleet, bench: Bench) -> bool | None:
+    async def _round(self, fleet: Fleet, benches: list[Bench]) -> bool | None:
         waiting_for = await mend_all(fleet)
+        marks = await fleet.marks()
+        if marks is not None and marks == self._settled:
+            return True
+        self._settled = None
         seen = await fleet.observe()
         await spread(fleet, seen)
-        found = agenda(seen, slots_per_batch=self._options.throttle.slots)
+        found = agenda(seen)
         self._describe(seen, found)
         if waiting_for:
             self._note_error(waiting_for[0])
         if found.urgent:
-            return None if await self._carry_out(found.urgent, seen, bench) else False
+            return None if await self._carry_out(found.urgent, seen, benches) else False
         if seen.topology.paused:
             self.status = replace(self.status, state="paused")
             return False
         if found.moves:
-            return None if await self._carry_out(_in_turns(found.moves), seen, bench) else False
+            return None if await self._carry_out(found.moves, seen, benches) else False
         if found.waiting or found.wrong or seen.silent or waiting_for:
             self.status = replace(self.status, state="waiting")
             return False
-        return await self._tidy(fleet, seen, bench)
+        tidy = await self._tidy(fleet, seen, benches)
+        if tidy:
+            self._settled = marks
+        return tidy
 
-    async def _carry_out(self, tasks: list[Task], seen: Seen, bench: Bench) -> bool:
-        """Does the tasks one after another until the round is over; False if any failed."""
+    async def _carry_out(self, tasks: list[Task], seen: Seen, benches: list[Bench]) -> bool:
+        """Does a batch of each task in turn until the round is over; False if any failed."""
+        left = deque(sorted(tasks, key=lambda task: task.batch.pair in self._failed))
+        self._failed = set()
         until = self._clock() + ROUND_S
-        failed: set[tuple[str, str]] = set()
-        for task in sorted(tasks, key=lambda task: task.batch.pair in self._failed):
-            if self._clock() >= until or not self._working.is_set() or self._stop.is_set():
-                break
-            if task.batch.pair in failed:
+        async with asyncio.TaskGroup() as lanes:
+            for bench in benches:
+                lanes.create_task(self._carry_out_some(left, until, seen, bench))
+        return not self._failed
+
+    async def _carry_out_some(self, left: deque[Task], until: float, seen: Seen, bench: Bench) -> None:
+        """One lane: takes batches of what is `left` as long as there are any."""
+        while left and self._clock() < until and self._working.is_set() and not self._stop.is_set():
+            task, rest = left.popleft().cut(self._options.throttle.slots)
+            if task.batch.pair in self._failed:
                 continue
+            if rest is not None:
+                left.append(rest)
             try:
                 await self._carry_out_one(bench, task, seen)
             except Refused as error:
@@ -212,29 +249,31 @@ class Migrator:
             else:
                 continue
             bench.drop()
-            failed.add(task.batch.pair)
-        self._failed = failed
-        return not failed
+            self._failed.add(task.batch.pair)
 
     async def _carry_out_one(self, bench: Bench, task: Task, seen: Seen) -> None:
         batch = task.batch
-        attempt = await attempt_at(task, seen, bench, self._note_rows, self._clock)
-        began = self._clock()
-        self._attempt = attempt, began
+        MOVE.set("")  # each lane is a task, with a context of its own
+        attempt = await attempt_at(task, seen, bench, self._note_rows, self._clock, self._quiet)
+        MOVE.set(str(attempt.token))
+        began = self._attempts[attempt] = self._clock()
         try:
             await attempt.run(task.program)
         finally:
-            self._attempt = None
+            del self._attempts[attempt]
         RESHARD_MOVES.labels("finished").inc(len(batch.slots))
+        paused_ms = attempt.pause_ms or 0.0
+        level = logging.WARNING if paused_ms > PAUSE_TOLD_MS else logging.DEBUG
+        log.log(level, "%s: %d rows, writes paused for %.0f ms", batch, attempt.rows, paused_ms)
         if attempt.pause_ms is not None:
             self._pauses.add(attempt.pause_ms)
             PAUSE_SECONDS.observe(attempt.pause_ms / 1000)
-            self._options.throttle.after_batch(attempt.rows, attempt.pause_ms)
+            self._options.throttle.after_batch(len(batch.slots), attempt.rows, attempt.pause_ms)
         await _wait(self._stop, self._options.throttle.wait_s(attempt.rows, self._clock() - began))
 
     # -- when nothing moves ----------------------------------------------------------------------------------
 
-    async def _tidy(self, fleet: Fleet, seen: Seen, bench: Bench) -> bool | None:
+    async def _tidy(self, fleet: Fleet, seen: Seen, benches: list[Bench]) -> bool | None:
         """Deletes what released slots have left behind, then lets go of shards that are drained and empty."""
         left, waiting = await dead_slots(fleet, seen, self._options.grace_s)
         orphans = sum(len(batch.slots) for batch in left) + waiting
@@ -242,7 +281,7 @@ class Migrator:
         self.status = replace(self.status, state="cleaning" if left else "idle", orphans=orphans)
         if left:
             tasks = [Task(batch, (Step.CLEAN,)) for batch in left]
-            return None if await self._carry_out(tasks, seen, bench) else False
+            return None if await self._carry_out(tasks, seen, benches) else False
         if waiting:
             return False
         for shard in seen.topology.shards:
@@ -263,6 +302,8 @@ class Migrator:
         done = total - left
         rows_left = self.status.rows_copied / done * left if done else 0.0
         RESHARD_SLOTS_LEFT.set(left)
+        RESHARD_PAUSED.set(seen.topology.paused)
+        TOPOLOGY_VERSION.labels("migrator").set(seen.topology.version)
         states = Counter(row.state for rows in seen.rows.values() for row in rows)
         for state in SlotState:
             RESHARD_SLOTS_IN_STATE.labels(str(state)).set(states[state])
@@ -281,10 +322,11 @@ class Migrator:
 
     def snapshot(self) -> Status:
         """The status with the moves under way as they are now."""
-        moves: tuple[MoveStatus, ...] = ()
-        if self._attempt is not None:
-            attempt, began = self._attempt
-            moves = (MoveStatus(str(attempt.batch), attempt.step.value, self._clock() - began),)
+        now = self._clock()
+        moves = tuple(
+            MoveStatus(str(attempt.batch), attempt.step.value, now - began)
+            for attempt, began in self._attempts.items()
+        )
         return replace(
             self.status,
             moves=moves,
@@ -318,6 +360,10 @@ class Migrator:
         try:
             while True:
                 held = await self._renew(fleet)
+                RESHARD_WORKING.set(held)
+                RESHARD_MOVE_SECONDS.set(
+                    self._clock() - min(self._attempts.values()) if self._attempts else 0.0
+                )
                 if held != self._working.is_set():
                     log.info("this migrator %s", "works" if held else "stands by")
                 (self._working.set if held else self._working.clear)()
@@ -364,19 +410,18 @@ class Migrator:
         if self._options.service is None:
             return None
         began = self._clock()
-        await http_status(self._options.service, "/health/live")
+        self._probes += 1
+        name = f"reshard-{self._holder.hex[:12]}-{self._probes}"
+        await http_status(self._options.service, "/health/live", name)
         return (self._clock() - began) * 1000
 
 
-def _in_turns(tasks: list[Task]) -> list[Task]:
-    """The tasks with their sources taking turns, so that no shard gives away everything at once."""
-    by_source: dict[str, deque[Task]] = {}
-    for task in tasks:
-        by_source.setdefault(task.batch.source, deque()).append(task)
-    ordered: list[Task] = []
-    while any(by_source.values()):
-        ordered += [queue.popleft() for queue in by_source.values() if queue]
-    return ordered
+def _say_nothing() -> None:
+    """What a migrator that stands by has measured while it worked is another's to say now."""
+    for gauge in (RESHARD_SLOTS_LEFT, RESHARD_ORPHANS, RESHARD_PAUSED, RESHARD_MOVE_SECONDS):
+        gauge.set(0)
+    for state in SlotState:
+        RESHARD_SLOTS_IN_STATE.labels(str(state)).set(0)
 
 
 async def _wait(stop: asyncio.Event, timeout_s: float) -> None:

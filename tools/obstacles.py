@@ -94,7 +94,8 @@ async def of_newcomer(fleet: Fleet, change: Add, newest_major: int) -> tuple[lis
 def _seen_by_all(fleet: Fleet, change: Add) -> list[str]:
     """A password that stood in the command line, which everybody on the machine can read while it runs."""
     assert change.dsn is not None
-    known = {urlsplit(item.dsn).password for item in fleet.settings.shard_dsns}
+    listed = [item.dsn for item in fleet.settings.shard_dsns]
+    known = {urlsplit(dsn).password for dsn in (*listed, fleet.settings.with_password("postgresql://x/x"))}
     if urlsplit(change.dsn).password in {None, *known}:
         return []
     return [

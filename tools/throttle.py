@@ -1,7 +1,8 @@
 """How fast the migrator may go: a limit in rows per second, a size of batch, and giving way by itself. Pure.
 
-The size of a batch follows the pause that batches of that size cause: it doubles while they are short, and
-halves when a batch with many rows makes a long one (the pause of a small one is not the fault of its rows).
+A batch is as many slots as have about so many rows, as far as the batch before it tells. That number of rows
+follows the pauses: it doubles while they are short and is halved when they are long. One pause says little on a
+busy machine, so it is the median of a few that counts.
 The pace gives way when the shards or the service get slow or a standby lags: the wait between batches doubles with
 each look that finds them so, up to WAIT_S_MAX, and halves with each that does not.
 """
@@ -10,12 +11,19 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from statistics import median
 
 PAUSE_MS_SHORT = 12.0
 PAUSE_MS_LONG = 25.0
+PAUSES_WEIGHED = 3
+LANES = (
+    2  # batches at a time, since a target takes rows as fast as one of its processors can; 1 spares visitors
+)
+SLOTS_FIRST = 1  # it shows how many rows a slot has: of a large cluster, thousands
 SLOTS_MAX = 256
+ROWS_FIRST = 4_000
+ROWS_MIN = 500  # a pause that is long with so few rows is not the fault of the rows
 ROWS_MAX = 10_000
-ROWS_FEW = 1_000
 WAIT_S_MIN = 0.05
 WAIT_S_MAX = 1.0
 LOOKS_KEPT = 30  # those of the last few seconds: what was slow before is over
@@ -34,27 +42,38 @@ class Look:
 @dataclass(slots=True)
 class Throttle:
     """`rows_per_s_max` 0 is no limit. `p99_ms_max` is of a trivial statement on any shard, `service_p99_ms_max`
-    of a trivial request: of the last LOOKS_KEPT looks."""
+    of a trivial request: of the last LOOKS_KEPT looks. `lanes` batches move at a time, `slots` is the size of the
+    next one."""
 
     rows_per_s_max: float = 0.0
     p99_ms_max: float = 100.0
     lag_s_max: float = 10.0
     service_p99_ms_max: float = 100.0
-    slots: int = 16
+    lanes: int = LANES
+    slots: int = SLOTS_FIRST
+    _rows: int = ROWS_FIRST
     _wait_s: float = 0.0
     _why: str = ""
+    _pauses_ms: deque[float] = field(default_factory=lambda: deque(maxlen=PAUSES_WEIGHED))
     _looks: deque[Look] = field(default_factory=lambda: deque(maxlen=LOOKS_KEPT))
 
-    def after_batch(self, rows: int, pause_ms: float) -> None:
-        """Fits the size of the next batch to what the last one did."""
-        if rows > 2 * ROWS_MAX or (pause_ms > PAUSE_MS_LONG and rows > ROWS_FEW):
-            self.slots = max(1, self.slots // 2)
-        elif rows < ROWS_FEW or (pause_ms < PAUSE_MS_SHORT and rows < ROWS_MAX):
-            self.slots = min(SLOTS_MAX, self.slots * 2)
+    def after_batch(self, slots: int, rows: int, pause_ms: float) -> None:
+        """Fits the size of the next batch to what the last ones did."""
+        self._pauses_ms.append(pause_ms)
+        if len(self._pauses_ms) == PAUSES_WEIGHED:
+            typical_ms = median(self._pauses_ms)
+            if typical_ms > PAUSE_MS_LONG and rows > ROWS_MIN:
+                self._rows //= 2
+                self._pauses_ms.clear()
+            elif typical_ms < PAUSE_MS_SHORT and self._rows < ROWS_MAX:
+                self._rows = min(ROWS_MAX, self._rows * 2)
+                self._pauses_ms.clear()
+        rows_per_slot = max(rows / slots, 1)
+        self.slots = max(1, min(SLOTS_MAX, int(self._rows / rows_per_slot)))
 
     def wait_s(self, rows: int, took_s: float) -> float:
-        """How long to rest after a batch of `rows` that took `took_s`."""
-        by_limit = rows / self.rows_per_s_max - took_s if self.rows_per_s_max else 0.0
+        """How long one lane is to rest after a batch of `rows` that took `took_s`."""
+        by_limit = self.lanes * rows / self.rows_per_s_max - took_s if self.rows_per_s_max else 0.0
         return max(0.0, by_limit, self._wait_s)
 
     def look(self, look: Look) -> None:

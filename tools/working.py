@@ -7,11 +7,11 @@ import sys
 from typing import Any
 
 import click
-from prometheus_client import start_http_server
 
 from ring.handoff import Step
 from snapurl import logs
 from snapurl.errors import ConfigError
+from snapurl.metrics import serve_metrics
 from snapurl.probe import Address
 from snapurl.supervise import stop_signals
 from tools import audit
@@ -22,7 +22,7 @@ from tools.doctor import examine
 from tools.fleet import Fleet
 from tools.manifest import sharded_tables
 from tools.migrator import Migrator, Options
-from tools.throttle import Throttle
+from tools.throttle import LANES, Throttle
 
 grace_s = click.option(
     "--grace-s",
@@ -63,13 +63,24 @@ grace_s = click.option(
     show_default=True,
     help="Slower while the p99 of small requests to --service-url is above it.",
 )
+@click.option(
+    "--lanes",
+    type=click.IntRange(1, 8),
+    help=f"Batches that move at a time: {LANES}, or 1 to spare the service of --service-url.",
+)
 @grace_s
 @click.option("--until-settled", is_flag=True, help="End when nothing is left to do.")
 @click.option(
     "--metrics-port",
     type=click.IntRange(0, 65_535),
     default=0,
-    help="Serve metrics there on all addresses; 0: do not.",
+    help="Serve metrics there; 0: do not.",
+)
+@click.option(
+    "--metrics-host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address for --metrics-port; 0.0.0.0: all of them.",
 )
 def run(
     max_rows_per_second: float,
@@ -77,9 +88,11 @@ def run(
     standby_lag_s_max: float,
     service_url: str | None,
     service_p99_ms_max: float,
+    lanes: int | None,
     grace_s: float,
     until_settled: bool,
     metrics_port: int,
+    metrics_host: str,
 ) -> None:
     """Run a migrator. Several may run: one works, another takes over within 5 s of its death.
 
@@ -90,13 +103,10 @@ def run(
         service = Address.of_url(service_url) if service_url else None
     except ValueError as error:
         raise ConfigError(f"--service-url: {service_url!r} {error}") from None
-    logs.configure(found.log_level)
-    if metrics_port:
-        try:
-            start_http_server(metrics_port)
-        except OSError as error:
-            raise ConfigError(f"cannot serve metrics on port {metrics_port}: {error.strerror}") from None
-    throttle = Throttle(max_rows_per_second, p99_ms_max, standby_lag_s_max, service_p99_ms_max)
+    logs.configure(found.log_level, found.log_format)
+    serve_metrics(metrics_port, metrics_host)
+    lanes = lanes or (1 if service else LANES)
+    throttle = Throttle(max_rows_per_second, p99_ms_max, standby_lag_s_max, service_p99_ms_max, lanes)
     migrator = Migrator(found, Options(grace_s, throttle, service))
 
     async def work() -> None:
@@ -121,7 +131,7 @@ def cleanup(grace_s: float, dry_run: bool, yes: bool, as_json: bool) -> None:
         if ready and not dry_run:
             confirm(yes, f"Delete the rows of {ready} slots that were given away?")
             async with audit.audited(fleet, f"cleanup --grace-s {grace_s:g}"):
-                for batch in batches:
+                for batch in (part for each in batches for part in each.parts()):
                     source = await fleet.control(batch.source)
                     attempt = Attempt(batch, Ends(source, None, await sharded_tables(source)))
                     await attempt.run((Step.CLEAN,))

@@ -10,6 +10,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from snapurl.metrics import REDIS_FAILURES
 from snapurl.tasks import end
 
 log = logging.getLogger("snapurl.feed")
@@ -54,6 +55,7 @@ class Feed:
             try:
                 await self._listen()
             except (RedisError, OSError, TimeoutError) as error:
+                REDIS_FAILURES.labels("feed").inc()
                 log.debug("the feed is interrupted: %s", type(error).__name__)
             if self.is_alive:
                 log.warning(

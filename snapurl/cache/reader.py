@@ -15,16 +15,20 @@ it, and everything here goes by versions, never by order of arrival.
 
 One load per code goes on at a time, and whoever asks meanwhile waits for it; a client that goes away takes nothing
 from the others. Redis is asked one question at a time, for all the links that have come to be wanted since the one
-before: under load, many redirects share the cost of a round trip.
+before: under load, many redirects share the cost of a round trip. Nobody waits for Redis to keep what a shard has
+said, nor for longer than PATIENCE_S for its answer: while its disk is slow it answers nobody, and shards read from
+memory.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from redis.asyncio import Redis
 
@@ -33,20 +37,25 @@ from snapurl.cache.link import MISSING, CachedLink
 from snapurl.cache.local import Entry, LocalCache
 from snapurl.cache.shared import SharedCache
 from snapurl.config import Settings
-from snapurl.metrics import CACHE_ANSWERS, CACHE_UNTOLD
+from snapurl.logs import nobodys_task
+from snapurl.metrics import CACHE_ANSWERS, CACHE_UNTOLD, L1_LINKS, REDIS_FAILURES, REDIS_UP
 from snapurl.ports import Link
 from snapurl.tasks import end
 
 log = logging.getLogger("snapurl.cache")
 
 RELOADS_MAX = 3  # of a link that changes while it is being loaded
-QUESTION_LINKS_MAX = 500  # that Redis is asked for at once; the others are in the next question
+QUESTION_LINKS_MAX = 500  # that Redis is asked for at once, or told; the others are in the next question
+KEPT_MAX = 5_000  # links that wait for Redis to keep them; beyond it the next one is not kept
+PATIENCE_S = 0.05  # then the shard is asked
 UNTOLD_MAX = 10_000  # changes that wait for Redis; beyond it L2 is emptied when Redis is back
 UNTOLD_RETRY_S = 0.25
 
 FROM_L1 = CACHE_ANSWERS.labels("l1")
 _FROM_L2 = CACHE_ANSWERS.labels("l2")
 _FROM_SHARD = CACHE_ANSWERS.labels("shard")
+_NOWHERE = CACHE_ANSWERS.labels("none")
+_FAILED = CACHE_ANSWERS.labels("failed")
 
 
 @dataclass(slots=True)
@@ -83,7 +92,9 @@ class LinkCache:
         self._loads: dict[str, _Load] = {}
         self._wanted: deque[str] = deque()
         self._asking: asyncio.Task[None] | None = None
-        self._reads: set[asyncio.Task[None]] = set()
+        self._to_keep: dict[str, CachedLink] = {}
+        self._keeping: asyncio.Task[None] | None = None
+        self._reads: set[asyncio.Task[Any]] = set()
         self._untold: dict[str, CachedLink] = {}
         self._too_many_untold = False
         self._teller: asyncio.Task[None] | None = None
@@ -94,7 +105,7 @@ class LinkCache:
 
     async def stop(self) -> None:
         await self._feed.stop()
-        await end(self._teller, self._asking, *self._reads)
+        await end(self._teller, self._asking, self._keeping, *self._reads)
         for load in self._loads.values():
             load.done.cancel()
 
@@ -119,10 +130,14 @@ class LinkCache:
         """
         found = self._local.get(code)
         if found is None:
-            found = await self._joined(code)
+            found = await asyncio.shield(self.look_up(code))
         else:
             FROM_L1.inc()
         return None if found.is_missing else found
+
+    def look_up(self, code: str) -> asyncio.Future[CachedLink]:
+        """What `resolve` waits for if L1 has nothing; others wait for it too, so it must not be cancelled."""
+        return (self._loads.get(code) or self._begin(code)).done
 
     async def changed(self, link: Link) -> None:
         """To be called after a commit: from here on no worker answers with what was before it."""
@@ -132,11 +147,12 @@ class LinkCache:
         if link.code in self._untold or not await self._shared.changed(link.code, cached):
             self._tell_later(link.code, cached)
 
-    # -- loads -----------------------------------------------------------------------------------------------
+    def measure(self) -> None:
+        """Sets the gauges."""
+        L1_LINKS.set(len(self._local))
+        REDIS_UP.labels("worker").set(self.hears_changes)
 
-    async def _joined(self, code: str) -> CachedLink:
-        load = self._loads.get(code) or self._begin(code)
-        return await asyncio.shield(load.done)
+    # -- loads -----------------------------------------------------------------------------------------------
 
     def _begin(self, code: str) -> _Load:
         load = _Load(asyncio.get_running_loop().create_future(), self._local.generation)
@@ -144,19 +160,27 @@ class LinkCache:
         self._loads[code] = load
         self._wanted.append(code)
         if self._asking is None or self._asking.done():
-            self._asking = asyncio.create_task(self._ask(), name="questions to L2")
+            self._asking = nobodys_task(self._ask(), "questions to L2")
         return load
 
     async def _ask(self) -> None:
         while self._wanted:
             codes = [self._wanted.popleft() for _ in range(min(len(self._wanted), QUESTION_LINKS_MAX))]
-            try:
-                answers = await self._shared.get_many(codes)
-            except Exception:  # a bug; those who wait get their links from the shards
-                log.exception("Redis was not asked")
-                answers = (None,) * len(codes)
-            for code, found in zip(codes, answers, strict=True):
+            for code, found in zip(codes, await self._answers(codes), strict=True):
                 self._answered(code, found)
+
+    async def _answers(self, codes: list[str]) -> Sequence[CachedLink | None]:
+        question = asyncio.create_task(self._shared.get_many(codes), name="question to L2")
+        self._reads.add(question)  # it ends by itself, in the time that any call of Redis has
+        question.add_done_callback(self._reads.discard)
+        try:
+            async with asyncio.timeout(PATIENCE_S):
+                return await asyncio.shield(question)
+        except TimeoutError:
+            REDIS_FAILURES.labels("patience").inc()
+        except Exception:  # a bug; those who wait get their links from the shards
+            log.exception("Redis was not asked")
+        return (None,) * len(codes)
 
     def _answered(self, code: str, found: CachedLink | None) -> None:
         load = self._loads[code]
@@ -172,17 +196,30 @@ class LinkCache:
         found = MISSING
         try:
             for _ in range(RELOADS_MAX):
-                _FROM_SHARD.inc()
                 link = await self._load_row(code)
                 found = CachedLink.from_link(link) if link is not None else MISSING
-                await self._shared.put(code, found)
                 if found.version >= load.newest:
                     break
         except Exception as error:
+            _FAILED.inc()
             del self._loads[code]
             load.done.set_exception(error)
         else:
+            (_NOWHERE if found.is_missing else _FROM_SHARD).inc()
             self._finish(code, load, found)
+            self._keep(code, found)
+
+    def _keep(self, code: str, found: CachedLink) -> None:
+        """Has Redis keep a link, in a moment and with others."""
+        if len(self._to_keep) < KEPT_MAX:
+            self._to_keep[code] = found
+        if self._keeping is None or self._keeping.done():
+            self._keeping = nobodys_task(self._keep_all(), "links for L2")
+
+    async def _keep_all(self) -> None:
+        while self._to_keep:
+            codes = list(itertools.islice(self._to_keep, QUESTION_LINKS_MAX))
+            await self._shared.put_many({code: self._to_keep.pop(code) for code in codes})
 
     def _finish(self, code: str, load: _Load, found: CachedLink) -> None:
         del self._loads[code]
@@ -207,7 +244,7 @@ class LinkCache:
             self._too_many_untold = True
         CACHE_UNTOLD.set(len(self._untold))
         if self._teller is None or self._teller.done():
-            self._teller = asyncio.create_task(self._tell(), name="untold changes")
+            self._teller = nobodys_task(self._tell(), "untold changes")
 
     async def _tell(self) -> None:
         while self._untold or self._too_many_untold:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from snapurl.cache.link import CachedLink
-from snapurl.metrics import REDIS_FAILURES
+from snapurl.metrics import REDIS_FAILURES, REDIS_SECONDS, timed, timing
 
 # What was changed must outlive any reader that began before the change (pool wait, two statements, a hand-off).
 CHANGED_AGE_S_MIN = 30
@@ -17,6 +17,9 @@ CHANGED_AGE_S_MIN = 30
 DOWN_S = 0.5
 SCAN_COUNT = 1_000
 
+_GET_SECONDS = timing(REDIS_SECONDS, "get")
+_PUT_SECONDS = timing(REDIS_SECONDS, "put")
+_CHANGED_SECONDS = timing(REDIS_SECONDS, "changed")
 _PUT = (files("snapurl.cache") / "lua" / "put.lua").read_text(encoding="utf-8")
 
 
@@ -45,19 +48,24 @@ class SharedCache:
         if self._clock() < self._down_until:
             return (None,) * len(codes)
         try:
-            found = await self._redis.mget([self._prefix + code for code in codes])
+            with timed(_GET_SECONDS):
+                found = await self._redis.mget([self._prefix + code for code in codes])
         except (RedisError, OSError, TimeoutError):
             self._failed("get")
             return (None,) * len(codes)
         return [_decoded(text) for text in found]
 
-    async def put(self, code: str, link: CachedLink) -> None:
-        """Keeps what was read from a shard, unless Redis has a version that is not older."""
+    async def put_many(self, links: Mapping[str, CachedLink]) -> None:
+        """Keeps what was read from shards (code -> link), but where Redis has a version that is not older."""
         if self._clock() < self._down_until:
             return
-        age_s = self._miss_max_age_s if link.is_missing else self._max_age_s
+        args: list[int | str] = []
+        for link in links.values():
+            age_s = self._miss_max_age_s if link.is_missing else self._max_age_s
+            args += [link.version, link.encode(), int(age_s * 1000)]
         try:
-            await self._put(keys=[self._prefix + code], args=[link.version, link.encode(), int(age_s * 1000)])
+            with timed(_PUT_SECONDS):
+                await self._put(keys=[self._prefix + code for code in links], args=args)
         except (RedisError, OSError, TimeoutError):
             self._failed("put")
 
@@ -67,15 +75,19 @@ class SharedCache:
             return False
         age_s = max(self._max_age_s, CHANGED_AGE_S_MIN)
         try:
-            async with self._redis.pipeline(transaction=False) as pipe:
-                # The whole text, not its hash: a pipeline would ask first whether Redis knows it.
-                pipe.eval(_PUT, 1, self._prefix + code, link.version, link.encode(), int(age_s * 1000))
-                pipe.publish(self.channel, f"{link.version} {code}")
-                await pipe.execute()
+            with timed(_CHANGED_SECONDS):
+                await self._tell(code, link, int(age_s * 1000))
         except (RedisError, OSError, TimeoutError):
             self._failed("changed")
             return False
         return True
+
+    async def _tell(self, code: str, link: CachedLink, age_ms: int) -> None:
+        async with self._redis.pipeline(transaction=False) as pipe:
+            # The whole text, not its hash: a pipeline would ask first whether Redis knows it.
+            pipe.eval(_PUT, 1, self._prefix + code, link.version, link.encode(), age_ms)
+            pipe.publish(self.channel, f"{link.version} {code}")
+            await pipe.execute()
 
     async def clear(self) -> bool:
         """Forgets every link; False if Redis did not go along."""

@@ -26,6 +26,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -33,21 +34,34 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from snapurl import logs
-from snapurl.clicks.stream import decode_entry, entry_id_of, entry_place, lease_key, name_key
+from snapurl.clicks.stream import (
+    SHIPMENT_FIELD,
+    decode_entry,
+    entry_id_of,
+    entry_place,
+    lease_key,
+    name_key,
+)
 from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
 from snapurl.metrics import (
     CLICK_BACKLOG_ROWS,
+    CLICK_CONSUMER_WORKING,
     CLICK_ENTRIES_MALFORMED,
     CLICK_LAG_SECONDS,
     CLICK_STREAM_ENTRIES,
     CLICKS_APPLIED,
+    REDIS_FAILURES,
+    REDIS_UP,
+    serve_metrics,
 )
 from snapurl.ports import ClickRow
+from snapurl.pulse import Pulse
 from snapurl.redis import redis_client, redis_fault
 from snapurl.store.clicks import ClickStore
 from snapurl.store.router import Router
 from snapurl.store.shards import Shards
+from snapurl.tasks import end
 
 log = logging.getLogger("snapurl.clicks")
 
@@ -55,9 +69,16 @@ ENTRIES_PER_READ = 500
 ROWS_PER_APPLY = 5_000
 BACKLOG_ROWS_MAX = 200_000  # then reading stops until shards take some
 IDLE_S = 0.05
+CLICKS_MANY = (
+    500  # at a time; then it pays to wait, since the clicks of a link within GATHER_S are written as one
+)
+GATHER_S = 1.0
 RETRY_S = 0.25  # for slots that were not taken, and after a failure of Redis
 LEASE_MS = 3_000
 LEASE_RENEW_S = 1.0
+SHIPMENTS_NAMED = 5  # in one line
+MEASURE_S = 1.0  # between looks at how late it is
+WAIT_TOLD_S = 5.0  # for which rows may wait for their shards, as in a hand-off, before that is said
 
 _RENEW = (files("snapurl.clicks") / "lua" / "lease.lua").read_text(encoding="utf-8")
 
@@ -69,6 +90,7 @@ class _Lane:
     stream: str
     read_to: int = -1
     waiting: dict[int, deque[ClickRow]] = field(default_factory=dict)
+    shipments: dict[int, str] = field(default_factory=dict)  # entry -> what its worker calls it in its log
     rows: int = 0
 
     def add(self, rows: list[ClickRow]) -> None:
@@ -98,6 +120,12 @@ class _Lane:
                     del self.waiting[row.slot]
         return clicks
 
+    def forget_done(self) -> None:
+        """Lets go of the names of entries of which nothing is waiting."""
+        done = self.done_to
+        while self.shipments and (first := next(iter(self.shipments))) <= done:
+            del self.shipments[first]
+
     @property
     def done_to(self) -> int:
         """The last entry of which, and of all before it, nothing is waiting."""
@@ -120,15 +148,23 @@ class Consumer:
         self._held: set[int] = set()
         self._held_until = 0.0
         self._in_trouble = False
+        self._measured_at = float("-inf")
+        self._waits_since: float | None = None
+        self._wait_told = False
 
     async def run(self, stop: asyncio.Event) -> None:
         """Works until `stop` is set: the batch in hand is finished, nothing else is begun."""
         while not stop.is_set():
             try:
-                busy = await self._has_lease() and await self._work()
+                works = await self._has_lease()
+                CLICK_CONSUMER_WORKING.set(works)
+                pause_s = await self._work() if works else IDLE_S
+                await self._measure()
+                REDIS_UP.labels("clicks").set(1)
                 self._trouble("")
-                pause_s = 0.0 if busy else IDLE_S
             except (RedisError, OSError, TimeoutError) as error:
+                REDIS_FAILURES.labels("consume").inc()
+                REDIS_UP.labels("clicks").set(0)
                 self._trouble(f"Redis {redis_fault(error)} ({type(error).__name__})")
                 pause_s = RETRY_S
             if pause_s:
@@ -140,8 +176,8 @@ class Consumer:
             log.warning("%s", what or "Redis answers again")
         self._in_trouble = bool(what)
 
-    async def _work(self) -> bool:
-        """Reads, delivers and trims once; False if there was nothing to do."""
+    async def _work(self) -> float:
+        """Reads, delivers and trims once; for how many seconds more clicks may gather before the next time."""
         lane = await self._current_lane()
         read = await self._read(lane) if lane is not None and lane.rows < BACKLOG_ROWS_MAX else 0
         if self._clock() >= self._held_until:
@@ -152,8 +188,27 @@ class Consumer:
             await self._trim(each)
             if each is not lane and not each.rows:
                 self._lanes.remove(each)
-        await self._measure(lane)
-        return bool(read or taken)
+        self._tell_of_waits()
+        if read == ENTRIES_PER_READ or any(each.some(self._held) for each in self._lanes):
+            return 0.0
+        if taken >= CLICKS_MANY:
+            return GATHER_S
+        return 0.0 if read or taken else IDLE_S
+
+    def _tell_of_waits(self) -> None:
+        """Says once that rows wait for their shards, with the shipment to look for, and once that they do not."""
+        if not self._held:
+            if self._wait_told:
+                log.warning("the shards take all clicks again")
+            self._waits_since, self._wait_told = None, False
+            return
+        if self._waits_since is None:
+            self._waits_since = self._clock()
+        if not self._wait_told and self._clock() - self._waits_since > WAIT_TOLD_S:
+            self._wait_told = True
+            first = next((name for lane in self._lanes for name in lane.shipments.values()), "")
+            told = "clicks of %d slots wait for their shards"
+            log.warning(told, len(self._held), extra={"shipment": first})
 
     async def _current_lane(self) -> _Lane | None:
         name = await self._redis.get(self._name_key)
@@ -168,12 +223,17 @@ class Consumer:
         start = f"({entry_id_of(lane.read_to)}" if lane.read_to >= 0 else "-"
         entries: Any = await self._redis.xrange(lane.stream, start, "+", ENTRIES_PER_READ)
         for entry_id, fields in entries:
+            shipment = fields.get(SHIPMENT_FIELD, b"").decode(errors="replace")
+            named = {"shipment": shipment}
             try:
                 lane.add(decode_entry(entry_id, fields))
             except (ValueError, KeyError, TypeError, AttributeError):
                 CLICK_ENTRIES_MALFORMED.inc()
-                log.error("entry %s of the click stream cannot be read; it is skipped", entry_id.decode())
+                unread = "entry %s of the click stream cannot be read; it is skipped"
+                log.error(unread, entry_id.decode(), extra=named)
             lane.read_to = entry_place(entry_id)
+            lane.shipments[lane.read_to] = shipment
+            log.debug("read entry %s", entry_id.decode(), extra=named)
         return len(entries)
 
     async def _deliver(self, lane: _Lane) -> int:
@@ -185,20 +245,29 @@ class Consumer:
         if refused:
             self._held |= refused
             self._held_until = self._clock() + RETRY_S
+            late = {row.entry for row in rows if row.slot in refused}
+            names = ",".join(lane.shipments.get(entry, "") for entry in sorted(late)[:SHIPMENTS_NAMED])
+            log.debug("%d slots did not take their clicks", len(refused), extra={"shipment": names})
         clicks = lane.taken(rows, slots)
         CLICKS_APPLIED.inc(clicks)
         return clicks
 
     async def _trim(self, lane: _Lane) -> None:
+        lane.forget_done()
         if lane.done_to >= 0:
             await self._redis.xtrim(lane.stream, minid=entry_id_of(lane.done_to + 1), approximate=False)
 
-    async def _measure(self, lane: _Lane | None) -> None:
-        CLICK_BACKLOG_ROWS.set(sum(each.rows for each in self._lanes))
-        if lane is None:
+    async def _measure(self) -> None:
+        """How late it is, now and then; also while another consumer works, who may be stuck."""
+        if self._clock() - self._measured_at < MEASURE_S:
             return
-        first: Any = await self._redis.xrange(lane.stream, "-", "+", 1)
-        CLICK_STREAM_ENTRIES.set(await self._redis.xlen(lane.stream))
+        self._measured_at = self._clock()
+        CLICK_BACKLOG_ROWS.set(sum(each.rows for each in self._lanes))
+        name: Any = await self._redis.get(self._name_key)
+        if name is None:
+            return
+        first: Any = await self._redis.xrange(name, "-", "+", 1)
+        CLICK_STREAM_ENTRIES.set(await self._redis.xlen(name))
         seconds, _ = await self._redis.time()
         CLICK_LAG_SECONDS.set(
             max(0.0, seconds - int(first[0][0].partition(b"-")[0]) / 1000) if first else 0.0
@@ -239,19 +308,22 @@ async def run(settings: Settings) -> None:
     shards = await Shards.connect(settings)
     router = Router(shards, settings.busy_wait_ms)
     redis = redis_client(settings)
+    pulse = logs.nobodys_task(Pulse([partial(shards.measure, "clicks")]).run(), "pulse")
     try:
         consumer = Consumer(shards.topology.cluster_id, redis, ClickStore(shards, router), loop.time)
         await consumer.run(stop)
     finally:
+        await end(pulse)
         await redis.aclose()
         await shards.close()
 
 
-def main() -> int:
-    """`python -m snapurl.clicks`; returns the exit code."""
+def main(metrics_port: int = 0, metrics_host: str = "127.0.0.1") -> int:
+    """`python -m snapurl.clicks`; returns the exit code. Port 0: its metrics are not served."""
     try:
         settings = load_settings()
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, settings.log_format)
+        serve_metrics(metrics_port, metrics_host)
         asyncio.run(run(settings))
     except ConfigError as error:
         print(f"snapurl: {error.detail}", file=sys.stderr, flush=True)

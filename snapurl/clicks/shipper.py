@@ -23,7 +23,15 @@ from redis.exceptions import RedisError
 from snapurl.clicks.stream import encode_entry, encode_sources, name_key, worker_key
 from snapurl.clicks.tally import Sources, Tally
 from snapurl.config import Settings
-from snapurl.metrics import CLICKS_DROPPED, CLICKS_HELD, CLICKS_SHIPPED
+from snapurl.metrics import (
+    CLICKS_DROPPED,
+    CLICKS_HELD,
+    CLICKS_SHIPPED,
+    REDIS_FAILURES,
+    REDIS_SECONDS,
+    timed,
+    timing,
+)
 from snapurl.tasks import end
 
 log = logging.getLogger("snapurl.clicks")
@@ -32,6 +40,7 @@ CODES_PER_ENTRY = 2_000
 STOP_S_MAX = 1.2  # within what a worker has for closing
 RETRY_S = 0.1
 
+_SHIP_SECONDS = timing(REDIS_SECONDS, "ship")
 _SHIP = (files("snapurl.clicks") / "lua" / "ship.lua").read_text(encoding="utf-8")
 
 
@@ -47,7 +56,8 @@ class Shipper:
         self._codes_max = settings.click_codes_max
         self._sources_max = settings.click_sources_max
         self._entries_max = settings.click_stream_entries_max
-        self._keys = [name_key(namespace), worker_key(namespace, uuid.uuid4().hex)]
+        self._worker = uuid.uuid4().hex
+        self._keys = [name_key(namespace), worker_key(namespace, self._worker)]
         self._new_stream = f"snapurl:{namespace}:clicks:{uuid.uuid4().hex}"
         self._script = redis.register_script(_SHIP)
         self._sealed: deque[tuple[date, dict[str, int], dict[str, Sources]]] = deque()
@@ -59,6 +69,7 @@ class Shipper:
         self._in_trouble = False
 
     async def start(self) -> None:
+        log.info("the clicks of this worker go by the name %s", self._worker)
         self._task = asyncio.create_task(self._run(), name="shipper")
 
     async def stop(self) -> None:
@@ -77,6 +88,11 @@ class Shipper:
         return sum(sum(counts.values()) for _, counts, _ in self._sealed) + (
             self._entry[2] if self._entry else 0
         )
+
+    @property
+    def shipment(self) -> str:
+        """The name of the entry under way, which it bears in the stream."""
+        return f"{self._worker}:{self._number}"
 
     async def _run(self) -> None:
         while True:
@@ -108,11 +124,20 @@ class Shipper:
             assert self._entry is not None
             payload, sources, clicks = self._entry
             try:
-                answer = await self._script(
-                    keys=self._keys,
-                    args=[self._new_stream, self._number, self._entries_max, payload, sources],
-                )
+                with timed(_SHIP_SECONDS):
+                    answer = await self._script(
+                        keys=self._keys,
+                        args=[
+                            self._new_stream,
+                            self._number,
+                            self._entries_max,
+                            payload,
+                            sources,
+                            self.shipment,
+                        ],
+                    )
             except (RedisError, OSError, TimeoutError) as error:
+                REDIS_FAILURES.labels("ship").inc()
                 return self._trouble(f"Redis does not take clicks ({type(error).__name__})")
             if answer == b"full":
                 return self._trouble("the click stream is full")
@@ -125,7 +150,8 @@ class Shipper:
 
     def _trouble(self, what: str) -> bool:
         if not self._in_trouble:
-            log.warning("%s; they are held, up to %d codes", what, self._codes_max)
+            held = "%s; they are held, up to %d codes"
+            log.warning(held, what, self._codes_max, extra={"shipment": self.shipment})
         self._in_trouble = True
         return False
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 from ring.slots import slot_of
+from snapurl.clicks.source import NONE
 from snapurl.clicks.tally import Sources
 from snapurl.ports import ClickRow, SourceClicks, SourceKind
 
 FIELD = b"clicks"
 SOURCES_FIELD = b"sources"
+SHIPMENT_FIELD = b"shipment"
 VALUE_CHARS_MAX = 255  # of a source, as the shards take them
 _SEQUENCE_BITS = 20
 
@@ -64,11 +66,17 @@ def decode_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> list[ClickRo
     ]
 
 
-def _by_kind(sources: Iterable[tuple[str, str, int]]) -> tuple[SourceClicks, ...]:
+def _by_kind(sources: Sequence[tuple[str, str, int]]) -> tuple[SourceClicks, ...]:
+    """What requests do not say is left out: it is all that is missing from the clicks."""
+    if not sources:
+        return ()
     found: Counter[tuple[SourceKind, str]] = Counter()
     for referrer, browser, clicks in sources:
-        found[SourceKind.REFERRER, str(referrer)[:VALUE_CHARS_MAX]] += _positive(clicks)
-        found[SourceKind.BROWSER, str(browser)[:VALUE_CHARS_MAX]] += clicks
+        _positive(clicks)
+        if referrer != NONE:
+            found[SourceKind.REFERRER, str(referrer)[:VALUE_CHARS_MAX]] += clicks
+        if browser != NONE:
+            found[SourceKind.BROWSER, str(browser)[:VALUE_CHARS_MAX]] += clicks
     return tuple(SourceClicks(kind, value, clicks) for (kind, value), clicks in found.items())
 
 

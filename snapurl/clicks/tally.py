@@ -10,7 +10,8 @@ class Tally:
     """code -> clicks, and where they come from.
 
     `room` bounds how many codes are held; clicks of further codes are dropped and counted. `sources_room` bounds
-    how many sources are held, over all codes; clicks of further sources count, but without one.
+    how many sources are held, over all codes; clicks of further sources count, but without one, as do those whose
+    request does not say where it comes from.
     """
 
     def __init__(self, room: int, sources_room: int = 0) -> None:
@@ -31,16 +32,17 @@ class Tally:
             counts[code] += 1
         elif len(counts) < self.room:
             counts[code] = 1
-            self._sources[code] = {}
         else:
             self.dropped += 1
             return
-        sources = self._sources[code]
+        if not referrer and not browser:
+            return
+        sources = self._sources.get(code)
         source = (referrer, browser)
-        if source in sources:
+        if sources is not None and source in sources:
             sources[source] += 1
         elif self._sources_held < self.sources_room:
-            sources[source] = 1
+            self._sources.setdefault(code, {})[source] = 1
             self._sources_held += 1
 
     def take(self) -> dict[str, int]:

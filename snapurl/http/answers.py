@@ -96,7 +96,7 @@ class Browser(Answer):
 class Stats(Answer):
     """Clicks of a link; days without any are left out. Of referrers those with the most clicks are shown.
 
-    Clicks that were counted without a source are in no list: before there were sources, or beyond their bound.
+    Clicks that were counted without a source, before there were any or beyond their bound, are under the empty one.
     """
 
     code: str
@@ -190,7 +190,8 @@ class Home(Answer):
 
 def moment(value: datetime) -> str:
     """RFC 3339 in UTC, to the microsecond."""
-    return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    at = value if value.tzinfo is UTC else value.astimezone(UTC)
+    return at.isoformat(timespec="microseconds")[: -len("+00:00")] + "Z"
 
 
 def link_body(link: Link, public_url: str) -> dict[str, Any]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
+from pydantic_core import to_json
 from sanic import HTTPResponse, Request
 
 from snapurl.cache.reader import LinkCache
@@ -66,6 +66,7 @@ class Call:
     key: ApiKey | None = None
     query: Mapping[str, str] = field(default_factory=dict)
     value: object = None
+    body_bytes: int = 0
     headers: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -81,7 +82,7 @@ class Call:
     def answer(self, body: object, status: int = 200) -> HTTPResponse:
         """A JSON answer with the headers collected so far."""
         return HTTPResponse(
-            json.dumps(body, ensure_ascii=False, separators=(",", ":")),
+            to_json(body),
             status=status,
             headers=self.headers,
             content_type="application/json",

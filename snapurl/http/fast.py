@@ -1,10 +1,15 @@
-"""The fast path: a redirect that this worker already knows, answered where its bytes arrive.
+"""The fast path: a redirect, answered where its bytes arrive.
 
 Theory. Sanic spends its time on making a request, finding a route and making a response. None of that is needed for
 `GET /{code}` of a link in L1: the answer is ready as bytes. So this protocol looks at what has arrived before Sanic
 does. It answers the requests that it wholly understands; from the first one that it does not, everything goes to
-Sanic, byte for byte, as if this module did not exist. It therefore never parses twice, never refuses, and keeps no
-bytes: a head that is not yet complete is Sanic's, and so is everything until that request has been answered.
+Sanic, byte for byte, as if this module did not exist. It therefore never refuses; a head that is not yet complete
+is Sanic's, and so is everything until that request has been answered.
+
+A link that L1 does not know is looked up, in Redis and at its shard, and then answered here as well; without Sanic
+that costs half as much. Meanwhile the connection waits: what comes on it is held, and once something has come, no
+more is read. If it turns out that there is no redirect, the request goes to Sanic with what was found
+(`handed_over`), so that nothing is looked up twice, and all refusals are made in one place.
 
 A request is answered here if all of this holds, else Sanic answers it:
 
@@ -21,11 +26,16 @@ A request is answered here if all of this holds, else Sanic answers it:
 - *The head is not longer than Sanic takes* (`reach`).
 - *The client is not shut out* for asking for links that do not exist. Behind a proxy only Sanic can tell who the
   client is, so while anybody is shut out it looks.
-- *The link is in L1*, where each change of it is heard, *is not deleted, and has not expired*.
+- *The link is in L1*, where each change of it is heard, or is found, *is not deleted, and has not expired*. It is
+  looked up only if that can begin at once: where clients have to take turns (`turns.py`), Sanic's path waits.
 - *No route of ours has that name*: a word may have been reserved after a link had taken it.
 
 What is counted is what Sanic's path counts: a click per GET, with the host that referred and the browser family; a
-redirect and an L1 answer per request in the metrics, which get them in one sum a few times per second.
+redirect and a cache's answer per request in the metrics, which get them in one sum a few times per second.
+
+Every request is timed, from when its bytes are here until its answer is written; those that come in one packet take
+as long as the packet, since the first answer leaves with the last. That costs one more look at the clock and a sum.
+What a request waits before the worker gets to its bytes is not in it: `snapurl_loop_lag_seconds` shows that.
 """
 
 from __future__ import annotations
@@ -33,23 +43,27 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
+from typing import Any, Protocol
 
 from sanic.http import Stage
-from sanic.server import HttpProtocol
 
 from snapurl.cache.link import CachedLink
 from snapurl.cache.local import Entry
 from snapurl.cache.reader import FROM_L1
 from snapurl.clicks.source import browser_of, referrer_of
 from snapurl.clicks.tally import Tally
-from snapurl.codes import is_reserved
-from snapurl.http.redirect import REDIRECTED, redirect_bytes
+from snapurl.codes import is_code, is_reserved
+from snapurl.http.connections import BoundedProtocol
+from snapurl.http.redirect import REDIRECTED, hand_over, redirect_bytes
+from snapurl.http.turns import Turns
 from snapurl.limits import Blocklist, client_address
-from snapurl.metrics import REDIRECTS_AHEAD
+from snapurl.metrics import REDIRECT_SECONDS, REDIRECTS_AHEAD, SECONDS, timing
 
 SETTLE_S = 0.1  # for how long the metrics may lag behind
+_AHEAD = timing(REDIRECT_SECONDS, "ahead")
+QUICK_S = SECONDS[0]  # nearly all answers are below it, and are counted without looking for their bucket
 
 HEAD = re.compile(
     rb"""
@@ -71,9 +85,33 @@ HEAD = re.compile(
 """A whole plain head: its code, its last Referer, its last User-Agent. Nothing in it is tried more than twice, so
 it takes time in proportion."""
 
+FORWARDED = re.compile(rb"\r\n(?i:x-forwarded-for):([^\r]*)")
+
 _END_OF_HEAD = len(b"\r\n\r\n")
 _G = ord("G")
 _NOT_HERE = b""
+
+
+@dataclass(slots=True)
+class LookUp:
+    """A link that is being looked for: the request, its turn, and what will be found."""
+
+    head: re.Match[bytes]
+    code: str
+    client: str
+    found: asyncio.Future[CachedLink]
+    began: float = field(default_factory=monotonic)
+    held: bytearray = field(default_factory=bytearray)  # what came after the head
+
+
+class Links(Protocol):
+    """What the fast path needs of the cache."""
+
+    def entry(self, code: str) -> Entry | None:
+        """What L1 has."""
+
+    def look_up(self, code: str) -> asyncio.Future[CachedLink]:
+        """What Redis has, or the shard."""
 
 
 class FastPath:
@@ -82,7 +120,8 @@ class FastPath:
 
     def __init__(
         self,
-        entry: Callable[[str], Entry | None],
+        links: Links,
+        turns: Turns,
         tally: Tally,
         blocked: Blocklist,
         clock_ms: Callable[[], int],
@@ -92,13 +131,18 @@ class FastPath:
         proxies_count: int,
     ) -> None:
         self.reach = head_bytes_max - 1 + _END_OF_HEAD
-        self._entry = entry
+        self._entry = links.entry
+        self._look_up = links.look_up
+        self._turns = turns
         self._record = tally.record
         self._blocked = blocked
         self._proxies_count = proxies_count
         self._clock_ms = clock_ms
         self._loop = loop
         self._answered = 0
+        self._looked_up = 0  # of those answered
+        self._slow = 0  # of those answered
+        self._quick_s = 0.0  # of all others together
 
     def may_be_shut_out(self, peer: str) -> bool:
         """Whether Sanic has to look at the requests that come from the address `peer`."""
@@ -106,12 +150,41 @@ class FastPath:
             return False
         return self._proxies_count > 0 or self._blocked.seconds_left(client_address(peer, None, 0)) > 0
 
-    def answer(self, head: re.Match[bytes], *, is_click: bool) -> bytes | None:
-        """The redirect that a match of HEAD asks for, counted; None if it is for Sanic to answer."""
+    def answer(self, head: re.Match[bytes]) -> bytes | None:
+        """The redirect that a match of HEAD asks for if L1 has it, its click counted; None if it has not, or if it
+        is for Sanic to answer."""
         code = head[1].decode("ascii")
         entry = self._entry(code)
-        if entry is None:
+        return None if entry is None else self._redirect(head, code, entry)
+
+    def look_up(self, head: re.Match[bytes], peer: str) -> LookUp | None:
+        """Begins to look for a link that L1 does not know; None if it is for Sanic to answer."""
+        code = head[1].decode("ascii")
+        if self._entry(code) is not None or is_reserved(code) or not is_code(code):
             return None
+        client = client_address(peer, self._forwarded(head), self._proxies_count)
+        if not self._turns.begin_at_once(client):
+            return None
+        return LookUp(head, code, client, self._look_up(code))
+
+    def end_turn(self, asked: LookUp) -> None:
+        """To be called once for each look-up that has ended, also if nobody waits for it."""
+        self._turns.end(asked.client)
+
+    def looked_up(self, asked: LookUp) -> bytes | None:
+        """As `answer`, for a link that has been found; None also if it was not."""
+        if asked.found.cancelled() or asked.found.exception() is not None:
+            return None
+        entry = self._entry(asked.code) or Entry(0.0, asked.found.result())
+        return self._redirect(asked.head, asked.code, entry)
+
+    def _forwarded(self, head: re.Match[bytes]) -> str | None:
+        """X-Forwarded-For as Sanic's path has it, if it counts."""
+        if not self._proxies_count:
+            return None
+        return b",".join(value.lstrip() for value in FORWARDED.findall(head[0])).decode("ascii")
+
+    def _redirect(self, head: re.Match[bytes], code: str, entry: Entry) -> bytes | None:
         answer = entry.answer
         if answer is None:
             answer = entry.answer = _made(code, entry.link)
@@ -120,18 +193,35 @@ class FastPath:
         expires_at_ms = entry.link.expires_at_ms
         if expires_at_ms is not None and expires_at_ms <= self._clock_ms():
             return None
-        if is_click:
+        if head.string[head.start()] == _G:
             self._record(code, referrer_of(head[2]), browser_of(head[3]))
+        return answer
+
+    def answered(self, count: int, seconds: float) -> None:
+        """Counts the answers of one packet, each of which took `seconds`."""
         if not self._answered:
             self._loop.call_later(SETTLE_S, self.settle)
-        self._answered += 1
-        return answer
+        self._answered += count
+        if seconds < QUICK_S:
+            self._quick_s += count * seconds
+        else:
+            self._slow += count
+            _AHEAD.observe_many(count, seconds)
+
+    def answered_late(self, seconds: float) -> None:
+        """Counts the answer of a link that was looked up."""
+        self._looked_up += 1
+        self.answered(1, seconds)
 
     def settle(self) -> None:
         """Tells the metrics what was answered since the last time."""
         answered, self._answered = self._answered, 0
+        looked_up, self._looked_up = self._looked_up, 0
+        _AHEAD.observe_quick(answered - self._slow, self._quick_s)
+        self._slow, self._quick_s = 0, 0.0
+        _AHEAD.settle()
         REDIRECTED.inc(answered)
-        FROM_L1.inc(answered)
+        FROM_L1.inc(answered - looked_up)
         REDIRECTS_AHEAD.inc(answered)
 
 
@@ -145,15 +235,16 @@ def _made(code: str, link: CachedLink) -> bytes:
         return _NOT_HERE
 
 
-class FastProtocol(HttpProtocol):
-    """Sanic's protocol behind the fast path, which is `app.ctx.fast_path`."""
+class FastProtocol(BoundedProtocol):
+    """Sanic's protocol, within its bounds, behind the fast path, which is `app.ctx.fast_path`."""
 
-    __slots__ = ("_fast", "_is_free")
+    __slots__ = ("_asked", "_fast", "_is_free")
 
     def __init__(self, *, app: Any, **others: Any) -> None:
         super().__init__(app=app, **others)
         self._fast: FastPath = app.ctx.fast_path
         self._is_free = True
+        self._asked: LookUp | None = None
 
     async def receive_more(self) -> None:
         """Sanic's task waits for bytes; between two requests it has none in hand, in any other place it has."""
@@ -164,7 +255,11 @@ class FastProtocol(HttpProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Answers what it can; the rest, whole, is Sanic's."""
-        if self._is_free:
+        if self._asked is not None:
+            self._asked.held += data
+            self.transport.pause_reading()  # type: ignore[union-attr]
+            return
+        if self._is_free and not self._is_refused:
             done = self._answer(data)
             if done == len(data):
                 return
@@ -172,22 +267,62 @@ class FastProtocol(HttpProtocol):
             data = data[done:]
         super().data_received(data)
 
+    def close_if_idle(self) -> bool:
+        """As Sanic's; who waits for a link is not idle."""
+        return self._asked is None and super().close_if_idle()
+
     def _answer(self, data: bytes) -> int:
-        """Answers the plain requests with which `data` begins; returns how many bytes they are."""
+        """Answers the plain requests with which `data` begins; returns how many bytes are no longer Sanic's."""
         fast = self._fast
         assert self.transport is not None and self.conn_info is not None
         if fast.may_be_shut_out(self.conn_info.client_ip):
             return 0
         at, end = 0, len(data)
+        began, count = monotonic(), 0
         while at < end and self._can_write.is_set():
             head = HEAD.match(data, at, at + fast.reach)
             if head is None:
                 break
-            answer = fast.answer(head, is_click=data[at] == _G)
+            answer = fast.answer(head)
             if answer is None:
+                if self._look_up(head, data):
+                    at = end
                 break
             self.transport.write(answer)
             at = head.end()
+            count += 1
         if at:
-            self._time = monotonic()  # from which Sanic's keep-alive time-out counts
+            self._time = now = monotonic()  # from which Sanic's keep-alive time-out counts
+            if count:
+                fast.answered(count, now - began)
         return at
+
+    def _look_up(self, head: re.Match[bytes], data: bytes) -> bool:
+        """Whether the link is being looked for; then all of `data` from the head on waits for it."""
+        assert self.conn_info is not None
+        asked = self._fast.look_up(head, self.conn_info.client_ip)
+        if asked is None:
+            return False
+        asked.held += data[head.end() :]
+        self._asked = asked
+        asked.found.add_done_callback(self._looked_up)
+        return True
+
+    def _looked_up(self, found: asyncio.Future[CachedLink]) -> None:
+        asked, self._asked = self._asked, None
+        assert asked is not None and self.conn_info is not None
+        self._fast.end_turn(asked)
+        if self.transport is None or self.transport.is_closing():  # nobody waits for it any more
+            return
+        self.transport.resume_reading()
+        answer = self._fast.looked_up(asked)
+        if answer is None:
+            hand_over(self.conn_info, found)
+            self._is_free = False
+            super().data_received(asked.head[0] + asked.held)
+            return
+        self.transport.write(answer)
+        self._time = now = monotonic()
+        self._fast.answered_late(now - asked.began)
+        if asked.held:
+            self.data_received(bytes(asked.held))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from sanic import HTTPResponse
 
+from snapurl.errors import NotFound
 from snapurl.http.answers import ready_body
 from snapurl.http.call import Call
+from snapurl.metrics import settle_all
+from snapurl.shared_metrics import collect
 
 
 async def health_live(call: Call) -> HTTPResponse:
@@ -26,10 +29,15 @@ async def health_ready(call: Call) -> HTTPResponse:
 
 
 async def metrics(call: Call) -> HTTPResponse:
-    """The metrics of all workers where they share a directory for them, else of this one."""
+    """The metrics of all workers where they share a directory for them, else of this one. Not for the world: where
+    there are proxies in front, nothing that has come through one gets them."""
+    if call.services.settings.proxies_count and "x-forwarded-for" in call.request.headers:
+        raise NotFound("there is nothing at this address")
     call.request.app.ctx.fast_path.settle()
-    registry = REGISTRY
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return HTTPResponse(generate_latest(registry), 200, call.headers, CONTENT_TYPE_LATEST)
+    settle_all()
+    shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if shared:
+        text = await asyncio.to_thread(collect, Path(shared))
+    else:
+        text = generate_latest(REGISTRY)
+    return HTTPResponse(text, 200, call.headers, CONTENT_TYPE_LATEST)

@@ -55,16 +55,18 @@ async def create_links(call: Call) -> HTTPResponse:
     await limit_creation(call, len(items))
     results: list[dict[str, Any] | None] = [None] * len(items)
     drafts: dict[int, Draft] = {}
+    rules = call.rules(past_allowed=claim is not None)
     for place, item in enumerate(items):
         try:
-            drafts[place] = check(LinkDraft, item, call.rules(past_allowed=claim is not None)).as_draft()
+            drafts[place] = check(LinkDraft, item, rules).as_draft()
         except Invalid as refusal:
             results[place] = _refused(refusal)
     made = await call.services.links.create_many(
         list(drafts.values()), _owner(call), _claims(claim, list(drafts))
     )
+    public_url = call.services.settings.public_url
     for place, outcome in zip(drafts, made, strict=True):
-        results[place] = _result(call, outcome)
+        results[place] = _result(outcome, public_url)
     return call.answer({"results": results})
 
 
@@ -88,9 +90,9 @@ def _owner(call: Call) -> str:
     return call.key.key_id if call.key is not None else ""
 
 
-def _result(call: Call, outcome: Link | SnapURLError) -> dict[str, Any]:
+def _result(outcome: Link | SnapURLError, public_url: str) -> dict[str, Any]:
     if isinstance(outcome, Link):
-        return {"status": 201, "link": link_body(outcome, call.services.settings.public_url)}
+        return {"status": 201, "link": link_body(outcome, public_url)}
     return _refused(outcome)
 
 

@@ -23,7 +23,7 @@ from sanic.http import Http
 from snapurl import errors
 from snapurl.errors import SnapURLError
 from snapurl.http.pages import PAGE_HEADERS, refusal_page
-from snapurl.metrics import PROBLEMS
+from snapurl.metrics import HTTP_REQUESTS, PROBLEMS
 
 log = logging.getLogger("snapurl.http")
 
@@ -42,6 +42,9 @@ _OF_SANIC: tuple[tuple[type[BaseException], type[SnapURLError], str], ...] = (
     (sanic_errors.RequestTimeout, errors.RequestTimeout, ""),
     (sanic_errors.ServiceUnavailable, errors.Unavailable, "the answer took too long"),
 )
+
+for _refusal in SnapURLError.__subclasses__():
+    PROBLEMS.labels(_refusal.slug)  # there from the start, so that the first increase is seen
 
 _TIME_OUTS = (sanic_errors.RequestTimeout, sanic_errors.ServiceUnavailable)
 
@@ -150,4 +153,7 @@ class Refusals(ErrorHandler):
         if isinstance(exception, _TIME_OUTS) and request.stream is not None:
             # Sanic would go on waiting, without a bound, for the rest of the body that did not come in time.
             cast(Http, request.stream).request_body = None
-        return refuse(request, exception)
+        response = refuse(request, exception)
+        method = request.method if request.method in METHODS else "other"
+        HTTP_REQUESTS.labels("other", method, response.status).inc()
+        return response

@@ -1,7 +1,8 @@
 """The redirect: the answer that everything else exists for, and so the one with the least around it.
 
-No middleware, no log line, no request id, no Date. Whatever answers a redirect, here or on a faster path, takes
-its headers from `redirect_headers` or its bytes from `redirect_bytes`, which a test holds to be the same.
+No middleware, no log line of its own, no request id in the answer, no Date. Whatever answers a redirect, here or
+on a faster path, takes its headers from `redirect_headers` or its bytes from `redirect_bytes`, which a test holds
+to be the same.
 
 All four statuses are sent with `max-age=0`: browsers would otherwise keep a 301 or 308 for ever, so that its
 clicks were never counted and a later change never seen.
@@ -9,11 +10,14 @@ clicks were never counted and a later change never seen.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from http import HTTPStatus
+from time import monotonic
 from typing import Any
 
 from sanic import HTTPResponse, Request
+from sanic.models.server_types import ConnInfo
 
 from snapurl.cache.link import CachedLink
 from snapurl.clicks.source import browser_of, referrer_of
@@ -21,11 +25,13 @@ from snapurl.codes import is_code
 from snapurl.errors import Gone, NotFound, RateLimited, SnapURLError
 from snapurl.http.call import Services
 from snapurl.http.limiting import address_of, missed
-from snapurl.http.problems import refuse
-from snapurl.metrics import REDIRECTS
+from snapurl.http.problems import refuse, request_id_of
+from snapurl.logs import REQUEST_ID
+from snapurl.metrics import REDIRECT_SECONDS, REDIRECTS, timing
 
 CACHE_CONTROL = "private, max-age=0"
 
+_THROUGH_SANIC = timing(REDIRECT_SECONDS, "sanic")
 REDIRECTED = REDIRECTS.labels("redirected")
 _FAILED = REDIRECTS.labels("failed")
 _REFUSED = {
@@ -63,17 +69,37 @@ class Redirect(HTTPResponse):
 
 async def follow(request: Request[Any, Any], code: str) -> HTTPResponse:
     """GET and HEAD of `/{code}`. A GET that is redirected is a click; nothing else is."""
+    began_s = monotonic()
+    request_id = request_id_of(request.headers)
+    REQUEST_ID.set(request_id)  # the connection's last request may have left another
+    answer = await _answer(request, code, request_id)
+    _THROUGH_SANIC.observe(monotonic() - began_s)
+    return answer
+
+
+async def _answer(request: Request[Any, Any], code: str, request_id: str) -> HTTPResponse:
     services: Services = request.app.ctx.services
     try:
         link = await _find(request, services, code)
     except SnapURLError as refusal:
         _REFUSED.get(type(refusal), _FAILED).inc()
-        return refuse(request, refusal)
+        return refuse(request, refusal, request_id)
     if request.method == "GET":
         referrer, agent = _last(request, "referer"), _last(request, "user-agent")
         services.tally.record(code, referrer_of(referrer), browser_of(agent))
     REDIRECTED.inc()
     return Redirect(None, link.redirect_status, redirect_headers(link.url))
+
+
+def hand_over(connection: ConnInfo, found: asyncio.Future[CachedLink]) -> None:
+    """Gives what was found for the next request on a connection, or the error, to whoever answers it."""
+    if not found.cancelled():
+        connection.ctx.found = found
+
+
+def _handed_over(request: Request[Any, Any]) -> asyncio.Future[CachedLink] | None:
+    connection = request.conn_info
+    return None if connection is None else vars(connection.ctx).pop("found", None)
 
 
 def _last(request: Request[Any, Any], name: str) -> bytes | None:
@@ -83,13 +109,21 @@ def _last(request: Request[Any, Any], name: str) -> bytes | None:
 
 async def _find(request: Request[Any, Any], services: Services, code: str) -> CachedLink:
     """The link to follow. Raises NotFound, Gone, RateLimited, Unavailable."""
+    found = _handed_over(request)
     if services.blocked:
         # Hits are refused as well as misses: otherwise they could still be told apart.
         _refuse_shut_out(services.blocked.seconds_left(address_of(request, services.settings)))
     # What cannot be a code (/apple-touch-icon.png) says nothing about which codes exist: browsers ask for it.
     if not is_code(code):
         raise NotFound()
-    link = await services.cache.resolve(code)
+    link: CachedLink | None
+    if found is not None:
+        link = None if found.result().is_missing else found.result()
+    elif services.cache.peek(code) is not None:
+        link = await services.cache.resolve(code)
+    else:
+        async with request.app.ctx.turns.of(address_of(request, services.settings)):
+            link = await services.cache.resolve(code)
     if link is None:
         _refuse_shut_out(await missed(services, address_of(request, services.settings)))
         raise NotFound()

@@ -6,6 +6,7 @@ request well formed, and only then the work.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, cast
@@ -15,13 +16,26 @@ from sanic import HTTPResponse, Request
 from sanic.http import Http
 
 from snapurl.codes import is_code
-from snapurl.errors import BadRequest, FieldError, Invalid, NotFound, TooLarge, UnsupportedMediaType
+from snapurl.errors import (
+    BadRequest,
+    FieldError,
+    Invalid,
+    NotFound,
+    TooLarge,
+    Unavailable,
+    UnsupportedMediaType,
+)
 from snapurl.http.auth import require
 from snapurl.http.bodies import parse_json
 from snapurl.http.call import Call, Route
+from snapurl.http.connections import BodyRoom
+from snapurl.http.limiting import address_of
 from snapurl.http.problems import refuse, request_id_of
+from snapurl.http.turns import Turns
 from snapurl.logs import REQUEST_ID
-from snapurl.metrics import HTTP_REQUESTS, HTTP_SECONDS
+from snapurl.metrics import BODIES_REFUSED, HTTP_REQUESTS, HTTP_SECONDS
+
+log = logging.getLogger("snapurl.http")
 
 QUERY_FIELDS_MAX = 20
 
@@ -30,7 +44,7 @@ SanicHandler = Callable[..., Coroutine[Any, Any, HTTPResponse]]
 
 def serve(route: Route) -> SanicHandler:
     """The Sanic handler of a route."""
-    seconds = HTTP_SECONDS.labels(route.path)
+    seconds = {status: HTTP_SECONDS.labels(route.path, f"{status}xx") for status in range(2, 6)}
     query = frozenset(item.name for item in route.parameters if item.place == "query")
 
     async def handler(request: Request[Any, Any], code: str = "") -> HTTPResponse:
@@ -40,15 +54,28 @@ def serve(route: Route) -> SanicHandler:
         REQUEST_ID.set(call.request_id)
         try:
             await _prepare(call, route, query)
-            response = await route.handler(call)
+            response = await _in_turn(call, route)
         except Exception as error:
             response = refuse(request, error, call.request_id, call.headers)
-        seconds.observe(time.perf_counter() - began_s)
+        finally:
+            request.app.ctx.body_room.give_back(call.body_bytes)
+        took_s = time.perf_counter() - began_s
+        seconds[response.status // 100].observe(took_s)
+        log.debug("%s %s: %d in %.1f ms", request.method, route.path, response.status, took_s * 1000)
         HTTP_REQUESTS.labels(route.path, request.method, response.status).inc()
         return response
 
     handler.__name__ = route.name
     return handler
+
+
+async def _in_turn(call: Call, route: Route) -> HTTPResponse:
+    """The answer of the handler. What asks for no right asks no shard for anything: it needs no turn."""
+    if route.right is None:
+        return await route.handler(call)
+    turns: Turns = call.request.app.ctx.turns
+    async with turns.of(address_of(call.request, call.services.settings)):
+        return await route.handler(call)
 
 
 async def _prepare(call: Call, route: Route, query: frozenset[str]) -> None:
@@ -59,7 +86,7 @@ async def _prepare(call: Call, route: Route, query: frozenset[str]) -> None:
     if not route.is_page:
         call.query = _query(call.request, query)
     if route.body is not None:
-        call.value = parse_json(await _body(call.request, call.services.settings.body_bytes_max))
+        call.value = parse_json(await _body(call))
     else:
         async for _ in _chunks(call.request):  # what nobody asked for is read, so that it is out of the way
             pass
@@ -102,8 +129,9 @@ def header_error(name: str, detail: str) -> Invalid:
     return Invalid(fields=(FieldError(f"/headers/{name}", detail),))
 
 
-async def _body(request: Request[Any, Any], bytes_max: int) -> bytes:
-    """The request's body. Raises UnsupportedMediaType, TooLarge."""
+async def _body(call: Call) -> bytes:
+    """The request's body. Raises UnsupportedMediaType, TooLarge, Unavailable."""
+    request = call.request
     media, _, parameters = request.headers.get("content-type", "").partition(";")
     if media.strip().lower() != "application/json":
         raise UnsupportedMediaType("send the body as application/json")
@@ -112,7 +140,7 @@ async def _body(request: Request[Any, Any], bytes_max: int) -> bytes:
         raise UnsupportedMediaType("send the body as UTF-8")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("send the body without a content encoding")
-    return await _read(request, bytes_max)
+    return await _read(call)
 
 
 def _chunks(request: Request[Any, Any]) -> AsyncIterator[bytes]:
@@ -120,9 +148,11 @@ def _chunks(request: Request[Any, Any]) -> AsyncIterator[bytes]:
     return cast(AsyncIterator[bytes], aiter(cast(Http, request.stream)))
 
 
-async def _read(request: Request[Any, Any], bytes_max: int) -> bytes:
-    """At most `bytes_max` bytes. What lies beyond is swallowed by Sanic after the answer, up to its own limit,
-    so that a client which is still sending gets to read that answer."""
+async def _read(call: Call) -> bytes:
+    """At most SNAPURL_BODY_BYTES_MAX bytes. What lies beyond is swallowed by Sanic after the answer, up to its own
+    limit, so that a client which is still sending gets to read that answer."""
+    request, bytes_max = call.request, call.services.settings.body_bytes_max
+    room: BodyRoom = request.app.ctx.body_room
     too_large = TooLarge(f"a body may have at most {bytes_max} bytes")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > bytes_max:
@@ -132,4 +162,8 @@ async def _read(request: Request[Any, Any], bytes_max: int) -> bytes:
         body += chunk
         if len(body) > bytes_max:
             raise too_large
+        if not room.take(len(chunk)):
+            BODIES_REFUSED.inc()
+            raise Unavailable("too many large bodies are on their way", retry_after_s=1.0)
+        call.body_bytes += len(chunk)
     return bytes(body)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError
-from importlib.metadata import version as installed_version
 
 from sanic import HTTPResponse
 
@@ -15,6 +13,7 @@ from snapurl.http.docs import render
 from snapurl.http.openapi import document
 from snapurl.http.pages import FAVICON, PAGE_HEADERS, ROBOTS, home_page
 from snapurl.http.problems import wants_page
+from snapurl.pulse import program_version
 
 HTML = "text/html; charset=utf-8"
 DAY_S = 86_400
@@ -25,14 +24,6 @@ def make_site(routes: Sequence[Route], settings: Settings) -> Site:
     version = program_version()
     found = document(routes, settings.public_url, version, anonymous=settings.anonymous_creation)
     return Site(version, json.dumps(found, ensure_ascii=False), render(found))
-
-
-def program_version() -> str:
-    """The version that is installed; "0" in a tree that never was."""
-    try:
-        return installed_version("snapurl")
-    except PackageNotFoundError:
-        return "0"
 
 
 async def home(call: Call) -> HTTPResponse:

@@ -23,7 +23,7 @@ from ring.topology import Shard, Topology
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
 from snapurl.store.pool import CLUSTER, ShardFailed, WrongShard, check_identity, telling_rights
-from snapurl.store.shards import address_of, connect_once
+from snapurl.store.shards import address_of, connect_once, let_go
 
 log = logging.getLogger("snapurl.bootstrap")
 
@@ -48,7 +48,7 @@ async def has_identity(name: str, dsn: str, timeout_s: float = 10.0) -> bool:
     except asyncpg.UndefinedTableError:
         return False
     finally:
-        await connection.close(timeout=timeout_s)
+        await let_go(connection, timeout_s)
 
 
 async def ensure_cluster(settings: Settings) -> None:
@@ -71,7 +71,7 @@ async def ensure_cluster(settings: Settings) -> None:
         if not _is_ready(found) and not await _only_newcomers_are_empty(found):
             await _initialise(settings, found, silent)
     finally:
-        await asyncio.gather(*(item.connection.close(timeout=timeout_s) for item in found.values()))
+        await asyncio.gather(*(let_go(item.connection, timeout_s) for item in found.values()))
 
 
 def _is_ready(found: dict[str, _Found]) -> bool:

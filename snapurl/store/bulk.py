@@ -7,13 +7,15 @@ found to be its own.
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+from pydantic_core import to_json
+
+from snapurl.errors import OutcomeUnknown
 from snapurl.store.pool import ShardFailed, ShardUnknown
 from snapurl.store.router import Router
-from snapurl.store.shards import Shards
+from snapurl.store.shards import HAND_OFF, Shards
 
 ATTEMPTS = 3  # a call whose reply was lost is made this often at most
 
@@ -33,7 +35,7 @@ async def repeat_lost(call: Callable[[], Awaitable[R]]) -> R:
             return await call()
         except ShardFailed as error:
             if sent and not error.sent:
-                raise ShardFailed(error.name, error.reason, sent=True) from error
+                raise ShardFailed(error.name, error.reason, sent=True, cause=error.cause) from error
             sent = error.sent
             if not sent or attempt == ATTEMPTS:
                 raise
@@ -41,11 +43,13 @@ async def repeat_lost(call: Callable[[], Awaitable[R]]) -> R:
 
 
 class Unsettled:
-    """Why an item of a bulk call has no answer, and whether it is known not to have happened."""
+    """Why an item of a bulk call has no answer, and whether it is known not to have happened. `cause` is for the
+    metrics."""
 
-    def __init__(self, detail: str, *, known: bool) -> None:
+    def __init__(self, detail: str, *, known: bool, cause: str = HAND_OFF) -> None:
         self.detail = detail
         self.known = known
+        self.cause = cause
 
 
 class BulkCall(Generic[Item, Answer]):
@@ -77,7 +81,7 @@ class BulkCall(Generic[Item, Answer]):
         failed: dict[str, ShardFailed] = {}
 
         async def attempt() -> bool:
-            todo = sorted(left - {place for place in left if self._owner(items[place]) in failed})
+            todo = sorted(place for place in left if not failed or self._owner(items[place]) not in failed)
             groups = self._router.group(todo, lambda place: self._slot(items[place]))
             results = await asyncio.gather(*(self._ask(name, group, items) for name, group in groups.items()))
             for (name, group), rows in zip(groups.items(), results, strict=True):
@@ -93,9 +97,13 @@ class BulkCall(Generic[Item, Answer]):
             return all(self._owner(items[place]) in failed for place in left)
 
         await self._router.until_settled(attempt)
+        moving = next((place for place in left if self._owner(items[place]) not in failed), None)
+        if moving is not None:
+            await self._router.tell_of(self._slot(items[moving]))
         for place in left:
             if error := failed.get(self._owner(items[place])):
-                answers[place] = Unsettled(str(error), known=not error.sent)
+                cause = OutcomeUnknown.slug if error.sent else error.cause
+                answers[place] = Unsettled(str(error), known=not error.sent, cause=cause)
         return answers
 
     def _owner(self, item: Item) -> str:
@@ -104,12 +112,12 @@ class BulkCall(Generic[Item, Answer]):
     async def _ask(
         self, name: str, group: Sequence[int], items: Sequence[Item]
     ) -> Sequence[Mapping[str, Any]] | ShardFailed:
-        payload = json.dumps(
+        payload = to_json(
             [
                 {**self._encode(items[place]), "place": place, "slot": self._slot(items[place])}
                 for place in group
             ]
-        )
+        ).decode()
         try:
             return await repeat_lost(lambda: self._shards.pool(name).fetch(self._query, payload))
         except ShardUnknown:

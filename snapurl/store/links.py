@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any, TypeVar
 
@@ -25,6 +26,7 @@ from snapurl.errors import (
     Unavailable,
     VersionMismatch,
 )
+from snapurl.metrics import WRITES_REFUSED
 from snapurl.ports import Change, Failed, Intent, Link, NewLink, PageKey, Taken, Unset
 from snapurl.store.bulk import BulkCall, Unsettled, repeat_lost
 from snapurl.store.fanout import every_slot_once
@@ -46,8 +48,12 @@ class LinkStore:
     def __init__(self, shards: Shards, router: Router) -> None:
         self._shards = shards
         self._router = router
-        self._together = Together()
+        self._together = Together(lambda code: shards.map.owner(slot_of(code)))
         self._bulk = asyncio.Semaphore(BULK_CALLS_AT_ONCE)
+
+    def new_code(self) -> str:
+        """A code for a link, made up; that it is free is likely, and seen when the link is created."""
+        return self._together.new_code()
 
     async def create(self, new: NewLink) -> Link | Taken:
         """The link as created, or Taken. Calling again with the same token answers the same."""
@@ -56,7 +62,8 @@ class LinkStore:
         async def call(pool: Pool) -> Sequence[Mapping[str, Any]]:
             return await self._together.create(pool, new)
 
-        row = (await _repeat(lambda: self._router.at_owner(slot, call)))[0]
+        with _counting_refusals():
+            row = (await _repeat(lambda: self._router.at_owner(slot, call)))[0]
         return Taken(new.code) if row["outcome"] == "taken" else _created(new, row)
 
     async def create_many(self, new: Sequence[NewLink]) -> list[Link | Taken | Failed]:
@@ -75,6 +82,9 @@ class LinkStore:
         )
         async with self._bulk:
             answers = await bulk.run(new)
+        for found in answers:
+            if isinstance(found, Unsettled):
+                WRITES_REFUSED.labels(found.cause).inc()
         return [
             Failed(item.code, found.detail, outcome_known=found.known)
             if isinstance(found, Unsettled)
@@ -126,11 +136,12 @@ class LinkStore:
                 values.get("redirect_status"), values.get("expires_at"),
             )  # fmt: skip
 
-        if if_match is not None:
-            # Original and repeat both need that version, so at most one of them changes anything.
-            row = (await _repeat(lambda: self._router.at_owner(slot, call)))[0]
-        else:
-            row = await self._once(slot, call, code, token)
+        with _counting_refusals():
+            if if_match is not None:
+                # Original and repeat both need that version, so at most one of them changes anything.
+                row = (await _repeat(lambda: self._router.at_owner(slot, call)))[0]
+            else:
+                row = await self._once(slot, call, code, token)
         _raise_for(row["outcome"], code)
         return _link(row)
 
@@ -218,6 +229,15 @@ class _Claim:
 
     def as_item(self) -> dict[str, Any]:
         return {"key_hash": self.key_hash, "nonce": str(self.nonce), "fingerprint": self.fingerprint.hex()}
+
+
+@contextmanager
+def _counting_refusals() -> Iterator[None]:
+    try:
+        yield
+    except (Unavailable, OutcomeUnknown) as refusal:
+        WRITES_REFUSED.labels(refusal.cause).inc()
+        raise
 
 
 async def _repeat(call: Callable[[], Awaitable[R]]) -> R:

@@ -22,7 +22,17 @@ from typing import Any, TypeVar
 import asyncpg
 
 from snapurl.errors import ConfigError, Unavailable
-from snapurl.metrics import POOL_WAITS_REFUSED, SHARD_ERRORS
+from snapurl.metrics import (
+    POOL_CONNECTIONS,
+    POOL_WAIT_SECONDS,
+    POOL_WAITING,
+    POOL_WAITS_REFUSED,
+    SHARD_ERROR_KINDS,
+    SHARD_ERRORS,
+    SHARD_UP,
+    STATEMENT_SECONDS,
+    timing,
+)
 from snapurl.store.hosts import NotPrimary, connect_primary, prefer_next
 from snapurl.store.queries import load_queries
 from snapurl.tls import tls_fault
@@ -33,7 +43,7 @@ CLUSTER = load_queries("cluster")
 T = TypeVar("T")
 Row = Mapping[str, Any]
 
-# After a failed connect, calls fail at once for this long instead of each waiting for its own time-out.
+# After a failed connect, calls fail at once instead of each waiting for its own time-out; so often one is tried.
 DOWN_S = 0.25
 # The client gives a statement this much longer than the server does, so that the server's answer arrives.
 CLIENT_GRACE_S = 0.5
@@ -71,16 +81,18 @@ _WRONG_SETTINGS = (
 
 
 class ShardFailed(Exception):
-    """Shard `name` did not answer. `sent`: the statement may have been carried out all the same."""
+    """Shard `name` did not answer. `sent`: the statement may have been carried out all the same. `cause`: under
+    what the metrics count a write that this has refused."""
 
-    def __init__(self, name: str, reason: str, *, sent: bool) -> None:
+    def __init__(self, name: str, reason: str, *, sent: bool, cause: str = "shard") -> None:
         super().__init__(f"shard {name} {reason}")
         self.name = name
         self.reason = reason
         self.sent = sent
+        self.cause = cause
 
     def as_unavailable(self) -> Unavailable:
-        return Unavailable(f"shard {self.name} {self.reason}", retry_after_s=RETRY_AFTER_S)
+        return Unavailable(f"shard {self.name} {self.reason}", retry_after_s=RETRY_AFTER_S, cause=self.cause)
 
 
 class ShardUnknown(ShardFailed):
@@ -160,7 +172,17 @@ class Pool:
         self._connect_s = statement_timeout_ms / 1000
         self._answer_s = statement_timeout_ms / 1000 + CLIENT_GRACE_S
         self._down_until = 0.0
+        self._is_silent = False  # since an attempt to connect failed that began after the last answer
+        self._heard_at = 0.0
         self._free = asyncio.Semaphore(size)
+        self._size = size
+        self._in_use = 0
+        self._waiting = 0
+        self._waited = timing(POOL_WAIT_SECONDS, name)
+        self._took = timing(STATEMENT_SECONDS, name)
+        POOL_WAITS_REFUSED.labels(name)
+        for kind in SHARD_ERROR_KINDS:
+            SHARD_ERRORS.labels(name, kind)
         self._idle: list[tuple[Any, float]] = []  # with the time of last use, the longest unused first
         self.generation = 0
         self._dsn = dsn
@@ -205,26 +227,42 @@ class Pool:
         if not self._free.locked():
             await self._free.acquire()
             return
+        self._waiting += 1
         try:
             await asyncio.wait_for(self._free.acquire(), self._wait_s)
         except TimeoutError:
             POOL_WAITS_REFUSED.labels(self.name).inc()
-            raise ShardFailed(self.name, "has no free connection", sent=False) from None
+            raise ShardFailed(
+                self.name, "has no free connection", sent=False, cause="no-connection"
+            ) from None
+        finally:
+            self._waiting -= 1
 
     async def _connect(self) -> Any:
+        began = time.monotonic()
         try:
             async with asyncio.timeout(self._connect_s):
                 connection = await self._open_one()
         except WrongShard as error:
             self.last_error = error.detail
+            SHARD_ERRORS.labels(self.name, "wrong").inc()
             raise
         except (*_NOT_DONE, *_LOST, *_WRONG_SETTINGS, asyncpg.InsufficientPrivilegeError) as error:
-            self.last_error = describe(error)
-            self._down_until = time.monotonic() + DOWN_S
+            if self._heard_at < began:  # else it is back, and this attempt is from before
+                self.last_error = describe(error)
+                self._is_silent = True
+                self._down_until = time.monotonic() + DOWN_S
             SHARD_ERRORS.labels(self.name, "connect").inc()
-            raise ShardFailed(self.name, self.last_error, sent=False) from error
-        self.last_error = None
+            raise ShardFailed(self.name, describe(error), sent=False) from error
+        self._heard()
         return connection
+
+    def _heard(self) -> None:
+        """The shard has answered."""
+        self.last_error = None
+        self._is_silent = False
+        self._down_until = 0.0
+        self._heard_at = time.monotonic()
 
     async def _open_one(self) -> Any:
         connection = await connect_primary(self._dsn, self._connect_s, server_settings=self._server_settings)
@@ -258,44 +296,74 @@ class Pool:
         for connection, _ in idle:
             connection.terminate()
 
+    def measure(self) -> None:
+        """Sets the gauges. Whether the shard is up is what the last call found; there is one every few seconds."""
+        SHARD_UP.labels(self.name).set(self.last_error is None)
+        POOL_WAITING.labels(self.name).set(self._waiting)
+        for state, count in (("in use", self._in_use), ("idle", len(self._idle)), ("most", self._size)):
+            POOL_CONNECTIONS.labels(self.name, state).set(count)
+
     async def _run(self, work: Callable[[Any], Awaitable[T]]) -> T:
-        if time.monotonic() < self._down_until:
+        began = time.monotonic()
+        if began < self._down_until:
+            SHARD_ERRORS.labels(self.name, "down").inc()
             raise ShardFailed(self.name, self.last_error or "is unreachable", sent=False)
-        await self._wait_for_turn()
+        if self._is_silent:
+            # One call per DOWN_S finds out whether it is back; the others need not wait with it.
+            self._down_until = began + DOWN_S
         try:
-            generation = self.generation
-            connection = self._take_idle() or await self._connect()
-            try:
-                answer = await self._guarded(connection, work)
-            except (ShardFailed, asyncpg.PostgresError):  # as good as before, or of a generation that is gone
-                self._put_back(connection, generation)
-                raise
-            except BaseException:
-                connection.terminate()
-                raise
-            self._put_back(connection, generation)
-            return answer
+            await self._wait_for_turn()
+        except BaseException:
+            self._waited.observe(time.monotonic() - began)
+            raise
+        try:
+            return await self._in_turn(began, work)
         finally:
             self._free.release()
+
+    async def _in_turn(self, began: float, work: Callable[[Any], Awaitable[T]]) -> T:
+        generation = self.generation
+        try:
+            connection = self._take_idle() or await self._connect()
+        finally:
+            given = time.monotonic()
+            self._waited.observe(given - began)
+        self._in_use += 1
+        try:
+            answer = await self._guarded(connection, work)
+        except (ShardFailed, asyncpg.PostgresError):  # as good as before, or of a generation that is gone
+            self._put_back(connection, generation)
+            raise
+        except BaseException:
+            connection.terminate()
+            raise
+        finally:
+            self._in_use -= 1
+            self._took.observe(time.monotonic() - given)
+        self._put_back(connection, generation)
+        return answer
 
     async def _guarded(self, connection: Any, work: Callable[[Any], Awaitable[T]]) -> T:
         too_late = asyncio.get_running_loop().call_later(self._answer_s, connection.terminate)
         try:
-            return await work(connection)
+            answer = await work(connection)
         except _NOT_DONE as error:
             SHARD_ERRORS.labels(self.name, "refused").inc()
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                 self._drop_all()
             raise ShardFailed(self.name, "could not carry that out now", sent=False) from error
         except asyncpg.InsufficientPrivilegeError as error:
-            SHARD_ERRORS.labels(self.name, "refused").inc()
+            SHARD_ERRORS.labels(self.name, "rights").inc()
             log.error("shard %s: %s", self.name, error.args[0])
             raise ShardFailed(self.name, describe(error), sent=False) from error
         except _LOST as error:
             late = too_late.when() <= asyncio.get_running_loop().time()
             self.last_error = describe(TimeoutError() if late else error)
-            SHARD_ERRORS.labels(self.name, "lost").inc()
+            SHARD_ERRORS.labels(self.name, "late" if late else "lost").inc()
             self._drop_all()
             raise ShardFailed(self.name, self.last_error, sent=True) from error
+        else:
+            self._heard()
+            return answer
         finally:
             too_late.cancel()

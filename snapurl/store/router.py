@@ -16,6 +16,8 @@ A failed shard is not retried here: what a failure may have done only the caller
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -23,7 +25,7 @@ from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_dela
 
 from snapurl.metrics import FENCE_REFUSALS
 from snapurl.store.fence import Answered, Busy, Moved, judge
-from snapurl.store.pool import Pool, Row, ShardFailed, ShardUnknown
+from snapurl.store.pool import CLUSTER, Pool, Row, ShardFailed, ShardUnknown, WrongShard
 from snapurl.store.shards import Shards, unavailable
 
 Call = Callable[[Pool], Awaitable[Sequence[Row]]]
@@ -31,6 +33,9 @@ Item = TypeVar("Item")
 
 RETRY_WAIT_MIN_S = 0.002
 RETRY_WAIT_MAX_S = 0.020
+TOLD_S = 0.2  # between two log lines of slots that stay in hand-off, each of which costs a look at the slot
+
+log = logging.getLogger("snapurl.router")
 
 
 class Router:
@@ -39,6 +44,7 @@ class Router:
     def __init__(self, shards: Shards, busy_wait_ms: int) -> None:
         self._shards = shards
         self._busy_wait_s = busy_wait_ms / 1000
+        self._tell_after = float("-inf")
 
     async def at_owner(self, slot: int, call: Call) -> Sequence[Row]:
         """The rows of `call` at the owner of `slot`; each call answers with at least one row.
@@ -51,8 +57,24 @@ class Router:
         try:
             found: Sequence[Row] = await self._retrying()(self._try, slot, call)
         except RetryError:
+            await self.tell_of(slot)
             raise unavailable(slot) from None
         return found
+
+    async def tell_of(self, slot: int) -> None:
+        """Logs that a call has waited in vain, with the move under way, named as in the migrator's lines."""
+        if time.monotonic() < self._tell_after:
+            return
+        self._tell_after = time.monotonic() + TOLD_S
+        shard = self._shards.map.owner(slot)
+        try:
+            rows = await self._shards.pool(shard).fetch(CLUSTER["move"], slot)
+        except (ShardFailed, WrongShard):
+            rows = []
+        move = str(rows[0]["move_token"]) if rows else ""
+        what = f"{rows[0]['state']}, from or to {rows[0]['peer']}" if rows else "no move is known any more"
+        refused = "a call waited in vain for %.1f s for a slot in hand-off (%s)"
+        log.warning(refused, self._busy_wait_s, what, extra={"shard": shard, "slot": slot, "move": move})
 
     async def read(self, slot: int, call: Call) -> Sequence[Row]:
         """As `at_owner`, for calls that change nothing: a lost connection is tried once more."""

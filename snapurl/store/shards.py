@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -26,6 +27,8 @@ from ring.placement import place
 from ring.topology import Topology
 from snapurl.config import Settings
 from snapurl.errors import ConfigError, Unavailable
+from snapurl.logs import nobodys_task
+from snapurl.metrics import SHARD_UP, SHARD_VOUCHED, SLOTS_IN_HAND_OFF, SLOTS_UNKNOWN, TOPOLOGY_VERSION
 from snapurl.ports import RingView, ShardHealth, ShardShare
 from snapurl.store.hosts import PORT, connect_primary
 from snapurl.store.pool import (
@@ -49,6 +52,7 @@ _PORT = re.compile(r":[0-9]+$")
 
 # How often the map is compared with the shards when no news arrive: news may be lost without harm.
 POLL_S = 5.0
+NEWS_GATHERED_S = 0.1  # a hand-off makes several in a row; whoever needs one sooner asks for it
 WATCH_RETRY_S = 1.0
 # A look at a shard that has started anew reads every shard's slots: after one in vain the next waits, also
 # so many times as long as it took.
@@ -56,6 +60,8 @@ VOUCH_RETRY_S = 0.25
 VOUCH_PACE = 8
 # What of a DSN names a file.
 DSN_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+# What a write is counted under that stayed undone since its slot was being moved.
+HAND_OFF = "hand-off"
 # What asyncpg raises on a connection that ended under it.
 CLIENT_ERRORS = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 
@@ -141,7 +147,7 @@ async def _ask(name: str, dsn: str, timeout_s: float) -> tuple[Any, Topology | N
     except RingError as error:
         raise ConfigError(f"shard {name} holds a topology that this program cannot read: {error}") from None
     finally:
-        await connection.close(timeout=timeout_s)
+        await let_go(connection, timeout_s)
 
 
 async def connect_once(name: str, dsn: str, timeout_s: float, *, application: str = "snapurl") -> Any:
@@ -168,6 +174,14 @@ async def connect_once(name: str, dsn: str, timeout_s: float, *, application: st
         raise ConfigError(f"the DSN of shard {name} cannot be read") from error
     except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise ShardFailed(name, describe(error), sent=False) from error
+
+
+async def let_go(connection: Any, timeout_s: float) -> None:
+    """Closes a connection; that its server takes too long over it changes nothing of what was done."""
+    try:
+        await connection.close(timeout=timeout_s)
+    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()
 
 
 def _missing_file(dsn: str) -> str:
@@ -236,6 +250,20 @@ class Shards:
                 await pool.open()
                 self._pools[shard.name] = pool
 
+    def measure(self, process: str) -> None:
+        """Sets the gauges of a `process`. A shard that has left the topology has no value any more."""
+        names = {shard.name for shard in self.topology.shards}
+        for name, pool in self._pools.items():
+            if name in names:
+                pool.measure()
+                SHARD_VOUCHED.labels(name).set(name not in self._returned)
+            else:
+                SHARD_UP.labels(name).set(math.nan)
+                SHARD_VOUCHED.labels(name).set(math.nan)
+        TOPOLOGY_VERSION.labels(process).set(self.topology.version)
+        SLOTS_IN_HAND_OFF.set(self.map.in_hand_off)
+        SLOTS_UNKNOWN.set(self.map.unknown)
+
     # -- news ------------------------------------------------------------------------------------------------
 
     async def refresh(self) -> None:
@@ -247,7 +275,7 @@ class Shards:
     def refresh_soon(self) -> None:
         """Begins a refresh unless one is under way; a silent shard delays nobody who waits for the others."""
         if self._refreshing is None or self._refreshing.done():
-            self._refreshing = asyncio.create_task(self.refresh(), name="refresh")
+            self._refreshing = nobodys_task(self.refresh(), "refresh")
 
     async def _refresh_shard(self, pool: Pool) -> None:
         try:
@@ -339,7 +367,7 @@ class Shards:
             self._watchers.pop(name).cancel()
 
     def _watch(self, name: str) -> None:
-        self._watchers[name] = asyncio.create_task(self._watch_for_ever(name), name=f"watch {name}")
+        self._watchers[name] = nobodys_task(self._watch_for_ever(name), f"watch {name}")
 
     async def _watch_for_ever(self, name: str) -> None:
         while True:
@@ -364,6 +392,7 @@ class Shards:
                 await self._refresh_shard(pool)
                 await self._vouch()
                 await _wait(news, POLL_S if name not in self._returned else VOUCH_RETRY_S)
+                await asyncio.sleep(NEWS_GATHERED_S)
                 await connection.execute("SELECT 1", timeout=timeout_s)
         finally:
             connection.terminate()
@@ -442,4 +471,4 @@ async def _wait(event: asyncio.Event, timeout_s: float) -> None:
 
 def unavailable(slot: int) -> Unavailable:
     """The refusal of a slot that stayed in hand-off for longer than a request waits."""
-    return Unavailable(f"slot {slot} is being moved", retry_after_s=1.0)
+    return Unavailable(f"slot {slot} is being moved", retry_after_s=1.0, cause=HAND_OFF)

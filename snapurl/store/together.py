@@ -1,22 +1,31 @@
 """Creates that come at the same time go to their shard in one call.
 
-One call per shard is under way at a time; what comes meanwhile goes with the next one, and what comes alone goes
-alone, at once. So under load many creates share a round trip, a transaction and a flush to the disk.
+Theory. A create costs a shard mostly what any call costs: a round trip, a transaction, a flush to the disk. So if
+creates come in company, each waits GATHER_S for others that go to the same shard; a create that comes alone goes at
+once. Company is counted over a while, since clients that were answered together come back together.
 
-Each has an answer of its own: the function says per link what came of it. When a call fails, all its creates have
-failed as if each had been sent alone, and whoever asked repeats his own by its token.
+Creates whose code we make up can go to any shard, and all that come within GATHER_S go to one: they get codes whose
+slots it owns. The shard is that of a code drawn at random, so each shard gets the share that its slots are of the
+ring, and within it every code is as likely as any other. Codes that were drawn and belong to other shards are
+kept for their turn, so that a create costs one draw in the end, however many shards there are.
+
+Each create has an answer of its own: the function says per link what came of it. When a call fails, all its creates
+have failed as if each had been sent alone, and whoever asked repeats his own by its token.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pydantic_core import to_json
+
 from ring.slots import slot_of
+from snapurl.codes import random_code
+from snapurl.logs import nobodys_task
 from snapurl.metrics import POOL_WAITS_REFUSED
 from snapurl.ports import NewLink
 from snapurl.store.pool import Pool, ShardFailed
@@ -24,54 +33,122 @@ from snapurl.store.queries import load_queries
 
 SQL = load_queries("links")
 
+GATHER_S = 0.002
+COMPANY = 4  # creates, unanswered or just answered, from which on those that come wait for others
 LINKS_MAX = 32  # in one call, which holds a lock on the slot of each
-WAITING_MAX = 1_000  # per shard; then 503, as when no connection comes free
+WAITING_MAX = 1_000  # unanswered creates per shard; then 503, as when no connection comes free
+SPARE_CODES_MAX = 100  # kept per shard; the oldest goes
+DRAWS_MAX = 200  # in vain for one shard; then any other will do
 
 Row = Mapping[str, Any]
 Waiting = tuple[NewLink, asyncio.Future[Row]]
 
 
+class Codes:
+    """Made-up codes, gathered at one shard after the other."""
+
+    def __init__(self, owner: Callable[[str], str], draw: Callable[[], str]) -> None:
+        self._owner = owner
+        self.any = draw
+        self._shard: str | None = None  # where codes are gathered now
+        self._spare: dict[str, deque[str]] = {}
+
+    def gathered(self) -> str:
+        """A code of the shard at which codes are gathered."""
+        if self._shard is None:
+            code = self.any()
+            self._shard = self._owner(code)
+            return code
+        if spare := self._spare.get(self._shard):
+            return spare.popleft()
+        for _ in range(DRAWS_MAX):
+            code = self.any()
+            shard = self._owner(code)
+            if shard == self._shard:
+                return code
+            self._spare.setdefault(shard, deque(maxlen=SPARE_CODES_MAX)).append(code)
+        self._shard = None  # it has hardly any slots, or none any more
+        return self.any()
+
+    def sent_off(self, shard: str) -> None:
+        """A call has gone to the shard: if codes were gathered at it, the next are gathered at another."""
+        if self._shard == shard:
+            self._shard = None
+
+
 @dataclass(slots=True)
 class _Line:
-    """The creates that wait for one shard, and the task that sends them; a line that is empty is forgotten."""
+    """The creates of one shard: those that wait for company, and how many have no answer yet, these included."""
 
-    waiting: deque[Waiting] = field(default_factory=deque)
-    sender: asyncio.Task[None] | None = None
+    waiting: list[Waiting] = field(default_factory=list)
+    unanswered: int = 0
+    timer: asyncio.TimerHandle | None = None
 
 
 class Together:
-    """The creates of one process, by shard."""
+    """The creates of one process, by shard. `owner` says which shard a code belongs to, as far as is known."""
 
-    def __init__(self) -> None:
+    def __init__(self, owner: Callable[[str], str], draw: Callable[[], str] = random_code) -> None:
+        self._codes = Codes(owner, draw)
         self._lines: dict[Pool, _Line] = {}
+        self._company = 0
+        self._calls: set[asyncio.Task[None]] = set()
+
+    def new_code(self) -> str:
+        """A code that nobody can guess; in company, one of the shard to which the others of this moment go."""
+        return self._codes.gathered() if self._company >= COMPANY else self._codes.any()
 
     async def create(self, pool: Pool, new: NewLink) -> Sequence[Row]:
         """The row of the shard's answer. Raises ShardFailed."""
         line = self._lines.setdefault(pool, _Line())
-        if len(line.waiting) >= WAITING_MAX:
+        if line.unanswered >= WAITING_MAX:
             POOL_WAITS_REFUSED.labels(pool.name).inc()
-            raise ShardFailed(pool.name, "is too busy", sent=False)
-        done: asyncio.Future[Row] = asyncio.get_running_loop().create_future()
+            raise ShardFailed(pool.name, "is too busy", sent=False, cause="no-connection")
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[Row] = loop.create_future()
+        in_company = self._company >= COMPANY
+        self._company += 1
+        line.unanswered += 1
         line.waiting.append((new, done))
-        if line.sender is None:
-            line.sender = asyncio.create_task(self._send(pool, line), name=f"creates on {pool.name}")
+        if not in_company or len(line.waiting) == LINKS_MAX:
+            self._send_off(pool, line)
+        elif line.timer is None:
+            line.timer = loop.call_later(GATHER_S, self._send_off, pool, line)
         return (await done,)
 
-    async def _send(self, pool: Pool, line: _Line) -> None:
-        """Calls the shard until nothing waits."""
-        while line.waiting:
-            items = [line.waiting.popleft() for _ in range(min(len(line.waiting), LINKS_MAX))]
-            try:
-                await _answer(pool, items)
-            except ShardFailed as error:
-                _fail(items, error)
-            except Exception:  # one of them is not what PostgreSQL takes: the others must not suffer for it
-                for item in items:
-                    try:
-                        await _answer(pool, [item])
-                    except Exception as error:
-                        _fail([item], error)
-        del self._lines[pool]
+    def _send_off(self, pool: Pool, line: _Line) -> None:
+        """Calls the shard for all who wait for it."""
+        items, line.waiting = line.waiting, []
+        if line.timer is not None:
+            line.timer.cancel()
+            line.timer = None
+        self._codes.sent_off(pool.name)
+        call = nobodys_task(self._send(pool, line, items), f"creates on {pool.name}")
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+
+    async def _send(self, pool: Pool, line: _Line, items: Sequence[Waiting]) -> None:
+        try:
+            await _answer(pool, items)
+        except ShardFailed as error:
+            _fail(items, error)
+        except Exception:  # one of them is not what PostgreSQL takes: the others must not suffer for it
+            for item in items:
+                try:
+                    await _answer(pool, [item])
+                except Exception as error:
+                    _fail([item], error)
+        finally:
+            self._answered(pool, line, len(items))
+
+    def _answered(self, pool: Pool, line: _Line, count: int) -> None:
+        asyncio.get_running_loop().call_later(GATHER_S, self._leave, count)
+        line.unanswered -= count
+        if not line.unanswered:
+            del self._lines[pool]  # its shard may go
+
+    def _leave(self, count: int) -> None:
+        self._company -= count
 
 
 async def _answer(pool: Pool, items: Sequence[Waiting]) -> None:
@@ -95,7 +172,7 @@ async def _call(pool: Pool, links: Sequence[NewLink]) -> Sequence[Row]:
             new.expires_at, new.owner, new.token,
         )  # fmt: skip
     payload = [{**create_item(new), "slot": slot_of(new.code), "place": n} for n, new in enumerate(links)]
-    rows = await pool.fetch(SQL["create_many"], json.dumps(payload))
+    rows = await pool.fetch(SQL["create_many"], to_json(payload).decode())
     return sorted(rows, key=lambda row: int(row["place"]))
 
 

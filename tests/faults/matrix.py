@@ -1,7 +1,7 @@
 """The steps of a hand-off at which a fault is placed, and one case of the matrix.
 
 Every step is met on its way to the shard, and again after its commit with the reply still under way. A part of
-the product of steps, moments and faults is run by default, and all of it with SNAPURL_FULL_FAULTS=1.
+the product of steps, moments and faults is run by default, and all of it with FULL_FAULTS=1.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from tests.faults.pair import STEP_S, Pair, Process
 from tests.faults.wire import Trip, When
 
-FULL = bool(os.environ.get("SNAPURL_FULL_FAULTS"))
+FULL = bool(os.environ.get("FULL_FAULTS"))
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from tools.publish import publish
 
 NAMES = ("db0", "db1")
 WEIGHTS = (1.0, 1.004)
+SLOTS_FIRST = 4  # of the dozen: both lanes have several to move when a fault strikes
 SETTLE_S = 30.0
 STEP_S = 20.0
 CODES_PER_SLOT = 40
@@ -164,6 +165,7 @@ class Pair:
         self.traffic: Traffic
         self._database = database
         self._warm: Process | None = None
+        self._processes: list[Process] = []
 
     async def open(self) -> None:
         await migrate_all(self.settings)
@@ -179,8 +181,8 @@ class Pair:
         self._warm = await self._spawn()
 
     async def close(self) -> None:
-        if self._warm:
-            await self._warm.kill()
+        for process in self._processes:  # also one that a test left behind as it failed
+            await process.kill()
         await self.traffic.store.shards.close()
 
     # -- moves -------------------------------------------------------------------------------------------------
@@ -222,7 +224,7 @@ class Pair:
             name: f"{self._credentials(name)}@127.0.0.1:{wire.port}/{self._database}"
             for name, wire in self.wires.items()
         }
-        return Process(
+        process = Process(
             await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "tests.faults.run_migrator"),
                 env={
@@ -235,6 +237,8 @@ class Pair:
                 stderr=asyncio.subprocess.PIPE,
             )
         )
+        self._processes.append(process)
+        return process
 
     def _credentials(self, name: str) -> str:
         return self.cluster.shard(name).dsn(self._database).rpartition("@")[0]

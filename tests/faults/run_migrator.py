@@ -11,14 +11,17 @@ import sys
 
 import tools.migrator
 from snapurl.config import load_settings
+from tests.faults.pair import SLOTS_FIRST
 from tools.migrator import Migrator, Options
+from tools.throttle import Throttle
 
 tools.migrator.IDLE_S = 0.05  # a test has dozens of runs to get through
 tools.migrator.HEARTBEAT_S = 0.1
 
 
 async def main() -> None:
-    migrator = Migrator(load_settings(), Options(grace_s=0.0))
+    options = Options(grace_s=0.0, throttle=Throttle(slots=SLOTS_FIRST))
+    migrator = Migrator(load_settings(), options)
     await migrator.run(asyncio.Event(), until_settled=True)
 
 

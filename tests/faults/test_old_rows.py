@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from tests.faults.matrix import SPOTS, run_case
-from tests.faults.pair import SETTLE_S, Pair
+from tests.faults.pair import SETTLE_S, SLOTS_FIRST, Pair
 from tests.faults.test_kill_migrator import kill
 from tests.faults.wire import When
 from tools.calls import call
@@ -90,7 +90,6 @@ async def test_expired_intents_in_hand_off_are_left_alone(pair: Pair) -> None:
     pair.whole = False
     source, _ = await pair.turn()
     connection = await pair.connect(source)
-    moving = min(pair.slots)
     resting = await connection.fetchval(
         "SELECT min(slot) FROM slots WHERE state = 'owned' AND slot <> ALL ($1::smallint[])",
         sorted(pair.slots),
@@ -98,6 +97,7 @@ async def test_expired_intents_in_hand_off_are_left_alone(pair: Pair) -> None:
     trip = pair.wires[source].lay(When.AFTER, "handoff_leave_v1")
     process = await pair.process()
     await asyncio.wait_for(trip.reached.wait(), 20)
+    moving = await asyncio.wait_for(_held(pair, connection), 20)
     for slot in (moving, resting):
         await connection.execute(
             "INSERT INTO intents (slot, key_hash, nonce, fingerprint, created_at)"
@@ -112,3 +112,13 @@ async def test_expired_intents_in_hand_off_are_left_alone(pair: Pair) -> None:
     await pair.settle()
     await pair.check()
     pair.whole = True
+
+
+async def _held(pair: Pair, source: asyncpg.Connection[asyncpg.Record]) -> int:
+    """One of the slots whose hand-off is held up, once the migrator has nothing else left to move."""
+    query = "SELECT slot, state FROM slots WHERE slot = ANY ($1::smallint[]) AND state <> 'released'"
+    while True:
+        rows = await source.fetch(query, sorted(pair.slots))
+        if len(rows) <= SLOTS_FIRST and {row["state"] for row in rows} == {"leaving"}:
+            return int(rows[0]["slot"])
+        await asyncio.sleep(0.02)

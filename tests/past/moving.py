@@ -60,8 +60,8 @@ async def moving(world: World, weight: float) -> AsyncIterator[Move]:
     bench = Bench(fleet)
     try:
         seen = await fleet.observe()
-        tasks = agenda(seen, slots_per_batch=SLOTS).moves
-        task = next(each for each in tasks if "db0" in (each.batch.source, each.batch.target))
+        tasks = agenda(seen).moves
+        task, _ = next(each for each in tasks if "db0" in (each.batch.source, each.batch.target)).cut(SLOTS)
         yield Move(await attempt_at(task, seen, bench), task.program)
     finally:
         bench.drop()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from snapurl.local.postgres import PostgresServer
 from snapurl.store.hosts import NotPrimary, connect_primary
 from tests.past.conftest import Maker, World
 from tests.past.servers import Server, all_hosts, promote
@@ -56,7 +57,7 @@ async def kill_frozen(server: Server) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
-def pids_of(server: Server) -> list[int]:
+def pids_of(server: PostgresServer) -> list[int]:
     """The postmaster and its children."""
     assert server.pid is not None
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text()

@@ -60,6 +60,8 @@ async def test_an_older_backup_serves_nothing_that_was_given_away_since(
     await server.stop()
     backup = save(server)
     await server.start()
+    await world.heals("db0")
+    world.acked.clear()  # the backup is older
     async with moving(world, AWAY) as move:
         await fill(world, move.slots)
         await move.on()

@@ -3,127 +3,127 @@
 from __future__ import annotations
 
 import re
+import stat
+from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Any
 
 import click
 import pytest
+import trustme
 import yaml
 
+from snapurl.app import HEAD_BYTES_MAX, KEEP_ALIVE_S, REQUEST_S_MAX, RESPONSE_S_MAX
 from snapurl.cli import cli
 from snapurl.config import Settings, load_settings
+from snapurl.redis import redis_pool
 from snapurl.serve import WORKER_STOP_S_MAX
+from tests.deployed import (
+    ROOT,
+    SECRETS_PLACE,
+    Service,
+    composed,
+    environ,
+    filled,
+    image_environ,
+    make_secrets,
+    mount_secrets,
+    secrets_of,
+)
 from tools.cli import cli as reshard
 
-ROOT = Path(__file__).parents[2]
 SHARDS = ["db0", "db1", "db2", "db3"]
-GIVEN = {"DB_PASSWORD": "dbpw", "REDIS_PASSWORD": "redispw"}
-VARIABLE = re.compile(r"\$\{(\w+)(?:(:[?-])([^}]*))?\}")
-
-Service = dict[str, Any]
+PROGRAMS = ["api", "clicks", "migrate", "migrator"]
+LOGINS = {
+    "api": "snapurl_api",
+    "clicks": "snapurl_api",
+    "migrate": "snapurl_owner",
+    "migrator": "snapurl_resharder",
+}
+SECRETS = ["superuser_password", "owner_password", "service_password", "migrator_password", "redis_password"]
 
 
 @pytest.fixture(scope="module")
-def text() -> str:
-    return (ROOT / "docker-compose.yml").read_text()
+def services() -> dict[str, Service]:
+    return dict(composed()["services"])
 
 
 @pytest.fixture(scope="module")
-def services(text: str) -> dict[str, Service]:
-    return dict(yaml.safe_load(text)["services"])
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory in which the operator's script has made the secrets."""
+    directory = tmp_path_factory.mktemp("operator")
+    make_secrets(directory)
+    return directory
 
 
-def filled(value: object) -> str:
-    """A value as Compose hands it over, with the required variables set and all others at their defaults."""
-
-    def fill(match: re.Match[str]) -> str:
-        name, kind, rest = match.groups()
-        if kind == ":-":
-            return str(rest)
-        return GIVEN[name]  # KeyError: a variable that is neither required here nor has a default
-
-    return VARIABLE.sub(fill, str(value)).replace("$$", "$")
-
-
-def environ(service: Service) -> dict[str, str]:
-    return {name: filled(value) for name, value in service.get("environment", {}).items()}
+def settings_of(
+    service: Service, made: Path, place: Path, monkeypatch: pytest.MonkeyPatch, **given: str
+) -> Settings:
+    """What the program reads in that container: of the image, of the file, and of the secrets."""
+    for name, value in {**image_environ(), **environ(service, given)}.items():
+        if name.startswith("SNAPURL_"):
+            monkeypatch.setenv(name, value)
+    mount_secrets(service, made, place)
+    monkeypatch.setenv("SNAPURL_SECRETS_DIR", str(place))
+    return load_settings()
 
 
-def settings_of(service: Service) -> Settings:
-    prefix = "SNAPURL_"
-    return load_settings(
-        **{name.removeprefix(prefix).lower(): value for name, value in environ(service).items()}
-    )
-
-
-def program_services(services: dict[str, Service]) -> dict[str, Service]:
-    return {name: service for name, service in services.items() if "build" in service}
+# -- the program --------------------------------------------------------------------------------------------------
 
 
 def test_services_are_those_of_the_design(services: dict[str, Service]) -> None:
-    """There are the service, the consumer, the migrator, Redis and four shards, and nothing else."""
-    assert sorted(services) == sorted(["api", "clicks", "migrator", "redis", *SHARDS])
-    assert sorted(program_services(services)) == ["api", "clicks", "migrator"]
+    """Proxy, service, consumer, migrator, the one that makes tables, Redis, four shards, and one more if wanted."""
+    assert sorted(services) == sorted(["proxy", *PROGRAMS, "redis", *SHARDS, "db4"])
+    assert sorted(name for name, service in services.items() if "build" in service) == PROGRAMS
+    assert {name: service["profiles"] for name, service in services.items() if "profiles" in service} == {
+        "db4": ["scale-out"]
+    }
 
 
-def test_every_variable_is_a_setting(services: dict[str, Service]) -> None:
-    """Each SNAPURL_* variable is one that the program knows, and its value one that it accepts."""
-    for service in program_services(services).values():
-        for name in service["environment"]:
-            assert name.startswith("SNAPURL_")
-            assert name.removeprefix("SNAPURL_").lower() in Settings.model_fields
-        settings_of(service)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_the_program_accepts_what_it_is_given(
+    services: dict[str, Service], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Every variable and every secret is a setting, with a value that is taken; the shards are the databases."""
+    service = services[name]
+    settings = settings_of(service, made, tmp_path, monkeypatch)
+    for variable in environ(service):
+        assert variable == "PGUSER" or variable.removeprefix("SNAPURL_").lower() in Settings.model_fields
+    assert all(target.removeprefix("snapurl_") in Settings.model_fields for target in secrets_of(service))
+    password = (tmp_path / "snapurl_shards_password").read_text()
+    assert [(item.name, item.dsn) for item in settings.shard_dsns] == [
+        (shard, f"postgresql://:{password}@{shard}:5432/{services[shard]['environment']['POSTGRES_DB']}")
+        for shard in SHARDS
+    ]
+    if name in ("api", "clicks"):
+        assert settings.redis_url.get_secret_value() == "redis://redis:6379/0"
+        redis = made / composed()["secrets"][secrets_of(services["redis"])["redis_password"]]["file"]
+        assert settings.redis_password.get_secret_value() == redis.read_text()
 
 
-def test_shards_lead_to_the_database_services(services: dict[str, Service]) -> None:
-    """SNAPURL_SHARDS names exactly the database services, each at its own host, with its own credentials."""
-    for service in program_services(services).values():
-        found = {item.name: item.dsn for item in settings_of(service).shard_dsns}
-        assert sorted(found) == SHARDS
-        for name, dsn in found.items():
-            shard = environ(services[name])
-            user, password, database = (shard[f"POSTGRES_{part}"] for part in ("USER", "PASSWORD", "DB"))
-            assert dsn == f"postgresql://{user}:{password}@{name}:5432/{database}"
+def test_more_shards_and_others_may_be_given(
+    services: dict[str, Service], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MORE_SHARDS is added to the four, SHARDS and REDIS_URL stand for other machines."""
+    more = {"MORE_SHARDS": "db4=postgresql://db4:5432/snapurl"}
+    settings = settings_of(services["api"], made, tmp_path / "a", monkeypatch, **more)
+    assert [item.name for item in settings.shard_dsns] == [*SHARDS, "db4"]
+    others = {"SHARDS": "a=postgresql://a/x b=postgresql://b/x", "REDIS_URL": "rediss://r:6380"}
+    settings = settings_of(services["api"], made, tmp_path / "b", monkeypatch, **others)
+    assert [item.name for item in settings.shard_dsns] == ["a", "b"]
+    assert settings.redis_url.get_secret_value() == "rediss://r:6380"
 
 
-def test_redis_keeps_what_it_is_given(services: dict[str, Service]) -> None:
-    """Redis appends, never evicts, asks for the password that the services have, and has a volume."""
-    redis = services["redis"]
-    words = [filled(word) for word in redis["command"]]
-    options = dict(zip(words[1::2], words[2::2], strict=True))
-    assert options["--appendonly"] == "yes"
-    assert options["--appendfsync"] == "always"
-    assert options["--maxmemory-policy"] == "noeviction"
-    for service in program_services(services).values():
-        url = settings_of(service).redis_url.get_secret_value()
-        assert url == f"redis://:{options['--requirepass']}@redis:6379/0"
-    assert environ(redis)["REDISCLI_AUTH"] == options["--requirepass"]
-    assert [volume.split(":")[1] for volume in redis["volumes"]] == ["/data"]
-
-
-def test_shards_have_room_and_places_of_their_own(services: dict[str, Service]) -> None:
-    """Every shard has locks for a hand-off, no prepared transactions, and a volume that no other has."""
-    for name in SHARDS:
-        command = services[name]["command"]
-        assert "max_locks_per_transaction=256" in command
-        assert "max_prepared_transactions=0" in command
-    volumes = [volume for name in SHARDS for volume in services[name]["volumes"]]
-    assert [volume.split(":")[0] for volume in volumes] == SHARDS
-
-
-def test_everything_has_a_health_check_and_is_waited_for(text: str, services: dict[str, Service]) -> None:
-    """Each service but the migrator has a health check; a dependency is waited for until it is healthy."""
-    for name, service in services.items():
-        if name == "migrator":
-            assert service["healthcheck"] == {"disable": True}
-        else:
-            assert service["healthcheck"]["test"][0] in ("CMD", "CMD-SHELL")
-        for condition in service.get("depends_on", {}).values():
-            assert condition == {"condition": "service_healthy"}
-    assert sorted(services["api"]["depends_on"]) == sorted(["redis", *SHARDS])
-    assert sorted(services["clicks"]["depends_on"]) == ["api", "redis"]
-    assert sorted(services["migrator"]["depends_on"]) == ["api"]
-    assert set(yaml.safe_load(text)["volumes"]) == {"redis", *SHARDS}
+def test_everybody_logs_in_with_the_least_rights(services: dict[str, Service]) -> None:
+    """Service and consumer, migrator, and owner each have a user and a secret of their own, and no other secret."""
+    own = {"api": "service", "clicks": "service", "migrate": "owner", "migrator": "migrator"}
+    for name, login in LOGINS.items():
+        assert environ(services[name])["PGUSER"] == login
+        secrets = secrets_of(services[name])
+        assert secrets.pop("snapurl_shards_password") == f"{own[name]}_password"
+        assert secrets == ({"snapurl_redis_password": "redis_password"} if name in ("api", "clicks") else {})
+    init = (ROOT / "deploy/compose/init-shard.sh").read_text()
+    for login in LOGINS.values():
+        assert f"ALTER ROLE {login} LOGIN" in init
 
 
 def test_commands_are_those_of_the_program(services: dict[str, Service]) -> None:
@@ -132,48 +132,261 @@ def test_commands_are_those_of_the_program(services: dict[str, Service]) -> None
     assert migrator["entrypoint"] == ["snapurl-reshard"]
     _, _, words = reshard.resolve_command(click.Context(reshard), migrator["command"])
     reshard.commands["run"].make_context("run", words)
-    for name, service in program_services(services).items():
-        if name == "migrator":
-            continue
-        assert_is_command(service["command"])
-        check = service["healthcheck"]["test"]
+    for name in ("api", "clicks", "migrate"):
+        assert_is_command(services[name]["command"])
+    for name in ("api", "clicks"):
+        check = services[name]["healthcheck"]["test"]
         assert check[:2] == ["CMD", "snapurl"]
         assert_is_command(check[2:])
 
 
 def assert_is_command(words: list[str]) -> None:
     command = cli.commands[words[0]]
-    known = {option for parameter in command.params for option in parameter.opts}
     assert isinstance(command, click.Command)
-    assert set(words[1:]) <= known
-
-
-def test_no_password_is_written_down(text: str) -> None:
-    """Passwords come from variables that must be set; the file holds none."""
-    code = re.sub(r"(?m)(^| )#.*$", "", text)
-    places = re.compile(r"(?im)\w*(?:password|auth)\w*: +(\S.*)$|://\w*:(.*?)@")
-    values = [match[1] or match[2] for match in places.finditer(code)]
-    assert len(values) >= 6
-    assert all(re.match(r"\$\{\w+:\?", value) for value in values)
-    for name in GIVEN:
-        assert f"${{{name}:?" in text and f"${{{name}}}" not in text
-
-
-def test_service_is_published_on_loopback_and_listens_where_it_is_published(
-    services: dict[str, Service],
-) -> None:
-    """By default only this machine reaches the service; nothing else is published at all."""
-    settings = settings_of(services["api"])
-    assert [filled(port) for port in services["api"]["ports"]] == [f"127.0.0.1:8000:{settings.port}"]
-    assert settings.host == "0.0.0.0"
-    assert not [name for name, service in services.items() if name != "api" and "ports" in service]
+    command.make_context(words[0], words[1:])
 
 
 def test_time_to_stop_is_enough(services: dict[str, Service]) -> None:
-    """Compose waits longer for the service than the service waits for its workers."""
-    for service in program_services(services).values():
-        assert float(service["stop_grace_period"].removesuffix("s")) > WORKER_STOP_S_MAX + 1
-        assert service["cap_drop"] == ["ALL"]
+    """Compose waits longer than the service waits for its workers, and than the proxy for its clients."""
+    for name in PROGRAMS:
+        assert seconds(services[name]["stop_grace_period"]) > WORKER_STOP_S_MAX + 1
+    assert seconds(services["proxy"]["stop_grace_period"]) > seconds(proxy_setting("hard-stop-after"))
+
+
+def seconds(text: str) -> float:
+    return float(text.removesuffix("s"))
+
+
+# -- secrets ------------------------------------------------------------------------------------------------------
+
+
+def test_secrets_are_made_once_and_are_random(made: Path, tmp_path: Path) -> None:
+    """The script makes the files that the compose file names, and leaves those that are there."""
+    files = [made / entry["file"] for entry in composed()["secrets"].values()]
+    assert list(composed()["secrets"]) == SECRETS
+    first = {file: file.read_text() for file in files}
+    assert len(set(first.values())) == len(SECRETS)
+    assert all(re.fullmatch(r"[0-9a-f]{48}", text) for text in first.values())
+    assert stat.S_IMODE((made / "secrets").stat().st_mode) == 0o700
+    assert all(stat.S_IMODE(file.stat().st_mode) == 0o444 for file in files)
+    files[0].unlink()
+    make_secrets(made)
+    assert files[0].read_text() != first[files[0]]
+    assert all(file.read_text() == first[file] for file in files[1:])
+    make_secrets(tmp_path)
+    assert {file.read_text() for file in (tmp_path / "secrets").iterdir()}.isdisjoint(first.values())
+
+
+def test_secrets_are_in_files_and_nowhere_else(services: dict[str, Service]) -> None:
+    """No variable, command or health check holds one or asks for one, git ignores them, and no image gets them."""
+    assert "/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+    assert "*" in (ROOT / ".dockerignore").read_text().splitlines()
+    for service in services.values():
+        for name, value in environ(service).items():
+            if re.search(r"(?i)password|secret|auth", name):
+                assert name.endswith("_FILE") and value.startswith(f"{SECRETS_PLACE}/")
+                assert value.removeprefix(f"{SECRETS_PLACE}/") in secrets_of(service)
+            assert not re.search(r"//[^/ ]*:[^/ ]*@", value)
+        for word in (*service.get("command", []), *service.get("healthcheck", {}).get("test", [])):
+            for path in re.findall(rf"{SECRETS_PLACE}/(\w+)", word):
+                assert path in secrets_of(service)
+            assert not re.search(r"requirepass|password=|\$\{", word)
+        assert set(secrets_of(service).values()) <= set(SECRETS)
+
+
+# -- what containers may do ---------------------------------------------------------------------------------------
+
+
+def test_containers_are_confined(services: dict[str, Service]) -> None:
+    """Nothing writes its file system, has a capability or gets one, is root, or speaks without end."""
+    for name, service in services.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"] and "cap_add" not in service, name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert "privileged" not in service and "network_mode" not in service, name
+        assert service["restart"] == ("no" if name == "migrate" else "unless-stopped"), name
+        assert set(service["logging"]["options"]) == {"max-size", "max-file"}, name
+        if "build" not in service:  # the user of ours is in the Dockerfile
+            assert service["user"] in ("postgres", "redis", "haproxy"), name
+            assert re.fullmatch(r"[a-z]+:\d+(\.\d+)?(-alpine)?", service["image"]), name
+
+
+def test_everything_has_limits(services: dict[str, Service]) -> None:
+    """CPU, memory and processes of every container are bounded; the bounds leave room for what is asked of it."""
+    for name, service in services.items():
+        limits = service["deploy"]["resources"]["limits"]
+        assert float(filled(limits["cpus"])) > 0, name
+        assert memory(limits["memory"]) >= 2**28, name
+        assert 16 <= limits["pids"] <= 256, name
+    for name in SHARDS:
+        connections = next(
+            int(word.split("=")[1]) for word in services[name]["command"] if "max_conn" in word
+        )
+        assert services[name]["deploy"]["resources"]["limits"]["pids"] > connections + 20
+        each = Settings.model_fields["pool_connections"].default + 1
+        assert connections >= 20 * each
+    bound = memory(environ(services["redis"])["REDIS_MAXMEMORY"].removesuffix("b"))
+    assert memory(services["redis"]["deploy"]["resources"]["limits"]["memory"]) >= 2 * bound
+    api = services["api"]
+    assert environ(api)["SNAPURL_WORKERS"] == filled(api["deploy"]["resources"]["limits"]["cpus"])
+    assert services["proxy"]["ulimits"]["nofile"] >= 2 * int(proxy_setting("CONNECTIONS_MAX")) + 1_000
+
+
+def memory(text: str) -> int:
+    shown = filled(text)
+    return int(shown[:-1]) * {"m": 2**20, "g": 2**30}[shown[-1]]
+
+
+def test_only_the_proxy_reaches_outside(services: dict[str, Service]) -> None:
+    """It alone has a port, on loopback unless said otherwise; databases and Redis are where it is not."""
+    networks = composed()["networks"]
+    inner = {name for name, how in networks.items() if how.get("internal") is True}
+    assert networks.keys() - inner == {"outside"}
+    for name, service in services.items():
+        assert ("ports" in service) == (name == "proxy")
+        assert ("outside" in service["networks"]) == (name == "proxy")
+    assert [filled(port) for port in services["proxy"]["ports"]] == ["127.0.0.1:8000:8080"]
+    reached = {name for name, service in services.items() if {"inside"} & set(service["networks"])}
+    assert reached == {"proxy", "api"}
+    assert all("data" in service["networks"] for name, service in services.items() if name != "proxy")
+
+
+def test_what_is_mounted_is_there_and_cannot_be_written(services: dict[str, Service]) -> None:
+    """Files of the repository are mounted read-only; each volume has one owner; what is written to is memory."""
+    owners: dict[str, str] = {}
+    for name, service in services.items():
+        for entry in service.get("volumes", []):
+            source, _, target = entry.partition(":")
+            if source.startswith("./"):
+                assert (ROOT / source).exists() and target.endswith(":ro"), entry
+            else:
+                assert owners.setdefault(source, name) == name
+        for entry in service.get("tmpfs", []):
+            assert "size=" in entry and "noexec" in entry and "nosuid" in entry, entry
+    assert owners == {name: name for name in ("redis", *SHARDS, "db4")}
+    assert sorted(composed()["volumes"]) == sorted(owners)
+    for name in (*SHARDS, "db4"):
+        assert {entry.partition(":")[0] for entry in services[name]["tmpfs"]} == {
+            "/tmp",
+            "/var/run/postgresql",
+        }
+
+
+# -- the order of things ------------------------------------------------------------------------------------------
+
+
+def test_things_start_in_an_order(services: dict[str, Service]) -> None:
+    """Everybody waits for what is healthy or done, nobody for himself, and nobody must wait for db4."""
+    graph = {name: set(service.get("depends_on", {})) for name, service in services.items()}
+    order = list(TopologicalSorter(graph).static_order())  # raises CycleError
+    assert set(order) == set(services)
+    for name, service in services.items():
+        for other, how in service.get("depends_on", {}).items():
+            check = services[other]["healthcheck"]
+            if how["condition"] == "service_completed_successfully":
+                assert check == {"disable": True} and services[other]["restart"] == "no"
+            else:
+                assert how["condition"] == "service_healthy", name
+                assert check["test"][0] in ("CMD", "CMD-SHELL"), other
+                assert {"interval", "timeout", "retries", "start_period"} <= set(check), other
+            assert how.get("required", True) != ("profiles" in services[other])
+    assert [name for name, service in services.items() if service["healthcheck"] == {"disable": True}] == [
+        "migrate",
+        "migrator",
+    ]
+    assert graph["migrate"] == {*SHARDS, "db4"}
+    for name in ("api", "clicks"):
+        assert graph[name] == {"migrate", "redis"}
+    assert graph["migrator"] == {"migrate", "api"}
+    assert graph["proxy"] == {"api"}
+
+
+def test_a_shard_more_is_as_the_others(services: dict[str, Service]) -> None:
+    """It differs in its volume and its profile only, so the same users log in to it with the same passwords."""
+    kept = [
+        {key: value for key, value in services[name].items() if key not in ("volumes", "profiles")}
+        for name in (*SHARDS, "db4")
+    ]
+    assert all(service == kept[0] for service in kept)
+    mounts = [services[name]["volumes"][1:] for name in (*SHARDS, "db4")]
+    assert all(mount == mounts[0] for mount in mounts)
+    targets = [entry.split(":")[1] for entry in mounts[0]]
+    assert targets == ["/docker-entrypoint-initdb.d/snapurl.sh", "/usr/share/snapurl/migrations"]
+    assert f"migrations=${{MIGRATIONS:-{targets[1]}}}" in (ROOT / "deploy/compose/init-shard.sh").read_text()
+    for name in (*SHARDS, "db4"):
+        assert "max_locks_per_transaction=256" in services[name]["command"]
+        assert "max_prepared_transactions=0" in services[name]["command"]
+
+
+# -- the proxy's bounds -------------------------------------------------------------------------------------------
+
+
+def proxy_setting(name: str) -> str:
+    found = re.search(
+        rf"^ +(?:presetenv |timeout )?{name} (\S+)", (ROOT / "deploy/proxy/haproxy.cfg").read_text(), re.M
+    )
+    assert found is not None, name
+    return found[1]
+
+
+def test_the_proxy_has_the_bounds_of_the_service(services: dict[str, Service]) -> None:
+    """Bodies, heads and waits: what the service takes gets through, and the service is the first to give up."""
+    assert int(proxy_setting("BODY_BYTES_MAX")) == Settings.model_fields["body_bytes_max"].default
+    both = environ(services["proxy"])["BODY_BYTES_MAX"], environ(services["api"])["SNAPURL_BODY_BYTES_MAX"]
+    assert both == (proxy_setting("BODY_BYTES_MAX"),) * 2
+    given = {"SNAPURL_BODY_BYTES_MAX": "123456"}
+    assert environ(services["proxy"], given)["BODY_BYTES_MAX"] == "123456"
+    assert environ(services["api"], given)["SNAPURL_BODY_BYTES_MAX"] == "123456"
+    assert int(proxy_setting("tune.bufsize")) >= HEAD_BYTES_MAX + 2048  # 1,024 of it are for what is added
+    assert seconds(proxy_setting("http-request")) == REQUEST_S_MAX
+    assert seconds(proxy_setting("http-keep-alive")) == KEEP_ALIVE_S
+    assert seconds(proxy_setting("server")) > RESPONSE_S_MAX
+    assert environ(services["api"])["SNAPURL_PROXIES_COUNT"] == "1"
+    assert proxy_setting("API") == f"api:{environ(services['api'])['SNAPURL_PORT']}"
+
+
+def test_tls_is_one_file_more(services: dict[str, Service]) -> None:
+    """It changes the proxy's configuration, and adds a port and a secret; nothing else."""
+    more = composed("deploy/compose/tls.yml")
+    assert list(more["services"]) == ["proxy"] and set(more) == {"services", "secrets"}
+    proxy = more["services"]["proxy"]
+    assert set(proxy) == {"command", "ports", "secrets"}
+    assert [filled(port) for port in proxy["ports"]] == ["443:8443"]
+    assert list(more["secrets"]) == proxy["secrets"] == [proxy_setting("CERTIFICATE").rpartition("/")[2]]
+    assert proxy["command"] == [word.replace("plain", "tls") for word in services["proxy"]["command"]]
+    for word in (*proxy["command"], *services["proxy"]["command"]):
+        assert not word.startswith("/") or (ROOT / "deploy/proxy" / Path(word).name).exists()
+
+
+def test_shards_elsewhere_are_one_file_more(
+    made: Path, services: dict[str, Service], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives the programs a CA and a way out, and nothing else; the addresses that it shows are accepted."""
+    text = (ROOT / "deploy/compose/hosts.yml").read_text()
+    more = composed("deploy/compose/hosts.yml")
+    assert set(more) == {"services", "networks", "secrets"}
+    assert more["services"] == {
+        name: {"secrets": ["ca"]} for name in ("migrate", "api", "clicks", "migrator")
+    }
+    assert more["networks"] == {"data": {"internal": False}} and list(more["secrets"]) == ["ca"]
+    given = {
+        name: value.replace(" db1=…", "") for name, value in re.findall(r"(\w+)='(.+)'$", text, re.MULTILINE)
+    }
+    assert set(given) == {"SHARDS", "REDIS_URL"}
+    settings = settings_of(services["api"], made, tmp_path, monkeypatch, **given)
+    password = (tmp_path / "snapurl_shards_password").read_text()
+    query = "sslmode=verify-full&sslrootcert=/run/secrets/ca"
+    assert settings.shard_dsns[0].dsn == f"postgresql://:{password}@db0.internal:5432/snapurl?{query}"
+    ca = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(ca))
+    url = settings.redis_url.get_secret_value().replace("/run/secrets/ca", str(ca))
+    words = redis_pool(load_settings(redis_url=url)).connection_kwargs
+    assert (
+        words["host"] == "redis.internal" and words["password"] == settings.redis_password.get_secret_value()
+    )
+
+
+# -- the image ----------------------------------------------------------------------------------------------------
 
 
 def test_image_is_small_in_rights_and_says_how_it_is() -> None:
@@ -189,8 +402,9 @@ def test_image_is_small_in_rights_and_says_how_it_is() -> None:
     check = yaml.safe_load(final["HEALTHCHECK"].partition("CMD ")[2])
     assert check[0] == "snapurl"
     assert_is_command(check[1:])
-    for name in re.findall(r"SNAPURL_\w+", final["ENV"]):
-        assert name.removeprefix("SNAPURL_").lower() in Settings.model_fields
+    variables = [name for name in image_environ() if name.startswith("SNAPURL_")]
+    assert variables
+    assert all(name.removeprefix("SNAPURL_").lower() in Settings.model_fields for name in variables)
 
 
 def test_image_gets_all_that_it_copies() -> None:

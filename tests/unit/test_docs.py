@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from pydantic import SecretStr
+
 from ring.diagram import render_crash_table, render_diagram, render_steps
 from snapurl.config import Settings
 
@@ -45,7 +47,7 @@ def setting_lines() -> list[str]:
     lines = []
     for name, field in Settings.model_fields.items():
         default = field.default if field.default_factory is None else "cores"
-        shown = {"redis_url": "redis://127.0.0.1:6379/0", "shards": ""}.get(name, default)
+        shown = default.get_secret_value() if isinstance(default, SecretStr) else default
         cell = (
             f"`{str(shown).lower() if isinstance(shown, bool) else shown}`" if shown not in ("", None) else ""
         )

@@ -1,6 +1,11 @@
 -- name: all_states
 SELECT slot, state, epoch, peer, move_token FROM slots
 
+-- name: marks
+-- A server that has started anew may count again from a version before.
+SELECT (SELECT version FROM ownership) AS ownership, (SELECT max(version) FROM topology) AS topology,
+       pg_postmaster_start_time() AS started
+
 -- name: sharded_columns
 -- Every table with a slot, except `slots` itself: its columns without xid, and its key, in their order. From pg_class and
 -- not information_schema, which leaves out what this user may not read: a table would be left behind in silence.

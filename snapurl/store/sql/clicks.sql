@@ -11,13 +11,22 @@ SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster
  ORDER BY d.day
 
 -- name: sources
--- Over all days, the most clicks first; one row with a null kind when there are none.
+-- Over all days, the most clicks first; one row with a null kind when there are none. Clicks that are in no row of a
+-- kind came from requests that did not say, and are under ''; what was written under that once is among them.
 SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster_start_time())
             THEN coalesce(read_outcome_v1(s.state), 'moved') ELSE 'busy' END AS outcome,
        s.peer, s.epoch, d.kind, d.value, d.clicks
   FROM (SELECT $1::smallint AS slot) q
   LEFT JOIN slots s USING (slot)
-  LEFT JOIN (SELECT kind, value, sum(clicks)::bigint AS clicks,
-                    row_number() OVER (PARTITION BY kind ORDER BY sum(clicks) DESC, value) AS place
-               FROM click_sources WHERE slot = $1 AND code = $2 GROUP BY kind, value) d ON d.place <= $3
+  LEFT JOIN (
+      SELECT kind, value, clicks, row_number() OVER (PARTITION BY kind ORDER BY clicks DESC, value) AS place
+        FROM (SELECT kind, value, sum(clicks)::bigint AS clicks
+                FROM click_sources WHERE slot = $1 AND code = $2 AND value <> '' GROUP BY kind, value
+              UNION ALL
+              SELECT k.kind, '', (a.clicks - coalesce((
+                         SELECT sum(clicks) FROM click_sources
+                          WHERE slot = $1 AND code = $2 AND kind = k.kind AND value <> ''), 0))::bigint
+                FROM (VALUES ('browser'), ('referrer')) k (kind),
+                     (SELECT sum(clicks) AS clicks FROM click_days WHERE slot = $1 AND code = $2) a) c
+       WHERE clicks > 0) d ON d.place <= $3
  ORDER BY d.kind, d.place

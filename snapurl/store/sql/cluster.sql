@@ -52,5 +52,9 @@ INSERT INTO topology (version, document) VALUES ($1, $2) ON CONFLICT (version) D
 -- name: put_slots
 INSERT INTO slots (slot, state, epoch) SELECT slot, 'owned', 1 FROM unnest($1::smallint[]) AS u (slot)
 
+-- name: move
+-- The state of a slot in hand-off, with the move's token and the other shard; no row if there is none under way.
+SELECT state, peer, move_token FROM slots WHERE slot = $1 AND move_token IS NOT NULL
+
 -- name: migrator
 SELECT status, extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS age_s FROM migrator

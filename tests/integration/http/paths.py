@@ -91,7 +91,9 @@ class Side:
         await self.app.ctx.services.links.create(Draft(url, alias, **fields), "", None)
 
     async def warm(self, *codes: str) -> None:
-        """Sees to it that L1 has these links."""
+        """Sees to it that L1, if there is one, has these links."""
+        if not self.app.ctx.services.settings.l1_links:
+            return
         async with asyncio.timeout(10):
             while not all([await self._is_kept(code) for code in codes]):
                 await asyncio.sleep(0.01)

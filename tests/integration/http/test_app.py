@@ -56,7 +56,7 @@ async def test_a_bug_is_a_500_that_tells_nothing_but_is_logged_with_its_request(
     """In the API and on the redirect alike; the stack goes to the log, the id to both."""
     async with served(settings) as (app, client):
         # No bug is known: a missing part stands in for one.
-        app.ctx.services = replace(app.ctx.services, cache=cast(Any, None), ring_view=cast(Any, None))
+        app.ctx.services = replace(app.ctx.services, limiter=cast(Any, None), ring_view=cast(Any, None))
         for path in ("/api/v1/ring", "/some-code"):
             with caplog.at_level(logging.ERROR, "snapurl.http"):
                 answer = await client.get(path, headers={"X-Request-Id": "bug-1"})

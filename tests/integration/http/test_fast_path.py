@@ -35,30 +35,32 @@ REQUEST_S_MAX = 2.0  # for a head or body whose end never comes
 
 
 @pytest.fixture(scope="module")
-def pair(shared_settings: Settings) -> Iterator[Pair]:
-    """Both services, with the links of `conversations`."""
-    settings = shared_settings.model_copy(update={"limit_missing": "none", "anonymous_creation": True})
+def links(shared_settings: Settings) -> None:
+    """Links of all kinds."""
+    over = datetime.now(UTC) + timedelta(seconds=OVER_S)
+    with paired(shared_settings) as pair:
+        pair.create("fp-a")
+        pair.create("fp-b", redirect_status=308)
+        pair.create("fp-c", redirect_status=301, url="https://example.org/%C3%BC?q=1#f")
+        pair.create("fp-over", expires_at=over)
+        pair.create("fp-gone")
+        gone = pair.fast.app.ctx.services.links.delete("fp-gone", if_match=None, owner=None)
+        pair.loop.run(gone)
+        pair.loop.run(asyncio.sleep(OVER_S))
+
+
+@pytest.fixture(scope="module", params=[100_000, 0], ids=["from L1", "looked up"])
+def pair(links: None, shared_settings: Settings, request: pytest.FixtureRequest) -> Iterator[Pair]:
+    """Both services, with the links of `conversations` in L1, or with no L1."""
+    update = {"limit_missing": "none", "anonymous_creation": True, "l1_links": request.param}
+    settings = shared_settings.model_copy(update=update)
     with paired(settings, REQUEST_TIMEOUT=REQUEST_S_MAX) as pair:
         yield pair
 
 
-@pytest.fixture(scope="module", autouse=True)
-def links(pair: Pair) -> None:
-    """Links of all kinds."""
-    over = datetime.now(UTC) + timedelta(seconds=OVER_S)
-    pair.create("fp-a")
-    pair.create("fp-b", redirect_status=308)
-    pair.create("fp-c", redirect_status=301, url="https://example.org/%C3%BC?q=1#f")
-    pair.create("fp-over", expires_at=over)
-    pair.create("fp-gone")
-    gone = pair.fast.app.ctx.services.links.delete("fp-gone", if_match=None, owner=None)
-    pair.loop.run(gone)
-    pair.loop.run(asyncio.sleep(OVER_S))
-
-
 @pytest.fixture(autouse=True)
 def warm(pair: Pair) -> None:
-    """Both have all links in L1."""
+    """Both have all links in L1, if there is one."""
     pair.warm(*CODES)
 
 

@@ -100,7 +100,10 @@ async def test_metrics_count_what_happened(service: Service) -> None:
         r'snapurl_http_requests_total\{method="POST",route="/api/v1/links",status="201"\} [1-9]',
         r'snapurl_redirects_total\{outcome="redirected"\} [1-9]',
         r'snapurl_problems_total\{slug="not-found"\} [1-9]',
-        r'snapurl_http_request_seconds_count\{route="/api/v1/links"\} [1-9]',
+        r'snapurl_http_request_seconds_count\{route="/api/v1/links",status="2xx"\} [1-9]',
+        r'snapurl_redirect_seconds_count\{path="sanic"\} [1-9]',
+        r'snapurl_pool_wait_seconds_count\{shard="db[0-3]"\} [1-9]',
+        r'snapurl_statement_seconds_count\{shard="db[0-3]"\} [1-9]',
     ):
         assert re.search(pattern, text), pattern
 

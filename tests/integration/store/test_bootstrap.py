@@ -13,7 +13,7 @@ from snapurl.config import Settings
 from snapurl.errors import ConfigError
 from snapurl.store.bootstrap import ensure_cluster
 from snapurl.store.migrate import migrate_all
-from snapurl.store.shards import Shards
+from snapurl.store.shards import Shards, connect_once, let_go
 
 
 def with_shards(settings: Settings, dsns: dict[str, str]) -> Settings:
@@ -170,3 +170,10 @@ async def test_shards_that_the_list_leaves_out_are_found_through_the_topology(
         assert shards.map.unknown == 0
     finally:
         await shards.close()
+
+
+async def test_a_server_that_is_slow_to_say_goodbye_fails_nothing(settings: Settings) -> None:
+    """What was read over a connection counts, also if its server does not close it in time."""
+    connection = await connect_once("db0", settings.shard_dsns[0].dsn, 5.0)
+    await let_go(connection, 1e-9)
+    assert connection.is_closed()

@@ -41,6 +41,30 @@ async def test_many_at_once_are_few_transactions(
     assert len({row["xid"] for row in rows}) < 100
 
 
+async def test_made_up_codes_go_together_whatever_the_number_of_shards(
+    store: Store, new_link: NewLinkMaker, direct: dict[str, Any]
+) -> None:
+    """Of sixty creates whose codes are made up, most share a transaction with more than a few others."""
+
+    async def create() -> None:
+        assert isinstance(await store.links.create(new_link(store.links.new_code())), Link)
+
+    await asyncio.gather(*(create() for _ in range(60)))
+    query = "SELECT count(*) FROM links GROUP BY xid ORDER BY 1 DESC"
+    sizes = [row["count"] for shard in direct.values() for row in await shard.fetch(query)]
+    assert sum(sizes) == 60
+    assert max(sizes) == together.LINKS_MAX
+
+
+async def test_who_comes_alone_waits_for_nobody(
+    store: Store, new_link: NewLinkMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Creates that come one by one are never held back for others."""
+    monkeypatch.setattr(together, "GATHER_S", 3_600)
+    for _ in range(together.COMPANY):
+        assert isinstance(await store.links.create(new_link(store.links.new_code())), Link)
+
+
 async def test_one_alias_in_one_call_is_given_once(store: Store, new_link: NewLinkMaker) -> None:
     """Among creates that go together the one alias goes to one of them, and other links are not concerned."""
     others = [new_link(code) for code in itertools.islice(codes_at(store, "db1"), 10)]

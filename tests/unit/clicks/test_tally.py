@@ -27,21 +27,29 @@ def test_a_tally_without_room_for_a_source_counts_the_click() -> None:
     tally = Tally(2, 2)
     for code, referrer in (("a", "x"), ("a", "y"), ("b", "x"), ("a", "y"), ("c", "x")):
         tally.record(code, referrer, "firefox")
-    assert tally.sources() == {"a": {("x", "firefox"): 1, ("y", "firefox"): 2}, "b": {}}
+    assert tally.sources() == {"a": {("x", "firefox"): 1, ("y", "firefox"): 2}}
     assert tally.take() == {"a": 3, "b": 1}
     tally.record("b", "x", "firefox")
     assert tally.sources() == {"b": {("x", "firefox"): 1}}
 
 
+def test_a_request_that_says_nothing_takes_no_room_for_its_source() -> None:
+    """Half of it does."""
+    tally = Tally(9, 1)
+    tally.record("a")
+    tally.record("a", "", "firefox")
+    assert tally.sources() == {"a": {("", "firefox"): 1}}
+    assert tally.take() == {"a": 2}
+
+
 def test_sources_come_back_by_kind() -> None:
-    """Each click is once under its referrer and once under its browser; an entry without sources has none."""
+    """Each click is once under its referrer and once under its browser, if its request said either."""
     day = date(2026, 5, 1)
     entry = {b"clicks": encode_entry(day, {"a": 5, "b": 1}).encode()}
     sources = encode_sources(day, {"a": {("x", "firefox"): 2, ("x", "edge"): 1, ("", "edge"): 1}})
     with_sources, without = decode_entry(b"7-1", {**entry, b"sources": sources.encode()})
     assert {(item.kind.value, item.value, item.clicks) for item in with_sources.sources} == {
         ("referrer", "x", 3),
-        ("referrer", "", 1),
         ("browser", "firefox", 2),
         ("browser", "edge", 2),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import replace
 
 import pytest
@@ -10,12 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapurl.cache.link import MISSING, CachedLink
-from snapurl.cache.local import LocalCache
+from snapurl.cache.local import Entry, LocalCache
 from snapurl.cache.reader import FROM_L1
 from snapurl.clicks.tally import Tally
-from snapurl.http.fast import HEAD, FastPath
+from snapurl.errors import Unavailable
+from snapurl.http.fast import HEAD, FastPath, LookUp
 from snapurl.http.redirect import REDIRECTED, redirect_bytes
+from snapurl.http.turns import Turns
 from snapurl.limits import Blocklist
+from snapurl.metrics import REDIRECT_SECONDS
 
 LINK = CachedLink("https://example.org/", 302, 1, None, deleted=False)
 HEAD_BYTES_MAX = 1_000
@@ -29,10 +33,13 @@ class Worker:
         self.now_ms = 1_000
         self.local = LocalCache(100, 60.0, 2.0, lambda: self.now_s)
         self.local.enable()
+        self.turns = Turns(client_max=2)
+        self.asked: dict[str, asyncio.Future[CachedLink]] = {}
         self.tally = Tally(room, 100)
         self.blocked = Blocklist(lambda: self.now_s)
         self.fast = FastPath(
-            self.local.entry,
+            self,
+            self.turns,
             self.tally,
             self.blocked,
             lambda: self.now_ms,
@@ -41,13 +48,30 @@ class Worker:
             proxies_count=proxies_count,
         )
 
+    def entry(self, code: str) -> Entry | None:
+        return self.local.entry(code)
+
+    def look_up(self, code: str) -> asyncio.Future[CachedLink]:
+        return self.asked.setdefault(code, asyncio.get_running_loop().create_future())
+
     def keep(self, link: CachedLink, code: str = "a") -> None:
         self.local.put(code, link, self.local.generation)
 
     def ask(self, code: str = "a") -> bytes | None:
-        head = HEAD.match(b"GET /" + code.encode() + b" HTTP/1.1\r\n\r\n")
-        assert head is not None
-        return self.fast.answer(head, is_click=True)
+        answer = self.fast.answer(request(code))
+        if answer is not None:
+            self.fast.answered(1, 0.00002)
+        return answer
+
+
+def request(code: str = "a", *, method: bytes = b"GET", headers: bytes = b"") -> re.Match[bytes]:
+    """A plain head, behind something else in the same packet."""
+    data = b"GET /z HTTP/1.1\r\n\r\n"
+    found = HEAD.match(
+        data + method + b" /" + code.encode() + b" HTTP/1.1\r\n" + headers + b"\r\n", len(data)
+    )
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize(
@@ -143,16 +167,40 @@ async def test_a_link_in_l1_is_answered_and_counted() -> None:
     worker = Worker()
     worker.keep(LINK)
     before, from_l1 = REDIRECTED._value.get(), FROM_L1._value.get()
-    for is_click in (True, False, True):
-        head = HEAD.match(b"GET /a HTTP/1.1\r\nUser-Agent: curl/8\r\nReferer: http://x/\r\n\r\n")
-        assert head is not None
-        assert worker.fast.answer(head, is_click=is_click) == redirect_bytes(LINK.url, 302, keep_alive=True)
+    for method in (b"GET", b"HEAD", b"GET"):
+        head = request(method=method, headers=b"User-Agent: curl/8\r\nReferer: http://x/\r\n")
+        assert worker.fast.answer(head) == redirect_bytes(LINK.url, 302, keep_alive=True)
+    worker.fast.answered(3, 0.00002)
     assert worker.tally.sources() == {"a": {("x", "program"): 2}}
     assert worker.tally.take() == {"a": 2}
     assert REDIRECTED._value.get() == before
     worker.fast.settle()
     worker.fast.settle()
     assert (REDIRECTED._value.get(), FROM_L1._value.get()) == (before + 3, from_l1 + 3)
+
+
+async def test_every_answer_is_timed() -> None:
+    """The many quick ones in one sum, slow ones each in their bucket, and all of a packet as long as it took."""
+
+    def seen() -> dict[str, float]:
+        families = REDIRECT_SECONDS.labels("ahead")._child_samples()
+        return {
+            sample.name + (sample.labels or {}).get("le", ""): sample.value
+            for sample in families
+            if sample.name != "_created"
+        }
+
+    worker = Worker()
+    before = seen()
+    worker.fast.answered(1, 0.00001)
+    worker.fast.answered(2, 0.00003)
+    worker.fast.answered(3, 0.002)
+    worker.fast.answered(1, 60.0)
+    worker.fast.settle()
+    found = {name: value - before[name] for name, value in seen().items()}
+    assert (found["_count"], found["_bucket0.0001"], found["_bucket0.001"]) == (7, 3, 3)
+    assert (found["_bucket0.0025"], found["_bucket5.0"], found["_bucket+Inf"]) == (6, 6, 7)
+    assert found["_sum"] == pytest.approx(60.00607)
 
 
 async def test_the_metrics_are_told_without_being_asked() -> None:
@@ -216,6 +264,69 @@ async def test_an_answer_goes_with_the_version_that_it_was_made_of() -> None:
     assert worker.ask() is not None
     worker.now_s = 61
     assert worker.ask() is None
+
+
+async def test_a_link_that_is_found_is_answered_whether_l1_keeps_it_or_not() -> None:
+    """With the click and, in the metrics, as none of L1's."""
+    worker = Worker()
+    for is_kept in (False, True):
+        asked = worker.fast.look_up(request(headers=b"user-agent: curl/8\r\n"), "192.0.2.1")
+        assert asked is not None
+        worker.asked.pop("a").set_result(LINK)
+        if is_kept:
+            worker.keep(LINK)
+        worker.fast.end_turn(asked)
+        assert worker.fast.looked_up(asked) == redirect_bytes(LINK.url, 302, keep_alive=True)
+        worker.fast.answered_late(0.004)
+    assert worker.tally.sources() == {"a": {("", "program"): 2}}
+    before, from_l1 = REDIRECTED._value.get(), FROM_L1._value.get()
+    worker.fast.settle()
+    assert (REDIRECTED._value.get(), FROM_L1._value.get()) == (before + 2, from_l1)
+
+
+@pytest.mark.parametrize(
+    "found", [MISSING, replace(LINK, deleted=True), replace(LINK, expires_at_ms=1), None]
+)
+async def test_what_is_found_and_is_no_redirect_is_for_sanic(found: CachedLink | None) -> None:
+    """So is a look-up that fails (None)."""
+    worker = Worker()
+    asked = worker.fast.look_up(request(), "192.0.2.1")
+    assert asked is not None
+    if found is None:
+        worker.asked["a"].set_exception(Unavailable("shard db0 is unreachable", retry_after_s=1.0))
+    else:
+        worker.asked["a"].set_result(found)
+    assert worker.fast.looked_up(asked) is None
+    assert worker.tally.take() == {}
+
+
+@pytest.mark.parametrize("code", ["known", "Health", "x" * 65])
+async def test_what_sanic_knows_better_is_not_looked_up(code: str) -> None:
+    """What L1 knows not to be there, words of our own, and what is no code."""
+    worker = Worker()
+    worker.keep(MISSING, "known")
+    assert worker.fast.look_up(request(code), "192.0.2.1") is None
+    assert not worker.asked
+
+
+@pytest.mark.parametrize("proxies_count", [0, 1])
+async def test_a_client_whose_turn_it_is_not_is_for_sanic(proxies_count: int) -> None:
+    """Clients are told apart as on the other path: behind a proxy, by the last of all X-Forwarded-For."""
+    worker = Worker(proxies_count=proxies_count)
+
+    def look_up(peer: str, headers: bytes) -> LookUp | None:
+        return worker.fast.look_up(request(headers=headers), peer)
+
+    one = b"X-Forwarded-For: 198.51.100.1, 203.0.113.1\r\n"
+    same = b"x-forwarded-for: 198.51.100.2\r\nX-Forwarded-For:203.0.113.1\r\n"
+    other = b"x-forwarded-for: 203.0.113.2\r\n"
+    first = look_up("192.0.2.1", one)
+    assert first is not None and look_up("192.0.2.1", same) is not None
+    assert look_up("192.0.2.1", same) is None
+    assert (look_up("192.0.2.1", other) is None) is (proxies_count == 0)
+    assert (look_up("192.0.2.2", one) is None) is (proxies_count == 1)
+    worker.fast.end_turn(first)
+    assert look_up("192.0.2.1", same) is not None
 
 
 @pytest.mark.parametrize("proxies_count", [0, 1])

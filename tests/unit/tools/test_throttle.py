@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from tools.throttle import LOOKS_KEPT, ROWS_MAX, SLOTS_MAX, WAIT_S_MAX, Look, Throttle
+from tools.throttle import (
+    LANES,
+    LOOKS_KEPT,
+    PAUSES_WEIGHED,
+    ROWS_FIRST,
+    ROWS_MAX,
+    SLOTS_MAX,
+    WAIT_S_MAX,
+    Look,
+    Throttle,
+)
 
 CALM = Look(shards_ms=1.0, lag_s=0.0, service_ms=1.0)
 
@@ -46,27 +56,46 @@ def test_a_service_that_is_not_asked_holds_nothing_back() -> None:
 
 
 def test_the_limit_of_rows_is_kept() -> None:
-    """With a limit of 1,000 rows/s, 500 rows that took 0.1 s are followed by 0.4 s of rest."""
+    """With a limit of 1,000 rows/s, 500 rows that took 0.1 s are followed by 0.9 s of rest in each of two lanes."""
     throttle = Throttle(rows_per_s_max=1_000)
-    assert throttle.wait_s(500, 0.1) == pytest.approx(0.4)
+    assert throttle.wait_s(500, 0.1) == pytest.approx(LANES * 0.5 - 0.1)
     assert throttle.state == "at most 1000 rows/s"
 
 
-def test_batches_grow_while_pauses_are_short() -> None:
-    """The number of slots doubles while rows are few or pauses short, up to its bounds."""
+def test_a_batch_has_as_many_slots_as_have_the_rows_wanted() -> None:
+    """The first slot shows how many rows a slot has; full slots go by few, empty ones by many."""
     throttle = Throttle()
-    for _ in range(20):
-        throttle.after_batch(rows=100, pause_ms=3.0)
+    assert throttle.slots == 1
+    throttle.after_batch(slots=1, rows=100, pause_ms=20.0)
+    assert throttle.slots == ROWS_FIRST // 100
+    throttle.after_batch(slots=40, rows=40 * 6_000, pause_ms=20.0)
+    assert throttle.slots == 1
+    throttle.after_batch(slots=1, rows=0, pause_ms=20.0)
     assert throttle.slots == SLOTS_MAX
+
+
+def test_batches_grow_while_pauses_are_short() -> None:
+    """The rows of a batch double while pauses are short, up to their bound."""
     throttle = Throttle()
-    throttle.after_batch(rows=ROWS_MAX, pause_ms=3.0)
-    assert throttle.slots == Throttle().slots, "more rows would make a longer pause"
+    sizes = []
+    for _ in range(4 * PAUSES_WEIGHED):
+        throttle.after_batch(slots=10, rows=1_000, pause_ms=3.0)
+        sizes.append(throttle.slots)
+    assert sizes == sorted(sizes)
+    assert sizes[0] == ROWS_FIRST // 100
+    assert sizes[-1] == ROWS_MAX // 100
 
 
 def test_batches_shrink_when_their_rows_make_long_pauses() -> None:
-    """A long pause of many rows halves the batches; that of a small batch is not the fault of its rows."""
+    """Several long pauses halve the batches; one among short ones does not, nor do long pauses of small batches."""
     throttle = Throttle()
-    throttle.after_batch(rows=5_000, pause_ms=200.0)
-    assert throttle.slots == Throttle().slots // 2
-    throttle.after_batch(rows=10, pause_ms=200.0)
-    assert throttle.slots == Throttle().slots
+    for pause_ms in (20.0, 400.0, 20.0, 20.0, 400.0, 20.0):
+        throttle.after_batch(slots=40, rows=4_000, pause_ms=pause_ms)
+    assert throttle.slots == ROWS_FIRST // 100
+    for _ in range(PAUSES_WEIGHED):
+        throttle.after_batch(slots=40, rows=4_000, pause_ms=400.0)
+    assert throttle.slots == ROWS_FIRST // 200
+    throttle = Throttle()
+    for _ in range(3 * PAUSES_WEIGHED):
+        throttle.after_batch(slots=1, rows=10, pause_ms=400.0)
+    assert throttle.slots == SLOTS_MAX

@@ -1,0 +1,80 @@
+"""A shard that does not answer at all: packets vanish, or its machine hangs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+
+from snapurl.config import Settings
+from snapurl.store.pool import DOWN_S, Pool, ShardFailed
+from snapurl.store.shards import read_topology
+from tests.proxy import Proxy, proxy_to
+
+CALLS = 20
+CONNECT_MS = 1_000
+
+
+def behind(dsn: str, proxy: Proxy) -> str:
+    parts = urlsplit(dsn)
+    credentials = parts.netloc.rpartition("@")[0]
+    return urlunsplit(parts._replace(netloc=f"{credentials}@127.0.0.1:{proxy.port}"))
+
+
+@asynccontextmanager
+async def pool_behind_proxy(settings: Settings) -> AsyncIterator[tuple[Pool, Proxy]]:
+    """The pool of one shard, with a proxy in between."""
+    first = settings.shard_dsns[0]
+    topology = await read_topology(settings)
+    port = urlsplit(first.dsn).port
+    assert port is not None
+    async with proxy_to("127.0.0.1", port) as proxy:
+        dsn = behind(first.dsn, proxy)
+        pool = Pool(
+            first.name, dsn, topology.cluster_id, size=8, wait_ms=500, statement_timeout_ms=CONNECT_MS
+        )
+        yield pool, proxy
+        await pool.close()
+
+
+async def until_tried(pool: Pool) -> None:
+    """Past the time in which nobody tries."""
+    await asyncio.sleep(DOWN_S * 1.2)
+
+
+async def test_only_one_call_at_a_time_waits_for_a_silent_shard(ready: Settings) -> None:
+    """While a shard is silent one call per quarter of a second tries to connect; the others are refused at once."""
+    async with pool_behind_proxy(ready) as (pool, proxy):
+        proxy.deaf = True
+        with pytest.raises(ShardFailed, match="in time"):
+            await pool.fetch("SELECT 1")
+        await until_tried(pool)
+        made = proxy.accepted
+        answers = await asyncio.gather(
+            *(pool.fetch("SELECT 1") for _ in range(CALLS)), return_exceptions=True
+        )
+        assert all(isinstance(answer, ShardFailed) for answer in answers)
+        assert proxy.accepted - made == 1
+        proxy.deaf = False
+        await until_tried(pool)
+        assert await pool.fetch("SELECT 1")
+        assert await pool.fetch("SELECT 1")
+
+
+async def test_a_shard_that_is_back_is_not_given_up_for_an_attempt_from_before(ready: Settings) -> None:
+    """A connection that was asked for while the shard was silent, and fails later, shuts nobody out."""
+    async with pool_behind_proxy(ready) as (pool, proxy):
+        proxy.deaf = True
+        early = asyncio.create_task(pool.fetch("SELECT 1"))
+        while not proxy.accepted:
+            await asyncio.sleep(0.01)
+        proxy.deaf = False
+        assert await pool.fetch("SELECT 1")
+        with pytest.raises(ShardFailed, match="in time"):
+            await early
+        answers = await asyncio.gather(*(pool.fetch("SELECT 1") for _ in range(CALLS)))
+        assert len(answers) == CALLS
+        assert pool.last_error is None

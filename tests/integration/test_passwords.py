@@ -1,0 +1,140 @@
+"""Passwords from files: to PostgreSQL and Redis that ask for them, for shards that are known and that are added."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from pydantic import SecretStr
+from redis.asyncio import Redis
+
+from snapurl.config import Settings
+from snapurl.redis import redis_client
+from snapurl.store.bootstrap import ensure_cluster
+from snapurl.store.migrate import migrate_all
+from snapurl.store.shards import Shards
+from tests.integration.tools.conftest import fifth, ready, settle
+from tests.roles import connected, say
+
+__all__ = ["fifth", "ready"]
+
+ODD = "p@ss:w/o%rd#?&+= ü'\"\\ end"
+OTHER = "n0body-may-see-this"
+
+
+@pytest.fixture
+async def without(ready: Settings, tmp_path: Path) -> AsyncIterator[Settings]:
+    """Settings whose addresses name the users `odd` and no password; both servers ask for ODD."""
+    quoted = ODD.replace("'", "''").replace("\\", "\\\\")
+    for item in ready.shard_dsns:
+        async with connected(item.dsn) as superuser:
+            if not await superuser.fetchval("SELECT count(*) FROM pg_roles WHERE rolname = 'odd'"):
+                await superuser.execute("CREATE ROLE odd LOGIN SUPERUSER")
+            await superuser.execute(f"ALTER ROLE odd PASSWORD E'{quoted}'")
+    url = ready.redis_url.get_secret_value()
+    async with Redis.from_url(url) as redis:
+        await redis.acl_setuser(
+            "odd",
+            enabled=True,
+            reset=True,
+            passwords=[f"+{ODD}"],
+            keys=["*"],
+            channels=["*"],
+            categories=["+@all"],
+        )
+    listed = " ".join(f"{item.name}={address(item.dsn, 'odd')}" for item in ready.shard_dsns)
+    directory = tmp_path / "secrets"
+    directory.mkdir()
+    yield ready.model_copy(
+        update={
+            "shards": SecretStr(listed),
+            "redis_url": SecretStr(address(url, "odd")),
+            "secrets_dir": directory,
+        }
+    )
+    async with Redis.from_url(url) as redis:
+        await redis.acl_deluser("odd")
+
+
+def address(url: str, user: str = "") -> str:
+    """A URL with another user and without a password."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=(f"{user}@" if user else "") + parts.netloc.rpartition("@")[2]).geturl()
+
+
+def write(settings: Settings, password: str) -> dict[str, str]:
+    """Puts both passwords into files; the variable that leads programs to them."""
+    for name in ("shards", "redis"):
+        (settings.secrets_dir / f"snapurl_{name}_password").write_text(f"{password}\n")
+    return {"SNAPURL_SECRETS_DIR": str(settings.secrets_dir)}
+
+
+async def test_programs_log_in_with_passwords_from_files(without: Settings) -> None:
+    """To every shard and to Redis, whatever characters the passwords have; as well with variables."""
+    secrets = write(without, ODD)
+    for given in (secrets, {"SNAPURL_SHARDS_PASSWORD": ODD, "SNAPURL_REDIS_PASSWORD": ODD}):
+        for words in (("migrate",), ("keys", "create", "me"), ("health", "--clicks")):
+            said = await say(without, "snapurl", *words, **given)
+            assert said.code == 0, said
+        said = await say(without, "snapurl-reshard", "doctor", **given)
+        assert said.code == 0, said
+
+
+async def test_a_wrong_password_in_a_file_is_told_in_one_line(without: Settings) -> None:
+    """It names who refuses it, and shows nothing of it; likewise when there is none at all."""
+    for given in (write(without, OTHER), {}):
+        for words, line in (
+            (("snapurl", "migrate"), "snapurl: shard db0 refuses the user or password of its DSN\n"),
+            (("snapurl", "health", "--clicks"), "Redis refuses the password of its URL\n"),
+        ):
+            said = await say(without, *words, **given)
+            assert said.code in (1, 2) and said.text == line, (words, said)
+
+
+async def test_an_empty_file_and_an_unknown_variable_end_every_program(without: Settings) -> None:
+    """With code 2 and one line each."""
+    empty = write(without, "")
+    for program, words in (
+        ("snapurl", ("serve",)),
+        ("snapurl", ("clicks",)),
+        ("snapurl", ("migrate",)),
+        ("snapurl-reshard", ("run",)),
+    ):
+        said = await say(without, program, *words, **empty)
+        assert said.code == 2 and said.text.count("\n") == 1, said
+        assert f"{without.secrets_dir}/snapurl_shards_password is empty" in said.text
+        said = await say(without, program, *words, SNAPURL_POOL_CONECTIONS="3")
+        assert said.code == 2 and said.text.count("\n") == 1, said
+        assert "SNAPURL_POOL_CONECTIONS is no setting; the nearest is SNAPURL_POOL_CONNECTIONS" in said.text
+
+
+@pytest.mark.parametrize("user", ["", "odd"])
+async def test_a_shard_is_added_by_its_address_alone(without: Settings, fifth: str, user: str) -> None:
+    """`add --dsn` names no password, a migrator that hears of the shard from the topology moves slots to it, and a
+    service that is told nothing but the first four reaches it."""
+    secrets = write(without, ODD)
+    added = await say(
+        without, "snapurl-reshard", "add", "db4", "--dsn", address(fifth, user), "--yes", **secrets
+    )
+    assert added.code == 0, added
+    assert ODD not in added.text and "list of processes" not in added.text
+    known = without.model_copy(update={"shards_password": SecretStr(ODD), "redis_password": SecretStr(ODD)})
+    await settle(known)
+    shards = await Shards.connect(known)
+    try:
+        assert shards.topology.shard("db4").address == address(fifth).removeprefix("postgresql://")
+        assert all(health.ok for health in await shards.health())
+        assert await shards.pool("db4").fetch("SELECT 1 FROM slots WHERE state = 'owned' LIMIT 1")
+    finally:
+        await shards.close()
+
+
+async def test_a_password_in_an_address_stays(without: Settings, ready: Settings) -> None:
+    """Shards whose addresses have passwords are reached with these, whatever SNAPURL_SHARDS_PASSWORD says."""
+    mixed = ready.model_copy(update={"shards_password": SecretStr(OTHER), "redis_password": SecretStr(OTHER)})
+    await migrate_all(mixed)
+    await ensure_cluster(mixed)
+    async with redis_client(mixed, 5.0) as client:
+        assert await client.ping()

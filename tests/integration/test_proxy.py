@@ -1,0 +1,428 @@
+"""deploy/proxy as HAProxy runs it: replicas found by DNS, nothing sent twice, clients told apart."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import ssl
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trustme
+
+from snapurl.config import Settings
+from snapurl.http.problems import TYPE_PREFIX
+from snapurl.local.ports import free_port
+from tests.deployed import ROOT, composed, environ
+from tests.integration.http.service import Worker, environ_of, until
+from tests.integration.tools.conftest import ready
+
+__all__ = ["ready"]
+
+HAPROXY = shutil.which("haproxy")
+pytestmark = pytest.mark.skipif(
+    HAPROXY is None, reason="haproxy is not on PATH: its configuration is not tried"
+)
+
+
+@dataclass
+class Names(asyncio.DatagramProtocol):
+    """A name server that knows the addresses of one service, as Docker's does."""
+
+    addresses: list[str] = field(default_factory=list)
+    transport: Any = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Answers a question for A records, in the order asked; there are no others."""
+        end = data.index(0, 12) + 5
+        found = self.addresses if data[end - 4 : end - 2] == b"\0\1" else []
+        head = data[:2] + b"\x81\x80\0\1" + len(found).to_bytes(2) + b"\0\0\0\0"
+        records = (b"\xc0\x0c\0\1\0\1\0\0\0\1\0\4" + socket.inet_aton(address) for address in found)
+        self.transport.sendto(head + data[12:end] + b"".join(records), addr)
+
+
+@dataclass
+class Replica:
+    """An HTTP server that counts. `answer` makes the answer to a request, or None to end the connection at once."""
+
+    address: str
+    port: int
+    answer: Callable[[str, str], Awaitable[bytes | None]] | None = None
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    connections: int = 0
+    heads: list[str] = field(default_factory=list)
+    server: asyncio.Server | None = None
+    writers: set[StreamWriter] = field(default_factory=set)
+
+    async def start(self) -> None:
+        self.server = await asyncio.start_server(self._serve, self.address, self.port)
+
+    async def stop(self) -> None:
+        if self.server is not None:
+            self.server.close()
+            for writer in self.writers:
+                writer.close()
+            self.server = None
+
+    async def _serve(self, reader: StreamReader, writer: StreamWriter) -> None:
+        self.writers.add(writer)
+        seen = False
+        try:
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                method, path, _ = head.split(" ", 2)
+                lengths = [
+                    line.split(":")[1]
+                    for line in head.lower().splitlines()
+                    if line.startswith("content-length")
+                ]
+                await reader.readexactly(int(lengths[0]) if lengths else 0)
+                if path != "/health/live":
+                    self.connections += not seen
+                    seen = True
+                    self.asked.append((method, path))
+                    self.heads.append(head)
+                body: bytes | None = self.address.encode()
+                if self.answer is not None and path != "/health/live":
+                    body = await self.answer(method, path)
+                if body is None:
+                    break
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            self.writers.discard(writer)
+            writer.close()
+
+
+@dataclass
+class Front:
+    """The proxy, the name server that it asks, and the ports that both have."""
+
+    names: Names
+    upstream_port: int
+    port: int
+    tls_port: int
+    health_port: int
+    replicas: list[Replica] = field(default_factory=list)
+
+    async def replica(self, number: int, **how: object) -> Replica:
+        made = Replica(f"127.0.0.{number}", self.upstream_port, **how)  # type: ignore[arg-type]
+        await made.start()
+        self.replicas.append(made)
+        self.names.addresses.append(made.address)
+        return made
+
+    async def healthy(self) -> bool:
+        try:
+            async with httpx.AsyncClient() as client:
+                return (await client.get(f"http://127.0.0.1:{self.health_port}/")).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def client(self, **how: object) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=20, **how)  # type: ignore[arg-type]
+
+    async def say(self, raw: bytes) -> bytes:
+        """Sends raw bytes and returns what comes back until the proxy closes."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(raw)
+            return await asyncio.wait_for(reader.read(), 10)
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def proxy(log: Path, which: str = "plain", **variables: str) -> AsyncIterator[Front]:
+    """HAProxy with the files and variables of its service, on ports of this machine."""
+    loop = asyncio.get_running_loop()
+    transport, names = await loop.create_datagram_endpoint(Names, ("127.0.0.1", 0))
+    ports: list[int] = []
+    for _ in range(4):
+        ports.append(free_port(set(ports)))
+    front = Front(names, ports[0], ports[1], ports[2], ports[3])
+    place = ROOT / "deploy/proxy"
+    with log.open("wb") as out:
+        assert HAPROXY is not None
+        process = await asyncio.create_subprocess_exec(
+            *(HAPROXY, "-db", "-f", str(place / "haproxy.cfg"), "-f", str(place / f"{which}.cfg")),
+            env={
+                **os.environ,
+                **environ(composed()["services"]["proxy"]),
+                "DNS": "127.0.0.1:{}".format(transport.get_extra_info("sockname")[1]),
+                "CONNECTIONS_MAX": "500",
+                "API": f"api:{front.upstream_port}",
+                "LISTEN": f"127.0.0.1:{front.port}",
+                "LISTEN_TLS": f"127.0.0.1:{front.tls_port}",
+                "LISTEN_HEALTH": f"127.0.0.1:{front.health_port}",
+                **variables,
+            },
+            stdout=out,
+            stderr=out,
+        )
+    try:
+
+        async def listens() -> bool:
+            assert process.returncode is None, log.read_text()
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", front.health_port)
+            except OSError:
+                return False
+            writer.close()
+            return True
+
+        await until(listens, 20)
+        yield front
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+        transport.close()
+        for replica in front.replicas:
+            await replica.stop()
+
+
+# -- replicas -----------------------------------------------------------------------------------------------------
+
+
+async def test_replicas_come_and_go_while_requests_go_on(tmp_path: Path) -> None:
+    """One is stopped, one is added: no request fails, reads and writes alike, and the new one gets its part."""
+    async with proxy(tmp_path / "log") as front, front.client() as client:
+        assert not await front.healthy()
+        answer = await client.get("/nobody-there")
+        assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
+        assert answer.json()["type"] == f"{TYPE_PREFIX}unavailable"
+        first, second = await front.replica(2), await front.replica(3)
+
+        async def asked_both() -> bool:
+            if await front.healthy():
+                assert (await client.get("/x")).status_code == 200
+            return bool(first.asked and second.asked)
+
+        await until(asked_both, 20)
+        await first.stop()  # at once: the proxy still believes in it
+        third = await front.replica(4)
+        sent = 0
+
+        async def asked_third() -> bool:
+            nonlocal sent
+            for method in ("GET", "POST"):
+                sent += 1
+                answer = await client.request(method, f"/{sent}", content=b"{}" if method == "POST" else b"")
+                assert (answer.status_code, answer.text) in ((200, "127.0.0.3"), (200, "127.0.0.4"))
+            await asyncio.sleep(0.02)
+            return len(third.asked) > 10
+
+        await until(asked_third, 20)
+        front.names.addresses.remove("127.0.0.2")
+        front.names.addresses.remove("127.0.0.3")
+
+        async def only_third() -> bool:
+            answers = [await client.get("/only") for _ in range(20)]
+            assert all(answer.status_code == 200 for answer in answers)
+            return {answer.text for answer in answers} == {"127.0.0.4"}
+
+        await until(only_third, 20)
+        posts = [path for replica in (second, third) for method, path in replica.asked if method == "POST"]
+        assert sorted(posts) == sorted(f"/{number}" for number in range(2, sent + 1, 2))
+
+
+async def test_what_was_sent_is_not_sent_again(tmp_path: Path) -> None:
+    """A replica that ends the connection instead of answering may have done it: the client is told so, once."""
+
+    async def dies(method: str, path: str) -> bytes | None:
+        return None if path == "/die" else b"ok"
+
+    async with proxy(tmp_path / "log") as front, front.client() as client:
+        replicas = [await front.replica(number, answer=dies) for number in (2, 3)]
+        await until(front.healthy, 20)
+        body = b'{"url": "https://example.org/"}'
+        for count, method in enumerate(("POST", "PATCH", "DELETE", "POST", "POST", "POST"), 1):
+            if count % 2:
+                async with front.client() as fresh:
+                    answer = await fresh.request(method, "/die", content=body)
+                assert answer.status_code == 502
+                assert answer.json()["type"] == f"{TYPE_PREFIX}outcome-unknown"
+            else:
+                assert (await client.get("/warm")).status_code == 200
+                with suppress(httpx.RemoteProtocolError):  # on a kept connection it may end instead
+                    assert (await client.request(method, "/die", content=body)).status_code == 502
+            assert [path for replica in replicas for _, path in replica.asked].count("/die") == count
+
+
+async def test_connections_to_replicas_are_kept(tmp_path: Path) -> None:
+    """A hundred requests of as many clients do not need a hundred connections; the client is the last hop named."""
+    async with proxy(tmp_path / "log") as front:
+        replica = await front.replica(2)
+        await until(front.healthy, 20)
+        async with front.client() as client:
+            for number in range(100):
+                headers = {"X-Forwarded-For": "6.6.6.6, 7.7.7.7", "X-Number": str(number)}
+                assert (await client.get("/x", headers=headers)).status_code == 200
+    assert len(replica.asked) == 100 and replica.connections < 10
+    for head in replica.heads:
+        hops = [
+            line.partition(": ")[2]
+            for line in head.splitlines()
+            if line.lower().startswith("x-forwarded-for")
+        ]
+        assert ",".join(hops).split(",")[-1].strip() == "127.0.0.1"
+
+
+# -- bounds -------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_too_large_or_not_for_outside_does_not_get_in(tmp_path: Path) -> None:
+    """A body over the bound is refused by its announcement, so is a head; metrics are not shown."""
+    async with proxy(tmp_path / "log", BODY_BYTES_MAX="1000") as front, front.client() as client:
+        replica = await front.replica(2)
+        await until(front.healthy, 20)
+        assert (await client.post("/x", content=b"x" * 1000)).status_code == 200
+        answer = await client.post("/x", content=b"x" * 1001)
+        assert answer.status_code == 413 and answer.json()["type"] == f"{TYPE_PREFIX}too-large"
+        assert answer.headers["content-type"] == "application/problem+json"
+        raw = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000000\r\n\r\n"
+        assert (await front.say(raw)).startswith(b"HTTP/1.1 413")
+        assert (await client.get("/x", headers={"X-Long": "x" * 16_000})).status_code == 200
+        assert (await client.get("/x", headers={"X-Long": "x" * 30_000})).status_code == 400
+        for raw in (
+            b"GET /x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello!",
+            b"GET /x HTTP/1.1\r\nHost: x\r\nContent-Length : 5\r\n\r\nhello",
+        ):
+            assert (await front.say(raw)).startswith(b"HTTP/1.1 400")
+        seen = len(replica.asked)
+        for path in ("/metrics", "/metrics/", "//metrics", "/%6detrics", "/metrics?x=1"):
+            said = await front.say(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+            assert said.startswith(b"HTTP/1.1 404") and b"problem:not-found" in said, path
+        assert (await client.get("/metrics2")).status_code == 200
+        assert len(replica.asked) == seen + 1
+
+
+async def test_metrics_of_the_service_have_no_other_address(ready: Settings, tmp_path: Path) -> None:
+    """Whatever way of writing the service takes for /metrics, the proxy does not let through."""
+    async with service_behind(ready, tmp_path) as (front, worker), front.client() as client:
+        async with httpx.AsyncClient(base_url=worker.url) as inside:
+            assert "snapurl_" in (await inside.get("/metrics")).text
+        for path in (
+            "/metrics",
+            "/metrics/",
+            "//metrics",
+            "/./metrics",
+            "/x/../metrics",
+            "/%6Detrics",
+            "/METRICS",
+            "/metrics;x",
+        ):
+            answer = await client.get(path)
+            assert "snapurl_" not in answer.text, path
+            assert b"snapurl_" not in await front.say(
+                f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+            )
+        raw = b"GET http://x/metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        assert b"snapurl_" not in await front.say(raw)
+
+
+# -- clients ------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def service_behind(
+    ready: Settings, directory: Path, **variables: str
+) -> AsyncIterator[tuple[Front, Worker]]:
+    """A worker of the service behind the proxy, trusting it as the compose file says."""
+    count = environ(composed()["services"]["api"])["SNAPURL_PROXIES_COUNT"]
+    async with proxy(directory / "log") as front:
+        listener = socket.create_server(("127.0.0.1", front.upstream_port), backlog=1024)
+        worker = Worker(
+            listener, environ_of(ready, SNAPURL_PROXIES_COUNT=count, **variables), directory / "worker.log"
+        )
+        try:
+            await worker.start()
+            front.names.addresses.append("127.0.0.1")
+            await until(front.healthy, 20)
+            yield front, worker
+        finally:
+            await worker.stop()
+            listener.close()
+
+
+async def test_a_forged_address_does_not_fool_the_limits(ready: Settings, tmp_path: Path) -> None:
+    """Whoever guesses codes is stopped whatever he writes into X-Forwarded-For; somebody else is not."""
+    async with service_behind(ready, tmp_path, SNAPURL_LIMIT_MISSING="5/minute") as (front, _):
+        async with front.client() as client:
+            statuses = []
+            for number in range(12):
+                forged = {"X-Forwarded-For": f"203.0.113.{number}", "Forwarded": f"for=203.0.113.{number}"}
+                forged["X-Real-IP"] = f"203.0.113.{number}"
+                statuses.append((await client.get(f"/none-{number}", headers=forged)).status_code)
+            assert statuses.count(404) == 5 and statuses[-1] == 429
+            two = [("X-Forwarded-For", "203.0.113.77"), ("X-Forwarded-For", "203.0.113.78")]
+            assert (await client.get("/none", headers=two)).status_code == 429
+        other = httpx.AsyncHTTPTransport(local_address="127.0.0.9")
+        async with front.client(transport=other) as client:
+            assert (await client.get("/none")).status_code == 404
+
+
+async def test_the_service_works_through_the_proxy(ready: Settings, tmp_path: Path) -> None:
+    """A link is made and followed, errors are the service's own, and a body of its largest size gets there."""
+    async with (
+        service_behind(ready, tmp_path, SNAPURL_LIMIT_MISSING="none") as (front, _),
+        front.client() as client,
+    ):
+        made = await client.post("/api/v1/links", json={"url": "https://example.org/"})
+        assert made.status_code == 201, made.text
+        code = made.json()["code"]
+        followed = await client.get(f"/{code}")
+        assert followed.status_code == 302 and followed.headers["location"] == "https://example.org/"
+        assert (await client.get("/no-such-link")).json()["detail"]
+        padded = json.dumps({"url": "https://example.org/"}).encode().ljust(4_194_304)
+        assert (
+            await client.post("/api/v1/links", content=padded, headers={"Content-Type": "application/json"})
+        ).status_code == 201
+        async with asyncio.timeout(20):
+
+            async def chunks() -> AsyncIterator[bytes]:
+                for _ in range(5):
+                    yield b" " * 1_000_000
+
+            measured = await client.post(
+                "/api/v1/links", content=chunks(), headers={"Content-Type": "application/json"}
+            )
+        assert measured.status_code == 413
+
+
+# -- TLS ----------------------------------------------------------------------------------------------------------
+
+
+async def test_tls_at_the_proxy(tmp_path: Path) -> None:
+    """With tls.cfg there is HTTPS with the certificate of the secret, and plain HTTP leads to it."""
+    authority = trustme.CA()
+    certificate = tmp_path / "tls_certificate"
+    made = authority.issue_cert("s.example.org", "127.0.0.1")
+    certificate.write_bytes(made.private_key_and_cert_chain_pem.bytes())
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    async with proxy(tmp_path / "log", "tls", CERTIFICATE=str(certificate)) as front:
+        await front.replica(2)
+        await until(front.healthy, 20)
+        async with httpx.AsyncClient(verify=context) as client:
+            answer = await client.get(f"https://127.0.0.1:{front.tls_port}/x")
+            assert answer.status_code == 200 and answer.text == "127.0.0.2"
+        async with front.client() as client:
+            answer = await client.get("/x?y=1", headers={"Host": "s.example.org"})
+            assert answer.status_code == 308 and answer.headers["location"] == "https://s.example.org/x?y=1"
+            assert (await client.get("/metrics")).status_code == 308

@@ -1,0 +1,171 @@
+"""Where settings come from: variables, files with secrets, and what is refused in one line."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from snapurl.config import Settings, load_settings
+from snapurl.errors import ConfigError
+from snapurl.redis import redis_pool
+
+ODD = " p@ss:w/o%rd#?&+ ü'\"\\ "
+
+
+@pytest.fixture
+def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The directory of the program's secrets, empty."""
+    monkeypatch.setenv("SNAPURL_SECRETS_DIR", str(tmp_path))
+    return tmp_path
+
+
+def refusal(**overrides: object) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(**overrides)
+    assert "\n" not in caught.value.detail
+    return caught.value.detail
+
+
+def password_of(settings: Settings, position: int = 0) -> str:
+    return unquote(urlsplit(settings.shard_dsns[position].dsn).password or "")
+
+
+# -- files --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
+def test_a_secret_is_read_from_a_file_as_it_is(secrets: Path, end: str) -> None:
+    """Every character counts, also a space at the edge; newlines at the end do not."""
+    (secrets / "snapurl_shards_password").write_bytes(f"{ODD}{end}".encode())
+    (secrets / "snapurl_redis_password").write_bytes(f"{ODD}{end}".encode())
+    settings = load_settings(shards="db0=postgresql://api@h/x")
+    assert settings.shards_password.get_secret_value() == ODD
+    assert password_of(settings) == ODD
+    assert redis_pool(settings).connection_kwargs["password"] == ODD
+
+
+def test_the_environment_wins_over_a_file(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is then not even looked at; what is said in the program wins over both."""
+    (secrets / "snapurl_shards_password").write_text("of the file")
+    (secrets / "snapurl_redis_password").write_text("")
+    monkeypatch.setenv("SNAPURL_SHARDS_PASSWORD", "of the variable")
+    monkeypatch.setenv("SNAPURL_REDIS_PASSWORD", "too")
+    assert load_settings().shards_password.get_secret_value() == "of the variable"
+    assert load_settings(shards_password="said").shards_password.get_secret_value() == "said"
+
+
+def test_any_setting_may_be_a_file(secrets: Path) -> None:
+    """The addresses of the shards, for example; and a bad value in a file is refused as a variable's is."""
+    (secrets / "snapurl_shards").write_text("db0=postgresql://a:b@h/x\ndb1=postgresql://a:b@h/y\n")
+    assert [item.name for item in load_settings().shard_dsns] == ["db0", "db1"]
+    (secrets / "snapurl_port").write_text("many\n")
+    assert refusal().startswith("SNAPURL_PORT: ")
+
+
+def test_files_of_others_do_not_matter(secrets: Path) -> None:
+    """Neither those without our prefix, nor those that are no setting."""
+    for name in ("shards_password", "rhsm", "snapurl_owner_password", "SNAPURL_SHARDS_PASSWORD"):
+        (secrets / name).write_text("other")
+    assert load_settings().shards_password.get_secret_value() == ""
+
+
+def test_secrets_that_cannot_be_read(secrets: Path) -> None:
+    """Empty, no text, or no file: one line that names the file and nothing of what is in it."""
+    file = secrets / "snapurl_redis_password"
+    for contents in (b"", b"\n", b"\r\n\n"):
+        file.write_bytes(contents)
+        assert refusal() == f"the secret in {file} is empty: write it there, or remove the file"
+    file.write_bytes(b"p\xffw")
+    assert refusal() == f"the secret in {file} cannot be read: it is not UTF-8"
+    file.unlink()
+    file.mkdir()
+    assert refusal() == f"the secret in {file} cannot be read: Is a directory"
+
+
+def test_a_directory_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual one may be missing, without a word; one that was asked for may not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        monkeypatch.setattr("snapurl.config.SECRETS_DIR", tmp_path / "none")
+        assert load_settings().shards_password.get_secret_value() == ""
+    monkeypatch.setenv("SNAPURL_SECRETS_DIR", str(tmp_path / "none"))
+    assert refusal() == f"SNAPURL_SECRETS_DIR: there is no directory {tmp_path}/none"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every directory")
+def test_a_directory_that_is_somebody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual one may be closed to us, without a word; one that was asked for may not."""
+    tmp_path.chmod(0o600)
+    monkeypatch.setattr("snapurl.config.SECRETS_DIR", tmp_path)
+    assert load_settings().shards_password.get_secret_value() == ""
+    monkeypatch.setenv("SNAPURL_SECRETS_DIR", str(tmp_path))
+    assert refusal().endswith("cannot be read: Permission denied")
+
+
+# -- passwords ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dsn", "completed"),
+    [
+        ("postgresql://u@h:1/x", "postgresql://u:p%40%20w@h:1/x"),
+        ("postgresql://u:@h/x", "postgresql://u:p%40%20w@h/x"),
+        ("postgres://u@a:1,b:2/x?sslmode=require", "postgres://u:p%40%20w@a:1,b:2/x?sslmode=require"),
+        ("postgresql://h/x", "postgresql://:p%40%20w@h/x"),
+        ("postgresql://[::1]:1/x?user=u", "postgresql://:p%40%20w@[::1]:1/x?user=u"),
+        ("postgresql://u:own@h/x", "postgresql://u:own@h/x"),
+        ("postgresql://u@h/x?password=own", "postgresql://u@h/x?password=own"),
+        ("postgresql://u@[::1/x", "postgresql://u@[::1/x"),
+    ],
+)
+def test_the_password_of_shards_goes_where_none_is(dsn: str, completed: str) -> None:
+    """Into each address that names none, percent-encoded; without the setting addresses stay as they are."""
+    assert load_settings(shards=f"db0={dsn}", shards_password="p@ w").shard_dsns[0].dsn == completed
+    assert load_settings(shards=f"db0={dsn}").shard_dsns[0].dsn == dsn
+
+
+def test_a_redis_url_keeps_its_own_password() -> None:
+    """SNAPURL_REDIS_PASSWORD is for a URL that names none, with or without a user."""
+    for url, expected in (("redis://:own@h", "own"), ("redis://h", "set"), ("redis://u@h/1", "set")):
+        pool = redis_pool(load_settings(redis_url=url, redis_password="set"))
+        assert pool.connection_kwargs["password"] == expected
+    assert "password" not in redis_pool(load_settings(redis_url="redis://h")).connection_kwargs
+
+
+def test_passwords_are_not_shown() -> None:
+    """Neither by the settings nor by what is made of them."""
+    settings = load_settings(
+        shards="db0=postgresql://u@h/x", shards_password="n0body-may", redis_password="n0body-may"
+    )
+    assert "n0body" not in f"{settings!r} {settings} {settings.shard_dsns!r} {settings.model_dump_json()}"
+
+
+# -- variables that are no settings -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("SNAPURL_POOL_CONECTIONS", "SNAPURL_POOL_CONNECTIONS"),
+        ("SNAPURL_SHARD_PASSWORD", "SNAPURL_SHARDS_PASSWORD"),
+        ("snapurl_bas_url", "SNAPURL_BASE_URL"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, near: str
+) -> None:
+    """One line names it and the setting that it is nearest to; what it was set to is not shown."""
+    monkeypatch.setenv(name, "n0body-may-see-this")
+    assert refusal() == f"{name} is no setting; the nearest is {near}: correct it, or take it away"
+
+
+def test_variables_of_others_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only our prefix is ours; a setting may be written in lower case."""
+    monkeypatch.setenv("SNAPURLS_PORT", "x")
+    monkeypatch.setenv("_SNAPURL_COMPLETE", "bash_source")
+    monkeypatch.setenv("snapurl_port", "8123")
+    assert load_settings().port == 8123
