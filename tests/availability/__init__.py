@@ -1,0 +1,1 @@
+"""How much is answered, and whether anything is lost, while parts of a cluster are killed and frozen."""
