@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping
 
 import asyncpg
@@ -35,6 +36,7 @@ def url_of(code: str) -> str:
 async def seed(dsns: Mapping[str, str], first: int, end: int) -> int:
     """Makes the links `first` to `end - 1`; how many are new. The tables are vacuumed and on disk afterwards."""
     made = await asyncio.gather(*(_fill(dsn, first, end) for dsn in dsns.values()))
+    await asyncio.to_thread(os.sync)  # else a later fsync, of Redis for one, would wait for all of it
     return sum(made)
 
 

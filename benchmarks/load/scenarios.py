@@ -64,7 +64,7 @@ class Scenario:
     shape: Callable[[Scale], Shape]
     settings: tuple[tuple[str, str], ...] = ()
     prepare: Callable[[Bed], Awaitable[None]] = nothing
-    warms_up: bool = True
+    warm_ups: int = 1  # each of the scale's `warm_up_s`
     per_request: int = 1
 
 
@@ -99,7 +99,7 @@ def _create(scale: Scale) -> Shape:
 
 def _bulk(scale: Scale) -> Shape:
     links = [{"url": f"{URL}&n={number}"} for number in range(BULK_LINKS)]
-    return Shape(connections=2, post_path=BULK, body=_body({"links": links}), post_every=1)
+    return Shape(connections=8, post_path=BULK, body=_body({"links": links}), post_every=1)
 
 
 def _mixed(scale: Scale) -> Shape:
@@ -113,10 +113,10 @@ def _body(value: object) -> bytes:
 SCENARIOS = (
     Scenario("hot", "one link, one worker on one core", 1, (snapurl, nginx, plain_sanic), _hot),
     Scenario("hot2", "one link, two workers", 2, (snapurl, nginx, flask_stack), _hot),
-    Scenario("zipf", "Zipf over all links, two workers", 2, (snapurl, flask_stack), _zipf),
+    Scenario("zipf", "Zipf over all links, two workers", 2, (snapurl, flask_stack), _zipf, warm_ups=12),
     Scenario("warm", "from Redis, one worker on one core", 1, (snapurl, sanic_redis), _few, NO_L1),
-    Scenario("cold", "from the shards, two workers", 2, (snapurl,), _each, NO_L1, forget_in_redis, False),
-    Scenario("missing", "no such link, two workers", 2, (snapurl,), _absent, warms_up=False),
+    Scenario("cold", "from the shards, two workers", 2, (snapurl,), _each, NO_L1, forget_in_redis, 0),
+    Scenario("missing", "no such link, two workers", 2, (snapurl,), _absent, warm_ups=0),
     Scenario("create", "one link per request, durable, two workers", 2, (snapurl, flask_stack), _create),
     Scenario(
         "bulk", "1,000 links per request, durable, two workers", 2, (snapurl,), _bulk, per_request=BULK_LINKS

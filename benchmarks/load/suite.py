@@ -62,13 +62,13 @@ class Suite:
         shape = scenario.shape(self.scale)
         # Each subject goes on in the paths where it stopped: the same links again would all be cached.
         places = {subject.name: 0 for subject in subjects}
-        if scenario.warms_up:
-            for subject in subjects:
-                warm_up_s = self.scale.warm_up_s
-                places[subject.name] = await warm_up(self.bed, subject, sender, shape, warm_up_s)
         samples: dict[str, list[Sample]] = {subject.name: [] for subject in subjects}
-        for _ in range(self.scale.runs):
+        warm_up_s = self.scale.warm_up_s * scenario.warm_ups
+        for turn in range(self.scale.runs):
             for subject in subjects:
+                # What a subject knew it may have forgotten while the others had their turns.
+                if warm_up_s and (turn == 0 or len(subjects) > 1):
+                    places[subject.name] += await warm_up(self.bed, subject, sender, shape, warm_up_s)
                 await scenario.prepare(self.bed)
                 await asyncio.sleep(REST_S)
                 first = places[subject.name]

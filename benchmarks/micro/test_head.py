@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import httptools
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from snapurl.cache.link import CachedLink
-from snapurl.cache.local import LocalCache
+from snapurl.cache.local import Entry, LocalCache
 from snapurl.clicks.tally import Tally
 from snapurl.http.fast import HEAD, FastPath
 from snapurl.http.heads import ONE_WAY
+from snapurl.http.turns import Turns
 from snapurl.limits import Blocklist
 
 LINK = CachedLink("https://www.example.org/articles/2026/n0000000", 302, 1, None, deleted=False)
@@ -38,6 +40,16 @@ class Heard:
     def on_header(self, name: bytes, value: bytes) -> None: ...
 
 
+@dataclass
+class Known:
+    """Links of which none has to be looked up."""
+
+    entry: Callable[[str], Entry | None]
+
+    def look_up(self, code: str) -> asyncio.Future[CachedLink]:
+        raise AssertionError(code)
+
+
 @pytest.fixture
 def fast() -> Iterator[FastPath]:
     """A fast path with one link in L1."""
@@ -46,7 +58,8 @@ def fast() -> Iterator[FastPath]:
     local.put("n0000000", LINK, local.generation)
     loop = asyncio.new_event_loop()
     yield FastPath(
-        local.entry,
+        Known(local.entry),
+        Turns(),
         Tally(100, 100),
         Blocklist(),
         lambda: time.time_ns() // 1_000_000,
@@ -94,7 +107,7 @@ def test_redirect(benchmark: BenchmarkFixture, fast: FastPath, head: bytes) -> N
     def redirect() -> bytes | None:
         found = HEAD.match(head, 0, fast.reach)
         assert found is not None
-        return fast.answer(found, is_click=True)
+        return fast.answer(found)
 
     answer = benchmark(redirect)
     assert answer is not None and answer.startswith(b"HTTP/1.1 302 Found\r\n")

@@ -19,6 +19,8 @@ from ring.topology import Shard, Topology
 VIRTUAL_NODES = 1024
 CODES = [f"n{number:07d}" for number in range(1000)]
 
+compute_slot = slot_of.__wrapped__  # not the codes that it remembers
+
 
 def topology_of(shards: int) -> Topology:
     """So many equal shards."""
@@ -36,7 +38,7 @@ def test_shard_of_a_code_by_slot(benchmark: BenchmarkFixture) -> None:
     """A code's slot, and the slot's shard from the table: what the router does for each call."""
     table = place(topology_of(4))
     codes = itertools.cycle(CODES)
-    assert benchmark(lambda: table[slot_of(next(codes))]) in {"db0", "db1", "db2", "db3"}
+    assert benchmark(lambda: table[compute_slot(next(codes))]) in {"db0", "db1", "db2", "db3"}
 
 
 @pytest.mark.benchmark(group="code to shard")
@@ -52,7 +54,7 @@ def test_shard_of_a_code_by_get_node(benchmark: BenchmarkFixture, hashed: str) -
 @pytest.mark.benchmark(group="slot of a code")
 def test_slot_of_a_code(benchmark: BenchmarkFixture) -> None:
     """The first 14 bits of SHA-256."""
-    assert 0 <= benchmark(slot_of, CODES[0]) < SLOT_COUNT
+    assert 0 <= benchmark(compute_slot, CODES[0]) < SLOT_COUNT
 
 
 @pytest.mark.benchmark(group="ring built")

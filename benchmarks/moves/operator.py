@@ -13,8 +13,9 @@ from typing import Any
 from benchmarks.bed import Bed
 from benchmarks.programs import BenchmarkFailed, Program, running, start
 from tools.fleet import Fleet
+from tools.manifest import SQL
 from tools.overview import Overview, overview
-from tools.progress import Pauses
+from tools.progress import Pauses, Status
 
 MOVE_S_MAX = 600.0
 POLL_S = 0.2
@@ -91,8 +92,9 @@ async def follow(
     rows = await bed.fetchval(shard, "SELECT count(*) FROM links") if draining else 0
     mark("moving")
     version = json.loads(await reshard(bed, *words, "--yes", "--json"))["topology_version"]
-    await _until(bed, lambda now: now.topology_version >= version and now.settled)
+    await _until_migrator(bed, lambda says: says.topology_version >= version and not says.slots_left)
     mark("cleaning")
+    await _until(bed, lambda now: now.topology_version >= version and now.settled)
     published = await bed.fetchval(bed.members[0], _PUBLISHED, version)
     if not draining:
         rows = await bed.fetchval(shard, "SELECT count(*) FROM links")
@@ -134,6 +136,19 @@ async def _look(bed: Bed) -> Overview:
         return await overview(fleet)
     finally:
         await fleet.close()
+
+
+async def _until_migrator(bed: Bed, condition: Callable[[Status], bool]) -> None:
+    """As `_until`, but asks the migrator alone, which costs next to nothing while visitors are being measured."""
+    deadline = asyncio.get_running_loop().time() + MOVE_S_MAX
+    while True:
+        newest = await bed.fetchrow(bed.members[0], SQL["migrator"] + " ORDER BY heartbeat_at DESC LIMIT 1")
+        says = Status.from_json(newest["status"])
+        if condition(says):
+            return
+        if asyncio.get_running_loop().time() > deadline:
+            raise BenchmarkFailed(f"the migrator did not come to an end: {says.last_error or says}")
+        await asyncio.sleep(POLL_S)
 
 
 async def _until(bed: Bed, condition: Callable[[Overview], bool]) -> None:

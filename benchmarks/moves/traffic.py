@@ -139,6 +139,7 @@ async def measure_traffic(bed: Bed, links: int, rates: Rates, options: Sequence[
     clicks_before = await bed.total("SELECT coalesce(sum(clicks), 0)::bigint FROM click_days")
     log = Log()
     async with serving(bed, workers=2) as service:
+        options = (*options, "--service-url", f"http://{HOST}:{service.port}")
         stop = asyncio.Event()
         visiting = asyncio.create_task(_visit(service, links, rates, log, stop))
         try:
