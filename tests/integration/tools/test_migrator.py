@@ -17,6 +17,7 @@ from tests.integration.tools.conftest import add_fifth, settle
 from tools.fleet import Fleet
 from tools.migrator import Migrator, Options
 from tools.publish import publish
+from tools.throttle import Throttle
 
 
 async def all_codes(store: Store) -> list[str]:
@@ -145,9 +146,10 @@ async def test_cancelling_moves_back_what_had_moved(
 
 
 async def test_it_rests_while_the_service_is_slow(
-    ready: Settings, five: Settings, fifth: str, store: Store
+    ready: Settings, five: Settings, fifth: str, store: Store, new_link: NewLinkMaker
 ) -> None:
-    """While the service takes long to answer the migrator says so and waits longer between batches."""
+    """While the service takes long to answer, a migrator that has work left says that this holds it back."""
+    await store.links.create_many([new_link(f"c{n}") for n in range(3_000)])
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -158,7 +160,9 @@ async def test_it_rests_while_the_service_is_slow(
     slow = await asyncio.start_server(answer, "127.0.0.1", 0)
     host, port = slow.sockets[0].getsockname()
     await (await add_fifth(ready, five, fifth)).close()
-    migrator = Migrator(five, Options(grace_s=0.0, service=Address(host, port)))
+    # 600 links at 50 a second: it is still at work when it has looked at the service
+    slowly = Throttle(rows_per_s_max=50)
+    migrator = Migrator(five, Options(grace_s=0.0, throttle=slowly, service=Address(host, port)))
     stop = asyncio.Event()
     async with slow, asyncio.TaskGroup() as group, asyncio.timeout(60):
         group.create_task(migrator.run(stop))
