@@ -66,10 +66,12 @@ clean: ## remove .venv and all caches; data in .snapurl stay
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command 'make lock'
 lock: ## pin the dependencies anew
-	$(LOCK) $(LOCK_ARGS) pyproject.toml requirements/build.in --extra local --extra dev -o requirements/dev.lock
+	$(LOCK) $(LOCK_ARGS) pyproject.toml requirements/build.in --extra local --extra dev --extra otel \
+		-o requirements/dev.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra bench -c requirements/dev.lock -o requirements/bench.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra local -c requirements/dev.lock -o requirements/local.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml -c requirements/dev.lock -o requirements/run.lock
+	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra otel -c requirements/dev.lock -o requirements/otel.lock
 	$(LOCK) $(LOCK_ARGS) requirements/build.in -c requirements/dev.lock -o requirements/build.lock
 
 $(BIN)/python:

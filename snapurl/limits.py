@@ -33,6 +33,7 @@ from snapurl.metrics import (
     timing,
 )
 from snapurl.redis import redis_fault, redis_pool
+from snapurl.traces import REDIS, span
 
 log = logging.getLogger("snapurl.limits")
 
@@ -81,7 +82,7 @@ class Limiter:
         item = _parsed(rate)
         if self._clock_s() >= self._redis_down_until_s:
             try:
-                with timed(_LIMIT_SECONDS):
+                with timed(_LIMIT_SECONDS), span("redis limit", "client", REDIS):
                     return await self._hit(self._shared, item, bucket, who, cost)
             except (RedisError, OSError, TimeoutError) as error:
                 self._redis_down_until_s = self._clock_s() + RETRY_S

@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
+from snapurl.traces import trace_id
+
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 MOVE: ContextVar[str] = ContextVar("move", default="")
 
@@ -22,13 +24,13 @@ NAMES = ("move", "shipment", "shard", "slot")
 def names_of(record: logging.LogRecord) -> dict[str, Any]:
     """What a record can be found by: request and move, from the context or as told, and what else it names."""
     request_id = getattr(record, "request_id", "") or REQUEST_ID.get()
-    found = {"request_id": request_id, "move": MOVE.get()}
+    found = {"request_id": request_id, "move": MOVE.get(), "trace_id": trace_id()}
     found |= {name: value for name in NAMES if (value := getattr(record, name, "")) != ""}
     return {name: value for name, value in found.items() if value != ""}
 
 
 class JsonFormatter(logging.Formatter):
-    """time, level, logger, message; request_id, move, shipment, shard, slot and stack where there are any."""
+    """time, level, logger, message; request_id, move, trace_id, shipment, shard, slot, stack where it has them."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {

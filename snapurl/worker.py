@@ -15,7 +15,7 @@ from typing import Any
 
 import uvloop
 
-from snapurl import logs
+from snapurl import logs, traces
 from snapurl.app import App, create_app
 from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
@@ -36,11 +36,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = load_settings()
         logs.configure(settings.log_level, settings.log_format)
+        traces.configure("worker")
         with socket.socket(fileno=fd) as listener:
             uvloop.run(run(settings, listener))
     except ConfigError as error:
         print(f"snapurl: {error.detail}", file=sys.stderr, flush=True)
         return EXIT_CONFIG
+    finally:
+        traces.end()
     return 0
 
 

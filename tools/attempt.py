@@ -20,6 +20,7 @@ from uuid import UUID
 import asyncpg
 
 from ring.handoff import ABORT, RELAXED, Move, Program, Step
+from snapurl.traces import span
 from tools.calls import Argument, call, smallints
 from tools.copy import copy_all, copy_changed, look, prepare_to_replace, snapshot_of
 from tools.manifest import Table
@@ -113,6 +114,18 @@ class Attempt:
     _frozen_at: float | None = None
     _has_quiet: bool = False
 
+    @property
+    def names(self) -> dict[str, Any]:
+        """What its span is found by."""
+        batch = self.batch
+        named = {
+            "move": str(self.token),
+            "source": batch.source,
+            "target": batch.target,
+            "slots": len(batch.slots),
+        }
+        return {f"snapurl.{name}": value for name, value in named.items()}
+
     async def run(self, program: Program) -> None:
         """Carries the steps out in order.
 
@@ -122,7 +135,8 @@ class Attempt:
             for step in program:
                 self.step = step
                 log.debug("%s: %s", self.batch, step)
-                await self._in_its_turn(step)
+                with span(f"step {step}"):
+                    await self._in_its_turn(step)
         except asyncpg.PostgresError as error:
             if getattr(error, "sqlstate", "") != "SN001":
                 raise

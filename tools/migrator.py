@@ -46,6 +46,7 @@ from snapurl.probe import Address, http_status
 from snapurl.pulse import Pulse
 from snapurl.store.pool import ShardFailed
 from snapurl.tasks import end
+from snapurl.traces import span
 from tools.agenda import Agenda, Task, agenda
 from tools.attempt import Attempt, Batch, Ends, Refused
 from tools.cleanup import dead_slots
@@ -258,7 +259,8 @@ class Migrator:
         MOVE.set(str(attempt.token))
         began = self._attempts[attempt] = self._clock()
         try:
-            await attempt.run(task.program)
+            with span("move", attributes=attempt.names):
+                await attempt.run(task.program)
         finally:
             del self._attempts[attempt]
         RESHARD_MOVES.labels("finished").inc(len(batch.slots))

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from ring.handoff import Step
-from snapurl import logs
+from snapurl import logs, traces
 from snapurl.errors import ConfigError
 from snapurl.metrics import serve_metrics
 from snapurl.probe import Address
@@ -104,6 +104,7 @@ def run(
     except ValueError as error:
         raise ConfigError(f"--service-url: {service_url!r} {error}") from None
     logs.configure(found.log_level, found.log_format)
+    traces.configure("migrator")
     serve_metrics(metrics_port, metrics_host)
     lanes = lanes or (1 if service else LANES)
     throttle = Throttle(max_rows_per_second, p99_ms_max, standby_lag_s_max, service_p99_ms_max, lanes)
@@ -113,7 +114,10 @@ def run(
         async with stop_signals() as stop:
             await migrator.run(stop, until_settled=until_settled)
 
-    asyncio.run(work())
+    try:
+        asyncio.run(work())
+    finally:
+        traces.end()
 
 
 @click.command("cleanup")

@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 
 from snapurl.cache.link import CachedLink
 from snapurl.metrics import REDIS_FAILURES, REDIS_SECONDS, timed, timing
+from snapurl.traces import REDIS, span
 
 # What was changed must outlive any reader that began before the change (pool wait, two statements, a hand-off).
 CHANGED_AGE_S_MIN = 30
@@ -48,7 +49,7 @@ class SharedCache:
         if self._clock() < self._down_until:
             return (None,) * len(codes)
         try:
-            with timed(_GET_SECONDS):
+            with timed(_GET_SECONDS), span("redis get", "client", REDIS):
                 found = await self._redis.mget([self._prefix + code for code in codes])
         except (RedisError, OSError, TimeoutError):
             self._failed("get")
@@ -64,7 +65,7 @@ class SharedCache:
             age_s = self._miss_max_age_s if link.is_missing else self._max_age_s
             args += [link.version, link.encode(), int(age_s * 1000)]
         try:
-            with timed(_PUT_SECONDS):
+            with timed(_PUT_SECONDS), span("redis put", "client", REDIS):
                 await self._put(keys=[self._prefix + code for code in links], args=args)
         except (RedisError, OSError, TimeoutError):
             self._failed("put")
@@ -75,7 +76,7 @@ class SharedCache:
             return False
         age_s = max(self._max_age_s, CHANGED_AGE_S_MIN)
         try:
-            with timed(_CHANGED_SECONDS):
+            with timed(_CHANGED_SECONDS), span("redis changed", "client", REDIS):
                 await self._tell(code, link, int(age_s * 1000))
         except (RedisError, OSError, TimeoutError):
             self._failed("changed")

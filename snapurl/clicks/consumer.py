@@ -33,7 +33,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from snapurl import logs
+from snapurl import logs, traces
 from snapurl.clicks.stream import (
     SHIPMENT_FIELD,
     decode_entry,
@@ -240,7 +240,8 @@ class Consumer:
         rows = lane.some(self._held)
         if not rows:
             return 0
-        slots = await self._clicks.apply(lane.stream, rows)
+        with traces.span("clicks", attributes={"snapurl.rows": len(rows)}):
+            slots = await self._clicks.apply(lane.stream, rows)
         refused = {row.slot for row in rows} - slots
         if refused:
             self._held |= refused
@@ -323,9 +324,12 @@ def main(metrics_port: int = 0, metrics_host: str = "127.0.0.1") -> int:
     try:
         settings = load_settings()
         logs.configure(settings.log_level, settings.log_format)
+        traces.configure("clicks")
         serve_metrics(metrics_port, metrics_host)
         asyncio.run(run(settings))
     except ConfigError as error:
         print(f"snapurl: {error.detail}", file=sys.stderr, flush=True)
         return 2
+    finally:
+        traces.end()
     return 0

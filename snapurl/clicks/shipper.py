@@ -33,6 +33,7 @@ from snapurl.metrics import (
     timing,
 )
 from snapurl.tasks import end
+from snapurl.traces import REDIS, span
 
 log = logging.getLogger("snapurl.clicks")
 
@@ -124,7 +125,7 @@ class Shipper:
             assert self._entry is not None
             payload, sources, clicks = self._entry
             try:
-                with timed(_SHIP_SECONDS):
+                with timed(_SHIP_SECONDS), span("redis ship", "client", REDIS):
                     answer = await self._script(
                         keys=self._keys,
                         args=[

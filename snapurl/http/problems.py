@@ -13,6 +13,7 @@ import math
 import re
 import secrets
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, cast
 
 from sanic import HTTPResponse, Request
@@ -24,6 +25,7 @@ from snapurl import errors
 from snapurl.errors import SnapURLError
 from snapurl.http.pages import PAGE_HEADERS, refusal_page
 from snapurl.metrics import HTTP_REQUESTS, PROBLEMS
+from snapurl.traces import request_span
 
 log = logging.getLogger("snapurl.http")
 
@@ -74,6 +76,16 @@ def problem(refusal: SnapURLError, request_id: str | None = None) -> dict[str, A
     if request_id is not None:
         body["request_id"] = request_id
     return body
+
+
+def traced(request: Request[Any, Any], route: str, request_id: str) -> AbstractContextManager[Any]:
+    """The span of a request, under that of its client if the request names one."""
+    attributes = {
+        "http.request.method": request.method,
+        "http.route": route,
+        "snapurl.request_id": request_id,
+    }
+    return request_span(f"{request.method} {route}", request.headers, attributes)
 
 
 def request_id_of(headers: Mapping[str, str]) -> str:

@@ -25,9 +25,10 @@ from snapurl.codes import is_code
 from snapurl.errors import Gone, NotFound, RateLimited, SnapURLError
 from snapurl.http.call import Services
 from snapurl.http.limiting import address_of, missed
-from snapurl.http.problems import refuse, request_id_of
+from snapurl.http.problems import refuse, request_id_of, traced
 from snapurl.logs import REQUEST_ID
 from snapurl.metrics import REDIRECT_SECONDS, REDIRECTS, timing
+from snapurl.traces import answered
 
 CACHE_CONTROL = "private, max-age=0"
 
@@ -72,7 +73,9 @@ async def follow(request: Request[Any, Any], code: str) -> HTTPResponse:
     began_s = monotonic()
     request_id = request_id_of(request.headers)
     REQUEST_ID.set(request_id)  # the connection's last request may have left another
-    answer = await _answer(request, code, request_id)
+    with traced(request, "/{code}", request_id) as entered:
+        answer = await _answer(request, code, request_id)
+        answered(entered, answer.status)
     _THROUGH_SANIC.observe(monotonic() - began_s)
     return answer
 

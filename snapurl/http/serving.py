@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 from sanic import HTTPResponse, Request
 from sanic.http import Http
 
+from snapurl import traces
 from snapurl.codes import is_code
 from snapurl.errors import (
     BadRequest,
@@ -30,7 +31,7 @@ from snapurl.http.bodies import parse_json
 from snapurl.http.call import Call, Route
 from snapurl.http.connections import BodyRoom
 from snapurl.http.limiting import address_of
-from snapurl.http.problems import refuse, request_id_of
+from snapurl.http.problems import refuse, request_id_of, traced
 from snapurl.http.turns import Turns
 from snapurl.logs import REQUEST_ID
 from snapurl.metrics import BODIES_REFUSED, HTTP_REQUESTS, HTTP_SECONDS
@@ -48,10 +49,16 @@ def serve(route: Route) -> SanicHandler:
     query = frozenset(item.name for item in route.parameters if item.place == "query")
 
     async def handler(request: Request[Any, Any], code: str = "") -> HTTPResponse:
-        began_s = time.perf_counter()
         call = Call(request, request.app.ctx.services, request_id_of(request.headers), code)
         call.headers["x-request-id"] = call.request_id
         REQUEST_ID.set(call.request_id)
+        with traced(request, route.path, call.request_id) as entered:
+            response = await answer(call)
+            traces.answered(entered, response.status)
+        return response
+
+    async def answer(call: Call) -> HTTPResponse:
+        began_s, request = time.perf_counter(), call.request
         try:
             await _prepare(call, route, query)
             response = await _in_turn(call, route)

@@ -36,6 +36,7 @@ from snapurl.metrics import (
 from snapurl.store.hosts import NotPrimary, connect_primary, prefer_next
 from snapurl.store.queries import load_queries
 from snapurl.tls import tls_fault
+from snapurl.traces import POSTGRESQL, span
 
 log = logging.getLogger("snapurl.pool")
 
@@ -205,7 +206,7 @@ class Pool:
 
     async def fetch(self, query: str, *args: object) -> list[Row]:
         """All rows of one statement. Raises ShardFailed, or WrongShard on a connection to something else."""
-        return await self._run(lambda connection: connection.fetch(query, *args))
+        return await self._run(query, lambda connection: connection.fetch(query, *args))
 
     async def fetch_with_slots(self, query: str, *args: object) -> tuple[list[int], list[Row]]:
         """The slots that this shard answers for, and the rows of a read, in one snapshot."""
@@ -215,7 +216,7 @@ class Pool:
                 slots = await connection.fetchval(CLUSTER["served_slots"])
                 return slots, await connection.fetch(query, *args)
 
-        return await self._run(read)
+        return await self._run(query, read)
 
     async def fetchrow(self, query: str, *args: object) -> Row:
         """The one row of a statement that always answers with one."""
@@ -303,7 +304,13 @@ class Pool:
         for state, count in (("in use", self._in_use), ("idle", len(self._idle)), ("most", self._size)):
             POOL_CONNECTIONS.labels(self.name, state).set(count)
 
-    async def _run(self, work: Callable[[Any], Awaitable[T]]) -> T:
+    async def _run(self, query: str, work: Callable[[Any], Awaitable[T]]) -> T:
+        with span(f"postgresql {self.name}", "client", POSTGRESQL) as entered:
+            if entered is not None:
+                entered.set_attributes({"db.query.text": query, "snapurl.shard": self.name})
+            return await self._run_when_up(work)
+
+    async def _run_when_up(self, work: Callable[[Any], Awaitable[T]]) -> T:
         began = time.monotonic()
         if began < self._down_until:
             SHARD_ERRORS.labels(self.name, "down").inc()
