@@ -118,7 +118,7 @@ async def pipe(source: Any, target: Any, query: str, into: str, table: Table) ->
                     into, source=incoming(), columns=list(table.columns), format="binary", timeout=None
                 )
             )
-    except* Exception as failed:  # the caller knows asyncpg's errors, not a group of them
+    except ExceptionGroup as failed:  # the caller knows asyncpg's errors, not a group of them
         raise failed.exceptions[0] from None
     return rows_of(writing.result())
 

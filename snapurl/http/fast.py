@@ -70,20 +70,20 @@ HEAD = re.compile(
     (?: GET | HEAD ) [ ] / ( [A-Za-z0-9_-]++ )
     (?: [?] [A-Za-z0-9._~!$&'()*+,;=:@/?%-]*+ )?+
     [ ] HTTP/1[.]1 \r\n
-    (?:
+    (?> (?:
         (?! (?i: content-length | transfer-encoding | expect | upgrade ) : )
         (?! (?i: connection ) : (?! [ \t]* (?i: keep-alive ) \r\n ) )
         (?: (?i: referer ) : [ \t]*+ ( [\t\x20-\x7e]*+ )
           | (?i: user-agent ) : [ \t]*+ ( [\t\x20-\x7e]*+ )
           | [A-Za-z0-9!#$%&'*+.^_`|~-]++ : [\t\x20-\x7e]*+
         ) \r\n
-    )*+
+    )* )
     \r\n
     """,
     re.VERBOSE,
 )
 """A whole plain head: its code, its last Referer, its last User-Agent. Nothing in it is tried more than twice, so
-it takes time in proportion."""
+it takes time in proportion. (`(?> … )`, as in `heads.py`: `)*+` was faulty before Python 3.11.5.)"""
 
 FORWARDED = re.compile(rb"\r\n(?i:x-forwarded-for):([^\r]*)")
 

@@ -20,15 +20,17 @@ from sanic.models.protocol_types import TransportProtocol
 ONE_WAY = re.compile(
     rb"""
     [A-Za-z0-9!#$%&'*+.^_`|~-]++ [ ] [\x21-\x7e\x80-\xff]++ [ ] HTTP/1[.][01]
-    (?:
+    (?> (?:
         \r\n
         (?! (?i: content-length ) : (?! [ \t]*+ [0-9]++ [ \t]*+ (?: \r | \Z ) ) )
         [A-Za-z0-9!#$%&'*+.^_`|~-]++ : [\t\x20-\x7e\x80-\xff]*+
-    )*+
+    )* )
     """,
     re.VERBOSE,
 )
-"""A head, without the empty line that ends it, that every parser reads the same way."""
+"""A head, without the empty line that ends it, that every parser reads the same way.
+
+The lines are an atomic group, since `)*+` was faulty before Python 3.11.5: it took in half a line."""
 
 
 class Request(sanic.Request[Any, Any]):

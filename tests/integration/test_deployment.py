@@ -440,8 +440,10 @@ async def test_the_whole_deployment_works_and_grows(deployment: Deployment) -> N
             async def is_ready() -> bool:
                 try:
                     answer = await api.get("/health/ready")
-                except httpx.HTTPError:
+                except httpx.HTTPError as error:
+                    print(repr(error))
                     return False
+                print(answer.status_code, answer.text)  # if it never is, this tells what it lacked
                 return answer.status_code == 200 and answer.json()["status"] == "ok"
 
             await deployment.becomes(is_ready)
