@@ -12,6 +12,7 @@ a connection from before would be one to a server that was never asked about it.
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Mapping
 from typing import Any
@@ -31,6 +32,19 @@ class NotPrimary(asyncpg.InterfaceError):
     def __init__(self) -> None:
         super().__init__("the server is a standby")
 
+
+class _Abandoned(logging.Filter):
+    """Drops what asyncio says of an attempt to connect that was given up while asyncpg asked for TLS: asyncpg has
+    a future there at which nobody looks any more, and nothing is wrong."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        return not (
+            isinstance(error, ConnectionError) and error.args == ("unexpected connection_lost() call",)
+        )
+
+
+logging.getLogger("asyncio").addFilter(_Abandoned())
 
 _won_last: dict[tuple[Host, ...], Host] = {}
 
