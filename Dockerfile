@@ -4,9 +4,11 @@
 FROM python:3.13-slim AS build
 WORKDIR /build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+# LOCK=otel has OpenTelemetry as well.
+ARG LOCK=run
 COPY requirements requirements
 RUN python -m venv /opt/tools && /opt/tools/bin/pip install --require-hashes -r requirements/build.lock \
- && python -m venv /opt/snapurl && /opt/snapurl/bin/pip install --require-hashes -r requirements/run.lock
+ && python -m venv /opt/snapurl && /opt/snapurl/bin/pip install --require-hashes -r requirements/$LOCK.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY ring ring
 COPY migrations migrations
