@@ -106,6 +106,11 @@ RESHARD_SLOTS_LEFT = Gauge(
     "Slots that are not yet where the ring wants them.",
     multiprocess_mode="livemax",
 )
+RESHARD_LAG_ROWS = Gauge(
+    "snapurl_reshard_lag_rows",
+    "Rows that changed at the source while the batches under way were copied, at the last look at each.",
+    multiprocess_mode="livemax",
+)
 RESHARD_SLOTS_IN_STATE = Gauge(
     "snapurl_reshard_slots_in_state",
     "Rows of slots on all shards, by state; a slot on its way has one on each side.",

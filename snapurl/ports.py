@@ -183,6 +183,7 @@ class RingView:
     cluster_id: str
     topology_version: int
     virtual_nodes: int
+    paused: bool
     shards: tuple[ShardShare, ...]
     slots_in_hand_off: int
     slots_unknown: int

@@ -97,7 +97,8 @@ class Attempt:
     """The steps of one batch under one token, and what they measure.
 
     `found` are state and token of each slot on the source when it was looked at, if it had begun to leave.
-    `step` is the one under way; `pause_ms` is set once the slots have been frozen and served again.
+    `step` is the one under way; `behind` is how many rows had changed at the source, when it was last looked, since
+    the look before; `pause_ms` is set once the slots have been frozen and served again.
     """
 
     batch: Batch
@@ -109,6 +110,7 @@ class Attempt:
     token: UUID = field(default_factory=uuid.uuid4)
     step: Step = Step.WAIT
     rows: int = 0
+    behind: int = 0
     pause_ms: float | None = None
     _since: str = ""
     _frozen_at: float | None = None
@@ -287,6 +289,7 @@ class Attempt:
                 rows = await look(source, self.ends.tables, slots, self._since)
                 copied = await copy_changed(source, target, rows, slots, self._since)
         self._since = rows.xmin
+        self.behind = copied
         self._count(copied)
         return copied
 

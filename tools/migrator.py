@@ -32,6 +32,7 @@ from snapurl.errors import ConfigError
 from snapurl.logs import MOVE
 from snapurl.metrics import (
     PAUSE_SECONDS,
+    RESHARD_LAG_ROWS,
     RESHARD_MOVE_SECONDS,
     RESHARD_MOVES,
     RESHARD_ORPHANS,
@@ -334,6 +335,7 @@ class Migrator:
             moves=moves,
             pauses=self._pauses.summary(),
             rows_per_s=self._rows_per_s(),
+            lag_rows=self._lag_rows(),
             throttle=self._options.throttle.state,
         )
 
@@ -341,6 +343,10 @@ class Migrator:
         self._copied.append((self._clock(), rows))
         self.status = replace(self.status, rows_copied=self.status.rows_copied + rows)
         RESHARD_ROWS.inc(rows)
+
+    def _lag_rows(self) -> int:
+        """Rows that changed at the source while the batches under way were copied, at the last look at each."""
+        return sum(attempt.behind for attempt in self._attempts)
 
     def _rows_per_s(self) -> float:
         """Rows copied per second over the last five seconds."""
@@ -366,6 +372,7 @@ class Migrator:
                 RESHARD_MOVE_SECONDS.set(
                     self._clock() - min(self._attempts.values()) if self._attempts else 0.0
                 )
+                RESHARD_LAG_ROWS.set(self._lag_rows())
                 if held != self._working.is_set():
                     log.info("this migrator %s", "works" if held else "stands by")
                 (self._working.set if held else self._working.clear)()
@@ -420,7 +427,13 @@ class Migrator:
 
 def _say_nothing() -> None:
     """What a migrator that stands by has measured while it worked is another's to say now."""
-    for gauge in (RESHARD_SLOTS_LEFT, RESHARD_ORPHANS, RESHARD_PAUSED, RESHARD_MOVE_SECONDS):
+    for gauge in (
+        RESHARD_SLOTS_LEFT,
+        RESHARD_ORPHANS,
+        RESHARD_PAUSED,
+        RESHARD_MOVE_SECONDS,
+        RESHARD_LAG_ROWS,
+    ):
         gauge.set(0)
     for state in SlotState:
         RESHARD_SLOTS_IN_STATE.labels(str(state)).set(0)

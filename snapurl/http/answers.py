@@ -143,6 +143,7 @@ class Reshard(Answer):
     eta_s: float | None
     moves: list[ReshardMove]
     pauses: WritePauses
+    lag_rows: int = Field(description="Rows that changed while the batches under way were copied.")
     throttle: str = Field(description="What holds it back; empty if nothing does.")
     orphans: int = Field(description="Slots that were given away and whose rows are still there.")
 
@@ -153,6 +154,7 @@ class Ring(Answer):
     cluster_id: str
     topology_version: int
     virtual_nodes: int
+    paused: bool = Field(description="Whether an operator has paused the moving of slots.")
     slots: int
     slots_in_hand_off: int
     slots_unknown: int = Field(description="Slots whose shard has not answered since this worker began.")
@@ -233,6 +235,7 @@ def ring_body(view: RingView, reshard: Mapping[str, Any] | None) -> dict[str, An
         "cluster_id": view.cluster_id,
         "topology_version": view.topology_version,
         "virtual_nodes": view.virtual_nodes,
+        "paused": view.paused,
         "slots": sum(shard.slots for shard in view.shards),
         "slots_in_hand_off": view.slots_in_hand_off,
         "slots_unknown": view.slots_unknown,

@@ -456,6 +456,7 @@ class Shards:
             cluster_id=self.topology.cluster_id,
             topology_version=self.topology.version,
             virtual_nodes=self.topology.virtual_nodes,
+            paused=self.topology.paused,
             shards=shares,
             slots_in_hand_off=self.map.in_hand_off,
             slots_unknown=self.map.unknown,

@@ -512,7 +512,8 @@ async def test_status_says_that_no_migrator_runs(ready: Settings) -> None:
 async def test_the_ring_of_the_api_shows_what_the_migrator_says(
     ready: Settings, links: list[str], tmp_path: Path
 ) -> None:
-    """Nothing before a migrator ever ran; after a move its slots, rows and pauses, as `status` shows them."""
+    """Nothing before a migrator ever ran; after a move its slots, rows and pauses, as `status` shows them; and
+    whether moving is paused."""
     async with running(ready, tmp_path) as service:
         client = service.client()
         assert (await client.get("/api/v1/ring")).json()["reshard"] is None
@@ -531,7 +532,16 @@ async def test_the_ring_of_the_api_shows_what_the_migrator_says(
         status = json.loads((await say(ready, "status", "--json")).out)["migrator"]
         assert shown["pauses"] == status["pauses"]
         assert shown["slots_left"] == 0 and shown["pauses"]["count"] > 0
+        assert shown["lag_rows"] == status["lag_rows"] == 0
         assert "last_error" not in shown, "it may name addresses"
+        for command in ("pause", "resume"):
+            assert (await say(ready, command, "--yes")).code == 0
+
+            async def is_heard(paused: bool = command == "pause") -> bool:
+                ring = (await client.get("/api/v1/ring")).json()
+                return bool(ring["paused"] is paused)
+
+            await until(is_heard)
 
 
 # -- verify, cleanup, doctor --------------------------------------------------------------------------------------

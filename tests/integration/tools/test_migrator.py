@@ -7,6 +7,9 @@ import itertools
 from datetime import date
 from typing import Any
 
+import asyncpg
+
+from ring.handoff import Goal, Source, Step, Target, next_steps
 from ring.placement import place
 from ring.slots import SLOT_COUNT, slot_of
 from snapurl.config import Settings
@@ -14,7 +17,9 @@ from snapurl.ports import Change, ClickRow, Link, PageKey, SourceClicks, SourceK
 from snapurl.probe import Address
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import add_fifth, settle
+from tools.attempt import Attempt, Batch, Ends
 from tools.fleet import Fleet
+from tools.manifest import sharded_tables
 from tools.migrator import Migrator, Options
 from tools.publish import publish
 from tools.throttle import Throttle
@@ -143,6 +148,36 @@ async def test_cancelling_moves_back_what_had_moved(
         assert found is not None
         assert found.title == "new"
     await fleet.close()
+
+
+async def test_it_tells_how_far_a_copy_is_behind(
+    ready: Settings, store: Store, new_link: NewLinkMaker
+) -> None:
+    """Rows that were changed while their slots were copied are counted by the catch-up that brings them over."""
+    owners = place(store.shards.topology)
+    codes = [code for n in range(400) if owners[slot_of(code := f"late{n}")] == "db0"][:40]
+    await store.links.create_many([new_link(code) for code in codes])
+    slots = tuple(sorted({slot_of(code) for code in codes}))
+    dsns = {item.name: item.dsn for item in ready.shard_dsns}
+    ends = Ends(await asyncpg.connect(dsns["db0"]), await asyncpg.connect(dsns["db1"]), ())
+    ends.tables = await sharded_tables(ends.source)
+    attempt = Attempt(Batch("db0", "db1", slots, (1,) * len(slots)), ends)
+    program = next_steps(Goal.MOVE, Source.OWNED, Target.ABSENT)
+    copied = program.index(Step.COPY) + 1
+    await attempt.run(program[:copied])
+    assert (attempt.rows, attempt.behind) == (40, 0)
+    for code in codes[:3]:
+        await store.links.change(
+            code, Change(title="new"), if_match=None, owner=None, token=new_link("x").token
+        )
+    await attempt.run(program[copied : program.index(Step.CATCH_UP) + 1])
+    assert (attempt.rows, attempt.behind) == (43, 3)
+    await attempt.run(program[program.index(Step.CATCH_UP) + 1 :])
+    for code in codes[:3]:
+        found = await store.links.get(code)
+        assert found is not None and found.title == "new"
+    await ends.source.close()
+    await ends.target.close()
 
 
 async def test_it_rests_while_the_service_is_slow(

@@ -112,7 +112,7 @@ def test_bodies_of_answers_fit_their_schemas() -> None:
     assert stats["clicks"] == 5
     answers.Stats.model_validate(stats)
     share = ShardShare("db0", 1.0, False, "10.0.0.1:5432/snapurl", 100, 120, 0.25)
-    view = RingView("id", 1, 1024, (share,), 3, 4)
+    view = RingView("id", 1, 1024, False, (share,), 3, 4)
     move = MoveStatus("slot 7, db0@1 -> db4", "copy", 0.2)
     told = {**asdict(Status(moves=(move,), last_error="10.0.0.1 is down")), "age_s": 0.1}
     for reshard in (None, told):
