@@ -28,7 +28,7 @@ async def digests(connection: Any, tables: Sequence[Table], slots: Sequence[int]
 def _digest(table: Table, slots: Sequence[int]) -> str:
     return (
         f"SELECT '{table.name}' AS name, count(*) AS rows,"
-        f" coalesce(sum(hash_record_extended(ROW({table.column_list}), 0)::numeric), 0) AS checksum"
+        f" coalesce(sum(hash_record_extended(ROW({table.column_list}), 0)), 0) AS checksum"  # of 128 bits
         f" FROM {table.name} WHERE slot = ANY ({smallints(slots)})"
     )
 
