@@ -21,6 +21,7 @@ from typing import Any
 from sanic.http import Stage
 from sanic.server import HttpProtocol
 
+from snapurl.http.chunks import OneWayHttp
 from snapurl.metrics import CONNECTIONS, CONNECTIONS_REFUSED
 
 CONNECTIONS_MAX = 10_000  # per worker, if it may have that many open files
@@ -113,6 +114,7 @@ class BodyRoom:
 class BoundedProtocol(HttpProtocol):
     """Sanic's protocol within the bounds; its crowd is `app.ctx.crowd`."""
 
+    HTTP_CLASS = OneWayHttp
     __slots__ = ("_crowd", "_is_refused", "address")
 
     def __init__(self, *, app: Any, **others: Any) -> None:

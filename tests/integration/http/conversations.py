@@ -138,6 +138,9 @@ OTHER = (
     Said("a body on a HEAD", (head(b"content-length: 3", method=b"HEAD") + b"abc" + A,), 0),
     Said("a chunked body", (head(b"transfer-encoding: chunked") + b"3\r\nabc\r\n0\r\n\r\n" + A,), 0),
     Said("a chunked body, in packets", (head(b"transfer-encoding: chunked"), b"3\r\nabc\r\n0\r\n\r\n", A), None),
+    Said("a chunked body with extensions", (
+        head(b"transfer-encoding: chunked") + b'03;a=b;c\r\nabc\r\nA ; d="e"\r\n0123456789\r\n00\r\n\r\n',
+        A), None),
     Said("a chunk that looks like a request", (
         head(b"transfer-encoding: chunked") + b"%x\r\n" % len(B), B, b"\r\n0\r\n\r\n", A), None),
     Said("a trailer", (head(b"transfer-encoding: chunked") + b"0\r\nx: y\r\n\r\n" + A,), 0),
@@ -214,3 +217,24 @@ AMBIGUOUS = (
     Said("another version", (head(version=b"HTTP/1.10"),)),
     Said("a method that is none", (head(method=b"G(ET"),)),
 )
+
+AMBIGUOUS_BODIES = {
+    "a size in another notation": b"0x5\r\nhello\r\n0\r\n\r\n",
+    "nothing, in another notation": b"0x0\r\n\r\n",
+    "a size in other digits": "\u0665\r\nhello\r\n0\r\n\r\n".encode(),
+    "a size with a sign": b"+5\r\nhello\r\n0\r\n\r\n",
+    "a size with a line": b"0_5\r\nhello\r\n0\r\n\r\n",
+    "a size of many digits": b"0" * 16 + b"5\r\nhello\r\n0\r\n\r\n",
+    "a space before the size": b" 5\r\nhello\r\n0\r\n\r\n",
+    "a space behind the size": b"5 \r\nhello\r\n0\r\n\r\n",
+    "a line feed behind the size": b"5\n\r\nhello\r\n0\r\n\r\n",
+    "a line feed in an extension": b"5;\nx\r\nhello\r\n0\r\n\r\n",
+    "a carriage return in an extension": b"5;\rx\r\nhello\r\n0\r\n\r\n",
+    "an extension that never ends": b"5;" + b"x" * 200,
+    "no size": b"\r\nhello\r\n0\r\n\r\n",
+    "no line end behind a chunk": b"5\r\nhelloxx0\r\n\r\n",
+    "a chunk that is longer than its size": b"4\r\nhello\r\n0\r\n\r\n",
+    "a line feed behind a chunk": b"5\r\nhello\n0\r\n\r\n",
+    "a trailer": b"0\r\nx: y\r\n\r\n",
+}
+"""What follows `transfer-encoding: chunked`, and could be read so that it ends elsewhere."""

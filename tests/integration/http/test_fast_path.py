@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from snapurl.config import Settings
 from tests.integration.http.conversations import (
     AMBIGUOUS,
+    AMBIGUOUS_BODIES,
     BROWSER,
     CODES,
     NONE,
@@ -97,6 +98,27 @@ def test_an_ambiguous_head_is_refused_on_both_paths(pair: Pair, said: Said) -> N
         assert heard.clicks == ({"fp-a": 1} if before else {})
         assert heard.answers.count(b"HTTP/1.1 400 Bad Request\r\n") == 1
         assert heard.answers.count(b"HTTP/1.1 ") == 1 + before
+
+
+@pytest.mark.parametrize("body", AMBIGUOUS_BODIES.values(), ids=AMBIGUOUS_BODIES)
+def test_an_ambiguous_body_ends_the_connection_on_both_paths(pair: Pair, body: bytes) -> None:
+    """So that nothing that follows is taken for a request: a create is refused, a redirect needs no body."""
+    chunked = head(b"transfer-encoding: chunked")
+    create = head(
+        b"content-type: application/json",
+        b"transfer-encoding: chunked",
+        method=b"POST",
+        target=b"/api/v1/links",
+    )
+    for parts in ((create, body, SMUGGLED), (create + body + SMUGGLED,)):
+        heard = pair.agree(*parts)
+        assert heard.answers.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert heard.answers.count(b"HTTP/1.1 ") == 1
+        assert heard.clicks == {}
+    for parts in ((chunked, body, SMUGGLED), (chunked + body + SMUGGLED,)):
+        heard = pair.agree(*parts)
+        assert heard.answers.count(b"HTTP/1.1 ") == 1
+        assert heard.clicks == {"fp-a": 1}
 
 
 HEADERS = st.sampled_from(
