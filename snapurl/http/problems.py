@@ -42,10 +42,11 @@ _OF_SANIC: tuple[tuple[type[BaseException], type[SnapURLError], str], ...] = (
     (sanic_errors.PayloadTooLarge, errors.TooLarge, ""),
     (sanic_errors.URITooLong, errors.TooLarge, "the address is too long"),
     (sanic_errors.RequestTimeout, errors.RequestTimeout, ""),
+    (sanic_errors.RequestCancelled, errors.RequestTimeout, "the client has gone away"),
     (sanic_errors.ServiceUnavailable, errors.Unavailable, "the answer took too long"),
 )
 
-for _refusal in SnapURLError.__subclasses__():
+for _refusal in (SnapURLError, *SnapURLError.__subclasses__()):
     PROBLEMS.labels(_refusal.slug)  # there from the start, so that the first increase is seen
 
 _TIME_OUTS = (sanic_errors.RequestTimeout, sanic_errors.ServiceUnavailable)

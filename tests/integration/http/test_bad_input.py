@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.integration.http.service import PUBLIC_URL, Service
+from tests.integration.http.service import PUBLIC_URL, Service, until
 
 URL = "https://example.org/"
 JSON = {"Content-Type": "application/json"}
@@ -262,3 +263,35 @@ async def test_an_address_that_is_none_is_told_so_and_leaves_no_stack(
     answer = await worker.say(b"GET " + target + b" HTTP/1.1\r\nhost: x\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400 ") and b"connection: close" in answer
     assert worker.log.read_text() == before
+
+
+async def problems(api: httpx.AsyncClient, slug: str) -> float:
+    """How many answers of that type there were."""
+    line = next(
+        line
+        for line in (await api.get("/metrics")).text.splitlines()
+        if line.startswith(f'snapurl_problems_total{{slug="{slug}"}}')
+    )
+    return float(line.split()[1])
+
+
+async def test_who_goes_away_in_the_midst_is_no_fault_of_ours(
+    service: Service, api: httpx.AsyncClient
+) -> None:
+    """A client that sends half a body and leaves counts as one that was too late; there is no stack in the log."""
+    worker = service.workers[0]
+    log = worker.log.read_text()
+    late, internal = [await problems(api, slug) for slug in ("request-timeout", "internal")]
+    head = (
+        b"POST /api/v1/links HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n"
+    )
+    key = f"x-api-key: {service.admin_key}\r\n\r\n".encode()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(worker.say(head + key + b"{"), 0.3)
+
+    async def counted() -> bool:
+        return await problems(api, "request-timeout") > late or await problems(api, "internal") > internal
+
+    await until(counted)
+    assert await problems(api, "internal") == internal
+    assert worker.log.read_text() == log
