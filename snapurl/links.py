@@ -210,7 +210,10 @@ class LinkService:
         self, number: int, attempts: dict[int, _Attempt], owner: str, answers: list[Link | SnapURLError]
     ) -> dict[int, _Attempt]:
         """Tries all attempts in one call per shard; returns those whose made-up code was taken."""
-        new = [attempt.new_link(attempt.code(number, random_code), owner) for attempt in attempts.values()]
+        new = [
+            attempt.new_link(attempt.code(number, self._store.any_code), owner)
+            for attempt in attempts.values()
+        ]
         made = await self._store.create_many(new)
         again: dict[int, _Attempt] = {}
         links: list[tuple[_Attempt, Link]] = []

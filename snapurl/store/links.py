@@ -48,11 +48,13 @@ class LinkStore:
     def __init__(self, shards: Shards, router: Router) -> None:
         self._shards = shards
         self._router = router
-        self._together = Together(lambda code: shards.map.owner(slot_of(code)))
+        self._together = Together(lambda code: shards.map.owner(slot_of(code)), shards.serves)
+        self.any_code = self._together.any_code
         self._bulk = asyncio.Semaphore(BULK_CALLS_AT_ONCE)
 
     def new_code(self) -> str:
-        """A code for a link, made up; that it is free is likely, and seen when the link is created."""
+        """A code for a link, made up; that it is free is likely, and seen when the link is created. `any_code` is
+        for links that are created in bulk."""
         return self._together.new_code()
 
     async def create(self, new: NewLink) -> Link | Taken:

@@ -230,6 +230,11 @@ class Shards:
             raise ShardUnknown(name)
         return pool
 
+    def serves(self, name: str) -> bool:
+        """Whether shard `name` does, as far as is known: it answered the last call, and has not started anew."""
+        pool = self._pools.get(name)
+        return pool is not None and pool.last_error is None and name not in self._returned
+
     def dsn(self, name: str) -> str:
         """The DSN of a shard of the topology."""
         return dsn_of(self._settings, self.topology, name)

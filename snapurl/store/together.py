@@ -7,7 +7,9 @@ once. Company is counted over a while, since clients that were answered together
 Creates whose code we make up can go to any shard, and all that come within GATHER_S go to one: they get codes whose
 slots it owns. The shard is that of a code drawn at random, so each shard gets the share that its slots are of the
 ring, and within it every code is as likely as any other. Codes that were drawn and belong to other shards are
-kept for their turn, so that a create costs one draw in the end, however many shards there are.
+kept for their turn, so that a create costs one draw in the end, however many shards there are. None is made up for
+a shard that is known not to serve: while it is away only those wait for it who want an alias of its, or whose
+Idempotency-Key has fixed the code.
 
 Each create has an answer of its own: the function says per link what came of it. When a call fails, all its creates
 have failed as if each had been sent alone, and whoever asked repeats his own by its token.
@@ -39,30 +41,42 @@ LINKS_MAX = 32  # in one call, which holds a lock on the slot of each
 WAITING_MAX = 1_000  # unanswered creates per shard; then 503, as when no connection comes free
 SPARE_CODES_MAX = 100  # kept per shard; the oldest goes
 DRAWS_MAX = 200  # in vain for one shard; then any other will do
+SILENT_DRAWS_MAX = 100  # codes of shards that do not serve; then one of these: perhaps none does
 
 Row = Mapping[str, Any]
 Waiting = tuple[NewLink, asyncio.Future[Row]]
 
 
 class Codes:
-    """Made-up codes, gathered at one shard after the other."""
+    """Made-up codes, gathered at one shard after the other; none of a shard that is known not to serve."""
 
-    def __init__(self, owner: Callable[[str], str], draw: Callable[[], str]) -> None:
+    def __init__(
+        self, owner: Callable[[str], str], draw: Callable[[], str], serves: Callable[[str], bool]
+    ) -> None:
         self._owner = owner
-        self.any = draw
+        self._draw = draw
+        self._serves = serves
         self._shard: str | None = None  # where codes are gathered now
         self._spare: dict[str, deque[str]] = {}
 
+    def any(self) -> str:
+        """A code of any shard that serves."""
+        for _ in range(SILENT_DRAWS_MAX):
+            code = self._draw()
+            if self._serves(self._owner(code)):
+                break
+        return code
+
     def gathered(self) -> str:
         """A code of the shard at which codes are gathered."""
-        if self._shard is None:
+        if self._shard is None or not self._serves(self._shard):
             code = self.any()
             self._shard = self._owner(code)
             return code
         if spare := self._spare.get(self._shard):
             return spare.popleft()
         for _ in range(DRAWS_MAX):
-            code = self.any()
+            code = self._draw()
             shard = self._owner(code)
             if shard == self._shard:
                 return code
@@ -86,10 +100,17 @@ class _Line:
 
 
 class Together:
-    """The creates of one process, by shard. `owner` says which shard a code belongs to, as far as is known."""
+    """The creates of one process, by shard. `owner` says which shard a code belongs to, `serves` whether a shard
+    serves, both as far as is known."""
 
-    def __init__(self, owner: Callable[[str], str], draw: Callable[[], str] = random_code) -> None:
-        self._codes = Codes(owner, draw)
+    def __init__(
+        self,
+        owner: Callable[[str], str],
+        serves: Callable[[str], bool],
+        draw: Callable[[], str] = random_code,
+    ) -> None:
+        self._codes = Codes(owner, draw, serves)
+        self.any_code = self._codes.any
         self._lines: dict[Pool, _Line] = {}
         self._company = 0
         self._calls: set[asyncio.Task[None]] = set()

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from pydantic import SecretStr
 
+from ring.slots import slot_of
 from snapurl.config import Settings
+from snapurl.errors import OutcomeUnknown, Unavailable
+from snapurl.ports import Link
 from snapurl.store.pool import DOWN_S, Pool, ShardFailed
 from snapurl.store.shards import read_topology
+from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.proxy import Proxy, proxy_to
 
 CALLS = 20
@@ -78,3 +83,42 @@ async def test_a_shard_that_is_back_is_not_given_up_for_an_attempt_from_before(r
         answers = await asyncio.gather(*(pool.fetch("SELECT 1") for _ in range(CALLS)))
         assert len(answers) == CALLS
         assert pool.last_error is None
+
+
+async def test_links_whose_code_is_made_up_go_to_shards_that_answer(
+    ready: Settings, new_link: NewLinkMaker
+) -> None:
+    """Once a shard is known to be silent no such create fails: alone, in company, in bulk. Back, it gets some."""
+    first, *others = ready.shard_dsns
+    port = urlsplit(first.dsn).port
+    assert port is not None
+    async with proxy_to("127.0.0.1", port) as proxy:
+        dsns = [f"{first.name}={behind(first.dsn, proxy)}", *(f"{item.name}={item.dsn}" for item in others)]
+        store = await Store.open(ready.model_copy(update={"shards": SecretStr(" ".join(dsns))}))
+        try:
+            proxy.refuse = True
+            proxy.cut()
+
+            async def create() -> str:
+                made = await store.links.create(new_link(store.links.new_code()))
+                assert isinstance(made, Link)
+                return store.shards.map.owner(slot_of(made.code))
+
+            async def create_until(at_first: bool) -> None:
+                """Until it is known that the shard is silent, or that it is back."""
+                async with asyncio.timeout(20):
+                    while store.shards.serves(first.name) is not at_first:
+                        with suppress(Unavailable, OutcomeUnknown):
+                            await create()
+
+            await create_until(False)
+            homes = [await create() for _ in range(40)]
+            homes += await asyncio.gather(*(create() for _ in range(100)))
+            assert first.name not in homes
+            bulk = [new_link(store.links.any_code()) for _ in range(200)]
+            assert all(isinstance(made, Link) for made in await store.links.create_many(bulk))
+            proxy.refuse = False
+            await create_until(True)
+            assert first.name in [await create() for _ in range(60)]
+        finally:
+            await store.shards.close()

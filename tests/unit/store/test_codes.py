@@ -24,7 +24,7 @@ def owner(code: str) -> str:
 
 @pytest.fixture
 def codes() -> Codes:
-    return Codes(owner, partial(random_code, random.Random(5).randrange))
+    return Codes(owner, partial(random_code, random.Random(5).randrange), lambda shard: True)
 
 
 def test_what_is_gathered_together_is_of_one_shard(codes: Codes) -> None:
@@ -57,7 +57,27 @@ def test_every_shard_gets_its_share_of_the_ring(codes: Codes) -> None:
 def test_a_shard_that_has_lost_its_slots_holds_nobody_up() -> None:
     """While codes are gathered at a shard that has given its last slot away, those of others are made up."""
     owners = ["db4"]
-    codes = Codes(lambda code: owners[0], random_code)
+    codes = Codes(lambda code: owners[0], random_code, lambda shard: True)
     codes.gathered()
     owners[0] = "db0"
     assert len({codes.gathered() for _ in range(50)}) == 50
+
+
+def test_no_code_is_made_up_for_a_shard_that_does_not_answer() -> None:
+    """Neither alone nor in company, and no longer at the shard at which codes were gathered before."""
+    silent: set[str] = set()
+    codes = Codes(owner, partial(random_code, random.Random(5).randrange), lambda shard: shard not in silent)
+    silent.add(owner(codes.gathered()))
+    assert silent.isdisjoint(owner(codes.gathered()) for _ in range(PER_TURN))
+    silent |= {"db1", "db3"}
+    made = [codes.any() for _ in range(1_000)]
+    for _ in range(100):
+        made.append(codes.gathered())
+        codes.sent_off(owner(made[-1]))
+    assert silent.isdisjoint(map(owner, made))
+
+
+def test_codes_are_made_up_though_no_shard_answers() -> None:
+    """Whoever creates a link is then told which shard is silent."""
+    codes = Codes(owner, random_code, lambda shard: False)
+    assert len({codes.any() for _ in range(50)} | {codes.gathered() for _ in range(50)}) == 100
