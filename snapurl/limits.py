@@ -38,6 +38,7 @@ from snapurl.traces import REDIS, span
 log = logging.getLogger("snapurl.limits")
 
 RETRY_S = 1.0
+PROBE_KEY, PROBE_MS = "snapurl:probe", 1_000
 MEMORY_BUCKETS_MAX = 100_000  # when reached, the fallback forgets everything and begins anew
 BLOCKED_MAX = 100_000  # addresses shut out locally; beyond it the one that is let in soonest goes
 
@@ -105,9 +106,9 @@ class Limiter:
         return Verdict(allowed, item.amount, max(0, int(stats.remaining)), wait_s, window_s)
 
     async def redis_fault(self) -> str | None:
-        """What is wrong with Redis now, in words without an address or a secret; None if it answers."""
+        """What is wrong with Redis now, in words without an address or a secret; None if it takes what we write."""
         try:
-            await Redis(connection_pool=self._pool).ping()
+            await Redis(connection_pool=self._pool).set(PROBE_KEY, "", px=PROBE_MS)
         except (RedisError, OSError, TimeoutError) as error:
             return redis_fault(error)
         return None

@@ -11,7 +11,13 @@ from typing import Any
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, ReadOnlyError
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    ResponseError,
+)
 
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
@@ -62,8 +68,17 @@ def redis_client(settings: Settings, timeout_s: float | None = None) -> Redis:
     return Redis.from_pool(redis_pool(settings, timeout_s))
 
 
+def is_full(error: BaseException) -> bool:
+    """Whether Redis refuses to take more, since it has come to its maxmemory."""
+    if isinstance(error, OutOfMemoryError):
+        return True
+    return isinstance(error, ResponseError) and "-OOM " in str(error)  # Redis 6, of a script
+
+
 def redis_fault(error: BaseException) -> str:
     """Why Redis failed, in words that hold no address and no secret."""
+    if is_full(error):
+        return "is full: it has come to its maxmemory"
     if isinstance(error, AuthenticationError):
         return "refuses the password of its URL"
     if isinstance(error, NoPermissionError):

@@ -31,7 +31,7 @@ from importlib.resources import files
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from snapurl import logs, traces
 from snapurl.clicks.stream import (
@@ -57,7 +57,7 @@ from snapurl.metrics import (
 )
 from snapurl.ports import ClickRow
 from snapurl.pulse import Pulse
-from snapurl.redis import redis_client, redis_fault
+from snapurl.redis import is_full, redis_client, redis_fault
 from snapurl.store.clicks import ClickStore
 from snapurl.store.router import Router
 from snapurl.store.shards import Shards
@@ -279,7 +279,12 @@ class Consumer:
     async def _has_lease(self) -> bool:
         if self._clock() - self._renewed_at < LEASE_RENEW_S:
             return True
-        held = await self._renew(keys=[self._lease_key], args=[self._holder, LEASE_MS])
+        try:
+            held = await self._renew(keys=[self._lease_key], args=[self._holder, LEASE_MS])
+        except ResponseError as error:
+            if not is_full(error):
+                raise
+            held = True  # nobody can take one, and it stays full unless somebody empties the stream
         if held:
             self._renewed_at = self._clock()
             return True

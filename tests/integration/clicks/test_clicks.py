@@ -19,6 +19,7 @@ import httpx
 import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
+from redis.exceptions import OutOfMemoryError
 
 from ring.slots import slot_of
 from snapurl.clicks.shipper import Shipper
@@ -308,3 +309,24 @@ async def test_a_consumer_of_its_own_serves_its_metrics(ready: Settings) -> None
     finally:
         process.terminate()
         await process.wait()
+
+
+async def test_clicks_are_counted_though_redis_is_full(store: Store, ready: Settings) -> None:
+    """A Redis that takes nothing more still gives: a consumer that starts then empties the stream."""
+    expected = Counter(dict.fromkeys(CODES, 3))
+    namespace = store.shards.topology.cluster_id
+    redis = redis_client(ready)
+    async with shipper(ready, namespace) as tally:
+        for code in expected.elements():
+            tally.record(code)
+    try:
+        await redis.config_set("maxmemory", 1)
+        with pytest.raises(OutOfMemoryError):
+            await redis.set("x", "y")
+        async with consumer(ready):
+            await until_counted(store, expected)
+            stream = await redis.get(name_key(namespace))
+            assert await redis.xlen(stream) == 0
+    finally:
+        await redis.config_set("maxmemory", 0)
+        await redis.aclose()

@@ -8,6 +8,7 @@ from typing import Any
 
 from ring.slots import slot_of
 from snapurl.local.cluster import LocalCluster
+from snapurl.redis import redis_client
 from snapurl.store.shards import Shards
 from tests.integration.http.conftest import ServiceMaker
 from tests.integration.http.service import Service, until
@@ -28,6 +29,20 @@ async def test_a_healthy_service_says_so(service: Service) -> None:
     for path in ("/health/live", "/health/ready", "/", "/docs", "/openapi.json", "/metrics"):
         answer = await anybody.head(path)
         assert (answer.status_code, answer.content) == (200, b"")
+
+
+async def test_a_redis_that_is_full_is_named_and_nothing_waits_for_it(make_service: ServiceMaker) -> None:
+    """One that answers but takes nothing more degrades the service; links are made and followed all the same."""
+    async with make_service() as service, redis_client(service.settings) as redis:
+        try:
+            await redis.config_set("maxmemory", 1)
+            ready = (await service.api.get("/health/ready")).json()
+            assert ready["status"] == "degraded"
+            assert ready["redis"] == {"ok": False, "detail": "is full: it has come to its maxmemory"}
+            link = await service.shorten()
+            assert (await service.api.get(f"/{link['code']}")).status_code == 302
+        finally:
+            await redis.config_set("maxmemory", 0)
 
 
 async def test_a_shard_that_is_down_is_named_and_costs_only_its_own_links(
@@ -94,6 +109,7 @@ async def test_metrics_count_what_happened(service: Service) -> None:
     """Requests by route and status, redirects by outcome, problems by type."""
     link = await service.shorten()
     await service.api.get(f"/{link['code']}")
+    await service.api.get(f"/{link['code']}", headers={"Connection": "close"})  # Sanic's to answer
     await service.api.get("/api/v1/links/nobody-has-this")
     text = (await service.client().get("/metrics")).text
     for pattern in (
