@@ -147,10 +147,13 @@ def openapi() -> None:
 
 
 @cli.command()
-@click.option("--clicks", "of_clicks", is_flag=True, help="Ask instead whether a click consumer could work.")
+@click.option(
+    "--clicks", "of_clicks", is_flag=True, help="Ask instead whether this host's click consumer works."
+)
 def health(of_clicks: bool) -> None:
     """Ask the service on SNAPURL_PORT whether it is ready. The exit code says it, for health checks."""
-    from snapurl.probe import consumer_fault, service_fault
+    from snapurl.clicks.health import consumer_fault
+    from snapurl.probe import service_fault
 
     fault = _run((consumer_fault if of_clicks else service_fault)(load_settings()))
     click.echo(fault or "ready")

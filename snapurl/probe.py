@@ -6,12 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from redis.exceptions import RedisError
-
 from snapurl.config import Settings
-from snapurl.errors import SnapURLError
-from snapurl.redis import redis_client, redis_fault
-from snapurl.store.shards import read_topology
 
 ANSWER_S_MAX = 3.0
 """Longer than a look at a silent shard takes."""
@@ -21,19 +16,6 @@ async def service_fault(settings: Settings) -> str | None:
     """Why the HTTP service of these settings is not ready; None if it is."""
     status = await http_status(own_address(settings), "/health/ready")
     return None if status == 200 else f"/health/ready: {status or 'no answer'}"
-
-
-async def consumer_fault(settings: Settings) -> str | None:
-    """What keeps a click consumer from its work: Redis or every shard silent; None if nothing does."""
-    try:
-        async with redis_client(settings, ANSWER_S_MAX) as client:
-            await client.ping()
-        await read_topology(settings)
-    except (RedisError, OSError) as error:
-        return f"Redis {redis_fault(error)}"
-    except SnapURLError as error:
-        return error.detail
-    return None
 
 
 @dataclass(frozen=True, slots=True)

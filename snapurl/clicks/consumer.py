@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 import sys
 import uuid
 from collections import deque
@@ -36,6 +37,7 @@ from redis.exceptions import RedisError, ResponseError
 from snapurl import logs, traces
 from snapurl.clicks.stream import (
     SHIPMENT_FIELD,
+    alive_key,
     decode_entry,
     entry_id_of,
     entry_place,
@@ -76,6 +78,7 @@ GATHER_S = 1.0
 RETRY_S = 0.25  # for slots that were not taken, and after a failure of Redis
 LEASE_MS = 3_000
 LEASE_RENEW_S = 1.0
+ALIVE_MS = 15_000  # for which it counts as alive; longer than a round with silent shards takes
 SHIPMENTS_NAMED = 5  # in one line
 MEASURE_S = 1.0  # between looks at how late it is
 WAIT_TOLD_S = 5.0  # for which rows may wait for their shards, as in a hand-off, before that is said
@@ -141,6 +144,7 @@ class Consumer:
         self._clock = clock
         self._name_key = name_key(namespace)
         self._lease_key = lease_key(namespace)
+        self._alive_key = alive_key(namespace, socket.gethostname())
         self._holder = uuid.uuid4().hex
         self._renew = redis.register_script(_RENEW)
         self._renewed_at = float("-inf")
@@ -263,6 +267,7 @@ class Consumer:
         if self._clock() - self._measured_at < MEASURE_S:
             return
         self._measured_at = self._clock()
+        await self._say_alive()
         CLICK_BACKLOG_ROWS.set(sum(each.rows for each in self._lanes))
         name: Any = await self._redis.get(self._name_key)
         if name is None:
@@ -273,6 +278,16 @@ class Consumer:
         CLICK_LAG_SECONDS.set(
             max(0.0, seconds - int(first[0][0].partition(b"-")[0]) / 1000) if first else 0.0
         )
+
+    async def _say_alive(self) -> None:
+        """For `snapurl health --clicks`."""
+        if await self._redis.pexpire(self._alive_key, ALIVE_MS):
+            return
+        try:
+            await self._redis.set(self._alive_key, "", px=ALIVE_MS)
+        except ResponseError as error:
+            if not is_full(error):
+                raise
 
     # -- the lease -------------------------------------------------------------------------------------------
 

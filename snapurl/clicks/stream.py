@@ -34,6 +34,11 @@ def lease_key(namespace: str) -> str:
     return f"snapurl:{namespace}:clicks:lease"
 
 
+def alive_key(namespace: str, host: str) -> str:
+    """Where a consumer of that host says that it works or stands by."""
+    return f"snapurl:{namespace}:clicks:alive:{host}"
+
+
 def encode_entry(day: date, counts: Mapping[str, int]) -> str:
     return json.dumps({day.isoformat(): counts}, separators=(",", ":"))
 

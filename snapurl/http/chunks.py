@@ -30,7 +30,8 @@ class OneWayHttp(Http):
 
     def read(self) -> Coroutine[Any, Any, bytes | None]:
         """The next part of a body, as Sanic's; raises BadRequest also where that would have to guess."""
-        if self.request_body == "chunked" and not self.request_bytes_left:
+        kind: Any = self.request_body
+        if kind == "chunked" and not self.request_bytes_left:
             return self._read_chunk()
         return super().read()
 

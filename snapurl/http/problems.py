@@ -46,7 +46,8 @@ _OF_SANIC: tuple[tuple[type[BaseException], type[SnapURLError], str], ...] = (
     (sanic_errors.ServiceUnavailable, errors.Unavailable, "the answer took too long"),
 )
 
-for _refusal in (SnapURLError, *SnapURLError.__subclasses__()):
+_KINDS: list[type[SnapURLError]] = [SnapURLError, *SnapURLError.__subclasses__()]
+for _refusal in _KINDS:
     PROBLEMS.labels(_refusal.slug)  # there from the start, so that the first increase is seen
 
 _TIME_OUTS = (sanic_errors.RequestTimeout, sanic_errors.ServiceUnavailable)

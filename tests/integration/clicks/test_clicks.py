@@ -7,12 +7,14 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import sys
 from asyncio.subprocess import Process
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
@@ -22,8 +24,9 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
 from ring.slots import slot_of
+from snapurl.clicks.health import consumer_fault
 from snapurl.clicks.shipper import Shipper
-from snapurl.clicks.stream import name_key
+from snapurl.clicks.stream import alive_key, name_key
 from snapurl.clicks.tally import Tally
 from snapurl.config import Settings
 from snapurl.errors import Unavailable
@@ -236,8 +239,8 @@ async def test_the_stream_is_trimmed_and_bounded(store: Store, ready: Settings) 
             await until(lambda: redis.xlen(name), 0)
 
 
-async def until(ask: Callable[[], object], answer: object) -> None:
-    async with asyncio.timeout(10):
+async def until(ask: Callable[[], object], answer: object, timeout_s: float = 10.0) -> None:
+    async with asyncio.timeout(timeout_s):
         while await ask() != answer:  # type: ignore[misc]
             await asyncio.sleep(0.02)
 
@@ -325,8 +328,25 @@ async def test_clicks_are_counted_though_redis_is_full(store: Store, ready: Sett
             await redis.set("x", "y")
         async with consumer(ready):
             await until_counted(store, expected)
-            stream = await redis.get(name_key(namespace))
-            assert await redis.xlen(stream) == 0
+            stream: Any = await redis.get(name_key(namespace))
+            await until(lambda: redis.xlen(stream), 0)
     finally:
         await redis.config_set("maxmemory", 0)
         await redis.aclose()
+
+
+async def test_the_health_check_asks_the_consumer_itself(store: Store, ready: Settings) -> None:
+    """It fails where no consumer runs, and where one is frozen, though Redis and the shards are well."""
+    key = alive_key(store.shards.topology.cluster_id, socket.gethostname())
+    none = "no click consumer has been at work on this host for some seconds"
+    async with redis_client(ready) as redis:
+        await redis.delete(key)
+        assert await consumer_fault(ready) == none
+        async with consumer(ready) as process:
+            await until(lambda: consumer_fault(ready), None, 60.0)
+            assert 10_000 < await redis.pttl(key) <= 15_000
+            process.send_signal(signal.SIGSTOP)
+            await redis.pexpire(key, 1)
+            await until(lambda: consumer_fault(ready), none)
+            process.send_signal(signal.SIGCONT)
+            await until(lambda: consumer_fault(ready), None, 60.0)
