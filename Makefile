@@ -12,7 +12,7 @@ PACKAGES := requirements/build.lock pyproject.toml
 # A virtual environment whose Python has gone (replaced by the system's next one) is made anew.
 $(shell test -x $(BIN)/python || rm -rf $(VENV))
 
-.PHONY: help up install test faults hosts availability overload soak bench reshard micro lint clean lock
+.PHONY: help up install test faults hosts availability overload soak bench profile reshard micro lint clean lock
 
 help: ## show what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -47,6 +47,9 @@ bench: $(VENV)/.bench ## SnapURL beside its peers, with wrk: about 20 minutes (A
 
 reshard: $(VENV)/.dev ## measure how fast slots move, and what visitors notice (ARGS='--only speed')
 	$(BIN)/python -m benchmarks.reshard $(ARGS)
+
+profile: $(VENV)/.bench ## where a worker's CPU time goes, path by path (ARGS='--only create,warm')
+	$(BIN)/python -m benchmarks.profile $(ARGS)
 
 micro: $(VENV)/.dev ## time the small parts: slots, ring, plan, codes, cache, clicks
 	$(BIN)/pytest benchmarks/micro --benchmark-enable --benchmark-columns=median,iqr,ops --benchmark-sort=name $(ARGS)

@@ -73,6 +73,12 @@ class Bed:
         finally:
             await connection.close()
 
+    def servers(self) -> dict[str, list[int]]:
+        """The processes of PostgreSQL and of Redis, as accounting takes them."""
+        postgres = [pid for name in self.cluster.dsns if (pid := self.cluster.shard(name).pid) is not None]
+        redis = self.cluster.redis.pid
+        return {"postgres": postgres, "redis": [redis] if redis is not None else []}
+
     async def total(self, query: str) -> int:
         """The sum of one number over the members."""
         return sum(await asyncio.gather(*(self.fetchval(name, query) for name in self.members)))
@@ -103,16 +109,25 @@ class Service:
 
 
 @asynccontextmanager
+async def consuming(bed: Bed, **variables: str) -> AsyncIterator[Program]:
+    """`snapurl clicks`."""
+    argv = [sys.executable, "-m", "snapurl.clicks"]
+    async with running(
+        "click consumer", argv, bed.log("consumer"), environ=bed.environ(**variables)
+    ) as consumer:
+        yield consumer
+
+
+@asynccontextmanager
 async def serving(
     bed: Bed, workers: int, *, cores: Sequence[int] = (), **variables: str
 ) -> AsyncIterator[Service]:
     """`snapurl serve` and `snapurl clicks`; the workers are kept to `cores`, the consumer is not."""
     port = free_port(set())
     environ = bed.environ(SNAPURL_PORT=str(port), SNAPURL_WORKERS=str(workers), **variables)
-    consume = [sys.executable, "-m", "snapurl.clicks"]
     serve = [sys.executable, "-m", "snapurl", "serve"]
     async with (
-        running("click consumer", consume, bed.log("consumer"), environ=environ) as consumer,
+        consuming(bed, **variables) as consumer,
         running("snapurl serve", serve, bed.log("serve"), environ=environ, cores=cores) as program,
     ):
         await answering(program, f"http://{HOST}:{port}/health/ready")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
+from typing import NamedTuple
 from uuid import UUID
 
 
@@ -134,8 +135,7 @@ class SourceKind(StrEnum):
     REFERRER = "referrer"
 
 
-@dataclass(frozen=True, slots=True)
-class SourceClicks:
+class SourceClicks(NamedTuple):
     """Clicks of one code by what they came from: a host or a browser family, "" not told, "*" something else."""
 
     kind: SourceKind
@@ -143,11 +143,12 @@ class SourceClicks:
     clicks: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ClickRow:
     """Clicks of one code on one UTC day in one stream entry; `entry` is the entry's place in the stream.
 
-    Of each kind the sources have as many clicks as the row, or fewer where some were not kept.
+    Of each kind the sources have as many clicks as the row, or fewer where some were not kept. Not frozen: there
+    are tens of thousands per second, and freezing one takes four times as long as making it.
     """
 
     slot: int

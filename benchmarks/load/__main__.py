@@ -17,6 +17,7 @@ from time import monotonic
 
 from benchmarks.bed import made
 from benchmarks.goals import Goal
+from benchmarks.load.flood import FLOODS, flood
 from benchmarks.load.generators import PythonLoad, find_wrk
 from benchmarks.load.growth import LINKS, SHARDS, by_links, by_shards
 from benchmarks.load.memory import worker_mib
@@ -32,9 +33,10 @@ from benchmarks.seeding import seed
 from snapurl.errors import ConfigError, SnapURLError
 
 RESULTS = Path(__file__).parents[1] / "results"
-FURTHER = ("memory", "reshard", "links", "shards")
+FURTHER = ("memory", "flood", "reshard", "links", "shards")
 NAMES = (*(scenario.name for scenario in SCENARIOS), *FURTHER)
 FULL = Scale(links=100_000, draws=1_000_000, seconds=5.0, warm_up_s=5.0, runs=3)
+FLOOD_RUNS = 6  # the seconds of so many runs make a flood
 BEGAN_S = monotonic()
 QUICK = Scale(links=500, draws=2_000, seconds=0.5, warm_up_s=0.2, runs=1)
 
@@ -119,6 +121,13 @@ async def _scenarios(choice: Choice, suite: Suite) -> Outcome:
             found.results += await suite.run(scenario)
     if choice.has("memory"):
         found.worker_mib = await worker_mib(suite.bed, choice.scale.links)
+    if choice.has("flood"):
+        for per_second, sources in ((2_000, True),) if choice.quick else FLOODS:
+            seconds = FLOOD_RUNS * choice.scale.seconds
+            found.floods.append(
+                await flood(suite.bed, choice.scale.links, per_second, seconds, sources=sources)
+            )
+            _say(f"flood: {found.floods[-1]}")
     if choice.has("reshard"):
         zipf = next(scenario for scenario in SCENARIOS if scenario.name == "zipf")
         found.moving = await redirects_while_moving(suite, zipf)

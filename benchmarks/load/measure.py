@@ -65,7 +65,12 @@ async def clicks(bed: Bed, subject: Subject) -> Clicks | None:
     """Redirects answered and clicks counted so far; None of a peer."""
     if not subject.counts:
         return None
-    return Clicks(await redirects_answered(subject.port), await bed.total(_COUNTED))
+    return Clicks(await redirects_answered(subject.port), await counted_clicks(bed))
+
+
+async def counted_clicks(bed: Bed) -> int:
+    """All clicks that the shards have counted so far."""
+    return await bed.total(_COUNTED)
 
 
 async def counted(bed: Bed, subject: Subject, before: Clicks | None) -> Clicks | None:
@@ -74,7 +79,7 @@ async def counted(bed: Bed, subject: Subject, before: Clicks | None) -> Clicks |
         return None
     deadline = monotonic() + COUNTED_S_MAX
     while True:
-        now = Clicks(await redirects_answered(subject.port), await bed.total(_COUNTED))
+        now = Clicks(await redirects_answered(subject.port), await counted_clicks(bed))
         since = Clicks(now.answered - before.answered, now.counted - before.counted)
         if since.counted >= since.answered or monotonic() > deadline:
             return since

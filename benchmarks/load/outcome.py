@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.goals import Goal
+from benchmarks.load.flood import Flood
 from benchmarks.load.moving import Moving
 from benchmarks.load.sample import Result
 
@@ -19,6 +20,7 @@ class Outcome:
 
     results: list[Result] = field(default_factory=list)
     worker_mib: tuple[float, float] | None = None
+    floods: list[Flood] = field(default_factory=list)
     moving: Moving | None = None
     by_links: Mapping[int, Result] = field(default_factory=dict)
     by_shards: Mapping[int, Mapping[str, Result]] = field(default_factory=dict)
@@ -41,6 +43,7 @@ class Outcome:
             "worker_mib": dict(zip(("empty", "with_links"), self.worker_mib, strict=True))
             if self.worker_mib
             else None,
+            "floods": [item.document() for item in self.floods],
             "reshard": {
                 "still": self.moving.still.document(),
                 "moving": self.moving.moving.document(),
@@ -99,6 +102,12 @@ def goals_of(found: Outcome) -> list[Goal]:
             " MiB",
         ),
         Goal("clicks counted / redirects answered, the worst run", "=", 1, _worst_clicks(found)),
+        Goal(
+            "a flood of clicks for 30 s: lag in its second half / in its first, the worst",
+            "<=",
+            1.5,
+            max((item.lag_s[1] / item.lag_s[0] for item in found.floods if item.lag_s[0]), default=None),
+        ),
         Goal("socket errors and non-302 answers of all redirect runs", "=", 0, _errors(found)),
         Goal("throughput with the most links / with the fewest, Zipf", ">=", 0.8, _growth(found)),
     ]
@@ -124,6 +133,7 @@ def _ratio(ours: float | None, theirs: float | None) -> float | None:
 
 def _worst_clicks(found: Outcome) -> float | None:
     ratios = [sample.clicks.ratio for item in found.own() for sample in item.samples if sample.clicks]
+    ratios += [item.counted / item.recorded for item in found.floods]
     if found.moving:
         ratios.append(found.moving.clicks.ratio)
     return max(ratios, key=lambda ratio: abs(ratio - 1), default=None)

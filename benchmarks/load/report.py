@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from benchmarks.goals import Goal, figure, goal_table
+from benchmarks.load.flood import Flood
 from benchmarks.load.outcome import Outcome
 from benchmarks.load.sample import Result
 from benchmarks.load.scenarios import SCENARIOS
@@ -14,6 +15,11 @@ NOTE = (
     "ratios within one run say more than figures. One-worker scenarios keep the server to one core and the "
     "generator to another, all others to none. Latencies are of a generator that asks as fast as it is answered: "
     "they say how long the queue is at full load. CPU is counted on until the last click is counted."
+)
+
+FLOOD_NOTE = (
+    "Clicks, Zipf over all links, as a worker records them, at a steady rate and without the requests, for which "
+    "there would be no core left. Lag is the age of the oldest click that no shard has counted."
 )
 
 
@@ -32,6 +38,8 @@ def _tables(found: Outcome) -> list[str]:
         parts.append(
             f"A worker is {empty:.0f} MiB with nothing cached, {full:.0f} MiB with all links cached."
         )
+    if found.floods:
+        parts += ["## A flood of clicks", FLOOD_NOTE, flood_table(found.floods)]
     if found.moving:
         parts += ["## While a shard is added", _moving(found)]
     if found.by_links:
@@ -54,6 +62,24 @@ def scenario_table(results: Sequence[Result]) -> str:
         "clicks | PostgreSQL | Redis | memory MiB: service | PostgreSQL | Redis |"
     )
     return "\n".join([head, "|" + "---|" * 15, *map(_row, results)])
+
+
+def flood_table(floods: Sequence[Flood]) -> str:
+    """One row per flood."""
+    head = (
+        "| clicks/s | their sources | counted / recorded | lag s: first half | second half | most | entries in "
+        "Redis, most | consumer MiB: at half | at the end | CPU us per click: consumer | PostgreSQL | Redis |"
+    )
+    rows = [
+        f"| {figure(item.per_second)} | {'told' if item.sources else 'not told'} | "
+        f"{item.counted / item.recorded:g} | {item.lag_s[0]:.1f} | {item.lag_s[1]:.1f} | {item.lag_max_s:.1f} | "
+        f"{item.entries_max} | "
+        f"{item.consumer_mib[0]:.0f} | {item.consumer_mib[1]:.0f} | "
+        + " | ".join(f"{item.cpu_us[name]:.1f}" for name in ("consumer", "postgres", "redis"))
+        + " |"
+        for item in floods
+    ]
+    return "\n".join([head, "|" + "---|" * 12, *rows])
 
 
 def _row(item: Result) -> str:

@@ -58,7 +58,7 @@ async def snapurl(bed: Bed, how: Conditions) -> AsyncIterator[Subject]:
     """SnapURL as it ships: `snapurl serve` and a click consumer."""
     async with serving(bed, how.workers, cores=how.cores, **dict(how.settings)) as service:
         groups = {"service": [service.workers.pid], "consumer": [service.consumer.pid]}
-        yield Subject("SnapURL", service.port, how.workers, {**groups, **_servers(bed)}, counts=True)
+        yield Subject("SnapURL", service.port, how.workers, {**groups, **bed.servers()}, counts=True)
 
 
 @asynccontextmanager
@@ -120,12 +120,6 @@ def _is_installed(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def _servers(bed: Bed) -> dict[str, list[int]]:
-    postgres = [pid for name in bed.cluster.dsns if (pid := bed.cluster.shard(name).pid) is not None]
-    redis = bed.cluster.redis.pid
-    return {"postgres": postgres, "redis": [redis] if redis is not None else []}
-
-
 @asynccontextmanager
 async def _one_program(
     name: str,
@@ -139,7 +133,7 @@ async def _one_program(
     everything = {**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})}
     async with running(name, command, log, environ=everything, cores=how.cores) as program:
         await _answers(program, port)
-        yield Subject(name, port, how.workers, {"service": [program.pid], "consumer": [], **_servers(bed)})
+        yield Subject(name, port, how.workers, {"service": [program.pid], "consumer": [], **bed.servers()})
 
 
 async def _answers(program: Program, port: int) -> None:

@@ -5,8 +5,8 @@ says up to which entry they include the stream; counts and cursor are written in
 together. So an entry that is delivered again is skipped by whichever shard it reaches, and all that this module
 has to see to is order:
 
-- within a slot, entries are delivered in ascending order. Rows that a shard did not take (it is down, or the
-  slot is in hand-off) stay in front of the later rows of that slot; other slots go on.
+- within a slot, entries are delivered in ascending order, all that are here at once. Rows that a shard did not take
+  (it is down, or the slot is in hand-off) stay in front of the later rows of that slot; other slots go on.
 - an entry is trimmed from the stream only when all rows up to and including it have been taken.
 
 A consumer that dies forgets all it had read, and the next one reads the stream from its beginning. Two at once do
@@ -24,13 +24,13 @@ import signal
 import socket
 import sys
 import uuid
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import files
 from typing import Any
 
+import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
@@ -74,7 +74,7 @@ IDLE_S = 0.05
 CLICKS_MANY = (
     500  # at a time; then it pays to wait, since the clicks of a link within GATHER_S are written as one
 )
-GATHER_S = 1.0
+GATHER_S = 2.0
 RETRY_S = 0.25  # for slots that were not taken, and after a failure of Redis
 LEASE_MS = 3_000
 LEASE_RENEW_S = 1.0
@@ -92,35 +92,34 @@ class _Lane:
 
     stream: str
     read_to: int = -1
-    waiting: dict[int, deque[ClickRow]] = field(default_factory=dict)
+    waiting: dict[int, list[ClickRow]] = field(default_factory=dict)
     shipments: dict[int, str] = field(default_factory=dict)  # entry -> what its worker calls it in its log
     rows: int = 0
 
     def add(self, rows: list[ClickRow]) -> None:
         for row in rows:
-            self.waiting.setdefault(row.slot, deque()).append(row)
+            self.waiting.setdefault(row.slot, []).append(row)
         self.rows += len(rows)
 
-    def some(self, slots_held: set[int]) -> list[ClickRow]:
-        """Rows to deliver next, ascending within each slot; none of `slots_held`."""
-        found: list[ClickRow] = []
+    def some(self, slots_held: set[int]) -> dict[int, list[ClickRow]]:
+        """Rows to deliver next, by slot, all that wait for it and ascending; none of `slots_held`."""
+        found: dict[int, list[ClickRow]] = {}
+        count = 0
         for slot, rows in self.waiting.items():
             if slot not in slots_held:
-                found.extend(rows)
-                if len(found) >= ROWS_PER_APPLY:
+                found[slot] = rows
+                count += len(rows)
+                if count >= ROWS_PER_APPLY:
                     break
         return found
 
-    def taken(self, rows: list[ClickRow], slots: set[int]) -> int:
-        """Forgets the delivered `rows` of `slots`; how many clicks they were."""
+    def taken(self, slots: set[int]) -> int:
+        """Forgets all rows of `slots`, which have been delivered; how many clicks they were."""
         clicks = 0
-        for row in rows:
-            if row.slot in slots:
-                assert self.waiting[row.slot].popleft() is row
-                clicks += row.clicks
-                self.rows -= 1
-                if not self.waiting[row.slot]:
-                    del self.waiting[row.slot]
+        for slot in slots:
+            rows = self.waiting.pop(slot)
+            self.rows -= len(rows)
+            clicks += sum(row.clicks for row in rows)
         return clicks
 
     def forget_done(self) -> None:
@@ -244,16 +243,15 @@ class Consumer:
         rows = lane.some(self._held)
         if not rows:
             return 0
-        with traces.span("clicks", attributes={"snapurl.rows": len(rows)}):
+        with traces.span("clicks", attributes={"snapurl.rows": sum(map(len, rows.values()))}):
             slots = await self._clicks.apply(lane.stream, rows)
-        refused = {row.slot for row in rows} - slots
-        if refused:
+        if refused := rows.keys() - slots:
             self._held |= refused
             self._held_until = self._clock() + RETRY_S
-            late = {row.entry for row in rows if row.slot in refused}
+            late = {row.entry for slot in refused for row in rows[slot]}
             names = ",".join(lane.shipments.get(entry, "") for entry in sorted(late)[:SHIPMENTS_NAMED])
             log.debug("%d slots did not take their clicks", len(refused), extra={"shipment": names})
-        clicks = lane.taken(rows, slots)
+        clicks = lane.taken(slots)
         CLICKS_APPLIED.inc(clicks)
         return clicks
 
@@ -346,7 +344,7 @@ def main(metrics_port: int = 0, metrics_host: str = "127.0.0.1") -> int:
         logs.configure(settings.log_level, settings.log_format)
         traces.configure("clicks")
         serve_metrics(metrics_port, metrics_host)
-        asyncio.run(run(settings))
+        uvloop.run(run(settings))
     except ConfigError as error:
         print(f"snapurl: {error.detail}", file=sys.stderr, flush=True)
         return 2

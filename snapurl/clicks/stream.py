@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date
 
@@ -55,33 +54,29 @@ def decode_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> list[ClickRo
     """The rows of one entry, one per day and code. Raises ValueError, KeyError, TypeError or
     AttributeError if it is malformed. An entry may come without sources, from a worker that does not know them."""
     place = entry_place(entry_id)
-    days = json.loads(fields[FIELD])
-    sources = json.loads(fields.get(SOURCES_FIELD, b"{}"))
-    return [
-        ClickRow(
-            slot_of(code),
-            place,
-            code,
-            date.fromisoformat(day),
-            _positive(clicks),
-            _by_kind(sources.get(day, {}).get(code, ())),
-        )
-        for day, counts in days.items()
-        for code, clicks in counts.items()
-    ]
+    counted = json.loads(fields[FIELD])
+    found = json.loads(fields.get(SOURCES_FIELD, b"{}"))
+    rows: list[ClickRow] = []
+    for text, counts in counted.items():
+        day, sources = date.fromisoformat(text), found.get(text, {})
+        rows += [
+            ClickRow(slot_of(code), place, code, day, _positive(clicks), _by_kind(sources.get(code, ())))
+            for code, clicks in counts.items()
+        ]
+    return rows
 
 
 def _by_kind(sources: Sequence[tuple[str, str, int]]) -> tuple[SourceClicks, ...]:
     """What requests do not say is left out: it is all that is missing from the clicks."""
-    if not sources:
-        return ()
-    found: Counter[tuple[SourceKind, str]] = Counter()
+    found: dict[tuple[SourceKind, str], int] = {}
     for referrer, browser, clicks in sources:
         _positive(clicks)
         if referrer != NONE:
-            found[SourceKind.REFERRER, str(referrer)[:VALUE_CHARS_MAX]] += clicks
+            key = SourceKind.REFERRER, str(referrer)[:VALUE_CHARS_MAX]
+            found[key] = found.get(key, 0) + clicks
         if browser != NONE:
-            found[SourceKind.BROWSER, str(browser)[:VALUE_CHARS_MAX]] += clicks
+            key = SourceKind.BROWSER, str(browser)[:VALUE_CHARS_MAX]
+            found[key] = found.get(key, 0) + clicks
     return tuple(SourceClicks(kind, value, clicks) for (kind, value), clicks in found.items())
 
 

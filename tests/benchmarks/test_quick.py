@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.load.scenarios import SCENARIOS
+from benchmarks.profile import Profile, shares, table
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +37,11 @@ def test_load_suite_runs_every_scenario_without_an_error(tmp_path: Path) -> None
     (missing,) = ours["missing"]["runs"]
     assert missing["sent"]["errors"]["status"] == missing["sent"]["requests"]
     assert found["worker_mib"]["with_links"] > 0
+    assert (
+        [flood["counted"] for flood in found["floods"]]
+        == [flood["recorded"] for flood in found["floods"]]
+        != [0]
+    )
     assert found["reshard"]["clicks_counted"] == found["reshard"]["redirects_answered"] > 0
     assert found["reshard"]["add"]["rows"] > 0
     assert list(found["by_links"]) == ["200", "500"]
@@ -56,3 +62,25 @@ def test_reshard_benchmark_loses_nothing(tmp_path: Path) -> None:
     assert traffic["redirected"] == traffic["clicks_counted"] > 0
     assert traffic["add"]["rows"] > 0
     assert traffic["drain"]["rows"] > 0
+
+
+def test_a_profile_books_samples_under_the_innermost_part() -> None:
+    """Time in a library is the library's, time in a C function its caller's; shares sum to the whole."""
+    stacks = (
+        "main (snapurl/worker.py:41);Runner.run (asyncio/runners.py:118) 10\n"
+        "main (snapurl/worker.py:41);handler (snapurl/http/serving.py:5);check (pydantic/main.py:7) 30\n"
+        "main (snapurl/worker.py:41);handler (snapurl/http/serving.py:5);deepcopy (lib/copy.py:3) 60\n"
+    )
+    assert shares(stacks) == {
+        "event loop, sockets (uvloop)": 0.1,
+        "bodies (pydantic, JSON)": 0.3,
+        "HTTP, ours": 0.6,
+    }
+
+
+def test_a_profile_is_shown_beside_an_earlier_one() -> None:
+    """Each path has its parts and their sum, then and now; a path that was not there has one figure."""
+    now = [Profile("warm", 20.0, {"caches": 12.0, "clicks": 8.0}), Profile("bulk", 5.0, {"caches": 5.0})]
+    shown = table(now, [Profile("warm", 50.0, {"caches": 50.0})], "before")
+    assert "| caches | 50.0 → 12.0 | 5.0 |" in shown
+    assert "| **all** | 50.0 → 20.0 | 5.0 |" in shown

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from datetime import date
 from typing import Any
 
@@ -18,12 +19,19 @@ def row(code: str, entry: int, clicks: int = 1, day: date = DAY) -> ClickRow:
     return ClickRow(slot_of(code), entry, code, day, clicks)
 
 
+async def apply(store: Store, stream: str, rows: Sequence[ClickRow]) -> set[int]:
+    by_slot: dict[int, list[ClickRow]] = {}
+    for item in rows:
+        by_slot.setdefault(item.slot, []).append(item)
+    return await store.clicks.apply(stream, by_slot)
+
+
 async def test_entries_delivered_again_change_nothing(store: Store) -> None:
     """Whatever is delivered again, in whatever batches, each entry counts once per slot."""
     rows = [row(f"c{n % 7}", entry) for entry in range(30) for n in range(entry % 5)]
     for end in (10, len(rows), 25, len(rows)):
         part = rows[:end]
-        assert await store.clicks.apply("s", part) == {item.slot for item in part}
+        assert await apply(store, "s", part) == {item.slot for item in part}
     totals = {f"c{n}": await store.clicks.totals(f"c{n}") for n in range(7)}
     expected = {code: sum(1 for item in rows if item.code == code) for code in totals}
     assert {code: sum(day.clicks for day in days) for code, days in totals.items()} == expected
@@ -34,7 +42,7 @@ async def test_two_consumers_at_once_count_once(store: Store) -> None:
     rng = random.Random(7)
     for batch in range(20):
         rows = [sourced(f"c{rng.randrange(5)}", batch * 50 + n, {"x": 1}) for n in range(50)]
-        await asyncio.gather(*(store.clicks.apply("s", rows) for _ in range(4)))
+        await asyncio.gather(*(apply(store, "s", rows) for _ in range(4)))
     total = [day.clicks for n in range(5) for day in await store.clicks.totals(f"c{n}")]
     assert sum(total) == 1000
     shown = [await by_referrer(store, f"c{n}") for n in range(5)]
@@ -45,16 +53,58 @@ async def test_two_consumers_at_once_count_once(store: Store) -> None:
 async def test_clicks_are_kept_by_day(store: Store) -> None:
     """Totals come by UTC day, oldest first."""
     later = date(2026, 5, 3)
-    await store.clicks.apply("s", [row("d", 1, 2), row("d", 2, 3, later), row("d", 3, 4, later)])
+    await apply(store, "s", [row("d", 1, 2), row("d", 2, 3, later), row("d", 3, 4, later)])
     assert await store.clicks.totals("d") == [DayClicks(DAY, 2), DayClicks(later, 7)]
     assert await store.clicks.totals("never") == []
 
 
 async def test_another_stream_has_its_own_cursor(store: Store) -> None:
     """After Redis was wiped a new stream begins, and the old one's cursor does not swallow its entries."""
-    await store.clicks.apply("old", [row("e", 1_000_000)])
-    await store.clicks.apply("new", [row("e", 1)])
+    await apply(store, "old", [row("e", 1_000_000)])
+    await apply(store, "new", [row("e", 1)])
     assert sum(day.clicks for day in await store.clicks.totals("e")) == 2
+
+
+async def test_a_slot_that_was_counted_in_part_holds_no_other_up(
+    store: Store, direct: dict[str, Any]
+) -> None:
+    """What a consumer had not got to is counted once, beside slots that are new, done or in hand-off."""
+    (owner,) = store.router.group([slot_of("part")], int)
+    codes = [code for n in range(200) if (code := f"p{n}") and store.shards.map.owner(slot_of(code)) == owner]
+    done, moving, *new = codes
+    await apply(store, "s", [row("part", 1), row("part", 2), row(done, 1)])
+    await direct[owner].execute(
+        "UPDATE slots SET state = 'closed', peer = 'db9' WHERE slot = $1", slot_of(moving)
+    )
+    rows = [
+        row(code, entry) for code in ("part", *codes) for entry in (1, 2, 3) if code != done or entry == 1
+    ]
+    assert await apply(store, "s", rows) == {item.slot for item in rows} - {slot_of(moving)}
+    totals = {
+        code: sum(day.clicks for day in await store.clicks.totals(code)) for code in ("part", done, *new)
+    }
+    assert totals == {"part": 3, done: 1, **dict.fromkeys(new, 3)}
+
+
+async def test_a_consumer_of_an_earlier_version_counts_nothing_twice(
+    store: Store, direct: dict[str, Any]
+) -> None:
+    """One that has counted an entry and not committed yet is waited for; then there is nothing left to count."""
+    (owner,) = store.router.group([slot_of("old")], int)
+    await apply(store, "s", [row("old", 1)])
+    async with direct[owner].transaction():
+        await direct[owner].execute(
+            "SELECT clicks_apply_v2('s', $1::smallint[], ARRAY[2]::bigint[], ARRAY['old'], $2::date[], "
+            "ARRAY[1]::bigint[], '{}', '{}', '{}', '{}', '{}', '{}', '{}')",
+            [slot_of("old")],
+            [DAY],
+        )
+        ours = asyncio.create_task(apply(store, "s", [row("old", 2)]))
+        await asyncio.wait({ours}, timeout=0.3)
+        assert not ours.done()
+    assert await ours == set()
+    assert await apply(store, "s", [row("old", 2)]) == {slot_of("old")}
+    assert await store.clicks.totals("old") == [DayClicks(DAY, 2)]
 
 
 async def by_referrer(store: Store, code: str) -> list[tuple[str, int]]:
@@ -77,7 +127,7 @@ async def test_sources_are_counted_once_with_their_clicks(store: Store) -> None:
         sourced("g", 3, {"y": 1}),
     ]
     for end in (2, 4):
-        await asyncio.gather(*(store.clicks.apply("s", rows[:end]) for _ in range(3)))
+        await asyncio.gather(*(apply(store, "s", rows[:end]) for _ in range(3)))
     assert sum(day.clicks for day in await store.clicks.totals("f")) == 5
     assert await store.clicks.sources("f") == [
         SourceClicks(SourceKind.BROWSER, "", 5),
@@ -95,11 +145,11 @@ async def test_sources_of_a_slot_in_hand_off_wait_with_their_clicks(
     slot = slot_of("k")
     (owner,) = store.router.group([slot], lambda slot: slot)
     later = [sourced("k", 2, {"x": 3})]
-    assert await store.clicks.apply("s", [sourced("k", 1, {"x": 1})]) == {slot}
+    assert await apply(store, "s", [sourced("k", 1, {"x": 1})]) == {slot}
     await direct[owner].execute("UPDATE slots SET state = 'closed', peer = 'db9' WHERE slot = $1", slot)
-    assert await store.clicks.apply("s", later) == set()
+    assert await apply(store, "s", later) == set()
     await direct[owner].execute("UPDATE slots SET state = 'owned', peer = NULL WHERE slot = $1", slot)
-    assert await store.clicks.apply("s", later) == {slot}
+    assert await apply(store, "s", later) == {slot}
     assert await by_referrer(store, "k") == [("x", 4)]
 
 
@@ -108,7 +158,7 @@ async def test_a_source_says_which_transaction_changed_it_last(store: Store, dir
     (owner,) = store.router.group([slot_of("m")], lambda slot: slot)
     seen = []
     for entry in (1, 2):
-        await store.clicks.apply("s", [sourced("m", entry, {"x": 1})])
+        await apply(store, "s", [sourced("m", entry, {"x": 1})])
         seen.append(
             await direct[owner].fetchval("SELECT xid::text::bigint FROM click_sources WHERE code = 'm'")
         )
@@ -119,9 +169,9 @@ async def test_made_up_referrers_do_not_fill_the_table(store: Store) -> None:
     """A link has 100 of them on a day, those with most clicks first come; the clicks of others are under `*`."""
     first = {f"a{n}": 1 for n in range(70)} | {"known": 5}
     second = {f"b{n}": 2 + n for n in range(60)} | {"known": 7}
-    await store.clicks.apply("s", [sourced("h", 1, first)])
-    await store.clicks.apply("s", [sourced("h", 2, second), sourced("h", 2, {"x": 1}, date(2026, 5, 2))])
-    await store.clicks.apply("s", [sourced("h", 3, {"c": 4, "known": 1, "*": 1})])
+    await apply(store, "s", [sourced("h", 1, first)])
+    await apply(store, "s", [sourced("h", 2, second), sourced("h", 2, {"x": 1}, date(2026, 5, 2))])
+    await apply(store, "s", [sourced("h", 3, {"c": 4, "known": 1, "*": 1})])
     (owner,) = store.router.group([slot_of("h")], lambda slot: slot)
     kept = await store.shards.pool(owner).fetch(
         "SELECT value, clicks FROM click_sources WHERE code = 'h' AND day = $1", DAY

@@ -1,0 +1,143 @@
+"""A flood of clicks on many links, more than the load generator can ask for, recorded as a worker records them.
+
+A worker's tally and shipper are fed at a steady rate; Redis, the click consumer and the shards are as they ship. If
+these kept up only for a while, the lag would grow, or the stream, or the consumer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from statistics import median
+from time import monotonic
+from typing import Any
+
+from benchmarks.accounting import cpu_seconds, resident_mib
+from benchmarks.bed import Bed, consuming
+from benchmarks.load.measure import COUNTED_S_MAX, counted_clicks
+from benchmarks.programs import BenchmarkFailed
+from benchmarks.seeding import code_of
+from benchmarks.zipf import zipf_numbers
+from snapurl.clicks.shipper import Shipper
+from snapurl.clicks.stream import name_key
+from snapurl.clicks.tally import Tally
+from snapurl.redis import redis_client
+from snapurl.tasks import end
+
+TICK_S = 0.005
+REDIS_S = 2.0  # our own loop is late at times: it records
+LOOK_S = 0.5
+DRAWS = 1_000_000
+FLOODS = (
+    (100_000, False),
+    (20_000, True),
+)  # clicks per second, and whether requests say where they come from
+BROWSERS = ("chrome", "safari", "firefox", "edge", "bot")
+REFERRERS = ("", "", "", "news.example.org", "social.example.com", "mail.example.net")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How it stands: the age of the oldest click that no shard has, entries in the stream, MiB of the consumer."""
+
+    lag_s: float
+    entries: int
+    consumer_mib: float
+
+
+@dataclass(frozen=True, slots=True)
+class Flood:
+    """What was offered and what came of it. Lags and memory are of the first and the second half."""
+
+    sources: bool
+    per_second: float
+    recorded: int
+    counted: int
+    lag_s: tuple[float, float]
+    lag_max_s: float
+    entries_max: int
+    consumer_mib: tuple[float, float]
+    cpu_us: dict[str, float]
+
+    def document(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+async def flood(bed: Bed, links: int, per_second: int, seconds: float, *, sources: bool) -> Flood:
+    """Records so many clicks per second, Zipf over `links`, and waits until all are counted."""
+    settings = bed.settings
+    namespace = await bed.fetchval(bed.members[0], "SELECT cluster_id FROM cluster")
+    tally = Tally(settings.click_codes_max, settings.click_sources_max)
+    before = await counted_clicks(bed)
+    async with consuming(bed) as consumer, redis_client(settings, REDIS_S) as redis:
+        groups = {"consumer": [consumer.pid], **bed.servers()}
+        used = cpu_seconds(groups)
+        shipper = Shipper(settings, namespace, tally, redis, lambda: datetime.now(UTC))
+        await shipper.start()
+        looks: list[Look] = []
+        watching = asyncio.create_task(_watch(redis, name_key(namespace), consumer.pid, looks))
+        recorded = await _record(tally, _clicks(links, sources), per_second, seconds)
+        await shipper.stop()
+        await end(watching)
+        counted = await _counted(bed, before + recorded) - before
+        cpu = cpu_seconds(groups)
+    half = len(looks) // 2
+    if not half:
+        raise BenchmarkFailed("the flood of clicks was over before it could be looked at")
+    return Flood(
+        sources=sources,
+        per_second=recorded / seconds,
+        recorded=recorded,
+        counted=counted,
+        lag_s=(median(look.lag_s for look in looks[:half]), median(look.lag_s for look in looks[half:])),
+        lag_max_s=max(look.lag_s for look in looks),
+        entries_max=max(look.entries for look in looks),
+        consumer_mib=(looks[half].consumer_mib, looks[-1].consumer_mib),
+        cpu_us={name: (cpu[name] - used[name]) / recorded * 1e6 for name in groups},
+    )
+
+
+def _clicks(links: int, sources: bool) -> Iterator[tuple[str, str, str]]:
+    """Code, referrer and browser, for ever."""
+    codes = [code_of(number) for number in zipf_numbers(links, DRAWS, seed=13)]
+    referrers, browsers = (REFERRERS, BROWSERS) if sources else (("",), ("",))
+    return zip(*map(itertools.cycle, (codes, referrers, browsers)), strict=False)
+
+
+async def _record(
+    tally: Tally, clicks: Iterator[tuple[str, str, str]], per_second: int, seconds: float
+) -> int:
+    """Records at that rate; what a tick is late, it makes up for. How many were recorded."""
+    began, recorded = monotonic(), 0
+    while (past_s := monotonic() - began) < seconds:
+        due = int(past_s * per_second) - recorded
+        for click in itertools.islice(clicks, due):
+            tally.record(*click)
+        recorded += due
+        await asyncio.sleep(TICK_S)
+    return recorded - tally.dropped
+
+
+async def _watch(redis: Any, key: str, consumer: int, looks: list[Look]) -> None:
+    while True:
+        await asyncio.sleep(LOOK_S)
+        name = await redis.get(key)
+        if name is None:
+            continue
+        first = await redis.xrange(name, "-", "+", 1)
+        now_s, us = await redis.time()
+        lag_s = now_s + us / 1e6 - int(first[0][0].partition(b"-")[0]) / 1000 if first else 0.0
+        looks.append(Look(max(0.0, lag_s), await redis.xlen(name), resident_mib(consumer)))
+
+
+async def _counted(bed: Bed, expected: int) -> int:
+    """The clicks in the shards when they are as many as expected, or time is up."""
+    deadline = monotonic() + COUNTED_S_MAX
+    while True:
+        found = await counted_clicks(bed)
+        if found >= expected or monotonic() > deadline:
+            return found
+        await asyncio.sleep(0.1)
