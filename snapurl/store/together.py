@@ -21,13 +21,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic_core import to_json
-
 from ring.slots import slot_of
 from snapurl.codes import random_code
 from snapurl.logs import nobodys_task
 from snapurl.metrics import POOL_WAITS_REFUSED
 from snapurl.ports import NewLink
+from snapurl.store.creates import create_rows
 from snapurl.store.pool import Pool, ShardFailed
 from snapurl.store.queries import load_queries
 
@@ -171,20 +170,4 @@ async def _call(pool: Pool, links: Sequence[NewLink]) -> Sequence[Row]:
             SQL["create"], slot_of(new.code), new.code, new.url, new.title, list(new.tags), new.redirect_status,
             new.expires_at, new.owner, new.token,
         )  # fmt: skip
-    payload = [{**create_item(new), "slot": slot_of(new.code), "place": n} for n, new in enumerate(links)]
-    rows = await pool.fetch(SQL["create_many"], to_json(payload).decode())
-    return sorted(rows, key=lambda row: int(row["place"]))
-
-
-def create_item(new: NewLink) -> dict[str, Any]:
-    """A link as `link_create_many_v1` takes it, without its slot and place."""
-    return {
-        "code": new.code,
-        "url": new.url,
-        "title": new.title,
-        "tags": list(new.tags),
-        "redirect_status": new.redirect_status,
-        "expires_at": new.expires_at.isoformat() if new.expires_at else None,
-        "owner": new.owner,
-        "token": str(new.token),
-    }
+    return await create_rows(pool, links)
