@@ -1,12 +1,13 @@
--- Many links in one call, column by column: arrays cost a third of what reading the same from JSON does, and a call of
--- which nothing is taken, moved or busy, as nearly all are, is answered with one row and without a second look.
+-- Many links in one call, column by column: two thirds of what the same links cost as JSON (250 of them: 18.6 us each
+-- where it was 29.1; three: 108 us, 186). A call of which nothing is taken, moved or busy, as nearly all are, is answered
+-- with one row and without a second look.
 --
 -- The fence is that of slots_fence_v1, except that the state is read by the INSERT itself, which is the next statement
 -- after the locks and so sees whatever a freeze has committed. link_create_many_v1 stays for workers of before.
 --
--- Every array has one element per link; an element of `p_tags` is the text of an array. The first row of the answer has
--- no place: it is the answer of each link that no other row is about. The others say by their place, counted from 0,
--- which link they answer.
+-- Every array has one element per link; those of titles, tags and expiries may be null, as each of their elements may.
+-- An element of `p_tags` is the text of an array. The first row of the answer has no place: it is the answer of each
+-- link that no other row is about. The others say by their place, counted from 0, which link they answer.
 CREATE FUNCTION link_create_many_v2(
     p_slots smallint[], p_codes text[], p_urls text[], p_titles text[], p_tags text[], p_redirect_statuses smallint[],
     p_expires_at timestamptz[], p_owners text[], p_tokens uuid[]
@@ -27,8 +28,8 @@ BEGIN
     made_at := clock_timestamp();
     INSERT INTO links (slot, code, xid, version, url, title, tags, redirect_status, created_at, expires_at,
                        owner, token)
-         SELECT i.slot, i.code, pg_current_xact_id(), 1, i.url, i.title, i.tags::text[], i.redirect_status,
-                made_at, i.expires_at, i.owner, i.token
+         SELECT i.slot, i.code, pg_current_xact_id(), 1, i.url, i.title,
+                coalesce(i.tags::text[], '{}'), i.redirect_status, made_at, i.expires_at, i.owner, i.token
            FROM unnest(p_slots, p_codes, p_urls, p_titles, p_tags, p_redirect_statuses, p_expires_at, p_owners,
                        p_tokens) WITH ORDINALITY
              AS i (slot, code, url, title, tags, redirect_status, expires_at, owner, token, place)

@@ -22,18 +22,23 @@ async def create_rows(pool: Pool, links: Sequence[NewLink]) -> list[Row]:
     return rows
 
 
-def _columns(links: Sequence[NewLink]) -> tuple[list[Any], ...]:
+def _columns(links: Sequence[NewLink]) -> tuple[list[Any] | None, ...]:
     return (
         [slot_of(new.code) for new in links],
         [new.code for new in links],
         [new.url for new in links],
-        [new.title for new in links],
-        [array_text(new.tags) if new.tags else "{}" for new in links],
+        _optional([new.title for new in links]),
+        _optional([array_text(new.tags) if new.tags else None for new in links]),
         [new.redirect_status for new in links],
-        [new.expires_at for new in links],
+        _optional([new.expires_at for new in links]),
         [new.owner for new in links],
         [new.token for new in links],
     )
+
+
+def _optional(column: list[Any]) -> list[Any] | None:
+    """None for a column of nothing, which mostly is what these are and costs nothing then."""
+    return None if column.count(None) == len(column) else column
 
 
 def array_text(words: Sequence[str]) -> str:
