@@ -49,10 +49,9 @@ class UrlPolicy:
 
     def is_plain(self, text: str) -> bool:
         """Whether one look tells that `parse` would answer `text` itself, as it does for most URLs."""
-        match = _PLAIN.fullmatch(text)
+        match = _PLAIN.fullmatch(text) if len(text) <= self.chars_max else None
         return (
             match is not None
-            and len(text) <= self.chars_max
             and "/." not in text
             and "/%" not in text
             and _is_plain_host(host := match[1])
