@@ -6,6 +6,7 @@ characters of base 62 (3.5 * 10^12 of them). The service's own first path segmen
 
 from __future__ import annotations
 
+import os
 import re
 import secrets
 from collections.abc import Callable
@@ -15,6 +16,9 @@ from uuid import UUID
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 CODE_LENGTH = 7
 _CODES = len(ALPHABET) ** CODE_LENGTH
+_PAIRS = tuple(low + high for high in ALPHABET for low in ALPHABET)  # two digits of base 62 at once
+_DRAWN_BYTES = 6
+_DRAWN_BELOW = (1 << 8 * _DRAWN_BYTES) // _CODES * _CODES  # from there on not every code would be as likely
 CODE_CHARS_MAX = 64
 CODE_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -49,6 +53,20 @@ def random_code(below: Callable[[int], int] = secrets.randbelow) -> str:
             return code
 
 
+def random_codes(count: int, draw: Callable[[int], bytes] = os.urandom) -> list[str]:
+    """As many codes that nobody can guess, from one draw of so many random bytes."""
+    drawn = draw(_DRAWN_BYTES * count)
+    return [
+        _drawn_code(int.from_bytes(drawn[first : first + _DRAWN_BYTES], "big"))
+        for first in range(0, len(drawn), _DRAWN_BYTES)
+    ]
+
+
+def _drawn_code(number: int) -> str:
+    _, code = _take_code(number)
+    return random_code() if number >= _DRAWN_BELOW or is_reserved(code) else code
+
+
 def derived_code(nonce: UUID, attempt: int) -> str:
     """The code of attempt 0, 1, … of the create that `nonce` stands for: whoever repeats it finds the same.
 
@@ -63,8 +81,8 @@ def derived_code(nonce: UUID, attempt: int) -> str:
 
 
 def _take_code(number: int) -> tuple[int, str]:
-    digits = []
-    for _ in range(CODE_LENGTH):
-        number, digit = divmod(number, len(ALPHABET))
-        digits.append(ALPHABET[digit])
-    return number, "".join(digits)
+    number, first = divmod(number, len(_PAIRS))
+    number, second = divmod(number, len(_PAIRS))
+    number, third = divmod(number, len(_PAIRS))
+    number, last = divmod(number, len(ALPHABET))
+    return number, _PAIRS[first] + _PAIRS[second] + _PAIRS[third] + ALPHABET[last]

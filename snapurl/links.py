@@ -36,6 +36,7 @@ from snapurl.errors import (
 from snapurl.ports import Change, DayClicks, Failed, Intent, Link, NewLink, PageKey, SourceClicks, Taken
 from snapurl.store.clicks import ClickStore
 from snapurl.store.links import LinkStore
+from snapurl.store.tokens import random_token, random_tokens
 
 CODE_ATTEMPTS = 5  # of a made-up code; even at a thousandth of the space in use, five collide once in 10^15
 TOLD_AT_ONCE = 8  # links of a bulk call, to the cache: fewer than it has connections to Redis
@@ -104,7 +105,7 @@ class LinkService:
         clicks: ClickStore,
         cache: LinkCache,
         clock: Callable[[], datetime],
-        make_token: Callable[[], uuid.UUID] = uuid.uuid4,
+        make_token: Callable[[], uuid.UUID] = random_token,
     ) -> None:
         self._store = store
         self._clicks = clicks
@@ -188,9 +189,10 @@ class LinkService:
     ) -> dict[int, _Attempt]:
         """The creates to be tried, by place; those that are refused already are answered."""
         if claims is None:
+            tokens = random_tokens(len(drafts))
             return {
-                place: _Attempt(draft, self._make_token(), repeatable=False)
-                for place, draft in enumerate(drafts)
+                place: _Attempt(draft, token, repeatable=False)
+                for place, (draft, token) in enumerate(zip(drafts, tokens, strict=True))
             }
         intents = await self._store.claim_many(
             [
@@ -210,10 +212,8 @@ class LinkService:
         self, number: int, attempts: dict[int, _Attempt], owner: str, answers: list[Link | SnapURLError]
     ) -> dict[int, _Attempt]:
         """Tries all attempts in one call per shard; returns those whose made-up code was taken."""
-        new = [
-            attempt.new_link(attempt.code(number, self._store.any_code), owner)
-            for attempt in attempts.values()
-        ]
+        make_code = iter(self._store.new_codes(len(attempts))).__next__
+        new = [attempt.new_link(attempt.code(number, make_code), owner) for attempt in attempts.values()]
         made = await self._store.create_many(new)
         again: dict[int, _Attempt] = {}
         links: list[tuple[_Attempt, Link]] = []

@@ -24,6 +24,12 @@ _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?([^/?#]*)")
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 HOSTS_REMEMBERED = 1_024  # in the form in which they are compared; the one used least recently goes
+# What the parser would leave as it is, if the host is one and no part of the path begins like `.`, `..` or `%2e`.
+_PLAIN_CHARACTERS = "A-Za-z0-9_~!$&()*+,;=:@%./-"
+_PLAIN = re.compile(
+    rf"https?://([a-z0-9._-]+)/[{_PLAIN_CHARACTERS}]*"
+    rf"(?:\?[{_PLAIN_CHARACTERS}?]*)?(?:#[{_PLAIN_CHARACTERS}?]*)?"
+)
 
 
 class UrlRefused(ValueError):
@@ -39,6 +45,21 @@ class UrlPolicy:
 
     def check(self, text: str) -> str:
         """The URL as it is stored and sent. Raises UrlRefused."""
+        return text if self.is_plain(text) else self.parse(text)
+
+    def is_plain(self, text: str) -> bool:
+        """Whether one look tells that `parse` would answer `text` itself, as it does for most URLs."""
+        match = _PLAIN.fullmatch(text) if len(text) <= self.chars_max else None
+        return (
+            match is not None
+            and "/." not in text
+            and "/%" not in text
+            and _is_plain_host(host := match[1])
+            and host not in self.own_hosts
+        )
+
+    def parse(self, text: str) -> str:
+        """As `check`, by the rules alone."""
         if len(text) > self.chars_max:
             raise UrlRefused(f"must have at most {self.chars_max} characters")
         _check_characters(text)
@@ -63,6 +84,17 @@ def canonical_host(host: str) -> str:
     with suppress(ValidationError):  # a configured name that no browser can open cannot be linked to either
         host = Url(f"http://{host}/").host or host
     return host.lower().removesuffix(".")
+
+
+@lru_cache(maxsize=HOSTS_REMEMBERED)
+def _is_plain_host(host: str) -> bool:
+    """Whether it is a host name in the form in which hosts are stored and compared."""
+    try:
+        stored = Url(f"http://{host}/").host
+        _check_host(host)
+    except (ValidationError, UrlRefused):
+        return False
+    return stored == host and not host.endswith(".")
 
 
 def own_hosts(names: Iterable[str]) -> frozenset[str]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from snapurl.http.bodies import RedirectStatus
 from snapurl.ports import DayClicks, Link, RingView, ShardHealth, SourceClicks, SourceKind
+
+MOMENTS_REMEMBERED = 64  # as they are written: the links of one bulk call share theirs
 
 
 class Answer(BaseModel):
@@ -190,6 +193,7 @@ class Home(Answer):
     version: str
 
 
+@lru_cache(maxsize=MOMENTS_REMEMBERED)
 def moment(value: datetime) -> str:
     """RFC 3339 in UTC, to the microsecond."""
     at = value if value.tzinfo is UTC else value.astimezone(UTC)

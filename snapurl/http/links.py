@@ -16,7 +16,7 @@ from snapurl.codes import is_code
 from snapurl.errors import FieldError, Invalid, SnapURLError
 from snapurl.http.answers import link_body, moment
 from snapurl.http.auth import owner_filter
-from snapurl.http.bodies import Bulk, LinkChange, LinkDraft, check
+from snapurl.http.bodies import Bulk, LinkChange, check, draft_of
 from snapurl.http.call import Call
 from snapurl.http.limiting import client_of, limit_creation
 from snapurl.http.problems import as_refusal, problem
@@ -39,7 +39,7 @@ _IDEMPOTENCY_KEY = re.compile(rf"[\x21-\x7e]{{1,{KEY_CHARS_MAX}}}")
 async def create_link(call: Call) -> HTTPResponse:
     claim = _claim(call)
     # A repeat may come after the expiry it asks for: the service then looks whether it is one.
-    draft = check(LinkDraft, call.value, call.rules(past_allowed=claim is not None)).as_draft()
+    draft = draft_of(call.value, call.rules(past_allowed=claim is not None))
     await limit_creation(call, 1)
     link = await call.services.links.create(draft, _owner(call), claim)
     call.headers["location"] = f"/api/v1/links/{link.code}"
@@ -58,7 +58,7 @@ async def create_links(call: Call) -> HTTPResponse:
     rules = call.rules(past_allowed=claim is not None)
     for place, item in enumerate(items):
         try:
-            drafts[place] = check(LinkDraft, item, rules).as_draft()
+            drafts[place] = draft_of(item, rules)
         except Invalid as refusal:
             results[place] = _refused(refusal)
     made = await call.services.links.create_many(

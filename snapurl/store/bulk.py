@@ -7,13 +7,11 @@ found to be its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Generic, TypeVar
-
-from pydantic_core import to_json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
 
 from snapurl.errors import OutcomeUnknown
-from snapurl.store.pool import ShardFailed, ShardUnknown
+from snapurl.store.pool import Pool, Row, ShardFailed, ShardUnknown
 from snapurl.store.router import Router
 from snapurl.store.shards import HAND_OFF, Shards
 
@@ -62,65 +60,63 @@ class BulkCall(Generic[Item, Answer]):
         self,
         router: Router,
         shards: Shards,
-        query: str,
         slot: Callable[[Item], int],
-        encode: Callable[[Item], dict[str, Any]],
-        answer: Callable[[Item, Mapping[str, Any]], Answer],
+        ask: Callable[[Pool, Sequence[Item]], Awaitable[Sequence[Row]]],
+        answer: Callable[[Item, Row], Answer],
     ) -> None:
+        """`ask` calls the function at a shard and gives one row per item, in their order."""
         self._router = router
         self._shards = shards
-        self._query = query
         self._slot = slot
-        self._encode = encode
+        self._ask_shard = ask
         self._answer = answer
 
     async def run(self, items: Sequence[Item]) -> list[Answer | Unsettled]:
         """One answer per item, in their order."""
-        answers: list[Answer | Unsettled] = [Unsettled("the slot is being moved", known=True) for _ in items]
-        left = set(range(len(items)))
+        answers: list[Answer | Unsettled] = [Unsettled("the slot is being moved", known=True)] * len(items)
+        slots = [self._slot(item) for item in items]
+        left = dict.fromkeys(range(len(items)))
         failed: dict[str, ShardFailed] = {}
 
+        def take(group: Sequence[int], rows: Sequence[Row]) -> None:
+            settled = None
+            for place, row in zip(group, rows, strict=True):
+                if row is settled or self._router.settle(slots[place], row):
+                    settled = row  # many items may share it, and it says nothing new
+                    answers[place] = self._answer(items[place], row)
+                    del left[place]
+
         async def attempt() -> bool:
-            todo = sorted(place for place in left if not failed or self._owner(items[place]) not in failed)
-            groups = self._router.group(todo, lambda place: self._slot(items[place]))
-            results = await asyncio.gather(*(self._ask(name, group, items) for name, group in groups.items()))
+            todo = [place for place in left if not failed or self._owner(slots[place]) not in failed]
+            groups = self._router.group(todo, slots.__getitem__)
+            results = await asyncio.gather(
+                *(self._ask(name, [items[place] for place in group]) for name, group in groups.items())
+            )
             for (name, group), rows in zip(groups.items(), results, strict=True):
                 if isinstance(rows, ShardFailed):
                     failed[name] = rows
-                    continue
-                for row in rows:
-                    place = row["place"]
-                    assert place in group
-                    if self._router.settle(self._slot(items[place]), row):
-                        answers[place] = self._answer(items[place], row)
-                        left.discard(place)
-            return all(self._owner(items[place]) in failed for place in left)
+                elif rows is not None:
+                    take(group, rows)
+            return all(self._owner(slots[place]) in failed for place in left)
 
         await self._router.until_settled(attempt)
-        moving = next((place for place in left if self._owner(items[place]) not in failed), None)
+        moving = next((place for place in left if self._owner(slots[place]) not in failed), None)
         if moving is not None:
-            await self._router.tell_of(self._slot(items[moving]))
+            await self._router.tell_of(slots[moving])
         for place in left:
-            if error := failed.get(self._owner(items[place])):
+            if error := failed.get(self._owner(slots[place])):
                 cause = OutcomeUnknown.slug if error.sent else error.cause
                 answers[place] = Unsettled(str(error), known=not error.sent, cause=cause)
         return answers
 
-    def _owner(self, item: Item) -> str:
-        return self._shards.map.owner(self._slot(item))
+    def _owner(self, slot: int) -> str:
+        return self._shards.map.owner(slot)
 
-    async def _ask(
-        self, name: str, group: Sequence[int], items: Sequence[Item]
-    ) -> Sequence[Mapping[str, Any]] | ShardFailed:
-        payload = to_json(
-            [
-                {**self._encode(items[place]), "place": place, "slot": self._slot(items[place])}
-                for place in group
-            ]
-        ).decode()
+    async def _ask(self, name: str, items: Sequence[Item]) -> Sequence[Row] | ShardFailed | None:
+        """The rows; None if the shard is not known yet."""
         try:
-            return await repeat_lost(lambda: self._shards.pool(name).fetch(self._query, payload))
+            return await repeat_lost(lambda: self._ask_shard(self._shards.pool(name), items))
         except ShardUnknown:
-            return ()
+            return None
         except ShardFailed as error:
             return error

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any, TypeVar
 
+from pydantic_core import to_json
+
 from ring.slots import slot_of
 from snapurl.errors import (
     Forbidden,
@@ -29,12 +31,14 @@ from snapurl.errors import (
 from snapurl.metrics import WRITES_REFUSED
 from snapurl.ports import Change, Failed, Intent, Link, NewLink, PageKey, Taken, Unset
 from snapurl.store.bulk import BulkCall, Unsettled, repeat_lost
+from snapurl.store.creates import create_rows
 from snapurl.store.fanout import every_slot_once
 from snapurl.store.pool import Pool, ShardFailed
 from snapurl.store.queries import load_queries
 from snapurl.store.router import Call, Router
 from snapurl.store.shards import Shards
-from snapurl.store.together import Together, create_item
+from snapurl.store.together import Together
+from snapurl.store.tokens import random_token
 
 SQL = load_queries("links")
 BULK_CALLS_AT_ONCE = 2  # per process: each holds a lock per slot, and PostgreSQL's lock table is bounded
@@ -49,13 +53,15 @@ class LinkStore:
         self._shards = shards
         self._router = router
         self._together = Together(lambda code: shards.map.owner(slot_of(code)), shards.serves)
-        self.any_code = self._together.any_code
         self._bulk = asyncio.Semaphore(BULK_CALLS_AT_ONCE)
 
     def new_code(self) -> str:
-        """A code for a link, made up; that it is free is likely, and seen when the link is created. `any_code` is
-        for links that are created in bulk."""
+        """A code for a link, made up; that it is free is likely, and seen when the link is created."""
         return self._together.new_code()
+
+    def new_codes(self, count: int) -> list[str]:
+        """Codes for links that are created in bulk."""
+        return self._together.new_codes(count)
 
     async def create(self, new: NewLink) -> Link | Taken:
         """The link as created, or Taken. Calling again with the same token answers the same."""
@@ -66,31 +72,17 @@ class LinkStore:
 
         with _counting_refusals():
             row = (await _repeat(lambda: self._router.at_owner(slot, call)))[0]
-        return Taken(new.code) if row["outcome"] == "taken" else _created(new, row)
+        return _created_or_taken(new, row)
 
     async def create_many(self, new: Sequence[NewLink]) -> list[Link | Taken | Failed]:
         """As `create` for each, with one call per shard; what cannot be done now is Failed, item by item."""
-
-        def answer(item: NewLink, row: Mapping[str, Any]) -> Link | Taken:
-            return Taken(item.code) if row["outcome"] == "taken" else _created(item, row)
-
         bulk = BulkCall[NewLink, Link | Taken](
-            self._router,
-            self._shards,
-            SQL["create_many"],
-            lambda item: slot_of(item.code),
-            create_item,
-            answer,
+            self._router, self._shards, lambda item: slot_of(item.code), create_rows, _created_or_taken
         )
         async with self._bulk:
             answers = await bulk.run(new)
-        for found in answers:
-            if isinstance(found, Unsettled):
-                WRITES_REFUSED.labels(found.cause).inc()
         return [
-            Failed(item.code, found.detail, outcome_known=found.known)
-            if isinstance(found, Unsettled)
-            else found
+            _failed(item, found) if isinstance(found, Unsettled) else found
             for item, found in zip(new, answers, strict=True)
         ]
 
@@ -197,9 +189,8 @@ class LinkStore:
         bulk = BulkCall[_Claim, Intent](
             self._router,
             self._shards,
-            SQL["claim"],
             lambda item: slot_of(item.key_hash),
-            _Claim.as_item,
+            _intent_rows,
             lambda _, row: Intent(row["nonce"], row["fingerprint"]),
         )
         async with self._bulk:
@@ -227,10 +218,21 @@ class _Claim:
     def __init__(self, key_hash: str, fingerprint: bytes) -> None:
         self.key_hash = key_hash
         self.fingerprint = fingerprint
-        self.nonce = uuid.uuid4()
+        self.nonce = random_token()
 
-    def as_item(self) -> dict[str, Any]:
-        return {"key_hash": self.key_hash, "nonce": str(self.nonce), "fingerprint": self.fingerprint.hex()}
+    def as_item(self, place: int) -> dict[str, Any]:
+        return {
+            "place": place,
+            "slot": slot_of(self.key_hash),
+            "key_hash": self.key_hash,
+            "nonce": str(self.nonce),
+            "fingerprint": self.fingerprint.hex(),
+        }
+
+
+async def _intent_rows(pool: Pool, claims: Sequence[_Claim]) -> Sequence[Mapping[str, Any]]:
+    payload = to_json([claim.as_item(place) for place, claim in enumerate(claims)]).decode()
+    return sorted(await pool.fetch(SQL["claim"], payload), key=lambda row: int(row["place"]))
 
 
 @contextmanager
@@ -252,7 +254,14 @@ async def _repeat(call: Callable[[], Awaitable[R]]) -> R:
         raise error.as_unavailable() from error
 
 
-def _created(new: NewLink, row: Mapping[str, Any]) -> Link:
+def _failed(new: NewLink, why: Unsettled) -> Failed:
+    WRITES_REFUSED.labels(why.cause).inc()
+    return Failed(new.code, why.detail, outcome_known=why.known)
+
+
+def _created_or_taken(new: NewLink, row: Mapping[str, Any]) -> Link | Taken:
+    if row["outcome"] == "taken":
+        return Taken(new.code)
     return Link(
         code=new.code,
         url=new.url,

@@ -23,13 +23,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic_core import to_json
-
 from ring.slots import slot_of
-from snapurl.codes import random_code
+from snapurl.codes import random_code, random_codes
 from snapurl.logs import nobodys_task
 from snapurl.metrics import POOL_WAITS_REFUSED
 from snapurl.ports import NewLink
+from snapurl.store.creates import create_rows
 from snapurl.store.pool import Pool, ShardFailed
 from snapurl.store.queries import load_queries
 
@@ -66,6 +65,11 @@ class Codes:
             if self._serves(self._owner(code)):
                 break
         return code
+
+    def some(self, count: int) -> list[str]:
+        """As many codes of any shards that serve, from one draw."""
+        drawn = random_codes(count)
+        return [code if self._serves(self._owner(code)) else self.any() for code in drawn]
 
     def gathered(self) -> str:
         """A code of the shard at which codes are gathered."""
@@ -110,7 +114,6 @@ class Together:
         draw: Callable[[], str] = random_code,
     ) -> None:
         self._codes = Codes(owner, draw, serves)
-        self.any_code = self._codes.any
         self._lines: dict[Pool, _Line] = {}
         self._company = 0
         self._calls: set[asyncio.Task[None]] = set()
@@ -118,6 +121,10 @@ class Together:
     def new_code(self) -> str:
         """A code that nobody can guess; in company, one of the shard to which the others of this moment go."""
         return self._codes.gathered() if self._company >= COMPANY else self._codes.any()
+
+    def new_codes(self, count: int) -> list[str]:
+        """As many codes that nobody can guess, for links that are created in bulk."""
+        return self._codes.some(count)
 
     async def create(self, pool: Pool, new: NewLink) -> Sequence[Row]:
         """The row of the shard's answer. Raises ShardFailed."""
@@ -192,20 +199,4 @@ async def _call(pool: Pool, links: Sequence[NewLink]) -> Sequence[Row]:
             SQL["create"], slot_of(new.code), new.code, new.url, new.title, list(new.tags), new.redirect_status,
             new.expires_at, new.owner, new.token,
         )  # fmt: skip
-    payload = [{**create_item(new), "slot": slot_of(new.code), "place": n} for n, new in enumerate(links)]
-    rows = await pool.fetch(SQL["create_many"], to_json(payload).decode())
-    return sorted(rows, key=lambda row: int(row["place"]))
-
-
-def create_item(new: NewLink) -> dict[str, Any]:
-    """A link as `link_create_many_v1` takes it, without its slot and place."""
-    return {
-        "code": new.code,
-        "url": new.url,
-        "title": new.title,
-        "tags": list(new.tags),
-        "redirect_status": new.redirect_status,
-        "expires_at": new.expires_at.isoformat() if new.expires_at else None,
-        "owner": new.owner,
-        "token": str(new.token),
-    }
+    return await create_rows(pool, links)

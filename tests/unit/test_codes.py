@@ -9,9 +9,23 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapurl.codes import ALPHABET, CODE_LENGTH, RESERVED, derived_code, is_code, is_reserved, random_code
+from snapurl.codes import (
+    ALPHABET,
+    CODE_LENGTH,
+    RESERVED,
+    derived_code,
+    is_code,
+    is_reserved,
+    random_code,
+    random_codes,
+)
 
 NONCE = UUID("12345678-1234-5678-1234-567812345678")
+
+
+def number_of(code: str) -> int:
+    """The number that spells `code`."""
+    return sum(ALPHABET.index(character) * 62**place for place, character in enumerate(code))
 
 
 def test_random_codes_are_seven_characters_of_base_62() -> None:
@@ -27,11 +41,30 @@ def test_random_code_takes_its_randomness_from_outside() -> None:
 
 def test_random_code_is_never_a_reserved_word() -> None:
     """A draw that spells one of the service's own addresses is drawn again."""
-    draws = iter(
-        sum(ALPHABET.index(character) * 62**place for place, character in enumerate(code))
-        for code in ("Metrics", "aaaaaab")
-    )
+    draws = iter((number_of("Metrics"), number_of("aaaaaab")))
     assert random_code(lambda _: next(draws)) == "aaaaaab"
+
+
+def test_many_codes_come_from_one_draw() -> None:
+    """Six bytes spell one code each, every code as likely as any other: numbers beyond are drawn anew."""
+    numbers = [number_of("aaaaaab"), 62**7 + number_of("ZyXwVu9"), 79 * 62**7 - 1, 79 * 62**7, 2**48 - 1]
+
+    def draw(size: int) -> bytes:
+        assert size == 6 * len(numbers)
+        return b"".join(number.to_bytes(6, "big") for number in numbers)
+
+    codes = random_codes(len(numbers), draw)
+    assert codes[:3] == ["aaaaaab", "ZyXwVu9", "zzzzzzz"]
+    assert all(re.fullmatch(r"[0-9A-Za-z]{7}", code) for code in codes[3:])
+    assert random_codes(2, lambda _: numbers[3].to_bytes(6, "big") * 2)[0] != "0000000"
+
+
+def test_many_random_codes_are_legal_and_never_a_reserved_word() -> None:
+    """As many as were asked for, no two alike, and a reserved word among them is drawn anew."""
+    codes = random_codes(1_000)
+    assert len(set(codes)) == 1_000 and all(re.fullmatch(r"[0-9A-Za-z]{7}", code) for code in codes)
+    (code,) = random_codes(1, lambda _: number_of("Metrics").to_bytes(6, "big"))
+    assert code != "Metrics" and is_code(code)
 
 
 def test_derived_codes_are_fixed_for_ever() -> None:

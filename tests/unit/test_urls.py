@@ -127,3 +127,59 @@ def test_no_host_can_crash_the_policy(host: str) -> None:
     """Any host is either refused or stored; nothing else is raised."""
     with contextlib.suppress(UrlRefused):
         assert POLICY.check(f"http://{host}/").startswith("http://")
+
+
+@given(
+    st.lists(
+        st.sampled_from([*"/.?#%:@&='\"[]-_~|^`{}ü\\", "%2e", "%2E", "..", "a", "B1", "xn--", "//", " "]),
+        max_size=12,
+    )
+)
+def test_a_look_and_the_parser_agree_on_what_follows_the_host(tail: list[str]) -> None:
+    """A URL that is taken at a glance is one that the parser takes and leaves as it is."""
+    agree("https://example.com" + "".join(tail))
+
+
+@given(
+    st.sampled_from(["http://", "https://", "HTTP://", "https:/", "ftp://"]),
+    st.lists(
+        st.sampled_from([*".-_:@%A[]", "a", "b9", "0", "7f", "0x", "xn--", "256", "s.example.org", "%2e"]),
+        max_size=9,
+    ),
+    st.sampled_from(["", "/", "/x", "?x", ":80/", "./", "#"]),
+)
+def test_a_look_and_the_parser_agree_on_hosts(scheme: str, host: list[str], tail: str) -> None:
+    """A host that is taken at a glance is one that the parser takes and leaves as it is."""
+    agree(scheme + "".join(host) + tail)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://s.example.org/",
+        "http://1.2.3/",
+        "http://0x7f.1/",
+        "http://a.256/",
+        "http://xn--a/",
+        "http://a.b./",
+    ],
+)
+def test_a_look_takes_no_host_that_has_another_form(text: str) -> None:
+    """Numbers, punycode, the dot of the root and hosts of the service are left to the parser."""
+    assert not POLICY.is_plain(text)
+    agree(text)
+
+
+def test_most_urls_are_taken_at_a_glance() -> None:
+    """A common address needs no parser; one character more than may be is too much for both."""
+    text = "https://www.example.org/articles/2026/a-new-one?utm_source=news%20letter&n=1#top"
+    assert POLICY.is_plain(text)
+    agree(text)
+    for length in (2_000, 2_001):
+        assert POLICY.is_plain(text.ljust(length, "x")) is (length <= 2_000)
+
+
+def agree(text: str) -> None:
+    """What is plain is what `parse` answers unchanged."""
+    if POLICY.is_plain(text):
+        assert POLICY.parse(text) == POLICY.check(text) == text

@@ -2,7 +2,7 @@
 SELECT outcome, peer, epoch, created_at FROM link_create_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)
 
 -- name: create_many
-SELECT place, outcome, peer, epoch, created_at FROM link_create_many_v1($1)
+SELECT place, outcome, peer, epoch, created_at FROM link_create_many_v2($1, $2, $3, $4, $5, $6, $7, $8, $9)
 
 -- name: change
 SELECT c.outcome, c.peer, c.epoch, (c.link).code, (c.link).url, (c.link).title, (c.link).tags,

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
+import uuid
+from collections.abc import Sequence
 from typing import Any
 
 import asyncpg
@@ -11,7 +15,13 @@ import pytest
 from ring.slots import slot_of
 from snapurl.config import Settings
 from snapurl.errors import Unavailable
+from snapurl.ports import NewLink
+from snapurl.store.creates import create_rows
+from snapurl.store.links import SQL as LINKS
+from snapurl.store.pool import Pool
 from tests.integration.store.conftest import NewLinkMaker, Store
+from tests.integration.store.test_together import codes_at
+from tests.roles import connected
 
 NAMESPACE = 1397637456
 
@@ -51,6 +61,86 @@ async def test_each_state_lets_through_what_it_should(
     assert (fenced, many, reading) == (write, write, read)
 
 
+@pytest.mark.parametrize("state", ["owned", "leaving", "frozen", "closed", "importing", "released", None])
+async def test_many_creates_are_answered_as_before(
+    store: Store, direct: dict[str, Any], new_link: NewLinkMaker, state: str | None
+) -> None:
+    """Old and new workers, which share a shard, hear the same of each link: made, repeated, taken, refused."""
+    shard = direct["db0"]
+    codes = list(itertools.islice(codes_at(store, "db0"), 4))
+    slot = slot_of(codes[3])
+    if state is None:
+        await shard.execute("DELETE FROM slots WHERE slot = $1", slot)
+    else:
+        await set_state(shard, slot, state)
+    old = [new_link(code) for code in (codes[0], codes[3])]
+    new = [new_link(codes[2]), old[0], new_link(codes[0]), new_link(codes[2]), old[1], new_link(codes[3])]
+    answers = []
+    for create in (as_before, create_rows):
+        await shard.execute("DELETE FROM links")
+        await create(store.shards.pool("db0"), old)
+        rows = await create(store.shards.pool("db0"), new)
+        refused = [(row["peer"], row["epoch"]) for row in rows if row["outcome"] in ("moved", "busy")]
+        answers.append(([(row["outcome"], row["created_at"] is not None) for row in rows], refused))
+        assert await shard.fetchval("SELECT count(*) FROM links") == (
+            3 if state in ("owned", "leaving") else 2
+        )
+    assert answers[0] == answers[1]
+
+
+async def as_before(pool: Pool, links: Sequence[NewLink]) -> Sequence[Any]:
+    """What a worker of before does."""
+    items = [
+        {
+            **{
+                name: getattr(new, name)
+                for name in ("code", "url", "title", "tags", "redirect_status", "owner")
+            },
+            **{"place": place, "slot": slot_of(new.code), "token": str(new.token)},
+        }
+        for place, new in enumerate(links)
+    ]
+    rows = await pool.fetch("SELECT * FROM link_create_many_v1($1)", json.dumps(items))
+    return sorted(rows, key=lambda row: int(row["place"]))
+
+
+async def test_a_slot_that_comes_while_many_creates_wait_is_asked_again(
+    store: Store, direct: dict[str, Any], new_link: NewLinkMaker
+) -> None:
+    """A link that was not made since its slot was elsewhere is not called taken once the slot has come."""
+    shard, pool = direct["db0"], store.shards.pool("db0")
+    code, coming = itertools.islice(codes_at(store, "db0"), 2)
+    await set_state(shard, slot_of(coming), "importing")
+    async with connected(next(item.dsn for item in store.settings.shard_dsns if item.name == "db0")) as other:
+        transaction = other.transaction()
+        await transaction.start()
+        await other.fetch(
+            LINKS["create"], slot_of(code), code, "https://a.org/", None, [], 302, None, "", uuid.uuid4()
+        )
+        create = asyncio.create_task(create_rows(pool, [new_link(code), new_link(coming)]))
+        await _until_waiting("db0", store.settings, "transactionid")
+        await set_state(shard, slot_of(coming), "owned")
+        await transaction.commit()
+    assert [row["outcome"] for row in await create] == ["taken", "busy"]
+
+
+async def test_many_creates_that_waited_for_a_freeze_see_it(
+    store: Store, direct: dict[str, Any], new_link: NewLinkMaker
+) -> None:
+    """Of the links of one call that waited for a freeze, those of the frozen slot are refused, the others made."""
+    freezer = direct["db0"]
+    codes = list(itertools.islice(codes_at(store, "db0"), 5))
+    transaction = freezer.transaction()
+    await transaction.start()
+    await freezer.execute("SELECT pg_advisory_xact_lock($1, $2)", NAMESPACE, slot_of(codes[2]))
+    write = asyncio.create_task(create_rows(store.shards.pool("db0"), [new_link(code) for code in codes]))
+    await _until_waiting("db0", store.settings)
+    await set_state(freezer, slot_of(codes[2]), "frozen")
+    await transaction.commit()
+    assert [row["outcome"] for row in await write] == ["ok", "ok", "busy", "ok", "ok"]
+    assert await freezer.fetchval("SELECT count(*) FROM links") == 4
+
+
 async def test_a_write_that_waited_for_a_freeze_sees_the_freeze(
     store: Store, direct: dict[str, Any], new_link: NewLinkMaker
 ) -> None:
@@ -70,18 +160,18 @@ async def test_a_write_that_waited_for_a_freeze_sees_the_freeze(
     assert await freezer.fetchval("SELECT count(*) FROM links") == 0
 
 
-async def _until_waiting(name: str, settings: Settings) -> None:
-    """Returns when somebody waits for an advisory lock on shard `name`."""
+async def _until_waiting(name: str, settings: Settings, kind: str = "advisory") -> None:
+    """Returns when somebody waits for a lock of that kind on shard `name`."""
     dsn = next(item.dsn for item in settings.shard_dsns if item.name == name)
     watcher = await asyncpg.connect(dsn)
     try:
         for _ in range(500):
             if await watcher.fetchval(
-                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+                "SELECT count(*) FROM pg_locks WHERE locktype = $1 AND NOT granted", kind
             ):
                 return
             await asyncio.sleep(0.01)
-        raise AssertionError("nobody waits for the freeze")
+        raise AssertionError("nobody waits")
     finally:
         await watcher.close()
 
@@ -113,3 +203,6 @@ async def test_a_fenced_write_refuses_other_isolation_levels(store: Store, direc
     with pytest.raises(asyncpg.RaiseError, match="READ COMMITTED"):
         async with connection.transaction(isolation="repeatable_read"):
             await connection.fetch("SELECT * FROM slot_fence_v1(1::smallint)")
+    with pytest.raises(asyncpg.RaiseError, match="READ COMMITTED"):
+        async with connection.transaction(isolation="repeatable_read"):
+            await connection.fetch(LINKS["create_many"], *([] for _ in range(9)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -67,6 +69,25 @@ async def test_a_bulk_create_answers_item_by_item_in_order(store: Store, new_lin
     assert [answer.code for answer in answers] == [item.code for item in asked]
     assert [type(answer) for answer in answers] == [Link, Taken, Link, Link, Taken]
     assert await store.links.create_many(asked) == answers
+
+
+async def test_a_bulk_create_writes_every_field_as_it_is(store: Store, new_link: NewLinkMaker) -> None:
+    """Tags of any number and with any character, titles, moments, owners: what is read is what was asked for."""
+    tags = ('a"b', "c\\d", "{x,y}", "NULL", "ü ❤", "'", ",", "{}")
+    at = datetime(2099, 1, 31, 12, 0, 0, 123_456, tzinfo=UTC)
+    asked = [
+        new_link("plain"),
+        replace(
+            new_link("full", owner="me"), title='T "❤" \\', tags=tags, redirect_status=308, expires_at=at
+        ),
+        replace(new_link("one", owner="you"), tags=("x",), redirect_status=301),
+    ]
+    made = await store.links.create_many(asked)
+    assert [await store.links.get(new.code) for new in asked] == made
+    for new, link in zip(asked, made, strict=True):
+        assert isinstance(link, Link)
+        for name in ("code", "url", "title", "tags", "redirect_status", "expires_at", "owner"):
+            assert getattr(link, name) == getattr(new, name)
 
 
 async def test_pages_show_each_link_once_newest_first(store: Store, new_link: NewLinkMaker) -> None:

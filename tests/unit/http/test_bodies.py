@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapurl.errors import BadRequest, Invalid, SnapURLError
-from snapurl.http.bodies import ERRORS_MAX, Bulk, LinkChange, LinkDraft, Rules, check, parse_json
+from snapurl.http import bodies
+from snapurl.http.bodies import ERRORS_MAX, Bulk, LinkChange, LinkDraft, Rules, check, draft_of, parse_json
 from snapurl.links import Draft
 from snapurl.ports import UNSET, Change
 from snapurl.urls import UrlPolicy, own_hosts
@@ -206,6 +208,90 @@ def test_any_json_is_either_a_draft_or_refused(value: object) -> None:
         except Invalid as refusal:
             assert refusal.fields
             assert all(len(field.pointer) + len(field.detail) < 500 for field in refusal.fields)
+
+
+TEXTS = st.sampled_from(
+    ["", " ", "a", "ü❤", "a\nb", "\x00", "\ud800", "x" * 50, "x" * 51, "x" * 300, "x" * 301]
+)
+NEAR = {
+    "url": st.sampled_from(
+        [
+            URL,
+            "https://example.org",
+            "http://münchen.de/ü",
+            "https://s.example.org/x",
+            "https://e.org/a/../b",
+            "",
+            "x",
+        ]
+    ),
+    "alias": st.sampled_from([None, "a-b_C9", "API", "health", "x" * 64, "x" * 65, "a b"]) | TEXTS,
+    "title": TEXTS | st.none(),
+    "tags": st.lists(TEXTS | st.integers(0, 9).map(str), max_size=4) | st.just([*map(str, range(21))]),
+    "expires_at": st.sampled_from(
+        [
+            None,
+            "2030-01-01T00:00:00Z",
+            "2030-01-01T02:00:00+01:00",
+            "2031-02-29T00:00:00Z",
+            "2031-01-01t00:00:00.5z",
+        ]
+    ),
+    "redirect_status": st.sampled_from([301, 302, 307, 308, 303, 302.0, True, "302"]),
+}
+
+
+@given(
+    json_values
+    | drafts
+    | st.fixed_dictionaries({"url": NEAR["url"]}, optional={key: NEAR[key] for key in NEAR if key != "url"})
+    | st.fixed_dictionaries({}, optional={**NEAR, **dict.fromkeys(("tags", "other"), json_values)}),
+    st.sampled_from([RULES, Rules(RULES.urls, None)]),
+)
+def test_a_draft_is_what_the_schema_says_it_is(value: object, rules: Rules) -> None:
+    """Whether the schema was needed or not: the same draft, or the same refusal."""
+
+    def answer(read: Callable[[], Draft]) -> object:
+        try:
+            return read()
+        except Invalid as refusal:
+            return refusal.fields
+
+    assert answer(lambda: draft_of(value, rules)) == answer(lambda: check(LinkDraft, value, rules).as_draft())
+
+
+def test_sound_drafts_need_no_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A draft with every field is read without the schema, which costs five times as much."""
+    monkeypatch.setattr(bodies, "check", None)
+    full = {
+        "url": "https://example.org",
+        "alias": "a-b_C9",
+        "title": "Title ❤",
+        "tags": ["x", "y"],
+        "redirect_status": 308,
+        "expires_at": "2030-01-01T02:00:00+01:00",
+    }
+    at = datetime(2030, 1, 1, 1, tzinfo=UTC)
+    assert draft_of(full, RULES) == Draft(URL, "a-b_C9", "Title ❤", ("x", "y"), 308, at)
+    assert draft_of({"url": URL, "alias": None, "title": None}, RULES) == Draft(
+        URL, None, None, (), 302, None
+    )
+
+
+@given(
+    st.recursive(st.integers(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner))
+)
+def test_nesting_is_measured_as_it_is_defined(value: object) -> None:
+    """A value is deeper than its depth less one, and not deeper than its depth."""
+
+    def depth(of: object) -> int:
+        if not isinstance(of, dict | list):
+            return 0
+        return 1 + max(map(depth, of.values() if isinstance(of, dict) else of), default=0)
+
+    assert not bodies._deeper_than(value, depth(value))
+    if depth(value):
+        assert bodies._deeper_than(value, depth(value) - 1)
 
 
 @given(st.binary(max_size=60))
