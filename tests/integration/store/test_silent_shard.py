@@ -115,7 +115,7 @@ async def test_links_whose_code_is_made_up_go_to_shards_that_answer(
             homes = [await create() for _ in range(40)]
             homes += await asyncio.gather(*(create() for _ in range(100)))
             assert first.name not in homes
-            bulk = [new_link(store.links.any_code()) for _ in range(200)]
+            bulk = [new_link(code) for code in store.links.new_codes(200)]
             assert all(isinstance(made, Link) for made in await store.links.create_many(bulk))
             proxy.refuse = False
             await create_until(True)
