@@ -8,8 +8,9 @@ import time
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from snapurl.cache.link import CachedLink
+from snapurl.cache.link import decode, encode
 from snapurl.cache.local import LocalCache
+from snapurl.ports import CachedLink
 
 LINKS = 100_000
 LINK = CachedLink("https://www.example.org/articles/2026/n0000000", 302, 1, None, deleted=False)
@@ -49,4 +50,4 @@ def test_put_into_a_full_cache(benchmark: BenchmarkFixture, full: LocalCache) ->
 @pytest.mark.benchmark(group="L2 text")
 def test_decode(benchmark: BenchmarkFixture) -> None:
     """A link as Redis has it, read."""
-    assert benchmark(CachedLink.decode, LINK.encode()) == LINK
+    assert benchmark(decode, encode(LINK)) == LINK

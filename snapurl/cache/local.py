@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from snapurl.cache.link import CachedLink
+from snapurl.ports import CachedLink
 
 
 @dataclass(slots=True)

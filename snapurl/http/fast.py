@@ -49,7 +49,6 @@ from typing import Any, Protocol
 
 from sanic.http import Stage
 
-from snapurl.cache.link import CachedLink
 from snapurl.cache.local import Entry
 from snapurl.cache.reader import FROM_L1
 from snapurl.clicks.source import browser_of, referrer_of
@@ -60,6 +59,7 @@ from snapurl.http.redirect import REDIRECTED, hand_over, redirect_bytes
 from snapurl.http.turns import Turns
 from snapurl.limits import Blocklist, client_address
 from snapurl.metrics import REDIRECT_SECONDS, REDIRECTS_AHEAD, SECONDS, timing
+from snapurl.ports import CachedLink
 
 SETTLE_S = 0.1  # for how long the metrics may lag behind
 _AHEAD = timing(REDIRECT_SECONDS, "ahead")

@@ -19,7 +19,6 @@ from typing import Any
 from sanic import HTTPResponse, Request
 from sanic.models.server_types import ConnInfo
 
-from snapurl.cache.link import CachedLink
 from snapurl.clicks.source import browser_of, referrer_of
 from snapurl.codes import is_code
 from snapurl.errors import Gone, NotFound, RateLimited, SnapURLError
@@ -28,6 +27,7 @@ from snapurl.http.limiting import address_of, missed
 from snapurl.http.problems import refuse, request_id_of, traced
 from snapurl.logs import REQUEST_ID
 from snapurl.metrics import REDIRECT_SECONDS, REDIRECTS, timing
+from snapurl.ports import CachedLink
 from snapurl.traces import answered
 
 CACHE_CONTROL = "private, max-age=0"
