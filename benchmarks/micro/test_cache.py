@@ -30,7 +30,7 @@ def full() -> LocalCache:
 def test_hit(benchmark: BenchmarkFixture, full: LocalCache) -> None:
     """A link that is there, among 100,000."""
     codes = itertools.cycle([f"n{number:07d}" for number in range(0, LINKS, 97)])
-    assert benchmark(lambda: full.get(next(codes))) is LINK
+    assert benchmark(lambda: full.get(next(codes))) == LINK
 
 
 @pytest.mark.benchmark(group="cache look-up")

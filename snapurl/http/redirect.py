@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import cache
 from http import HTTPStatus
 from time import monotonic
 from typing import Any
@@ -58,6 +59,13 @@ def redirect_bytes(url: str, status: int, *, keep_alive: bool) -> bytes:
         "",
     ]
     return "\r\n".join(lines).encode("ascii")
+
+
+@cache
+def redirect_frame(status: int) -> tuple[bytes, bytes]:
+    """What stands before and after the address in `redirect_bytes` on a connection that is kept."""
+    before, _, after = redirect_bytes("\0", status, keep_alive=True).partition(b"\0")
+    return before, after
 
 
 class Redirect(HTTPResponse):
