@@ -11,7 +11,8 @@ it, and everything here goes by versions, never by order of arrival.
   came back, is not kept either (`generation`).
 - A change that Redis did not take (it is down) is remembered, and told as soon as it is back; if too many are
   waiting, L2 is emptied instead. Only if the worker itself dies in between can L2 hold an old value, and then no
-  longer than `l2_max_age_s`, and L1 a copy of that for `l1_max_age_s`: that sum is the stated cache age.
+  longer than `l2_max_age_s`, and L1 a copy of that for `l1_max_age_s`: that sum is the stated cache age. Nothing
+  else rests on these ages, so they may be long: what is loaded again at its age is loaded for nothing.
 
 One load per code goes on at a time, and whoever asks meanwhile waits for it; a client that goes away takes nothing
 from the others. Redis is asked one question at a time, for all the links that have come to be wanted since the one
