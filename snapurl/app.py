@@ -123,6 +123,7 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
     stack.push_async_callback(shards.close)
     router = Router(shards, settings.busy_wait_ms)
     store, clicks = LinkStore(shards, router), ClickStore(shards, router)
+    stack.push_async_callback(store.close)
 
     limiter = Limiter(settings)
     stack.push_async_callback(limiter.close)
@@ -131,7 +132,7 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
     redis = redis_client(settings)
     stack.push_async_callback(redis.aclose)
     namespace = shards.topology.cluster_id
-    cache = LinkCache(settings, namespace, store.get, redis, time.monotonic)
+    cache = LinkCache(settings, namespace, store.find, redis, time.monotonic)
     await cache.start()
     stack.push_async_callback(cache.stop)
     tally = Tally(settings.click_codes_max, settings.click_sources_max)

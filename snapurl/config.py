@@ -152,10 +152,10 @@ class Settings(BaseSettings):
     )
 
     l1_links: int = Field(
-        100_000, ge=0, le=5_000_000, description="Links that one worker caches; the least recently used goes."
+        200_000, ge=0, le=5_000_000, description="Links that one worker caches; the least recently used goes."
     )
     l1_max_age_s: float = Field(
-        60.0, gt=0, le=3600, description="Age at which a worker's cached link is reloaded."
+        240.0, gt=0, le=3600, description="Age at which a worker's cached link is reloaded."
     )
     l2_max_age_s: int = Field(300, ge=1, le=86_400, description="Age at which Redis forgets a link.")
     miss_max_age_s: int = Field(

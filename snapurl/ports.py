@@ -59,6 +59,36 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
+class CachedLink:
+    """As much of a link as a redirect needs. Version 0 says that there is no such link."""
+
+    url: str
+    redirect_status: int
+    version: int
+    expires_at_ms: int | None
+    deleted: bool
+
+    @property
+    def is_missing(self) -> bool:
+        return self.version == 0
+
+    @classmethod
+    def from_link(cls, link: Link) -> CachedLink:
+        return cls(
+            link.url, link.redirect_status, link.version, in_ms(link.expires_at), link.deleted_at is not None
+        )
+
+
+MISSING = CachedLink("", 302, 0, None, deleted=False)
+"""There is no such link, says the shard that would own it."""
+
+
+def in_ms(time: datetime | None) -> int | None:
+    """Milliseconds since 1970."""
+    return int(time.timestamp() * 1000) if time else None
+
+
+@dataclass(frozen=True, slots=True)
 class NewLink:
     """A link to be created. `token` names this attempt: a retry with the same token finds its own row."""
 

@@ -11,13 +11,13 @@ import httptools
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from snapurl.cache.link import CachedLink
 from snapurl.cache.local import Entry, LocalCache
 from snapurl.clicks.tally import Tally
 from snapurl.http.fast import HEAD, FastPath
 from snapurl.http.heads import ONE_WAY
 from snapurl.http.turns import Turns
 from snapurl.limits import Blocklist
+from snapurl.ports import CachedLink
 
 LINK = CachedLink("https://www.example.org/articles/2026/n0000000", 302, 1, None, deleted=False)
 SHORT = b"GET /n0000000 HTTP/1.1\r\nHost: 127.0.0.1:8000\r\n\r\n"

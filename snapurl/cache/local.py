@@ -6,16 +6,36 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from snapurl.cache.link import CachedLink
+from snapurl.ports import CachedLink
+
+_STATUSES = {status: status for status in (301, 302, 307, 308)}
+"""Each number that is read from somewhere is an object of its own: entries share these."""
 
 
 @dataclass(slots=True)
 class Entry:
-    """A link until its age. `answer` is room for the bytes that are made of it, which go when it goes."""
+    """A link until its age, as small as may be: there are as many of these as there is memory for.
+
+    `frame` is room for what stands around the address in the answer, which is the same for most links.
+    """
 
     until_s: float
-    link: CachedLink
-    answer: bytes | None = None
+    url: bytes
+    redirect_status: int
+    version: int
+    expires_at_ms: int | None
+    deleted: bool
+    frame: tuple[bytes, bytes] | None = None
+
+    @classmethod
+    def of(cls, link: CachedLink, until_s: float = 0.0) -> Entry:
+        status = _STATUSES.get(link.redirect_status, link.redirect_status)
+        return cls(until_s, link.url.encode(), status, link.version, link.expires_at_ms, link.deleted)
+
+    @property
+    def link(self) -> CachedLink:
+        url = self.url.decode()
+        return CachedLink(url, self.redirect_status, self.version, self.expires_at_ms, self.deleted)
 
 
 class LocalCache:
@@ -40,7 +60,7 @@ class LocalCache:
         return len(self._entries)
 
     def get(self, code: str) -> CachedLink | None:
-        """The link if it is here and young enough; MISSING if it is known that there is none."""
+        """The link if it is here and young enough; version 0 if it is known that there is none."""
         entry = self.entry(code)
         return None if entry is None else entry.link
 
@@ -60,10 +80,10 @@ class LocalCache:
         if not self._enabled or generation != self.generation or not self._links_max:
             return
         known = self._entries.get(code)
-        if known is not None and known.link.version > link.version:
+        if known is not None and known.version > link.version:
             return
         age_s = self._miss_max_age_s if link.is_missing else self._max_age_s
-        self._entries[code] = Entry(self._clock() + age_s, link)
+        self._entries[code] = Entry.of(link, self._clock() + age_s)
         self._entries.move_to_end(code)
         if len(self._entries) > self._links_max:
             self._entries.popitem(last=False)
@@ -71,7 +91,7 @@ class LocalCache:
     def drop(self, code: str, version: int) -> None:
         """Forgets a link that is older than `version`."""
         entry = self._entries.get(code)
-        if entry is not None and entry.link.version < version:
+        if entry is not None and entry.version < version:
             del self._entries[code]
 
     def enable(self) -> None:

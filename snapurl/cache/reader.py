@@ -11,13 +11,15 @@ it, and everything here goes by versions, never by order of arrival.
   came back, is not kept either (`generation`).
 - A change that Redis did not take (it is down) is remembered, and told as soon as it is back; if too many are
   waiting, L2 is emptied instead. Only if the worker itself dies in between can L2 hold an old value, and then no
-  longer than `l2_max_age_s`, and L1 a copy of that for `l1_max_age_s`: that sum is the stated cache age.
+  longer than `l2_max_age_s`, and L1 a copy of that for `l1_max_age_s`: that sum is the stated cache age. Nothing
+  else rests on these ages, so they may be long: what is loaded again at its age is loaded for nothing.
 
 One load per code goes on at a time, and whoever asks meanwhile waits for it; a client that goes away takes nothing
 from the others. Redis is asked one question at a time, for all the links that have come to be wanted since the one
-before: under load, many redirects share the cost of a round trip. Nobody waits for Redis to keep what a shard has
-said, nor for longer than PATIENCE_S for its answer: while its disk is slow it answers nobody, and shards read from
-memory.
+before: under load, many redirects share the cost of a round trip, and of those to the shards, which are asked for
+what Redis does not have at once (`store/reads.py`). So in company a question waits for others, for GATHER_S; a link
+that is wanted alone is asked for at once. Nobody waits for Redis to keep what a shard has said, nor for longer than
+PATIENCE_S for its answer: while its disk is slow it answers nobody, and shards read from memory.
 """
 
 from __future__ import annotations
@@ -26,27 +28,32 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from redis.asyncio import Redis
 
 from snapurl.cache.feed import Feed
-from snapurl.cache.link import MISSING, CachedLink
 from snapurl.cache.local import Entry, LocalCache
 from snapurl.cache.shared import SharedCache
 from snapurl.config import Settings
 from snapurl.logs import nobodys_task
 from snapurl.metrics import CACHE_ANSWERS, CACHE_UNTOLD, L1_LINKS, REDIS_FAILURES, REDIS_UP
-from snapurl.ports import Link
+from snapurl.ports import CachedLink, Link
 from snapurl.tasks import end
 
 log = logging.getLogger("snapurl.cache")
 
 RELOADS_MAX = 3  # of a link that changes while it is being loaded
 QUESTION_LINKS_MAX = 500  # that Redis is asked for at once, or told; the others are in the next question
+GATHER_S = 0.001  # for which a question waits in company; the loop makes up to twice as much of it
+COMPANY = 4  # links being loaded, from which on questions wait for others
+COMPANY_S = 0.02  # for which they do after that
+ENOUGH = 16  # links, for which a question need not wait
 KEPT_MAX = 5_000  # links that wait for Redis to keep them; beyond it the next one is not kept
+KEEP_S = 0.01  # for which links that are to be kept wait for others
 PATIENCE_S = 0.05  # then the shard is asked
 UNTOLD_MAX = 10_000  # changes that wait for Redis; beyond it L2 is emptied when Redis is back
 UNTOLD_RETRY_S = 0.25
@@ -60,26 +67,27 @@ _FAILED = CACHE_ANSWERS.labels("failed")
 
 @dataclass(slots=True)
 class _Load:
-    """A load under way: what those who asked wait for, the newest version announced meanwhile, and the L1
-    generation in which it began."""
+    """A load under way: what those who asked wait for, the newest version announced meanwhile, the L1 generation
+    in which it began, and how often the shard was asked."""
 
     done: asyncio.Future[CachedLink]
     generation: int
     newest: int = 0
+    reads: int = 0
 
 
 class LinkCache:
-    """The links that this worker redirects. `load` is a strict read of the owner: None if there is no such link."""
+    """The links that this worker redirects. `find` reads a link strictly at its owner, or finds MISSING."""
 
     def __init__(
         self,
         settings: Settings,
         namespace: str,
-        load: Callable[[str], Awaitable[Link | None]],
+        find: Callable[[str], asyncio.Future[CachedLink]],
         redis: Redis,
         clock: Callable[[], float],
     ) -> None:
-        self._load_row = load
+        self._find = find
         self._local = LocalCache(settings.l1_links, settings.l1_max_age_s, settings.miss_max_age_s, clock)
         self._shared = SharedCache(redis, namespace, settings.l2_max_age_s, settings.miss_max_age_s, clock)
         self._feed = Feed(
@@ -95,6 +103,8 @@ class LinkCache:
         self._to_keep: dict[str, CachedLink] = {}
         self._keeping: asyncio.Task[None] | None = None
         self._reads: set[asyncio.Task[Any]] = set()
+        self._clock = clock
+        self._company_until = 0.0
         self._untold: dict[str, CachedLink] = {}
         self._too_many_untold = False
         self._teller: asyncio.Task[None] | None = None
@@ -165,9 +175,18 @@ class LinkCache:
 
     async def _ask(self) -> None:
         while self._wanted:
+            if len(self._wanted) < ENOUGH and self._is_in_company():
+                await asyncio.sleep(GATHER_S)
             codes = [self._wanted.popleft() for _ in range(min(len(self._wanted), QUESTION_LINKS_MAX))]
             for code, found in zip(codes, await self._answers(codes), strict=True):
                 self._answered(code, found)
+
+    def _is_in_company(self) -> bool:
+        """Whether many links are wanted, or were a moment ago: who is answered together comes back together."""
+        now = self._clock()
+        if len(self._loads) >= COMPANY:
+            self._company_until = now + COMPANY_S
+        return now < self._company_until
 
     async def _answers(self, codes: list[str]) -> Sequence[CachedLink | None]:
         question = asyncio.create_task(self._shared.get_many(codes), name="question to L2")
@@ -188,26 +207,27 @@ class LinkCache:
             _FROM_L2.inc()
             self._finish(code, load, found)
             return
-        read = asyncio.create_task(self._load_from_shard(code, load))
-        self._reads.add(read)
-        read.add_done_callback(self._reads.discard)
+        self._read(code, load)
 
-    async def _load_from_shard(self, code: str, load: _Load) -> None:
-        found = MISSING
-        try:
-            for _ in range(RELOADS_MAX):
-                link = await self._load_row(code)
-                found = CachedLink.from_link(link) if link is not None else MISSING
-                if found.version >= load.newest:
-                    break
-        except Exception as error:
+    def _read(self, code: str, load: _Load) -> None:
+        load.reads += 1
+        self._find(code).add_done_callback(partial(self._was_read, code, load))
+
+    def _was_read(self, code: str, load: _Load, answer: asyncio.Future[CachedLink]) -> None:
+        if answer.cancelled() or load.done.done():  # it is the end: nobody waits
+            return
+        if (error := answer.exception()) is not None:
             _FAILED.inc()
             del self._loads[code]
             load.done.set_exception(error)
-        else:
-            (_NOWHERE if found.is_missing else _FROM_SHARD).inc()
-            self._finish(code, load, found)
-            self._keep(code, found)
+            return
+        found = answer.result()
+        if found.version < load.newest and load.reads < RELOADS_MAX:
+            self._read(code, load)
+            return
+        (_NOWHERE if found.is_missing else _FROM_SHARD).inc()
+        self._finish(code, load, found)
+        self._keep(code, found)
 
     def _keep(self, code: str, found: CachedLink) -> None:
         """Has Redis keep a link, in a moment and with others."""
@@ -218,6 +238,7 @@ class LinkCache:
 
     async def _keep_all(self) -> None:
         while self._to_keep:
+            await asyncio.sleep(KEEP_S)
             codes = list(itertools.islice(self._to_keep, QUESTION_LINKS_MAX))
             await self._shared.put_many({code: self._to_keep.pop(code) for code in codes})
 

@@ -8,8 +8,9 @@ from importlib.resources import files
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from snapurl.cache.link import CachedLink
+from snapurl.cache.link import decode, encode
 from snapurl.metrics import REDIS_FAILURES, REDIS_SECONDS, timed, timing
+from snapurl.ports import CachedLink
 from snapurl.traces import REDIS, span
 
 # What was changed must outlive any reader that began before the change (pool wait, two statements, a hand-off).
@@ -60,13 +61,11 @@ class SharedCache:
         """Keeps what was read from shards (code -> link), but where Redis has a version that is not older."""
         if self._clock() < self._down_until:
             return
-        args: list[int | str] = []
-        for link in links.values():
-            age_s = self._miss_max_age_s if link.is_missing else self._max_age_s
-            args += [link.version, link.encode(), int(age_s * 1000)]
+        keys = [self._prefix + code for code in links]
+        ages = (self._max_age_s * 1000, self._miss_max_age_s * 1000)
         try:
             with timed(_PUT_SECONDS), span("redis put", "client", REDIS):
-                await self._put(keys=[self._prefix + code for code in links], args=args)
+                await self._put(keys, (*ages, *map(encode, links.values())))
         except (RedisError, OSError, TimeoutError):
             self._failed("put")
 
@@ -77,7 +76,7 @@ class SharedCache:
         age_s = max(self._max_age_s, CHANGED_AGE_S_MIN)
         try:
             with timed(_CHANGED_SECONDS), span("redis changed", "client", REDIS):
-                await self._tell(code, link, int(age_s * 1000))
+                await self._tell(code, link, age_s * 1000)
         except (RedisError, OSError, TimeoutError):
             self._failed("changed")
             return False
@@ -86,7 +85,7 @@ class SharedCache:
     async def _tell(self, code: str, link: CachedLink, age_ms: int) -> None:
         async with self._redis.pipeline(transaction=False) as pipe:
             # The whole text, not its hash: a pipeline would ask first whether Redis knows it.
-            pipe.eval(_PUT, 1, self._prefix + code, link.version, link.encode(), age_ms)
+            pipe.eval(_PUT, 1, self._prefix + code, age_ms, age_ms, encode(link))
             pipe.publish(self.channel, f"{link.version} {code}")
             await pipe.execute()
 
@@ -107,7 +106,7 @@ class SharedCache:
 
 def _decoded(found: str | bytes | None) -> CachedLink | None:
     try:
-        return CachedLink.decode(found if isinstance(found, str) else found.decode()) if found else None
+        return decode(found if isinstance(found, str) else found.decode()) if found else None
     except ValueError:
         REDIS_FAILURES.labels("decode").inc()
         return None

@@ -1,7 +1,7 @@
 """The fast path: a redirect, answered where its bytes arrive.
 
 Theory. Sanic spends its time on making a request, finding a route and making a response. None of that is needed for
-`GET /{code}` of a link in L1: the answer is ready as bytes. So this protocol looks at what has arrived before Sanic
+`GET /{code}` of a link in L1: the answer is all but ready. So this protocol looks at what has arrived before Sanic
 does. It answers the requests that it wholly understands; from the first one that it does not, everything goes to
 Sanic, byte for byte, as if this module did not exist. It therefore never refuses; a head that is not yet complete
 is Sanic's, and so is everything until that request has been answered.
@@ -49,17 +49,17 @@ from typing import Any, Protocol
 
 from sanic.http import Stage
 
-from snapurl.cache.link import CachedLink
 from snapurl.cache.local import Entry
 from snapurl.cache.reader import FROM_L1
 from snapurl.clicks.source import browser_of, referrer_of
 from snapurl.clicks.tally import Tally
 from snapurl.codes import is_code, is_reserved
 from snapurl.http.connections import BoundedProtocol
-from snapurl.http.redirect import REDIRECTED, hand_over, redirect_bytes
+from snapurl.http.redirect import REDIRECTED, hand_over, redirect_frame
 from snapurl.http.turns import Turns
 from snapurl.limits import Blocklist, client_address
 from snapurl.metrics import REDIRECT_SECONDS, REDIRECTS_AHEAD, SECONDS, timing
+from snapurl.ports import CachedLink
 
 SETTLE_S = 0.1  # for how long the metrics may lag behind
 _AHEAD = timing(REDIRECT_SECONDS, "ahead")
@@ -89,7 +89,7 @@ FORWARDED = re.compile(rb"\r\n(?i:x-forwarded-for):([^\r]*)")
 
 _END_OF_HEAD = len(b"\r\n\r\n")
 _G = ord("G")
-_NOT_HERE = b""
+_NOT_HERE = (b"", b"")
 
 
 @dataclass(slots=True)
@@ -175,7 +175,7 @@ class FastPath:
         """As `answer`, for a link that has been found; None also if it was not."""
         if asked.found.cancelled() or asked.found.exception() is not None:
             return None
-        entry = self._entry(asked.code) or Entry(0.0, asked.found.result())
+        entry = self._entry(asked.code) or Entry.of(asked.found.result())
         return self._redirect(asked.head, asked.code, entry)
 
     def _forwarded(self, head: re.Match[bytes]) -> str | None:
@@ -185,17 +185,17 @@ class FastPath:
         return b",".join(value.lstrip() for value in FORWARDED.findall(head[0])).decode("ascii")
 
     def _redirect(self, head: re.Match[bytes], code: str, entry: Entry) -> bytes | None:
-        answer = entry.answer
-        if answer is None:
-            answer = entry.answer = _made(code, entry.link)
-        if answer is _NOT_HERE:
+        frame = entry.frame
+        if frame is None:
+            frame = entry.frame = _frame(code, entry)
+        if frame is _NOT_HERE:
             return None
-        expires_at_ms = entry.link.expires_at_ms
+        expires_at_ms = entry.expires_at_ms
         if expires_at_ms is not None and expires_at_ms <= self._clock_ms():
             return None
         if head.string[head.start()] == _G:
             self._record(code, referrer_of(head[2]), browser_of(head[3]))
-        return answer
+        return entry.url.join(frame)
 
     def answered(self, count: int, seconds: float) -> None:
         """Counts the answers of one packet, each of which took `seconds`."""
@@ -225,12 +225,13 @@ class FastPath:
         REDIRECTS_AHEAD.inc(answered)
 
 
-def _made(code: str, link: CachedLink) -> bytes:
-    """The answer as long as this version of the link lives; `_NOT_HERE` if it is no redirect, or none of ours."""
-    if link.is_missing or link.deleted or is_reserved(code):
+def _frame(code: str, entry: Entry) -> tuple[bytes, bytes]:
+    """What stands around the address in the answer; `_NOT_HERE` if the link is no redirect, or none of ours."""
+    if not entry.version or entry.deleted or is_reserved(code):
         return _NOT_HERE
     try:
-        return redirect_bytes(link.url, link.redirect_status, keep_alive=True)
+        entry.url.decode("ascii")
+        return redirect_frame(entry.redirect_status)
     except ValueError:  # a row that no create of ours has written: Sanic's path says what it is
         return _NOT_HERE
 

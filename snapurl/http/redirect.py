@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from functools import cache
 from http import HTTPStatus
 from time import monotonic
 from typing import Any
@@ -19,7 +20,6 @@ from typing import Any
 from sanic import HTTPResponse, Request
 from sanic.models.server_types import ConnInfo
 
-from snapurl.cache.link import CachedLink
 from snapurl.clicks.source import browser_of, referrer_of
 from snapurl.codes import is_code
 from snapurl.errors import Gone, NotFound, RateLimited, SnapURLError
@@ -28,6 +28,7 @@ from snapurl.http.limiting import address_of, missed
 from snapurl.http.problems import refuse, request_id_of, traced
 from snapurl.logs import REQUEST_ID
 from snapurl.metrics import REDIRECT_SECONDS, REDIRECTS, timing
+from snapurl.ports import CachedLink
 from snapurl.traces import answered
 
 CACHE_CONTROL = "private, max-age=0"
@@ -58,6 +59,13 @@ def redirect_bytes(url: str, status: int, *, keep_alive: bool) -> bytes:
         "",
     ]
     return "\r\n".join(lines).encode("ascii")
+
+
+@cache
+def redirect_frame(status: int) -> tuple[bytes, bytes]:
+    """What stands before and after the address in `redirect_bytes` on a connection that is kept."""
+    before, _, after = redirect_bytes("\0", status, keep_alive=True).partition(b"\0")
+    return before, after
 
 
 class Redirect(HTTPResponse):

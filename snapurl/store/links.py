@@ -29,12 +29,13 @@ from snapurl.errors import (
     VersionMismatch,
 )
 from snapurl.metrics import WRITES_REFUSED
-from snapurl.ports import Change, Failed, Intent, Link, NewLink, PageKey, Taken, Unset
+from snapurl.ports import CachedLink, Change, Failed, Intent, Link, NewLink, PageKey, Taken, Unset
 from snapurl.store.bulk import BulkCall, Unsettled, repeat_lost
 from snapurl.store.creates import create_rows
 from snapurl.store.fanout import every_slot_once
 from snapurl.store.pool import Pool, ShardFailed
 from snapurl.store.queries import load_queries
+from snapurl.store.reads import Reads
 from snapurl.store.router import Call, Router
 from snapurl.store.shards import Shards
 from snapurl.store.together import Together
@@ -53,7 +54,12 @@ class LinkStore:
         self._shards = shards
         self._router = router
         self._together = Together(lambda code: shards.map.owner(slot_of(code)), shards.serves)
+        self._reads = Reads(shards, router)
         self._bulk = asyncio.Semaphore(BULK_CALLS_AT_ONCE)
+
+    async def close(self) -> None:
+        """Gives up the reads of `find` that are under way."""
+        await self._reads.stop()
 
     def new_code(self) -> str:
         """A code for a link, made up; that it is free is likely, and seen when the link is created."""
@@ -90,6 +96,10 @@ class LinkStore:
         """The row as its owner has it now, also when expired or deleted; None if there is none."""
         row = await self._row(code)
         return None if row["code"] is None else _link(row)
+
+    def find(self, code: str) -> asyncio.Future[CachedLink]:
+        """As `get`, as much of it as a redirect needs, and MISSING if there is none; read with others."""
+        return self._reads.find(code)
 
     async def _row(self, code: str) -> Mapping[str, Any]:
         slot = slot_of(code)

@@ -96,6 +96,12 @@ class ShardFailed(Exception):
         return Unavailable(f"shard {self.name} {self.reason}", retry_after_s=RETRY_AFTER_S, cause=self.cause)
 
 
+def too_busy(name: str) -> ShardFailed:
+    """The refusal of a call to shard `name` for which already too many wait, counted."""
+    POOL_WAITS_REFUSED.labels(name).inc()
+    return ShardFailed(name, "is too busy", sent=False, cause="no-connection")
+
+
 class ShardUnknown(ShardFailed):
     """A slot has gone to shard `name`, of which no topology has told this process yet: it is on its way."""
 

@@ -26,10 +26,9 @@ from typing import Any
 from ring.slots import slot_of
 from snapurl.codes import random_code, random_codes
 from snapurl.logs import nobodys_task
-from snapurl.metrics import POOL_WAITS_REFUSED
 from snapurl.ports import NewLink
 from snapurl.store.creates import create_rows
-from snapurl.store.pool import Pool, ShardFailed
+from snapurl.store.pool import Pool, ShardFailed, too_busy
 from snapurl.store.queries import load_queries
 
 SQL = load_queries("links")
@@ -130,8 +129,7 @@ class Together:
         """The row of the shard's answer. Raises ShardFailed."""
         line = self._lines.setdefault(pool, _Line())
         if line.unanswered >= WAITING_MAX:
-            POOL_WAITS_REFUSED.labels(pool.name).inc()
-            raise ShardFailed(pool.name, "is too busy", sent=False, cause="no-connection")
+            raise too_busy(pool.name)
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Row] = loop.create_future()
         in_company = self._company >= COMPANY

@@ -1,10 +1,15 @@
--- KEYS: the links' keys; ARGV, three for each: version, value, milliseconds to live. Takes a value only if its version
--- is higher than the one that is there, so a slow reader can never put an old value back. Values begin with their
--- version.
+-- KEYS: the links' keys; ARGV: milliseconds that a link lives, those of a miss (version 0), then a value for each key. Takes
+-- a value only if its version is higher than the one that is there, so a slow reader can never put an old value back.
+-- Values begin with their version.
+local function version(value)
+    return tonumber(string.match(value, '^%d+'))
+end
 for i, key in ipairs(KEYS) do
-    local version, value, age = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
-    local known = redis.call('GET', key)
-    if not known or tonumber(string.match(known, '^%d+')) < tonumber(version) then
-        redis.call('SET', key, value, 'PX', age)
+    local value = ARGV[i + 2]
+    local age = version(value) == 0 and ARGV[2] or ARGV[1]
+    if not redis.call('SET', key, value, 'PX', age, 'NX') then
+        if version(redis.call('GET', key)) < version(value) then
+            redis.call('SET', key, value, 'PX', age)
+        end
     end
 end

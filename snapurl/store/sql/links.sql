@@ -21,6 +21,17 @@ SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster
   LEFT JOIN slots s USING (slot)
   LEFT JOIN links l ON l.slot = q.slot AND l.code = $2
 
+-- name: find
+-- As `get`, for many links: $1 slots, $2 codes. `place` says which one a row answers. Each link is looked up by its key,
+-- whatever the planner believes: a sub-select with a limit is no join that it could turn around, and from arrays that
+-- come out of sub-selects it cannot see how long they are, so that it plans once and not each time.
+SELECT q.place, CASE WHEN EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster_start_time())
+            THEN coalesce(read_outcome_v1(s.state), 'moved') ELSE 'busy' END AS outcome, s.peer, s.epoch,
+       l.version, l.url, l.redirect_status, l.expires_at, l.deleted_at IS NOT NULL AS is_deleted
+  FROM unnest((SELECT $1::smallint[]), (SELECT $2::text[])) WITH ORDINALITY q (slot, code, place)
+  LEFT JOIN LATERAL (SELECT * FROM slots WHERE slot = q.slot LIMIT 1) s ON true
+  LEFT JOIN LATERAL (SELECT * FROM links WHERE slot = q.slot AND code = q.code LIMIT 1) l ON true
+
 -- name: page
 -- $1 rows at most, before the keyset ($2, $3) if given, newest first. Only slots that this shard answers for.
 SELECT l.code, l.url, l.title, l.tags, l.redirect_status, l.created_at, l.expires_at, l.deleted_at,

@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 import pytest
 from redis.asyncio import Redis
 
+from snapurl.cache import reader
 from snapurl.cache.reader import LinkCache
 from snapurl.config import Settings, load_settings
 from snapurl.local.cluster import LocalCluster
-from snapurl.ports import Link
+from snapurl.ports import MISSING, CachedLink, Link
 from snapurl.redis import redis_client
 
 LINK = Link("a", "https://old.example/", None, (), 302, datetime.now(UTC), None, None, "", 1)
@@ -31,11 +32,14 @@ class Shard:
         self.open = asyncio.Event()
         self.open.set()
 
-    async def load(self, code: str) -> Link | None:
+    def find(self, code: str) -> asyncio.Future[CachedLink]:
+        return asyncio.ensure_future(self._find(code))
+
+    async def _find(self, code: str) -> CachedLink:
         found = self.link
         self.reads += 1
         await self.open.wait()
-        return found if found is not None and found.code == code else None
+        return CachedLink.from_link(found) if found is not None and found.code == code else MISSING
 
 
 @pytest.fixture
@@ -47,7 +51,7 @@ async def settings(redis_url: str) -> Settings:
 async def worker(settings: Settings, shard: Shard, *, listening: bool = True) -> AsyncIterator[LinkCache]:
     """One worker's caches, subscribed."""
     redis = redis_client(settings)
-    cache = LinkCache(settings, "test", shard.load, redis, time.monotonic)
+    cache = LinkCache(settings, "test", shard.find, redis, time.monotonic)
     await cache.start()
     if listening:
         await until(lambda: cache.hears_changes)
@@ -127,7 +131,7 @@ async def test_a_slow_reader_that_hears_nothing_cannot_bring_it_back_either(sett
     """Without any subscription, Redis itself refuses the old version after the edit."""
     shard = Shard()
     redis = redis_client(settings)
-    deaf = LinkCache(settings, "test", shard.load, redis, time.monotonic)
+    deaf = LinkCache(settings, "test", shard.find, redis, time.monotonic)
     async with worker(settings, shard) as editor:
         shard.open.clear()
         reading = asyncio.create_task(deaf.resolve("a"))
@@ -187,7 +191,7 @@ async def test_many_links_at_once_are_one_question(settings: Settings) -> None:
     codes = [f"c{number}" for number in range(1_000)]
     links = {code: replace(LINK, code=code, url=f"https://{code}.example/") for code in codes}
 
-    async def never(code: str) -> Link | None:
+    def never(code: str) -> asyncio.Future[CachedLink]:
         raise AssertionError(f"{code} is in Redis")
 
     async with worker(settings, Shard()) as writer:
@@ -202,6 +206,38 @@ async def test_many_links_at_once_are_one_question(settings: Settings) -> None:
     assert calls <= 3
     await cache.stop()
     await redis.aclose()
+
+
+async def mgets(redis: Redis) -> int:
+    """How many questions Redis was asked for links."""
+    stats = await redis.info("commandstats")
+    return int(stats.get("cmdstat_mget", {"calls": 0})["calls"])
+
+
+async def test_links_wanted_in_the_same_moment_are_one_question(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of links that are wanted one after the other while others are being loaded, most share a question."""
+    monkeypatch.setattr(reader, "GATHER_S", 0.1)
+    shard = Shard()
+    shard.open.clear()
+    async with worker(settings, shard) as cache, redis_client(settings) as redis:
+        before = await mgets(redis)
+        loads = []
+        for number in range(12):
+            loads.append(asyncio.create_task(cache.resolve(f"c{number}")))
+            await asyncio.sleep(0.005)
+        shard.open.set()
+        await asyncio.gather(*loads)
+        assert await mgets(redis) - before <= 6
+
+
+async def test_who_comes_alone_waits_for_nobody(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links that are wanted one by one are never held back for others."""
+    monkeypatch.setattr(reader, "GATHER_S", 3_600)
+    async with worker(settings, Shard()) as cache:
+        for number in range(reader.COMPANY * 2):
+            assert await cache.resolve(f"c{number}") is None
 
 
 async def test_a_client_that_goes_away_takes_nothing_from_the_others(settings: Settings) -> None:

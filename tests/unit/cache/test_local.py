@@ -7,8 +7,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapurl.cache.link import MISSING, CachedLink
+from snapurl.cache.link import decode, encode
 from snapurl.cache.local import LocalCache
+from snapurl.ports import MISSING, CachedLink
 
 LINK = CachedLink("https://example.org/", 302, 3, None, deleted=False)
 
@@ -87,4 +88,4 @@ def test_a_link_comes_back_from_redis_as_it_went_in(
 ) -> None:
     """Encoding and decoding a cached link changes nothing."""
     link = CachedLink(url, 307, version, expiry, deleted)
-    assert CachedLink.decode(link.encode()) == link
+    assert decode(encode(link)) == link

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapurl.cache.link import MISSING, CachedLink
 from snapurl.cache.local import Entry, LocalCache
 from snapurl.cache.reader import FROM_L1
 from snapurl.clicks.tally import Tally
@@ -20,6 +19,7 @@ from snapurl.http.redirect import REDIRECTED, redirect_bytes
 from snapurl.http.turns import Turns
 from snapurl.limits import Blocklist
 from snapurl.metrics import REDIRECT_SECONDS
+from snapurl.ports import MISSING, CachedLink
 
 LINK = CachedLink("https://example.org/", 302, 1, None, deleted=False)
 HEAD_BYTES_MAX = 1_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from snapurl.http.redirect import redirect_bytes
+from snapurl.http.redirect import redirect_bytes, redirect_frame
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,11 @@ def test_a_redirect_is_these_bytes(status: int, phrase: str) -> None:
         ).encode()
     )
     assert b"connection: close" in redirect_bytes("https://example.org/", status, keep_alive=False)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_the_frame_around_an_address_makes_the_same_answer(status: int) -> None:
+    """An address between the two parts of its frame is, byte for byte, the whole answer."""
+    before, after = redirect_frame(status)
+    url = "https://example.org/?a=b"
+    assert before + url.encode() + after == redirect_bytes(url, status, keep_alive=True)
