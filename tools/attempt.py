@@ -276,6 +276,7 @@ class Attempt:
         """Compares all rows as of one snapshot of the source, which still serves; VERIFY goes on from there."""
         async with snapshot_of(self.ends.source):
             await self._copy_changed()
+            await self._hold()  # waits until the copy is on the disk, so that COMMIT need not
             found = await differences(*self._both)
         await self._expect_none(found)
         self._checked = self._since
