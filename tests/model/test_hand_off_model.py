@@ -98,7 +98,7 @@ def test_what_another_has_checked_is_verified_again() -> None:
 def test_what_was_written_since_the_check_is_verified() -> None:
     """If VERIFY spares what CHECK has compared and was written since, it does not notice that it was not copied."""
     missing = frozenset({Step.CATCH_UP})
-    assert OLD_SERVED in first_violation(HAND_OFF, Mutation(without=missing, looks_again=False))
+    assert EARLIER_SERVED in first_violation(CONSEQUENCES, Mutation(without=missing, looks_again=False))
 
 
 def test_without_close_two_shards_serve() -> None:
