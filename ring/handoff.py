@@ -16,9 +16,10 @@ The way forward                                       source              target
     PURGE     delete what the target has of the slot
     COPY      all rows, from one snapshot
     CATCH_UP  what was written since; may be repeated
+    CHECK     count and checksum, on both sides, as of one snapshot
     FREEZE    wait for writers, then refuse writes    frozen
     CATCH_UP  the last of it
-    VERIFY    count and checksum, on both sides
+    VERIFY    the same of what was written since CHECK, or of all if this attempt made none
     CLOSE     refuse reads too                        closed
     COMMIT    *the decision*                                              owned, epoch e + 1
     RELEASE   tell stale routers where it went        released, epoch e + 1
@@ -48,7 +49,10 @@ that failed over may have lost the word that it was closed.)
 Why nothing is lost. FREEZE gets the slot's exclusive lock only when no writer holds the shared one, and a
 writer reads the state after it has its lock: what was acknowledged is in the source before the last CATCH_UP,
 what comes later is refused. From CLAIM to CLOSE the token shows that nobody thawed the source; from IMPORT to
-COMMIT, that nobody else wrote to the target. VERIFY is what a migrator that took over relies on.
+COMMIT, that nobody else wrote to the target. VERIFY is what a migrator that took over relies on, so it compares all
+rows then. CHECK has shown that both sides are equal as of a snapshot; since nobody else writes to the target, they
+are equal in the end if they are in what the source has got since (`tools/verify.py`). It spares the pause the
+comparison of all rows, and nothing else needs it.
 
 What A -> B -> A needs. The epoch of a row never falls, so that a step meant for an earlier stay is refused.
 IMPORT records the attempt before PURGE deletes, and CLEAN deletes under a lock on a row that still says
@@ -61,7 +65,9 @@ commit, and no connection to it is left. So whoever made the lost step cannot go
 is a pair that the table has. What a later step relies on was flushed with it or before it: a FROZEN that CLOSE
 found, the copy that COMMIT hands on. Only CLOSE must be there before COMMIT on the other shard, COMMIT before
 RELEASE, and RELEASE before the slot comes back. A target may come back with the import of an earlier attempt, whose
-rows are old: that is why GO_ON verifies. (CLAIM, ADOPT, RETRACT and RESTORE could be relaxed too, but are rare.)
+rows are old: that is why GO_ON verifies. CHECK waits too, though nothing rests on it: what was copied is on the
+disk before the pause then, and COMMIT has little left to wait for. (CLAIM, ADOPT, RETRACT and RESTORE could be
+relaxed too, but are rare.)
 
 `tests/model` searches all interleavings of this table with itself; take a step out and it shows what happens.
 
@@ -88,7 +94,7 @@ On T; `mine` is `state = 'importing' AND epoch = e AND peer = S AND move_token =
     IMPORT    INSERT (state 'importing', epoch e, peer S, move_token t), ON CONFLICT (slot) the same by UPDATE
               WHERE state IN ('released', 'importing') AND epoch <= e
     ADOPT     SET move_token t                       WHERE state = 'importing' AND epoch = e AND peer = S
-    PURGE, COPY, CATCH_UP
+    PURGE, COPY, CATCH_UP (CHECK begins with one)
               first SELECT ... WHERE mine FOR SHARE, then the rows. IMPORT, ADOPT, RETRACT and COMMIT wait for
               that lock (not for FOR KEY SHARE). What is written gets T's own transaction as its `xid`
     COMMIT    SET state 'owned', epoch e + 1, peer NULL, move_token NULL      WHERE mine
@@ -96,6 +102,7 @@ On T; `mine` is `state = 'importing' AND epoch = e AND peer = S AND move_token =
               then, in a statement of its own: refused if the row has epoch > e, for the move is decided. That
               there was nothing to set is fine
 On both:
+    CHECK     S: state = 'leaving' AND move_token = t; T: mine; equal figures, `xid` left out
     VERIFY    S: state IN ('frozen', 'closed') AND move_token = t; T: mine; equal figures, `xid` left out
 Who purges dead rows first does SELECT ... WHERE state = 'owned' FOR SHARE, so that LEAVE waits for the purge.
 """
@@ -122,6 +129,7 @@ class Step(StrEnum):
     PURGE = "purge"
     COPY = "copy"
     CATCH_UP = "catch-up"
+    CHECK = "check"
     FREEZE = "freeze"
     VERIFY = "verify"
     CLOSE = "close"
@@ -183,6 +191,7 @@ _ATTEMPT: Final = (
     Step.PURGE,
     Step.COPY,
     Step.CATCH_UP,
+    Step.CHECK,
     Step.FREEZE,
     Step.CATCH_UP,
     Step.VERIFY,
@@ -191,7 +200,7 @@ _ATTEMPT: Final = (
     Step.RELEASE,
 )
 ABORT: Final = (Step.RETRACT, Step.RESTORE)
-"""What follows, under the same token, if VERIFY finds a difference or FREEZE is not granted in its bound."""
+"""What follows, under the same token, if CHECK or VERIFY finds a difference or FREEZE is not granted in time."""
 
 _START: Final = (Step.LEAVE, *_ATTEMPT)
 _START_OVER: Final = (Step.CLAIM, *_ATTEMPT)
@@ -376,6 +385,7 @@ RULES: Final[Mapping[Step, Rule]] = MappingProxyType(
         Step.PURGE: Rule(target=_MY_IMPORT),
         Step.COPY: Rule(target=_MY_IMPORT),
         Step.CATCH_UP: Rule(target=_MY_IMPORT),
+        Step.CHECK: Rule(source=_guard({SlotState.LEAVING}, Token.MINE), target=_MY_IMPORT),
         Step.FREEZE: Rule(source=_guard({SlotState.LEAVING}, Token.MINE, SlotState.FROZEN)),
         Step.VERIFY: Rule(
             source=_guard({SlotState.FROZEN, SlotState.CLOSED}, Token.MINE),

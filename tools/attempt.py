@@ -22,16 +22,19 @@ import asyncpg
 from ring.handoff import ABORT, RELAXED, Move, Program, Step
 from snapurl.traces import span
 from tools.calls import Argument, call, smallints
-from tools.copy import copy_all, copy_changed, look, prepare_to_replace, snapshot_of
+from tools.copy import Changes, changes, copy_all, look, replace, snapshot_of
 from tools.manifest import Table
-from tools.verify import differences
+from tools.verify import differences, differences_since
 
 log = logging.getLogger("snapurl.migrator")
 
-LOCK_MS = 30  # longest wait for the last writers of a batch, each time it is tried; it counts into the pause
-LEAVE_LOCK_MS = 300  # nobody is refused while LEAVE waits, but writers queue behind it
+LOCK_MS_FIRST = (
+    2  # wait for the last writers of a batch: others queue behind it, so it counts into the pause;
+)
+LOCK_MS_MAX = 30  # where somebody always writes, it doubles with each try up to this
 LOCK_ATTEMPTS = 60  # then the attempt is given up: a writer is stuck
-LOCK_RETRY_S = 0.05
+LOCK_RETRY_S_FIRST = 0.005  # between two tries; doubles too
+LOCK_RETRY_S_MAX = 0.05
 CATCH_UPS_MAX = 8
 CATCH_UP_ROWS_ENOUGH = 200  # so few changed rows that they go into the pause
 PURGE_ROWS = 5_000
@@ -108,6 +111,7 @@ class Attempt:
     behind: int = 0
     pause_ms: float | None = None
     _since: str = ""
+    _checked: str = ""
     _frozen_at: float | None = None
 
     @property
@@ -145,7 +149,7 @@ class Attempt:
         on_target = (slots, epochs, self.batch.source, self.token)
         match step:
             case Step.LEAVE:
-                await self._locked("handoff_leave_v1", LEAVE_LOCK_MS)
+                await self._locked("handoff_leave_v1")
             case Step.CLAIM:
                 states = [state for state, _ in self.found]
                 tokens = [token for _, token in self.found]
@@ -161,8 +165,10 @@ class Attempt:
                 await self._copy()
             case Step.CATCH_UP:
                 await self._catch_up()
+            case Step.CHECK:
+                await self._check()
             case Step.FREEZE:
-                await self._locked("handoff_freeze_v1", LOCK_MS)
+                await self._locked("handoff_freeze_v1")
             case Step.VERIFY:
                 await self._verify()
             case Step.CLOSE:
@@ -191,16 +197,18 @@ class Attempt:
         await self.run(ABORT)
         raise Refused(f"{self.batch}: {why}")
 
-    async def _locked(self, function: str, lock_ms: int) -> None:
+    async def _locked(self, function: str) -> None:
         """A step that waits for the writers under way; each try is short, so that a stuck one makes no pause."""
         batch = self.batch
         found = (batch.slots, batch.epochs, batch.target, self.token)
-        for _ in range(LOCK_ATTEMPTS):
+        for tries in range(LOCK_ATTEMPTS):
             began = self.clock()
+            lock_ms = min(LOCK_MS_MAX, LOCK_MS_FIRST << tries)
             try:
                 await self._call(self.ends.source, function, *found, lock_ms)
             except asyncpg.LockNotAvailableError:
-                await asyncio.sleep(LOCK_RETRY_S * random.uniform(0.5, 1.5))
+                retry_s = min(LOCK_RETRY_S_MAX, LOCK_RETRY_S_FIRST * 2**tries)
+                await asyncio.sleep(retry_s * random.uniform(0.5, 1.5))
                 continue
             if self.step is Step.FREEZE:
                 self._frozen_at = began
@@ -244,43 +252,48 @@ class Attempt:
         self._since = rows.xmin
 
     async def _catch_up(self) -> None:
-        """While the source still writes: until little is left. Once it is frozen: the rest, which is exact."""
-        if self._frozen_at is not None:
-            await self._copy_rest()
-            return
-        await prepare_to_replace(self.ends.target, self.ends.tables)
+        """While the source still writes: until little is left. Once it is frozen: the rest, which is exact. (If
+        somebody writes all the same, the slots were taken from this attempt, and CLOSE will find that.)"""
         for _ in range(CATCH_UPS_MAX):
-            if await self._copy_changed() <= CATCH_UP_ROWS_ENOUGH:
+            copied = await self._copy_changed()
+            if copied <= CATCH_UP_ROWS_ENOUGH or self._frozen_at is not None:
                 break
 
     async def _copy_changed(self) -> int:
-        source, target, slots = self.ends.source, self.ends.target, self.batch.slots
-        rows = await look(source, self.ends.tables, slots, self._since)
-        copied = 0
-        if rows.tables:
-            async with snapshot_of(source), target.transaction():
-                await self._hold()
-                rows = await look(source, self.ends.tables, slots, self._since)
-                copied = await copy_changed(source, target, rows, slots, self._since)
-        self._since = rows.xmin
+        found = await changes(self.ends.source, self.ends.tables, self.batch.slots, self._since)
+        copied = await self._replace(found) if found.rows else 0
+        self._since = found.xmin
         self.behind = copied
         self._count(copied)
         return copied
 
-    async def _copy_rest(self) -> None:
-        """Without a snapshot: nobody writes to the source, or if somebody does, it was taken from this attempt,
-        and CLOSE will find that."""
-        source, target, slots = self.ends.source, self.ends.target, self.batch.slots
-        rows = await look(source, self.ends.tables, slots, self._since)
-        if rows.tables:
-            async with target.transaction():
-                await self._hold()
-                self._count(await copy_changed(source, target, rows, slots, self._since))
+    async def _replace(self, found: Changes) -> int:
+        async with self.ends.target.transaction():
+            await self._hold()
+            return await replace(self.ends.target, found)
+
+    async def _check(self) -> None:
+        """Compares all rows as of one snapshot of the source, which still serves; VERIFY goes on from there."""
+        async with snapshot_of(self.ends.source):
+            await self._copy_changed()
+            await self._hold()  # waits until the copy is on the disk, so that COMMIT need not
+            found = await differences(*self._both)
+        await self._expect_none(found)
+        self._checked = self._since
 
     async def _verify(self) -> None:
         """Compares the rows of both sides. The source is frozen and the target this attempt's, since CLOSE and
         COMMIT, which follow, find the token of this attempt on them: nobody else's step came in between."""
-        found = await differences(self.ends.source, self.ends.target, self.ends.tables, self.batch.slots)
+        if self._checked:
+            await self._expect_none(await differences_since(*self._both, self._checked))
+        else:
+            await self._expect_none(await differences(*self._both))
+
+    @property
+    def _both(self) -> tuple[Any, Any, Sequence[Table], Sequence[int]]:
+        return self.ends.source, self.ends.target, self.ends.tables, self.batch.slots
+
+    async def _expect_none(self, found: list[str]) -> None:
         if found:
             await self._give_up(
                 f"the copy differs from the source ({'; '.join(found)}), which keeps the slots"

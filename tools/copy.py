@@ -6,11 +6,12 @@ by a transaction that is not older. Every row carries the transaction that wrote
 a row too (a tombstone), so the rows with `xid >= xmin` of the previous snapshot, read from a new one, are
 exactly what may have changed since. No trigger, change log or replication slot is needed.
 
-The first copy goes straight into the tables, which hold no row of the slots. A catch-up goes through a
-temporary table, which the session keeps, and replaces rows by key. The caller has begun the target's
-transaction by holding the slots' rows there under the attempt's token: a migrator that has been replaced
-cannot write, and cannot be replaced while it writes. `xid` is not copied: it counts the target's own
-transactions there.
+The first copy goes straight into the tables, which hold no row of the slots. A catch-up has few rows, so the one
+statement that looks for them brings them as well, as JSON (exact for every type that tables here have, and by the
+names of columns), and the target replaces rows by key: no more than what was written to the slots while they were
+copied. The caller has begun the target's transaction by holding the slots' rows there under the attempt's token: a
+migrator that has been replaced cannot write, and cannot be replaced while it writes. `xid` is not copied: it counts
+the target's own transactions there.
 """
 
 from __future__ import annotations
@@ -30,19 +31,37 @@ CHUNKS_AHEAD = 32  # chunks read from the source before the target has taken the
 @dataclass(frozen=True, slots=True)
 class Rows:
     """What one snapshot of the source shows: its `xmin`, as PostgreSQL writes an xid8, and which tables have rows
-    of the slots (only changed ones, if it was asked `since`)."""
+    of the slots."""
 
     xmin: str
     tables: tuple[Table, ...]
 
 
-async def look(source: Any, tables: Sequence[Table], slots: Sequence[int], since: str = "") -> Rows:
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What one snapshot of the source, of this `xmin`, shows to have changed since an earlier one: JSON arrays of
+    rows, by table, without those tables in which nothing has."""
+
+    xmin: str
+    rows: tuple[tuple[Table, str], ...]
+
+
+async def look(source: Any, tables: Sequence[Table], slots: Sequence[int]) -> Rows:
     """One statement, and so one snapshot: if it shows no table with rows there is nothing to copy as of it."""
-    questions = ", ".join(
-        f"EXISTS (SELECT 1 FROM {table.name} WHERE {_which(slots, since)})" for table in tables
-    )
+    questions = ", ".join(f"EXISTS (SELECT 1 FROM {table.name} WHERE {_which(slots)})" for table in tables)
     row = await source.fetchrow(f"SELECT pg_snapshot_xmin(pg_current_snapshot())::text, {questions}")
     return Rows(row[0], tuple(table for table, there in zip(tables, row[1:], strict=True) if there))
+
+
+async def changes(source: Any, tables: Sequence[Table], slots: Sequence[int], since: str) -> Changes:
+    """The rows that may have changed since the snapshot whose xmin was `since`; one statement, one snapshot."""
+    found = ", ".join(
+        f"(SELECT json_agg(c)::text FROM (SELECT {table.column_list} FROM {table.name}"
+        f" WHERE {_which(slots)} AND xid >= '{since}'::xid8) c)"
+        for table in tables
+    )
+    row = await source.fetchrow(f"SELECT pg_snapshot_xmin(pg_current_snapshot())::text, {found}")
+    return Changes(row[0], tuple((table, rows) for table, rows in zip(tables, row[1:], strict=True) if rows))
 
 
 @asynccontextmanager
@@ -61,41 +80,24 @@ async def copy_all(source: Any, target: Any, rows: Rows, slots: Sequence[int]) -
     return copied
 
 
-async def copy_changed(source: Any, target: Any, rows: Rows, slots: Sequence[int], since: str) -> int:
-    """Replaces the rows that may have changed since the snapshot whose xmin was `since`; how many rows."""
-    copied = 0
-    for table in rows.tables:
-        query = f"SELECT {table.column_list} FROM {table.name} WHERE {_which(slots, since)}"
-        copied += await pipe(source, target, query, _incoming(table), table)
-        await target.execute(_replace(table))
-    return copied
-
-
-async def prepare_to_replace(target: Any, tables: Sequence[Table]) -> None:
-    """Makes what `copy_changed` needs on this connection, once."""
-    made = (
-        f"CREATE TEMPORARY TABLE IF NOT EXISTS {_incoming(table)} (LIKE {table.name} INCLUDING DEFAULTS) "
-        "ON COMMIT DELETE ROWS"
-        for table in tables
-    )
-    await target.execute("; ".join(("SET LOCAL synchronous_commit = off", *made)))
-
-
-def _incoming(table: Table) -> str:
-    return f"incoming_{table.name}"
+async def replace(target: Any, found: Changes) -> int:
+    """Puts the rows in place of those of the same keys; how many rows."""
+    tags = [await target.execute(_replace(table), rows) for table, rows in found.rows]
+    return sum(map(rows_of, tags))
 
 
 def _replace(table: Table) -> str:
     changed = [column for column in table.columns if column not in table.key]
     assignments = ", ".join(f'"{column}" = excluded."{column}"' for column in (*changed, "xid"))
     return (
-        f"INSERT INTO {table.name} ({table.column_list}) SELECT {table.column_list} FROM {_incoming(table)} "
+        f"INSERT INTO {table.name} ({table.column_list}) SELECT {table.column_list}"
+        f" FROM json_populate_recordset(NULL::{table.name}, $1::json) "
         f"ON CONFLICT ({table.key_list}) DO UPDATE SET {assignments}"
     )
 
 
-def _which(slots: Sequence[int], since: str = "") -> str:
-    return f"slot = ANY ({smallints(slots)})" + (f" AND xid >= '{since}'::xid8" if since else "")
+def _which(slots: Sequence[int]) -> str:
+    return f"slot = ANY ({smallints(slots)})"
 
 
 async def pipe(source: Any, target: Any, query: str, into: str, table: Table) -> int:

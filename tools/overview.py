@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ring.ownership import SlotState
 from ring.plan import plan
+from ring.slots import SLOT_COUNT
 from snapurl.store.pool import ShardFailed
 from tools.fleet import Fleet, Seen
 from tools.manifest import SQL
@@ -72,12 +74,24 @@ class Overview:
 async def overview(fleet: Fleet) -> Overview:
     """Looks at every shard. Raises ConfigError as `Fleet.observe` does."""
     seen = await fleet.observe()
+    doubtful = wrong_slots(seen)
+    if doubtful:
+        seen = await fleet.observe()
     status, age_s = await heard(fleet, seen)
-    return view(seen, status, age_s)
+    return view(seen, status, age_s, doubtful)
 
 
-def view(seen: Seen, status: Status, age_s: float | None) -> Overview:
-    """One look, beside what the migrator says. Pure."""
+def wrong_slots(seen: Seen) -> frozenset[int]:
+    """The slots with no owner or with two. Shards are not looked at in one instant, so a slot that changes its
+    owner meanwhile looks like that: what a second look does not find was nothing."""
+    found = seen.ownership
+    return frozenset((*found.unowned, *(contest.slot for contest in found.contested)))
+
+
+def view(
+    seen: Seen, status: Status, age_s: float | None, wrong_before: Collection[int] = range(SLOT_COUNT)
+) -> Overview:
+    """One look, beside what the migrator says, and which slots looked wrong before it. Pure."""
     held = Counter(owner.shard for owner in seen.ownership.owners if owner)
     goal = Counter(seen.placement)
     return Overview(
@@ -97,8 +111,8 @@ def view(seen: Seen, status: Status, age_s: float | None) -> Overview:
         ),
         slots_left=plan(seen.ownership, seen.placement).slots,
         half_way=half_way(seen),
-        unowned=len(seen.ownership.unowned),
-        contested=len(seen.ownership.contested),
+        unowned=sum(slot in wrong_before for slot in seen.ownership.unowned),
+        contested=sum(contest.slot in wrong_before for contest in seen.ownership.contested),
         migrator=status,
         age_s=age_s,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -105,16 +105,16 @@ def _notes(seen: Seen) -> list[str]:
 def _shards(seen: Seen, goal: Topology, sizes: dict[str, tuple[int, int]]) -> tuple[list[ShardProspect], int]:
     before = Counter(owner.shard for owner in seen.ownership.owners if owner)
     after = Counter(place(goal))
-    gains: Counter[str] = Counter()
+    gains: defaultdict[str, float] = defaultdict(float)
     moved = 0.0
     for route in plan(seen.ownership, place(goal)).routes:
         rows, size = sizes.get(route.source, (0, 0))
         part = len(route.slots) / max(1, before[route.source])
         moved += rows * part
-        gains[f"{route.target}:rows"] += round(rows * part)
-        gains[f"{route.source}:rows"] -= round(rows * part)
-        gains[f"{route.target}:bytes"] += round(size * part)
-        gains[f"{route.source}:bytes"] -= round(size * part)
+        gains[f"{route.target}:rows"] += rows * part
+        gains[f"{route.source}:rows"] -= rows * part
+        gains[f"{route.target}:bytes"] += size * part
+        gains[f"{route.source}:bytes"] -= size * part
     names = sorted({*sizes, *(shard.name for shard in goal.shards)})
     found = [
         ShardProspect(
@@ -122,9 +122,9 @@ def _shards(seen: Seen, goal: Topology, sizes: dict[str, tuple[int, int]]) -> tu
             slots=before[name],
             slots_after=after[name],
             rows=sizes.get(name, (0, 0))[0],
-            rows_after=sizes.get(name, (0, 0))[0] + gains[f"{name}:rows"],
+            rows_after=round(sizes.get(name, (0, 0))[0] + gains[f"{name}:rows"]),
             bytes=sizes.get(name, (0, 0))[1],
-            bytes_after=sizes.get(name, (0, 0))[1] + gains[f"{name}:bytes"],
+            bytes_after=round(sizes.get(name, (0, 0))[1] + gains[f"{name}:bytes"]),
         )
         for name in names
     ]

@@ -1,8 +1,9 @@
 """How fast the migrator may go: a limit in rows per second, a size of batch, and giving way by itself. Pure.
 
-A batch is as many slots as have about so many rows, as far as the batch before it tells. That number of rows
-follows the pauses: it doubles while they are short and is halved when they are long. One pause says little on a
-busy machine, so it is the median of a few that counts.
+A batch is as many slots as make so much work in a pause, as far as the batch before it tells. The work is counted
+in rows: each is looked at, and a slot is worth some, since its own row is written three times. That size follows
+the pauses: it doubles while they are short and is halved when they are long. One pause says little on a busy
+machine, so it is the median of a few that counts.
 The pace gives way when the shards or the service get slow or a standby lags: the wait between batches doubles with
 each look that finds them so, up to WAIT_S_MAX, and halves with each that does not.
 """
@@ -21,9 +22,10 @@ LANES = (
 )
 SLOTS_FIRST = 1  # it shows how many rows a slot has: of a large cluster, thousands
 SLOTS_MAX = 256
-ROWS_FIRST = 4_000
-ROWS_MIN = 500  # a pause that is long with so few rows is not the fault of the rows
-ROWS_MAX = 10_000
+ROWS_OF_SLOT = 50  # what a slot costs in a pause, in rows
+SIZE_FIRST = 8_000
+SIZE_MIN = 4_000  # a pause that is long with so little is not the fault of the batch
+SIZE_MAX = 20_000
 WAIT_S_MIN = 0.05
 WAIT_S_MAX = 1.0
 LOOKS_KEPT = 30  # those of the last few seconds: what was slow before is over
@@ -51,7 +53,7 @@ class Throttle:
     service_p99_ms_max: float = 100.0
     lanes: int = LANES
     slots: int = SLOTS_FIRST
-    _rows: int = ROWS_FIRST
+    _size: int = SIZE_FIRST
     _wait_s: float = 0.0
     _why: str = ""
     _pauses_ms: deque[float] = field(default_factory=lambda: deque(maxlen=PAUSES_WEIGHED))
@@ -62,14 +64,14 @@ class Throttle:
         self._pauses_ms.append(pause_ms)
         if len(self._pauses_ms) == PAUSES_WEIGHED:
             typical_ms = median(self._pauses_ms)
-            if typical_ms > PAUSE_MS_LONG and rows > ROWS_MIN:
-                self._rows //= 2
+            if typical_ms > PAUSE_MS_LONG and rows + slots * ROWS_OF_SLOT > SIZE_MIN:
+                self._size //= 2
                 self._pauses_ms.clear()
-            elif typical_ms < PAUSE_MS_SHORT and self._rows < ROWS_MAX:
-                self._rows = min(ROWS_MAX, self._rows * 2)
+            elif typical_ms < PAUSE_MS_SHORT and self._size < SIZE_MAX:
+                self._size = min(SIZE_MAX, self._size * 2)
                 self._pauses_ms.clear()
-        rows_per_slot = max(rows / slots, 1)
-        self.slots = max(1, min(SLOTS_MAX, int(self._rows / rows_per_slot)))
+        size_of_slot = rows / slots + ROWS_OF_SLOT
+        self.slots = max(1, min(SLOTS_MAX, int(self._size / size_of_slot)))
 
     def wait_s(self, rows: int, took_s: float) -> float:
         """How long one lane is to rest after a batch of `rows` that took `took_s`."""

@@ -82,6 +82,7 @@ grace_s = click.option(
     show_default=True,
     help="Address for --metrics-port; 0.0.0.0: all of them.",
 )
+@click.option("--json", "as_json", is_flag=True, help="Log JSON on a terminal too.")
 def run(
     max_rows_per_second: float,
     p99_ms_max: float,
@@ -93,6 +94,7 @@ def run(
     until_settled: bool,
     metrics_port: int,
     metrics_host: str,
+    as_json: bool,
 ) -> None:
     """Run a migrator. Several may run: one works, another takes over within 5 s of its death.
 
@@ -103,7 +105,7 @@ def run(
         service = Address.of_url(service_url) if service_url else None
     except ValueError as error:
         raise ConfigError(f"--service-url: {service_url!r} {error}") from None
-    logs.configure(found.log_level, found.log_format)
+    logs.configure(found.log_level, "json" if as_json else found.log_format)
     traces.configure("migrator")
     serve_metrics(metrics_port, metrics_host)
     lanes = lanes or (1 if service else LANES)

@@ -66,7 +66,9 @@ class Clients:
             yield Event("a write finds the link gone", False, _wrote(world, place, IDLE))
             return
         for row in (base + 1, -base - 1) if base else (1,):
-            after = fall_behind(world, shard)._replace(rows=put(world.rows, shard, row), latest=row)
+            after = fall_behind(world, shard, self._mutation)._replace(
+                rows=put(world.rows, shard, row), latest=row
+            )
             then = Committed(row) if self._scope.cache else IDLE
             after = flushed(world, after, relaxed=False)
             yield Event(f"a write commits {row} in {shard}", False, _wrote(after, place, then))

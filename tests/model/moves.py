@@ -1,6 +1,6 @@
 """What the migrators can do next: they look, look up the real table, and do its steps; or they are stopped.
 
-A step is one event, with its check, as in one transaction. COPY and CATCH_UP read the source and write the
+A step is one event, with its check, as in one transaction. COPY, CATCH_UP and CHECK read the source and write the
 target in one event too: what was read earlier and is written later, under the same token, nobody else can
 have seen meanwhile, and the last CATCH_UP reads a source that is frozen. A request that is lost is a
 migrator killed before its step, a lost reply one killed after it.
@@ -42,7 +42,7 @@ from tests.model.world import (
     slot_row,
 )
 
-_SNAPSHOTS: Final = frozenset({Step.COPY, Step.CATCH_UP})
+_SNAPSHOTS: Final = frozenset({Step.COPY, Step.CATCH_UP, Step.CHECK})
 
 
 class Violation(Exception):
@@ -118,6 +118,7 @@ class Migrators:
             nowhere,
             whole=False,
             behind=False,
+            equal=not self._mutation.own_check and Step.CHECK not in steps,
             cut=nowhere,
         )
 
@@ -143,21 +144,28 @@ class Migrators:
         """The step's effect on the rows, and what its migrator does then."""
         me = world.migrators[place]
         assert isinstance(me, Busy)
-        copies = step is Step.COPY or (step is Step.CATCH_UP and me.behind)
+        copies = step is Step.COPY or (step in _SNAPSHOTS and me.behind)
         if copies and world.rows[me.source]:
             world = world._replace(rows=put(world.rows, me.target, world.rows[me.source]))
         elif step in (Step.PURGE, Step.CLEAN):
             emptied = me.source if step is Step.CLEAN else me.target
             world = world._replace(rows=put(world.rows, emptied, 0))
-        elif step is Step.VERIFY and world.rows[me.source] != world.rows[me.target]:
+        if self._notices_a_difference(world, step, me):
             if me.whole and self._scope.undisturbed:
                 raise Violation("an attempt that nobody disturbed does not verify")
             return _now(world, place, self._aborting(me))
         return _now(world, place, _next(me, step))
 
+    def _notices_a_difference(self, world: World, step: Step, me: Busy) -> bool:
+        """CHECK compares all rows; VERIFY their number, and the rows unless they are known to be equal."""
+        left, right = world.rows[me.source], world.rows[me.target]
+        if step is Step.CHECK:
+            return left != right
+        return step is Step.VERIFY and (bool(left) != bool(right) if me.equal else left != right)
+
     def _aborting(self, me: Busy) -> Migrator:
         steps = self._mutated(ABORT)
-        return me._replace(steps=steps, whole=False, behind=False) if steps else IDLE
+        return me._replace(steps=steps, whole=False, behind=False, equal=False) if steps else IDLE
 
 
 def _touched(step: Step, me: Busy) -> Iterator[int]:
@@ -182,20 +190,25 @@ def _next(me: Busy, step: Step) -> Migrator:
     if not rest:
         return IDLE
     behind = me.behind and step not in _SNAPSHOTS
-    return me._replace(steps=rest, whole=me.whole or step is Step.IMPORT, behind=behind)
+    whole = me.whole or step is Step.IMPORT
+    equal = (me.equal or step is Step.CHECK) and step is not Step.VERIFY
+    return me._replace(steps=rest, whole=whole, behind=behind, equal=equal)
 
 
-def fall_behind(world: World, shard: int) -> World:
-    """The world after a commit in `shard`, to those who have a snapshot of it and will take another."""
+def fall_behind(world: World, shard: int, mutation: Mutation) -> World:
+    """The world after a commit in `shard`, to those who have a snapshot of it and will take another, or have found
+    its rows to be equal."""
     first, second = (
-        me._replace(behind=True) if isinstance(me, Busy) and _has_snapshot(me, shard) else me
+        me._replace(behind=me.behind or _has_snapshot(me), equal=me.equal and not mutation.looks_again)
+        if isinstance(me, Busy) and me.source == shard
+        else me
         for me in world.migrators
     )
     return world._replace(migrators=(first, second))
 
 
-def _has_snapshot(me: Busy, shard: int) -> bool:
-    return me.source == shard and Step.COPY not in me.steps and Step.CATCH_UP in me.steps
+def _has_snapshot(me: Busy) -> bool:
+    return Step.COPY not in me.steps and not _SNAPSHOTS.isdisjoint(me.steps)
 
 
 def _looks(world: World) -> Iterator[Event]:

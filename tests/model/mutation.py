@@ -15,8 +15,9 @@ class Mutation:
     `without`: steps that no program has. `drain`: FREEZE waits for writers under way. `tokens`, `epochs`:
     the guards compare them. `claims_compare`: CLAIM wants the row as it was seen. `clean_checks`: CLEAN looks
     at the row again when it deletes. `versions`: the cache takes a value only if it is newer.
-    `purge_checks`: dead rows are purged only where the slot is `owned`. `relaxed`: steps that do not wait for the
-    disk.
+    `own_check`: VERIFY spares only what CHECK of the same attempt has compared. `looks_again`: it does not spare
+    what was written since. `purge_checks`: dead rows are purged only where the slot is `owned`. `relaxed`: steps
+    that do not wait for the disk.
     """
 
     without: frozenset[Step] = frozenset()
@@ -26,6 +27,8 @@ class Mutation:
     claims_compare: bool = True
     clean_checks: bool = True
     versions: bool = True
+    own_check: bool = True
+    looks_again: bool = True
     purge_checks: bool = True
     relaxed: frozenset[Step] = RELAXED
 

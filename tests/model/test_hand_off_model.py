@@ -21,6 +21,7 @@ from tests.model.world import CACHED, CONSEQUENCES, CRASHED, CRASHING, HAND_OFF,
 
 TWO_SERVE = "two shards serve the slot"
 OLD_SERVED = "serves 0, but the last commit was 1"
+EARLIER_SERVED = "serves 1, but the last commit was 2"
 NOT_VERIFIED = "an attempt that nobody disturbed does not verify"
 
 
@@ -87,6 +88,17 @@ def test_without_tokens_two_shards_serve() -> None:
 def test_without_verify_rows_are_lost() -> None:
     """If the copy is not verified, who takes over hands on a copy that was never completed."""
     assert OLD_SERVED in first_violation(HAND_OFF, without(Step.VERIFY))
+
+
+def test_what_another_has_checked_is_verified_again() -> None:
+    """If who takes over spares what the one before it may have checked, an unfinished copy is handed on."""
+    assert EARLIER_SERVED in first_violation(HAND_OFF, Mutation(own_check=False))
+
+
+def test_what_was_written_since_the_check_is_verified() -> None:
+    """If VERIFY spares what CHECK has compared and was written since, it does not notice that it was not copied."""
+    missing = frozenset({Step.CATCH_UP})
+    assert EARLIER_SERVED in first_violation(CONSEQUENCES, Mutation(without=missing, looks_again=False))
 
 
 def test_without_close_two_shards_serve() -> None:

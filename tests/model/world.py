@@ -96,8 +96,9 @@ class Busy(NamedTuple):
 
     `unchanged`: the source's row is as it was seen. `mine`: on which shards its token stands. `whole`: this
     attempt filled the target itself, from the purge on. `behind`: the source was written to since this
-    attempt's last snapshot of it, so that CATCH_UP has something to find. `cut`: which shards have crashed since
-    the attempt began, and its connections with them.
+    attempt's last snapshot of it, so that CATCH_UP has something to find. `equal`: CHECK found both sides equal,
+    and nothing was written to the source since. `cut`: which shards have crashed since the attempt began, and its
+    connections with them.
     """
 
     steps: Program
@@ -108,6 +109,7 @@ class Busy(NamedTuple):
     mine: tuple[bool, ...]
     whole: bool
     behind: bool
+    equal: bool
     cut: tuple[bool, ...]
     kind: str = "busy"
 

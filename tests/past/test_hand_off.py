@@ -24,6 +24,7 @@ STEPS = (
     Step.IMPORT,
     Step.PURGE,
     Step.COPY,
+    Step.CHECK,
     Step.FREEZE,
     Step.CATCH_UP,
     Step.VERIFY,

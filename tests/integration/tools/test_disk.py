@@ -48,10 +48,11 @@ async def until_waiting(connection: Any, attempt: Attempt, step: Step) -> None:
     assert attempt.step is step
 
 
-async def test_close_commit_and_release_wait_for_the_standby(
+async def test_few_steps_wait_for_the_standby(
     ready: Settings, store: Store, direct: dict[str, Any], admins: dict[str, Any], new_link: NewLinkMaker
 ) -> None:
-    """With synchronous standbys a move waits for them at three steps only, those that a promotion must not lose."""
+    """With synchronous standbys a move waits for them at the three steps that a promotion must not lose, and for
+    the copy before its pause begins."""
     owners = place(store.shards.topology)
     code = next(code for n in itertools.count() if owners[slot_of(code := f"waits{n}")] == "db0")
     await store.links.create(new_link(code))
@@ -63,7 +64,10 @@ async def test_close_commit_and_release_wait_for_the_standby(
         await wait_for_standby(admin, "nobody")
     async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as group:
         moving = group.create_task(attempt.run(next_steps(Goal.MOVE, Source.OWNED, Target.ABSENT)))
+        await until_waiting(admins["db1"], attempt, Step.CHECK)
+        await wait_for_standby(admins["db1"], "")
         await until_waiting(admins["db0"], attempt, Step.CLOSE)
+        await wait_for_standby(admins["db1"], "nobody")
         await wait_for_standby(admins["db0"], "")
         await until_waiting(admins["db1"], attempt, Step.COMMIT)
         await wait_for_standby(admins["db0"], "nobody")

@@ -38,7 +38,7 @@ STEPS: dict[Step, tuple[str, str, tuple[Argument, ...]]] = {
     Step.COMMIT: ("handoff_commit_v1", "target", (OTHER, MINE)),
     Step.RETRACT: ("handoff_retract_v1", "target", (OTHER,)),
 }
-CHECKED_BY_OTHERS = {Step.VERIFY, Step.WAIT}  # VERIFY only reads; CLOSE and COMMIT after it check the same
+CHECKED_BY_OTHERS = {Step.CHECK, Step.VERIFY, Step.WAIT}  # they read; FREEZE, CLOSE and COMMIT check the same
 
 Row = tuple[SlotState | None, uuid.UUID | None, int, str | None]
 ROWS: list[Row] = [

@@ -89,7 +89,7 @@ def test_known_answers(goal: Goal, source: Source, target: Target, steps: Progra
 def test_a_whole_move_in_order() -> None:
     """A move from scratch is these steps in this order."""
     steps = " ".join(next_steps(Goal.MOVE, Source.OWNED, Target.ABSENT))
-    assert steps == ("leave import purge copy catch-up freeze catch-up verify close commit release")
+    assert steps == ("leave import purge copy catch-up check freeze catch-up verify close commit release")
 
 
 # -- order within the programs, on which the argument in handoff.py rests --

@@ -14,7 +14,7 @@ from ring.placement import place
 from ring.topology import Shard, Topology
 from tools import render
 from tools.fleet import Seen
-from tools.overview import Overview, view
+from tools.overview import Overview, view, wrong_slots
 from tools.progress import MoveStatus, Pauses, Status
 from tools.prospect import Prospect, ShardProspect
 
@@ -73,6 +73,15 @@ def test_a_move_shows_progress_pauses_and_what_holds_it_back() -> None:
     for shown in (text(render.status_view(found)), text(render.status_lines(found))):
         assert "slot 3, db0@1 -> db1: copy, 1.5 s" in shown
         assert "draining" in shown
+
+
+def test_a_slot_that_changes_its_owner_between_two_looks_is_not_wrong() -> None:
+    """Two owners are told of only if an earlier look found them too: shards are not looked at in one instant."""
+    alone = seen()
+    second = SlotRow(alone.rows["db0"][0].slot, SlotState.OWNED, 2, None)
+    both = replace(alone, rows={**alone.rows, "db1": (*alone.rows["db1"], second)})
+    assert view(both, Status(), 0.1, wrong_slots(both)).contested == 1
+    assert view(both, Status(), 0.1, wrong_slots(alone)).contested == 0
 
 
 def test_a_silent_shard_is_never_settled() -> None:

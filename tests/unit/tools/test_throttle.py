@@ -8,9 +8,10 @@ from tools.throttle import (
     LANES,
     LOOKS_KEPT,
     PAUSES_WEIGHED,
-    ROWS_FIRST,
-    ROWS_MAX,
-    SLOTS_MAX,
+    ROWS_OF_SLOT,
+    SIZE_FIRST,
+    SIZE_MAX,
+    SIZE_MIN,
     WAIT_S_MAX,
     Look,
     Throttle,
@@ -62,40 +63,40 @@ def test_the_limit_of_rows_is_kept() -> None:
     assert throttle.state == "at most 1000 rows/s"
 
 
-def test_a_batch_has_as_many_slots_as_have_the_rows_wanted() -> None:
+def test_a_batch_has_as_many_slots_as_fit_its_size() -> None:
     """The first slot shows how many rows a slot has; full slots go by few, empty ones by many."""
     throttle = Throttle()
     assert throttle.slots == 1
     throttle.after_batch(slots=1, rows=100, pause_ms=20.0)
-    assert throttle.slots == ROWS_FIRST // 100
-    throttle.after_batch(slots=40, rows=40 * 6_000, pause_ms=20.0)
+    assert throttle.slots == SIZE_FIRST // (100 + ROWS_OF_SLOT)
+    throttle.after_batch(slots=40, rows=40 * SIZE_FIRST, pause_ms=20.0)
     assert throttle.slots == 1
     throttle.after_batch(slots=1, rows=0, pause_ms=20.0)
-    assert throttle.slots == SLOTS_MAX
+    assert throttle.slots == SIZE_FIRST // ROWS_OF_SLOT
 
 
 def test_batches_grow_while_pauses_are_short() -> None:
-    """The rows of a batch double while pauses are short, up to their bound."""
+    """The size of a batch doubles while pauses are short, up to its bound."""
     throttle = Throttle()
     sizes = []
     for _ in range(4 * PAUSES_WEIGHED):
         throttle.after_batch(slots=10, rows=1_000, pause_ms=3.0)
         sizes.append(throttle.slots)
     assert sizes == sorted(sizes)
-    assert sizes[0] == ROWS_FIRST // 100
-    assert sizes[-1] == ROWS_MAX // 100
+    assert sizes[0] == SIZE_FIRST // (100 + ROWS_OF_SLOT)
+    assert sizes[-1] == SIZE_MAX // (100 + ROWS_OF_SLOT)
 
 
-def test_batches_shrink_when_their_rows_make_long_pauses() -> None:
+def test_batches_shrink_while_pauses_are_long() -> None:
     """Several long pauses halve the batches; one among short ones does not, nor do long pauses of small batches."""
     throttle = Throttle()
     for pause_ms in (20.0, 400.0, 20.0, 20.0, 400.0, 20.0):
         throttle.after_batch(slots=40, rows=4_000, pause_ms=pause_ms)
-    assert throttle.slots == ROWS_FIRST // 100
+    assert throttle.slots == SIZE_FIRST // (100 + ROWS_OF_SLOT)
     for _ in range(PAUSES_WEIGHED):
         throttle.after_batch(slots=40, rows=4_000, pause_ms=400.0)
-    assert throttle.slots == ROWS_FIRST // 200
+    assert throttle.slots == SIZE_FIRST // 2 // (100 + ROWS_OF_SLOT)
     throttle = Throttle()
-    for _ in range(3 * PAUSES_WEIGHED):
-        throttle.after_batch(slots=1, rows=10, pause_ms=400.0)
-    assert throttle.slots == SLOTS_MAX
+    for _ in range(9 * PAUSES_WEIGHED):
+        throttle.after_batch(slots=throttle.slots, rows=0, pause_ms=400.0)
+    assert throttle.slots == SIZE_MIN // ROWS_OF_SLOT

@@ -1,0 +1,30 @@
+"""What every command of the operator's has in common."""
+
+from __future__ import annotations
+
+import click
+import pytest
+
+from tools.cli import cli
+
+CHANGING = {"add", "drain", "weight", "apply", "pause", "resume", "cancel", "cleanup", "doctor"}
+LOOKING = {"plan", "status", "verify", "history"}
+
+
+def options_of(name: str) -> set[str]:
+    """The options of a command, as they are typed."""
+    return {
+        option for item in cli.commands[name].params if isinstance(item, click.Option) for option in item.opts
+    }
+
+
+def test_every_command_is_known_here() -> None:
+    """A command that is added has to say whether it changes anything."""
+    assert cli.commands.keys() == CHANGING | LOOKING | {"run"}
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_every_command_speaks_to_machines(name: str) -> None:
+    """Each has --json; those that change something have --dry-run and --yes too."""
+    assert "--json" in options_of(name)
+    assert (options_of(name) >= {"--dry-run", "--yes"}) == (name in CHANGING)
