@@ -43,6 +43,7 @@ _OF_SANIC: tuple[tuple[type[BaseException], type[SnapURLError], str], ...] = (
     (sanic_errors.URITooLong, errors.TooLarge, "the address is too long"),
     (sanic_errors.RequestTimeout, errors.RequestTimeout, ""),
     (sanic_errors.ServiceUnavailable, errors.Unavailable, "the answer took too long"),
+    (sanic_errors.RequestCancelled, errors.BadRequest, "the client has gone away"),  # it hears nothing of it
 )
 
 for _refusal in SnapURLError.__subclasses__():
@@ -90,8 +91,8 @@ def traced(request: Request[Any, Any], route: str, request_id: str) -> AbstractC
 
 def request_id_of(headers: Mapping[str, str]) -> str:
     """The id that the client or a proxy gave the request, if it is a sane one; else a new one."""
-    given = headers.get("x-request-id", "")
-    return given if REQUEST_ID_PATTERN.fullmatch(given) else secrets.token_hex(8)
+    given = headers.get("x-request-id")
+    return given if given and REQUEST_ID_PATTERN.fullmatch(given) else secrets.token_hex(8)
 
 
 def refuse(

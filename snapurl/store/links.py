@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, TypeVar
 
@@ -62,8 +61,11 @@ class LinkStore:
         async def call(pool: Pool) -> Sequence[Mapping[str, Any]]:
             return await self._together.create(pool, new)
 
-        with _counting_refusals():
+        try:
             row = (await _repeat(lambda: self._router.at_owner(slot, call)))[0]
+        except (Unavailable, OutcomeUnknown) as refusal:
+            WRITES_REFUSED.labels(refusal.cause).inc()
+            raise
         return Taken(new.code) if row["outcome"] == "taken" else _created(new, row)
 
     async def create_many(self, new: Sequence[NewLink]) -> list[Link | Taken | Failed]:
@@ -136,12 +138,15 @@ class LinkStore:
                 values.get("redirect_status"), values.get("expires_at"),
             )  # fmt: skip
 
-        with _counting_refusals():
+        try:
             if if_match is not None:
                 # Original and repeat both need that version, so at most one of them changes anything.
                 row = (await _repeat(lambda: self._router.at_owner(slot, call)))[0]
             else:
                 row = await self._once(slot, call, code, token)
+        except (Unavailable, OutcomeUnknown) as refusal:
+            WRITES_REFUSED.labels(refusal.cause).inc()
+            raise
         _raise_for(row["outcome"], code)
         return _link(row)
 
@@ -229,15 +234,6 @@ class _Claim:
 
     def as_item(self) -> dict[str, Any]:
         return {"key_hash": self.key_hash, "nonce": str(self.nonce), "fingerprint": self.fingerprint.hex()}
-
-
-@contextmanager
-def _counting_refusals() -> Iterator[None]:
-    try:
-        yield
-    except (Unavailable, OutcomeUnknown) as refusal:
-        WRITES_REFUSED.labels(refusal.cause).inc()
-        raise
 
 
 async def _repeat(call: Callable[[], Awaitable[R]]) -> R:
