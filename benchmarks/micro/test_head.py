@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import httptools
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
+from sanic import HTTPResponse
 
 from snapurl.cache.link import CachedLink
 from snapurl.cache.local import Entry, LocalCache
@@ -17,6 +18,7 @@ from snapurl.clicks.tally import Tally
 from snapurl.http.fast import HEAD, FastPath
 from snapurl.http.heads import ONE_WAY
 from snapurl.http.turns import Turns
+from snapurl.http.whole import Request
 from snapurl.limits import Blocklist
 
 LINK = CachedLink("https://www.example.org/articles/2026/n0000000", 302, 1, None, deleted=False)
@@ -50,6 +52,10 @@ class Known:
         raise AssertionError(code)
 
 
+async def no_create(request: Request) -> HTTPResponse:
+    raise AssertionError(request)
+
+
 @pytest.fixture
 def fast() -> Iterator[FastPath]:
     """A fast path with one link in L1."""
@@ -63,6 +69,7 @@ def fast() -> Iterator[FastPath]:
         Tally(100, 100),
         Blocklist(),
         lambda: time.time_ns() // 1_000_000,
+        no_create,
         loop,
         head_bytes_max=16_384,
         proxies_count=0,
