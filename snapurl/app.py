@@ -33,10 +33,11 @@ from snapurl.http.call import Services, Site
 from snapurl.http.connections import BodyRoom, BoundedProtocol, Crowd, raise_open_files
 from snapurl.http.fast import FastPath, FastProtocol
 from snapurl.http.heads import Request
+from snapurl.http.links import create_link
 from snapurl.http.problems import Refusals
 from snapurl.http.redirect import follow
 from snapurl.http.routes import REDIRECT_PATH, ROUTES
-from snapurl.http.serving import serve
+from snapurl.http.serving import SanicHandler, serve
 from snapurl.http.site import make_site
 from snapurl.http.turns import Turns
 from snapurl.limits import Blocklist, Limiter
@@ -95,7 +96,7 @@ def create_app(settings: Settings) -> App:
     app.ctx.crowd = Crowd.of(raise_open_files(), by_address=settings.proxies_count == 0)
     app.ctx.body_room = BodyRoom(settings.body_bytes_max)
     app.ctx.turns = Turns()
-    _add_routes(app)
+    create = _add_routes(app)
     site = make_site(ROUTES, settings)
     stack = AsyncExitStack()
 
@@ -103,7 +104,7 @@ def create_app(settings: Settings) -> App:
         try:
             context = cast(App, app).ctx
             context.services = await open_services(settings, site, stack)
-            context.fast_path = _fast_path(context.services, context.turns)
+            context.fast_path = _fast_path(context.services, context.turns, create)
             stack.callback(context.fast_path.settle)
         except BaseException:
             await stack.aclose()
@@ -167,13 +168,14 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
     )
 
 
-def _fast_path(services: Services, turns: Turns) -> FastPath:
+def _fast_path(services: Services, turns: Turns, create: SanicHandler) -> FastPath:
     return FastPath(
         services.cache,
         turns,
         services.tally,
         services.blocked,
         services.clock_ms,
+        create,
         asyncio.get_running_loop(),
         head_bytes_max=HEAD_BYTES_MAX,
         proxies_count=services.settings.proxies_count,
@@ -226,11 +228,16 @@ def _touched_up() -> bool:
     return bool(getattr(HttpProtocol, "__touched__", False))
 
 
-def _add_routes(app: App) -> None:
-    """Bodies are left to the handlers (`ignore_body`): Sanic would read them before anybody has asked who it is."""
+def _add_routes(app: App) -> SanicHandler:
+    """Bodies are left to the handlers (`ignore_body`): Sanic would read them before anybody has asked who it is.
+
+    Returns the handler of creates, which the fast path calls too.
+    """
+    handlers = {route.name: serve(route) for route in ROUTES}
     for route in ROUTES:
         path = route.path.replace("{code}", "<code:str>")
         methods = [route.method, "HEAD"] if route.is_page else [route.method]
-        app.add_route(serve(route), path, methods, name=route.name, ignore_body=True, unquote=True)
+        app.add_route(handlers[route.name], path, methods, name=route.name, ignore_body=True, unquote=True)
     path = REDIRECT_PATH.replace("{code}", "<code:str>")
     app.add_route(follow, path, ["GET", "HEAD"], name="follow", ignore_body=True, unquote=True)
+    return handlers[create_link.__name__]

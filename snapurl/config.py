@@ -134,7 +134,7 @@ class Settings(BaseSettings):
         0, ge=0, le=10, description="Trusted reverse proxies in front; 0 takes the address of the connection."
     )
     fast_path: bool = Field(
-        True, description="Whether cached redirects are answered ahead of Sanic: the same bytes, sooner."
+        True, description="Whether redirects and creates are answered ahead of Sanic: the same bytes, sooner."
     )
     migrate_on_start: bool = Field(True, description="Whether a start applies missing migrations.")
     virtual_nodes: int = Field(

@@ -120,23 +120,22 @@ class LinkService:
 
         Raises AliasTaken, IdempotencyMismatch, Invalid (expiry in the past), Unavailable, OutcomeUnknown.
         """
-        attempt = await self._begin(draft, claim)
+        if claim is None:
+            attempt = _Attempt(draft, self._make_token(), repeatable=False)
+        else:
+            intent = await self._store.claim(claim.scope, claim.key, draft.fingerprint())
+            attempt = await self._from_intent(draft, intent)
         for number in range(CODE_ATTEMPTS):
             made = await self._store.create(
                 attempt.new_link(attempt.code(number, self._store.new_code), owner)
             )
             if isinstance(made, Link):
-                await self._tell_created([(attempt, made)])
+                if draft.alias is not None:
+                    await self._tell(made, attempt.repeatable)
                 return made
             if draft.alias is not None:
                 raise _taken(draft.alias)
         raise Unavailable("no free code was found", retry_after_s=1.0)
-
-    async def _begin(self, draft: Draft, claim: Claim | None) -> _Attempt:
-        if claim is None:
-            return _Attempt(draft, self._make_token(), repeatable=False)
-        intent = await self._store.claim(claim.scope, claim.key, draft.fingerprint())
-        return await self._from_intent(draft, intent)
 
     async def _from_intent(self, draft: Draft, intent: Intent) -> _Attempt:
         if intent.fingerprint != draft.fingerprint():

@@ -164,6 +164,9 @@ REDIRECTS_AHEAD = Counter(
     "snapurl_redirects_ahead_total",
     "Redirects answered ahead of Sanic: those of them that the fast path took.",
 )
+CREATES_AHEAD = Counter(
+    "snapurl_creates_ahead_total", "Answers to creates that the fast path took, ahead of Sanic."
+)
 PROBLEMS = Counter("snapurl_problems_total", "Problem answers, by the end of their type.", ["slug"])
 KEY_LOOKUPS = Counter(
     "snapurl_key_lookups_total", "Look-ups of API keys, by where the answer came from.", ["source"]

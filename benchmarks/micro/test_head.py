@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import httptools
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
+from sanic import HTTPResponse
 
 from snapurl.cache.local import Entry, LocalCache
 from snapurl.clicks.tally import Tally
 from snapurl.http.fast import HEAD, FastPath
 from snapurl.http.heads import ONE_WAY
 from snapurl.http.turns import Turns
+from snapurl.http.whole import Request
 from snapurl.limits import Blocklist
 from snapurl.ports import CachedLink
 
@@ -50,6 +52,10 @@ class Known:
         raise AssertionError(code)
 
 
+async def no_create(request: Request) -> HTTPResponse:
+    raise AssertionError(request)
+
+
 @pytest.fixture
 def fast() -> Iterator[FastPath]:
     """A fast path with one link in L1."""
@@ -63,6 +69,7 @@ def fast() -> Iterator[FastPath]:
         Tally(100, 100),
         Blocklist(),
         lambda: time.time_ns() // 1_000_000,
+        no_create,
         loop,
         head_bytes_max=16_384,
         proxies_count=0,

@@ -1,4 +1,4 @@
-"""The fast path: a redirect, answered where its bytes arrive.
+"""The fast path: a redirect or a create, answered where its bytes arrive.
 
 Theory. Sanic spends its time on making a request, finding a route and making a response. None of that is needed for
 `GET /{code}` of a link in L1: the answer is all but ready. So this protocol looks at what has arrived before Sanic
@@ -11,7 +11,11 @@ that costs half as much. Meanwhile the connection waits: what comes on it is hel
 more is read. If it turns out that there is no redirect, the request goes to Sanic with what was found
 (`handed_over`), so that nothing is looked up twice, and all refusals are made in one place.
 
-A request is answered here if all of this holds, else Sanic answers it:
+A create that has come whole is carried out here as well, by the handler that Sanic would have called (`whole.py`
+has its conditions). The connection waits in the same way, and whatever the handler answers is the answer. If the
+client goes away before, the create is given up, as on Sanic's path.
+
+A redirect is answered here if all of this holds, else Sanic answers it:
 
 - *Sanic is between two requests* (`_is_free`): its task waits for the first byte of a head, or has not begun, since
   the request has come along with its connection. Otherwise these bytes may belong to a body, or an answer that has
@@ -42,11 +46,14 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic
 from typing import Any, Protocol
 
+from sanic import HTTPResponse
+from sanic.exceptions import RequestCancelled
 from sanic.http import Stage
 
 from snapurl.cache.local import Entry
@@ -57,8 +64,9 @@ from snapurl.codes import is_code, is_reserved
 from snapurl.http.connections import BoundedProtocol
 from snapurl.http.redirect import REDIRECTED, hand_over, redirect_frame
 from snapurl.http.turns import Turns
+from snapurl.http.whole import POST, Request, answer_bytes, whole_request
 from snapurl.limits import Blocklist, client_address
-from snapurl.metrics import REDIRECT_SECONDS, REDIRECTS_AHEAD, SECONDS, timing
+from snapurl.metrics import CREATES_AHEAD, REDIRECT_SECONDS, REDIRECTS_AHEAD, SECONDS, timing
 from snapurl.ports import CachedLink
 
 SETTLE_S = 0.1  # for how long the metrics may lag behind
@@ -101,7 +109,6 @@ class LookUp:
     client: str
     found: asyncio.Future[CachedLink]
     began: float = field(default_factory=monotonic)
-    held: bytearray = field(default_factory=bytearray)  # what came after the head
 
 
 class Links(Protocol):
@@ -125,6 +132,7 @@ class FastPath:
         tally: Tally,
         blocked: Blocklist,
         clock_ms: Callable[[], int],
+        create: Callable[[Request], Awaitable[HTTPResponse]],
         loop: asyncio.AbstractEventLoop,
         *,
         head_bytes_max: int,
@@ -138,9 +146,11 @@ class FastPath:
         self._blocked = blocked
         self._proxies_count = proxies_count
         self._clock_ms = clock_ms
+        self.create = create
         self._loop = loop
         self._answered = 0
         self._looked_up = 0  # of those answered
+        self._created = 0
         self._slow = 0  # of those answered
         self._quick_s = 0.0  # of all others together
 
@@ -199,8 +209,7 @@ class FastPath:
 
     def answered(self, count: int, seconds: float) -> None:
         """Counts the answers of one packet, each of which took `seconds`."""
-        if not self._answered:
-            self._loop.call_later(SETTLE_S, self.settle)
+        self._settle_soon()
         self._answered += count
         if seconds < QUICK_S:
             self._quick_s += count * seconds
@@ -213,16 +222,27 @@ class FastPath:
         self._looked_up += 1
         self.answered(1, seconds)
 
+    def created(self) -> None:
+        """Counts the answer to a create."""
+        self._settle_soon()
+        self._created += 1
+
+    def _settle_soon(self) -> None:
+        if not self._answered and not self._created:
+            self._loop.call_later(SETTLE_S, self.settle)
+
     def settle(self) -> None:
         """Tells the metrics what was answered since the last time."""
         answered, self._answered = self._answered, 0
         looked_up, self._looked_up = self._looked_up, 0
+        created, self._created = self._created, 0
         _AHEAD.observe_quick(answered - self._slow, self._quick_s)
         self._slow, self._quick_s = 0, 0.0
         _AHEAD.settle()
         REDIRECTED.inc(answered)
         FROM_L1.inc(answered - looked_up)
         REDIRECTS_AHEAD.inc(answered)
+        CREATES_AHEAD.inc(created)
 
 
 def _frame(code: str, entry: Entry) -> tuple[bytes, bytes]:
@@ -239,13 +259,14 @@ def _frame(code: str, entry: Entry) -> tuple[bytes, bytes]:
 class FastProtocol(BoundedProtocol):
     """Sanic's protocol, within its bounds, behind the fast path, which is `app.ctx.fast_path`."""
 
-    __slots__ = ("_asked", "_fast", "_is_free")
+    __slots__ = ("_creating", "_fast", "_held", "_is_free")
 
     def __init__(self, *, app: Any, **others: Any) -> None:
         super().__init__(app=app, **others)
         self._fast: FastPath = app.ctx.fast_path
         self._is_free = True
-        self._asked: LookUp | None = None
+        self._held: bytearray | None = None  # what has come while an answer is waited for; None if none is
+        self._creating: asyncio.Task[None] | None = None
 
     async def receive_more(self) -> None:
         """Sanic's task waits for bytes; between two requests it has none in hand, in any other place it has."""
@@ -256,8 +277,8 @@ class FastProtocol(BoundedProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Answers what it can; the rest, whole, is Sanic's."""
-        if self._asked is not None:
-            self._asked.held += data
+        if self._held is not None:
+            self._held += data
             self.transport.pause_reading()  # type: ignore[union-attr]
             return
         if self._is_free and not self._is_refused:
@@ -268,9 +289,15 @@ class FastProtocol(BoundedProtocol):
             data = data[done:]
         super().data_received(data)
 
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """As Sanic's: with its client a create goes too."""
+        if self._creating is not None:
+            self._creating.cancel()
+        super().connection_lost(exc)
+
     def close_if_idle(self) -> bool:
-        """As Sanic's; who waits for a link is not idle."""
-        return self._asked is None and super().close_if_idle()
+        """As Sanic's; who waits for an answer is not idle."""
+        return self._held is None and super().close_if_idle()
 
     def _answer(self, data: bytes) -> int:
         """Answers the plain requests with which `data` begins; returns how many bytes are no longer Sanic's."""
@@ -283,6 +310,8 @@ class FastProtocol(BoundedProtocol):
         while at < end and self._can_write.is_set():
             head = HEAD.match(data, at, at + fast.reach)
             if head is None:
+                if self._create(data, at):
+                    at = end
                 break
             answer = fast.answer(head)
             if answer is None:
@@ -304,26 +333,65 @@ class FastProtocol(BoundedProtocol):
         asked = self._fast.look_up(head, self.conn_info.client_ip)
         if asked is None:
             return False
-        asked.held += data[head.end() :]
-        self._asked = asked
-        asked.found.add_done_callback(self._looked_up)
+        self._held = bytearray(data[head.end() :])
+        asked.found.add_done_callback(partial(self._looked_up, asked))
         return True
 
-    def _looked_up(self, found: asyncio.Future[CachedLink]) -> None:
-        asked, self._asked = self._asked, None
-        assert asked is not None and self.conn_info is not None
+    def _looked_up(self, asked: LookUp, found: asyncio.Future[CachedLink]) -> None:
         self._fast.end_turn(asked)
-        if self.transport is None or self.transport.is_closing():  # nobody waits for it any more
+        held = self._taken_up()
+        if held is None:
             return
-        self.transport.resume_reading()
+        assert self.transport is not None and self.conn_info is not None
         answer = self._fast.looked_up(asked)
         if answer is None:
             hand_over(self.conn_info, found)
             self._is_free = False
-            super().data_received(asked.head[0] + asked.held)
+            super().data_received(asked.head[0] + held)
             return
         self.transport.write(answer)
         self._time = now = monotonic()
         self._fast.answered_late(now - asked.began)
-        if asked.held:
-            self.data_received(bytes(asked.held))
+        if held:
+            self.data_received(held)
+
+    def _create(self, data: bytes, at: int) -> bool:
+        """Whether a link is being created; then all of `data` that follows waits for the answer."""
+        head = POST.match(data, at, at + self._fast.reach)
+        request = None if head is None else whole_request(head, data, self)
+        if head is None or request is None:
+            return False
+        self._held = bytearray(data[head.end() + len(request.body) :])
+        self._creating = self.loop.create_task(self._carry_out(request))
+        return True
+
+    async def _carry_out(self, request: Request) -> None:
+        try:
+            answer = await self._fast.create(request)
+        except asyncio.CancelledError:
+            if self.transport is not None:
+                # Counted as any request of a client that goes away.
+                self.app.error_handler.response(request, RequestCancelled())  # type: ignore[no-untyped-call]
+            raise
+        self._creating = None
+        held = self._taken_up()
+        if held is None:
+            return
+        assert self.transport is not None
+        self._fast.created()
+        keep_alive = self.http is None or self.http.keep_alive  # not if the worker has begun to end
+        self.transport.write(answer_bytes(answer, keep_alive=keep_alive))
+        self._time = monotonic()
+        if not keep_alive:
+            self.close()
+        elif held:
+            self.data_received(held)
+
+    def _taken_up(self) -> bytes | None:
+        """What has come while an answer was waited for; None if nobody is there any more to hear it."""
+        held, self._held = self._held, None
+        assert held is not None
+        if self.transport is None or self.transport.is_closing():
+            return None
+        self.transport.resume_reading()
+        return bytes(held)

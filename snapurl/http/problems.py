@@ -92,8 +92,8 @@ def traced(request: Request[Any, Any], route: str, request_id: str) -> AbstractC
 
 def request_id_of(headers: Mapping[str, str]) -> str:
     """The id that the client or a proxy gave the request, if it is a sane one; else a new one."""
-    given = headers.get("x-request-id", "")
-    return given if REQUEST_ID_PATTERN.fullmatch(given) else secrets.token_hex(8)
+    given = headers.get("x-request-id")
+    return given if given and REQUEST_ID_PATTERN.fullmatch(given) else secrets.token_hex(8)
 
 
 def refuse(

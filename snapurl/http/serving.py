@@ -7,8 +7,9 @@ request well formed, and only then the work.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import cache
+from time import monotonic
 from typing import Any, cast
 from urllib.parse import parse_qsl
 
@@ -34,7 +35,7 @@ from snapurl.http.limiting import address_of
 from snapurl.http.problems import refuse, request_id_of, traced
 from snapurl.http.turns import Turns
 from snapurl.logs import REQUEST_ID
-from snapurl.metrics import BODIES_REFUSED, HTTP_REQUESTS, HTTP_SECONDS
+from snapurl.metrics import BODIES_REFUSED, HTTP_REQUESTS, HTTP_SECONDS, timing
 
 log = logging.getLogger("snapurl.http")
 
@@ -45,7 +46,7 @@ SanicHandler = Callable[..., Coroutine[Any, Any, HTTPResponse]]
 
 def serve(route: Route) -> SanicHandler:
     """The Sanic handler of a route."""
-    seconds = {status: HTTP_SECONDS.labels(route.path, f"{status}xx") for status in range(2, 6)}
+    seconds = {status: timing(HTTP_SECONDS, route.path, f"{status}xx") for status in range(2, 6)}
     query = frozenset(item.name for item in route.parameters if item.place == "query")
 
     async def handler(request: Request[Any, Any], code: str = "") -> HTTPResponse:
@@ -58,7 +59,7 @@ def serve(route: Route) -> SanicHandler:
         return response
 
     async def answer(call: Call) -> HTTPResponse:
-        began_s, request = time.perf_counter(), call.request
+        began_s, request = monotonic(), call.request
         try:
             await _prepare(call, route, query)
             response = await _in_turn(call, route)
@@ -66,14 +67,20 @@ def serve(route: Route) -> SanicHandler:
             response = refuse(request, error, call.request_id, call.headers)
         finally:
             request.app.ctx.body_room.give_back(call.body_bytes)
-        took_s = time.perf_counter() - began_s
+        took_s = monotonic() - began_s
         seconds[response.status // 100].observe(took_s)
         log.debug("%s %s: %d in %.1f ms", request.method, route.path, response.status, took_s * 1000)
-        HTTP_REQUESTS.labels(route.path, request.method, response.status).inc()
+        _answers(route.path, request.method, response.status).inc()
         return response
 
     handler.__name__ = route.name
     return handler
+
+
+@cache
+def _answers(path: str, method: str, status: int) -> Any:
+    """The series of HTTP_REQUESTS: as few as there are routes, their methods and the statuses that we give."""
+    return HTTP_REQUESTS.labels(path, method, status)
 
 
 async def _in_turn(call: Call, route: Route) -> HTTPResponse:
@@ -81,8 +88,12 @@ async def _in_turn(call: Call, route: Route) -> HTTPResponse:
     if route.right is None:
         return await route.handler(call)
     turns: Turns = call.request.app.ctx.turns
-    async with turns.of(address_of(call.request, call.services.settings)):
+    client = address_of(call.request, call.services.settings)
+    await turns.begin(client)
+    try:
         return await route.handler(call)
+    finally:
+        turns.end(client)
 
 
 async def _prepare(call: Call, route: Route, query: frozenset[str]) -> None:
@@ -159,18 +170,29 @@ async def _read(call: Call) -> bytes:
     """At most SNAPURL_BODY_BYTES_MAX bytes. What lies beyond is swallowed by Sanic after the answer, up to its own
     limit, so that a client which is still sending gets to read that answer."""
     request, bytes_max = call.request, call.services.settings.body_bytes_max
-    room: BodyRoom = request.app.ctx.body_room
-    too_large = TooLarge(f"a body may have at most {bytes_max} bytes")
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > bytes_max:
-        raise too_large
+        raise _too_large(bytes_max)
+    if request.stream is None:  # it has come ahead of Sanic, and whole
+        _take_room(call, len(request.body))
+        return request.body
     body = bytearray()
     async for chunk in _chunks(request):
         body += chunk
         if len(body) > bytes_max:
-            raise too_large
-        if not room.take(len(chunk)):
-            BODIES_REFUSED.inc()
-            raise Unavailable("too many large bodies are on their way", retry_after_s=1.0)
-        call.body_bytes += len(chunk)
+            raise _too_large(bytes_max)
+        _take_room(call, len(chunk))
     return bytes(body)
+
+
+def _take_room(call: Call, count: int) -> None:
+    """Room in memory for so many bytes of the body, until the answer is there. Raises Unavailable."""
+    room: BodyRoom = call.request.app.ctx.body_room
+    if not room.take(count):
+        BODIES_REFUSED.inc()
+        raise Unavailable("too many large bodies are on their way", retry_after_s=1.0)
+    call.body_bytes += count
+
+
+def _too_large(bytes_max: int) -> TooLarge:
+    return TooLarge(f"a body may have at most {bytes_max} bytes")

@@ -41,12 +41,16 @@ class Turns:
     @asynccontextmanager
     async def of(self, client: str) -> AsyncIterator[None]:
         """One turn of `client`, kept until the end of the block. Raises Unavailable."""
-        if not self.begin_at_once(client):
-            await self._wait(client)
+        await self.begin(client)
         try:
             yield
         finally:
             self.end(client)
+
+    async def begin(self, client: str) -> None:
+        """Begins a turn of `client`, which whoever began it ends. Raises Unavailable."""
+        if not self.begin_at_once(client):
+            await self._wait(client)
 
     def begin_at_once(self, client: str) -> bool:
         """Begins a turn of `client` if it need not wait for one; whoever began it ends it."""

@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any, TypeVar
 
@@ -76,8 +75,11 @@ class LinkStore:
         async def call(pool: Pool) -> Sequence[Mapping[str, Any]]:
             return await self._together.create(pool, new)
 
-        with _counting_refusals():
+        try:
             row = (await _repeat(lambda: self._router.at_owner(slot, call)))[0]
+        except (Unavailable, OutcomeUnknown) as refusal:
+            WRITES_REFUSED.labels(refusal.cause).inc()
+            raise
         return _created_or_taken(new, row)
 
     async def create_many(self, new: Sequence[NewLink]) -> list[Link | Taken | Failed]:
@@ -140,12 +142,15 @@ class LinkStore:
                 values.get("redirect_status"), values.get("expires_at"),
             )  # fmt: skip
 
-        with _counting_refusals():
+        try:
             if if_match is not None:
                 # Original and repeat both need that version, so at most one of them changes anything.
                 row = (await _repeat(lambda: self._router.at_owner(slot, call)))[0]
             else:
                 row = await self._once(slot, call, code, token)
+        except (Unavailable, OutcomeUnknown) as refusal:
+            WRITES_REFUSED.labels(refusal.cause).inc()
+            raise
         _raise_for(row["outcome"], code)
         return _link(row)
 
@@ -243,15 +248,6 @@ class _Claim:
 async def _intent_rows(pool: Pool, claims: Sequence[_Claim]) -> Sequence[Mapping[str, Any]]:
     payload = to_json([claim.as_item(place) for place, claim in enumerate(claims)]).decode()
     return sorted(await pool.fetch(SQL["claim"], payload), key=lambda row: int(row["place"]))
-
-
-@contextmanager
-def _counting_refusals() -> Iterator[None]:
-    try:
-        yield
-    except (Unavailable, OutcomeUnknown) as refusal:
-        WRITES_REFUSED.labels(refusal.cause).inc()
-        raise
 
 
 async def _repeat(call: Callable[[], Awaitable[R]]) -> R:

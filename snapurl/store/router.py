@@ -101,6 +101,8 @@ class Router:
     def settle(self, slot: int, row: Row) -> bool:
         """True if `row` is the owner's answer; else takes the news in it: try the call again."""
         match judge(row):
+            case Answered():
+                return True
             case Moved(peer, epoch):
                 FENCE_REFUSALS.labels("moved").inc()
                 if peer is None or epoch is None or not self._shards.map.learn(slot, peer, epoch):
@@ -110,8 +112,6 @@ class Router:
                 FENCE_REFUSALS.labels("busy").inc()
                 self._shards.refresh_soon()  # the target may own it already, and the source not know yet
                 return False
-            case Answered():
-                return True
 
     def _retrying(self) -> AsyncRetrying:
         return AsyncRetrying(

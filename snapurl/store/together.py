@@ -1,8 +1,11 @@
 """Creates that come at the same time go to their shard in one call.
 
 Theory. A create costs a shard mostly what any call costs: a round trip, a transaction, a flush to the disk. So if
-creates come in company, each waits GATHER_S for others that go to the same shard; a create that comes alone goes at
-once. Company is counted over a while, since clients that were answered together come back together.
+creates come in company, each waits for others that go to the same shard; a create that comes alone goes at once.
+While a call is under way, those who come wait for its end, HOLD_S at most. Clients that were answered together come
+back together, so who was answered lately is expected, for GATHER_S. Nobody waits when all are there: when no create
+is at a shard, and nobody is expected any more. Under load clients so come to form one round, and their creates to
+be one call.
 
 Creates whose code we make up can go to any shard, and all that come within GATHER_S go to one: they get codes whose
 slots it owns. The shard is that of a code drawn at random, so each shard gets the share that its slots are of the
@@ -33,8 +36,9 @@ from snapurl.store.queries import load_queries
 
 SQL = load_queries("links")
 
-GATHER_S = 0.002
-COMPANY = 4  # creates, unanswered or just answered, from which on those that come wait for others
+GATHER_S = 0.004
+HOLD_S = 0.020
+COMPANY = 4  # creates, unanswered or answered lately, from which on those that come wait for others
 LINKS_MAX = 32  # in one call, which holds a lock on the slot of each
 WAITING_MAX = 1_000  # unanswered creates per shard; then 503, as when no connection comes free
 SPARE_CODES_MAX = 100  # kept per shard; the oldest goes
@@ -93,6 +97,46 @@ class Codes:
             self._shard = None
 
 
+@dataclass(slots=True, eq=False)
+class _Group:
+    """Clients that were answered together."""
+
+    expected: int
+
+
+class Company:
+    """How many clients there are at this time: those without an answer, and those who are expected."""
+
+    def __init__(self) -> None:
+        self.unanswered = 0
+        self.expected = 0
+        self._groups: deque[_Group] = deque()  # that were answered within GATHER_S
+
+    def __len__(self) -> int:
+        return self.unanswered + self.expected
+
+    def come(self) -> None:
+        """A create: that of a client who was expected, if anybody was."""
+        self.unanswered += 1
+        if self._groups:
+            self._groups[0].expected -= 1
+            self.expected -= 1
+            if not self._groups[0].expected:
+                self._groups.popleft()
+
+    def answered(self, count: int) -> None:
+        self.unanswered -= count
+        self.expected += count
+        group = _Group(count)
+        self._groups.append(group)
+        asyncio.get_running_loop().call_later(GATHER_S, self._give_up, group)
+
+    def _give_up(self, group: _Group) -> None:
+        if group.expected:
+            self.expected -= group.expected
+            self._groups.remove(group)
+
+
 @dataclass(slots=True)
 class _Line:
     """The creates of one shard: those that wait for company, and how many have no answer yet, these included."""
@@ -114,12 +158,14 @@ class Together:
     ) -> None:
         self._codes = Codes(owner, draw, serves)
         self._lines: dict[Pool, _Line] = {}
-        self._company = 0
+        self._company = Company()
+        self._waiting = 0  # in all lines
+        self._round: asyncio.TimerHandle | None = None  # to the end of which those in the lines wait
         self._calls: set[asyncio.Task[None]] = set()
 
     def new_code(self) -> str:
         """A code that nobody can guess; in company, one of the shard to which the others of this moment go."""
-        return self._codes.gathered() if self._company >= COMPANY else self._codes.any()
+        return self._codes.gathered() if len(self._company) >= COMPANY else self._codes.any()
 
     def new_codes(self, count: int) -> list[str]:
         """As many codes that nobody can guess, for links that are created in bulk."""
@@ -132,19 +178,38 @@ class Together:
             raise too_busy(pool.name)
         loop = asyncio.get_running_loop()
         done: asyncio.Future[Row] = loop.create_future()
-        in_company = self._company >= COMPANY
-        self._company += 1
+        in_company = len(self._company) >= COMPANY
+        self._company.come()
         line.unanswered += 1
         line.waiting.append((new, done))
+        self._waiting += 1
         if not in_company or len(line.waiting) == LINKS_MAX:
             self._send_off(pool, line)
-        elif line.timer is None:
-            line.timer = loop.call_later(GATHER_S, self._send_off, pool, line)
+        elif self._waiting == len(self._company):
+            self._send_all_off()
+        else:
+            if line.timer is None:
+                line.timer = loop.call_later(HOLD_S, self._send_off, pool, line)
+            self._gather()
         return (await done,)
+
+    def _gather(self) -> None:
+        """Unless a call is under way, gives those who are expected the time to come."""
+        if self._waiting and self._waiting == self._company.unanswered and self._round is None:
+            self._round = asyncio.get_running_loop().call_later(GATHER_S, self._send_all_off)
+
+    def _send_all_off(self) -> None:
+        if self._round is not None:
+            self._round.cancel()
+            self._round = None
+        for pool, line in list(self._lines.items()):
+            if line.waiting:
+                self._send_off(pool, line)
 
     def _send_off(self, pool: Pool, line: _Line) -> None:
         """Calls the shard for all who wait for it."""
         items, line.waiting = line.waiting, []
+        self._waiting -= len(items)
         if line.timer is not None:
             line.timer.cancel()
             line.timer = None
@@ -168,13 +233,11 @@ class Together:
             self._answered(pool, line, len(items))
 
     def _answered(self, pool: Pool, line: _Line, count: int) -> None:
-        asyncio.get_running_loop().call_later(GATHER_S, self._leave, count)
+        self._company.answered(count)
+        self._gather()
         line.unanswered -= count
         if not line.unanswered:
             del self._lines[pool]  # its shard may go
-
-    def _leave(self, count: int) -> None:
-        self._company -= count
 
 
 async def _answer(pool: Pool, items: Sequence[Waiting]) -> None:

@@ -1,7 +1,7 @@
-"""What clients say to the redirects: by hand, the plain, the odd and the ambiguous.
+"""What clients say to the redirects and to creates: by hand, the plain, the odd and the ambiguous.
 
 Links that are there: `fp-a` (302), `fp-b` (308), `fp-c` (301, a URL with escapes), `fp-over` (expired), `fp-gone`
-(deleted); `fp-none` is not.
+(deleted); `fp-none` is not. ALIAS stands for a word that nobody has used yet, as an alias or an Idempotency-Key.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 CODES = ("fp-a", "fp-b", "fp-c", "fp-over", "fp-gone")
 HEAD_BYTES_MAX = 16_384
+ALIAS = b"alias-00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,21 @@ def head(
 ) -> bytes:
     """A request without a body."""
     return b"\r\n".join([method + b" " + target + b" " + version, *headers, b"", b""])
+
+
+def post(body: bytes, *headers: bytes, media: bytes = b"application/json") -> bytes:
+    """A create, its length said as most clients do."""
+    own = (b"Host: s.example.org", b"Content-Type: " + media, b"Content-Length: %d" % len(body))
+    return head(*own, *headers, target=b"/api/v1/links", method=b"POST") + body
+
+
+def odd_post(*headers: bytes, **spelled: bytes) -> bytes:
+    """The head of a create in which nothing is said of its body but by `headers`."""
+    return head(
+        b"content-type: application/json",
+        *headers,
+        **{"target": b"/api/v1/links", "method": b"POST", **spelled},
+    )
 
 
 def padded(length: int) -> bytes:
@@ -98,7 +114,7 @@ OTHER = (
     Said("other addresses", (head(target=b"/") + head(target=b"/robots.txt") + A,), 0),
     Said("other methods", (head(method=b"OPTIONS"), head(method=b"DELETE") + head(method=b"BREW"), A), None),
     Said("a method in small letters", (head(method=b"get"), A), None),
-    Said("a create, then a redirect", (POST + A,), 0),
+    Said("a create, then a redirect", (POST + A,), 2),
     Said("Connection: close", (head(b"Connection: close"), A), 0),
     Said("Connection: close, in the midst", (A + head(b"Connection: close") + B,), 1),
     Said("Connection: Close", (head(b"connection: Close"), A), 0),
@@ -165,6 +181,87 @@ OTHER = (
     Said("half a head behind whole ones", (A + B + A[:9], A[9:]), None),
 )  # fmt: skip
 
+URL = b'{"url": "https://example.org/a?b=c"}'
+ALIASED = b'{"url": "https://example.org/", "alias": "%s"}' % ALIAS
+EVERYTHING = (
+    b'{"url": "https://example.org/\xc3\xbc", "alias": "%s", "title": "T\xc3\xa4", "tags": ["a", "b"], '
+    b'"redirect_status": 308, "expires_at": "2099-12-31T23:59:59+01:00"}' % ALIAS
+)
+CREATE = post(URL)
+CREATE_HEAD, CREATE_BODY = CREATE[: -len(URL)], URL
+LENGTH = b"content-length: %d" % len(URL)
+KEY = b"Idempotency-Key: " + ALIAS
+
+CREATES = (
+    Said("a create", (CREATE,), 1),
+    Said("creates, kept alive", (CREATE, CREATE, CREATE), 3),
+    Said("creates in one packet", (CREATE * 5,), 5),
+    Said("creates and redirects in one packet", (A + CREATE + B + CREATE + A,), 5),
+    Said("creates and redirects over packets", (A + CREATE, B, CREATE + A), 5),
+    Said("a create and half of what follows", (CREATE + A[:9], A[9:]), None),
+    Said("every field", (post(EVERYTHING),), 1),
+    Said("an alias, taken, and followed", (post(ALIASED), post(ALIASED), head(target=b"/" + ALIAS)), None),
+    Said("a reserved alias", (post(b'{"url": "https://example.org/", "alias": "docs"}'),), 1),
+    Said("no fields", (post(b"{}"),), 1),
+    Said("an unknown field", (post(b'{"url": "https://example.org/", "uri": 1}'),), 1),
+    Said("a field twice", (post(b'{"url": "https://a.example/", "url": "https://b.example/"}'), A), 2),
+    Said("no URL of ours", (post(b'{"url": "ftp://example.org/"}'), post(b'{"url": "http://localhost/"}')), 2),
+    Said("no JSON", (post(b"{"), post(b"nonsense"), post(b"\xff\xfe"), post(b"[]"), post(b"NaN"), A), 6),
+    Said("no body, and says so", (post(b""), A), 2),
+    Said("nested deeply", (post(b"[" * 5_000 + b"]" * 5_000), A), 2),
+    Said("no media type", (head(LENGTH, target=b"/api/v1/links", method=b"POST") + URL + A,), 2),
+    Said("another media type", (post(URL, media=b"text/plain"), post(URL, media=b""), A), 3),
+    Said("a charset", (
+        post(URL, media=b"application/json; charset=utf-8"), post(URL, media=b"APPLICATION/JSON;Charset=\"UTF-8\""),
+        post(URL, media=b"application/json; charset=latin1"), A), 4),
+    Said("media types", (post(URL, b"content-type: text/plain"), post(URL, b"Content-Type: application/json")), 2),
+    Said("an encoding", (post(URL, b"content-encoding: gzip"), post(URL, b"content-encoding: identity"), A), 3),
+    Said("repeated by a key", (post(URL, KEY), post(URL, KEY), post(ALIASED, KEY), A), 4),
+    Said("a key that is none", (post(URL, b"idempotency-key: a b"), post(URL, b"idempotency-key:"), A), 3),
+    Said("an API key that is none", (post(URL, b"X-Api-Key: x"), post(URL, b"Authorization: Basic eDp5"), A), 3),
+    Said("two API keys", (post(URL, b"X-Api-Key: x", b"Authorization: Bearer y"), A), 2),
+    Said("an unknown API key", (
+        post(URL, b"Authorization: Bearer snap_0123456789_01234567890123456789012345678901"), A), 2),
+    Said("ids for requests", (post(URL, b"X-Request-Id: abc.1"), post(b"{}", b"x-request-id: a b"), A), 3),
+    Said("an id twice", (post(URL, b"X-Request-Id: abc", b"x-request-id: def"),), 1),
+    Said("whom a proxy names, and a trace", (
+        post(URL, b"X-Forwarded-For: 192.0.2.1", b"traceparent: 00-%s-%s-01" % (b"1" * 32, b"2" * 16)), A), 2),
+    Said("keep-alive, spelled in ways", (
+        post(URL, b"CONNECTION:\t Keep-Alive"), post(URL, b"connection:keep-alive")), 2),
+    Said("a browser's headers", (post(URL, b"Accept: text/html", b"Origin: https://a.example"),), 1),
+    Said("values with spaces", (odd_post(b"content-length:\t %d" % len(URL), b"x:  \t y \t ") + URL, A), 2),
+    Said("the longest head", (post(URL, b"x: " + b"y" * (HEAD_BYTES_MAX - 1 - len(CREATE_HEAD) - 1)), A), 2),
+)  # fmt: skip
+
+OTHER_CREATES = (
+    Said("the body in a packet of its own", (CREATE_HEAD, CREATE_BODY, A), None),
+    Said("a body in parts", (CREATE[:-9], CREATE[-9:-1], CREATE[-1:] + A), 0),
+    Said("a head in parts, behind a create", (CREATE + CREATE[:40], CREATE[40:] + A), None),
+    Said("a body that never ends", (CREATE[:-1],), 0),
+    Said("Connection: close", (post(URL, b"Connection: close"), A), 0),
+    Said("Connection: close, behind a create", (CREATE + post(URL, b"Connection: close") + CREATE,), 1),
+    Said("HTTP/1.0", (odd_post(LENGTH, version=b"HTTP/1.0") + URL, A), 0),
+    Said("a query", (odd_post(LENGTH, target=b"/api/v1/links?x=1") + URL + A,), 0),
+    Said("an empty query", (odd_post(LENGTH, target=b"/api/v1/links?") + URL + A,), 0),
+    Said("a slash behind", (odd_post(LENGTH, target=b"/api/v1/links/") + URL + A,), 0),
+    Said("a path with percent signs", (odd_post(LENGTH, target=b"/api/v1/link%73") + URL + A,), 0),
+    Said("an absolute target", (odd_post(LENGTH, target=b"http://x/api/v1/links") + URL + A,), 0),
+    Said("other methods", (odd_post(LENGTH, method=b"PUT") + URL, odd_post(LENGTH, method=b"post") + URL, A), None),
+    Said("a bulk call", (
+        odd_post(b"content-length: 13", target=b"/api/v1/links/bulk") + b'{"links": [1]', A), None),
+    Said("no length", (odd_post(), A), None),
+    Said("chunks", (odd_post(b"transfer-encoding: chunked") + b"%x\r\n%s\r\n0\r\n\r\n" % (len(URL), URL) + A,), 0),
+    Said("Expect", (odd_post(LENGTH, b"expect: 100-continue"), URL, A), None),
+    Said("Expect, and the body at once", (odd_post(LENGTH, b"expect: 100-continue") + URL + A,), 0),
+    Said("Upgrade", (odd_post(LENGTH, b"connection: upgrade", b"upgrade: h2c") + URL + A,), 0),
+    Said("Upgrade to a websocket", (odd_post(LENGTH, b"upgrade: websocket") + URL + A,), 0),
+    Said("a length with a space behind", (odd_post(LENGTH + b" ") + URL + A,), 0),
+    Said("a length that is too large", (odd_post(b"content-length: 99999999") + URL + A,), 0),
+    Said("a length of many digits", (odd_post(b"content-length: 0000000000%d" % len(URL)) + URL + A,), 0),
+    Said("a head one byte too long", (post(URL, b"x: " + b"y" * (HEAD_BYTES_MAX - len(CREATE_HEAD) - 1)), A), 0),
+    Said("bytes beyond ASCII", (post(URL, b"x: \xc3\xbc") + A,), 0),
+)  # fmt: skip
+
 SMUGGLED = B
 """What must not be carried out: it follows a head that could be read so that it is a body."""
 
@@ -216,6 +313,15 @@ AMBIGUOUS = (
     Said("a carriage return in the target", (b"GET /fp-a\rx HTTP/1.1\r\n\r\n",)),
     Said("another version", (head(version=b"HTTP/1.10"),)),
     Said("a method that is none", (head(method=b"G(ET"),)),
+    Said("a create with two lengths", (odd_post(LENGTH, b"content-length: 0"),)),
+    Said("a create with one length twice", (odd_post(LENGTH, LENGTH),)),
+    Said("a create with both lengths", (odd_post(LENGTH, b"transfer-encoding: chunked"),)),
+    Said("a create with a list of lengths", (odd_post(b"content-length: 5, 5"),)),
+    Said("a create with a length with a sign", (odd_post(b"content-length: +5"),)),
+    Said("a create with no length after all", (odd_post(b"content-length:"),)),
+    Said("a create with a folded length", (odd_post(b"x: y", b" content-length: 5"),)),
+    Said("a create with a space before a colon", (odd_post(b"content-length : 5"),)),
+    Said("a create with a bare line feed", (odd_post(b"x: y\ncontent-length: 5"),)),
 )
 
 AMBIGUOUS_BODIES = {

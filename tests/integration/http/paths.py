@@ -7,12 +7,15 @@ client sends between two pauses arrives as one packet.
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
 import re
 import socket
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import uvloop
@@ -21,10 +24,20 @@ from snapurl.app import App, create_app
 from snapurl.clicks.tally import Sources
 from snapurl.config import Settings
 from snapurl.links import Draft
-from snapurl.metrics import REDIRECTS, REDIRECTS_AHEAD
+from snapurl.metrics import (
+    CREATES_AHEAD,
+    HTTP_REQUESTS,
+    HTTP_SECONDS,
+    PROBLEMS,
+    REDIRECTS,
+    REDIRECTS_AHEAD,
+    settle_all,
+)
+from snapurl.ports import Link
 from snapurl.store.bootstrap import ensure_cluster
 from snapurl.store.migrate import migrate_all
 from snapurl.worker import finish, start
+from tests.integration.http.conversations import ALIAS
 
 T = TypeVar("T")
 
@@ -36,6 +49,17 @@ PAUSE_S = 0.001  # after which what was sent has been received: both ends are in
 OUTCOMES = ("redirected", "missing", "gone", "shut-out", "failed")
 
 _RANDOM = re.compile(rb'(x-request-id: |"request_id": ")[0-9a-f]{16}\b')
+_CODE = re.compile(rb'("code":"|"short_url":"[^"]*/|location: /api/v1/links/)[0-9A-Za-z]{7}(?=["\r])')
+_MADE_AT = re.compile(rb'("created_at":")[^"]{27}(?=")')
+_CREATED = re.compile(rb"\r\nlocation: /api/v1/links/([A-Za-z0-9_-]+)\r\n")
+
+
+_NUMBERS = itertools.count(random.randrange(1_000_000))
+
+
+def _without_chance(answers: bytes) -> bytes:
+    answers = _RANDOM.sub(rb"\g<1>-", answers)
+    return _MADE_AT.sub(rb"\g<1>-", _CODE.sub(rb"\g<1>-", answers))
 
 
 class Loop:
@@ -58,8 +82,8 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What came of a conversation: all bytes, without random ids; clicks by code, and where they came from;
-    outcomes by the metrics.
+    """What came of a conversation: all bytes, without random ids, made-up codes and times; clicks by code, and
+    where they came from; outcomes by the metrics; what the shards have of the links that were created.
 
     `ahead` is how many requests were answered ahead of Sanic: the one thing in which the sides may differ.
     """
@@ -68,6 +92,8 @@ class Heard:
     clicks: dict[str, int]
     sources: dict[str, Sources]
     outcomes: dict[str, int]
+    counted: dict[str, float]
+    created: list[Link | None]
     ahead: int = field(compare=False)
 
 
@@ -106,14 +132,41 @@ class Side:
         """Says the parts one by one, then LAST, over a connection of their own."""
         services = self.app.ctx.services
         services.tally.take()
-        before, ahead = self.outcomes(), count(REDIRECTS_AHEAD)
+        before, counted, ahead = self.outcomes(), self.counted(), self.ahead()
+        alias = b"a%07d" % next(_NUMBERS)
         async with connected(self.port) as connection:
-            answers = await _talk(connection, [*parts, LAST])
+            answers = await _talk(connection, [*(part.replace(ALIAS, alias) for part in parts), LAST])
         after = self.outcomes()
         outcomes = {name: after[name] - before[name] for name in OUTCOMES}
-        without_ids = _RANDOM.sub(rb"\g<1>-", answers)
+        counts = {name: more for name, now in self.counted().items() if (more := now - counted.get(name, 0))}
         sources = services.tally.sources()
-        return Heard(without_ids, services.tally.take(), sources, outcomes, count(REDIRECTS_AHEAD) - ahead)
+        clicks = {
+            code.replace(alias.decode(), ALIAS.decode()): n for code, n in services.tally.take().items()
+        }
+        created = [await self._stored(code) for code in _CREATED.findall(answers)]
+        said = _without_chance(answers.replace(alias, ALIAS))
+        return Heard(said, clicks, sources, outcomes, counts, created, self.ahead() - ahead)
+
+    async def _stored(self, code: bytes) -> Link | None:
+        """What its shard has, but what is its own: code and time."""
+        found = await self.app.ctx.services.links.get(code.decode(), None)
+        return replace(found, code="", created_at=datetime.fromtimestamp(0, UTC))
+
+    def ahead(self) -> int:
+        """Requests answered ahead of Sanic so far."""
+        self.app.ctx.fast_path.settle()
+        return count(REDIRECTS_AHEAD) + count(CREATES_AHEAD)
+
+    def counted(self) -> dict[str, float]:
+        """Answers, how many of them were timed, and refusals, as the metrics have them."""
+        settle_all()
+        samples = itertools.chain(*(metric.collect() for metric in (HTTP_REQUESTS, HTTP_SECONDS, PROBLEMS)))
+        return {
+            f"{sample.name}{sorted(sample.labels.items())}": sample.value
+            for family in samples
+            for sample in family.samples
+            if sample.name.endswith(("_total", "_count"))
+        }
 
     def outcomes(self) -> dict[str, int]:
         """Redirects by outcome, as the metrics have them."""

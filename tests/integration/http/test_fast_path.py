@@ -17,16 +17,21 @@ from tests.integration.http.conversations import (
     AMBIGUOUS_BODIES,
     BROWSER,
     CODES,
+    CREATE,
+    CREATES,
     NONE,
     OTHER,
+    OTHER_CREATES,
     PLAIN,
     POST,
     SMUGGLED,
+    URL,
     A,
     B,
     C,
     Said,
     head,
+    post,
 )
 from tests.integration.http.paths import Pair, paired
 
@@ -53,7 +58,8 @@ def links(shared_settings: Settings) -> None:
 @pytest.fixture(scope="module", params=[100_000, 0], ids=["from L1", "looked up"])
 def pair(links: None, shared_settings: Settings, request: pytest.FixtureRequest) -> Iterator[Pair]:
     """Both services, with the links of `conversations` in L1, or with no L1."""
-    update = {"limit_missing": "none", "anonymous_creation": True, "l1_links": request.param}
+    unlimited = {"limit_missing": "none", "limit_create": "none"}
+    update = {**unlimited, "anonymous_creation": True, "l1_links": request.param}
     settings = shared_settings.model_copy(update=update)
     with paired(settings, REQUEST_TIMEOUT=REQUEST_S_MAX) as pair:
         yield pair
@@ -65,7 +71,7 @@ def warm(pair: Pair) -> None:
     pair.warm(*CODES)
 
 
-@pytest.mark.parametrize("said", [*PLAIN, *OTHER], ids=lambda said: said.name)
+@pytest.mark.parametrize("said", [*PLAIN, *OTHER, *CREATES, *OTHER_CREATES], ids=lambda said: said.name)
 def test_both_paths_answer_and_count_the_same(pair: Pair, said: Said) -> None:
     """Byte for byte and click for click; and what should be answered ahead is."""
     heard = pair.agree(*said.parts)
@@ -75,8 +81,16 @@ def test_both_paths_answer_and_count_the_same(pair: Pair, said: Said) -> None:
 
 @pytest.mark.parametrize(
     "parts",
-    [(A,), (A + B,), (BROWSER, C), (POST + A,), (A + NONE + B,), (A, head(b"connection: close"))],
-    ids=["one", "two", "a browser", "a create", "a missing one between", "close"],
+    [
+        (A,),
+        (A + B,),
+        (BROWSER, C),
+        (POST + A,),
+        (A + NONE + B,),
+        (A, head(b"connection: close")),
+        (CREATE, B),
+    ],
+    ids=["one", "two", "a browser", "a refused create", "a missing one between", "close", "a create"],
 )
 def test_packets_may_end_at_every_byte(pair: Pair, parts: tuple[bytes, ...]) -> None:
     """What is said is the same wherever it is split, and if each byte comes alone."""
@@ -163,9 +177,20 @@ def requests(draw: st.DrawFn) -> bytes:
 
 
 @st.composite
+def creates(draw: st.DrawFn) -> bytes:
+    """A create, more often than not a plain one."""
+    body = draw(st.sampled_from([URL] * 6 + [b"", b"{}", b"\xff", b'{"url": 1}']))
+    if draw(st.sampled_from([True] * 4 + [False])):
+        return post(body, *draw(st.lists(HEADERS, max_size=2)))
+    target = draw(st.sampled_from([b"/api/v1/links", b"/api/v1/links?", b"/api/v1/links/x"]))
+    length = draw(st.sampled_from([b"content-length: 3", b"Content-Length: %d " % len(body), b"x: y"]))
+    return head(length, b"content-type: application/json", target=target, method=b"POST") + body
+
+
+@st.composite
 def conversations(draw: st.DrawFn) -> list[bytes]:
     """Requests of which some bytes may have been changed, in packets that end anywhere."""
-    said = bytearray(b"".join(draw(st.lists(requests(), min_size=1, max_size=4))))
+    said = bytearray(b"".join(draw(st.lists(requests() | creates(), min_size=1, max_size=4))))
     for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
         at = draw(st.integers(0, len(said) - 1))
         said[at : at + draw(st.integers(0, 2))] = draw(

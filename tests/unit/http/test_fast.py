@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sanic import HTTPResponse
 
 from snapurl.cache.local import Entry, LocalCache
 from snapurl.cache.reader import FROM_L1
@@ -43,6 +44,7 @@ class Worker:
             self.tally,
             self.blocked,
             lambda: self.now_ms,
+            self.create,
             asyncio.get_running_loop(),
             head_bytes_max=HEAD_BYTES_MAX,
             proxies_count=proxies_count,
@@ -53,6 +55,9 @@ class Worker:
 
     def look_up(self, code: str) -> asyncio.Future[CachedLink]:
         return self.asked.setdefault(code, asyncio.get_running_loop().create_future())
+
+    async def create(self, request: object) -> HTTPResponse:
+        raise AssertionError("no create is asked for")
 
     def keep(self, link: CachedLink, code: str = "a") -> None:
         self.local.put(code, link, self.local.generation)

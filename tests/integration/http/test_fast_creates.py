@@ -1,0 +1,179 @@
+"""Creates over time, ahead of Sanic and through it: turns, limits, clients that go, the end of a worker.
+
+What both paths must do the same is tested once with each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from snapurl.http import turns
+from snapurl.metrics import CREATES_AHEAD
+from tests.integration.http.conversations import CREATE, URL, A, post
+from tests.integration.http.paths import Side, connected, count, read_all
+from tests.integration.http.test_fast_states import (
+    BOTH,
+    KEEPING,
+    Open,
+    loop,
+    on_loop,
+    open_side,
+    ready,
+    receive,
+    send,
+    until,
+)
+
+__all__ = ["loop", "open_side"]  # fixtures
+
+CLIENT = "127.0.0.1"
+
+
+def take_turns(service: Side) -> None:
+    """Has as much in work for this client as may be, so that its creates wait."""
+    for _ in range(turns.CLIENT_MAX):
+        assert service.app.ctx.turns.begin_at_once(CLIENT)
+
+
+def give_turn(service: Side) -> None:
+    service.app.ctx.turns.end(CLIENT)
+
+
+def waits(service: Side) -> bool:
+    return CLIENT in service.app.ctx.turns._lines
+
+
+@BOTH
+@on_loop
+async def test_what_comes_while_a_link_is_created_is_answered_after_it(
+    open_side: Open, is_fast: bool
+) -> None:
+    """In its turn, however much it is; nothing of it is read for as long."""
+    async with open_side(is_fast, anonymous_creation=True) as service, connected(service.port) as connection:
+        await ready(service)
+        take_turns(service)
+        await send(connection, CREATE + A)
+        await until(lambda: waits(service))
+        await send(connection, A + CREATE)
+        await asyncio.sleep(0.05)
+        assert service.app.ctx.services.tally.take() == {}
+        give_turn(service)
+        assert (await receive(connection, 12)) == b"HTTP/1.1 201"
+        await send(connection, b"GET /health/live HTTP/1.1\r\nconnection: close\r\n\r\n")
+        rest = await read_all(connection)
+        assert [part[:3] for part in rest.split(b"HTTP/1.1 ")[1:]] == [b"302", b"302", b"201", b"200"]
+
+
+@BOTH
+@on_loop
+async def test_a_create_that_waits_too_long_for_its_turn_is_503(open_side: Open, is_fast: bool) -> None:
+    """With Retry-After; the connection goes on."""
+    async with open_side(is_fast, anonymous_creation=True) as service:
+        await ready(service)
+        take_turns(service)
+        async with asyncio.timeout(5):
+            heard = await service.hear([CREATE, A])
+        assert [part[:3] for part in heard.answers.split(b"HTTP/1.1 ")[1:]] == [b"503", b"302", b"200"]
+        assert b"\r\nretry-after: 1\r\n" in heard.answers
+        assert not waits(service)
+
+
+@BOTH
+@on_loop
+async def test_a_client_that_goes_away_leaves_no_create_behind(open_side: Open, is_fast: bool) -> None:
+    """What waits for its turn is given up, and is counted as Sanic counts it."""
+    async with open_side(is_fast, anonymous_creation=True) as service:
+        await ready(service)
+        before = service.counted()
+        take_turns(service)
+        async with connected(service.port) as connection:
+            await send(connection, CREATE + A)
+            await until(lambda: waits(service))
+        await until(lambda: not service.server.connections and not waits(service))
+        for _ in range(turns.CLIENT_MAX):
+            give_turn(service)
+        assert service.app.ctx.turns.begin_at_once(CLIENT)
+        give_turn(service)
+        counted = {name: now - before.get(name, 0) for name, now in service.counted().items()}
+        assert {name: more for name, more in counted.items() if more} == {
+            "snapurl_http_requests_total[('method', 'POST'), ('route', 'other'), ('status', '400')]": 1,
+            "snapurl_problems_total[('slug', 'bad-request')]": 1,
+        }
+        assert service.app.ctx.services.tally.take() == {}
+
+
+@BOTH
+@on_loop
+async def test_a_worker_that_ends_answers_the_create_in_hand(open_side: Open, is_fast: bool) -> None:
+    """With the end of the connection, which the answer says."""
+    async with open_side(is_fast, anonymous_creation=True) as service, connected(service.port) as connection:
+        await ready(service)
+        take_turns(service)
+        await send(connection, CREATE + A)
+        await until(lambda: waits(service))
+        ending = asyncio.create_task(service.finish())
+        await asyncio.sleep(0.1)
+        give_turn(service)
+        answer = await read_all(connection)
+        assert answer.startswith(b"HTTP/1.1 201 Created\r\n")
+        assert b"\r\nconnection: close\r\n" in answer
+        assert answer.count(b"HTTP/1.1 ") == 1
+        await ending
+
+
+@BOTH
+@on_loop
+async def test_creates_are_limited_alike(open_side: Open, is_fast: bool) -> None:
+    """Each answer says what is left; one too many is 429."""
+    limits = {"anonymous_creation": True, "limit_create": "2/hour"}
+    async with open_side(is_fast, **limits) as service:
+        await ready(service)
+        heard = await service.hear([CREATE, CREATE + CREATE + A])
+        answers = heard.answers.split(b"HTTP/1.1 ")[1:]
+        assert [part[:3] for part in answers] == [b"201", b"201", b"429", b"302", b"200"]
+        assert [
+            b'\r\nratelimit: "create";r=%d;' % left in answers[n] for n, left in enumerate((1, 0, 0))
+        ] == [True] * 3
+        assert b"\r\nretry-after: " in answers[2]
+        assert heard.ahead == (4 if is_fast else 0)
+
+
+@BOTH
+@on_loop
+async def test_bodies_take_room_alike(open_side: Open, is_fast: bool) -> None:
+    """Where there is none left, a create is 503; what it took of it is given back."""
+    async with open_side(is_fast, anonymous_creation=True, body_bytes_max=len(URL)) as service:
+        await ready(service)
+        room = service.app.ctx.body_room
+        left = room._left
+        assert room.take(left - len(URL) + 1)
+        full = await service.hear([CREATE, A])
+        assert [part[:3] for part in full.answers.split(b"HTTP/1.1 ")[1:]] == [b"503", b"302", b"200"]
+        room.give_back(1)
+        heard = await service.hear([CREATE, CREATE, post(URL + b" "), A])
+        assert [part[:3] for part in heard.answers.split(b"HTTP/1.1 ")[1:]] == [
+            b"201",
+            b"201",
+            b"413",
+            b"302",
+            b"200",
+        ]
+        assert room._left == len(URL)
+
+
+@on_loop
+async def test_creates_ahead_are_counted_as_such(open_side: Open) -> None:
+    """By the time that the metrics are read."""
+    async with open_side(anonymous_creation=True) as service:
+        await ready(service)
+        service.app.ctx.fast_path.settle()
+        before = count(CREATES_AHEAD)
+        async with connected(service.port) as connection:
+            await send(connection, CREATE + b"GET /metrics HTTP/1.1\r\nconnection: close\r\n\r\n")
+            text = await read_all(connection)
+        assert (
+            json.loads(text.split(b"\r\n\r\n")[1].split(b"HTTP/1.1")[0])["url"] == "https://example.org/a?b=c"
+        )
+        assert f"\nsnapurl_creates_ahead_total {before + 1:.1f}\n".encode() in text
+        assert KEEPING not in text
