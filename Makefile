@@ -23,7 +23,7 @@ up: $(VENV)/.local ## run the whole cluster on this machine; Ctrl-C stops it
 install: $(VENV)/.local ## what `make up` needs, into .venv
 
 test: $(VENV)/.dev ## all tests, on real PostgreSQL and Redis (ARGS='-k name' for some)
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)  # each process has servers of its own
 
 faults: $(VENV)/.dev ## every fault at every step of a hand-off, on real servers
 	FULL_FAULTS=1 $(BIN)/pytest tests/faults $(ARGS)

@@ -52,14 +52,19 @@ async def state(connection: Any, slot: int) -> str:
     return str(await connection.fetchval("SELECT state FROM slots WHERE slot = $1", slot))
 
 
-async def write_and_wait(pair: Pair, source: str) -> tuple[Any, Any, str]:
-    """A write that has passed the fence and has not committed: its connection, its transaction, its code."""
-    code = next(iter(pair.traffic.acked))
+async def write_and_wait(pair: Pair, source: str, found: str) -> tuple[Any, Any, str]:
+    """A write to a slot in state `found` that has passed the fence and has not committed: its connection, its
+    transaction, its code. Other batches go on meanwhile: a slot may have been frozen before the write comes."""
     connection = await pair.connect(source)
-    transaction = connection.transaction()
-    await transaction.start()
-    assert await connection.fetchval(CHANGE, slot_of(code), code, uuid.uuid4(), "slow") == "ok"
-    return connection, transaction, code
+    for code in pair.traffic.acked:
+        if await state(connection, slot_of(code)) != found:
+            continue
+        transaction = connection.transaction()
+        await transaction.start()
+        if await connection.fetchval(CHANGE, slot_of(code), code, uuid.uuid4(), "slow") == "ok":
+            return connection, transaction, code
+        await transaction.rollback()
+    raise AssertionError(f"no write was taken in a slot that is {found}")
 
 
 async def test_a_write_that_passed_the_check_and_commits_after_the_freeze_is_waited_for(pair: Pair) -> None:
@@ -70,7 +75,7 @@ async def test_a_write_that_passed_the_check_and_commits_after_the_freeze_is_wai
     frozen = wire.lay(When.BEFORE, "handoff_freeze_v1")
     process = await pair.process()
     await asyncio.wait_for(frozen.reached.wait(), 20)
-    connection, transaction, code = await write_and_wait(pair, source)
+    connection, transaction, code = await write_and_wait(pair, source, "leaving")
     frozen.deliver()
     await asyncio.sleep(0.2)
     looker = await pair.connect(source)
@@ -94,7 +99,7 @@ async def test_a_transaction_left_idle_makes_the_move_give_up_and_harms_nobody(
     pair.whole = False
     monkeypatch.setattr(tools.attempt, "LOCK_ATTEMPTS", 5)
     source, _ = await pair.turn()
-    connection, transaction, code = await write_and_wait(pair, source)
+    connection, transaction, code = await write_and_wait(pair, source, "owned")
     others = [other for other in pair.traffic.acked if slot_of(other) != slot_of(code)]
     async with migrating(pair) as migrator:
         why = await has_given_up(migrator)

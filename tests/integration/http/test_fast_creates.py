@@ -97,8 +97,8 @@ async def test_a_client_that_goes_away_leaves_no_create_behind(open_side: Open, 
         give_turn(service)
         counted = {name: now - before.get(name, 0) for name, now in service.counted().items()}
         assert {name: more for name, more in counted.items() if more} == {
-            "snapurl_http_requests_total[('method', 'POST'), ('route', 'other'), ('status', '400')]": 1,
-            "snapurl_problems_total[('slug', 'bad-request')]": 1,
+            "snapurl_http_requests_total[('method', 'POST'), ('route', 'other'), ('status', '408')]": 1,
+            "snapurl_problems_total[('slug', 'request-timeout')]": 1,
         }
         assert service.app.ctx.services.tally.take() == {}
 

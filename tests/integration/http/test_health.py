@@ -102,7 +102,7 @@ async def test_with_no_shard_at_all_the_service_is_not_ready(
         async def well() -> bool:
             return (await service.api.get("/health/ready")).status_code == 200
 
-        await until(well)
+        await until(well, 30)  # four servers have to start
 
 
 async def test_metrics_count_what_happened(service: Service) -> None:
