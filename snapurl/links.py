@@ -43,7 +43,7 @@ TOLD_AT_ONCE = 8  # links of a bulk call, to the cache: fewer than it has connec
 NOT_IN_FUTURE = "must be in the future"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Draft:
     """A link that somebody asks for; `alias` None leaves the code to us."""
 
@@ -69,7 +69,7 @@ class Claim:
     key: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Attempt:
     """One create under way. `nonce` is the row's token; with it, and only if `repeatable`, the code is fixed."""
 
