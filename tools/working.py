@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import Any
 
 import click
+import uvloop
 
 from ring.handoff import Step
 from snapurl import logs, traces
@@ -117,7 +117,7 @@ def run(
             await migrator.run(stop, until_settled=until_settled)
 
     try:
-        asyncio.run(work())
+        uvloop.run(work())
     finally:
         traces.end()
 

@@ -113,7 +113,7 @@ def _body(value: object) -> bytes:
 SCENARIOS = (
     Scenario("hot", "one link, one worker on one core", 1, (snapurl, nginx, plain_sanic), _hot),
     Scenario("hot2", "one link, two workers", 2, (snapurl, nginx, flask_stack), _hot),
-    Scenario("zipf", "Zipf over all links, two workers", 2, (snapurl, flask_stack), _zipf, warm_ups=12),
+    Scenario("zipf", "Zipf over all links, two workers", 2, (snapurl, flask_stack), _zipf, warm_ups=6),
     Scenario("warm", "from Redis, one worker on one core", 1, (snapurl, sanic_redis), _few, NO_L1),
     Scenario("cold", "from the shards, two workers", 2, (snapurl,), _each, NO_L1, forget_in_redis, 0),
     Scenario("missing", "no such link, two workers", 2, (snapurl,), _absent, warm_ups=0),
