@@ -42,7 +42,7 @@ SOAK_MINUTES ?= 10
 soak: $(VENV)/.dev ## check histories of links while shards come and go (SOAK_MINUTES=n SOAK_SEED=s)
 	$(BIN)/python -m tests.history.soak --minutes $(SOAK_MINUTES) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
-bench: $(VENV)/.bench ## SnapURL beside its peers, with wrk: about 20 minutes (ARGS='--only hot,zipf', --quick)
+bench: $(VENV)/.bench ## SnapURL beside its peers, with wrk: about half an hour (ARGS='--only hot,zipf', --quick)
 	$(BIN)/python -m benchmarks.load $(ARGS)
 
 reshard: $(VENV)/.dev ## measure how fast slots move, and what visitors notice (ARGS='--only speed')
