@@ -10,6 +10,9 @@ from ring.topology import NAME_PATTERN
 
 CALL_S_MAX = 10.0  # much longer than any step takes; a server that hangs is then left to the next attempt
 
+IN_SLOTS = "slot = ANY ($1::smallint[])"
+"""A condition whose text is the same for all batches, so that a statement is parsed once per connection."""
+
 Argument = str | int | UUID | Sequence[int] | Sequence[UUID] | Sequence[str]
 
 

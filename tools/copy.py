@@ -22,7 +22,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from tools.calls import smallints
+from tools.calls import IN_SLOTS, smallints
 from tools.manifest import Table
 
 CHUNKS_AHEAD = 32  # chunks read from the source before the target has taken them
@@ -48,8 +48,8 @@ class Changes:
 
 async def look(source: Any, tables: Sequence[Table], slots: Sequence[int]) -> Rows:
     """One statement, and so one snapshot: if it shows no table with rows there is nothing to copy as of it."""
-    questions = ", ".join(f"EXISTS (SELECT 1 FROM {table.name} WHERE {_which(slots)})" for table in tables)
-    row = await source.fetchrow(f"SELECT pg_snapshot_xmin(pg_current_snapshot())::text, {questions}")
+    questions = ", ".join(f"EXISTS (SELECT 1 FROM {table.name} WHERE {IN_SLOTS})" for table in tables)
+    row = await source.fetchrow(f"SELECT pg_snapshot_xmin(pg_current_snapshot())::text, {questions}", slots)
     return Rows(row[0], tuple(table for table, there in zip(tables, row[1:], strict=True) if there))
 
 
@@ -57,10 +57,11 @@ async def changes(source: Any, tables: Sequence[Table], slots: Sequence[int], si
     """The rows that may have changed since the snapshot whose xmin was `since`; one statement, one snapshot."""
     found = ", ".join(
         f"(SELECT json_agg(c)::text FROM (SELECT {table.column_list} FROM {table.name}"
-        f" WHERE {_which(slots)} AND xid >= '{since}'::xid8) c)"
+        f" WHERE {IN_SLOTS} AND xid >= $2::text::xid8) c)"
         for table in tables
     )
-    row = await source.fetchrow(f"SELECT pg_snapshot_xmin(pg_current_snapshot())::text, {found}")
+    query = f"SELECT pg_snapshot_xmin(pg_current_snapshot())::text, {found}"
+    row = await source.fetchrow(query, slots, since)
     return Changes(row[0], tuple((table, rows) for table, rows in zip(tables, row[1:], strict=True) if rows))
 
 
@@ -75,7 +76,7 @@ async def copy_all(source: Any, target: Any, rows: Rows, slots: Sequence[int]) -
     """Copies every row of `slots` into tables that have none of them; how many rows."""
     copied = 0
     for table in rows.tables:
-        query = f"SELECT {table.column_list} FROM {table.name} WHERE {_which(slots)}"
+        query = f"SELECT {table.column_list} FROM {table.name} WHERE slot = ANY ({smallints(slots)})"
         copied += await pipe(source, target, query, table.name, table)
     return copied
 
@@ -96,10 +97,6 @@ def _replace(table: Table) -> str:
     )
 
 
-def _which(slots: Sequence[int]) -> str:
-    return f"slot = ANY ({smallints(slots)})"
-
-
 async def pipe(source: Any, target: Any, query: str, into: str, table: Table) -> int:
     """Streams the rows of `query` at the source into table `into` of the target, as they come; how many."""
     chunks: asyncio.Queue[bytes | None] = asyncio.Queue(CHUNKS_AHEAD)
@@ -109,8 +106,11 @@ async def pipe(source: Any, target: Any, query: str, into: str, table: Table) ->
         await chunks.put(None)
 
     async def incoming() -> AsyncIterator[bytes]:
-        while (chunk := await chunks.get()) is not None:
-            yield chunk
+        over = False
+        while not over:
+            waiting = [await chunks.get(), *(chunks.get_nowait() for _ in range(chunks.qsize()))]
+            over = waiting[-1] is None
+            yield b"".join(filter(None, waiting))
 
     try:
         async with asyncio.TaskGroup() as group:

@@ -60,17 +60,18 @@ from tools.throttle import Look, Throttle
 
 log = logging.getLogger("snapurl.migrator")
 
-ROUND_S = 2.0
-IDLE_S = 0.2
+ROUND_S = 4.0
+IDLE_S = 0.1
 LEASE_MS = 3_000
 HEARTBEAT_S = 0.5
 PROBE_S = 0.2
 IDLE_PROBE_S = 1.0
 PAUSE_TOLD_MS = 500.0  # a pause that writers will have noticed
 
-BY_INDEX = "SET enable_seqscan = off; SET jit = off"
+BY_INDEX = "SET enable_seqscan = off; SET jit = off; SET plan_cache_mode = force_custom_plan"
 """A batch is a small part of any table, and the statistics of a new shard are those of empty ones. What has to be
-scanned all the same then looks so dear to the planner that it would compile it each time."""
+scanned all the same then looks so dear to the planner that it would compile it each time. Nor may it plan for slots
+that it does not know."""
 
 
 @dataclass(slots=True)
@@ -265,6 +266,9 @@ class Migrator:
         paused_ms = attempt.pause_ms or 0.0
         level = logging.WARNING if paused_ms > PAUSE_TOLD_MS else logging.DEBUG
         log.log(level, "%s: %d rows, writes paused for %.0f ms", batch, attempt.rows, paused_ms)
+        if Step.COMMIT in task.program:
+            self.status = replace(self.status, slots_left=max(0, self.status.slots_left - len(batch.slots)))
+            RESHARD_SLOTS_LEFT.set(self.status.slots_left)
         if attempt.pause_ms is not None:
             self._pauses.add(attempt.pause_ms)
             PAUSE_SECONDS.observe(attempt.pause_ms / 1000)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tools.calls import smallints
+from tools.calls import IN_SLOTS
 from tools.manifest import Table
 
 
@@ -30,15 +30,15 @@ class Digest:
 
 async def digests(connection: Any, tables: Sequence[Table], slots: Sequence[int]) -> dict[str, Digest]:
     """Digest by table name, all as of one snapshot; `xid` is left out, since it is each shard's own."""
-    rows = await connection.fetch(" UNION ALL ".join(_digest(table, slots) for table in tables))
+    rows = await connection.fetch(" UNION ALL ".join(map(_digest, tables)), slots)
     return {row["name"]: Digest(row["rows"], int(row["checksum"])) for row in rows}
 
 
-def _digest(table: Table, slots: Sequence[int]) -> str:
+def _digest(table: Table) -> str:
     return (
         f"SELECT '{table.name}' AS name, count(*) AS rows,"
         f" coalesce(sum(hash_record_extended(ROW({table.column_list}), 0)), 0) AS checksum"  # of 128 bits
-        f" FROM {table.name} WHERE slot = ANY ({smallints(slots)})"
+        f" FROM {table.name} WHERE {IN_SLOTS}"
     )
 
 
@@ -58,16 +58,17 @@ async def _counted(
     connection: Any, tables: Sequence[Table], slots: Sequence[int], since: str = ""
 ) -> tuple[dict[str, int], set[int]]:
     """Rows by table, and the slots in which some were written `since`, all as of one snapshot."""
-    rows = await connection.fetch(" UNION ALL ".join(_count(table, slots, since) for table in tables))
+    query = " UNION ALL ".join(_count(table, since=bool(since)) for table in tables)
+    rows = await connection.fetch(query, slots, *filter(None, [since]))
     return {row["name"]: row["rows"] for row in rows}, {slot for row in rows for slot in row["changed"] or ()}
 
 
-def _count(table: Table, slots: Sequence[int], since: str) -> str:
-    written = f"age(xmin) <= age('{since}'::xid8::xid)" if since else "false"
+def _count(table: Table, *, since: bool) -> str:
+    written = "age(xmin) <= age($2::text::xid8::xid)" if since else "false"
     return (
         f"SELECT '{table.name}' AS name, count(*) AS rows,"
         f" array_agg(DISTINCT slot) FILTER (WHERE {written}) AS changed"
-        f" FROM {table.name} WHERE slot = ANY ({smallints(slots)})"
+        f" FROM {table.name} WHERE {IN_SLOTS}"
     )
 
 

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import asyncpg
+
 from benchmarks.bed import Bed
 from benchmarks.programs import BenchmarkFailed, Program, running, start
 from tools.fleet import Fleet
@@ -141,14 +143,18 @@ async def _look(bed: Bed) -> Overview:
 async def _until_migrator(bed: Bed, condition: Callable[[Status], bool]) -> None:
     """As `_until`, but asks the migrator alone, which costs next to nothing while visitors are being measured."""
     deadline = asyncio.get_running_loop().time() + MOVE_S_MAX
-    while True:
-        newest = await bed.fetchrow(bed.members[0], SQL["migrator"] + " ORDER BY heartbeat_at DESC LIMIT 1")
-        says = Status.from_json(newest["status"])
-        if condition(says):
-            return
-        if asyncio.get_running_loop().time() > deadline:
-            raise BenchmarkFailed(f"the migrator did not come to an end: {says.last_error or says}")
-        await asyncio.sleep(POLL_S)
+    connection = await asyncpg.connect(bed.cluster.dsns[bed.members[0]])
+    try:
+        while True:
+            newest = await connection.fetchrow(SQL["migrator"] + " ORDER BY heartbeat_at DESC LIMIT 1")
+            says = Status.from_json(newest["status"])
+            if condition(says):
+                return
+            if asyncio.get_running_loop().time() > deadline:
+                raise BenchmarkFailed(f"the migrator did not come to an end: {says.last_error or says}")
+            await asyncio.sleep(POLL_S)
+    finally:
+        await connection.close()
 
 
 async def _until(bed: Bed, condition: Callable[[Overview], bool]) -> None:
