@@ -43,7 +43,7 @@ SPOTS = (
     Spot("purge", "target", "DELETE FROM links", "COMMIT"),
     Spot("copy", "target", "FROM STDIN", "COMMIT"),
     Spot("copying", "target", "FROM STDIN", moments=(When.AFTER,)),
-    Spot("catch-up-look", "source", "xid >= '"),
+    Spot("catch-up-look", "source", "xid >= $2"),
     Spot("catch-up", "target", "json_populate_recordset", "COMMIT"),
     Spot("check", "source", "hash_record_extended"),
     Spot("freeze", "source", "handoff_freeze_v1"),
