@@ -15,6 +15,7 @@ import asyncpg
 from benchmarks.bed import Bed
 from benchmarks.programs import BenchmarkFailed, Program, running, start
 from tools.fleet import Fleet
+from tools.manifest import SQL
 from tools.overview import Overview, overview
 from tools.progress import Pauses, Status
 
@@ -31,7 +32,6 @@ SELECT count(*), extract(epoch FROM min(changed_at))::float8 AS first,
        extract(epoch FROM max(changed_at))::float8 AS last
   FROM slots WHERE state = 'owned' AND changed_at > to_timestamp($1)
 """
-_MIGRATOR_STATUS = "SELECT status FROM migrator ORDER BY heartbeat_at DESC LIMIT 1"
 _LEFT_BEHIND = """
 SELECT EXISTS (SELECT 1 FROM links WHERE slot = ANY (ARRAY(SELECT slot FROM slots WHERE state = 'released')))
 """
@@ -146,8 +146,8 @@ async def _until_migrator(bed: Bed, condition: Callable[[Status], bool]) -> None
     connection = await asyncpg.connect(bed.cluster.dsns[bed.members[0]])
     try:
         while True:
-            status = await connection.fetchval(_MIGRATOR_STATUS)
-            says = Status.from_json(status)
+            (newest,) = await connection.fetch(SQL["migrator"])
+            says = Status.from_json(newest["status"])
             if condition(says):
                 return
             if asyncio.get_running_loop().time() > deadline:
