@@ -1,8 +1,8 @@
 """The migrator: makes ownership converge on the ring, and keeps at it.
 
 Theory. It is a reconciler. Each round looks at all shards, reads the agenda from what it sees, and carries out
-some of it; hand-offs that were found half-way come first. Nothing is remembered from round to round but that
-nothing was left to do, and of that only while no shard has a new topology or a changed slot: so to resume after a
+some of it; hand-offs that were found half-way come first. Nothing is remembered from round to round but until when
+there is nothing to do, and that only while no shard has a new topology or a changed slot: so to resume after a
 crash is to run, to cancel is to publish the topology from before, and running a second migrator does no harm:
 every step is guarded by tokens on the shards. The lease that makes only one of several work is for the sake of
 speed, and rests on a clock for that reason only.
@@ -21,6 +21,7 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 import asyncpg
@@ -62,6 +63,9 @@ log = logging.getLogger("snapurl.migrator")
 
 ROUND_S = 4.0
 IDLE_S = 0.1
+GRACE_LOOK_S = (
+    1.0  # between looks for slots whose grace period is over: each asks for all that were given away
+)
 LEASE_MS = 3_000
 HEARTBEAT_S = 0.5
 PROBE_S = 0.2
@@ -150,7 +154,10 @@ class Migrator:
         self._stop = asyncio.Event()
         self._attempts: dict[Attempt, float] = {}  # since when
         self._failed: set[tuple[str, str]] = set()
-        self._settled: Marks | None = None  # what the shards said when nothing was left to do
+        self._quiet: tuple[Marks | None, float] = (
+            None,
+            0.0,
+        )  # nothing to do while shards say this, and until when
         self._pauses = PauseLog()
         self._probes = 0
         self._copied: deque[tuple[float, int]] = deque(maxlen=4_096)
@@ -185,7 +192,7 @@ class Migrator:
         """One round. True: nothing is left; False: wait a moment; None: go on at once."""
         if not self._working.is_set():
             self.status = replace(self.status, state="standby")
-            self._settled = None
+            self._quiet = None, 0.0
             _say_nothing()
             return False
         try:
@@ -198,9 +205,10 @@ class Migrator:
     async def _round(self, fleet: Fleet, benches: list[Bench]) -> bool | None:
         waiting_for = await mend_all(fleet)
         marks = await fleet.marks()
-        if marks is not None and marks == self._settled:
-            return True
-        self._settled = None
+        quiet, until = self._quiet
+        if marks is not None and marks == quiet and self._clock() < until:
+            return until == inf
+        self._quiet = None, 0.0
         seen = await fleet.observe()
         await spread(fleet, seen)
         found = agenda(seen)
@@ -217,10 +225,7 @@ class Migrator:
         if found.waiting or found.wrong or seen.silent or waiting_for:
             self.status = replace(self.status, state="waiting")
             return False
-        tidy = await self._tidy(fleet, seen, benches)
-        if tidy:
-            self._settled = marks
-        return tidy
+        return await self._tidy(fleet, seen, benches, marks)
 
     async def _carry_out(self, tasks: list[Task], seen: Seen, benches: list[Bench]) -> bool:
         """Does a batch of each task in turn until the round is over; False if any failed."""
@@ -277,7 +282,7 @@ class Migrator:
 
     # -- when nothing moves ----------------------------------------------------------------------------------
 
-    async def _tidy(self, fleet: Fleet, seen: Seen, benches: list[Bench]) -> bool | None:
+    async def _tidy(self, fleet: Fleet, seen: Seen, benches: list[Bench], marks: Marks | None) -> bool | None:
         """Deletes what released slots have left behind, then lets go of shards that are drained and empty."""
         left, waiting = await dead_slots(fleet, seen, self._options.grace_s)
         orphans = sum(len(batch.slots) for batch in left) + waiting
@@ -287,6 +292,7 @@ class Migrator:
             tasks = [Task(batch, (Step.CLEAN,)) for batch in left]
             return None if await self._carry_out(tasks, seen, benches) else False
         if waiting:
+            self._quiet = marks, self._clock() + GRACE_LOOK_S
             return False
         for shard in seen.topology.shards:
             if shard.draining and not any(
@@ -295,6 +301,7 @@ class Migrator:
                 await publish(fleet, seen.topology.without(shard.name))
                 log.info("shard %s holds nothing any more and may be switched off", shard.name)
                 return None
+        self._quiet = marks, inf
         return True
 
     # -- what it says of itself ------------------------------------------------------------------------------
@@ -314,7 +321,7 @@ class Migrator:
         problem = [*found.wrong[:1], *(f"shard {name} {why}" for name, why in seen.silent.items())]
         self.status = replace(
             self.status,
-            state="moving" if left or found.urgent else "idle",
+            state="moving" if left or found.urgent else self.status.state,
             topology_version=seen.topology.version,
             slots_total=total,
             slots_left=left,

@@ -4,6 +4,8 @@ A batch is as many slots as make so much work in a pause, as far as the batch be
 in rows: each is looked at, and a slot is worth some, since its own row is written three times. That size follows
 the pauses: it doubles while they are short and is halved when they are long. One pause says little on a busy
 machine, so it is the median of a few that counts.
+One lane spares visitors: where shards and service share processors, what a visitor waits for is the batch that is
+being worked on, so batches are small and a rest follows each.
 The pace gives way when the shards or the service get slow or a standby lags: the wait between batches doubles with
 each look that finds them so, up to WAIT_S_MAX, and halves with each that does not.
 """
@@ -17,18 +19,28 @@ from statistics import median
 PAUSE_MS_SHORT = 12.0
 PAUSE_MS_LONG = 25.0
 PAUSES_WEIGHED = 3
-LANES = (
-    2  # batches at a time, since a target takes rows as fast as one of its processors can; 1 spares visitors
-)
+LANES = 2  # batches at a time, since a target takes rows as fast as one of its processors can
 SLOTS_FIRST = 1  # it shows how many rows a slot has: of a large cluster, thousands
 SLOTS_MAX = 256
 ROWS_OF_SLOT = 50  # what a slot costs in a pause, in rows
-SIZE_FIRST = 8_000
-SIZE_MIN = 4_000  # a pause that is long with so little is not the fault of the batch
-SIZE_MAX = 20_000
 WAIT_S_MIN = 0.05
 WAIT_S_MAX = 1.0
 LOOKS_KEPT = 30  # those of the last few seconds: what was slow before is over
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Sizes of batches in rows: the first one, and between which it stays. (A pause that is long with `size_min` is
+    not the fault of the batch.) `rest` follows a batch, as a part of the time that it took."""
+
+    size_first: int
+    size_min: int
+    size_max: int
+    rest: float
+
+
+FAST = Pace(size_first=8_000, size_min=4_000, size_max=20_000, rest=0.0)
+SPARING = Pace(size_first=4_000, size_min=1_000, size_max=4_000, rest=0.5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +56,8 @@ class Look:
 @dataclass(slots=True)
 class Throttle:
     """`rows_per_s_max` 0 is no limit. `p99_ms_max` is of a trivial statement on any shard, `service_p99_ms_max`
-    of a trivial request: of the last LOOKS_KEPT looks. `lanes` batches move at a time, `slots` is the size of the
-    next one."""
+    of a trivial request: of the last LOOKS_KEPT looks. `lanes` batches move at a time, a single one at a sparing
+    pace; `slots` is the size of the next batch."""
 
     rows_per_s_max: float = 0.0
     p99_ms_max: float = 100.0
@@ -53,22 +65,29 @@ class Throttle:
     service_p99_ms_max: float = 100.0
     lanes: int = LANES
     slots: int = SLOTS_FIRST
-    _size: int = SIZE_FIRST
+    _size: int = 0
     _wait_s: float = 0.0
     _why: str = ""
     _pauses_ms: deque[float] = field(default_factory=lambda: deque(maxlen=PAUSES_WEIGHED))
     _looks: deque[Look] = field(default_factory=lambda: deque(maxlen=LOOKS_KEPT))
+
+    def __post_init__(self) -> None:
+        self._size = self.pace.size_first
+
+    @property
+    def pace(self) -> Pace:
+        return SPARING if self.lanes == 1 else FAST
 
     def after_batch(self, slots: int, rows: int, pause_ms: float) -> None:
         """Fits the size of the next batch to what the last ones did."""
         self._pauses_ms.append(pause_ms)
         if len(self._pauses_ms) == PAUSES_WEIGHED:
             typical_ms = median(self._pauses_ms)
-            if typical_ms > PAUSE_MS_LONG and rows + slots * ROWS_OF_SLOT > SIZE_MIN:
+            if typical_ms > PAUSE_MS_LONG and rows + slots * ROWS_OF_SLOT > self.pace.size_min:
                 self._size //= 2
                 self._pauses_ms.clear()
-            elif typical_ms < PAUSE_MS_SHORT and self._size < SIZE_MAX:
-                self._size = min(SIZE_MAX, self._size * 2)
+            elif typical_ms < PAUSE_MS_SHORT and self._size < self.pace.size_max:
+                self._size = min(self.pace.size_max, self._size * 2)
                 self._pauses_ms.clear()
         size_of_slot = rows / slots + ROWS_OF_SLOT
         self.slots = max(1, min(SLOTS_MAX, int(self._size / size_of_slot)))
@@ -76,7 +95,7 @@ class Throttle:
     def wait_s(self, rows: int, took_s: float) -> float:
         """How long one lane is to rest after a batch of `rows` that took `took_s`."""
         by_limit = self.lanes * rows / self.rows_per_s_max - took_s if self.rows_per_s_max else 0.0
-        return max(0.0, by_limit, self._wait_s)
+        return max(by_limit, self._wait_s, took_s * self.pace.rest)
 
     def look(self, look: Look) -> None:
         """Gives way or goes on, after one more look."""

@@ -66,7 +66,7 @@ grace_s = click.option(
 @click.option(
     "--lanes",
     type=click.IntRange(1, 8),
-    help=f"Batches that move at a time: {LANES}, or 1 to spare the service of --service-url.",
+    help=f"Batches that move at a time: {LANES}, or with --service-url 1: small ones, with a rest after each.",
 )
 @grace_s
 @click.option("--until-settled", is_flag=True, help="End when nothing is left to do.")

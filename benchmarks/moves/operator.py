@@ -88,7 +88,8 @@ async def follow(
 ) -> Moved:
     """Gives the command (`add` or `drain` of `shard`), waits until slots and rows are where they belong.
 
-    `mark` hears "moving" as the command is given, "cleaning" when the slots have moved, "still" in the end.
+    `mark` hears "moving" as the command is given, "cleaning" when the slots have moved, "checking" when their old
+    rows are gone, "still" in the end.
     """
     draining = words[0] == "drain"
     rows = await bed.fetchval(shard, "SELECT count(*) FROM links") if draining else 0
@@ -96,6 +97,11 @@ async def follow(
     version = json.loads(await reshard(bed, *words, "--yes", "--json"))["topology_version"]
     await _until_migrator(bed, lambda says: says.topology_version >= version and not says.slots_left)
     mark("cleaning")
+    await _until_migrator(
+        bed, lambda says: says.topology_version >= version and says.state == "idle" and not says.orphans
+    )
+    mark("checking")
+    cleaned = await bed.fetchval(bed.members[0], "SELECT extract(epoch FROM clock_timestamp())::float8")
     await _until(bed, lambda now: now.topology_version >= version and now.settled)
     published = await bed.fetchval(bed.members[0], _PUBLISHED, version)
     if not draining:
@@ -104,9 +110,6 @@ async def follow(
     found = [await bed.fetchrow(name, _NEW_OWNERS, published) for name in bed.members]
     found = [row for row in found if row["count"]]
     await _until_clean(bed, shard if draining else None)
-    cleaned_s = (
-        await bed.fetchval(bed.members[0], "SELECT extract(epoch FROM clock_timestamp())::float8") - published
-    )
     mark("still")
     await asyncio.sleep(HEARTBEATS_S)
     pauses = (await _look(bed)).migrator.pauses
@@ -118,7 +121,7 @@ async def follow(
         rows=rows,
         seconds=max(row["last"] for row in found) - published,
         first_s=min(row["first"] for row in found) - published,
-        cleaned_s=cleaned_s,
+        cleaned_s=cleaned - published,
         pauses=pauses,
     )
 

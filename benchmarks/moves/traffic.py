@@ -62,7 +62,7 @@ class Latency:
 
 @dataclass(slots=True)
 class Log:
-    """All requests, and from when on which phase was: "still", "moving" or "cleaning"."""
+    """All requests, and from when on which phase was: "still", "moving", "cleaning" or "checking"."""
 
     requests: list[Request] = field(default_factory=list)
     marks: list[tuple[float, str]] = field(default_factory=list)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tools.throttle import (
+    FAST,
     LANES,
     LOOKS_KEPT,
     PAUSES_WEIGHED,
     ROWS_OF_SLOT,
-    SIZE_FIRST,
-    SIZE_MAX,
-    SIZE_MIN,
+    SPARING,
     WAIT_S_MAX,
     Look,
     Throttle,
@@ -68,11 +67,11 @@ def test_a_batch_has_as_many_slots_as_fit_its_size() -> None:
     throttle = Throttle()
     assert throttle.slots == 1
     throttle.after_batch(slots=1, rows=100, pause_ms=20.0)
-    assert throttle.slots == SIZE_FIRST // (100 + ROWS_OF_SLOT)
-    throttle.after_batch(slots=40, rows=40 * SIZE_FIRST, pause_ms=20.0)
+    assert throttle.slots == FAST.size_first // (100 + ROWS_OF_SLOT)
+    throttle.after_batch(slots=40, rows=40 * FAST.size_first, pause_ms=20.0)
     assert throttle.slots == 1
     throttle.after_batch(slots=1, rows=0, pause_ms=20.0)
-    assert throttle.slots == SIZE_FIRST // ROWS_OF_SLOT
+    assert throttle.slots == FAST.size_first // ROWS_OF_SLOT
 
 
 def test_batches_grow_while_pauses_are_short() -> None:
@@ -83,8 +82,8 @@ def test_batches_grow_while_pauses_are_short() -> None:
         throttle.after_batch(slots=10, rows=1_000, pause_ms=3.0)
         sizes.append(throttle.slots)
     assert sizes == sorted(sizes)
-    assert sizes[0] == SIZE_FIRST // (100 + ROWS_OF_SLOT)
-    assert sizes[-1] == SIZE_MAX // (100 + ROWS_OF_SLOT)
+    assert sizes[0] == FAST.size_first // (100 + ROWS_OF_SLOT)
+    assert sizes[-1] == FAST.size_max // (100 + ROWS_OF_SLOT)
 
 
 def test_batches_shrink_while_pauses_are_long() -> None:
@@ -92,11 +91,23 @@ def test_batches_shrink_while_pauses_are_long() -> None:
     throttle = Throttle()
     for pause_ms in (20.0, 400.0, 20.0, 20.0, 400.0, 20.0):
         throttle.after_batch(slots=40, rows=4_000, pause_ms=pause_ms)
-    assert throttle.slots == SIZE_FIRST // (100 + ROWS_OF_SLOT)
+    assert throttle.slots == FAST.size_first // (100 + ROWS_OF_SLOT)
     for _ in range(PAUSES_WEIGHED):
         throttle.after_batch(slots=40, rows=4_000, pause_ms=400.0)
-    assert throttle.slots == SIZE_FIRST // 2 // (100 + ROWS_OF_SLOT)
+    assert throttle.slots == FAST.size_first // 2 // (100 + ROWS_OF_SLOT)
     throttle = Throttle()
     for _ in range(9 * PAUSES_WEIGHED):
         throttle.after_batch(slots=throttle.slots, rows=0, pause_ms=400.0)
-    assert throttle.slots == SIZE_MIN // ROWS_OF_SLOT
+    assert throttle.slots == FAST.size_min // ROWS_OF_SLOT
+
+
+def test_a_single_lane_spares_visitors() -> None:
+    """With one lane batches stay small however short their pauses are, and a rest follows each."""
+    throttle = Throttle(lanes=1)
+    for _ in range(4 * PAUSES_WEIGHED):
+        throttle.after_batch(slots=10, rows=1_000, pause_ms=3.0)
+    assert throttle.slots == SPARING.size_max // (100 + ROWS_OF_SLOT)
+    assert throttle.wait_s(1_000, 0.2) == pytest.approx(SPARING.rest * 0.2)
+    for _ in range(9 * PAUSES_WEIGHED):
+        throttle.after_batch(slots=throttle.slots, rows=0, pause_ms=400.0)
+    assert throttle.slots == SPARING.size_min // ROWS_OF_SLOT
