@@ -54,7 +54,7 @@ from tools.attempt import Attempt, Batch, Ends, Refused
 from tools.cleanup import dead_slots
 from tools.fleet import LOST, Fleet, Marks, Seen
 from tools.manifest import SQL, Table, sharded_tables
-from tools.progress import MoveStatus, PauseLog, Status
+from tools.progress import MoveStatus, PauseLog, Rate, Status
 from tools.publish import publish, spread
 from tools.returned import mend_all
 from tools.throttle import Look, Throttle
@@ -160,7 +160,8 @@ class Migrator:
         )  # nothing to do while shards say this, and until when
         self._pauses = PauseLog()
         self._probes = 0
-        self._copied: deque[tuple[float, int]] = deque(maxlen=4_096)
+        self._rows = Rate(clock)
+        self._slots = Rate(clock)
         self.status = Status()
 
     # -- the loop --------------------------------------------------------------------------------------------
@@ -272,6 +273,7 @@ class Migrator:
         level = logging.WARNING if paused_ms > PAUSE_TOLD_MS else logging.DEBUG
         log.log(level, "%s: %d rows, writes paused for %.0f ms", batch, attempt.rows, paused_ms)
         if Step.COMMIT in task.program:
+            self._slots.add(len(batch.slots))
             self.status = replace(self.status, slots_left=max(0, self.status.slots_left - len(batch.slots)))
             RESHARD_SLOTS_LEFT.set(self.status.slots_left)
         if attempt.pause_ms is not None:
@@ -309,9 +311,9 @@ class Migrator:
     def _describe(self, seen: Seen, found: Agenda) -> None:
         left = found.slots_left
         total = max(self.status.slots_total, left) if left else 0
-        rate = self._rows_per_s()
-        done = total - left
-        rows_left = self.status.rows_copied / done * left if done else 0.0
+        if left and not self.status.slots_total:
+            self._rows.start()
+            self._slots.start()
         RESHARD_SLOTS_LEFT.set(left)
         RESHARD_PAUSED.set(seen.topology.paused)
         TOPOLOGY_VERSION.labels("migrator").set(seen.topology.version)
@@ -326,14 +328,13 @@ class Migrator:
             slots_total=total,
             slots_left=left,
             rows_copied=self.status.rows_copied if total else 0,
-            rows_per_s=rate,
-            eta_s=rows_left / rate if rate and done and left else None,
             last_error=problem[0] if problem else self.status.last_error,
         )
 
     def snapshot(self) -> Status:
         """The status with the moves under way as they are now."""
         now = self._clock()
+        slots_per_s = self._slots.per_s()
         moves = tuple(
             MoveStatus(str(attempt.batch), attempt.step.value, now - began)
             for attempt, began in self._attempts.items()
@@ -342,25 +343,20 @@ class Migrator:
             self.status,
             moves=moves,
             pauses=self._pauses.summary(),
-            rows_per_s=self._rows_per_s(),
+            rows_per_s=self._rows.per_s(),
+            eta_s=self.status.slots_left / slots_per_s if slots_per_s and self.status.slots_left else None,
             lag_rows=self._lag_rows(),
             throttle=self._options.throttle.state,
         )
 
     def _note_rows(self, rows: int) -> None:
-        self._copied.append((self._clock(), rows))
+        self._rows.add(rows)
         self.status = replace(self.status, rows_copied=self.status.rows_copied + rows)
         RESHARD_ROWS.inc(rows)
 
     def _lag_rows(self) -> int:
         """Rows that changed at the source while the batches under way were copied, at the last look at each."""
         return sum(attempt.behind for attempt in self._attempts)
-
-    def _rows_per_s(self) -> float:
-        """Rows copied per second over the last five seconds."""
-        now = self._clock()
-        recent = [rows for at, rows in self._copied if at > now - 5]
-        return sum(recent) / 5
 
     def _note_error(self, text: str) -> None:
         if text != self.status.last_error:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 PAUSES_KEPT = 10_000  # the newest pauses; older ones leave the percentiles
+RATE_S = 5.0
+AMOUNTS_KEPT = 4_096  # of the last RATE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +85,26 @@ class PauseLog:
 def percentile(ordered: list[float], part: float) -> float:
     """The value below which `part` of an ascending, non-empty list lies (nearest rank)."""
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
+
+
+class Rate:
+    """How much per second, over the last RATE_S or since `start` if that is not so long ago."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._amounts: deque[tuple[float, int]] = deque(maxlen=AMOUNTS_KEPT)
+        self._began = clock()
+
+    def start(self) -> None:
+        self._amounts.clear()
+        self._began = self._clock()
+
+    def add(self, amount: int) -> None:
+        self._amounts.append((self._clock(), amount))
+
+    def per_s(self) -> float:
+        now = self._clock()
+        since = max(self._began, now - RATE_S)
+        return (
+            sum(amount for at, amount in self._amounts if at >= since) / (now - since) if now > since else 0.0
+        )

@@ -47,7 +47,7 @@ def prospect_lines(found: Prospect) -> RenderableType:
         )
     share = found.slots_to_move / 16_384
     measured = f" at {found.rows_per_s:,.0f} rows/s, measured now" if found.rows_per_s else ""
-    took = f"about {duration(found.seconds)}{measured}"
+    took = f"about {duration(found.seconds)}{measured}; longer where a service is spared"
     lines = [
         f"{found.slots_to_move:,} slots move ({share:.1%}), with about {found.rows_to_move:,} rows: "
         + (took if found.seconds is not None else "nothing to measure the time with")
@@ -85,7 +85,8 @@ def _state(found: Overview) -> list[str]:
 
 
 def _work(status: Status, slots_left: int) -> list[str]:
-    parts = [f"the migrator is {status.state}"]
+    # What it says of itself is half a second old.
+    parts = [] if status.state == "moving" and not slots_left else [f"the migrator is {status.state}"]
     if status.slots_total and slots_left:
         parts.append(f"{status.slots_total - status.slots_left}/{status.slots_total} slots moved")
         parts.append(f"{status.rows_copied:,} rows at {status.rows_per_s:,.0f}/s")
@@ -121,7 +122,10 @@ def status_view(found: Overview) -> RenderableType:
     """The live display: the same, with a bar."""
     total = max(1, found.migrator.slots_total, found.slots_left)
     bar = ProgressBar(total=total, completed=total - found.slots_left, width=60)
-    return Group(shard_table(found), Text(""), bar, Text(status_line(found)), *_moves(found))
+    lines = Table.grid()  # a bar does not end its line
+    for line in (bar, Text(status_line(found)), *_moves(found)):
+        lines.add_row(line)
+    return Group(shard_table(found), Text(""), lines)
 
 
 def _moves(found: Overview) -> list[Text]:

@@ -75,6 +75,20 @@ def test_a_move_shows_progress_pauses_and_what_holds_it_back() -> None:
         assert "draining" in shown
 
 
+def test_the_bar_has_a_line_of_its_own() -> None:
+    """In the live display the line of status begins below the bar and is not cut."""
+    shown = text(render.status_view(view(seen(TOPOLOGY.drained("db0")), Status(state="moving"), 0.1)))
+    bar = next(line for line in shown.splitlines() if "━" in line)
+    assert set(bar.strip()) <= set("━╺╸")
+    assert "the migrator is moving" in shown
+
+
+def test_a_migrator_that_has_just_ended_is_not_shown_as_moving() -> None:
+    """What the migrator says of itself is a little older than what the shards say, which counts."""
+    assert "moving" not in render.status_line(view(seen(), Status(state="moving"), 0.1))
+    assert "cleaning" in render.status_line(view(seen(), Status(state="cleaning"), 0.1))
+
+
 def test_a_slot_that_changes_its_owner_between_two_looks_is_not_wrong() -> None:
     """Two owners are told of only if an earlier look found them too: shards are not looked at in one instant."""
     alone = seen()
