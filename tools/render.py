@@ -123,7 +123,8 @@ def status_view(found: Overview) -> RenderableType:
     total = max(1, found.migrator.slots_total, found.slots_left)
     bar = ProgressBar(total=total, completed=total - found.slots_left, width=60)
     lines = Table.grid()  # a bar does not end its line
-    for line in (bar, Text(status_line(found)), *_moves(found)):
+    lines.add_row(bar)
+    for line in (Text(status_line(found)), *_moves(found)):
         lines.add_row(line)
     return Group(shard_table(found), Text(""), lines)
 

@@ -77,7 +77,8 @@ def test_a_move_shows_progress_pauses_and_what_holds_it_back() -> None:
 
 def test_the_bar_has_a_line_of_its_own() -> None:
     """In the live display the line of status begins below the bar and is not cut."""
-    shown = text(render.status_view(view(seen(TOPOLOGY.drained("db0")), Status(state="moving"), 0.1)))
+    status = Status(state="moving", slots_total=20_000)
+    shown = text(render.status_view(view(seen(TOPOLOGY.drained("db0")), status, 0.1)))
     bar = next(line for line in shown.splitlines() if "━" in line)
     assert set(bar.strip()) <= set("━╺╸")
     assert "the migrator is moving" in shown
