@@ -8,6 +8,7 @@ from datetime import date
 from typing import Any
 
 import asyncpg
+import pytest
 
 from ring.handoff import Goal, Source, Step, Target, next_steps
 from ring.placement import place
@@ -18,7 +19,7 @@ from snapurl.probe import Address
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import add_fifth, settle
 from tools.attempt import Attempt, Batch, Ends
-from tools.fleet import Fleet
+from tools.fleet import Fleet, Seen
 from tools.manifest import sharded_tables
 from tools.migrator import Migrator, Options
 from tools.publish import publish
@@ -208,3 +209,40 @@ async def test_it_rests_while_the_service_is_slow(
             await asyncio.sleep(0.02)
         assert migrator.snapshot().slots_left, "it was to be held back"
         stop.set()
+
+
+async def test_rows_that_wait_for_their_grace_period_cost_little_and_delay_no_new_goal(
+    ready: Settings,
+    five: Settings,
+    fifth: str,
+    store: Store,
+    new_link: NewLinkMaker,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """While old rows are kept the cluster is hardly looked at, but a new goal does not wait for them."""
+    monkeypatch.setattr("tools.migrator.GRACE_LOOK_S", 600.0)
+    await store.links.create_many([new_link(f"g{n}") for n in range(300)])
+    fleet = await add_fifth(ready, five, fifth)
+    looks = 0
+    observe = Fleet.observe
+
+    async def counted(self: Fleet) -> Seen:
+        nonlocal looks
+        looks += self.application.startswith("snapurl-migrator")
+        return await observe(self)
+
+    monkeypatch.setattr(Fleet, "observe", counted)
+    migrator = Migrator(five, Options(grace_s=600.0))
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group, asyncio.timeout(60):
+        group.create_task(migrator.run(stop))
+        while not migrator.snapshot().orphans:
+            await asyncio.sleep(0.02)
+        before = looks
+        await asyncio.sleep(1)
+        assert looks - before <= 1
+        await publish(fleet, (await fleet.observe()).topology.drained("db4"))
+        while migrator.snapshot().state != "moving":
+            await asyncio.sleep(0.02)
+        stop.set()
+    await fleet.close()
