@@ -63,9 +63,7 @@ log = logging.getLogger("snapurl.migrator")
 
 ROUND_S = 4.0
 IDLE_S = 0.1
-GRACE_LOOK_S = (
-    1.0  # between looks for slots whose grace period is over: each asks for all that were given away
-)
+GRACE_LOOK_S = 1.0  # between looks for slots whose grace period is over: each is at the whole cluster
 LEASE_MS = 3_000
 HEARTBEAT_S = 0.5
 PROBE_S = 0.2
@@ -154,10 +152,8 @@ class Migrator:
         self._stop = asyncio.Event()
         self._attempts: dict[Attempt, float] = {}  # since when
         self._failed: set[tuple[str, str]] = set()
-        self._quiet: tuple[Marks | None, float] = (
-            None,
-            0.0,
-        )  # nothing to do while shards say this, and until when
+        # There is nothing to do while the shards say this, and until then.
+        self._quiet: tuple[Marks | None, float] = None, 0.0
         self._pauses = PauseLog()
         self._probes = 0
         self._rows = Rate(clock)

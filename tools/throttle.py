@@ -65,7 +65,7 @@ class Throttle:
     service_p99_ms_max: float = 100.0
     lanes: int = LANES
     slots: int = SLOTS_FIRST
-    _size: int = 0
+    _size: int = field(init=False)
     _wait_s: float = 0.0
     _why: str = ""
     _pauses_ms: deque[float] = field(default_factory=lambda: deque(maxlen=PAUSES_WEIGHED))

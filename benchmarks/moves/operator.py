@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 
@@ -19,10 +19,13 @@ from tools.manifest import SQL
 from tools.overview import Overview, overview
 from tools.progress import Pauses, Status
 
+T = TypeVar("T")
+
 MOVE_S_MAX = 600.0
 POLL_S = 0.2
 HEARTBEATS_S = 1.2  # after which the migrator has said what it did
 GRACE_S = 1.0
+_NO_END = "the migrator did not come to an end"
 
 # When the new goal was published, and when its first and last slot had a new owner: by the clock of the machine
 # that all shards run on, so that no polling is in between.
@@ -128,11 +131,11 @@ async def follow(
 
 async def _until_clean(bed: Bed, drained: str | None) -> None:
     await _until(bed, lambda now: drained is None or all(shard.name != drained for shard in now.shards))
-    deadline = asyncio.get_running_loop().time() + MOVE_S_MAX
-    while any([await bed.fetchval(name, _LEFT_BEHIND) for name in bed.members]):
-        if asyncio.get_running_loop().time() > deadline:
-            raise BenchmarkFailed("the old rows were not deleted")
-        await asyncio.sleep(POLL_S)
+
+    async def left_behind() -> list[bool]:
+        return [await bed.fetchval(name, _LEFT_BEHIND) for name in bed.members]
+
+    await _poll(left_behind, lambda found: not any(found), lambda _: "the old rows were not deleted")
 
 
 async def _look(bed: Bed) -> Overview:
@@ -145,30 +148,34 @@ async def _look(bed: Bed) -> Overview:
 
 async def _until_migrator(bed: Bed, condition: Callable[[Status], bool]) -> None:
     """As `_until`, but asks the migrator alone, which costs next to nothing while visitors are being measured."""
-    deadline = asyncio.get_running_loop().time() + MOVE_S_MAX
     connection = await asyncpg.connect(bed.cluster.dsns[bed.members[0]])
+
+    async def ask() -> Status:
+        (newest,) = await connection.fetch(SQL["migrator"])
+        return Status.from_json(newest["status"])
+
     try:
-        while True:
-            (newest,) = await connection.fetch(SQL["migrator"])
-            says = Status.from_json(newest["status"])
-            if condition(says):
-                return
-            if asyncio.get_running_loop().time() > deadline:
-                raise BenchmarkFailed(f"the migrator did not come to an end: {says.last_error or says}")
-            await asyncio.sleep(POLL_S)
+        await _poll(ask, condition, lambda says: f"{_NO_END}: {says.last_error or says}")
     finally:
         await connection.close()
 
 
 async def _until(bed: Bed, condition: Callable[[Overview], bool]) -> None:
     fleet = await Fleet.connect(bed.settings, "snapurl-benchmark")
-    deadline = asyncio.get_running_loop().time() + MOVE_S_MAX
     try:
-        while not condition(now := await overview(fleet)):
-            if asyncio.get_running_loop().time() > deadline:
-                raise BenchmarkFailed(
-                    f"the migrator did not come to an end: {now.migrator.last_error or now}"
-                )
-            await asyncio.sleep(POLL_S)
+        await _poll(
+            lambda: overview(fleet), condition, lambda now: f"{_NO_END}: {now.migrator.last_error or now}"
+        )
     finally:
         await fleet.close()
+
+
+async def _poll(
+    look: Callable[[], Awaitable[T]], condition: Callable[[T], bool], complaint: Callable[[T], str]
+) -> None:
+    """Looks until `condition` holds of what is seen. Raises BenchmarkFailed with the complaint after MOVE_S_MAX."""
+    deadline = asyncio.get_running_loop().time() + MOVE_S_MAX
+    while not condition(found := await look()):
+        if asyncio.get_running_loop().time() > deadline:
+            raise BenchmarkFailed(complaint(found))
+        await asyncio.sleep(POLL_S)
