@@ -29,18 +29,18 @@ faults: $(VENV)/.dev ## every fault at every step of a hand-off, on real servers
 	FULL_FAULTS=1 $(BIN)/pytest tests/faults $(ARGS)
 
 hosts: $(VENV)/.dev ## a cluster on hosts of its own, whose network fails (ARGS='--seed 7 --fault-s 5')
-	$(BIN)/python -m tests.hosts $(ARGS)
+	$(BIN)/python -m tests.drills.hosts $(ARGS)
 
 MINUTES ?= 10
 availability: $(VENV)/.dev ## share answered while parts are killed, frozen or full (MINUTES=n ARGS='--seed s')
-	$(BIN)/python -m tests.availability --minutes $(MINUTES) $(ARGS)
+	$(BIN)/python -m tests.drills.availability --minutes $(MINUTES) $(ARGS)
 
 overload: $(VENV)/.dev ## 10 times the capacity for 30 s, slow and idle clients, 1 GB of bodies (ARGS='--seconds 30')
-	$(BIN)/python -m tests.overload $(ARGS)
+	$(BIN)/python -m tests.drills.overload $(ARGS)
 
 SOAK_MINUTES ?= 10
 soak: $(VENV)/.dev ## check histories of links while shards come and go (SOAK_MINUTES=n SOAK_SEED=s)
-	$(BIN)/python -m tests.history.soak --minutes $(SOAK_MINUTES) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
+	$(BIN)/python -m tests.drills.history.soak --minutes $(SOAK_MINUTES) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
 bench: $(VENV)/.bench ## SnapURL beside its peers, with wrk: about half an hour (ARGS='--only hot,zipf', --quick)
 	$(BIN)/python -m benchmarks.load $(ARGS)

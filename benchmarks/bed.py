@@ -16,9 +16,9 @@ import asyncpg
 from benchmarks.programs import Program, answering, running
 from snapurl.config import Settings, load_settings
 from snapurl.local.cluster import LocalCluster
-from snapurl.local.ports import free_port
-from snapurl.store.bootstrap import ensure_cluster
-from snapurl.store.migrate import migrate_all
+from snapurl.local.free_ports import free_port
+from snapurl.store.cluster.bootstrap import ensure_cluster
+from snapurl.store.cluster.migrate import migrate_all
 
 HOST = "127.0.0.1"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from snapurl.orphans import ending_with_parent
+from snapurl.parent_death import ending_with_parent
 
 STOP_S_MAX = 10.0
 ANSWER_S_MAX = 30.0

@@ -1,6 +1,6 @@
 -- A shard with a past: which start of its server may serve.
 --
--- `ring/past.py` has the theory. A server that comes back may have lost transactions: a standby was promoted, or an
+-- `ring/restarts.py` has the theory. A server that comes back may have lost transactions: a standby was promoted, or an
 -- older backup was put back. Either way its postmaster has started at another moment than the one that was vouched
 -- for, so nothing is served until somebody has compared the rows of `slots` with those of the other shards. That a
 -- server is only started again looks the same, and is vouched for in the same way.

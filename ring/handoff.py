@@ -51,8 +51,8 @@ writer reads the state after it has its lock: what was acknowledged is in the so
 what comes later is refused. From CLAIM to CLOSE the token shows that nobody thawed the source; from IMPORT to
 COMMIT, that nobody else wrote to the target. VERIFY is what a migrator that took over relies on, so it compares all
 rows then. CHECK has shown that both sides are equal as of a snapshot; since nobody else writes to the target, they
-are equal in the end if they are in what the source has got since (`tools/verify.py`). It spares the pause the
-comparison of all rows, and nothing else needs it.
+are equal in the end if they are in what the source has got since (`tools/transfer/compare.py`). It spares the
+pause the comparison of all rows, and nothing else needs it.
 
 What A -> B -> A needs. The epoch of a row never falls, so that a step meant for an earlier stay is refused.
 IMPORT records the attempt before PURGE deletes, and CLEAN deletes under a lock on a row that still says

@@ -28,30 +28,30 @@ from snapurl.clicks.shipper import Shipper
 from snapurl.clicks.tally import Tally
 from snapurl.config import Settings
 from snapurl.errors import SnapURLError
+from snapurl.http.api.links import create_link
 from snapurl.http.auth import Authenticator
-from snapurl.http.call import Services, Site
-from snapurl.http.connections import BodyRoom, BoundedProtocol, Crowd, raise_open_files
-from snapurl.http.fast import FastPath, FastProtocol
-from snapurl.http.heads import Request
-from snapurl.http.links import create_link
+from snapurl.http.context import Services, Site
+from snapurl.http.dispatch import SanicHandler, serve
+from snapurl.http.docs.site import make_site
+from snapurl.http.fastpath.protocol import FastPath, FastProtocol
 from snapurl.http.problems import Refusals
 from snapurl.http.redirect import follow
 from snapurl.http.routes import REDIRECT_PATH, ROUTES
-from snapurl.http.serving import SanicHandler, serve
-from snapurl.http.site import make_site
-from snapurl.http.turns import Turns
+from snapurl.http.wire.connections import BodyRoom, BoundedProtocol, Crowd, raise_open_files
+from snapurl.http.wire.fair_queue import Turns
+from snapurl.http.wire.heads import Request
 from snapurl.limits import Blocklist, Limiter
 from snapurl.links import LinkService
-from snapurl.logs import nobodys_task
-from snapurl.metrics import INTENTS_PURGED, WORKERS
-from snapurl.pulse import Pulse
-from snapurl.redis import redis_client
+from snapurl.redis_client import redis_client
 from snapurl.store.clicks import ClickStore
+from snapurl.store.cluster.router import Router
+from snapurl.store.cluster.shards import Shards
 from snapurl.store.keys import KeyStore
 from snapurl.store.links import LinkStore
-from snapurl.store.router import Router
-from snapurl.store.shards import Shards
 from snapurl.tasks import Recent, end
+from snapurl.telemetry.logs import nobodys_task
+from snapurl.telemetry.metrics import INTENTS_PURGED, WORKERS
+from snapurl.telemetry.process import Pulse
 from snapurl.urls import UrlPolicy, own_hosts
 
 HEAD_BYTES_MAX = 16_384  # of a request line and its headers together; the most that Sanic can

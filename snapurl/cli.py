@@ -16,7 +16,7 @@ import click
 
 from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError, SnapURLError
-from snapurl.ports import Right
+from snapurl.model import Right
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ def cli() -> None:
 def up(programs: str) -> None:
     """Run a whole cluster on this machine: shards, Redis, service, click consumer."""
     from snapurl.local.binaries import Source
-    from snapurl.up import up as run_up
+    from snapurl.run.up import up as run_up
 
     sys.exit(asyncio.run(run_up(load_settings(), Source(programs))))
 
@@ -47,7 +47,7 @@ def up(programs: str) -> None:
 @cli.command()
 def serve() -> None:
     """Run the HTTP service on SNAPURL_HOST:SNAPURL_PORT with SNAPURL_WORKERS workers."""
-    from snapurl.serve import serve as run_serve
+    from snapurl.run.serve import serve as run_serve
 
     sys.exit(asyncio.run(run_serve(_settings())))
 
@@ -75,9 +75,9 @@ def clicks(metrics_port: int, metrics_host: str) -> None:
 @cli.command()
 def migrate() -> None:
     """Apply missing migrations to every shard, and initialise the cluster if all shards are empty."""
-    from snapurl.store.bootstrap import ensure_cluster
-    from snapurl.store.migrate import grant_all, migrate_all
-    from snapurl.store.shards import Shards
+    from snapurl.store.cluster.bootstrap import ensure_cluster
+    from snapurl.store.cluster.migrate import grant_all, migrate_all
+    from snapurl.store.cluster.shards import Shards
 
     async def run(settings: Settings) -> list[str]:
         lines = await migrate_all(settings)
@@ -140,8 +140,8 @@ def keys_revoke(key_id: str) -> None:
 @cli.command()
 def openapi() -> None:
     """Print the OpenAPI document of the service."""
+    from snapurl.http.docs.site import make_site
     from snapurl.http.routes import ROUTES
-    from snapurl.http.site import make_site
 
     click.echo(json.dumps(json.loads(make_site(ROUTES, load_settings()).openapi), indent=2))
 
@@ -153,7 +153,7 @@ def openapi() -> None:
 def health(of_clicks: bool) -> None:
     """Ask the service on SNAPURL_PORT whether it is ready. The exit code says it, for health checks."""
     from snapurl.clicks.health import consumer_fault
-    from snapurl.probe import service_fault
+    from snapurl.run.healthcheck import service_fault
 
     fault = _run((consumer_fault if of_clicks else service_fault)(load_settings()))
     click.echo(fault or "ready")

@@ -20,10 +20,10 @@ from limits import parse as parse_rate
 from snapurl.codes import ALPHABET
 from snapurl.config import Settings
 from snapurl.errors import ConfigError, NotFound
-from snapurl.ports import ApiKey, Right
+from snapurl.model import ApiKey, Right
+from snapurl.store.cluster.router import Router
+from snapurl.store.cluster.shards import Shards
 from snapurl.store.keys import KeyStore
-from snapurl.store.router import Router
-from snapurl.store.shards import Shards
 
 KEY_ID_CHARS = 10
 SECRET_CHARS = 32

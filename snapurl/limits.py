@@ -24,7 +24,8 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from snapurl.config import Settings
-from snapurl.metrics import (
+from snapurl.redis_client import redis_fault, redis_pool
+from snapurl.telemetry.metrics import (
     LIMIT_FALLBACKS,
     LIMIT_REFUSALS,
     REDIS_FAILURES,
@@ -32,8 +33,7 @@ from snapurl.metrics import (
     timed,
     timing,
 )
-from snapurl.redis import redis_fault, redis_pool
-from snapurl.traces import REDIS, span
+from snapurl.telemetry.traces import REDIS, span
 
 log = logging.getLogger("snapurl.limits")
 

@@ -33,7 +33,7 @@ from snapurl.errors import (
     SnapURLError,
     Unavailable,
 )
-from snapurl.ports import Change, DayClicks, Failed, Intent, Link, NewLink, PageKey, SourceClicks, Taken
+from snapurl.model import Change, DayClicks, Failed, Intent, Link, NewLink, PageKey, SourceClicks, Taken
 from snapurl.store.clicks import ClickStore
 from snapurl.store.links import LinkStore
 from snapurl.store.tokens import random_token, random_tokens

@@ -15,9 +15,9 @@ import click
 
 from ring.errors import RingError
 from snapurl.errors import ConfigError, SnapURLError
-from snapurl.store.pool import ShardFailed
-from tools import changing, looking, working
-from tools.attempt import Refused
+from snapurl.store.cluster.pool import ShardFailed
+from tools.commands import repair, run, status, topology
+from tools.transfer.executor import Refused
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -26,7 +26,7 @@ def cli() -> None:
     """Add, drain and re-weight shards while traffic runs."""
 
 
-for command in (*changing.COMMANDS, *working.COMMANDS, *looking.COMMANDS):
+for command in (*topology.COMMANDS, *run.COMMANDS, *repair.COMMANDS, *status.COMMANDS):
     cli.add_command(command)
 
 

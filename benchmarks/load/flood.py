@@ -24,7 +24,7 @@ from benchmarks.zipf import zipf_numbers
 from snapurl.clicks.shipper import Shipper
 from snapurl.clicks.stream import name_key
 from snapurl.clicks.tally import Tally
-from snapurl.redis import redis_client
+from snapurl.redis_client import redis_client
 from snapurl.tasks import end
 
 TICK_S = 0.005

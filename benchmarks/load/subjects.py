@@ -19,7 +19,7 @@ from benchmarks.peers.modulo import DATABASE, SCHEMA, shard_of
 from benchmarks.peers.nginx import nginx_command
 from benchmarks.programs import BenchmarkFailed, Program, answering, running
 from benchmarks.seeding import code_of, url_of
-from snapurl.local.ports import free_port
+from snapurl.local.free_ports import free_port
 
 ROOT = Path(__file__).parents[2]
 PEER_REDIS_DATABASE = 1

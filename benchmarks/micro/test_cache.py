@@ -8,9 +8,9 @@ import time
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from snapurl.cache.link import decode, encode
+from snapurl.cache.codec import decode, encode
 from snapurl.cache.local import LocalCache
-from snapurl.ports import CachedLink
+from snapurl.model import CachedLink
 
 LINKS = 100_000
 LINK = CachedLink("https://www.example.org/articles/2026/n0000000", 302, 1, None, deleted=False)

@@ -14,12 +14,12 @@ from sanic import HTTPResponse
 
 from snapurl.cache.local import Entry, LocalCache
 from snapurl.clicks.tally import Tally
-from snapurl.http.fast import HEAD, FastPath
-from snapurl.http.heads import ONE_WAY
-from snapurl.http.turns import Turns
-from snapurl.http.whole import Request
+from snapurl.http.fastpath.create import Request
+from snapurl.http.fastpath.protocol import HEAD, FastPath
+from snapurl.http.wire.fair_queue import Turns
+from snapurl.http.wire.heads import ONE_WAY
 from snapurl.limits import Blocklist
-from snapurl.ports import CachedLink
+from snapurl.model import CachedLink
 
 LINK = CachedLink("https://www.example.org/articles/2026/n0000000", 302, 1, None, deleted=False)
 SHORT = b"GET /n0000000 HTTP/1.1\r\nHost: 127.0.0.1:8000\r\n\r\n"

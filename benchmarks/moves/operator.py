@@ -14,10 +14,10 @@ import asyncpg
 
 from benchmarks.bed import Bed
 from benchmarks.programs import BenchmarkFailed, Program, running, start
-from tools.fleet import Fleet
-from tools.manifest import SQL
-from tools.overview import Overview, overview
-from tools.progress import Pauses, Status
+from tools.cluster.fleet import Fleet
+from tools.cluster.migrator_status import Pauses, Status
+from tools.cluster.status import Overview, overview
+from tools.cluster.tables import SQL
 
 T = TypeVar("T")
 

@@ -25,8 +25,9 @@ from ring.placement import place
 from ring.topology import Shard
 from snapurl.config import load_settings
 from snapurl.local.cluster import LocalCluster
-from snapurl.store.migrate import migrate_all
-from snapurl.store.shards import address_of, read_topology
+from snapurl.store.cluster.dsn import address_of
+from snapurl.store.cluster.migrate import migrate_all
+from snapurl.store.cluster.shards import read_topology
 
 SCRATCH = "scratch"
 _COLUMNS = (

@@ -27,8 +27,8 @@ import asyncpg
 
 from snapurl.config import Settings, load_settings
 from snapurl.errors import SnapURLError
-from snapurl.store.pool import ShardFailed
-from snapurl.store.shards import connect_once, let_go
+from snapurl.store.cluster.pool import ShardFailed
+from snapurl.store.cluster.shards import connect_once, let_go
 
 ITERATIONS = 4096  # PostgreSQL's own number; these passwords have 40 random characters
 CONNECT_S_MAX = 10.0

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from snapurl.ports import CachedLink
+from snapurl.model import CachedLink
 
 _STATUSES = {status: status for status in (301, 302, 307, 308)}
 """Each number that is read from somewhere is an object of its own: entries share these."""

@@ -35,14 +35,14 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from snapurl.cache.feed import Feed
+from snapurl.cache.invalidations import Feed
 from snapurl.cache.local import Entry, LocalCache
 from snapurl.cache.shared import SharedCache
 from snapurl.config import Settings
-from snapurl.logs import nobodys_task
-from snapurl.metrics import CACHE_ANSWERS, CACHE_UNTOLD, L1_LINKS, REDIS_FAILURES, REDIS_UP
-from snapurl.ports import CachedLink, Link
+from snapurl.model import CachedLink, Link
 from snapurl.tasks import end
+from snapurl.telemetry.logs import nobodys_task
+from snapurl.telemetry.metrics import CACHE_ANSWERS, CACHE_UNTOLD, L1_LINKS, REDIS_FAILURES, REDIS_UP
 
 log = logging.getLogger("snapurl.cache")
 

@@ -8,10 +8,10 @@ from importlib.resources import files
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from snapurl.cache.link import decode, encode
-from snapurl.metrics import REDIS_FAILURES, REDIS_SECONDS, timed, timing
-from snapurl.ports import CachedLink
-from snapurl.traces import REDIS, span
+from snapurl.cache.codec import decode, encode
+from snapurl.model import CachedLink
+from snapurl.telemetry.metrics import REDIS_FAILURES, REDIS_SECONDS, timed, timing
+from snapurl.telemetry.traces import REDIS, span
 
 # What was changed must outlive any reader that began before the change (pool wait, two statements, a hand-off).
 CHANGED_AGE_S_MIN = 30

@@ -34,7 +34,6 @@ import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
-from snapurl import logs, traces
 from snapurl.clicks.stream import (
     SHIPMENT_FIELD,
     alive_key,
@@ -46,7 +45,14 @@ from snapurl.clicks.stream import (
 )
 from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
-from snapurl.metrics import (
+from snapurl.model import ClickRow
+from snapurl.redis_client import is_full, redis_client, redis_fault
+from snapurl.store.clicks import ClickStore
+from snapurl.store.cluster.router import Router
+from snapurl.store.cluster.shards import Shards
+from snapurl.tasks import end
+from snapurl.telemetry import logs, traces
+from snapurl.telemetry.metrics import (
     CLICK_BACKLOG_ROWS,
     CLICK_CONSUMER_WORKING,
     CLICK_ENTRIES_MALFORMED,
@@ -57,13 +63,7 @@ from snapurl.metrics import (
     REDIS_UP,
     serve_metrics,
 )
-from snapurl.ports import ClickRow
-from snapurl.pulse import Pulse
-from snapurl.redis import is_full, redis_client, redis_fault
-from snapurl.store.clicks import ClickStore
-from snapurl.store.router import Router
-from snapurl.store.shards import Shards
-from snapurl.tasks import end
+from snapurl.telemetry.process import Pulse
 
 log = logging.getLogger("snapurl.clicks")
 

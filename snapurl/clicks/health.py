@@ -9,8 +9,8 @@ from redis.exceptions import RedisError
 from snapurl.clicks.stream import alive_key
 from snapurl.config import Settings
 from snapurl.errors import SnapURLError
-from snapurl.redis import redis_client, redis_fault
-from snapurl.store.shards import read_topology
+from snapurl.redis_client import redis_client, redis_fault
+from snapurl.store.cluster.shards import read_topology
 
 ANSWER_S_MAX = 3.0
 

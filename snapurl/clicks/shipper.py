@@ -23,7 +23,8 @@ from redis.exceptions import RedisError
 from snapurl.clicks.stream import encode_entry, encode_sources, name_key, worker_key
 from snapurl.clicks.tally import Sources, Tally
 from snapurl.config import Settings
-from snapurl.metrics import (
+from snapurl.tasks import end
+from snapurl.telemetry.metrics import (
     CLICKS_DROPPED,
     CLICKS_HELD,
     CLICKS_SHIPPED,
@@ -32,8 +33,7 @@ from snapurl.metrics import (
     timed,
     timing,
 )
-from snapurl.tasks import end
-from snapurl.traces import REDIS, span
+from snapurl.telemetry.traces import REDIS, span
 
 log = logging.getLogger("snapurl.clicks")
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 
 from ring.slots import slot_of
-from snapurl.clicks.source import NONE
+from snapurl.clicks.origin import NONE
 from snapurl.clicks.tally import Sources
-from snapurl.ports import ClickRow, SourceClicks, SourceKind
+from snapurl.model import ClickRow, SourceClicks, SourceKind
 
 FIELD = b"clicks"
 SOURCES_FIELD = b"sources"

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from snapurl.errors import Forbidden, Unauthorized, Unavailable
 from snapurl.keys import PlainKey
-from snapurl.metrics import KEY_LOOKUPS
-from snapurl.ports import ApiKey, Right
+from snapurl.model import ApiKey, Right
 from snapurl.store.keys import KeyStore
+from snapurl.telemetry.metrics import KEY_LOOKUPS
 
 KEY_AGE_MAX_S = 5.0
 KEY_STALE_MAX_S = 3_600.0

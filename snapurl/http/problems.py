@@ -23,9 +23,9 @@ from sanic.http import Http
 
 from snapurl import errors
 from snapurl.errors import SnapURLError
-from snapurl.http.pages import PAGE_HEADERS, refusal_page
-from snapurl.metrics import HTTP_REQUESTS, PROBLEMS
-from snapurl.traces import request_span
+from snapurl.http.html import PAGE_HEADERS, refusal_page
+from snapurl.telemetry.metrics import HTTP_REQUESTS, PROBLEMS
+from snapurl.telemetry.traces import request_span
 
 log = logging.getLogger("snapurl.http")
 

@@ -20,16 +20,16 @@ from typing import Any
 from sanic import HTTPResponse, Request
 from sanic.models.server_types import ConnInfo
 
-from snapurl.clicks.source import browser_of, referrer_of
+from snapurl.clicks.origin import browser_of, referrer_of
 from snapurl.codes import is_code
 from snapurl.errors import Gone, NotFound, RateLimited, SnapURLError
-from snapurl.http.call import Services
-from snapurl.http.limiting import address_of, missed
+from snapurl.http.context import Services
 from snapurl.http.problems import refuse, request_id_of, traced
-from snapurl.logs import REQUEST_ID
-from snapurl.metrics import REDIRECT_SECONDS, REDIRECTS, timing
-from snapurl.ports import CachedLink
-from snapurl.traces import answered
+from snapurl.http.rate_limits import address_of, missed
+from snapurl.model import CachedLink
+from snapurl.telemetry.logs import REQUEST_ID
+from snapurl.telemetry.metrics import REDIRECT_SECONDS, REDIRECTS, timing
+from snapurl.telemetry.traces import answered
 
 CACHE_CONTROL = "private, max-age=0"
 

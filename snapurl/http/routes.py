@@ -18,11 +18,8 @@ from snapurl.errors import (
     UnsupportedMediaType,
     VersionMismatch,
 )
-from snapurl.http import answers
-from snapurl.http.bodies import Bulk, LinkChange, LinkDraft
-from snapurl.http.call import Good, Parameter, Route
-from snapurl.http.health import health_live, health_ready, metrics
-from snapurl.http.links import (
+from snapurl.http.api.health import health_live, health_ready, metrics
+from snapurl.http.api.links import (
     CURSOR_CHARS_MAX,
     KEY_CHARS_MAX,
     PAGE_LINKS_DEFAULT,
@@ -34,9 +31,12 @@ from snapurl.http.links import (
     list_links,
     read_link,
 )
-from snapurl.http.site import docs, favicon, home, openapi, robots
-from snapurl.http.stats import link_stats, ring
-from snapurl.ports import Right
+from snapurl.http.api.stats import link_stats, ring
+from snapurl.http.context import Good, Parameter, Route
+from snapurl.http.docs.site import docs, favicon, home, openapi, robots
+from snapurl.http.schema import responses
+from snapurl.http.schema.requests import Bulk, LinkChange, LinkDraft
+from snapurl.model import Right
 
 IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key",
@@ -82,7 +82,7 @@ ROUTES: tuple[Route, ...] = (
             Good(
                 201,
                 "The link",
-                answers.LinkBody,
+                responses.LinkBody,
                 {"Location": "The link's address in this API.", **ETAG, **RATE},
             ),
         ),
@@ -106,7 +106,7 @@ ROUTES: tuple[Route, ...] = (
         list_links,
         "List links, newest first",
         "Links",
-        (Good(200, "A page of links", answers.LinkPage, {"Link": 'The next page, as `rel="next"`.'}),),
+        (Good(200, "A page of links", responses.LinkPage, {"Link": 'The next page, as `rel="next"`.'}),),
         "An admin key sees all links, any other its own. Deleted links are left out.",
         right=Right.READ,
         parameters=(LIMIT, CURSOR),
@@ -118,7 +118,7 @@ ROUTES: tuple[Route, ...] = (
         create_links,
         "Shorten up to 1,000 URLs",
         "Links",
-        (Good(200, "One result per link, in the order asked", answers.BulkResults, RATE),),
+        (Good(200, "One result per link, in the order asked", responses.BulkResults, RATE),),
         "Each link succeeds or fails by itself. With an `Idempotency-Key` a repeat finds each of them again.",
         right=Right.CREATE,
         may_be_anonymous=True,
@@ -132,7 +132,7 @@ ROUTES: tuple[Route, ...] = (
         read_link,
         "Read a link",
         "Links",
-        (Good(200, "The link, also when it has expired", answers.LinkBody, ETAG),),
+        (Good(200, "The link, also when it has expired", responses.LinkBody, ETAG),),
         right=Right.READ,
         refusals=ONE_LINK,
     ),
@@ -142,7 +142,7 @@ ROUTES: tuple[Route, ...] = (
         change_link,
         "Change a link",
         "Links",
-        (Good(200, "The changed link", answers.LinkBody, ETAG),),
+        (Good(200, "The changed link", responses.LinkBody, ETAG),),
         right=Right.CHANGE,
         body=LinkChange,
         parameters=(IF_MATCH,),
@@ -166,7 +166,7 @@ ROUTES: tuple[Route, ...] = (
         link_stats,
         "Count a link's clicks",
         "Links",
-        (Good(200, "Clicks in all, by UTC day, referring host and browser family", answers.Stats),),
+        (Good(200, "Clicks in all, by UTC day, referring host and browser family", responses.Stats),),
         right=Right.READ,
         refusals=ONE_LINK,
     ),
@@ -177,7 +177,7 @@ ROUTES: tuple[Route, ...] = (
         ring,
         "Show the shards and who holds the slots",
         "Cluster",
-        (Good(200, "The ring", answers.Ring),),
+        (Good(200, "The ring", responses.Ring),),
         refusals=(Invalid, BadRequest),
     ),
     Route(
@@ -186,7 +186,7 @@ ROUTES: tuple[Route, ...] = (
         health_live,
         "Is the process alive?",
         "Cluster",
-        (Good(200, "It is", answers.Live),),
+        (Good(200, "It is", responses.Live),),
     ),
     Route(
         "GET",
@@ -195,8 +195,8 @@ ROUTES: tuple[Route, ...] = (
         "Can the service work?",
         "Cluster",
         (
-            Good(200, "`ok`, or `degraded` with the reason", answers.Ready),
-            Good(503, "No shard answers", answers.Ready),
+            Good(200, "`ok`, or `degraded` with the reason", responses.Ready),
+            Good(503, "No shard answers", responses.Ready),
         ),
     ),
     Route(
@@ -214,7 +214,7 @@ ROUTES: tuple[Route, ...] = (
         home,
         "Start page",
         "Pages",
-        (Good(200, "Name and version", answers.Home, {"Link": "Where the documentation is."}),),
+        (Good(200, "Name and version", responses.Home, {"Link": "Where the documentation is."}),),
     ),
     Route("GET", "/docs", docs, "This page", "Pages", (Good(200, "HTML", media="text/html"),)),
     Route("GET", "/openapi.json", openapi, "This API as OpenAPI 3.1", "Pages", (Good(200, "OpenAPI"),)),

@@ -24,11 +24,11 @@ from typing import Any, Self
 
 from ring.topology import NAME_PATTERN
 from snapurl.errors import ConfigError
-from snapurl.local.account import Account, choose_account
 from snapurl.local.binaries import Source, find_postgres, find_redis
-from snapurl.local.ports import free_port
-from snapurl.local.postgres import PostgresServer, data_major, postgres_dsn
-from snapurl.local.redis import RedisServer, redis_url, written_by
+from snapurl.local.free_ports import free_port
+from snapurl.local.postgres_server import PostgresServer, data_major, postgres_dsn
+from snapurl.local.redis_server import RedisServer, redis_url, written_by
+from snapurl.local.system_user import Account, choose_account
 
 SHARDS = ("db0", "db1", "db2", "db3")
 RESERVED_NAMES = ("redis", "metrics")  # they have directories in the home, too

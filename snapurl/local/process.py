@@ -10,8 +10,8 @@ from pathlib import Path
 from time import monotonic
 
 from snapurl.errors import ConfigError
-from snapurl.local.account import Account
-from snapurl.orphans import ending_with_parent
+from snapurl.local.system_user import Account
+from snapurl.parent_death import ending_with_parent
 
 _POLL_S = 0.01
 _LOG_TAIL_BYTES = 4_096

@@ -16,11 +16,11 @@ import asyncpg
 
 from ring.slots import slot_of
 from snapurl.errors import ConfigError
-from snapurl.ports import ClickRow, DayClicks, SourceClicks, SourceKind
-from snapurl.store.pool import Row, ShardFailed
+from snapurl.model import ClickRow, DayClicks, SourceClicks, SourceKind
+from snapurl.store.cluster.pool import Row, ShardFailed
+from snapurl.store.cluster.router import Router
+from snapurl.store.cluster.shards import Shards
 from snapurl.store.queries import load_queries
-from snapurl.store.router import Router
-from snapurl.store.shards import Shards
 
 SQL = load_queries("clicks")
 

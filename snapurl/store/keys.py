@@ -7,13 +7,13 @@ from typing import Any
 
 from ring.slots import slot_of
 from snapurl.errors import OutcomeUnknown
-from snapurl.ports import ApiKey, Right
-from snapurl.store.bulk import repeat_lost
-from snapurl.store.fanout import every_slot_once
-from snapurl.store.pool import Pool, ShardFailed
+from snapurl.model import ApiKey, Right
+from snapurl.store.batching.bulk import repeat_lost
+from snapurl.store.cluster.fanout import every_slot_once
+from snapurl.store.cluster.pool import Pool, ShardFailed
+from snapurl.store.cluster.router import Call, Router
+from snapurl.store.cluster.shards import Shards
 from snapurl.store.queries import load_queries
-from snapurl.store.router import Call, Router
-from snapurl.store.shards import Shards
 
 SQL = load_queries("keys")
 

@@ -27,18 +27,18 @@ from snapurl.errors import (
     Unavailable,
     VersionMismatch,
 )
-from snapurl.metrics import WRITES_REFUSED
-from snapurl.ports import CachedLink, Change, Failed, Intent, Link, NewLink, PageKey, Taken, Unset
-from snapurl.store.bulk import BulkCall, Unsettled, repeat_lost
-from snapurl.store.creates import create_rows
-from snapurl.store.fanout import every_slot_once
-from snapurl.store.pool import Pool, ShardFailed
+from snapurl.model import CachedLink, Change, Failed, Intent, Link, NewLink, PageKey, Taken, Unset
+from snapurl.store.batching.bulk import BulkCall, Unsettled, repeat_lost
+from snapurl.store.batching.columns import create_rows
+from snapurl.store.batching.creates import Together
+from snapurl.store.batching.reads import Reads
+from snapurl.store.cluster.fanout import every_slot_once
+from snapurl.store.cluster.pool import Pool, ShardFailed
+from snapurl.store.cluster.router import Call, Router
+from snapurl.store.cluster.shards import Shards
 from snapurl.store.queries import load_queries
-from snapurl.store.reads import Reads
-from snapurl.store.router import Call, Router
-from snapurl.store.shards import Shards
-from snapurl.store.together import Together
 from snapurl.store.tokens import random_token
+from snapurl.telemetry.metrics import WRITES_REFUSED
 
 SQL = load_queries("links")
 BULK_CALLS_AT_ONCE = 2  # per process: each holds a lock per slot, and PostgreSQL's lock table is bounded

@@ -67,9 +67,9 @@ def test_reshard_benchmark_loses_nothing(tmp_path: Path) -> None:
 def test_a_profile_books_samples_under_the_innermost_part() -> None:
     """Time in a library is the library's, time in a C function its caller's; shares sum to the whole."""
     stacks = (
-        "main (snapurl/worker.py:41);Runner.run (asyncio/runners.py:118) 10\n"
-        "main (snapurl/worker.py:41);handler (snapurl/http/serving.py:5);check (pydantic/main.py:7) 30\n"
-        "main (snapurl/worker.py:41);handler (snapurl/http/serving.py:5);deepcopy (lib/copy.py:3) 60\n"
+        "main (snapurl/run/worker.py:41);Runner.run (asyncio/runners.py:118) 10\n"
+        "main (snapurl/run/worker.py:41);handler (snapurl/http/dispatch.py:5);check (pydantic/main.py:7) 30\n"
+        "main (snapurl/run/worker.py:41);handler (snapurl/http/dispatch.py:5);deepcopy (lib/copy.py:3) 60\n"
     )
     assert shares(stacks) == {
         "event loop, sockets (uvloop)": 0.1,

@@ -16,10 +16,10 @@ import asyncpg
 import pytest
 
 from snapurl.config import Settings
-from snapurl.store.bootstrap import ensure_cluster
-from snapurl.store.migrate import migrate_all
+from snapurl.store.cluster.bootstrap import ensure_cluster
+from snapurl.store.cluster.migrate import migrate_all
 from tests.deploy.templates import AWS
-from tests.roles import as_user, connected, dsn_as
+from tests.support.roles import as_user, connected, dsn_as
 
 OWNER = "aws_owner"
 ROLES = ("snapurl_service", "snapurl_migrator")

@@ -11,7 +11,7 @@ import pytest
 
 from snapurl.cli import cli
 from snapurl.config import Settings, load_settings
-from snapurl.serve import WORKER_STOP_S_MAX
+from snapurl.run.serve import WORKER_STOP_S_MAX
 from tests.deploy.cloud import Cloud, client
 from tests.deploy.templates import everywhere, resources, template, walk
 from tools.cli import cli as reshard

@@ -12,7 +12,7 @@ import httpx
 
 from ring.slots import slot_of
 from snapurl.local.cluster import LocalCluster
-from snapurl.ports import NewLink
+from snapurl.model import NewLink
 from tests.integration.clicks.test_clicks import consumer, seed, start_consumer, until_counted
 from tests.integration.http.conftest import ServiceMaker
 from tests.integration.http.service import Service, Worker, until

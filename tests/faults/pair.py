@@ -18,22 +18,22 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-import tools.migrator
+import tools.migrator.loop
 from ring.ownership import SlotState
 from ring.placement import place
 from ring.slots import slot_of
 from snapurl.config import Settings, load_settings
 from snapurl.errors import OutcomeUnknown, Unavailable
 from snapurl.local.cluster import LocalCluster
-from snapurl.local.postgres import PostgresServer
-from snapurl.ports import Change, Link, NewLink
-from snapurl.store.bootstrap import ensure_cluster
-from snapurl.store.migrate import migrate_all
+from snapurl.local.postgres_server import PostgresServer
+from snapurl.model import Change, Link, NewLink
+from snapurl.store.cluster.bootstrap import ensure_cluster
+from snapurl.store.cluster.migrate import migrate_all
 from tests.faults.wire import Wire, wire_to
 from tests.integration.store.conftest import Store
-from tools.fleet import Fleet
-from tools.migrator import Migrator, Options
-from tools.publish import publish
+from tools.cluster.fleet import Fleet
+from tools.cluster.publish import publish
+from tools.migrator.loop import Migrator, Options
 
 NAMES = ("db0", "db1")
 WEIGHTS = (1.0, 1.004)
@@ -306,8 +306,8 @@ class Pair:
 @contextlib.asynccontextmanager
 async def open_pair(cluster: LocalCluster, database: str) -> AsyncIterator[Pair]:
     """A pair in new databases on the servers of db0 and db1."""
-    pace = tools.migrator.IDLE_S, tools.migrator.HEARTBEAT_S
-    tools.migrator.IDLE_S, tools.migrator.HEARTBEAT_S = 0.05, 0.1  # as in run_migrator
+    pace = tools.migrator.loop.IDLE_S, tools.migrator.loop.HEARTBEAT_S
+    tools.migrator.loop.IDLE_S, tools.migrator.loop.HEARTBEAT_S = 0.05, 0.1  # as in run_migrator
     for name in NAMES:
         await _administer(cluster, name, f"CREATE DATABASE {database}")
     async with contextlib.AsyncExitStack() as stack:
@@ -320,7 +320,7 @@ async def open_pair(cluster: LocalCluster, database: str) -> AsyncIterator[Pair]
         await pair.open()
         yield pair
         await pair.close()
-    tools.migrator.IDLE_S, tools.migrator.HEARTBEAT_S = pace
+    tools.migrator.loop.IDLE_S, tools.migrator.loop.HEARTBEAT_S = pace
     for name in NAMES:
         await _administer(cluster, name, f"DROP DATABASE {database} WITH (FORCE)")
 

@@ -9,14 +9,14 @@ import asyncio
 import logging
 import sys
 
-import tools.migrator
+import tools.migrator.loop
 from snapurl.config import load_settings
 from tests.faults.pair import SLOTS_FIRST
-from tools.migrator import Migrator, Options
-from tools.throttle import Throttle
+from tools.migrator.loop import Migrator, Options
+from tools.migrator.throttle import Throttle
 
-tools.migrator.IDLE_S = 0.05  # a test has dozens of runs to get through
-tools.migrator.HEARTBEAT_S = 0.1
+tools.migrator.loop.IDLE_S = 0.05  # a test has dozens of runs to get through
+tools.migrator.loop.HEARTBEAT_S = 0.1
 
 
 async def main() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from snapurl.ports import PageKey
+from snapurl.model import PageKey
 from tests.faults.pair import Pair
 
 MOVES = 3

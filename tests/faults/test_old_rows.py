@@ -11,8 +11,8 @@ from tests.faults.matrix import SPOTS, run_case
 from tests.faults.pair import SETTLE_S, SLOTS_FIRST, Pair
 from tests.faults.test_kill_migrator import kill
 from tests.faults.wire import When
-from tools.calls import call
-from tools.migrator import Migrator, Options
+from tools.cluster.calls import call
+from tools.migrator.loop import Migrator, Options
 
 
 async def move_without_cleaning(pair: Pair) -> tuple[str, str]:

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-import tools.attempt
+import tools.transfer.executor
 from ring.slots import slot_of
 from snapurl.config import load_settings
-from snapurl.local import postgres
+from snapurl.local import postgres_server
 from snapurl.local.cluster import LocalCluster
-from snapurl.ports import Change
+from snapurl.model import Change
 from tests.faults.pair import Pair, new_link, open_pair
 from tests.faults.wire import When
-from tools.migrator import Migrator, Options
+from tools.migrator.loop import Migrator, Options
 
 CHANGE = (
     "SELECT outcome FROM link_change_v1($1, $2, NULL, NULL, $3, false, '{title}', NULL, $4, NULL, NULL, NULL)"
@@ -97,7 +97,7 @@ async def test_a_transaction_left_idle_makes_the_move_give_up_and_harms_nobody(
 ) -> None:
     """While a transaction sits on a slot the move gives up and says so, all is served, and later it succeeds."""
     pair.whole = False
-    monkeypatch.setattr(tools.attempt, "LOCK_ATTEMPTS", 5)
+    monkeypatch.setattr(tools.transfer.executor, "LOCK_ATTEMPTS", 5)
     source, _ = await pair.turn()
     connection, transaction, code = await write_and_wait(pair, source, "owned")
     others = [other for other in pair.traffic.acked if slot_of(other) != slot_of(code)]
@@ -121,8 +121,8 @@ async def test_a_prepared_transaction_makes_the_move_give_up_and_harms_nobody(
     cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """While a prepared transaction holds a slot the move gives up and says where to look; later it succeeds."""
-    monkeypatch.setattr(tools.attempt, "LOCK_ATTEMPTS", 5)
-    monkeypatch.setitem(postgres._SETTINGS, "max_prepared_transactions", "5")
+    monkeypatch.setattr(tools.transfer.executor, "LOCK_ATTEMPTS", 5)
+    monkeypatch.setitem(postgres_server._SETTINGS, "max_prepared_transactions", "5")
     async with (
         LocalCluster(tmp_path, ("db0", "db1"), durable=False) as own,
         open_pair(own, "prepared") as pair,

@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from tests.proxy import Proxy
+from tests.support.tcp_proxy import Proxy
 
 SSL_REQUEST = 80_877_103
 READY = b"Z\x00\x00\x00\x05"  # ReadyForQuery: the last message of an answer, before the status byte

@@ -23,9 +23,11 @@ from redis.exceptions import AuthenticationError, OutOfMemoryError, RedisError
 
 from snapurl.config import load_settings
 from snapurl.local.binaries import find_redis
-from snapurl.local.ports import free_port
-from snapurl.store.migrate import migrate_all
-from tests.deployed import (
+from snapurl.local.free_ports import free_port
+from snapurl.store.cluster.migrate import migrate_all
+from tests.failover.servers import PASSWORD, Machine, Server
+from tests.integration.http.service import until
+from tests.support.deployed import (
     ROOT,
     composed,
     environ,
@@ -35,9 +37,7 @@ from tests.deployed import (
     mount_secrets,
     secret_file,
 )
-from tests.integration.http.service import until
-from tests.past.servers import PASSWORD, Machine, Server
-from tests.roles import Said
+from tests.support.roles import Said
 
 HOST = "127.0.0.1"
 PATIENCE_S = 120.0  # several programs start at once, on a machine that may be busy

@@ -19,10 +19,10 @@ from redis.asyncio import Redis
 
 from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
-from snapurl.local.account import as_system_user
 from snapurl.local.binaries import Source, find_postgres, find_redis
 from snapurl.local.cluster import LocalCluster
 from snapurl.local.process import is_running
+from snapurl.local.system_user import as_system_user
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
 

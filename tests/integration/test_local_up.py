@@ -18,9 +18,9 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from snapurl.local.ports import free_port
+from snapurl.local.free_ports import free_port
 from snapurl.local.process import is_running
-from snapurl.supervise import environ_with, python
+from snapurl.run.supervisor import environ_with, python
 
 _RUNS = itertools.count(1)
 PATIENCE_S = 60.0
@@ -73,7 +73,9 @@ class Up:
         )
         mine = self.pids()
         rows = (line.split(maxsplit=1) for line in lines.stdout.splitlines())
-        return sorted(int(pid) for pid, command in rows if "snapurl.worker" in command and int(pid) in mine)
+        return sorted(
+            int(pid) for pid, command in rows if "snapurl.run.worker" in command and int(pid) in mine
+        )
 
     def ask(self, path: str, body: object = None, key: str = "") -> dict[str, object]:
         headers = {"Content-Type": "application/json", **({"X-Api-Key": key} if key else {})}

@@ -11,12 +11,12 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 
 from snapurl.config import Settings
-from snapurl.redis import redis_client
-from snapurl.store.bootstrap import ensure_cluster
-from snapurl.store.migrate import migrate_all
-from snapurl.store.shards import Shards
+from snapurl.redis_client import redis_client
+from snapurl.store.cluster.bootstrap import ensure_cluster
+from snapurl.store.cluster.migrate import migrate_all
+from snapurl.store.cluster.shards import Shards
 from tests.integration.tools.conftest import fifth, ready, settle
-from tests.roles import connected, say
+from tests.support.roles import connected, say
 
 __all__ = ["fifth", "ready"]
 

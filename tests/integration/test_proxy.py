@@ -21,10 +21,10 @@ import trustme
 
 from snapurl.config import Settings
 from snapurl.http.problems import TYPE_PREFIX
-from snapurl.local.ports import free_port
-from tests.deployed import ROOT, composed, environ
+from snapurl.local.free_ports import free_port
 from tests.integration.http.service import Worker, environ_of, until
 from tests.integration.tools.conftest import ready
+from tests.support.deployed import ROOT, composed, environ
 
 __all__ = ["ready"]
 

@@ -6,7 +6,7 @@ import pytest
 from redis.exceptions import ReadOnlyError
 
 from snapurl.config import load_settings
-from snapurl.redis import redis_client
+from snapurl.redis_client import redis_client
 
 
 async def test_the_connection_to_what_is_a_replica_now_is_left(redis_url: str) -> None:

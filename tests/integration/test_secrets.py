@@ -17,12 +17,12 @@ import pytest
 from snapurl.config import Settings
 from snapurl.keys import create_key
 from snapurl.local.cluster import LocalCluster
-from snapurl.local.ports import free_port
-from snapurl.store.bootstrap import ensure_cluster
-from snapurl.store.migrate import migrate_all
+from snapurl.local.free_ports import free_port
+from snapurl.store.cluster.bootstrap import ensure_cluster
+from snapurl.store.cluster.migrate import migrate_all
 from tests.integration.http.service import until
 from tests.integration.tools.conftest import fifth, ready
-from tests.roles import PASSWORD, as_user, connected, environ_of, make_login, say
+from tests.support.roles import PASSWORD, as_user, connected, environ_of, make_login, say
 
 __all__ = ["fifth", "ready"]
 

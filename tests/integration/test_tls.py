@@ -22,11 +22,11 @@ from redis.exceptions import RedisError
 from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
 from snapurl.local.cluster import LocalCluster
-from snapurl.local.ports import free_port
-from snapurl.probe import http_status, own_address
+from snapurl.local.free_ports import free_port
+from snapurl.run.healthcheck import http_status, own_address
 from tests.integration.http.service import running, until
 from tests.integration.http.test_clicks import clicks_of, consuming
-from tests.roles import Said, connected, dsn_as, environ_of, make_login, say
+from tests.support.roles import Said, connected, dsn_as, environ_of, make_login, say
 
 SECRET = "n0body-may-see-this"
 HOST = "127.0.0.1"

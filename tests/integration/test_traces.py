@@ -17,11 +17,11 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from snapurl import traces
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
 from snapurl.keys import create_key
-from snapurl.local.ports import free_port
+from snapurl.local.free_ports import free_port
+from snapurl.telemetry import traces
 from tests.integration.http.service import until
 from tests.integration.store.conftest import Store
 from tests.integration.test_secrets import program
@@ -198,7 +198,7 @@ async def test_what_cannot_be_traced_is_said_in_one_line(
 
 def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """An endpoint without the packages is a mistake that names its mend; without an endpoint nothing is traced."""
-    for name in ("snapurl.otel", "opentelemetry.exporter.otlp.proto.http.trace_exporter"):
+    for name in ("snapurl.telemetry.otel", "opentelemetry.exporter.otlp.proto.http.trace_exporter"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     traces.configure("worker")

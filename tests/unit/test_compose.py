@@ -15,9 +15,9 @@ import yaml
 from snapurl.app import HEAD_BYTES_MAX, KEEP_ALIVE_S, REQUEST_S_MAX, RESPONSE_S_MAX
 from snapurl.cli import cli
 from snapurl.config import Settings, load_settings
-from snapurl.redis import redis_pool
-from snapurl.serve import WORKER_STOP_S_MAX
-from tests.deployed import (
+from snapurl.redis_client import redis_pool
+from snapurl.run.serve import WORKER_STOP_S_MAX
+from tests.support.deployed import (
     ROOT,
     SECRETS_PLACE,
     Service,

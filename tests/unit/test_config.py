@@ -11,7 +11,7 @@ import pytest
 
 from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
-from snapurl.redis import redis_pool
+from snapurl.redis_client import redis_pool
 
 ODD = " p@ss:w/o%rd#?&+ ü'\"\\ "
 

@@ -11,7 +11,7 @@ import pytest
 from snapurl.config import load_settings
 from snapurl.errors import ConfigError
 from snapurl.keys import PlainKey, create_key
-from snapurl.ports import ApiKey
+from snapurl.model import ApiKey
 
 
 def test_a_key_comes_apart_as_it_was_put_together() -> None:

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 
-from snapurl.logs import REQUEST_ID, JsonFormatter
+from snapurl.telemetry.logs import REQUEST_ID, JsonFormatter
 
 
 def record(message: str, *args: object, **extra: object) -> logging.LogRecord:

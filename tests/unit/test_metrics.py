@@ -13,8 +13,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from snapurl.metrics import Timing, timed
-from snapurl.shared_metrics import begin, bury, collect
+from snapurl.telemetry.metrics import Timing, timed
+from snapurl.telemetry.multiprocess import begin, bury, collect
 
 BOUNDS = (0.001, 0.01, 0.1)
 

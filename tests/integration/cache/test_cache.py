@@ -16,8 +16,8 @@ from snapurl.cache import reader
 from snapurl.cache.reader import LinkCache
 from snapurl.config import Settings, load_settings
 from snapurl.local.cluster import LocalCluster
-from snapurl.ports import MISSING, CachedLink, Link
-from snapurl.redis import redis_client
+from snapurl.model import MISSING, CachedLink, Link
+from snapurl.redis_client import redis_client
 
 LINK = Link("a", "https://old.example/", None, (), 302, datetime.now(UTC), None, None, "", 1)
 NEW = replace(LINK, url="https://new.example/", version=2)

@@ -31,10 +31,10 @@ from snapurl.clicks.tally import Tally
 from snapurl.config import Settings
 from snapurl.errors import Unavailable
 from snapurl.local.cluster import LocalCluster
-from snapurl.local.ports import free_port
-from snapurl.redis import redis_client
+from snapurl.local.free_ports import free_port
+from snapurl.redis_client import redis_client
 from tests.integration.store.conftest import Store, ready, store
-from tests.proxy import proxy_to
+from tests.support.tcp_proxy import proxy_to
 
 __all__ = ["ready", "store"]
 

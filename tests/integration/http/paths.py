@@ -24,7 +24,11 @@ from snapurl.app import App, create_app
 from snapurl.clicks.tally import Sources
 from snapurl.config import Settings
 from snapurl.links import Draft
-from snapurl.metrics import (
+from snapurl.model import Link
+from snapurl.run.worker import finish, start
+from snapurl.store.cluster.bootstrap import ensure_cluster
+from snapurl.store.cluster.migrate import migrate_all
+from snapurl.telemetry.metrics import (
     CREATES_AHEAD,
     HTTP_REQUESTS,
     HTTP_SECONDS,
@@ -33,10 +37,6 @@ from snapurl.metrics import (
     REDIRECTS_AHEAD,
     settle_all,
 )
-from snapurl.ports import Link
-from snapurl.store.bootstrap import ensure_cluster
-from snapurl.store.migrate import migrate_all
-from snapurl.worker import finish, start
 from tests.integration.http.conversations import ALIAS
 
 T = TypeVar("T")

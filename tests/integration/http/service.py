@@ -19,8 +19,8 @@ import httpx
 
 from snapurl.config import Settings
 from snapurl.keys import create_key
-from snapurl.store.bootstrap import ensure_cluster
-from snapurl.store.migrate import migrate_all
+from snapurl.store.cluster.bootstrap import ensure_cluster
+from snapurl.store.cluster.migrate import migrate_all
 
 PUBLIC_URL = "https://s.example.org"
 START_S_MAX = 30.0
@@ -52,7 +52,7 @@ class Worker:
     async def spawn(self) -> Process:
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "snapurl.worker", "--fd", str(self.listener.fileno()),
+                sys.executable, "-m", "snapurl.run.worker", "--fd", str(self.listener.fileno()),
                 pass_fds=[self.listener.fileno()], env=self.environ, stdout=log, stderr=log,
             )  # fmt: skip
         return self.process

@@ -16,9 +16,9 @@ import pytest
 
 from snapurl.app import App, create_app
 from snapurl.config import Settings
-from snapurl.store.bootstrap import ensure_cluster
-from snapurl.store.migrate import migrate_all
-from snapurl.worker import finish, start
+from snapurl.run.worker import finish, start
+from snapurl.store.cluster.bootstrap import ensure_cluster
+from snapurl.store.cluster.migrate import migrate_all
 
 
 @asynccontextmanager

@@ -11,7 +11,7 @@ from snapurl.errors import NotFound
 from snapurl.http.auth import KEY_AGE_MAX_S
 from snapurl.keys import PlainKey, list_keys, revoke_key
 from snapurl.local.cluster import LocalCluster
-from snapurl.store.shards import Shards
+from snapurl.store.cluster.shards import Shards
 from tests.integration.http.conftest import ServiceMaker
 from tests.integration.http.service import Service, until
 

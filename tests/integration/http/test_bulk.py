@@ -8,7 +8,7 @@ import httpx
 
 from ring.slots import slot_of
 from snapurl.local.cluster import LocalCluster
-from snapurl.store.shards import Shards
+from snapurl.store.cluster.shards import Shards
 from tests.integration.http.conftest import ServiceMaker
 from tests.integration.http.service import PUBLIC_URL, Service
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import json
 
-from snapurl.http import turns
-from snapurl.metrics import CREATES_AHEAD
+from snapurl.http.wire import fair_queue
+from snapurl.telemetry.metrics import CREATES_AHEAD
 from tests.integration.http.conversations import CREATE, URL, A, post
 from tests.integration.http.paths import Side, connected, count, read_all
 from tests.integration.http.test_fast_states import (
@@ -32,7 +32,7 @@ CLIENT = "127.0.0.1"
 
 def take_turns(service: Side) -> None:
     """Has as much in work for this client as may be, so that its creates wait."""
-    for _ in range(turns.CLIENT_MAX):
+    for _ in range(fair_queue.CLIENT_MAX):
         assert service.app.ctx.turns.begin_at_once(CLIENT)
 
 
@@ -91,7 +91,7 @@ async def test_a_client_that_goes_away_leaves_no_create_behind(open_side: Open, 
             await send(connection, CREATE + A)
             await until(lambda: waits(service))
         await until(lambda: not service.server.connections and not waits(service))
-        for _ in range(turns.CLIENT_MAX):
+        for _ in range(fair_queue.CLIENT_MAX):
             give_turn(service)
         assert service.app.ctx.turns.begin_at_once(CLIENT)
         give_turn(service)

@@ -20,12 +20,12 @@ import pytest
 from pydantic import SecretStr
 
 from snapurl.config import Settings
-from snapurl.http import fast
+from snapurl.http.fastpath import protocol
 from snapurl.http.redirect import redirect_bytes
-from snapurl.metrics import REDIRECTS_AHEAD
-from snapurl.ports import Change
-from snapurl.store.bootstrap import ensure_cluster
-from snapurl.store.migrate import migrate_all
+from snapurl.model import Change
+from snapurl.store.cluster.bootstrap import ensure_cluster
+from snapurl.store.cluster.migrate import migrate_all
+from snapurl.telemetry.metrics import REDIRECTS_AHEAD
 from tests.integration.http.conversations import A, head
 from tests.integration.http.paths import Loop, Side, connected, count, read_all, side
 
@@ -295,7 +295,7 @@ async def test_the_metrics_are_up_to_date_when_they_are_read(
     open_side: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However long the fast path would have kept its sums, and also when the worker ends."""
-    monkeypatch.setattr(fast, "SETTLE_S", 3_600)
+    monkeypatch.setattr(protocol, "SETTLE_S", 3_600)
     async with open_side() as service:
         await ready(service)
         service.app.ctx.fast_path.settle()

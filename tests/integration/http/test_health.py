@@ -8,8 +8,8 @@ from typing import Any
 
 from ring.slots import slot_of
 from snapurl.local.cluster import LocalCluster
-from snapurl.redis import redis_client
-from snapurl.store.shards import Shards
+from snapurl.redis_client import redis_client
+from snapurl.store.cluster.shards import Shards
 from tests.integration.http.conftest import ServiceMaker
 from tests.integration.http.service import Service, until
 

@@ -12,13 +12,13 @@ import httpx
 import pytest
 
 from snapurl.config import Settings
-from snapurl.local.ports import free_port
-from snapurl.probe import http_status, own_address
-from snapurl.store.bootstrap import ensure_cluster
-from snapurl.store.migrate import migrate_all
+from snapurl.local.free_ports import free_port
+from snapurl.run.healthcheck import http_status, own_address
+from snapurl.store.cluster.bootstrap import ensure_cluster
+from snapurl.store.cluster.migrate import migrate_all
 from tests.integration.http.service import running, until
 from tests.integration.http.test_clicks import clicks_of, consuming
-from tests.roles import environ_of, make_login, say
+from tests.support.roles import environ_of, make_login, say
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from snapurl.config import Settings
-from snapurl.worker import CLOSE_S_MAX, DRAIN_S_MAX
+from snapurl.run.worker import CLOSE_S_MAX, DRAIN_S_MAX
 from tests.integration.http.conftest import ServiceMaker
 from tests.integration.http.service import environ_of, new_worker, running
 

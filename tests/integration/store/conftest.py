@@ -12,14 +12,14 @@ import asyncpg
 import pytest
 
 from snapurl.config import Settings
-from snapurl.ports import NewLink
-from snapurl.store.bootstrap import ensure_cluster
+from snapurl.model import NewLink
 from snapurl.store.clicks import ClickStore
+from snapurl.store.cluster.bootstrap import ensure_cluster
+from snapurl.store.cluster.migrate import migrate_all
+from snapurl.store.cluster.router import Router
+from snapurl.store.cluster.shards import Shards
 from snapurl.store.keys import KeyStore
 from snapurl.store.links import LinkStore
-from snapurl.store.migrate import migrate_all
-from snapurl.store.router import Router
-from snapurl.store.shards import Shards
 
 
 @dataclass

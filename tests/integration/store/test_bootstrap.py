@@ -11,9 +11,9 @@ import pytest
 from ring.slots import SLOT_COUNT
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
-from snapurl.store.bootstrap import ensure_cluster
-from snapurl.store.migrate import migrate_all
-from snapurl.store.shards import Shards, connect_once, let_go
+from snapurl.store.cluster.bootstrap import ensure_cluster
+from snapurl.store.cluster.migrate import migrate_all
+from snapurl.store.cluster.shards import Shards, connect_once, let_go
 
 
 def with_shards(settings: Settings, dsns: dict[str, str]) -> Settings:

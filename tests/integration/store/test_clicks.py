@@ -9,7 +9,7 @@ from datetime import date
 from typing import Any
 
 from ring.slots import slot_of
-from snapurl.ports import ClickRow, DayClicks, SourceClicks, SourceKind
+from snapurl.model import ClickRow, DayClicks, SourceClicks, SourceKind
 from tests.integration.store.conftest import Store
 
 DAY = date(2026, 5, 1)

@@ -15,13 +15,13 @@ import pytest
 from ring.slots import slot_of
 from snapurl.config import Settings
 from snapurl.errors import Unavailable
-from snapurl.ports import NewLink
-from snapurl.store.creates import create_rows
+from snapurl.model import NewLink
+from snapurl.store.batching.columns import create_rows
+from snapurl.store.cluster.pool import Pool
 from snapurl.store.links import SQL as LINKS
-from snapurl.store.pool import Pool
 from tests.integration.store.conftest import NewLinkMaker, Store
-from tests.integration.store.test_together import codes_at
-from tests.roles import connected
+from tests.integration.store.test_batched_creates import codes_at
+from tests.support.roles import connected
 
 NAMESPACE = 1397637456
 

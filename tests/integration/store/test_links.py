@@ -14,10 +14,10 @@ import pytest
 from ring.slots import slot_of
 from snapurl.config import Settings
 from snapurl.errors import Forbidden, Gone, NotFound, OutcomeUnknown, Unavailable, VersionMismatch
-from snapurl.ports import Change, Failed, Link, NewLink, PageKey, Taken
+from snapurl.model import Change, Failed, Link, NewLink, PageKey, Taken
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.store.test_bootstrap import with_shards
-from tests.proxy import Proxy, proxy_to
+from tests.support.tcp_proxy import Proxy, proxy_to
 
 
 async def test_one_of_many_creates_of_an_alias_wins(store: Store, new_link: NewLinkMaker) -> None:

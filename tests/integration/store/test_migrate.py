@@ -9,7 +9,7 @@ import pytest
 
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
-from snapurl.store.migrate import load_migrations, migrate_all
+from snapurl.store.cluster.migrate import load_migrations, migrate_all
 
 
 async def record(dsn: str, statement: str) -> None:

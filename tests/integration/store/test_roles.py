@@ -11,11 +11,11 @@ import pytest
 
 from snapurl.config import Settings
 from snapurl.errors import ConfigError, Unavailable
-from snapurl.ports import NewLink
-from snapurl.store.bootstrap import ensure_cluster
-from snapurl.store.migrate import grant_all, load_migrations, migrate_all
+from snapurl.model import NewLink
+from snapurl.store.cluster.bootstrap import ensure_cluster
+from snapurl.store.cluster.migrate import grant_all, load_migrations, migrate_all
 from tests.integration.store.conftest import NewLinkMaker, Store
-from tests.roles import connected, make_login, say
+from tests.support.roles import connected, make_login, say
 
 
 @pytest.fixture

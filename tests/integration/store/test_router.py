@@ -10,7 +10,7 @@ import pytest
 from ring.slots import slot_of
 from snapurl.config import Settings
 from snapurl.errors import Unavailable
-from snapurl.ports import Link
+from snapurl.model import Link
 from tests.integration.store.conftest import NewLinkMaker, Store
 
 

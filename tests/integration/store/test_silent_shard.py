@@ -13,11 +13,11 @@ from pydantic import SecretStr
 from ring.slots import slot_of
 from snapurl.config import Settings
 from snapurl.errors import OutcomeUnknown, Unavailable
-from snapurl.ports import Link
-from snapurl.store.pool import DOWN_S, Pool, ShardFailed
-from snapurl.store.shards import read_topology
+from snapurl.model import Link
+from snapurl.store.cluster.pool import DOWN_S, Pool, ShardFailed
+from snapurl.store.cluster.shards import read_topology
 from tests.integration.store.conftest import NewLinkMaker, Store
-from tests.proxy import Proxy, proxy_to
+from tests.support.tcp_proxy import Proxy, proxy_to
 
 CALLS = 20
 CONNECT_MS = 1_000

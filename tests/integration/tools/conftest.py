@@ -11,14 +11,14 @@ import pytest
 from ring.topology import Shard
 from snapurl.config import Settings
 from snapurl.local.cluster import LocalCluster
-from snapurl.store.migrate import migrate_all
-from snapurl.store.shards import address_of
+from snapurl.store.cluster.dsn import address_of
+from snapurl.store.cluster.migrate import migrate_all
 from tests.integration.store.conftest import Store, direct, new_link, ready, store
 from tests.integration.store.test_bootstrap import with_shards
-from tools.enlist import enlist
-from tools.fleet import Fleet
-from tools.migrator import Migrator, Options
-from tools.publish import publish
+from tools.change.provision import enlist
+from tools.cluster.fleet import Fleet
+from tools.cluster.publish import publish
+from tools.migrator.loop import Migrator, Options
 
 __all__ = ["Store", "direct", "new_link", "ready", "store"]
 

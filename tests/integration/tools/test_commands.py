@@ -21,12 +21,12 @@ from pydantic import SecretStr
 from ring.plan import plan
 from ring.slots import slot_of
 from snapurl.config import Settings
-from snapurl.store.migrate import load_migrations
+from snapurl.store.cluster.migrate import load_migrations
 from tests.integration.http.service import running
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import settle
 from tools.cli import main
-from tools.fleet import Fleet
+from tools.cluster.fleet import Fleet
 
 ROOT = Path(__file__).parents[3]
 PATIENCE_S = 60.0

@@ -15,8 +15,9 @@ from ring.placement import place
 from ring.slots import slot_of
 from snapurl.config import Settings
 from tests.integration.store.conftest import NewLinkMaker, Store
-from tools.attempt import Attempt, Batch, Ends
-from tools.manifest import sharded_tables
+from tools.cluster.tables import sharded_tables
+from tools.transfer.batch import Batch
+from tools.transfer.executor import Attempt, Ends
 
 WAIT_S = 20.0
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from snapurl.config import load_settings
 from snapurl.local.cluster import LocalCluster, remembered
-from snapurl.local.wishes import grant_wishes
-from snapurl.store.bootstrap import ensure_cluster
-from snapurl.store.migrate import migrate_all
+from snapurl.local.start_requests import grant_wishes
+from snapurl.store.cluster.bootstrap import ensure_cluster
+from snapurl.store.cluster.migrate import migrate_all
 from snapurl.tasks import end
 from tests.integration.tools.test_commands import one_line, say_at
 

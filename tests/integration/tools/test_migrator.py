@@ -14,16 +14,17 @@ from ring.handoff import Goal, Source, Step, Target, next_steps
 from ring.placement import place
 from ring.slots import SLOT_COUNT, slot_of
 from snapurl.config import Settings
-from snapurl.ports import Change, ClickRow, Link, PageKey, SourceClicks, SourceKind
-from snapurl.probe import Address
+from snapurl.model import Change, ClickRow, Link, PageKey, SourceClicks, SourceKind
+from snapurl.run.healthcheck import Address
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import add_fifth, settle
-from tools.attempt import Attempt, Batch, Ends
-from tools.fleet import Fleet, Seen
-from tools.manifest import sharded_tables
-from tools.migrator import Migrator, Options
-from tools.publish import publish
-from tools.throttle import Throttle
+from tools.cluster.fleet import Fleet, Seen
+from tools.cluster.publish import publish
+from tools.cluster.tables import sharded_tables
+from tools.migrator.loop import Migrator, Options
+from tools.migrator.throttle import Throttle
+from tools.transfer.batch import Batch
+from tools.transfer.executor import Attempt, Ends
 
 
 async def all_codes(store: Store) -> list[str]:
@@ -220,7 +221,7 @@ async def test_rows_that_wait_for_their_grace_period_cost_little_and_delay_no_ne
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While old rows are kept the cluster is hardly looked at, but a new goal does not wait for them."""
-    monkeypatch.setattr("tools.migrator.GRACE_LOOK_S", 600.0)
+    monkeypatch.setattr("tools.migrator.loop.GRACE_LOOK_S", 600.0)
     await store.links.create_many([new_link(f"g{n}") for n in range(300)])
     fleet = await add_fifth(ready, five, fifth)
     looks = 0

@@ -11,12 +11,12 @@ import asyncpg
 import pytest
 
 from snapurl.config import Settings
-from snapurl.store.bootstrap import ensure_cluster
-from snapurl.store.migrate import grant_all, migrate_all
+from snapurl.store.cluster.bootstrap import ensure_cluster
+from snapurl.store.cluster.migrate import grant_all, migrate_all
 from tests.integration.http.service import until
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.store.test_bootstrap import with_shards
-from tests.roles import connected, dsn_as, make_login, say
+from tests.support.roles import connected, dsn_as, make_login, say
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ import pytest
 from ring.handoff import RULES, Epoch, Guard, Step, Token
 from ring.ownership import SlotState
 from snapurl.config import Settings
-from tools import calls
-from tools.calls import Argument, call
+from tools.cluster import calls
+from tools.cluster.calls import Argument, call
 
 SLOT = 7
 EPOCH = 5

@@ -7,9 +7,9 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapurl.cache.link import decode, encode
+from snapurl.cache.codec import decode, encode
 from snapurl.cache.local import LocalCache
-from snapurl.ports import MISSING, CachedLink
+from snapurl.model import MISSING, CachedLink
 
 LINK = CachedLink("https://example.org/", 302, 3, None, deleted=False)
 

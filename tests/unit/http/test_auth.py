@@ -8,7 +8,7 @@ import pytest
 
 from snapurl.errors import Forbidden, Unauthorized
 from snapurl.http.auth import owner_filter, presented_key, require
-from snapurl.ports import ApiKey, Right
+from snapurl.model import ApiKey, Right
 
 
 def key(*rights: Right) -> ApiKey:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapurl.http.fast import HEAD
-from snapurl.http.heads import ONE_WAY
+from snapurl.http.fastpath.protocol import HEAD
+from snapurl.http.wire.heads import ONE_WAY
 
 GOOD = (
     b"GET / HTTP/1.1",

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapurl.errors import Invalid
-from snapurl.http.links import CURSOR_CHARS_MAX, read_cursor, write_cursor
-from snapurl.ports import PageKey
+from snapurl.http.api.links import CURSOR_CHARS_MAX, read_cursor, write_cursor
+from snapurl.model import PageKey
 
 
 def encoded(value: object) -> str:

@@ -11,14 +11,14 @@ from typing import Any
 
 from snapurl.codes import is_code, is_reserved
 from snapurl.errors import FieldError, Gone, Invalid
-from snapurl.http import answers
-from snapurl.http.docs import render
-from snapurl.http.openapi import document
-from snapurl.http.pages import home_page, refusal_page
+from snapurl.http.docs.openapi import document
+from snapurl.http.docs.page import render
+from snapurl.http.html import home_page, refusal_page
 from snapurl.http.problems import problem
 from snapurl.http.routes import ROUTES
-from snapurl.ports import DayClicks, Link, RingView, ShardHealth, ShardShare, SourceClicks, SourceKind
-from tools.progress import MoveStatus, Status
+from snapurl.http.schema import responses
+from snapurl.model import DayClicks, Link, RingView, ShardHealth, ShardShare, SourceClicks, SourceKind
+from tools.cluster.migrator_status import MoveStatus, Status
 
 DOCUMENT = document(ROUTES, "https://s.example.org", "1.2.3", anonymous=True)
 LINK = Link(
@@ -90,16 +90,16 @@ def test_refusal_pages_escape_what_they_show() -> None:
 
 def test_bodies_of_answers_fit_their_schemas() -> None:
     """The dicts that we build are what the schema promises, with no field more or less."""
-    link = answers.link_body(LINK, "https://s.example.org")
+    link = responses.link_body(LINK, "https://s.example.org")
     assert link["short_url"] == "https://s.example.org/abc"
     assert link["created_at"] == "2030-01-01T00:00:00.000000Z"
-    answers.LinkBody.model_validate(link)
+    responses.LinkBody.model_validate(link)
     refusal = problem(Invalid(fields=(FieldError("/url", "x"),)))
-    answers.Problem.model_validate(refusal)
-    answers.BulkResults.model_validate(
+    responses.Problem.model_validate(refusal)
+    responses.BulkResults.model_validate(
         {"results": [{"status": 201, "link": link}, {"status": 422, "error": refusal}]}
     )
-    stats = answers.stats_body(
+    stats = responses.stats_body(
         "abc",
         [DayClicks(date(2030, 1, 1), 2), DayClicks(date(2030, 1, 2), 3)],
         [
@@ -110,28 +110,28 @@ def test_bodies_of_answers_fit_their_schemas() -> None:
     assert stats["referrers"] == [{"host": "example.com", "clicks": 3}]
     assert stats["browsers"] == [{"family": "firefox", "clicks": 5}]
     assert stats["clicks"] == 5
-    answers.Stats.model_validate(stats)
+    responses.Stats.model_validate(stats)
     share = ShardShare("db0", 1.0, False, "10.0.0.1:5432/snapurl", 100, 120, 0.25)
     view = RingView("id", 1, 1024, False, (share,), 3, 4)
     move = MoveStatus("slot 7, db0@1 -> db4", "copy", 0.2)
     told = {**asdict(Status(moves=(move,), last_error="10.0.0.1 is down")), "age_s": 0.1}
     for reshard in (None, told):
-        ring = answers.ring_body(view, reshard)
+        ring = responses.ring_body(view, reshard)
         assert "10.0.0.1" not in str(ring)
         assert (ring["reshard"] is None) == (reshard is None)
-        answers.Ring.model_validate(json.loads(json.dumps(ring)))
-    assert answers.ring_body(view, {"state": "of another version"})["reshard"] is None
+        responses.Ring.model_validate(json.loads(json.dumps(ring)))
+    assert responses.ring_body(view, {"state": "of another version"})["reshard"] is None
 
 
 def test_readiness_says_ok_degraded_or_down() -> None:
-    """Degraded is said, not hidden; down is only when no shard answers."""
-    up, down = ShardHealth("db0", True, "answers"), ShardHealth("db1", False, "does not answer")
+    """Degraded is said, not hidden; down is only when no shard responses."""
+    up, down = ShardHealth("db0", True, "responses"), ShardHealth("db1", False, "does not answer")
     cases = {
-        "ok": answers.ready_body([up, up], None),
-        "degraded": answers.ready_body([up, down], None),
-        "down": answers.ready_body([down, down], None),
+        "ok": responses.ready_body([up, up], None),
+        "degraded": responses.ready_body([up, down], None),
+        "down": responses.ready_body([down, down], None),
     }
     for status, body in cases.items():
         assert body["status"] == status
-        answers.Ready.model_validate(body)
-    assert answers.ready_body([up], "does not answer")["status"] == "degraded"
+        responses.Ready.model_validate(body)
+    assert responses.ready_body([up], "does not answer")["status"] == "degraded"

@@ -10,7 +10,7 @@ import pytest
 
 from ring.slots import SLOT_COUNT, slot_of
 from snapurl.codes import random_code
-from snapurl.store.together import Codes
+from snapurl.store.batching.creates import Codes
 
 SHARES = {"db0": 0.1, "db1": 0.2, "db2": 0.2, "db3": 0.5}
 CODES = 40_000

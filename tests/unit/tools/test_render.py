@@ -12,11 +12,11 @@ from rich.console import Console, RenderableType
 from ring.ownership import SlotRow, SlotState
 from ring.placement import place
 from ring.topology import Shard, Topology
-from tools import render
-from tools.fleet import Seen
-from tools.overview import Overview, view, wrong_slots
-from tools.progress import MoveStatus, Pauses, Status
-from tools.prospect import Prospect, ShardProspect
+from tools.change.estimate import Prospect, ShardProspect
+from tools.cluster.fleet import Seen
+from tools.cluster.migrator_status import MoveStatus, Pauses, Status
+from tools.cluster.status import Overview, view, wrong_slots
+from tools.commands import render
 
 TOPOLOGY = Topology("c1", 3, 64, tuple(Shard(f"db{n}", 1.0, f"h{n}:5432/d") for n in range(2)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tools.throttle import (
+from tools.migrator.throttle import (
     FAST,
     LANES,
     LOOKS_KEPT,

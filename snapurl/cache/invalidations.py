@@ -1,0 +1,89 @@
+"""News of changed links: a subscription that is known to be alive, or known to be lost."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from snapurl.tasks import end
+from snapurl.telemetry.metrics import REDIS_FAILURES
+
+log = logging.getLogger("snapurl.feed")
+
+PING_S = 0.5  # of silence, then a ping
+SILENCE_S_MAX = 2.0  # without so much as a pong, then the subscription counts as lost
+RETRY_S = 0.25
+
+
+class Feed:
+    """Calls `changed(code, version)` for each change that any worker announces on `channel`.
+
+    `gained` is called when the subscription stands, `lost` when it is gone: what happens in between those two
+    is heard, what happens otherwise is not.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        channel: str,
+        *,
+        changed: Callable[[str, int], None],
+        gained: Callable[[], None],
+        lost: Callable[[], None],
+    ) -> None:
+        self._redis = redis
+        self._channel = channel
+        self._changed = changed
+        self._gained = gained
+        self._lost = lost
+        self._task: asyncio.Task[None] | None = None
+        self.is_alive = False
+
+    async def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name="feed")
+
+    async def stop(self) -> None:
+        await end(self._task)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._listen()
+            except (RedisError, OSError, TimeoutError) as error:
+                REDIS_FAILURES.labels("feed").inc()
+                log.debug("the feed is interrupted: %s", type(error).__name__)
+            if self.is_alive:
+                log.warning(
+                    "no news of changes from Redis: this worker does without its own cache until they return"
+                )
+            self.is_alive = False
+            self._lost()
+            await asyncio.sleep(RETRY_S)
+
+    async def _listen(self) -> None:
+        loop = asyncio.get_running_loop()
+        async with self._redis.pubsub() as subscription:
+            await subscription.subscribe(self._channel)
+            heard = loop.time()
+            while loop.time() - heard < SILENCE_S_MAX:
+                message = await subscription.get_message(timeout=PING_S)
+                if message is None:
+                    await subscription.ping()
+                else:
+                    heard = loop.time()
+                    self._take(message)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if message["type"] == "subscribe":
+            self.is_alive = True
+            self._gained()
+        elif message["type"] == "message":
+            data = message["data"]
+            version, _, code = (data if isinstance(data, str) else data.decode()).partition(" ")
+            if version.isdigit():
+                self._changed(code, int(version))

@@ -1,0 +1,43 @@
+"""Whether the service lives, whether it can work, and its metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from sanic import HTTPResponse
+
+from snapurl.errors import NotFound
+from snapurl.http.context import Call
+from snapurl.http.schema.responses import ready_body
+from snapurl.telemetry.metrics import settle_all
+from snapurl.telemetry.multiprocess import collect
+
+
+async def health_live(call: Call) -> HTTPResponse:
+    """The process answers; nothing else is asked."""
+    return call.answer({"status": "ok"})
+
+
+async def health_ready(call: Call) -> HTTPResponse:
+    """Every shard and Redis are asked now. 503 only if no shard answers: with one, some links still work."""
+    shards, redis = await asyncio.gather(call.services.shard_health(), call.services.redis_fault())
+    body = ready_body(shards, redis)
+    return call.answer(body, 503 if body["status"] == "down" else 200)
+
+
+async def metrics(call: Call) -> HTTPResponse:
+    """The metrics of all workers where they share a directory for them, else of this one. Not for the world: where
+    there are proxies in front, nothing that has come through one gets them."""
+    if call.services.settings.proxies_count and "x-forwarded-for" in call.request.headers:
+        raise NotFound("there is nothing at this address")
+    call.request.app.ctx.fast_path.settle()
+    settle_all()
+    shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if shared:
+        text = await asyncio.to_thread(collect, Path(shared))
+    else:
+        text = generate_latest(REGISTRY)
+    return HTTPResponse(text, 200, call.headers, CONTENT_TYPE_LATEST)

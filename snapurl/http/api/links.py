@@ -1,0 +1,181 @@
+"""The handlers of links: create, bulk, read, change, delete, list."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from sanic import HTTPResponse
+
+from snapurl.codes import is_code
+from snapurl.errors import FieldError, Invalid, SnapURLError
+from snapurl.http.auth import owner_filter
+from snapurl.http.context import Call
+from snapurl.http.dispatch import header_error, query_error
+from snapurl.http.problems import as_refusal, problem
+from snapurl.http.rate_limits import client_of, limit_creation
+from snapurl.http.schema.requests import Bulk, LinkChange, check, draft_of
+from snapurl.http.schema.responses import link_body, moment
+from snapurl.links import Claim, Draft
+from snapurl.model import Link, PageKey
+
+PAGE_LINKS_DEFAULT = 50
+PAGE_LINKS_MAX = 200
+CURSOR_CHARS_MAX = 300
+KEY_CHARS_MAX = 255
+
+_IF_MATCH = re.compile(r'("?)([1-9][0-9]{0,17})\1')
+_IDEMPOTENCY_KEY = re.compile(rf"[\x21-\x7e]{{1,{KEY_CHARS_MAX}}}")
+
+
+# -- create ------------------------------------------------------------------------------------------------------
+
+
+async def create_link(call: Call) -> HTTPResponse:
+    claim = _claim(call)
+    # A repeat may come after the expiry it asks for: the service then looks whether it is one.
+    draft = draft_of(call.value, call.rules(past_allowed=claim is not None))
+    await limit_creation(call, 1)
+    link = await call.services.links.create(draft, _owner(call), claim)
+    call.headers["location"] = f"/api/v1/links/{link.code}"
+    return _answer(call, link, 201)
+
+
+async def create_links(call: Call) -> HTTPResponse:
+    items: list[Any] = check(Bulk, call.value, call.rules()).links
+    most = call.services.settings.bulk_links_max
+    if len(items) > most:
+        raise Invalid(fields=(FieldError("/links", f"must have at most {most} items"),))
+    claim = _claim(call)
+    await limit_creation(call, len(items))
+    results: list[dict[str, Any] | None] = [None] * len(items)
+    drafts: dict[int, Draft] = {}
+    rules = call.rules(past_allowed=claim is not None)
+    for place, item in enumerate(items):
+        try:
+            drafts[place] = draft_of(item, rules)
+        except Invalid as refusal:
+            results[place] = _refused(refusal)
+    made = await call.services.links.create_many(
+        list(drafts.values()), _owner(call), _claims(claim, list(drafts))
+    )
+    public_url = call.services.settings.public_url
+    for place, outcome in zip(drafts, made, strict=True):
+        results[place] = _result(outcome, public_url)
+    return call.answer({"results": results})
+
+
+def _claim(call: Call) -> Claim | None:
+    key = call.request.headers.get("idempotency-key")
+    if key is None:
+        return None
+    if not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise header_error("idempotency-key", f"must be 1 to {KEY_CHARS_MAX} visible ASCII characters")
+    return Claim(client_of(call), key)
+
+
+def _claims(claim: Claim | None, places: Sequence[int]) -> list[Claim] | None:
+    """One claim per item, in a scope of their own, so that none can be that of a single create."""
+    if claim is None:
+        return None
+    return [Claim(f"bulk:{claim.scope}", f"{claim.key}#{place}") for place in places]
+
+
+def _owner(call: Call) -> str:
+    return call.key.key_id if call.key is not None else ""
+
+
+def _result(outcome: Link | SnapURLError, public_url: str) -> dict[str, Any]:
+    if isinstance(outcome, Link):
+        return {"status": 201, "link": link_body(outcome, public_url)}
+    return _refused(outcome)
+
+
+def _refused(refusal: SnapURLError) -> dict[str, Any]:
+    return {"status": as_refusal(refusal).status, "error": problem(refusal)}
+
+
+# -- one link ----------------------------------------------------------------------------------------------------
+
+
+async def read_link(call: Call) -> HTTPResponse:
+    return _answer(call, await call.services.links.get(call.code, owner_filter(call.caller)))
+
+
+async def change_link(call: Call) -> HTTPResponse:
+    if_match = _if_match(call)
+    change = check(LinkChange, call.value, call.rules()).as_change()
+    link = await call.services.links.change(call.code, change, if_match, owner_filter(call.caller))
+    return _answer(call, link)
+
+
+async def delete_link(call: Call) -> HTTPResponse:
+    await call.services.links.delete(call.code, _if_match(call), owner_filter(call.caller))
+    return HTTPResponse(None, 204, call.headers)
+
+
+def _if_match(call: Call) -> int | None:
+    """The version that the link must have; None for any."""
+    text = call.request.headers.get("if-match", "*").strip()
+    if text == "*":
+        return None
+    match = _IF_MATCH.fullmatch(text)
+    if match is None:
+        raise header_error("if-match", 'must be one version, as in "3", or *')
+    return int(match[2])
+
+
+def _answer(call: Call, link: Link, status: int = 200) -> HTTPResponse:
+    call.headers["etag"] = f'"{link.version}"'
+    return call.answer(link_body(link, call.services.settings.public_url), status)
+
+
+# -- the list ----------------------------------------------------------------------------------------------------
+
+
+async def list_links(call: Call) -> HTTPResponse:
+    limit = _limit(call.query.get("limit"))
+    cursor = call.query.get("cursor")
+    before = None if cursor is None else read_cursor(cursor)
+    links, after = await call.services.links.page(limit, before, owner_filter(call.caller))
+    following = write_cursor(after) if after else None
+    if following:
+        query = urlencode({"limit": limit, "cursor": following})
+        call.headers["link"] = f'</api/v1/links?{query}>; rel="next"'
+    public_url = call.services.settings.public_url
+    return call.answer({"links": [link_body(link, public_url) for link in links], "next_cursor": following})
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return PAGE_LINKS_DEFAULT
+    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= PAGE_LINKS_MAX:
+        raise query_error("limit", f"must be a number from 1 to {PAGE_LINKS_MAX}")
+    return int(text)
+
+
+def write_cursor(key: PageKey) -> str:
+    """A cursor: opaque to clients, base64url of the keyset."""
+    text = json.dumps([moment(key.created_at), key.code], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def read_cursor(text: str) -> PageKey:
+    """The keyset of a cursor; only exactly what `write_cursor` wrote is taken. Raises Invalid."""
+    bad = query_error("cursor", "is not a cursor that this service gave out")
+    if len(text) > CURSOR_CHARS_MAX:
+        raise bad
+    try:
+        created_at, code = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        key = PageKey(datetime.fromisoformat(created_at), code)
+        genuine = is_code(code) and write_cursor(key) == text
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        raise bad from None
+    if not genuine:
+        raise bad
+    return key

@@ -1,0 +1,18 @@
+"""The handlers of what is only looked at: clicks of a link, the ring."""
+
+from __future__ import annotations
+
+from sanic import HTTPResponse
+
+from snapurl.http.auth import owner_filter
+from snapurl.http.context import Call
+from snapurl.http.schema.responses import ring_body, stats_body
+
+
+async def link_stats(call: Call) -> HTTPResponse:
+    days, sources = await call.services.links.stats(call.code, owner_filter(call.caller))
+    return call.answer(stats_body(call.code, days, sources))
+
+
+async def ring(call: Call) -> HTTPResponse:
+    return call.answer(ring_body(call.services.ring_view(), await call.services.reshard()))

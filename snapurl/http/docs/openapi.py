@@ -1,0 +1,171 @@
+"""OpenAPI 3.1 from the route table and the pydantic models: the one description of the API. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from snapurl.codes import CODE_CHARS_MAX
+from snapurl.errors import Gone, MethodNotAllowed, NotFound, RateLimited, SnapURLError, Unavailable
+from snapurl.http.context import Good, Parameter, Route
+from snapurl.http.problems import CONTENT_TYPE, TYPE_PREFIX
+from snapurl.http.schema.responses import Problem
+
+REF = "#/components/schemas/{model}"
+
+CODE = {
+    "name": "code",
+    "in": "path",
+    "required": True,
+    "description": "The code of a link; case-sensitive.",
+    "schema": {"type": "string", "pattern": f"^[A-Za-z0-9_-]{{1,{CODE_CHARS_MAX}}}$"},
+    "example": "spring-sale",
+}
+SECURITY: list[dict[str, list[str]]] = [{"ApiKey": []}, {"Bearer": []}]
+RETRY_AFTER = {"Retry-After": "Seconds to wait."}
+RATE = {"RateLimit-Policy": "The rule.", "RateLimit": "What is left of it."}
+EXTRA_HEADERS: Mapping[int, Mapping[str, str]] = {
+    401: {"WWW-Authenticate": "How to authenticate."},
+    405: {"Allow": "The methods there are."},
+    429: RETRY_AFTER,
+    503: RETRY_AFTER,
+}
+
+
+def document(routes: Sequence[Route], public_url: str, version: str, *, anonymous: bool) -> dict[str, Any]:
+    """The whole document. `anonymous`: links may be created without a key here."""
+    paths: dict[str, dict[str, Any]] = {}
+    for route in routes:
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, anonymous)
+    paths["/{code}"] = {"get": _redirect(counted=True), "head": _redirect(counted=False)}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "SnapURL",
+            "version": version,
+            "description": "Short links, counted. Problems are RFC 9457 `application/problem+json`.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": public_url}],
+        "tags": [{"name": name} for name in ("Links", "Redirects", "Cluster", "Pages")],
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(routes),
+            "securitySchemes": {
+                "ApiKey": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
+                "Bearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
+    }
+
+
+def _schemas(routes: Iterable[Route]) -> dict[str, Any]:
+    # Bulk names LinkDraft only by reference, so that model is listed by its own route.
+    asked = {route.body for route in routes if route.body}
+    answered = {good.model for route in routes for good in route.good if good.model} | {Problem}
+    models: list[tuple[type[BaseModel], Any]] = [(model, "validation") for model in asked]
+    models += [(model, "serialization") for model in answered]
+    models.sort(key=lambda item: item[0].__name__)
+    _, schema = models_json_schema(models, ref_template=REF)
+    found: dict[str, Any] = schema["$defs"]
+    return found
+
+
+def _operation(route: Route, anonymous: bool) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": route.name,
+        "summary": route.summary,
+        "tags": [route.tag],
+        "responses": _responses(route.good, route.refusals),
+    }
+    if route.description:
+        operation["description"] = route.description
+    parameters = [CODE] if "{code}" in route.path else []
+    parameters += [_parameter(item) for item in route.parameters]
+    if parameters:
+        operation["parameters"] = parameters
+    if route.body is not None:
+        content = {"application/json": {"schema": _ref(route.body)}}
+        operation["requestBody"] = {"required": True, "content": content}
+    if route.right is not None:
+        optional = route.may_be_anonymous and anonymous
+        operation["security"] = [*SECURITY, {}] if optional else SECURITY
+    return operation
+
+
+def _redirect(*, counted: bool) -> dict[str, Any]:
+    places = [
+        Good(
+            status, "To the link's URL", headers={"Location": "The link's URL.", "Cache-Control": "max-age=0"}
+        )
+        for status in (301, 302, 307, 308)
+    ]
+    responses = _responses(places, (NotFound, Gone, RateLimited, Unavailable))
+    if not counted:
+        for response in responses.values():
+            response.pop("content", None)
+    return {
+        "operationId": "follow" if counted else "follow_head",
+        "summary": "Follow a link" if counted else "See where a link leads, without a click",
+        "tags": ["Redirects"],
+        "parameters": [CODE],
+        "responses": responses,
+    }
+
+
+def _parameter(item: Parameter) -> dict[str, Any]:
+    return {
+        "name": item.name,
+        "in": item.place,
+        "required": False,
+        "description": item.description,
+        "schema": dict(item.schema),
+    }
+
+
+def _responses(good: Iterable[Good], refusals: Iterable[type[SnapURLError]]) -> dict[str, Any]:
+    responses: dict[str, Any] = {}
+    for answer in good:
+        responses[str(answer.status)] = _good(answer)
+    by_status: dict[int, list[type[SnapURLError]]] = {}
+    kinds: tuple[type[SnapURLError], ...] = (*refusals, MethodNotAllowed)
+    for refusal in kinds:
+        by_status.setdefault(refusal.status, []).append(refusal)
+    for status, alike in sorted(by_status.items()):
+        responses.setdefault(str(status), _problem(status, alike))
+    return responses
+
+
+def _good(answer: Good) -> dict[str, Any]:
+    response: dict[str, Any] = {"description": answer.description}
+    if answer.headers:
+        response["headers"] = _headers(answer.headers)
+    if answer.model is not None:
+        response["content"] = {answer.media: {"schema": _ref(answer.model)}}
+    elif answer.status == 200:
+        schema = {"type": "object"} if answer.media == "application/json" else {"type": "string"}
+        response["content"] = {answer.media: {"schema": schema}}
+    return response
+
+
+def _problem(status: int, kinds: Sequence[type[SnapURLError]]) -> dict[str, Any]:
+    names = ", ".join(f"`{TYPE_PREFIX}{kind.slug}`" for kind in kinds)
+    response: dict[str, Any] = {
+        "description": f"{HTTPStatus(status).phrase}: {names}",
+        "content": {CONTENT_TYPE: {"schema": _ref(Problem)}},
+    }
+    if status in EXTRA_HEADERS:
+        response["headers"] = _headers(EXTRA_HEADERS[status])
+    return response
+
+
+def _headers(headers: Mapping[str, str]) -> dict[str, Any]:
+    return {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
+
+
+def _ref(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": REF.format(model=model.__name__)}

@@ -1,0 +1,51 @@
+"""The handlers of everything that is not the API: start page, /docs, /openapi.json, robots.txt, the icon."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from sanic import HTTPResponse
+
+from snapurl.config import Settings
+from snapurl.http.context import Call, Route, Site
+from snapurl.http.docs.openapi import document
+from snapurl.http.docs.page import render
+from snapurl.http.html import FAVICON, PAGE_HEADERS, ROBOTS, home_page
+from snapurl.http.problems import wants_page
+from snapurl.telemetry.process import program_version
+
+HTML = "text/html; charset=utf-8"
+DAY_S = 86_400
+
+
+def make_site(routes: Sequence[Route], settings: Settings) -> Site:
+    """The pages of a deployment."""
+    version = program_version()
+    found = document(routes, settings.public_url, version, anonymous=settings.anonymous_creation)
+    return Site(version, json.dumps(found, ensure_ascii=False), render(found))
+
+
+async def home(call: Call) -> HTTPResponse:
+    site = call.services.site
+    if wants_page(call.request):
+        return HTTPResponse(home_page(site.version), 200, {**call.headers, **PAGE_HEADERS}, HTML)
+    call.headers["link"] = '</docs>; rel="service-doc", </openapi.json>; rel="service-desc"'
+    return call.answer({"name": "SnapURL", "version": site.version})
+
+
+async def docs(call: Call) -> HTTPResponse:
+    return HTTPResponse(call.services.site.docs, 200, {**call.headers, **PAGE_HEADERS}, HTML)
+
+
+async def openapi(call: Call) -> HTTPResponse:
+    return HTTPResponse(call.services.site.openapi, 200, call.headers, "application/json")
+
+
+async def robots(call: Call) -> HTTPResponse:
+    return HTTPResponse(ROBOTS, 200, call.headers, "text/plain; charset=utf-8")
+
+
+async def favicon(call: Call) -> HTTPResponse:
+    headers = {**call.headers, "cache-control": f"public, max-age={DAY_S}"}
+    return HTTPResponse(FAVICON, 200, headers, "image/svg+xml")

@@ -1,0 +1,365 @@
+"""Request bodies: from bytes to checked values, or a refusal that points at each field.
+
+Schemas are strict: no unknown field, no "42" for 42, no control character in any string. What depends on the
+deployment or on the time (own domains, "in the past") comes in through `Rules`, so that all of it is pure.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from snapurl.codes import CODE_CHARS_MAX, is_code, is_reserved
+from snapurl.errors import BadRequest, FieldError, Invalid
+from snapurl.links import NOT_IN_FUTURE, Draft
+from snapurl.model import UNSET, Change
+from snapurl.urls import UrlPolicy
+
+TITLE_CHARS_MAX = 300
+TAGS_MAX = 20
+TAG_CHARS_MAX = 50
+ERRORS_MAX = 20  # of one body that are told: the rest would only be noise
+POINTER_CHARS_MAX = 200
+DEPTH_MAX = 16  # of nesting in a body; ours need four levels
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What a body is held against besides its schema; `now` None lets an expiry lie in the past."""
+
+    urls: UrlPolicy
+    now: datetime | None
+
+
+# -- the types of fields -----------------------------------------------------------------------------------------
+
+
+def _rules(info: ValidationInfo) -> Rules:
+    assert isinstance(info.context, Rules), "bodies are checked through `check`"
+    return info.context
+
+
+def _plain(text: str) -> str:
+    """Text without control characters and lone surrogates, which no database or header takes."""
+    if _CONTROL.search(text):
+        raise ValueError("must not contain control characters")
+    return text
+
+
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError("must not be blank")
+    return text
+
+
+def _target(text: str, info: ValidationInfo) -> str:
+    return _rules(info).urls.check(text)
+
+
+def _alias(text: str) -> str:
+    if not is_code(text):
+        raise ValueError(f"must be 1 to {CODE_CHARS_MAX} of the characters A-Z a-z 0-9 _ -")
+    if is_reserved(text):
+        raise ValueError("is reserved for the service itself")
+    return text
+
+
+def _moment(value: object) -> datetime:
+    """An RFC 3339 date-time with its offset, as UTC."""
+    if not isinstance(value, str):
+        raise ValueError("must be a string")
+    if not _MOMENT.fullmatch(value):
+        raise ValueError("must be an RFC 3339 date and time with its offset, as in 2030-01-31T12:00:00Z")
+    try:
+        return datetime.fromisoformat(value.upper()).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("is not a date and time that exists") from None
+
+
+def _in_future(moment: datetime, info: ValidationInfo) -> datetime:
+    return _to_come(moment, _rules(info))
+
+
+def _to_come(moment: datetime, rules: Rules) -> datetime:
+    if rules.now is not None and moment <= rules.now:
+        raise ValueError(NOT_IN_FUTURE)
+    return moment
+
+
+def _unique(tags: list[str]) -> list[str]:
+    if len(set(tags)) != len(tags):
+        raise ValueError("must not repeat a tag")
+    return tags
+
+
+Target = Annotated[
+    str,
+    AfterValidator(_target),
+    Field(
+        min_length=1,
+        description="Where the link leads: http or https, not this service itself, no user name in it.",
+        examples=["https://example.org/a/long/page"],
+        json_schema_extra={"format": "uri"},
+    ),
+]
+Alias = Annotated[
+    str,
+    AfterValidator(_alias),
+    Field(
+        description="The code you want; one is made up if you leave it out. Reserved words are refused.",
+        examples=["spring-sale"],
+        json_schema_extra={"pattern": f"^[A-Za-z0-9_-]{{1,{CODE_CHARS_MAX}}}$"},
+    ),
+]
+Moment = Annotated[
+    datetime,
+    BeforeValidator(_moment),
+    AfterValidator(_in_future),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "date-time",
+            "description": "From then on the link answers 410. RFC 3339 with an offset, in the future.",
+            "examples": ["2099-12-31T23:59:59Z"],
+        }
+    ),
+]
+Title = Annotated[
+    str,
+    AfterValidator(_plain),
+    Field(max_length=TITLE_CHARS_MAX, description="A note for people.", examples=["Spring sale"]),
+]
+Tag = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=TAG_CHARS_MAX),
+    AfterValidator(_plain),
+    AfterValidator(_not_blank),
+]
+Tags = Annotated[
+    list[Tag],
+    AfterValidator(_unique),
+    Field(
+        max_length=TAGS_MAX,
+        description="Words to find the link by, none of them twice.",
+        examples=[["sale", "2030"]],
+        json_schema_extra={"uniqueItems": True},
+    ),
+]
+RedirectStatus = Annotated[
+    Literal[301, 302, 307, 308], Field(description="The status of the redirect.", examples=[302])
+]
+
+
+# -- the bodies ----------------------------------------------------------------------------------------------
+
+
+class Body(BaseModel):
+    """Strict, and closed: an unknown field is a mistake that is told, not ignored."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class LinkDraft(Body):
+    """A link to be created."""
+
+    url: Target
+    alias: Alias | None = None
+    expires_at: Moment | None = None
+    title: Title | None = None
+    tags: Tags = []
+    redirect_status: RedirectStatus = 302
+
+    def as_draft(self) -> Draft:
+        return Draft(
+            url=self.url,
+            alias=self.alias,
+            title=self.title,
+            tags=tuple(self.tags),
+            redirect_status=self.redirect_status,
+            expires_at=self.expires_at,
+        )
+
+
+_FIELDS = LinkDraft.model_fields.keys()
+_STATUSES = frozenset(get_args(get_args(RedirectStatus)[0]))
+
+
+class LinkChange(Body):
+    """What to change of a link; fields left out stay, and null clears a title or an expiry."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    url: Target = ""
+    title: Title | None = None
+    tags: Tags = []
+    expires_at: Moment | None = None
+    redirect_status: RedirectStatus = 302
+
+    @model_validator(mode="after")
+    def _something(self) -> LinkChange:
+        if not self.model_fields_set:
+            raise ValueError("must name at least one field to change")
+        return self
+
+    def as_change(self) -> Change:
+        given = self.model_fields_set
+        return Change(
+            url=self.url if "url" in given else UNSET,
+            title=self.title if "title" in given else UNSET,
+            tags=tuple(self.tags) if "tags" in given else UNSET,
+            expires_at=self.expires_at if "expires_at" in given else UNSET,
+            redirect_status=self.redirect_status if "redirect_status" in given else UNSET,
+        )
+
+
+class Bulk(Body):
+    """Up to 1,000 links to be created; each is checked and answered on its own, as a `LinkDraft`."""
+
+    links: Annotated[
+        list[Any],
+        Field(
+            min_length=1,
+            max_length=1_000,
+            description="`LinkDraft`s. Anything else is refused by itself, in its own place of the answer.",
+            json_schema_extra={"items": {"anyOf": [{"$ref": "#/components/schemas/LinkDraft"}, {}]}},
+        ),
+    ]
+
+
+# -- from bytes to a body ----------------------------------------------------------------------------------------
+
+B = TypeVar("B", bound=BaseModel)
+
+
+def parse_json(raw: bytes) -> object:
+    """The JSON value of a request. Raises BadRequest, also where two readers could understand it differently."""
+    try:
+        value: object = json.loads(
+            raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant
+        )
+    except UnicodeDecodeError:
+        raise BadRequest("the body is not UTF-8") from None
+    except RecursionError:
+        raise BadRequest("the body is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise BadRequest(f"the body is not JSON: {error.msg} at character {error.pos}") from None
+    except ValueError:  # an integer of thousands of digits
+        raise BadRequest("the body holds a number that cannot be read") from None
+    if _deeper_than(value, DEPTH_MAX):
+        raise BadRequest("the body is nested too deeply")
+    return value
+
+
+def check(model: type[B], value: object, rules: Rules) -> B:
+    """`value` as a body of that type. Raises Invalid, which lists what is wrong with which field."""
+    try:
+        return model.model_validate(value, context=rules)
+    except ValidationError as error:
+        details = error.errors(include_url=False, include_input=False)
+        raise Invalid(fields=tuple(_field_error(item) for item in details[:ERRORS_MAX])) from None
+
+
+def draft_of(value: object, rules: Rules) -> Draft:
+    """`value` as the draft of a link. Raises Invalid as `check` does."""
+    draft = _sound_draft(value, rules)
+    return check(LinkDraft, value, rules).as_draft() if draft is None else draft
+
+
+def _sound_draft(value: object, rules: Rules) -> Draft | None:
+    """The draft if there is nothing wrong with it, for a fifth of what the schema costs; None if the schema has to
+    tell."""
+    if type(value) is not dict or not value.keys() <= _FIELDS:
+        return None
+    alias, title, expires_at = value.get("alias"), value.get("title"), value.get("expires_at")
+    status = value.get("redirect_status", 302)
+    if type(status) is not int or status not in _STATUSES:
+        return None
+    try:
+        return Draft(
+            url=rules.urls.check(_text(value.get("url"))),
+            alias=None if alias is None else _alias(_text(alias)),
+            title=None if title is None else _plain(_text(title, TITLE_CHARS_MAX)),
+            tags=_tags(value["tags"]) if "tags" in value else (),
+            redirect_status=status,
+            expires_at=None if expires_at is None else _to_come(_moment(expires_at), rules),
+        )
+    except ValueError:
+        return None
+
+
+def _text(value: object, chars_max: int | None = None) -> str:
+    if type(value) is not str or (chars_max is not None and len(value) > chars_max):
+        raise ValueError
+    return value
+
+
+def _tags(value: object) -> tuple[str, ...]:
+    if type(value) is not list or len(value) > TAGS_MAX:
+        raise ValueError
+    return tuple(_unique([_not_blank(_plain(_text(tag, TAG_CHARS_MAX))) for tag in value]))
+
+
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise BadRequest("the body names a field twice")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise BadRequest(f"the body is not JSON: {name} is no JSON number")
+
+
+def _deeper_than(value: object, levels: int) -> bool:
+    """Whether `value` nests deeper; looks no further down than that."""
+    level = [value]
+    for _ in range(levels + 1):
+        nests = [each for each in level if isinstance(each, dict | list)]
+        if not nests:
+            return False
+        level = [child for nest in nests for child in (nest.values() if isinstance(nest, dict) else nest)]
+    return True
+
+
+_WORDS = {
+    "missing": "is required",
+    "extra_forbidden": "is not a field of this schema",
+    "string_type": "must be a string",
+    "string_unicode": "must not contain control characters",
+    "list_type": "must be an array",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "literal_error": "must be one of {expected}",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_too_short": "must have at least {min_length} character(s)",
+    "too_long": "must have at most {max_length} items",
+    "too_short": "must have at least {min_length} item(s)",
+}
+
+
+def _field_error(item: ErrorDetails) -> FieldError:
+    parts = (str(part).replace("~", "~0").replace("/", "~1") for part in item["loc"])
+    pointer = "".join("/" + part for part in parts)
+    words = _WORDS.get(item["type"])
+    detail = words.format(**item.get("ctx", {})) if words else item["msg"].removeprefix("Value error, ")
+    return FieldError(pointer[:POINTER_CHARS_MAX], detail)

@@ -1,0 +1,276 @@
+"""The bodies of answers: their schemas for OpenAPI, and the functions that build them.
+
+The functions build plain dicts, since validating what we have made ourselves would cost more than making it;
+a test holds each of them against its schema.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from snapurl.http.schema.requests import RedirectStatus
+from snapurl.model import DayClicks, Link, RingView, ShardHealth, SourceClicks, SourceKind
+
+MOMENTS_REMEMBERED = 64  # as they are written: the links of one bulk call share theirs
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class FieldProblem(Answer):
+    pointer: str = Field(
+        description="RFC 6901 pointer into the body; `/query/…` and `/headers/…` point at those.",
+        examples=["/expires_at"],
+    )
+    detail: str
+
+
+class Problem(Answer):
+    """RFC 9457 problem details."""
+
+    type: str = Field(
+        description="Stable name of the kind of problem.", examples=["urn:snapurl:problem:alias-taken"]
+    )
+    title: str
+    status: int
+    detail: str
+    errors: list[FieldProblem] | None = Field(None, description="What is wrong with which field.")
+    request_id: str | None = Field(None, description="Quote it when you ask for help.")
+
+
+class LinkBody(Answer):
+    """A link."""
+
+    code: str
+    short_url: str = Field(json_schema_extra={"format": "uri"})
+    url: str = Field(json_schema_extra={"format": "uri"})
+    title: str | None
+    tags: list[str]
+    created_at: datetime
+    expires_at: datetime | None
+    redirect_status: RedirectStatus
+    version: int = Field(ge=1, description="Grows by one with every change; send it as `If-Match`.")
+
+
+class LinkPage(Answer):
+    """Links, newest first."""
+
+    links: list[LinkBody]
+    next_cursor: str | None = Field(description="For the next page; null on the last one.")
+
+
+class BulkCreated(Answer):
+    status: Literal[201]
+    link: LinkBody
+
+
+class BulkRefused(Answer):
+    status: int = Field(ge=400, le=599)
+    error: Problem
+
+
+class BulkResults(Answer):
+    """One result per link asked for, in the same order."""
+
+    results: list[BulkCreated | BulkRefused]
+
+
+class Day(Answer):
+    day: str = Field(json_schema_extra={"format": "date"}, description="UTC")
+    clicks: int = Field(ge=1)
+
+
+class Referrer(Answer):
+    host: str = Field(description="Host of the page with the link; empty if not told, `*` for any other.")
+    clicks: int = Field(ge=1)
+
+
+class Browser(Answer):
+    family: str = Field(description="Empty if not told, `bot` and `program` among them, `*` for any other.")
+    clicks: int = Field(ge=1)
+
+
+class Stats(Answer):
+    """Clicks of a link; days without any are left out. Of referrers those with the most clicks are shown.
+
+    Clicks that were counted without a source, before there were any or beyond their bound, are under the empty one.
+    """
+
+    code: str
+    clicks: int = Field(ge=0)
+    days: list[Day]
+    referrers: list[Referrer]
+    browsers: list[Browser]
+
+
+class RingShard(Answer):
+    name: str
+    weight: float
+    draining: bool
+    slots: int = Field(description="Slots that it holds.")
+    target_slots: int = Field(description="Slots that the ring gives it.")
+    share: float = Field(ge=0, le=1, description="Part of all slots that it holds.")
+
+
+class ReshardMove(Answer):
+    what: str = Field(description="The first slot of the batch, and from which shard to which.")
+    state: str = Field(description="The step that is under way.")
+    age_s: float
+
+
+class WritePauses(Answer):
+    """For how long writes to slots were refused, of the newest moves."""
+
+    count: int
+    p50_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+class Reshard(Answer):
+    """What the migrator says of its work."""
+
+    state: str = Field(description="idle, moving, paused, waiting, cleaning or standby.")
+    age_s: float = Field(description="Seconds since it was last heard of; more than 5: none runs.")
+    topology_version: int
+    slots_total: int = Field(description="Slots to move when the present goal was set.")
+    slots_left: int
+    rows_copied: int
+    rows_per_s: float
+    eta_s: float | None
+    moves: list[ReshardMove]
+    pauses: WritePauses
+    lag_rows: int = Field(description="Rows that changed while the batches under way were copied.")
+    throttle: str = Field(description="What holds it back; empty if nothing does.")
+    orphans: int = Field(description="Slots that were given away and whose rows are still there.")
+
+
+class Ring(Answer):
+    """The topology and who holds the slots."""
+
+    cluster_id: str
+    topology_version: int
+    virtual_nodes: int
+    paused: bool = Field(description="Whether an operator has paused the moving of slots.")
+    slots: int
+    slots_in_hand_off: int
+    slots_unknown: int = Field(description="Slots whose shard has not answered since this worker began.")
+    shards: list[RingShard]
+    reshard: Reshard | None = Field(description="At most a second old; null if no migrator has ever run.")
+
+
+class Live(Answer):
+    status: Literal["ok"]
+
+
+class ShardState(Answer):
+    name: str
+    ok: bool
+    detail: str
+
+
+class RedisState(Answer):
+    ok: bool
+    detail: str
+
+
+class Ready(Answer):
+    """`degraded`: some shard or Redis is down and the rest works; `down`: no shard answers."""
+
+    status: Literal["ok", "degraded", "down"]
+    shards: list[ShardState]
+    redis: RedisState
+
+
+class Home(Answer):
+    name: Literal["SnapURL"]
+    version: str
+
+
+@lru_cache(maxsize=MOMENTS_REMEMBERED)
+def moment(value: datetime) -> str:
+    """RFC 3339 in UTC, to the microsecond."""
+    at = value if value.tzinfo is UTC else value.astimezone(UTC)
+    return at.isoformat(timespec="microseconds")[: -len("+00:00")] + "Z"
+
+
+def link_body(link: Link, public_url: str) -> dict[str, Any]:
+    """A `LinkBody`."""
+    return {
+        "code": link.code,
+        "short_url": f"{public_url}/{link.code}",
+        "url": link.url,
+        "title": link.title,
+        "tags": list(link.tags),
+        "created_at": moment(link.created_at),
+        "expires_at": moment(link.expires_at) if link.expires_at else None,
+        "redirect_status": link.redirect_status,
+        "version": link.version,
+    }
+
+
+def stats_body(code: str, days: Sequence[DayClicks], sources: Sequence[SourceClicks]) -> dict[str, Any]:
+    """A `Stats`."""
+    return {
+        "code": code,
+        "clicks": sum(day.clicks for day in days),
+        "days": [{"day": day.day.isoformat(), "clicks": day.clicks} for day in days],
+        "referrers": _by_value(sources, SourceKind.REFERRER, "host"),
+        "browsers": _by_value(sources, SourceKind.BROWSER, "family"),
+    }
+
+
+def _by_value(sources: Sequence[SourceClicks], kind: SourceKind, name: str) -> list[dict[str, Any]]:
+    return [{name: source.value, "clicks": source.clicks} for source in sources if source.kind is kind]
+
+
+def ring_body(view: RingView, reshard: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A `Ring`: without addresses, which are nobody's business, and may stand in the migrator's last error.
+
+    `reshard` is None too if a migrator of another version wrote something else.
+    """
+    return {
+        "cluster_id": view.cluster_id,
+        "topology_version": view.topology_version,
+        "virtual_nodes": view.virtual_nodes,
+        "paused": view.paused,
+        "slots": sum(shard.slots for shard in view.shards),
+        "slots_in_hand_off": view.slots_in_hand_off,
+        "slots_unknown": view.slots_unknown,
+        "shards": [
+            {
+                "name": shard.name,
+                "weight": shard.weight,
+                "draining": shard.draining,
+                "slots": shard.slots,
+                "target_slots": shard.target_slots,
+                "share": round(shard.share, 6),
+            }
+            for shard in view.shards
+        ],
+        "reshard": _reshard_body(reshard),
+    }
+
+
+def _reshard_body(document: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    try:
+        return None if document is None else {name: document[name] for name in Reshard.model_fields}
+    except KeyError:
+        return None
+
+
+def ready_body(shards: Sequence[ShardHealth], redis: str | None) -> dict[str, Any]:
+    """A `Ready`; `redis` is what is wrong with it, or None."""
+    up = sum(shard.ok for shard in shards)
+    status = "down" if not up else "ok" if up == len(shards) and redis is None else "degraded"
+    return {
+        "status": status,
+        "shards": [{"name": shard.name, "ok": shard.ok, "detail": shard.detail} for shard in shards],
+        "redis": {"ok": redis is None, "detail": redis or "answers"},
+    }

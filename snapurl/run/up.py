@@ -1,0 +1,153 @@
+"""`snapurl up`: a whole cluster and the service on this machine, in the foreground, from one command."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from functools import partial
+from pathlib import Path
+from time import monotonic
+
+import click
+
+from snapurl.config import Settings, load_settings
+from snapurl.keys import PlainKey, create_key, list_keys
+from snapurl.local.binaries import Source
+from snapurl.local.cluster import SHARDS, LocalCluster
+from snapurl.local.start_requests import grant_wishes
+from snapurl.model import Right
+from snapurl.run.healthcheck import http_status, own_address
+from snapurl.run.serve import (
+    WORKER_STOP_S_MAX,
+    listening,
+    metrics_directory,
+    prepare,
+    worker_children,
+)
+from snapurl.run.supervisor import Child, Stage, Supervisor, environ_with, python, stop_signals, unless
+from snapurl.store.cluster.bootstrap import has_identity
+from snapurl.tasks import end
+from snapurl.telemetry.multiprocess import bury
+
+CONSUMER_STOP_S_MAX = 1.5
+READY_PATIENCE_S = 60.0
+
+_POLL_S = 0.1
+_ALIAS_ALPHABET = "bcdfghjkmnpqrstvwxyz23456789"
+
+
+async def up(settings: Settings, source: Source = Source.ANY) -> int:
+    """Starts everything, says where it is, runs until a signal; returns the exit code.
+
+    Everything has ended within 10 s of the signal: the workers first, then the click consumer, then Redis
+    and PostgreSQL. Raises ConfigError with one line.
+    """
+    with listening(settings) as listener:
+        async with stop_signals() as stop:
+            cluster = LocalCluster(settings.home, source=source)
+            click.echo(f"Starting PostgreSQL and Redis in {cluster.home} …")
+            await unless(stop, cluster.start())
+            if stop.is_set():
+                await cluster.stop()  # it may just have come up
+                return 0
+            try:
+                return await _run(settings, cluster, listener, stop)
+            finally:
+                await cluster.stop()
+                click.echo("Everything has stopped.")
+
+
+async def _run(
+    settings: Settings, cluster: LocalCluster, listener: socket.socket, stop: asyncio.Event
+) -> int:
+    changes = {**cluster.environ(), "SNAPURL_SHARDS": await _in_use(cluster)}
+    if "anonymous_creation" not in settings.model_fields_set:
+        changes["SNAPURL_ANONYMOUS_CREATION"] = "true"
+    local = load_settings(shards=changes["SNAPURL_SHARDS"], redis_url=changes["SNAPURL_REDIS_URL"])
+    key = await unless(stop, _prepare(local, cluster.home))
+    if key is None:
+        return 0
+    with metrics_directory(cluster.home / "metrics") as metrics:
+        beside = environ_with({**changes, "PROMETHEUS_MULTIPROC_DIR": str(metrics)})
+        consumer = Child("click consumer", python("-m", "snapurl.clicks"), beside)
+        workers = worker_children(settings, listener, metrics, changes)
+        address = own_address(settings)
+        url = f"http://{f'[{address.host}]' if ':' in address.host else address.host}:{address.port}"
+        migrator = Child("migrator", python("-m", "tools.cli", "run", "--service-url", url), beside)
+        stages = [Stage(workers, WORKER_STOP_S_MAX), Stage((consumer, migrator), CONSUMER_STOP_S_MAX)]
+        supervisor = Supervisor(stages, ended=partial(bury, metrics))
+        beside_it = [
+            asyncio.create_task(_greet(local, cluster, key)),
+            asyncio.create_task(grant_wishes(cluster)),
+        ]
+        try:
+            return await supervisor.run(stop)
+        finally:
+            await end(*beside_it)
+
+
+async def _in_use(cluster: LocalCluster) -> str:
+    """The shards, less the servers that were started for an `add` that never came to its end: these are empty."""
+    used = []
+    for name, dsn in cluster.dsns.items():
+        if name in SHARDS or await has_identity(name, dsn):
+            used.append(f"{name}={dsn}")
+    return " ".join(used)
+
+
+async def _prepare(settings: Settings, home: Path) -> str:
+    await prepare(settings)
+    return await admin_key(settings, home)
+
+
+async def admin_key(settings: Settings, home: Path) -> str:
+    """The admin key kept in `home`; made the first time, and again if the cluster does not know it."""
+    file = home / "admin.key"
+    kept = PlainKey.parse(file.read_text().strip()) if file.exists() else None
+    if kept and any(kept.opens(key) for key in await list_keys(settings) if key.revoked_at is None):
+        return str(kept)
+    made = await create_key(settings, "admin", [Right.ADMIN], "none")
+    file.unlink(missing_ok=True)
+    file.touch(mode=0o600)
+    file.write_text(f"{made}\n")
+    return made
+
+
+async def _greet(settings: Settings, cluster: LocalCluster, key: str) -> None:
+    """Prints the banner once the service answers."""
+    ready = await _is_ready(settings)
+    click.echo(banner(settings, cluster, key))
+    if not ready:
+        click.echo(f"Not ready yet: {settings.public_url}/health/ready says why.", err=True)
+
+
+async def _is_ready(settings: Settings) -> bool:
+    deadline = monotonic() + READY_PATIENCE_S
+    while monotonic() < deadline:
+        if await http_status(own_address(settings), "/health/ready") == 200:
+            return True
+        await asyncio.sleep(_POLL_S)
+    return False
+
+
+def banner(settings: Settings, cluster: LocalCluster, key: str) -> str:
+    """The address, the key, and three lines to try, with an alias that is not taken yet."""
+    url = settings.public_url
+    alias = "try-" + "".join(secrets.choice(_ALIAS_ALPHABET) for _ in range(4))
+    body = f'{{"url": "https://example.org/a/long/address", "alias": "{alias}"}}'
+    return f"""
+SnapURL is up at {url}   (API: {url}/docs)
+
+  running     {cluster.describe()}, {settings.workers} workers
+  data        {cluster.home}
+  admin key   {key}   (kept in {cluster.home / "admin.key"})
+
+Try it:
+
+  curl -s {url}/api/v1/links -H 'Content-Type: application/json' -d '{body}'
+  curl -i {url}/{alias}
+  curl -s {url}/api/v1/links/{alias}/stats -H 'X-Api-Key: {key}'
+
+Ctrl-C stops everything; the data stay.
+"""

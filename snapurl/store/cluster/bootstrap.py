@@ -1,0 +1,170 @@
+"""The first start: makes a cluster of empty shards, exactly once.
+
+Theory. Several processes start at once and any of them may be killed anywhere. What decides is the shard
+whose name sorts first: under an advisory lock there, its `cluster` row is written as 'initialising' together
+with the whole plan (cluster id and topology 1), before any other shard is touched. Whoever finds that row
+takes the lock and fills the shards that are still empty, following the plan and nothing else, and last sets
+it 'ready'. From then on an empty shard is an error, not an invitation: it may be a lost disk or a wrong DSN,
+and filling it would make its links disappear silently.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+
+from ring.placement import place
+from ring.topology import Shard, Topology
+from snapurl.config import Settings
+from snapurl.errors import ConfigError
+from snapurl.store.cluster.dsn import address_of
+from snapurl.store.cluster.pool import CLUSTER, ShardFailed, WrongShard, check_identity, telling_rights
+from snapurl.store.cluster.shards import connect_once, let_go
+
+log = logging.getLogger("snapurl.bootstrap")
+
+# ('SNAP', 'init'): held on the first shard while the cluster is being made.
+LOCK = (1397637456, 1768843636)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What a shard says of itself; `row` is its `cluster` row, None if it has none."""
+
+    connection: Any
+    row: Any
+
+
+async def has_identity(name: str, dsn: str, timeout_s: float = 10.0) -> bool:
+    """Whether the database at `dsn` has ever been made a shard. Raises ShardFailed, ConfigError."""
+    connection = await connect_once(name, dsn, timeout_s)
+    try:
+        with telling_rights(name):
+            return await connection.fetchrow(CLUSTER["identity"]) is not None
+    except asyncpg.UndefinedTableError:
+        return False
+    finally:
+        await let_go(connection, timeout_s)
+
+
+async def ensure_cluster(settings: Settings) -> None:
+    """Initialises the cluster if every shard is empty; returns when it is ready.
+
+    Migrations must have been applied. Raises ConfigError on swapped, foreign and unexpectedly empty shards.
+    """
+    found: dict[str, _Found] = {}
+    silent: list[str] = []
+    timeout_s = settings.statement_timeout_ms / 1000
+    try:
+        for item in settings.shard_dsns:
+            try:
+                connection = await connect_once(item.name, item.dsn, timeout_s)
+            except ShardFailed:
+                silent.append(item.name)
+                continue
+            with telling_rights(item.name):
+                found[item.name] = _Found(connection, await connection.fetchrow(CLUSTER["identity"]))
+        if not _is_ready(found) and not await _only_newcomers_are_empty(found):
+            await _initialise(settings, found, silent)
+    finally:
+        await asyncio.gather(*(let_go(item.connection, timeout_s) for item in found.values()))
+
+
+def _is_ready(found: dict[str, _Found]) -> bool:
+    """True if all shards that answer belong to one initialised cluster; what they say is then checked."""
+    if not found or any(item.row is None or item.row["state"] != "ready" for item in found.values()):
+        return False
+    _check(found)
+    return True
+
+
+async def _only_newcomers_are_empty(found: dict[str, _Found]) -> bool:
+    """True if the cluster is ready and no topology has the shards that are empty: they are still to be added."""
+    ready = {name: item for name, item in found.items() if item.row is not None}
+    if not _is_ready(ready):
+        return False
+    documents = [await item.connection.fetchval(CLUSTER["topology"]) for item in ready.values()]
+    newest = max(
+        map(Topology.from_json, filter(None, documents)), key=lambda each: each.version, default=None
+    )
+    return newest is not None and not {shard.name for shard in newest.shards} & (found.keys() - ready.keys())
+
+
+def _check(found: dict[str, _Found]) -> None:
+    cluster_id = next((item.row["cluster_id"] for item in found.values() if item.row is not None), None)
+    for name, item in found.items():
+        check_identity(name, cluster_id, item.row)
+
+
+async def _initialise(settings: Settings, found: dict[str, _Found], silent: list[str]) -> None:
+    first = settings.shard_dsns[0].name
+    if first not in found:
+        raise ConfigError(f"shard {first} is unreachable, and the cluster cannot be initialised without it")
+    lock = found[first].connection
+    await lock.execute("SELECT pg_advisory_lock($1, $2)", *LOCK)
+    # What was read before the lock may be half of what another process was writing: read it again.
+    for name, item in list(found.items()):
+        found[name] = _Found(item.connection, await item.connection.fetchrow(CLUSTER["identity"]))
+    if _is_ready(found):
+        return
+    if silent:
+        raise ConfigError(f"a first start needs every shard, and shard {silent[0]} is unreachable")
+    topology = await _plan(settings, found, first)
+    await _fill(found, topology, first)
+
+
+async def _plan(settings: Settings, found: dict[str, _Found], first: str) -> Topology:
+    """The topology to initialise with: the recorded one of a start that was interrupted, or a new one."""
+    row = found[first].row
+    if row is not None and row["state"] == "initialising":
+        topology = Topology.from_json(await found[first].connection.fetchval(CLUSTER["topology"]))
+        if {shard.name for shard in topology.shards} != set(found):
+            raise ConfigError(
+                "an interrupted first start was for the shards "
+                + ", ".join(shard.name for shard in topology.shards)
+                + ": start with exactly these once"
+            )
+        return topology
+    for name, item in found.items():
+        if item.row is not None:
+            _check(found)
+            raise WrongShard(f"shard {name} is initialised, but others are empty: is SNAPURL_SHARDS right?")
+    topology = Topology(
+        cluster_id=str(uuid.uuid4()),
+        version=1,
+        virtual_nodes=settings.virtual_nodes,
+        shards=tuple(Shard(item.name, 1.0, address_of(item.dsn)) for item in settings.shard_dsns),
+    )
+    await _put_identity(found[first].connection, topology, first, "initialising")
+    return topology
+
+
+async def _fill(found: dict[str, _Found], topology: Topology, first: str) -> None:
+    slots: dict[str, list[int]] = {name: [] for name in found}
+    for slot, owner in enumerate(place(topology)):
+        slots[owner].append(slot)
+    for name, item in found.items():
+        if name == first:
+            continue
+        if item.row is not None:
+            check_identity(name, topology.cluster_id, item.row)
+            continue
+        async with item.connection.transaction():
+            await _put_identity(item.connection, topology, name, "ready")
+            await item.connection.execute(CLUSTER["put_slots"], slots[name])
+    async with found[first].connection.transaction():
+        await found[first].connection.execute(CLUSTER["put_slots"], slots[first])
+        await found[first].connection.execute(CLUSTER["set_ready"])
+    log.info("cluster %s initialised over %s", topology.cluster_id, ", ".join(found))
+
+
+async def _put_identity(connection: Any, topology: Topology, name: str, state: str) -> None:
+    with telling_rights(name):
+        async with connection.transaction():
+            await connection.execute(CLUSTER["put_identity"], topology.cluster_id, name, state)
+            await connection.execute(CLUSTER["put_topology"], topology.version, topology.to_json())

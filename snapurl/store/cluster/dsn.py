@@ -1,0 +1,45 @@
+"""DSNs and addresses of shards: taken apart and put together, without a connection."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+from ring.topology import Topology
+from snapurl.config import Settings
+
+PORT = 5432
+_PORT = re.compile(r":[0-9]+$")
+DSN_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")  # options of a DSN that name a file
+
+
+def address_of(dsn: str) -> str:
+    """`host:port/database` of a DSN, several `host:port` by commas: what the topology may know of it."""
+    parts = urlsplit(dsn)
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    return ",".join(host if _PORT.search(host) else f"{host}:{PORT}" for host in hosts) + parts.path
+
+
+def dsn_for(address: str, template: str) -> str:
+    """The DSN of the shard at `address`, with the credentials and options of another shard's DSN."""
+    parts = urlsplit(template)
+    credentials = parts.netloc.rpartition("@")[0]
+    host, _, database = address.partition("/")
+    netloc = f"{credentials}@{host}" if credentials else host
+    return urlunsplit((parts.scheme, netloc, "/" + database, parts.query, ""))
+
+
+def dsn_of(settings: Settings, topology: Topology, name: str) -> str:
+    """The DSN of a shard of `topology`: the configured one, or its address with the first DSN's credentials."""
+    for item in settings.shard_dsns:
+        if item.name == name:
+            return item.dsn
+    return dsn_for(topology.shard(name).address, settings.shard_dsns[0].dsn)
+
+
+def missing_file(dsn: str) -> str:
+    """The parameter of a DSN whose file is not there, which would look as if the server were not; empty if none."""
+    words = parse_qsl(urlsplit(dsn).query)
+    files = (word for word, value in words if word in DSN_FILES and not Path(value).is_file())
+    return next(files, "")

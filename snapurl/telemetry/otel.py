@@ -1,0 +1,80 @@
+"""What `snapurl/telemetry/traces.py` is when traces are on: the only module that imports OpenTelemetry.
+
+Spans carry names, shards, statements without their values and the kind of an error, and never a value, an address
+of a link or the text of an error, which may quote one. They wait in a queue of the library (2,048, or as many as
+OTEL_BSP_MAX_QUEUE_SIZE says; what does not fit is dropped) and are sent by a thread of its own: a collector that
+does not answer delays nobody.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.propagate import extract
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanKind, StatusCode, format_trace_id, get_current_span
+
+FLUSH_S_MAX = 0.5  # for the last spans, when the process ends
+SERVER_FAULT = 500
+
+
+class Tracing:
+    """The spans of this process, on their way to the collector."""
+
+    def __init__(self, process: str) -> None:
+        resource = Resource.create({"snapurl.process": process})
+        if str(resource.attributes["service.name"]).startswith("unknown_service"):
+            resource = resource.merge(Resource({"service.name": "snapurl"}))
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._tracer = self._provider.get_tracer("snapurl")
+
+    def end(self) -> None:
+        """Sends what waits, for FLUSH_S_MAX at most."""
+        flush = threading.Thread(target=self._provider.shutdown, daemon=True)
+        flush.start()
+        flush.join(FLUSH_S_MAX)
+
+    @contextmanager
+    def span(
+        self,
+        name: str,
+        kind: str,
+        attributes: Mapping[str, str | int] | None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[Span]:
+        """The current span of what is inside; under that of `headers` if they are given."""
+        with self._tracer.start_as_current_span(
+            name,
+            context=None if headers is None else extract(dict(headers)),
+            kind=SpanKind[kind.upper()],
+            attributes=attributes,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as entered:
+            try:
+                yield entered
+            except Exception as error:
+                _fail(entered, type(error).__name__)
+                raise
+
+    def answered(self, entered: Span, status: int) -> None:
+        """Sets the status of the answer to a request."""
+        entered.set_attribute("http.response.status_code", status)
+        if status >= SERVER_FAULT:
+            _fail(entered, str(status))
+
+    def trace_id(self) -> str:
+        """That of the current span; empty if there is none."""
+        context = get_current_span().get_span_context()
+        return format_trace_id(context.trace_id) if context.is_valid else ""
+
+
+def _fail(entered: Span, kind: str) -> None:
+    entered.set_attribute("error.type", kind)
+    entered.set_status(StatusCode.ERROR)

@@ -1,0 +1,55 @@
+"""How much is answered while parts of a cluster are killed, frozen, or out of disk.
+
+    python -m tests.drills.availability --minutes 10 --seed 7
+
+Visitors follow links at a steady rate, with a realistic popularity (Zipf) and warm caches, through the processes of
+two API hosts; editors make, change and delete others; slots go to a fifth shard and back all the time. Every few
+seconds something is killed or frozen, or a disk is full. The report says which share of redirects was answered
+rightly, where one that comes too late, a 503 or a lost connection is not right and nothing is tried again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import signal
+import subprocess
+import sys
+
+from snapurl.parent_death import ending_with_parent
+
+ALONE = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+def isolated(*words: str) -> list[str]:
+    """A command line that runs `words`, where that is allowed with processes and mounts that end with it."""
+    for prefix in (("unshare", *ALONE), ("unshare", "--user", "--map-root-user", *ALONE)):
+        if shutil.which("unshare") and _runs([*prefix, "true"]):
+            return [*prefix, *words]
+    return list(words)
+
+
+def _runs(words: list[str]) -> bool:
+    return subprocess.run(words, capture_output=True, check=False).returncode == 0
+
+
+def command(*words: str) -> list[str]:
+    return isolated(sys.executable, "-m", "tests.drills.availability.inside", *words)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Availability under random faults.")
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--rate", type=float, default=200.0, help="redirects per second")
+    asked = parser.parse_args()
+    seed = random.randrange(2**32) if asked.seed is None else asked.seed
+    print(f"--minutes {asked.minutes} --seed {seed} --rate {asked.rate}", flush=True)
+    words = ("--seconds", str(asked.minutes * 60), "--seed", str(seed), "--rate", str(asked.rate))
+    ends_with_us = ending_with_parent(signal.SIGKILL)  # `unshare` does not heed SIGTERM
+    sys.exit(subprocess.run(command(*words), check=False, preexec_fn=ends_with_us).returncode)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""A short run, in which each fault comes once and nothing is measured; `make availability` is the real one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+
+from snapurl.parent_death import ending_with_parent
+from tests.drills.availability.__main__ import command
+
+RUN_S_MAX = 240.0
+
+
+async def test_nothing_is_lost_while_parts_are_killed_and_frozen() -> None:
+    """Workers, shards, Redis, consumer and migrator are killed and frozen: no write is lost, clicks are exact."""
+    seed = int(os.environ.get("SNAPURL_TEST_SEED") or random.randrange(2**32))
+    print(f"SNAPURL_TEST_SEED={seed}")
+    process = await asyncio.create_subprocess_exec(
+        *command("--seconds", "9", "--short", "--seed", str(seed), "--rate", "50"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        preexec_fn=ending_with_parent(signal.SIGKILL),
+    )
+    try:
+        async with asyncio.timeout(RUN_S_MAX):
+            output, _ = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    said = output.decode(errors="replace")
+    print(said)
+    assert process.returncode == 0, said
+    assert "nothing acknowledged was lost" in said

@@ -1,0 +1,232 @@
+"""What is done to the network, and what must hold meanwhile and afterwards.
+
+Every scenario breaks something, waits, and mends it. `World.heals` then waits until every API host works with every
+shard again, and says how long that took.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import httpx
+
+from ring.placement import place
+from ring.slots import slot_of
+from tests.drills.hosts.machines import API_HOSTS, FIRST, MIGRATOR_HOST, REDIS_HOST, SHARD_HOSTS, Machines
+from tests.drills.hosts.traffic import Tale, Traffic
+from tools.cluster.fleet import Fleet, Seen
+
+WAIT_S_MAX = 9.0
+"""The longest a request may take, whatever is cut: a call of a shard ends after the statement time-out + 0.5 s, one
+whose reply was lost is made once more, each after a wait for a connection and one to make it."""
+
+HEAL_S_MAX = 15.0
+SETTLE_S_MAX = 90.0
+DELAY_MS = 25.0  # each way: a round trip takes 50 ms longer
+LOSS = 0.05
+
+
+@dataclass
+class World:
+    """The machines, the traffic, and how long a fault lasts."""
+
+    machines: Machines
+    traffic: Traffic
+    rng: random.Random
+    fault_s: float
+    probes: int = 0
+
+    async def during(self) -> Tale:
+        """Lets the fault last; what happened meanwhile."""
+        await asyncio.sleep(self.fault_s)
+        return self.traffic.next_tale()
+
+    async def heals(self) -> str:
+        """Mends the network and waits until every API host has made a link in every shard; how long that took."""
+        loop = asyncio.get_running_loop()
+        await self.machines.net.heal()
+        began = loop.time()
+        await asyncio.gather(*(self._works(api) for api in API_HOSTS))
+        took = loop.time() - began
+        assert took < HEAL_S_MAX, f"well again only after {took:.1f} s"
+        async with asyncio.timeout(WAIT_S_MAX):
+            await self.traffic.earlier_ones_end()  # they may still be refused for what is mended now
+        tale = self.traffic.next_tale()
+        _bounded(tale)
+        return f"well again after {took:.1f} s ({tale})"
+
+    async def _works(self, api: str) -> None:
+        async with httpx.AsyncClient(base_url=self.machines.url(api), timeout=WAIT_S_MAX) as client:
+            async with asyncio.timeout(2 * HEAL_S_MAX):
+                while (await client.get("/health/ready")).json()["status"] != "ok":
+                    await asyncio.sleep(0.05)
+                for code in await self._probe_codes():
+                    while (await client.post("/api/v1/links", json=_link(code))).status_code not in (
+                        201,
+                        409,
+                    ):
+                        await asyncio.sleep(0.05)
+
+    async def _probe_codes(self) -> list[str]:
+        """A code for each shard, that nobody has used."""
+        fleet = await Fleet.connect(self.machines.settings)
+        owners = place(fleet.topology)
+        left = {shard.name for shard in fleet.topology.shards}
+        await fleet.close()
+        codes = []
+        while left:
+            self.probes += 1
+            code = f"probe{self.probes}"
+            if owners[slot_of(code)] in left:
+                left.remove(owners[slot_of(code)])
+                codes.append(code)
+        return codes
+
+    async def settles(self) -> None:
+        """Waits until every slot is where the ring wants it."""
+        async with asyncio.timeout(SETTLE_S_MAX):
+            while not await self._settled():
+                await asyncio.sleep(0.2)
+
+    async def _settled(self) -> bool:
+        seen = await self.look()
+        owners = [owner.shard if owner else None for owner in seen.ownership.owners]
+        return not seen.silent and owners == list(seen.placement)
+
+    async def look(self) -> Seen:
+        """The slots as all shards have them. Raises AssertionError if one has two owners.
+
+        Shards are not read in the same moment: who is seen as an owner may have closed before the next one opened.
+        Whoever is still one in a look that began later is a second owner.
+        """
+        fleet = await Fleet.connect(self.machines.settings)
+        try:
+            seen = await fleet.observe()
+            if seen.ownership.contested:
+                before, seen = seen, await fleet.observe()
+                both = set(before.ownership.contested) & set(seen.ownership.contested)
+                assert not both, f"{len(both)} slots have two owners, such as {min(both, key=str)}"
+            return seen
+        finally:
+            await fleet.close()
+
+    async def until_moved(self, part: float) -> int:
+        """Waits until db4 has that part of the slots that it is to get, or more; how many it has."""
+        while True:
+            seen = await self.look()
+            has = sum(owner is not None and owner.shard == "db4" for owner in seen.ownership.owners)
+            if has >= part * seen.placement.count("db4"):
+                return has
+            await asyncio.sleep(0.05)
+
+
+def _link(code: str) -> dict[str, str]:
+    return {"url": "https://example.org/", "alias": code}
+
+
+def _bounded(tale: Tale) -> None:
+    slow = {api: seconds for api, seconds in tale.longest_s.items() if seconds > WAIT_S_MAX}
+    assert not slow, f"requests waited for longer than {WAIT_S_MAX:.0f} s: {slow}"
+
+
+async def one_api_host_loses_one_shard(world: World) -> str:
+    """The other API host notices nothing; this one goes on with the other shards."""
+    shard = world.rng.choice(FIRST)
+    await world.machines.net.cut("api0", [shard])
+    tale = await world.during()
+    _bounded(tale)
+    others = tale.outcomes["api1"]
+    assert others["refused"] == others["unknown"] == others["not redirected"] == 0, others
+    assert tale.outcomes["api0"]["answered"] > 0
+    return f"api0 | {shard}: {tale}; {await world.heals()}"
+
+
+async def replies_of_one_shard_vanish(world: World) -> str:
+    """What is sent arrives and is carried out; nobody hears of it."""
+    shard = world.rng.choice(FIRST)
+    await world.machines.net.cut(shard, ["api0"], both=False)
+    tale = await world.during()
+    _bounded(tale)
+    assert tale.outcomes["api1"]["refused"] == tale.outcomes["api1"]["unknown"] == 0, tale
+    return f"{shard} -> api0: {tale}; {await world.heals()}"
+
+
+async def a_shard_loses_everybody(world: World) -> str:
+    """Links on other shards work, and what caches hold is redirected."""
+    shard = world.rng.choice(FIRST)
+    await world.machines.net.isolate(shard)
+    tale = await world.during()
+    _bounded(tale)
+    assert all(tale.outcomes[api]["answered"] > 0 for api in API_HOSTS), tale
+    return f"{shard} | all: {tale}; {await world.heals()}"
+
+
+async def redis_loses_everybody(world: World) -> str:
+    """Nothing is refused: shards answer instead of caches, limits count alone, clicks wait."""
+    await world.machines.net.isolate(REDIS_HOST)
+    tale = await world.during()
+    _bounded(tale)
+    for api in API_HOSTS:
+        counts = tale.outcomes[api]
+        assert counts["refused"] == counts["unknown"] == counts["not redirected"] == 0, tale
+    return f"redis | all: {tale}; {await world.heals()}"
+
+
+async def packets_are_late_and_lost(world: World) -> str:
+    """Slow, but right."""
+    await world.machines.net.worsen(delay_ms=DELAY_MS, loss=LOSS)
+    tale = await world.during()
+    _bounded(tale)
+    assert all(tale.outcomes[api]["answered"] > 0 for api in API_HOSTS), tale
+    return f"{2 * DELAY_MS:.0f} ms more, {LOSS:.0%} lost: {tale}; {await world.heals()}"
+
+
+async def a_shard_is_added_meanwhile(world: World) -> str:
+    """The fifth shard comes while the migrator loses it, then everybody does, then packets vanish everywhere."""
+    machines = world.machines
+    await machines.net.worsen(delay_ms=DELAY_MS / 5, loss=LOSS / 5)
+    code, said = await machines.reshard("add", "db4", "--dsn", _bare(machines.shards["db4"].dsn()), "--yes")
+    assert code == 0, said
+    told = []
+    source = world.rng.choice(FIRST)
+    faults: tuple[tuple[str, Callable[[], Awaitable[None]]], ...] = (
+        ("migrator | db4", lambda: machines.net.cut(MIGRATOR_HOST, ["db4"])),
+        ("db4 -> migrator", lambda: machines.net.cut("db4", [MIGRATOR_HOST], both=False)),
+        (f"migrator | {source}", lambda: machines.net.cut(MIGRATOR_HOST, [source])),
+        ("db4 | all", lambda: machines.net.isolate("db4")),
+        ("late and lost", lambda: machines.net.worsen(delay_ms=DELAY_MS, loss=LOSS)),
+    )
+    for number, (name, fault) in enumerate(faults):
+        async with asyncio.timeout(SETTLE_S_MAX):
+            has = await world.until_moved((number + world.rng.random()) / (len(faults) + 1))
+        await fault()
+        tale = await world.during()
+        _bounded(tale)
+        await machines.net.heal()
+        told.append(f"{name}, when db4 had {has} slots: {tale}")
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await world.settles()
+    told.append(f"all slots in place {loop.time() - began:.1f} s after; {await world.heals()}")
+    return "\n  ".join(["add db4:", *told])
+
+
+def _bare(dsn: str) -> str:
+    """Without credentials, as an operator types it."""
+    scheme, _, rest = dsn.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}"
+
+
+Scenario = Callable[[World], Awaitable[str]]
+SCENARIOS: tuple[Scenario, ...] = (
+    one_api_host_loses_one_shard,
+    replies_of_one_shard_vanish,
+    a_shard_loses_everybody,
+    redis_loses_everybody,
+    packets_are_late_and_lost,
+    a_shard_is_added_meanwhile,
+)
+assert len(SHARD_HOSTS) == len(FIRST) + 1

@@ -1,0 +1,151 @@
+"""Connections that come in crowds, requests that never come to their end, bodies that would fill the memory."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import suppress
+from typing import Any
+
+from snapurl.app import App
+from snapurl.config import Settings
+from snapurl.http.wire.connections import BUSY, BodyRoom, Crowd
+from tests.integration.http.test_app import served
+
+PATIENCE_S = 15.0
+DRIP_S = 0.05
+HEAD = b"GET /health/live HTTP/1.1\r\nHost: s\r\n\r\n"
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def connect(client: Any) -> Streams:
+    return await asyncio.open_connection("127.0.0.1", client.base_url.port)
+
+
+async def ask(streams: Streams) -> bytes:
+    """The head of the answer to a small request; empty if the connection is closed."""
+    reader, writer = streams
+    with suppress(ConnectionError, asyncio.IncompleteReadError):
+        writer.write(HEAD)
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split()[0]))
+        return head
+    return b""
+
+
+async def drip(streams: Streams, text: bytes) -> bytes:
+    """Sends a byte at a time, for ever, and returns what is answered in the end."""
+
+    async def send() -> None:
+        with suppress(ConnectionError):
+            while True:
+                streams[1].write(text)
+                await streams[1].drain()
+                await asyncio.sleep(DRIP_S)
+
+    sending = asyncio.create_task(send())
+    try:
+        with suppress(ConnectionError):
+            return await asyncio.wait_for(streams[0].read(), PATIENCE_S)
+        return b""
+    finally:
+        sending.cancel()
+
+
+async def test_a_head_that_is_dripped_is_ended(settings: Settings) -> None:
+    """Each byte comes in time, and the head never ends: the client is told, and its connection closed."""
+    async with served(settings, REQUEST_TIMEOUT=0.4) as (_, client):
+        streams = await connect(client)
+        streams[1].write(b"GET /health/live HTTP/1.1\r\nX-Slow: ")
+        assert (await drip(streams, b"x")).startswith(b"HTTP/1.1 408 ")
+
+
+async def test_a_body_that_is_dripped_is_ended(settings: Settings) -> None:
+    """Wanted or not, a body that would take for ever is not waited for."""
+    body = b"Content-Type: application/json\r\nContent-Length: 100000\r\nHost: s\r\n\r\n{"
+    open_to_all = settings.model_copy(update={"anonymous_creation": True})
+    async with served(open_to_all, RESPONSE_TIMEOUT=0.4, KEEP_ALIVE_TIMEOUT=0.6) as (_, client):
+        for line, status in (("POST /api/v1/links", b"503"), ("GET /api/v1/links", b"401")):
+            streams = await connect(client)
+            streams[1].write(f"{line} HTTP/1.1\r\n".encode() + body)
+            answer = await drip(streams, b"x")
+            assert answer.startswith(b"HTTP/1.1 " + status), answer
+
+
+async def test_a_body_that_comes_steadily_may_take_its_time(settings: Settings) -> None:
+    """A slow line is no attack: at the least rate or above it, a body may take longer than the time-out."""
+    open_to_all = settings.model_copy(update={"anonymous_creation": True})
+    async with served(open_to_all, RESPONSE_TIMEOUT=1.5) as (_, client):
+        body = json.dumps({"url": "https://example.org/", "title": "x"}).encode() + b" " * 80_000
+        reader, writer = await connect(client)
+        head = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nHost: s\r\n\r\n"
+        writer.write(f"POST /api/v1/links HTTP/1.1\r\n{head}".encode())
+        for at in range(0, len(body), 4_000):
+            writer.write(body[at : at + 4_000])
+            await asyncio.sleep(0.1)
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 201 ")
+        writer.close()
+
+
+async def test_bodies_fill_their_room_and_no_more(settings: Settings) -> None:
+    """While others' bodies take all the room, one more is refused with Retry-After; then it is taken."""
+    open_to_all = settings.model_copy(update={"anonymous_creation": True})
+    async with served(open_to_all) as (app, client):
+        app.ctx.body_room = BodyRoom(1)
+        app.ctx.body_room._left = 50_000
+        _, writer = await connect(client)
+        head = "Content-Type: application/json\r\nContent-Length: 50000\r\nHost: s\r\n\r\n"
+        writer.write(f"POST /api/v1/links HTTP/1.1\r\n{head}".encode() + b" " * 49_990)
+        async with asyncio.timeout(PATIENCE_S):
+            while app.ctx.body_room._left > 10:
+                await asyncio.sleep(0.01)
+        answer = await client.post("/api/v1/links", json={"url": "https://example.org/"})
+        assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
+        writer.close()
+        async with asyncio.timeout(PATIENCE_S):
+            while app.ctx.body_room._left < 50_000:
+                await asyncio.sleep(0.01)
+        answer = await client.post("/api/v1/links", json={"url": "https://example.org/"})
+        assert answer.status_code == 201
+        assert app.ctx.body_room._left == 50_000
+
+
+def crowded(app: App, most: int, most_per_address: int) -> None:
+    app.ctx.crowd = Crowd(most, most_per_address)
+
+
+async def test_who_only_holds_connections_gives_way(settings: Settings) -> None:
+    """When there are too many connections the oldest that is idle is closed for one that comes."""
+    async with served(settings) as (app, client):
+        crowded(app, 4, 9)
+        idle = [await connect(client) for _ in range(4)]
+        for streams in idle[1:]:
+            assert (await ask(streams)).startswith(b"HTTP/1.1 200 ")
+        late = await connect(client)
+        assert (await ask(late)).startswith(b"HTTP/1.1 200 ")
+        assert await ask(idle[0]) == b""
+        assert (await ask(idle[3])).startswith(b"HTTP/1.1 200 ")
+        for _, writer in (*idle, late):
+            writer.close()
+
+
+async def test_one_more_than_can_be_served_is_told_so(settings: Settings) -> None:
+    """If no connection is idle, and beyond what one address may have, there is a 503 at once; then room again."""
+    async with served(settings) as (app, client):
+        for most, each in ((2, 2), (9, 2)):
+            crowded(app, most, each)
+            busy = [await connect(client) for _ in range(2)]
+            for _, writer in busy:
+                writer.write(b"GET /health/live HT")
+            await asyncio.sleep(0.1)
+            reader, writer = await connect(client)
+            assert await reader.read() == BUSY
+            writer.close()
+            for _, writer in busy:
+                writer.close()
+            async with asyncio.timeout(PATIENCE_S):
+                while not (await ask(again := await connect(client))).startswith(b"HTTP/1.1 200 "):
+                    await asyncio.sleep(0.02)
+            again[1].close()
+            await asyncio.sleep(0.1)

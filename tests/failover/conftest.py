@@ -1,0 +1,170 @@
+"""Three shards, the first with a standby where a test asks for one; a store, and a migrator on demand."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from ring.placement import place
+from ring.slots import slot_of
+from snapurl.config import Settings, load_settings
+from snapurl.errors import OutcomeUnknown, Unavailable
+from snapurl.model import Link
+from snapurl.store.cluster.bootstrap import ensure_cluster
+from snapurl.store.cluster.failover import connect_primary
+from snapurl.store.cluster.migrate import migrate_all
+from snapurl.store.links import SQL
+from tests.failover.servers import Machine, Server, all_hosts
+from tests.faults.pair import new_link, shard_list
+from tests.integration.store.conftest import Store
+from tools.cluster.fleet import Fleet
+from tools.cluster.publish import publish
+from tools.repair.doctor import Finding, examine
+
+NAMES = ("db0", "db1", "db2")
+HEALED_S = 60.0  # wide: the machine is shared. The measured time is printed
+
+
+@dataclass
+class World:
+    """Three shards, and what was acknowledged. `hosts` are the servers that the DSN of a shard names."""
+
+    machine: Machine
+    hosts: dict[str, list[Server]]
+    store: Store
+    settings: Settings
+    acked: set[str] = field(default_factory=set)
+    numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def codes(self, name: str) -> itertools.chain[str]:
+        """Fresh codes whose slots the ring gives to shard `name`."""
+        placement = place(self.store.shards.topology)
+        made = (f"p{number}" for number in self.numbers)
+        return itertools.chain(code for code in made if placement[slot_of(code)] == name)
+
+    async def create(self, code: str) -> None:
+        """Raises Unavailable, OutcomeUnknown."""
+        assert isinstance(await self.store.links.create(new_link(code)), Link)
+        self.acked.add(code)
+
+    async def try_to_create(self, code: str) -> bool:
+        with contextlib.suppress(Unavailable, OutcomeUnknown):
+            await self.create(code)
+            return True
+        return False
+
+    async def heals(self, name: str) -> float:
+        """Seconds until shard `name` takes a write again. Fails after HEALED_S."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        for code in self.codes(name):
+            if await self.try_to_create(code):
+                return clock() - began
+            assert clock() - began < HEALED_S, f"{name} is not well: {await self.store.shards.health()}"
+            await asyncio.sleep(0.02)
+        raise AssertionError("unreachable")
+
+    async def missing(self) -> set[str]:
+        """Acknowledged links that are not there."""
+        return {code for code in self.acked if await self.store.links.get(code) is None}
+
+    async def ready(self, name: str) -> str:
+        """What readiness says of a shard."""
+        return next(shard.detail for shard in await self.store.shards.health() if shard.name == name)
+
+    async def findings(self) -> list[Finding]:
+        """What doctor finds."""
+        fleet = await Fleet.connect(self.settings)
+        try:
+            return await examine(fleet, await fleet.observe())
+        finally:
+            await fleet.close()
+
+    async def mend(self, *kinds: str) -> None:
+        """What `doctor --fix` does: once about findings of some kinds, or until it finds nothing more to do."""
+        fleet = await Fleet.connect(self.settings)
+        try:
+            for _ in range(1 if kinds else 3):
+                for finding in await examine(fleet, await fleet.observe()):
+                    if finding.fix is not None and (not kinds or finding.kind in kinds):
+                        await finding.fix()
+        finally:
+            await fleet.close()
+
+    async def reopen(self) -> None:
+        """Another process, which remembers nothing."""
+        await self.store.shards.close()
+        self.store = await Store.open(self.settings)
+
+    async def weigh(self, weight: float) -> None:
+        """Publishes another weight of db0: some of its slots are to leave, or others to come."""
+        fleet = await Fleet.connect(self.settings)
+        await publish(fleet, fleet.topology.with_weight("db0", weight))
+        await fleet.close()
+
+    async def serves(self, slot: int, *names: str) -> set[str]:
+        """Which of the shards would take a write to a slot, or answer a read of it, by what they say themselves."""
+        found = set()
+        for name in names or NAMES:
+            wrote = (await self.ask(name, "SELECT outcome FROM slot_fence_v1($1::smallint)", slot))[0][
+                "outcome"
+            ]
+            read = (await self.ask(name, SQL["get"], slot, "x"))[0]["outcome"]
+            if "ok" in (wrote, read):
+                found.add(name)
+        return found
+
+    async def ask(self, name: str, query: str, *args: object) -> list[asyncpg.Record]:
+        """Rows straight from the primary of a shard, past every check of ours."""
+        connection = await connect_primary(all_hosts(*self.hosts[name]), HEALED_S)
+        try:
+            rows: list[asyncpg.Record] = await connection.fetch(query, *args)
+            return rows
+        finally:
+            await connection.close()
+
+
+@pytest.fixture
+async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
+    made = Machine(tmp_path)
+    yield made
+    await made.stop()
+
+
+class Maker:
+    """Makes the world of a test."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
+        self.made: list[World] = []
+
+    async def __call__(
+        self, *, standby: bool = False, synchronous: bool = False, **settings: object
+    ) -> World:
+        servers = {name: self._machine.server(name) for name in NAMES}
+        await asyncio.gather(*(server.start() for server in servers.values()))
+        hosts = {name: [server] for name, server in servers.items()}
+        if standby:
+            hosts["db0"].append(await self._machine.standby_of(servers["db0"], synchronous=synchronous))
+        dsns = {name: all_hosts(*listed) for name, listed in hosts.items()}
+        configured = load_settings(shards=shard_list(dsns), **settings)
+        await migrate_all(configured)
+        await ensure_cluster(configured)
+        world = World(self._machine, hosts, await Store.open(configured), configured)
+        self.made.append(world)
+        return world
+
+
+@pytest.fixture
+async def make_world(machine: Machine) -> AsyncIterator[Maker]:
+    maker = Maker(machine)
+    yield maker
+    for world in maker.made:
+        await world.store.shards.close()

@@ -1,0 +1,68 @@
+"""A move of slots between db0 and another shard, step by step, in this process."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from ring.handoff import Step
+from tests.failover.conftest import World
+from tools.cluster.fleet import Fleet
+from tools.migrator.loop import Bench, attempt_at
+from tools.migrator.schedule import agenda
+from tools.transfer.executor import Attempt
+
+AWAY, HERE = 0.98, 1.02  # weights of db0 with which it is source or target of some slots
+SLOTS = 20
+
+
+@dataclass
+class Move:
+    """The first batch of what has to move, and its steps."""
+
+    attempt: Attempt
+    program: tuple[Step, ...]
+    done: int = 0
+
+    @property
+    def slots(self) -> tuple[int, ...]:
+        return self.attempt.batch.slots
+
+    @property
+    def other(self) -> str:
+        """The shard that is not db0."""
+        batch = self.attempt.batch
+        return batch.target if batch.source == "db0" else batch.source
+
+    async def through(self, step: Step) -> None:
+        """Carries out what is left up to the last `step`."""
+        last = len(self.program) - 1 - self.program[::-1].index(step)
+        await self.attempt.run(self.program[self.done : last + 1])
+        self.done = last + 1
+
+    async def before(self, step: Step) -> None:
+        """Carries out what comes before the last `step`."""
+        last = len(self.program) - 1 - self.program[::-1].index(step)
+        await self.attempt.run(self.program[self.done : last])
+        self.done = last
+
+    async def on(self) -> None:
+        """Carries out the rest."""
+        await self.attempt.run(self.program[self.done :])
+
+
+@contextlib.asynccontextmanager
+async def moving(world: World, weight: float) -> AsyncIterator[Move]:
+    """A move that is to begin; the links that were acknowledged are in its slots too."""
+    await world.weigh(weight)
+    fleet = await Fleet.connect(world.settings)
+    bench = Bench(fleet)
+    try:
+        seen = await fleet.observe()
+        tasks = agenda(seen).moves
+        task, _ = next(each for each in tasks if "db0" in (each.batch.source, each.batch.target)).cut(SLOTS)
+        yield Move(await attempt_at(task, seen, bench), task.program)
+    finally:
+        bench.drop()
+        await fleet.close()

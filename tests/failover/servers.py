@@ -1,0 +1,140 @@
+"""A primary with a streaming standby, promoted on demand, and data directories that are put back as they were."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from snapurl.local.binaries import PostgresBinaries, find_postgres
+from snapurl.local.free_ports import free_port
+from snapurl.local.postgres_server import DATABASE, USER, PostgresServer
+from snapurl.local.system_user import Account, choose_account
+
+PASSWORD = "of-the-tests"
+PATIENCE_S = 60.0
+
+
+class Server(PostgresServer):
+    """A server of the project's own launcher; as a standby its data come from `follows`."""
+
+    follows: Server | None = None
+
+    @property
+    def data(self) -> Path:
+        return self._data
+
+    async def _make_data(self) -> None:
+        if self.follows is None:
+            await super()._make_data()
+            return
+        program = self.binaries.postgres.resolve().with_name("pg_basebackup")
+        if not program.exists():
+            pytest.skip(f"no pg_basebackup beside {self.binaries.postgres}: no standby can be made")
+        options = ("-R", "-X", "stream", "-c", "fast", "--no-sync")
+        await run(self._account, program, "-D", self._data, "-d", self.follows.dsn("postgres"), *options)
+
+    async def _make_database(self) -> None:
+        if self.follows is None:
+            await super()._make_database()
+
+    async def ask(self, query: str, database: str = DATABASE) -> object:
+        """One value, or what a statement says, straight from this server."""
+        connection = await asyncpg.connect(self.dsn(database))
+        try:
+            return await connection.fetchval(query)
+        finally:
+            await connection.close()
+
+
+async def run(account: Account, *words: str | Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *account.prefix,
+        *words,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        **account.popen_options(),
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+
+
+class Machine:
+    """The servers of one test: plain ones by name, and standbys of them."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._binaries: PostgresBinaries = find_postgres()
+        self._account = choose_account(self._binaries.postgres, home)
+        self._servers: list[Server] = []
+
+    def server(self, name: str) -> Server:
+        made = Server(
+            name,
+            self._home / name,
+            binaries=self._binaries,
+            account=self._account,
+            password=PASSWORD,
+            port=free_port({server.port for server in self._servers}),
+            durable=False,
+        )
+        self._servers.append(made)
+        return made
+
+    async def standby_of(self, primary: Server, *, synchronous: bool) -> Server:
+        """A standby that streams from `primary`; if synchronous, every commit waits for it."""
+        number = len(self._servers)
+        standby = self.server(f"standby{number}")
+        standby.follows = primary
+        await standby.start()
+        if synchronous:
+            # Only now: the copy would have taken the setting along, and wait for a standby of its own.
+            await primary.ask("ALTER SYSTEM SET synchronous_standby_names = '*'", "postgres")
+            await primary.ask("SELECT pg_reload_conf()", "postgres")
+            await until(primary, "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'")
+        return standby
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(server.kill() for server in self._servers))
+
+
+async def until(server: Server, question: str) -> None:
+    """Waits until the server answers a question with yes."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not await server.ask(question, "postgres"):
+            await asyncio.sleep(0.02)
+
+
+async def promote(standby: Server) -> None:
+    await standby.ask("SELECT pg_promote()", "postgres")
+
+
+async def cut_stream(standby: Server) -> None:
+    """From here on the standby gets nothing from its primary: what comes is what an asynchronous one loses."""
+    await standby.ask("ALTER SYSTEM SET primary_conninfo = ''", "postgres")
+    await standby.ask("SELECT pg_reload_conf()", "postgres")
+    await until(standby, "SELECT count(*) = 0 FROM pg_stat_wal_receiver")
+
+
+def save(server: Server) -> Path:
+    """A copy of the data of a server that is stopped."""
+    copy = server.data.with_name("saved")
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(server.data, copy, symlinks=True)
+    return copy
+
+
+def put_back(server: Server, copy: Path) -> None:
+    """The data of a server that is stopped, as they were."""
+    shutil.rmtree(server.data)
+    shutil.copytree(copy, server.data, symlinks=True)
+
+
+def all_hosts(*servers: Server, user: str = USER) -> str:
+    """One DSN that names all of them."""
+    hosts = ",".join(f"127.0.0.1:{server.port}" for server in servers)
+    return f"postgresql://{user}:{PASSWORD}@{hosts}/{DATABASE}"

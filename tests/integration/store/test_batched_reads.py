@@ -1,0 +1,383 @@
+"""Links for redirects that are wanted at the same time are read together, and each has an answer of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from ring.slots import slot_of
+from snapurl.config import Settings, load_settings
+from snapurl.errors import Unavailable
+from snapurl.model import MISSING, CachedLink, Change
+from snapurl.store.batching import reads
+from tests.integration.store.conftest import NewLinkMaker, Store
+from tests.integration.store.test_router import hand_over
+from tests.integration.store.test_silent_shard import behind
+from tests.support.tcp_proxy import Proxy, proxy_to
+
+ROWS = 50_000
+
+
+def codes_at(store: Store, name: str) -> Iterator[str]:
+    """Codes whose slots the shard owns."""
+    return (f"r{n}" for n in itertools.count() if store.shards.map.owner(slot_of(f"r{n}")) == name)
+
+
+def some(store: Store, name: str, count: int) -> list[str]:
+    return list(itertools.islice(codes_at(store, name), count))
+
+
+class Questions:
+    """Counts the questions that a store sends, by the number of links in each."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sizes: list[int] = []
+        ask = reads._rows
+
+        async def counted(pool: Any, items: Any) -> Any:
+            self.sizes.append(len(items))
+            return await ask(pool, items)
+
+        monkeypatch.setattr(reads, "_rows", counted)
+
+
+@pytest.fixture
+def questions(monkeypatch: pytest.MonkeyPatch) -> Questions:
+    return Questions(monkeypatch)
+
+
+async def create(store: Store, new_link: NewLinkMaker, codes: list[str]) -> None:
+    await store.links.create_many([new_link(code, f"https://{code}.example/") for code in codes])
+
+
+async def test_many_at_once_are_few_questions(
+    store: Store, new_link: NewLinkMaker, questions: Questions
+) -> None:
+    """Three hundred links wanted at once are one question to each shard, and each gets its own answer."""
+    codes = [f"m{n}" for n in range(300)]
+    await create(store, new_link, codes[::2])
+    found = await asyncio.gather(*map(store.links.find, codes))
+    assert [link.url for link in found[::2]] == [f"https://{code}.example/" for code in codes[::2]]
+    assert all(link is MISSING for link in found[1::2])
+    assert len(questions.sizes) == 4
+    assert sum(questions.sizes) == 300
+
+
+async def test_the_next_question_has_all_that_came_meanwhile(
+    store: Store, new_link: NewLinkMaker, questions: Questions
+) -> None:
+    """A link that is wanted alone is asked for at once; those that come before its answer go together."""
+    first, *others = some(store, "db0", 41)
+    await create(store, new_link, [first, *others])
+    alone = store.links.find(first)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert questions.sizes == [1]
+    found = await asyncio.gather(alone, *map(store.links.find, others))
+    assert all(link.version == 1 for link in found)
+    assert questions.sizes == [1, 40]
+
+
+async def test_a_link_is_found_as_the_cache_keeps_it(store: Store, new_link: NewLinkMaker) -> None:
+    """A question answers what a read of the whole row does: address, status, version, expiry, whether deleted."""
+    whole = []
+    for number, code in enumerate(codes := ["plain", "brief", "gone", "changed"]):
+        expires = None if number != 1 else datetime.now(UTC) + timedelta(hours=1)
+        await store.links.create(replace(new_link(code), redirect_status=307, expires_at=expires))
+    await store.links.delete("gone", if_match=None, owner=None, token=new_link("x").token)
+    change = Change(url="https://new.example/")
+    await store.links.change("changed", change, if_match=None, owner=None, token=new_link("x").token)
+    for code in codes:
+        link = await store.links.get(code)
+        assert link is not None
+        whole.append(CachedLink.from_link(link))
+    assert await asyncio.gather(*map(store.links.find, codes)) == whole
+    assert [link.version for link in whole] == [1, 1, 2, 2]
+    assert whole[1].expires_at_ms is not None
+    assert whole[2].deleted
+
+
+async def test_a_read_never_answers_with_what_was_before_it_began(
+    store: Store, new_link: NewLinkMaker
+) -> None:
+    """While a link is changed again and again, each read has at least the version acknowledged before it."""
+    code, *others = some(store, "db1", 20)
+    await create(store, new_link, [code, *others])
+    acknowledged = 1
+    writing = True
+
+    async def write() -> None:
+        nonlocal acknowledged, writing
+        for number in range(150):
+            change = Change(url=f"https://{number}.example/")
+            link = await store.links.change(
+                code, change, if_match=None, owner=None, token=new_link("x").token
+            )
+            acknowledged = link.version
+        writing = False
+
+    async def read() -> int:
+        count = 0
+        while writing:
+            least = acknowledged
+            assert (await store.links.find(code)).version >= least
+            await store.links.find(others[count % len(others)])
+            count += 1
+        return count
+
+    counts = await asyncio.gather(write(), *(read() for _ in range(12)))
+    assert sum(count for count in counts if count) > 100
+
+
+async def test_links_that_have_moved_are_followed_and_the_others_stay(
+    store: Store, direct: dict[str, Any], new_link: NewLinkMaker, questions: Questions
+) -> None:
+    """Of many links in one question one has moved: it is asked for at its new shard, alone, and the map learns."""
+    codes = some(store, "db0", 30)
+    await create(store, new_link, codes)
+    slot = slot_of(codes[7])
+    assert sum(slot_of(code) == slot for code in codes) == 1
+    await hand_over(direct, slot, "db0", "db1")
+    found = await asyncio.gather(*map(store.links.find, codes))
+    assert [link.url for link in found] == [f"https://{code}.example/" for code in codes]
+    assert questions.sizes == [30, 1]
+    assert store.shards.map.owner(slot) == "db1"
+
+
+async def test_a_link_in_hand_off_waits_and_holds_up_no_other(
+    store: Store, direct: dict[str, Any], new_link: NewLinkMaker
+) -> None:
+    """While the slot of one link is closed the others of its question are answered; it is as soon as it opens."""
+    codes = some(store, "db2", 30)
+    await create(store, new_link, codes)
+    slot = slot_of(codes[0])
+    await direct["db2"].execute("UPDATE slots SET state = 'closed', peer = 'db9' WHERE slot = $1", slot)
+    waits, *others = map(store.links.find, codes)
+    found = await asyncio.gather(*others)
+    assert all(link.version == 1 for link in found)
+    assert not waits.done()
+    await direct["db2"].execute("UPDATE slots SET state = 'owned', peer = NULL WHERE slot = $1", slot)
+    assert (await waits).version == 1
+
+
+async def test_a_hand_off_that_lasts_too_long_is_a_503_for_its_links_only(
+    ready: Settings, direct: dict[str, Any], new_link: NewLinkMaker
+) -> None:
+    """A link whose slot stays closed beyond the bound is refused with a time to come back, the others are found."""
+    store = await Store.open(ready.model_copy(update={"busy_wait_ms": 100}))
+    try:
+        codes = some(store, "db2", 10)
+        await create(store, new_link, codes)
+        slot = slot_of(codes[0])
+        await direct["db2"].execute("UPDATE slots SET state = 'closed', peer = 'db9' WHERE slot = $1", slot)
+        refused, *found = await asyncio.gather(*map(store.links.find, codes), return_exceptions=True)
+        assert isinstance(refused, Unavailable)
+        assert refused.retry_after_s
+        assert all(isinstance(link, CachedLink) for link in found)
+    finally:
+        await store.shards.close()
+
+
+async def test_a_server_that_nobody_vouches_for_answers_nothing(
+    ready: Settings, direct: dict[str, Any], new_link: NewLinkMaker
+) -> None:
+    """On a server that has started anew neither links nor their absence are told, until it is vouched for."""
+    store = await Store.open(ready.model_copy(update={"busy_wait_ms": 3_000}))
+    try:
+        there, absent = some(store, "db3", 2)
+        await create(store, new_link, [there])
+        await direct["db3"].execute("UPDATE cluster SET vouched_start = NULL")
+        waiting = [store.links.find(there), store.links.find(absent)]
+        await asyncio.sleep(0.05)
+        await direct["db3"].execute("UPDATE cluster SET vouched_start = pg_postmaster_start_time()")
+        found = await asyncio.gather(*waiting)
+        assert [link.is_missing for link in found] == [False, True]
+    finally:
+        await store.shards.close()
+
+
+async def test_what_waits_is_bounded(
+    store: Store, new_link: NewLinkMaker, monkeypatch: pytest.MonkeyPatch, questions: Questions
+) -> None:
+    """Beyond as many links as may wait for a shard more are refused at once; a question has only so many."""
+    monkeypatch.setattr(reads, "WAITING_MAX", 50)
+    monkeypatch.setattr(reads, "LINKS_MAX", 20)
+    codes = some(store, "db0", 60)
+    await create(store, new_link, codes)
+    found = [store.links.find(code) for code in codes]
+    refused = [link.exception() for link in found if link.done()]
+    assert len(refused) == 10
+    assert all(isinstance(error, Unavailable) and "is too busy" in str(error) for error in refused)
+    answers = await asyncio.gather(*found[:50])
+    assert all(link.version == 1 for link in answers)
+    assert questions.sizes == [20, 20, 10]
+    assert (await store.links.find(codes[-1])).version == 1
+
+
+async def test_who_goes_away_takes_nothing_from_the_others(store: Store, new_link: NewLinkMaker) -> None:
+    """When one of many waiting reads is cancelled all the others get their answers."""
+    codes = some(store, "db3", 30)
+    await create(store, new_link, codes)
+    waiting = [store.links.find(code) for code in codes]
+    waiting[3].cancel()
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(found.pop(3), asyncio.CancelledError)
+    assert all(isinstance(link, CachedLink) for link in found)
+
+
+async def test_what_postgresql_does_not_take_harms_no_other(store: Store, new_link: NewLinkMaker) -> None:
+    """A code that cannot be asked for fails alone; those that were asked for with it are found."""
+    bad = next(
+        f"b\x00{n}" for n in itertools.count() if store.shards.map.owner(slot_of(f"b\x00{n}")) == "db2"
+    )
+    codes = some(store, "db2", 10)
+    await create(store, new_link, codes)
+    found = await asyncio.gather(*map(store.links.find, [*codes, bad]), return_exceptions=True)
+    assert isinstance(found.pop(), Exception)
+    assert all(isinstance(link, CachedLink) for link in found)
+
+
+async def test_a_shard_that_is_not_known_yet_is_waited_for(store: Store, new_link: NewLinkMaker) -> None:
+    """Links of a slot whose shard no topology has named are found once the map knows better."""
+    code = some(store, "db0", 1)[0]
+    await create(store, new_link, [code])
+    slot = slot_of(code)
+    epoch = store.shards.map._epoch[slot]
+    store.shards.map.learn(slot, "db77", epoch + 1)
+    finding = store.links.find(code)
+    await asyncio.sleep(0.02)
+    assert not finding.done()
+    store.shards.map.learn(slot, "db0", epoch + 2)
+    assert (await finding).version == 1
+
+
+# -- shards that fail --------------------------------------------------------------------------------------------
+
+
+class Behind:
+    """A store whose first shard is behind a proxy."""
+
+    def __init__(self, settings: Settings, proxy: Proxy) -> None:
+        dsns = {item.name: item.dsn for item in settings.shard_dsns}
+        dsns["db0"] = behind(dsns["db0"], proxy)
+        self.settings = load_settings(
+            shards=" ".join(f"{name}={dsn}" for name, dsn in dsns.items()),
+            redis_url=settings.redis_url.get_secret_value(),
+            statement_timeout_ms=1_000,
+        )
+
+
+async def test_links_of_a_connection_that_is_cut_are_read_again(
+    ready: Settings, new_link: NewLinkMaker
+) -> None:
+    """When the connection goes away with a question on it, its links are asked for again and found."""
+    port = urlsplit(ready.shard_dsns[0].dsn).port
+    assert port is not None
+    async with proxy_to("127.0.0.1", port) as proxy:
+        store = await Store.open(Behind(ready, proxy).settings)
+        try:
+            codes = some(store, "db0", 20)
+            await create(store, new_link, codes)
+            await asyncio.gather(*map(store.links.find, codes))
+            proxy.cut()
+            found = await asyncio.gather(*map(store.links.find, codes))
+            assert all(link.version == 1 for link in found)
+        finally:
+            await store.shards.close()
+
+
+async def test_a_silent_shard_refuses_its_own_links_only(ready: Settings, new_link: NewLinkMaker) -> None:
+    """While a shard says nothing its links are refused in the time of two calls, and those of others are found."""
+    port = urlsplit(ready.shard_dsns[0].dsn).port
+    assert port is not None
+    async with proxy_to("127.0.0.1", port) as proxy:
+        store = await Store.open(Behind(ready, proxy).settings)
+        try:
+            silent, well = some(store, "db0", 20), some(store, "db1", 20)
+            await create(store, new_link, [*silent, *well])
+            await asyncio.gather(*map(store.links.find, silent))
+            proxy.deaf = True
+            proxy.forwarding.clear()
+            began = time.monotonic()
+            waiting = [store.links.find(code) for code in silent]
+            found = await asyncio.gather(*map(store.links.find, well))
+            assert time.monotonic() - began < 0.5
+            assert all(link.version == 1 for link in found)
+            refused = await asyncio.gather(*waiting, return_exceptions=True)
+            assert all(isinstance(error, Unavailable) for error in refused)
+            assert time.monotonic() - began < 4.0
+            proxy.deaf = False
+            proxy.forwarding.set()
+            await asyncio.sleep(0.5)
+            assert (await store.links.find(silent[0])).version == 1
+        finally:
+            await store.links.close()
+            await store.shards.close()
+
+
+async def test_a_question_that_takes_long_holds_up_no_other(
+    store: Store, new_link: NewLinkMaker, direct: dict[str, Any]
+) -> None:
+    """While one question waits inside its shard, links that are wanted later are asked for beside it."""
+    first, later = some(store, "db0", 2)
+    await create(store, new_link, [first, later])
+    blocker = direct["db0"].transaction()
+    await blocker.start()
+    await direct["db0"].execute("LOCK TABLE links")
+    stuck = store.links.find(first)
+    await asyncio.sleep(reads.PATIENCE_S * 2)
+    assert not stuck.done()
+    after = store.links.find(later)
+    async with asyncio.timeout(5):
+        while await direct["db0"].fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:
+            await asyncio.sleep(0.01)
+    await blocker.rollback()
+    assert (await stuck).version == (await after).version == 1
+
+
+# -- the plan ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("analysed", [False, True])
+async def test_each_link_is_looked_up_by_its_key(direct: dict[str, Any], analysed: bool) -> None:
+    """With statistics and without, a question reads the rows that it is for and no others, by one plan for all."""
+    shard = direct["db0"]
+    await shard.execute("ALTER TABLE links SET (autovacuum_enabled = off)")
+    await shard.execute(
+        "INSERT INTO links (slot, code, version, url, tags, redirect_status, created_at, owner, token)"
+        " SELECT n % 16384, 'p' || n, 1, 'https://example.org/', '{}', 302, now(), '', gen_random_uuid()"
+        " FROM generate_series(1, $1) n",
+        ROWS,
+    )
+    if analysed:
+        await shard.execute("ANALYZE links, slots")
+    wanted = [n * 37 for n in range(1, 301)]
+    for _ in range(8):
+        await shard.fetch(reads.FIND, [n % 16384 for n in wanted[:5]], [f"p{n}" for n in wanted[:5]])
+    kinds = await shard.fetchrow(
+        "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement = $1", reads.FIND
+    )
+    assert (kinds["generic_plans"], kinds["custom_plans"]) == (3, 5)
+    arrays = f"ARRAY{[n % 16384 for n in wanted]}::smallint[]", f"ARRAY{[f'p{n}' for n in wanted]}::text[]"
+    query = reads.FIND.replace("$1::smallint[]", arrays[0]).replace("$2::text[]", arrays[1])
+    plan = json.loads(await shard.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {query}"))[0]["Plan"]
+    scanned = {node["Relation Name"] for node in nodes(plan) if node["Node Type"] == "Seq Scan"}
+    assert scanned <= {"cluster"}
+    looked_up = next(node for node in nodes(plan) if node.get("Relation Name") == "links")
+    assert (looked_up["Index Name"], looked_up["Actual Loops"]) == ("links_pkey", 300)
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A plan's node and all below it."""
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from nodes(below)

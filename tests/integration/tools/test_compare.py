@@ -1,0 +1,110 @@
+"""What VERIFY notices although CHECK has compared all rows before the pause."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from ring.handoff import Goal, Source, Step, Target, next_steps
+from ring.placement import place
+from ring.slots import slot_of
+from snapurl.config import Settings
+from snapurl.model import Change
+from tests.integration.store.conftest import NewLinkMaker, Store
+from tools.cluster.tables import sharded_tables
+from tools.transfer.batch import Batch
+from tools.transfer.executor import Attempt, Ends, Refused
+
+PROGRAM = next_steps(Goal.MOVE, Source.OWNED, Target.ABSENT)
+FROZEN = PROGRAM.index(Step.FREEZE)
+CODES = 30
+
+
+@pytest.fixture
+async def checked(
+    ready: Settings, store: Store, new_link: NewLinkMaker
+) -> AsyncIterator[tuple[Attempt, list[str]]]:
+    """An attempt from db0 to db1 that has made CHECK, and the codes of the links that move."""
+    owners = place(store.shards.topology)
+    codes = [code for n in range(400) if owners[slot_of(code := f"c{n}")] == "db0"][:CODES]
+    await store.links.create_many([new_link(code) for code in codes])
+    slots = tuple(sorted({slot_of(code) for code in codes}))
+    dsns = {item.name: item.dsn for item in ready.shard_dsns}
+    ends = Ends(await asyncpg.connect(dsns["db0"]), await asyncpg.connect(dsns["db1"]), ())
+    ends.tables = await sharded_tables(ends.source)
+    attempt = Attempt(Batch("db0", "db1", slots, (1,) * len(slots)), ends)
+    await attempt.run(PROGRAM[:FROZEN])
+    yield attempt, codes
+    await ends.source.close()
+    await ends.target.close()
+
+
+async def state_of(attempt: Attempt) -> set[str]:
+    rows = await attempt.ends.source.fetch(
+        "SELECT DISTINCT state FROM slots WHERE slot = ANY ($1)", attempt.batch.slots
+    )
+    return {row["state"] for row in rows}
+
+
+async def test_what_is_written_after_the_check_is_moved(
+    checked: tuple[Attempt, list[str]], store: Store, new_link: NewLinkMaker
+) -> None:
+    """Links that are changed, deleted and made between CHECK and the pause are on the target afterwards."""
+    attempt, codes = checked
+    token = new_link("x").token
+    await store.links.change(codes[0], Change(title="“new”\\u0000\n"), if_match=None, owner=None, token=token)
+    await store.links.delete(codes[1], if_match=None, owner=None, token=token)
+    made = next(code for n in range(10**6) if slot_of(code := f"m{n}") in attempt.batch.slots)
+    await store.links.create(new_link(made))
+    await attempt.run(PROGRAM[FROZEN:])
+    assert await state_of(attempt) == {"released"}
+    changed = await store.links.get(codes[0])
+    assert changed is not None and changed.title == "“new”\\u0000\n"
+    deleted = await store.links.get(codes[1])
+    assert deleted is not None and deleted.deleted_at is not None
+    assert await store.links.get(made) is not None
+
+
+@pytest.mark.parametrize(
+    ("side", "statement"),
+    [
+        pytest.param(
+            "source", "UPDATE links SET title = 'other' WHERE code = $1", id="a write without its xid"
+        ),
+        pytest.param("source", "DELETE FROM links WHERE code = $1", id="a row that is gone"),
+        pytest.param("target", "DELETE FROM links WHERE code = $1", id="a row that the copy has lost"),
+    ],
+)
+async def test_what_no_catch_up_brings_is_noticed(
+    checked: tuple[Attempt, list[str]], side: str, statement: str
+) -> None:
+    """A row that changes after CHECK in a way that leaves no trace for CATCH_UP takes the move back."""
+    attempt, codes = checked
+    await getattr(attempt.ends, side).execute(statement, codes[0])
+    with pytest.raises(Refused, match="the copy differs"):
+        await attempt.run(PROGRAM[FROZEN:])
+    assert await state_of(attempt) == {"owned"}
+
+
+async def test_a_copy_that_differs_makes_no_pause(
+    ready: Settings, store: Store, new_link: NewLinkMaker
+) -> None:
+    """CHECK takes a wrong copy back before anything was frozen."""
+    owners = place(store.shards.topology)
+    code = next(code for n in range(100) if owners[slot_of(code := f"c{n}")] == "db0")
+    await store.links.create(new_link(code))
+    dsns = {item.name: item.dsn for item in ready.shard_dsns}
+    ends = Ends(await asyncpg.connect(dsns["db0"]), await asyncpg.connect(dsns["db1"]), ())
+    ends.tables = await sharded_tables(ends.source)
+    attempt = Attempt(Batch("db0", "db1", (slot_of(code),), (1,)), ends)
+    before = PROGRAM.index(Step.CHECK)
+    await attempt.run(PROGRAM[:before])
+    await ends.target.execute("UPDATE links SET title = 'other' WHERE code = $1", code)
+    with pytest.raises(Refused, match="the copy differs"):
+        await attempt.run(PROGRAM[before:])
+    assert attempt.pause_ms is None
+    assert await state_of(attempt) == {"owned"}
+    await ends.source.close()
+    await ends.target.close()

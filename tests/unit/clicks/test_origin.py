@@ -1,0 +1,71 @@
+"""Where a click comes from, as its request says."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snapurl.clicks.origin import BROWSERS, browser_of, referrer_of
+from snapurl.clicks.stream import VALUE_CHARS_MAX
+
+
+@pytest.mark.parametrize(
+    ("header", "host"),
+    [
+        (None, ""),
+        (b"", ""),
+        (b" \t", ""),
+        (b"https://www.example.com/a?b=c", "www.example.com"),
+        (b"HTTP://Example.COM", "example.com"),
+        (b"http://user:secret@example.com:8080?x", "example.com"),
+        (b"https://example.com.#x", "example.com"),
+        (b"https://192.0.2.1/", "192.0.2.1"),
+        (b"https://example.com/@evil.example/", "example.com"),
+        (b"android-app://com.example/", "*"),
+        (b"https://", "*"),
+        (b"https:///a", "*"),
+        (b"https://[2001:db8::1]/", "*"),
+        (b"https://" + b"a" * 254 + b"/", "*"),
+        ("https://b\u00fccher.example/".encode(), "*"),
+        (b"example.com", "*"),
+    ],
+)
+def test_the_referrer_is_a_host_and_no_more(header: bytes | None, host: str) -> None:
+    """In small letters, without path, port, name and password."""
+    assert referrer_of(header) == host
+
+
+@pytest.mark.parametrize(
+    ("header", "family"),
+    [
+        (None, ""),
+        (b"", ""),
+        (b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0", "firefox"),
+        (b"Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36", "chrome"),
+        (b"Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36 Edg/140.0", "edge"),
+        (b"Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36 OPR/120.0", "opera"),
+        (b"Mozilla/5.0 (Linux; Android 14) SamsungBrowser/28.0 Chrome/130.0 Mobile Safari/537.36", "samsung"),
+        (b"Mozilla/5.0 (iPhone) AppleWebKit/605.1.15 Version/18.0 Mobile/15E148 Safari/604.1", "safari"),
+        (b"Mozilla/5.0 (iPhone) AppleWebKit/605.1.15 CriOS/140.0 Mobile/15E148 Safari/604.1", "chrome"),
+        (b"Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)", "bot"),
+        (b"facebookexternalhit/1.1", "bot"),
+        (b"curl/8.5.0", "program"),
+        (b"python-requests/2.32", "program"),
+        (b"something else", "*"),
+    ],
+)
+def test_the_browser_is_a_family(header: bytes | None, family: str) -> None:
+    """Of those that say they are several, the one that is meant."""
+    assert browser_of(header) == family
+    assert family in BROWSERS
+
+
+@given(st.binary(max_size=400))
+def test_whatever_is_said_fits(header: bytes) -> None:
+    """The shards take it, and it is printable."""
+    for prefix in (b"", b"http://", b"https://a."):
+        host = referrer_of(prefix + header)
+        assert len(host) <= VALUE_CHARS_MAX
+        assert host in ("", "*") or (host.isascii() and host.isprintable())
+    assert browser_of(header) in BROWSERS

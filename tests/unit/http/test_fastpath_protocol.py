@@ -1,0 +1,370 @@
+"""Which heads are plain, and which links are answered ahead of Sanic."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sanic import HTTPResponse
+
+from snapurl.cache.local import Entry, LocalCache
+from snapurl.cache.reader import FROM_L1
+from snapurl.clicks.tally import Tally
+from snapurl.errors import Unavailable
+from snapurl.http.fastpath.protocol import HEAD, FastPath, LookUp
+from snapurl.http.redirect import REDIRECTED, redirect_bytes
+from snapurl.http.wire.fair_queue import Turns
+from snapurl.limits import Blocklist
+from snapurl.model import MISSING, CachedLink
+from snapurl.telemetry.metrics import REDIRECT_SECONDS
+
+LINK = CachedLink("https://example.org/", 302, 1, None, deleted=False)
+HEAD_BYTES_MAX = 1_000
+
+
+class Worker:
+    """What a worker has around its fast path; both of its clocks are set by hand."""
+
+    def __init__(self, room: int = 100, proxies_count: int = 0) -> None:
+        self.now_s = 0.0
+        self.now_ms = 1_000
+        self.local = LocalCache(100, 60.0, 2.0, lambda: self.now_s)
+        self.local.enable()
+        self.turns = Turns(client_max=2)
+        self.asked: dict[str, asyncio.Future[CachedLink]] = {}
+        self.tally = Tally(room, 100)
+        self.blocked = Blocklist(lambda: self.now_s)
+        self.fast = FastPath(
+            self,
+            self.turns,
+            self.tally,
+            self.blocked,
+            lambda: self.now_ms,
+            self.create,
+            asyncio.get_running_loop(),
+            head_bytes_max=HEAD_BYTES_MAX,
+            proxies_count=proxies_count,
+        )
+
+    def entry(self, code: str) -> Entry | None:
+        return self.local.entry(code)
+
+    def look_up(self, code: str) -> asyncio.Future[CachedLink]:
+        return self.asked.setdefault(code, asyncio.get_running_loop().create_future())
+
+    async def create(self, request: object) -> HTTPResponse:
+        raise AssertionError("no create is asked for")
+
+    def keep(self, link: CachedLink, code: str = "a") -> None:
+        self.local.put(code, link, self.local.generation)
+
+    def ask(self, code: str = "a") -> bytes | None:
+        answer = self.fast.answer(request(code))
+        if answer is not None:
+            self.fast.answered(1, 0.00002)
+        return answer
+
+
+def request(code: str = "a", *, method: bytes = b"GET", headers: bytes = b"") -> re.Match[bytes]:
+    """A plain head, behind something else in the same packet."""
+    data = b"GET /z HTTP/1.1\r\n\r\n"
+    found = HEAD.match(
+        data + method + b" /" + code.encode() + b" HTTP/1.1\r\n" + headers + b"\r\n", len(data)
+    )
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /a HTTP/1.1\r\n\r\n",
+        b"HEAD /aZ_-09 HTTP/1.1\r\n\r\n",
+        b"GET /a? HTTP/1.1\r\n\r\n",
+        b"GET /a?q=%20&x=/?:@!$'()*+,;~. HTTP/1.1\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nCookie: a=b; c=d\r\nX-Empty:\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nconnection: Keep-Alive\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nCONNECTION:keep-alive\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nUpgrade-Insecure-Requests: 1\r\nContent-Type: x\r\nConnections: close\r\n\r\n",
+    ],
+)
+def test_a_plain_head_is_recognised_to_its_end(head: bytes) -> None:
+    """The code and where the next request begins; without its last byte it is no head yet."""
+    match = HEAD.match(head + b"GET /b")
+    assert match is not None
+    assert match.end() == len(head)
+    assert match[1] in (b"a", b"aZ_-09")
+    assert HEAD.match(head[:-1]) is None
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"POST /a HTTP/1.1\r\n\r\n",
+        b"get /a HTTP/1.1\r\n\r\n",
+        b"GET  /a HTTP/1.1\r\n\r\n",
+        b" GET /a HTTP/1.1\r\n\r\n",
+        b"\r\nGET /a HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET /a/ HTTP/1.1\r\n\r\n",
+        b"GET //a HTTP/1.1\r\n\r\n",
+        b"GET /a/b HTTP/1.1\r\n\r\n",
+        b"GET /a.b HTTP/1.1\r\n\r\n",
+        b"GET /%61 HTTP/1.1\r\n\r\n",
+        b"GET /a;b HTTP/1.1\r\n\r\n",
+        b"GET /a#b HTTP/1.1\r\n\r\n",
+        b"GET /a?b#c HTTP/1.1\r\n\r\n",
+        b'GET /a?" HTTP/1.1\r\n\r\n',
+        b"GET /a?\xc3\xbc HTTP/1.1\r\n\r\n",
+        b"GET http://x/a HTTP/1.1\r\n\r\n",
+        b"GET /a HTTP/1.0\r\n\r\n",
+        b"GET /a HTTP/1.2\r\n\r\n",
+        b"GET /a HTTP/1x1\r\n\r\n",
+        b"GET /a HTTP/2.0\r\n\r\n",
+        b"GET /a http/1.1\r\n\r\n",
+        b"GET /a HTTP/1.1 \r\n\r\n",
+        b"GET /a HTTP/1.1\n\n",
+        b"GET /a HTTP/1.1\r\nHost: x\n\r\n",
+        b"GET /a HTTP/1.1\nHost: x\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\ny: z\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\ry: z\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\x00\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\x7f\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: \xfc\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost\r\n\r\n",
+        b"GET /a HTTP/1.1\r\n: x\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost : x\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\n folded: y\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\n\tfolded: y\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHo(st: x\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\ncontent-LENGTH:5\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nExpect: 100-continue\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nUpgrade: websocket\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nConnection: close\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nConnection:\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nConnection: keep-alive \r\n\r\n",
+        b"GET /a HTTP/1.1\r\nConnection: keep-alive, close\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nConnection: keep-alive, upgrade\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n",
+    ],
+)
+def test_every_other_head_is_for_sanic(head: bytes) -> None:
+    """What ends the connection, has a body, or could be read in two ways."""
+    assert HEAD.match(head) is None
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200))
+def test_a_plain_head_ends_at_the_first_empty_line(before: bytes, after: bytes) -> None:
+    """As Sanic finds its end, whatever the headers hold."""
+    data = b"GET /a HTTP/1.1\r\nx: " + before + b"\r\n\r\n" + after
+    match = HEAD.match(data)
+    assert match is None or match.end() == data.index(b"\r\n\r\n") + 4
+
+
+async def test_a_link_in_l1_is_answered_and_counted() -> None:
+    """A GET is a click, a HEAD is not; the metrics get both together."""
+    worker = Worker()
+    worker.keep(LINK)
+    before, from_l1 = REDIRECTED._value.get(), FROM_L1._value.get()
+    for method in (b"GET", b"HEAD", b"GET"):
+        head = request(method=method, headers=b"User-Agent: curl/8\r\nReferer: http://x/\r\n")
+        assert worker.fast.answer(head) == redirect_bytes(LINK.url, 302, keep_alive=True)
+    worker.fast.answered(3, 0.00002)
+    assert worker.tally.sources() == {"a": {("x", "program"): 2}}
+    assert worker.tally.take() == {"a": 2}
+    assert REDIRECTED._value.get() == before
+    worker.fast.settle()
+    worker.fast.settle()
+    assert (REDIRECTED._value.get(), FROM_L1._value.get()) == (before + 3, from_l1 + 3)
+
+
+async def test_every_answer_is_timed() -> None:
+    """The many quick ones in one sum, slow ones each in their bucket, and all of a packet as long as it took."""
+
+    def seen() -> dict[str, float]:
+        families = REDIRECT_SECONDS.labels("ahead")._child_samples()
+        return {
+            sample.name + (sample.labels or {}).get("le", ""): sample.value
+            for sample in families
+            if sample.name != "_created"
+        }
+
+    worker = Worker()
+    before = seen()
+    worker.fast.answered(1, 0.00001)
+    worker.fast.answered(2, 0.00003)
+    worker.fast.answered(3, 0.002)
+    worker.fast.answered(1, 60.0)
+    worker.fast.settle()
+    found = {name: value - before[name] for name, value in seen().items()}
+    assert (found["_count"], found["_bucket0.0001"], found["_bucket0.001"]) == (7, 3, 3)
+    assert (found["_bucket0.0025"], found["_bucket5.0"], found["_bucket+Inf"]) == (6, 6, 7)
+    assert found["_sum"] == pytest.approx(60.00607)
+
+
+async def test_the_metrics_are_told_without_being_asked() -> None:
+    """Within a fraction of a second, every time that something was answered."""
+    worker = Worker()
+    worker.keep(LINK)
+    for _ in range(2):
+        before = REDIRECTED._value.get()
+        worker.ask()
+        async with asyncio.timeout(10):
+            while REDIRECTED._value.get() == before:
+                await asyncio.sleep(0.01)
+        assert REDIRECTED._value.get() == before + 1
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        MISSING,
+        replace(LINK, deleted=True),
+        replace(LINK, url="https://example.org/ü"),
+        replace(LINK, redirect_status=399),
+    ],
+)
+async def test_what_is_no_redirect_is_left_alone(link: CachedLink) -> None:
+    """Misses, deleted links, and rows that no create of ours has written; nothing is counted."""
+    worker = Worker()
+    worker.keep(link)
+    assert [worker.ask(), worker.ask(), worker.ask("b")] == [None] * 3
+    assert worker.tally.take() == {}
+
+
+async def test_a_link_under_a_word_that_was_reserved_later_is_left_alone() -> None:
+    """Sanic knows whether there is a route of that name."""
+    worker = Worker()
+    worker.keep(LINK, "Health")
+    assert worker.ask("Health") is None
+
+
+async def test_a_link_expires_while_it_is_cached() -> None:
+    """In the very millisecond, as on the other path."""
+    worker = Worker()
+    worker.keep(replace(LINK, expires_at_ms=2_000))
+    worker.now_ms = 1_999
+    assert worker.ask() is not None
+    worker.now_ms = 2_000
+    assert worker.ask() is None
+    assert worker.tally.take() == {"a": 1}
+
+
+async def test_an_answer_goes_with_the_version_that_it_was_made_of() -> None:
+    """A newer version, a change that is heard of, and the age of the cache each end it."""
+    worker = Worker()
+    worker.keep(LINK)
+    assert worker.ask() is not None
+    worker.keep(replace(LINK, url="https://example.org/2", version=2))
+    assert worker.ask() == redirect_bytes("https://example.org/2", 302, keep_alive=True)
+    worker.local.drop("a", 3)
+    assert worker.ask() is None
+    worker.keep(replace(LINK, version=3))
+    assert worker.ask() is not None
+    worker.now_s = 61
+    assert worker.ask() is None
+
+
+async def test_a_link_that_is_found_is_answered_whether_l1_keeps_it_or_not() -> None:
+    """With the click and, in the metrics, as none of L1's."""
+    worker = Worker()
+    for is_kept in (False, True):
+        asked = worker.fast.look_up(request(headers=b"user-agent: curl/8\r\n"), "192.0.2.1")
+        assert asked is not None
+        worker.asked.pop("a").set_result(LINK)
+        if is_kept:
+            worker.keep(LINK)
+        worker.fast.end_turn(asked)
+        assert worker.fast.looked_up(asked) == redirect_bytes(LINK.url, 302, keep_alive=True)
+        worker.fast.answered_late(0.004)
+    assert worker.tally.sources() == {"a": {("", "program"): 2}}
+    before, from_l1 = REDIRECTED._value.get(), FROM_L1._value.get()
+    worker.fast.settle()
+    assert (REDIRECTED._value.get(), FROM_L1._value.get()) == (before + 2, from_l1)
+
+
+@pytest.mark.parametrize(
+    "found", [MISSING, replace(LINK, deleted=True), replace(LINK, expires_at_ms=1), None]
+)
+async def test_what_is_found_and_is_no_redirect_is_for_sanic(found: CachedLink | None) -> None:
+    """So is a look-up that fails (None)."""
+    worker = Worker()
+    asked = worker.fast.look_up(request(), "192.0.2.1")
+    assert asked is not None
+    if found is None:
+        worker.asked["a"].set_exception(Unavailable("shard db0 is unreachable", retry_after_s=1.0))
+    else:
+        worker.asked["a"].set_result(found)
+    assert worker.fast.looked_up(asked) is None
+    assert worker.tally.take() == {}
+
+
+@pytest.mark.parametrize("code", ["known", "Health", "x" * 65])
+async def test_what_sanic_knows_better_is_not_looked_up(code: str) -> None:
+    """What L1 knows not to be there, words of our own, and what is no code."""
+    worker = Worker()
+    worker.keep(MISSING, "known")
+    assert worker.fast.look_up(request(code), "192.0.2.1") is None
+    assert not worker.asked
+
+
+@pytest.mark.parametrize("proxies_count", [0, 1])
+async def test_a_client_whose_turn_it_is_not_is_for_sanic(proxies_count: int) -> None:
+    """Clients are told apart as on the other path: behind a proxy, by the last of all X-Forwarded-For."""
+    worker = Worker(proxies_count=proxies_count)
+
+    def look_up(peer: str, headers: bytes) -> LookUp | None:
+        return worker.fast.look_up(request(headers=headers), peer)
+
+    one = b"X-Forwarded-For: 198.51.100.1, 203.0.113.1\r\n"
+    same = b"x-forwarded-for: 198.51.100.2\r\nX-Forwarded-For:203.0.113.1\r\n"
+    other = b"x-forwarded-for: 203.0.113.2\r\n"
+    first = look_up("192.0.2.1", one)
+    assert first is not None and look_up("192.0.2.1", same) is not None
+    assert look_up("192.0.2.1", same) is None
+    assert (look_up("192.0.2.1", other) is None) is (proxies_count == 0)
+    assert (look_up("192.0.2.2", one) is None) is (proxies_count == 1)
+    worker.fast.end_turn(first)
+    assert look_up("192.0.2.1", same) is not None
+
+
+@pytest.mark.parametrize("proxies_count", [0, 1])
+async def test_who_is_shut_out_is_for_sanic(proxies_count: int) -> None:
+    """Without a proxy that is one address, or one /64; behind a proxy it may be anybody, until nobody is left."""
+    worker = Worker(proxies_count=proxies_count)
+    assert not worker.fast.may_be_shut_out("192.0.2.1")
+    worker.blocked.block("192.0.2.1", 5)
+    worker.blocked.block("2001:db8::/64", 5)
+    assert worker.fast.may_be_shut_out("192.0.2.1")
+    assert worker.fast.may_be_shut_out("2001:db8::7")
+    assert worker.fast.may_be_shut_out("192.0.2.2") is (proxies_count > 0)
+    worker.now_s = 6
+    assert not worker.fast.may_be_shut_out("192.0.2.1")
+
+
+async def test_a_full_tally_does_not_stop_redirects() -> None:
+    """The click is dropped and counted as dropped, as on the other path."""
+    worker = Worker(room=1)
+    worker.keep(LINK, "a")
+    worker.keep(LINK, "b")
+    assert worker.ask("a") and worker.ask("b")
+    assert (worker.tally.dropped, worker.tally.take()) == (1, {"a": 1})
+
+
+async def test_a_head_as_long_as_sanic_takes_is_plain_and_one_more_byte_is_not() -> None:
+    """Sanic refuses a head whose empty line begins at its limit or later."""
+    reach = Worker().fast.reach
+
+    def head(before_the_empty_line: int) -> bytes:
+        start = b"GET /a HTTP/1.1\r\nx:"
+        return start + b"y" * (before_the_empty_line - len(start)) + b"\r\n\r\n"
+
+    for offset in (0, 7):
+        assert HEAD.match(b"z" * offset + head(HEAD_BYTES_MAX - 1), offset, offset + reach)
+        assert not HEAD.match(b"z" * offset + head(HEAD_BYTES_MAX), offset, offset + reach)

@@ -1,0 +1,105 @@
+"""What is decided about a shard that has started anew, from the rows of all shards."""
+
+from __future__ import annotations
+
+import pytest
+
+from ring.ownership import SlotRow, SlotState
+from ring.placement import place
+from ring.restarts import Judgement, Lost, Returned, judge
+from ring.topology import Shard, Topology
+
+S = SlotState
+SLOT = 7
+
+
+def row(state: SlotState, epoch: int, peer: str | None = None) -> SlotRow:
+    return SlotRow(SLOT, state, epoch, peer)
+
+
+def found(
+    mine: SlotRow | None,
+    *,
+    silent: tuple[str, ...] = (),
+    topologies: tuple[Topology, ...] = (),
+    timelines: tuple[int, int] = (1, 1),
+    newest: int = 1,
+    **others: SlotRow | None,
+) -> Judgement:
+    """Judges shard `b` with one row, beside others with one each (None: none of this slot)."""
+    rows = {name: {} if each is None else {each.slot: each} for name, each in {"b": mine, **others}.items()}
+    return judge(Returned("b", *timelines), rows, silent, topologies, newest)
+
+
+def topology(*names: str) -> Topology:
+    shards = tuple(Shard(name, 1.0, f"{name}:5432/x") for name in names)
+    return Topology("c", 1, 64, shards)
+
+
+@pytest.mark.parametrize("state", [S.OWNED, S.LEAVING, S.FROZEN])
+def test_a_slot_that_another_has_at_a_higher_epoch_is_lost(state: SlotState) -> None:
+    """Whatever serves at a lower epoch is given up, to the shard that has the slot."""
+    mine = row(state, 3, None if state is S.OWNED else "t")
+    assert found(mine, t=row(S.OWNED, 4)).lost == (Lost(SLOT, "t", 4),)
+    assert found(mine, t=row(S.RELEASED, 5, "u")).lost == (Lost(SLOT, "u", 5),)
+    assert found(mine, t=row(S.RELEASED, 5, "u"), u=row(S.OWNED, 5)).lost == (Lost(SLOT, "u", 5),)
+    assert found(mine, t=row(S.OWNED, 6), u=row(S.RELEASED, 5, "t")).lost == (Lost(SLOT, "t", 6),)
+
+
+def test_a_slot_that_came_back_and_was_forgotten_is_lost_too() -> None:
+    """If the last owner gave it to the very shard that has forgotten it, nobody serves it."""
+    assert found(row(S.OWNED, 3), t=row(S.RELEASED, 5, "b")).lost == (Lost(SLOT, "t", 5),)
+
+
+@pytest.mark.parametrize(
+    "mine", [row(S.CLOSED, 3, "t"), row(S.RELEASED, 4, "t"), row(S.IMPORTING, 2, "u"), None]
+)
+def test_what_serves_nothing_needs_nothing(mine: SlotRow | None) -> None:
+    """A row that neither reads nor writes are answered from is left to the hand-off."""
+    assert found(mine, t=row(S.OWNED, 4)).clean
+
+
+def test_an_import_that_may_be_under_way_is_taken_back() -> None:
+    """Only one of this very epoch from this shard: its COMMIT may be on its way."""
+    assert found(row(S.LEAVING, 3, "t"), t=row(S.IMPORTING, 3, "b")).imports == {"t": ((SLOT, 3),)}
+    assert found(row(S.OWNED, 3), t=row(S.IMPORTING, 3, "b")).imports == {"t": ((SLOT, 3),)}
+    assert found(row(S.OWNED, 3), t=row(S.IMPORTING, 2, "u")).clean
+
+
+def test_equal_claims_are_left_to_an_operator() -> None:
+    """Two that hold a slot at one epoch: no rule says who is right."""
+    assert "at the same epoch 3" in found(row(S.OWNED, 3), t=row(S.OWNED, 3)).doubts[0]
+    assert found(row(S.OWNED, 3), t=row(S.RELEASED, 3, "b")).clean
+
+
+def test_an_older_timeline_is_that_of_a_server_that_was_replaced() -> None:
+    """The others remember the newest timeline that was vouched for."""
+    assert "timeline 1, and 2" in found(row(S.OWNED, 3), t=None, newest=2).doubts[0]
+    assert found(row(S.OWNED, 3), t=None, timelines=(3, 2), newest=2).clean
+
+
+def test_who_is_silent_is_waited_for_unless_it_cannot_have_the_slots() -> None:
+    """Nobody waits on the same timeline, with a witness, if no topology placed what it serves on the silent one."""
+    names = ("b", "t", "u")
+    placed = place(topology(*names))
+    slot = placed.index("b")
+    mine = {slot: SlotRow(slot, S.OWNED, 3, None)}
+
+    def wait(returned: Returned, *others: str, topologies: tuple[Topology, ...] = (topology(*names),)) -> str:
+        rows = {"b": mine, **{name: {} for name in others}}
+        silent = [name for name in names[1:] if name not in others]
+        doubts = judge(returned, rows, silent, topologies, 1).doubts
+        return doubts[0] if doubts else ""
+
+    restarted, promoted = Returned("b", 1, 1), Returned("b", 2, 1)
+    assert wait(restarted, "t") == ""
+    assert wait(promoted, "t", "u") == ""
+    assert "u must answer first" in wait(promoted, "t")
+    assert "no other shard answers" in wait(restarted)
+    without_b = topology("t", "u")
+    silent = place(without_b)[slot]
+    witness = "t" if silent == "u" else "u"
+    assert "a shard that is silent" in wait(restarted, witness, topologies=(topology(*names), without_b))
+    assert "a shard that is silent" not in wait(restarted, silent, topologies=(topology(*names), without_b))
+    mine[slot] = SlotRow(slot, S.LEAVING, 3, "u")
+    assert "in hand-off" in wait(restarted, "t")

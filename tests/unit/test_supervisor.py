@@ -1,0 +1,250 @@
+"""The supervisor, with small real child processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+
+from snapurl.local.process import is_running, wait_until
+from snapurl.run.supervisor import (
+    Backoff,
+    Child,
+    Stage,
+    Supervisor,
+    environ_with,
+    python,
+    stop_signals,
+    unless,
+)
+
+QUICK = Backoff(first_s=0.01, most_s=0.05)
+PATIENCE_S = 20.0
+
+SLEEP = "import time; time.sleep(600)"
+STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+NOTE_END = """
+import pathlib, signal, sys, time
+def end(*_):
+    with pathlib.Path(sys.argv[1]).open("a") as file:
+        file.write(sys.argv[2] + "\\n")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+pathlib.Path(sys.argv[1] + "." + sys.argv[2]).touch()
+time.sleep(600)
+"""
+NESTED = """
+import asyncio, sys
+from snapurl.run.supervisor import Child, Stage, Supervisor, environ_with, python, stop_signals
+
+async def main():
+    inner = Child("inner", python("-c", *sys.argv[1:]), environ_with({}))
+    async with stop_signals() as stop:
+        return await Supervisor([Stage((inner,), 2.0)]).run(stop)
+
+sys.exit(asyncio.run(main()))
+"""
+
+
+def child(name: str, *words: str) -> Child:
+    return Child(name, python("-c", *words), environ_with({}))
+
+
+async def until(done: Callable[[], bool]) -> None:
+    assert await wait_until(done, PATIENCE_S), "it did not happen in time"
+
+
+@asynccontextmanager
+async def running(
+    stages: Sequence[Stage], said: list[str] | None = None, ended: list[int] | None = None
+) -> AsyncIterator[tuple[Supervisor, asyncio.Event, asyncio.Task[int]]]:
+    lines, pids = said if said is not None else [], ended if ended is not None else []
+    supervisor = Supervisor(stages, say=lines.append, ended=pids.append, backoff=QUICK)
+    stop = asyncio.Event()
+    task = asyncio.create_task(supervisor.run(stop))
+    try:
+        yield supervisor, stop, task
+    finally:
+        stop.set()
+        await task
+
+
+async def test_killed_child_is_started_again_and_said_so() -> None:
+    """A child that is killed is replaced; one line says which, how it ended, and when it is back."""
+    said: list[str] = []
+    ended: list[int] = []
+    async with running([Stage((child("w1", SLEEP), child("w2", SLEEP)), 2.0)], said, ended) as (
+        supervisor,
+        _,
+        _,
+    ):
+        await until(lambda: len(supervisor.pids) == 2)
+        first = dict(supervisor.pids)
+        os.kill(first["w1"], signal.SIGKILL)
+        await until(lambda: supervisor.pids.get("w1") not in (None, first["w1"]))
+        assert supervisor.pids["w2"] == first["w2"]
+        assert said == ["w1 was killed by SIGKILL; starting it again in 0.0 s"]
+        assert ended == [first["w1"]]
+        last = dict(supervisor.pids)
+    assert not any(map(is_running, {*first.values(), *last.values()}))
+
+
+async def test_stop_ends_every_child_and_returns_zero() -> None:
+    """After `stop` no child is left, and none is started again."""
+    said: list[str] = []
+    async with running([Stage((child("w1", SLEEP), child("w2", SLEEP)), 2.0)], said) as (
+        supervisor,
+        stop,
+        task,
+    ):
+        await until(lambda: len(supervisor.pids) == 2)
+        pids = list(supervisor.pids.values())
+        stop.set()
+        assert await task == 0
+        assert supervisor.pids == {}
+        assert not any(map(is_running, pids))
+        assert said == []
+
+
+async def test_stop_at_once_leaves_nothing() -> None:
+    """A stop that comes while children are being started ends them all the same."""
+    for _ in range(5):
+        ended: list[int] = []
+        async with running([Stage((child("w1", SLEEP),), 2.0)], ended=ended) as (supervisor, stop, task):
+            stop.set()
+            assert await task == 0
+            assert supervisor.pids == {}
+        assert not any(map(is_running, ended))
+
+
+async def test_stages_stop_in_order(tmp_path: Path) -> None:
+    """The children of a later stage are told to stop only after those of the earlier one have ended."""
+    log = tmp_path / "log"
+    stages = [
+        Stage((child(name, NOTE_END, str(log), name),), 5.0) for name in ("workers", "consumer", "last")
+    ]
+    async with running(stages):
+        await until(lambda: len(list(tmp_path.iterdir())) == 3)
+    assert log.read_text().split() == ["workers", "consumer", "last"]
+
+
+async def test_stubborn_child_is_killed() -> None:
+    """A child that ignores SIGTERM is killed when its time is over."""
+    async with running([Stage((child("w1", STUBBORN),), 0.3)]) as (supervisor, stop, task):
+        await until(lambda: len(supervisor.pids) == 1)
+        pid = supervisor.pids["w1"]
+        await asyncio.sleep(0.2)  # until it ignores the signal; if not yet, it ends the easy way
+        stop.set()
+        await task
+        assert not is_running(pid)
+
+
+async def test_configuration_error_ends_the_whole() -> None:
+    """A child that ends with exit code 2 at its start stops everything, with that code."""
+    async with running([Stage((child("w1", SLEEP), child("bad", "raise SystemExit(2)")), 2.0)]) as (
+        _,
+        _,
+        task,
+    ):
+        assert await asyncio.wait_for(task, PATIENCE_S) == 2
+
+
+async def test_dying_child_is_retried_with_growing_pauses() -> None:
+    """A child that keeps dying is retried after pauses that double up to a bound, each said in one line."""
+    said: list[str] = []
+    async with running([Stage((child("w1", "raise SystemExit(3)"),), 2.0)], said):
+        await until(lambda: len(said) >= 4)
+    assert all(line.startswith("w1 ended with exit code 3; starting it again in ") for line in said)
+    assert not any("\n" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("pause_s", "lived_s", "expected"), [(0, 0, 0.1), (0.1, 0, 0.2), (4, 9, 5), (5, 0, 5), (5, 10, 0.1)]
+)
+def test_backoff_doubles_to_a_bound_and_forgets(pause_s: float, lived_s: float, expected: float) -> None:
+    """Pauses double from 0.1 s to 5 s; a child that lived 10 s starts afresh."""
+    assert Backoff().after(pause_s, lived_s) == expected
+
+
+async def test_program_that_is_missing_is_said_and_retried() -> None:
+    """A program that cannot be started is one line, not a stack trace, and does not end the others."""
+    said: list[str] = []
+    missing = Child("ghost", ("/nonexistent/program",), {})
+    async with running([Stage((missing, child("w1", SLEEP)), 2.0)], said) as (supervisor, _, task):
+        await until(lambda: len(said) >= 2 and "w1" in supervisor.pids)
+        assert said[0] == "ghost cannot be started: No such file or directory"
+        assert not task.done()
+
+
+async def test_nested_supervisors_stop_together(tmp_path: Path) -> None:
+    """A supervisor under a supervisor stops its children when it is stopped, and is replaced when killed."""
+    log = tmp_path / "log"
+    async with running([Stage((child("outer", NESTED, NOTE_END, str(log), "inner"),), 5.0)]) as (
+        supervisor,
+        _,
+        _,
+    ):
+        await until((tmp_path / "log.inner").exists)
+        (tmp_path / "log.inner").unlink()
+        os.kill(supervisor.pids["outer"], signal.SIGKILL)
+        await until((tmp_path / "log.inner").exists)
+        if sys.platform == "linux":  # elsewhere nothing tells the grandchild of its parent's death
+            await until(lambda: log.exists() and log.read_text() == "inner\n")
+        log.unlink(missing_ok=True)
+    assert log.read_text() == "inner\n"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signal_stops_a_whole_program(tmp_path: Path, signum: signal.Signals) -> None:
+    """SIGTERM, SIGINT and SIGHUP each end a program built on the supervisor cleanly, with its children."""
+    log = tmp_path / "log"
+    with subprocess.Popen([*python("-c", NESTED, NOTE_END, str(log), "inner")]) as program:
+        deadline = monotonic() + PATIENCE_S
+        while not (tmp_path / "log.inner").exists():
+            assert monotonic() < deadline
+            sleep(0.01)
+        program.send_signal(signum)
+        assert program.wait(PATIENCE_S) == 0
+    assert log.read_text() == "inner\n"
+
+
+async def test_signals_are_ours_only_meanwhile() -> None:
+    """Inside `stop_signals` a SIGTERM sets the event and nothing else; afterwards the handler is gone."""
+    async with stop_signals() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(stop.wait(), PATIENCE_S)
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+async def test_unless_gives_the_result_or_cancels() -> None:
+    """`unless` returns what the work returns, raises what it raises, and cancels it when it has to stop."""
+    cleaned: list[bool] = []
+
+    async def long() -> int:
+        try:
+            await asyncio.sleep(600)
+        finally:
+            cleaned.append(True)
+        return 1
+
+    async def quick() -> int:
+        return 7
+
+    async def wrong() -> int:
+        raise ValueError("x")
+
+    stop = asyncio.Event()
+    assert await unless(stop, quick()) == 7
+    with pytest.raises(ValueError, match="x"):
+        await unless(stop, wrong())
+    asyncio.get_running_loop().call_later(0.05, stop.set)
+    assert await unless(stop, long()) is None
+    assert cleaned == [True]

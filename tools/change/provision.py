@@ -1,0 +1,91 @@
+"""Gets a database ready to become a shard: started if it is to be local, migrated, and given its identity."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+from pydantic import SecretStr
+
+from ring.topology import Topology
+from snapurl.config import Settings, parse_shards
+from snapurl.errors import ConfigError
+from snapurl.local.cluster import remembered
+from snapurl.local.start_requests import make_wish
+from snapurl.store.cluster.dsn import dsn_of
+from snapurl.store.cluster.migrate import migrate_all
+from snapurl.store.cluster.pool import CLUSTER, ShardFailed
+from snapurl.store.cluster.shards import connect_once
+from tools.change.request import Add
+from tools.cluster.fleet import Fleet
+
+LOCAL_START_S_MAX = 60.0
+
+
+def known_dsn(fleet: Fleet, name: str) -> str | None:
+    """Where shard `name` is, from the settings or, for one that is draining and comes back, from the topology."""
+    for item in fleet.settings.shard_dsns:
+        if item.name == name:
+            return item.dsn
+    if any(shard.name == name for shard in fleet.topology.shards):
+        return dsn_of(fleet.settings, fleet.topology, name)
+    return None
+
+
+def local_only(settings: Settings, name: str) -> None:
+    """Raises ConfigError unless the shards are those of the local cluster, which can start one more server."""
+    ours = remembered(settings.home).get("shards")
+    if ours is None or ours != settings.shards.get_secret_value():
+        raise ConfigError(
+            f"say where the database of {name} is: --dsn postgresql://user:password@host:port/database"
+        )
+
+
+async def recruit(fleet: Fleet, change: Add) -> Add:
+    """The change with its DSN; its database is a shard without a slot then. Raises ConfigError."""
+    if change.dsn is None:
+        change = dataclasses.replace(change, dsn=await _local(fleet.settings, change.name))
+    assert change.dsn is not None
+    others = [item for item in fleet.settings.shard_dsns if item.name != change.name]
+    listed = " ".join([*(f"{item.name}={item.dsn}" for item in others), f"{change.name}={change.dsn}"])
+    alone = fleet.settings.model_copy(update={"shards": SecretStr(f"{change.name}={change.dsn}")})
+    await migrate_all(alone)
+    fleet.settings = fleet.settings.model_copy(update={"shards": SecretStr(listed)})
+    await enlist(fleet, change.name, change.applied(fleet.topology))
+    return change
+
+
+async def _local(settings: Settings, name: str) -> str:
+    try:
+        async with asyncio.timeout(LOCAL_START_S_MAX):
+            await make_wish(settings.home, name)
+    except TimeoutError:
+        raise ConfigError(
+            f"the server of {name} did not start within {LOCAL_START_S_MAX:.0f} s: see {settings.home / name}"
+        ) from None
+    return next(item.dsn for item in parse_shards(remembered(settings.home)["shards"]) if item.name == name)
+
+
+async def enlist(fleet: Fleet, name: str, topology: Topology) -> None:
+    """Writes the identity of shard `name` into its migrated database, unless it is there already.
+
+    Raises ConfigError if the database is another shard, or not reachable.
+    """
+    settings = fleet.settings
+    try:
+        connection = await connect_once(
+            name, dsn_of(settings, topology, name), settings.statement_timeout_ms / 1000
+        )
+    except ShardFailed as error:
+        raise ConfigError(f"shard {name} {error.reason}") from error
+    try:
+        row = await connection.fetchrow(CLUSTER["identity"])
+        if row is None:
+            await connection.execute(CLUSTER["put_identity"], topology.cluster_id, name, "ready")
+            return
+        if row["cluster_id"] != topology.cluster_id:
+            raise ConfigError(f"that database is shard {row['shard']} of another cluster")
+        if row["shard"] != name:
+            raise ConfigError(f"that database is shard {row['shard']} of this cluster already")
+    finally:
+        await connection.close()

@@ -1,0 +1,102 @@
+"""What is done about a shard that comes back with a past, where nothing is lost by it; `ring/restarts.py` has the
+theory.
+
+Imports from it that may be under way are taken back, slots that it has given away and forgotten are given
+up, and then it is vouched for. What it gives up it could not have written since: its rows are older than
+those of the owner, and go with the rows of other released slots.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import asyncpg
+
+from snapurl.store.cluster.pool import CLUSTER, ShardFailed
+from snapurl.store.cluster.rejoin import Found, examine, tell_witnesses, vouch_for
+from tools.cluster.calls import call
+from tools.cluster.fleet import LOST, Fleet
+from tools.cluster.tables import SQL
+from tools.cluster.text import slots_text
+
+log = logging.getLogger("snapurl.returned")
+
+
+async def mend_all(fleet: Fleet) -> list[str]:
+    """Mends every shard that has started anew; one line per shard that has to wait. Raises ShardFailed."""
+    return [
+        f"shard {found.name} has started anew and serves nothing yet: {why}"
+        for found in await examine(fleet.topology, fleet.fetch)
+        if (why := await mend(fleet, found))
+    ]
+
+
+async def mend(fleet: Fleet, found: Found) -> str:
+    """Has the shard serve again without the slots that it has lost; why not, if not. Raises ShardFailed."""
+    judgement = found.judgement
+    if judgement.replaced:
+        fleet.try_other_host(found.name)
+    if judgement.doubts or judgement.clean:
+        return await vouch_for(found, fleet.fetch)
+    try:
+        for other, moves in judgement.imports.items():
+            slots, epochs = zip(*moves, strict=True)
+            await call(await fleet.control(other), "handoff_retract_v1", slots, epochs, found.name)
+        if why := await tell_witnesses(found, fleet.fetch):
+            return why
+        return await _give_up(fleet, found)
+    except LOST as error:
+        raise ShardFailed(found.name, "was lost while it was seen to", sent=True) from error
+    except asyncpg.PostgresError as error:
+        if getattr(error, "sqlstate", "") != "SN001":
+            raise
+        return f"a hand-off was decided meanwhile: look again ({error})"
+
+
+async def _give_up(fleet: Fleet, found: Found) -> str:
+    lost = found.judgement.lost
+    connection = await fleet.control(found.name)
+    async with connection.transaction():
+        if lost:
+            columns = (
+                [each.slot for each in lost],
+                [each.peer for each in lost],
+                [each.epoch for each in lost],
+            )
+            await connection.execute(SQL["give_up"], *columns)
+        if not await connection.fetchval(CLUSTER["vouch"], found.started):
+            return "its server was replaced while it was looked at"
+    for line in described(found):
+        log.warning("shard %s came back with a past: %s", found.name, line)
+    return ""
+
+
+def described(found: Found) -> list[str]:
+    """What is to be told of it, one line per thing."""
+    judgement = found.judgement
+    if judgement.doubts:
+        return list(judgement.doubts)
+    lines = []
+    if judgement.lost:
+        owners = ", ".join(sorted({each.peer for each in judgement.lost}))
+        slots = slots_text([each.slot for each in judgement.lost])
+        lines.append(f"it believes to have {slots}, which {owners} has at a higher epoch: they are given up")
+    for other, moves in judgement.imports.items():
+        slots = slots_text([slot for slot, _ in moves])
+        lines.append(f"its hand-off of {slots} to {other} may be one that it has forgotten: it is taken back")
+    return lines or ["nobody has vouched for it yet, and nothing speaks against it"]
+
+
+def command_for(found: Found) -> str:
+    """What an operator has to do about the doubts; empty if there are none."""
+    if not found.judgement.doubts:
+        return ""
+    doubt = found.judgement.doubts[0]
+    if "timeline" in doubt:
+        return (
+            f"let the DSN of {found.name} lead to the newer server; if that is gone and this one is to be "
+            f"{found.name} from now on: on every other shard, DELETE FROM peer_logs WHERE shard = '{found.name}'"
+        )
+    if "claimed by" in doubt:
+        return "decide whose rows count: see two-owners"
+    return "bring the silent shards back, or restore them, then: snapurl-reshard doctor"

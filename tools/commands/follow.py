@@ -1,0 +1,36 @@
+"""Follows a reshard: a live display on a terminal, a line when something changes in a pipe, or JSON lines."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from rich.console import Console
+from rich.live import Live
+
+from tools.cluster.fleet import Fleet
+from tools.cluster.status import overview
+from tools.commands import render
+from tools.commands.options import show
+
+WATCH_S = 0.5
+WATCH_JSON_S = 1.0
+
+
+async def follow(fleet: Fleet, *, as_json: bool, to_the_end: bool) -> None:
+    """Shows until everything is settled if `to_the_end`, else for ever."""
+    console = Console()
+    live = Live(console=console, refresh_per_second=4) if console.is_terminal and not as_json else None
+    last = ""
+    with live or contextlib.nullcontext():
+        while True:
+            found = await overview(fleet)
+            line = render.status_line(found)
+            if live:
+                live.update(render.status_view(found))
+            elif as_json or line != last:
+                show(as_json, line, found.to_document())
+            last = line
+            if to_the_end and found.settled:
+                return
+            await asyncio.sleep(WATCH_JSON_S if as_json else WATCH_S)

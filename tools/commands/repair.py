@@ -1,0 +1,82 @@
+"""The commands that repair: cleanup and doctor."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from ring.handoff import Step
+from tools.cluster import audit
+from tools.cluster.fleet import Fleet
+from tools.cluster.tables import sharded_tables
+from tools.commands.options import as_json, confirm, dry_run, grace_s, show, with_fleet, yes
+from tools.migrator.cleanup import dead_slots
+from tools.repair.doctor import examine
+from tools.transfer.executor import Attempt, Ends
+
+
+@click.command("cleanup")
+@grace_s
+@dry_run
+@yes
+@as_json
+def cleanup(grace_s: float, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Delete the rows of slots that were given away more than the grace period ago; `run` does it too."""
+
+    async def work(fleet: Fleet) -> tuple[int, int, int]:
+        batches, waiting = await dead_slots(fleet, await fleet.observe(), grace_s)
+        ready = sum(len(batch.slots) for batch in batches)
+        rows = 0
+        if ready and not dry_run:
+            confirm(yes, f"Delete the rows of {ready} slots that were given away?")
+            async with audit.audited(fleet, f"cleanup --grace-s {grace_s:g}"):
+                for batch in (part for each in batches for part in each.parts()):
+                    source = await fleet.control(batch.source)
+                    attempt = Attempt(batch, Ends(source, None, await sharded_tables(source)))
+                    await attempt.run((Step.CLEAN,))
+                    rows += attempt.rows
+        return ready, waiting, rows
+
+    ready, waiting, rows = with_fleet(work)
+    done = (
+        f"{ready} slots would be cleaned (--dry-run)" if dry_run else f"{ready} slots cleaned of {rows} rows"
+    )
+    document = {"slots": ready, "rows": rows, "waiting": waiting, "dry_run": dry_run}
+    show(as_json, f"{done}, {waiting} wait for the grace period or their new owner", document)
+
+
+@click.command("doctor")
+@click.option("--fix", is_flag=True, help="Mend what can be mended.")
+@dry_run
+@yes
+@as_json
+def doctor(fix: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Name what is wrong, and the command that mends it; exit code 1 while anything is."""
+
+    async def work(fleet: Fleet) -> list[dict[str, Any]]:
+        found = await examine(fleet, await fleet.observe())
+        fixable = [finding for finding in found if finding.fix is not None]
+        if fix and fixable and not dry_run:
+            if not as_json:
+                show(False, "\n".join(f"will mend: {finding.what}" for finding in fixable), {})
+            confirm(yes, "Go ahead?")
+        shown = []
+        for finding in found:
+            item: dict[str, Any] = {"kind": finding.kind, "what": finding.what, "command": finding.command}
+            mended = fix and finding.fix is not None and not dry_run
+            if mended and finding.fix is not None:
+                async with audit.audited(fleet, f"doctor --fix: {finding.what}"):
+                    await finding.fix()
+            shown.append({**item, "fixable": finding.fix is not None, "mended": mended})
+        return shown
+
+    found = with_fleet(work)
+    lines = [f"{item['what']}\n    {'mended' if item['mended'] else item['command']}" for item in found]
+    show(as_json, "\n".join(lines) or "nothing is wrong", {"findings": found})
+    if any(not item["mended"] for item in found):
+        sys.exit(1)
+
+
+COMMANDS = (cleanup, doctor)

@@ -1,0 +1,107 @@
+"""The command that runs a migrator."""
+
+from __future__ import annotations
+
+import click
+import uvloop
+
+from snapurl.errors import ConfigError
+from snapurl.run.healthcheck import Address
+from snapurl.run.supervisor import stop_signals
+from snapurl.telemetry import logs, traces
+from snapurl.telemetry.metrics import serve_metrics
+from tools.commands.options import grace_s, settings
+from tools.migrator.loop import Migrator, Options
+from tools.migrator.throttle import LANES, Throttle
+
+
+@click.command("run")
+@click.option(
+    "--max-rows-per-second", type=click.FloatRange(min=0), default=0.0, help="Copied at most; 0: no limit."
+)
+@click.option(
+    "--p99-ms-max",
+    type=click.FloatRange(min=1),
+    default=100.0,
+    show_default=True,
+    help="Slower while the shards' p99 is above it.",
+)
+@click.option(
+    "--standby-lag-s-max",
+    type=click.FloatRange(min=0),
+    default=10.0,
+    show_default=True,
+    help="Slower while a standby lags by more.",
+)
+@click.option(
+    "--service-url",
+    metavar="URL",
+    help="Where the HTTP service answers, such as http://api:8000, for --service-p99-ms-max.",
+)
+@click.option(
+    "--service-p99-ms-max",
+    type=click.FloatRange(min=1),
+    default=100.0,
+    show_default=True,
+    help="Slower while the p99 of small requests to --service-url is above it.",
+)
+@click.option(
+    "--lanes",
+    type=click.IntRange(1, 8),
+    help=f"Batches that move at a time: {LANES}, or with --service-url 1: small ones, with a rest after each.",
+)
+@grace_s
+@click.option("--until-settled", is_flag=True, help="End when nothing is left to do.")
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65_535),
+    default=0,
+    help="Serve metrics there; 0: do not.",
+)
+@click.option(
+    "--metrics-host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address for --metrics-port; 0.0.0.0: all of them.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Log JSON on a terminal too.")
+def run(
+    max_rows_per_second: float,
+    p99_ms_max: float,
+    standby_lag_s_max: float,
+    service_url: str | None,
+    service_p99_ms_max: float,
+    lanes: int | None,
+    grace_s: float,
+    until_settled: bool,
+    metrics_port: int,
+    metrics_host: str,
+    as_json: bool,
+) -> None:
+    """Run a migrator. Several may run: one works, another takes over within 5 s of its death.
+
+    SIGTERM and SIGINT end it after the batches in hand; whatever ends it, the next one goes on from there.
+    """
+    found = settings()
+    try:
+        service = Address.of_url(service_url) if service_url else None
+    except ValueError as error:
+        raise ConfigError(f"--service-url: {service_url!r} {error}") from None
+    logs.configure(found.log_level, "json" if as_json else found.log_format)
+    traces.configure("migrator")
+    serve_metrics(metrics_port, metrics_host)
+    lanes = lanes or (1 if service else LANES)
+    throttle = Throttle(max_rows_per_second, p99_ms_max, standby_lag_s_max, service_p99_ms_max, lanes)
+    migrator = Migrator(found, Options(grace_s, throttle, service))
+
+    async def work() -> None:
+        async with stop_signals() as stop:
+            await migrator.run(stop, until_settled=until_settled)
+
+    try:
+        uvloop.run(work())
+    finally:
+        traces.end()
+
+
+COMMANDS = (run,)

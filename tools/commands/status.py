@@ -1,0 +1,61 @@
+"""The commands that only look: status, verify, history."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+
+import click
+
+from tools.cluster import audit
+from tools.cluster.fleet import Fleet
+from tools.cluster.status import overview
+from tools.commands import render
+from tools.commands.follow import follow
+from tools.commands.options import as_json, show, watch, with_fleet
+from tools.repair.consistency import verify_cluster
+
+
+@click.command("status")
+@watch
+@as_json
+def status(watch: bool, as_json: bool) -> None:
+    """Show how far it is; also when no migrator runs."""
+    if watch:
+        with_fleet(lambda fleet: follow(fleet, as_json=as_json, to_the_end=False))
+        return
+    found = with_fleet(overview)
+    show(as_json, render.status_lines(found), found.to_document())
+
+
+@click.command("verify")
+@as_json
+def verify(as_json: bool) -> None:
+    """Compare ownership with the ring, and the rows with ownership; exit code 1 if anything is wrong."""
+
+    async def work(fleet: Fleet) -> list[str]:
+        return await verify_cluster(fleet, await fleet.observe())
+
+    found = with_fleet(work)
+    clean = "clean: every slot has one owner, and each row is in its slot's"
+    show(as_json, "\n".join(found) or clean, {"wrong": found})
+    if found:
+        sys.exit(1)
+
+
+@click.command("history")
+@click.option("--rows", type=click.IntRange(1, audit.ROWS_MAX), default=50, show_default=True)
+@as_json
+def history(rows: int, as_json: bool) -> None:
+    """Show who did what, newest first."""
+
+    async def work(fleet: Fleet) -> list[audit.Entry]:
+        return await audit.history(fleet, rows)
+
+    found = with_fleet(work)
+    lines = [f"{entry.at:%Y-%m-%d %H:%M:%S} {entry.who}: {entry.what} ({entry.outcome})" for entry in found]
+    document = {"entries": [dataclasses.asdict(entry) for entry in found]}
+    show(as_json, "\n".join(lines) or "nothing was ever changed", document)
+
+
+COMMANDS = (status, verify, history)
