@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import sys
 from asyncio import subprocess
 from asyncio.subprocess import Process
@@ -37,6 +36,7 @@ from tests.support.deployed import (
     mount_secrets,
     secret_file,
 )
+from tests.support.requirements import program, skip_without
 from tests.support.roles import Said
 
 HOST = "127.0.0.1"
@@ -182,8 +182,8 @@ class Deployment:
 
 @pytest.fixture
 async def deployment(tmp_path: Path) -> AsyncIterator[Deployment]:
-    if shutil.which("psql") is None:
-        pytest.skip("psql is not on PATH: the image of PostgreSQL has it, and the init script needs it")
+    if program("psql") is None:  # the image of PostgreSQL has it, and the init script needs it
+        skip_without("psql")
     tmp_path.chmod(0o755)
     made = Deployment(tmp_path, Machine(tmp_path))
     make_secrets(tmp_path)
@@ -365,8 +365,8 @@ async def test_redis_takes_its_password_from_the_secret_and_shows_it_to_nobody(
             await Redis(host=HOST, port=port).ping()
         check = composed()["services"]["redis"]["healthcheck"]["test"]
         assert check[0] == "CMD-SHELL"
-        if shutil.which("redis-cli") is None:
-            pytest.skip("redis-cli is not on PATH: the health check is not tried")
+        if program("redis-cli") is None:
+            skip_without("redis-cli", "the health check is not tried")
         shell = filled(check[1]).replace("/run/secrets", str(deployment.home / "run-redis"))
         for command, code in (
             (shell.replace("redis-cli", f"redis-cli -p {port}"), 0),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import socket
 import ssl
 from asyncio import StreamReader, StreamWriter
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 import trustme
 
 from snapurl.config import Settings
@@ -25,13 +23,12 @@ from snapurl.local.free_ports import free_port
 from tests.integration.http.service import Worker, environ_of, until
 from tests.integration.tools.conftest import ready
 from tests.support.deployed import ROOT, composed, environ
+from tests.support.requirements import program, requires
 
 __all__ = ["ready"]
 
-HAPROXY = shutil.which("haproxy")
-pytestmark = pytest.mark.skipif(
-    HAPROXY is None, reason="haproxy is not on PATH: its configuration is not tried"
-)
+HAPROXY = program("haproxy")
+pytestmark = requires("haproxy")
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """What a test may need of the machine beyond Python's packages, by name.
 
-A test is skipped only through `requires` or `skip_without`, and only if the thing is not there. `--may-lack haproxy,wrk`
-says what may be missing: a skip for want of anything else then fails. Any other skip fails always.
+A test is skipped only through `requires` or `skip_without`, and only if the thing is not there. Any other skip
+fails. Where `--may-lack haproxy,wrk` says what may be missing, so does a skip for want of anything else.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -46,7 +47,7 @@ def skip_unless_there(item: pytest.Item) -> None:
             skip_without(mark.args[0])
 
 
-def skip_without(name: str, why: str = "") -> None:
+def skip_without(name: str, why: str = "") -> NoReturn:
     """Skips the test that runs: the machine has turned out to lack what `name` says."""
     pytest.skip(f"{PREFIX}{name}" + (f" ({why})" if why else ""))
 

@@ -1,4 +1,4 @@
-"""A short run, in which each fault comes once and nothing is measured; `make availability` is the real one."""
+"""A short run, in which each fault comes once and nothing is measured: see `make drill NAME=availability`."""
 
 from __future__ import annotations
 

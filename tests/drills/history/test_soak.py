@@ -1,4 +1,4 @@
-"""A short run of the history check; `make soak` runs it for longer."""
+"""A short run of the history check; `make drill NAME=soak` runs it for longer."""
 
 from __future__ import annotations
 
