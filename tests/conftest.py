@@ -14,6 +14,7 @@ from snapurl.config import Settings, load_settings
 from snapurl.local.cluster import LocalCluster
 from tests.support.databases import Databases, memory_directory
 from tests.support.requirements import skip_unless_there, unfit_skip
+from tests.support.waits import PATIENT
 
 _NUMBERS = itertools.count(1)
 _REDIS_DATABASES = 15  # 1 to 15; 0 is left to programs that are started whole
@@ -104,18 +105,19 @@ async def redis_url(cluster: LocalCluster) -> str:
 
 @pytest.fixture
 def make_settings(fresh_shards: dict[str, str], redis_url: str, tmp_path: Path) -> Callable[..., Settings]:
-    """Settings over `fresh_shards` and `redis_url`, with whatever else a test wants to set."""
+    """Settings over `fresh_shards` and `redis_url`, patient, with whatever else a test wants to set."""
 
     def make(**overrides: object) -> Settings:
         shards = " ".join(f"{name}={dsn}" for name, dsn in fresh_shards.items())
-        return load_settings(**{"shards": shards, "redis_url": redis_url, "home": tmp_path, **overrides})
+        own = {"shards": shards, "redis_url": redis_url, "home": tmp_path}
+        return load_settings(**{**PATIENT, **own, **overrides})
 
     return make
 
 
 @pytest.fixture
 def settings(make_settings: Callable[..., Settings]) -> Settings:
-    """Settings over `fresh_shards` and `redis_url`, else as they come."""
+    """Settings over `fresh_shards` and `redis_url`."""
     return make_settings()
 
 

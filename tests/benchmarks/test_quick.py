@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.load.scenarios import SCENARIOS
 from benchmarks.profile import Profile, shares, table
 from tests.support.requirements import program, requires
+from tests.support.waits import HANG_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,7 +20,7 @@ def quick(results: Path, module: str, *words: str) -> subprocess.CompletedProces
     return subprocess.run(
         [sys.executable, "-m", module, "--quick", "--results", str(results), *words],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False, capture_output=True, text=True,
-        timeout=300,
+        timeout=5 * HANG_S,
     )  # fmt: skip
 
 

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic
 
 import asyncpg
 import pytest
@@ -24,6 +23,7 @@ from snapurl.local.cluster import LocalCluster
 from snapurl.local.process import is_running
 from snapurl.local.system_user import as_system_user
 from tests.support.requirements import requires, skip_without
+from tests.support.waits import until
 
 
 def available(source: BinarySource) -> bool:
@@ -252,9 +252,7 @@ async def test_failed_start_stops_what_had_started(tmp_path: Path) -> None:
 async def test_interrupted_first_start_starts_over(tmp_path: Path) -> None:
     """A start that is cancelled while it makes the data directories leaves no process; the next one works."""
     starting = asyncio.create_task(one(tmp_path).start())
-    deadline = monotonic() + 20
-    while not (tmp_path / "db0" / "data.new").exists() and monotonic() < deadline:
-        await asyncio.sleep(0.01)
+    await until((tmp_path / "db0" / "data.new").exists)
     starting.cancel()
     with suppress(asyncio.CancelledError):
         await starting

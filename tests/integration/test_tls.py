@@ -24,10 +24,11 @@ from snapurl.errors import ConfigError
 from snapurl.local.cluster import LocalCluster
 from snapurl.local.free_ports import free_port
 from snapurl.run.healthcheck import http_status, own_address
-from tests.integration.http.service import running, until
+from tests.integration.http.service import running
 from tests.integration.http.test_clicks import clicks_of, consuming
 from tests.support.requirements import skip_without
 from tests.support.roles import Said, connected, dsn_as, environ_of, make_login, say
+from tests.support.waits import until
 
 SECRET = "n0body-may-see-this"
 HOST = "127.0.0.1"
@@ -113,7 +114,7 @@ async def tls_redis(binary: str, directory: Path, authority: Authority, **how: o
             return False
 
     try:
-        await until(answers, 20)
+        await until(answers)
         yield url
     finally:
         if process.returncode is None:
@@ -278,7 +279,7 @@ async def test_one_shard_of_several_is_left_out(
             assert process.returncode is None
             return await http_status(own_address(settings), "/health/ready") == 200
 
-        await until(is_ready, 30)
+        await until(is_ready)
         async with httpx.AsyncClient() as client:
             body = (await client.get(f"http://{HOST}:{port}/health/ready")).json()
         assert body["status"] == "degraded"

@@ -22,6 +22,7 @@ from snapurl.local.cluster import LocalCluster
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.dsn import address_of
 from snapurl.store.cluster.migrate import migrate_all
+from tests.support.waits import PATIENT
 
 MIGRATED = "template_migrated"
 INITIALISED = "template_initialised"
@@ -76,7 +77,7 @@ class Databases:
     def settings(self, name: str) -> Settings:
         """Settings of the cluster that databases of this name are."""
         shards = " ".join(f"{shard}={self._cluster.shard(shard).dsn(name)}" for shard in self._cluster.dsns)
-        return load_settings(shards=shards, statement_timeout_ms=60_000)
+        return load_settings(shards=shards, **PATIENT)
 
     async def _make_templates(self) -> None:
         if self._topology is not None:

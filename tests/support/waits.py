@@ -13,6 +13,12 @@ T = TypeVar("T")
 HANG_S = 120.0
 """No wait of a test lasts this long unless something hangs, however busy the machine is."""
 
+BUSY_S = 10.0
+"""What a busy machine may add to a time that the program promises to keep."""
+
+PATIENT = {"statement_timeout_ms": 20_000, "pool_wait_ms": 20_000, "busy_wait_ms": 20_000}
+"""Settings of tests that are not about time-outs: no statement of theirs is refused because the machine is busy."""
+
 _POLL_S = 0.02
 
 
