@@ -35,7 +35,7 @@ if (memory := memory_directory()) is not None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--may-lack", metavar="NAMES",
-        help="what this machine may lack, by commas: a skip for want of anything else fails",
+        help="the programs that this machine may lack, by commas: a skip for want of another one fails",
     )  # fmt: skip
 
 

@@ -98,7 +98,9 @@ async def watched(settings: Settings, directory: Path, **variables: str) -> Asyn
     http = {"SNAPURL_PORT": str(ports["api"]), "SNAPURL_WORKERS": "2"}
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        service = await enter(program(settings, logs["api"], "snapurl", "serve", **http, **variables))
+        service = await enter(
+            program(settings, logs["api"], "tests.support.serve", "serve", **http, **variables)
+        )
         await enter(program(settings, logs["clicks"], "snapurl", "clicks", *at["clicks"]))
         moving = ("tools.cli", "run", "--service-url", url, *at["migrator"])
         await enter(program(settings, logs["migrator"], *moving))

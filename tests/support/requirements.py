@@ -1,7 +1,7 @@
 """What a test may need of the machine beyond Python's packages, by name.
 
 A test is skipped only through `requires` or `skip_without`, and only if the thing is not there. Any other skip
-fails. Where `--may-lack haproxy,wrk` says what may be missing, so does a skip for want of anything else.
+fails. Where `--may-lack haproxy,wrk` says which programs may be missing, so does a skip for want of another program.
 """
 
 from __future__ import annotations
@@ -53,11 +53,11 @@ def skip_without(name: str, why: str = "") -> NoReturn:
 
 
 def unfit_skip(reason: str, may_lack: frozenset[str] | None) -> str:
-    """Why a skip for that reason is a failure; empty if it is not. `may_lack` None allows for everything named."""
+    """Why a skip for that reason is a failure; empty if it is not. `may_lack` None allows for every program."""
     _, found, rest = reason.partition(PREFIX)
     if not found:
         return f"a skip has to say what it requires, and this one does not: {reason}"
     name = rest.partition(" (")[0].strip()
-    if may_lack is not None and name not in may_lack:
+    if may_lack is not None and name in _PROGRAMS and name not in may_lack:
         return f"skipped for want of {name}, which should be there"
     return ""
