@@ -23,7 +23,7 @@ from ring.topology import Shard, Topology
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
 from snapurl.store.cluster.dsn import address_of
-from snapurl.store.cluster.pool import CLUSTER, ShardFailed, WrongShard, check_identity, telling_rights
+from snapurl.store.cluster.pool import CLUSTER, ShardFailed, WrongShard, check_identity, statement_errors_of
 from snapurl.store.cluster.shards import close_quietly, connect_once
 
 log = logging.getLogger("snapurl.bootstrap")
@@ -44,7 +44,7 @@ async def has_identity(name: str, dsn: str, timeout_s: float = 10.0) -> bool:
     """Whether the database at `dsn` has ever been made a shard. Raises ShardFailed, ConfigError."""
     connection = await connect_once(name, dsn, timeout_s)
     try:
-        with telling_rights(name):
+        with statement_errors_of(name):
             return await connection.fetchrow(CLUSTER["identity"]) is not None
     except asyncpg.UndefinedTableError:
         return False
@@ -67,7 +67,7 @@ async def ensure_cluster(settings: Settings) -> None:
             except ShardFailed:
                 silent.append(item.name)
                 continue
-            with telling_rights(item.name):
+            with statement_errors_of(item.name):
                 found[item.name] = _Found(connection, await connection.fetchrow(CLUSTER["identity"]))
         if not _is_ready(found) and not await _only_newcomers_are_empty(found):
             await _initialise(settings, found, silent)
@@ -164,7 +164,7 @@ async def _fill(found: dict[str, _Found], topology: Topology, first: str) -> Non
 
 
 async def _put_identity(connection: Any, topology: Topology, name: str, state: str) -> None:
-    with telling_rights(name):
+    with statement_errors_of(name):
         async with connection.transaction():
             await connection.execute(CLUSTER["put_identity"], topology.cluster_id, name, state)
             await connection.execute(CLUSTER["put_topology"], topology.version, topology.to_json())

@@ -21,7 +21,7 @@ import asyncpg
 
 from snapurl.config import Settings, ShardDsn
 from snapurl.errors import ConfigError
-from snapurl.store.cluster.pool import ShardFailed, telling_rights
+from snapurl.store.cluster.pool import ShardFailed, statement_errors_of
 from snapurl.store.cluster.shards import close_quietly, connect_once, none_answers
 
 log = logging.getLogger("snapurl.migrate")
@@ -115,7 +115,7 @@ async def _migrate(item: ShardDsn, known: Sequence[Migration], timeout_s: float)
     connection = await connect_once(item.name, item.dsn, timeout_s)
     try:
         # Looked at first, changing nothing: whoever may not change the tables need not, if they are current.
-        with telling_rights(item.name):
+        with statement_errors_of(item.name):
             if not pending(item.name, known, await _applied(connection)):
                 return []
         await connection.execute("SELECT pg_advisory_lock($1, $2)", *LOCK)
