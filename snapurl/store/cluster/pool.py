@@ -4,12 +4,12 @@ Every new connection reads the identity of its database. A DSN that leads to ano
 cluster or to an empty database is refused before any other statement runs. A failed call raises `ShardFailed`. Its
 `sent` says whether the statement may have been carried out; only the caller knows how to find that out.
 
-Why not asyncpg's pool. It bounds connections, closes idle ones, can call a function for each new connection and can
-replace all of them (`expire_connections`). The following it does not do, and each needs the place where connections
-are handed out:
+Why not asyncpg's pool. It bounds connections, closes idle ones, calls a function for each new connection and can
+replace all of them (`expire_connections`). It does not do the following, which belongs where connections are handed
+out:
 
-- *Back-off while the shard is down.* There each acquire makes its own attempt to connect, and the others wait for
-  that. Here one call per DOWN_S connects and the others fail at once, so a dead shard does not slow requests down.
+- *Back-off while the shard is down.* There each acquire tries to connect and waits for its own timeout. Here one
+  call per DOWN_S tries and the others fail at once, so a dead shard does not slow requests down.
 - *Two bounds instead of one.* `acquire(timeout=…)` covers both the wait for a free connection and the connecting.
   Here each has its own: "no free connection" and "does not answer" are different failures with different metrics.
 - *A deadline that does not cancel.* asyncpg ends a late or cancelled statement with a CancelRequest, for which

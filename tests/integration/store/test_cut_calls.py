@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
-from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,12 +13,16 @@ import asyncpg
 import pytest
 
 from snapurl.config import Settings
+from snapurl.errors import SnapURLError
+from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.failover import connect_primary
+from snapurl.store.cluster.migrate import migrate_all
 from snapurl.store.cluster.pool import DOWN_S, Pool, ShardFailed
 from snapurl.store.cluster.shards import close_quietly, connect_once, read_topology
+from tests.integration.store.test_bootstrap import with_shards
 from tests.integration.store.test_silent_shard import behind
-from tests.support.cut import cut_at
+from tests.support.cut import Connections, cut_at, cut_at_each
 from tests.support.tcp_proxy import proxy_to
 
 PoolMethod = Callable[..., Awaitable[object]]
@@ -80,15 +83,6 @@ async def pool_of(settings: Settings) -> AsyncIterator[Pool]:
     await pool.close()
 
 
-async def cut_at_each(call: Callable[[int], Awaitable[bool]]) -> int:
-    """Calls `call` with 1, 2, … until it says that there was no such await. Returns how many there were."""
-    for at in count(1):
-        async with asyncio.timeout(60):
-            if not await call(at):
-                return at - 1
-    raise AssertionError
-
-
 @at_each_side
 async def test_a_call_that_is_cut_at_any_await_says_that_the_connection_is_lost(
     ready: Settings, answered: bool
@@ -115,26 +109,16 @@ async def test_a_pools_call_that_is_cut_at_any_await_is_a_failure_of_the_shard(
     ready: Settings, monkeypatch: pytest.MonkeyPatch, answered: bool
 ) -> None:
     """A connection that is terminated under a call, new or used, gives 503; the next call has a new one."""
-    made: list[Any] = []
-    connect = asyncpg.connect
-
-    async def remembered(*args: Any, **options: Any) -> Any:
-        made.append(await connect(*args, **options))
-        return made[-1]
-
-    monkeypatch.setattr(asyncpg, "connect", remembered)
-
-    def cut() -> None:
-        for connection in made:
-            connection.terminate()
+    connections = Connections(monkeypatch)
 
     async def once(method: PoolMethod, used: bool, at: int) -> bool:
         async with pool_of(ready) as pool:
-            made.clear()
             if used:
                 await pool.fetch("SELECT 1")
             try:
-                _, was_cut = await cut_at(method(pool, "SELECT $1::int", 1), at, cut, answered=answered)
+                _, was_cut = await cut_at(
+                    method(pool, "SELECT $1::int", 1), at, connections.cut, answered=answered
+                )
             except ShardFailed as error:
                 assert error.sent or not used
                 was_cut = True
@@ -185,3 +169,26 @@ async def test_a_bug_on_a_live_connection_stays_a_bug(ready: Settings) -> None:
         with pytest.raises(asyncpg.InterfaceError, match="expects 1 argument"):
             await pool.fetch("SELECT $1::int", 1, 2)
         assert pool.last_error is None
+
+
+async def test_a_first_start_that_is_cut_at_any_await_is_finished_by_the_next(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard that is lost in the middle of a first start ends that with one line, and the next start goes on."""
+    two = with_shards(settings, {item.name: item.dsn for item in settings.shard_dsns[:2]})
+    await migrate_all(two)
+    connections = Connections(monkeypatch)
+
+    async def once(at: int) -> bool:
+        for item in two.shard_dsns:
+            connection = await connect_once(item.name, item.dsn, 5.0)
+            await connection.execute("TRUNCATE cluster, topology, slots")
+            connection.terminate()
+        was_cut = True
+        with suppress(SnapURLError):
+            _, was_cut = await cut_at(ensure_cluster(two), at, connections.cut, answered=True)
+        await ensure_cluster(two)
+        assert len((await read_topology(two)).shards) == 2
+        return was_cut
+
+    assert await cut_at_each(once) >= 20
