@@ -36,7 +36,7 @@ async def test_every_shard_gets_every_migration_once(settings: Settings) -> None
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("UPDATE schema_migrations SET checksum = 'x' WHERE version = 2", "0002_slots has changed"),
+        ("UPDATE schema_migrations SET checksum = 'x' WHERE version = 2", "0002_slots_and_fence has changed"),
         ("DELETE FROM schema_migrations WHERE version = 1", "never got migration 0001_cluster"),
         ("INSERT INTO schema_migrations VALUES (9000, 'later', 'x')", "run a newer SnapURL"),
     ],
