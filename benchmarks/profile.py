@@ -86,8 +86,8 @@ class Profile:
 def part_of(stack: Sequence[str]) -> str:
     """The part to which a stack of frames, outermost first, belongs."""
     for frame in reversed(stack):
-        for part, marks in PARTS:
-            if any(mark in frame for mark in marks):
+        for part, change_stamps in PARTS:
+            if any(mark in frame for mark in change_stamps):
                 return part
     return OTHERS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from ring.handoff import RULES, TABLE, Guard, Program, changes
+from ring.handoff import RULES, TABLE, Guard, Program, state_changes
 from ring.ownership import SlotState
 
 
@@ -30,7 +30,7 @@ def render_steps() -> str:
 def render_diagram() -> str:
     """Mermaid: the states of one shard's row of `slots`, and the steps between them."""
     labels: dict[tuple[str, str], list[str]] = {}
-    for change in changes():
+    for change in state_changes():
         steps = labels.setdefault((change.before or "[*]", change.after), [])
         steps.append(change.step or "first start")
     lines = [f"    {before} --> {after} : {', '.join(steps)}" for (before, after), steps in labels.items()]

@@ -141,14 +141,14 @@ class Step(StrEnum):
     WAIT = "wait"
 
 
-class Goal(StrEnum):
+class Desired(StrEnum):
     """Where the ring wants the slot: at the move's target, or not (any more)."""
 
     MOVE = "move"
     STAY = "stay"
 
 
-class Source(StrEnum):
+class SourceState(StrEnum):
     """What is found on the source of a move."""
 
     OWNED = "owned"
@@ -160,7 +160,7 @@ class Source(StrEnum):
     """The source holds nothing at the move's epoch, or gives it to another shard: there is no such move."""
 
 
-class Target(StrEnum):
+class TargetState(StrEnum):
     """What is found on the target of a move."""
 
     ABSENT = "absent"
@@ -209,52 +209,52 @@ _GIVE_BACK: Final = (Step.CLAIM, *ABORT)
 _WAIT: Final = (Step.WAIT,)
 
 Program = tuple[Step, ...]
-Pair = tuple[Source, Target]
+Pair = tuple[SourceState, TargetState]
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class TableRow:
     """One line of the table: the steps if the slot is to move, and if it is to stay."""
 
     move: Program
     stay: Program
 
 
-def _both(*program: Step) -> Line:
-    return Line(program, program)
+def _both(*program: Step) -> TableRow:
+    return TableRow(program, program)
 
 
-TABLE: Final[Mapping[Pair, Line]] = MappingProxyType(
+TABLE: Final[Mapping[Pair, TableRow]] = MappingProxyType(
     {
-        (Source.OWNED, Target.ABSENT): Line(_START, ()),
-        (Source.OWNED, Target.IMPORTING): Line(_START, (Step.RETRACT,)),
-        (Source.OWNED, Target.BEHIND): Line(_WAIT, ()),
-        (Source.OWNED, Target.UNREACHABLE): Line(_WAIT, ()),
-        (Source.LEAVING, Target.ABSENT): Line(_START_OVER, _GIVE_BACK),
-        (Source.LEAVING, Target.IMPORTING): Line(_START_OVER, _GIVE_BACK),
-        (Source.LEAVING, Target.UNREACHABLE): Line(_WAIT, (Step.CLAIM, Step.RESTORE)),
-        (Source.FROZEN, Target.ABSENT): _both(*_GIVE_BACK),
-        (Source.FROZEN, Target.IMPORTING): Line(_GO_ON, _GIVE_BACK),
-        (Source.FROZEN, Target.OWNER): _both(Step.CLAIM, Step.CLOSE, Step.RELEASE),
-        (Source.FROZEN, Target.UNREACHABLE): _both(*_WAIT),
-        (Source.CLOSED, Target.ABSENT): _both(*_GIVE_BACK),
-        (Source.CLOSED, Target.IMPORTING): Line(_GO_ON, _GIVE_BACK),
-        (Source.CLOSED, Target.OWNER): _both(Step.CLAIM, Step.RELEASE),
-        (Source.CLOSED, Target.UNREACHABLE): _both(*_WAIT),
-        (Source.RELEASED, Target.OWNER): _both(Step.CLEAN),
-        (Source.RELEASED, Target.UNREACHABLE): _both(*_WAIT),
+        (SourceState.OWNED, TargetState.ABSENT): TableRow(_START, ()),
+        (SourceState.OWNED, TargetState.IMPORTING): TableRow(_START, (Step.RETRACT,)),
+        (SourceState.OWNED, TargetState.BEHIND): TableRow(_WAIT, ()),
+        (SourceState.OWNED, TargetState.UNREACHABLE): TableRow(_WAIT, ()),
+        (SourceState.LEAVING, TargetState.ABSENT): TableRow(_START_OVER, _GIVE_BACK),
+        (SourceState.LEAVING, TargetState.IMPORTING): TableRow(_START_OVER, _GIVE_BACK),
+        (SourceState.LEAVING, TargetState.UNREACHABLE): TableRow(_WAIT, (Step.CLAIM, Step.RESTORE)),
+        (SourceState.FROZEN, TargetState.ABSENT): _both(*_GIVE_BACK),
+        (SourceState.FROZEN, TargetState.IMPORTING): TableRow(_GO_ON, _GIVE_BACK),
+        (SourceState.FROZEN, TargetState.OWNER): _both(Step.CLAIM, Step.CLOSE, Step.RELEASE),
+        (SourceState.FROZEN, TargetState.UNREACHABLE): _both(*_WAIT),
+        (SourceState.CLOSED, TargetState.ABSENT): _both(*_GIVE_BACK),
+        (SourceState.CLOSED, TargetState.IMPORTING): TableRow(_GO_ON, _GIVE_BACK),
+        (SourceState.CLOSED, TargetState.OWNER): _both(Step.CLAIM, Step.RELEASE),
+        (SourceState.CLOSED, TargetState.UNREACHABLE): _both(*_WAIT),
+        (SourceState.RELEASED, TargetState.OWNER): _both(Step.CLEAN),
+        (SourceState.RELEASED, TargetState.UNREACHABLE): _both(*_WAIT),
         # What a migrator with an old plan sees, or one that looked while the move went on.
-        (Source.ELSEWHERE, Target.ABSENT): _both(),
-        (Source.ELSEWHERE, Target.IMPORTING): _both(Step.RETRACT),
-        (Source.ELSEWHERE, Target.OWNER): _both(),
-        (Source.ELSEWHERE, Target.BEHIND): _both(),
-        (Source.ELSEWHERE, Target.UNREACHABLE): _both(*_WAIT),
+        (SourceState.ELSEWHERE, TargetState.ABSENT): _both(),
+        (SourceState.ELSEWHERE, TargetState.IMPORTING): _both(Step.RETRACT),
+        (SourceState.ELSEWHERE, TargetState.OWNER): _both(),
+        (SourceState.ELSEWHERE, TargetState.BEHIND): _both(),
+        (SourceState.ELSEWHERE, TargetState.UNREACHABLE): _both(*_WAIT),
     }
 )
 """(found on source, found on target) -> what then. The only place that says so."""
 
 
-def next_steps(goal: Goal, source: Source, target: Target) -> Program:
+def next_steps(goal: Desired, source: SourceState, target: TargetState) -> Program:
     """The steps that follow from what was found, in order; empty if there is nothing to do.
 
     Raises HandOffError for a pair that no hand-off leads to. Source and target are not looked at in one
@@ -263,7 +263,7 @@ def next_steps(goal: Goal, source: Source, target: Target) -> Program:
     line = TABLE.get((source, target))
     if line is None:
         raise HandOffError(f"source {source}, target {target}: no hand-off leads there")
-    return line.move if goal is Goal.MOVE else line.stay
+    return line.move if goal is Desired.MOVE else line.stay
 
 
 def move_of(shard: str, row: SlotRow) -> Move | None:
@@ -278,38 +278,38 @@ def move_of(shard: str, row: SlotRow) -> Move | None:
     return None
 
 
-def found_on_source(move: Move, row: SlotRow | None) -> Source:
+def found_on_source(move: Move, row: SlotRow | None) -> SourceState:
     """What the source's row (None: it has none) means to `move`."""
     match row:
         case SlotRow(state=SlotState.OWNED, epoch=move.epoch):
-            return Source.OWNED
+            return SourceState.OWNED
         case SlotRow(state=SlotState.LEAVING, epoch=move.epoch, peer=move.target):
-            return Source.LEAVING
+            return SourceState.LEAVING
         case SlotRow(state=SlotState.FROZEN, epoch=move.epoch, peer=move.target):
-            return Source.FROZEN
+            return SourceState.FROZEN
         case SlotRow(state=SlotState.CLOSED, epoch=move.epoch, peer=move.target):
-            return Source.CLOSED
+            return SourceState.CLOSED
         case SlotRow(state=SlotState.RELEASED, peer=move.target) if row.epoch == move.epoch + 1:
-            return Source.RELEASED
-    return Source.ELSEWHERE
+            return SourceState.RELEASED
+    return SourceState.ELSEWHERE
 
 
-def found_on_target(move: Move, row: SlotRow | None) -> Target:
+def found_on_target(move: Move, row: SlotRow | None) -> TargetState:
     """What the target's row (None: it has none) means to `move`.
 
     Raises HandOffError if the target serves the slot at an epoch that the source's has overtaken or equals.
     """
     if row is None:
-        return Target.ABSENT
+        return TargetState.ABSENT
     if row.epoch > move.epoch:
-        return Target.OWNER
+        return TargetState.OWNER
     match row.state:
         case SlotState.IMPORTING if row.epoch == move.epoch and row.peer == move.source:
-            return Target.IMPORTING
+            return TargetState.IMPORTING
         case SlotState.RELEASED | SlotState.IMPORTING:
-            return Target.ABSENT
+            return TargetState.ABSENT
         case SlotState.FROZEN | SlotState.CLOSED if row.epoch < move.epoch:
-            return Target.BEHIND
+            return TargetState.BEHIND
     raise HandOffError(f"slot {move.slot}, {move}: the target is {row.state}@{row.epoch} too")
 
 
@@ -416,7 +416,7 @@ RELAXED: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class StateChange:
     """One legal change of a row of `slots`; None before is "no row". Rows are never deleted."""
 
     before: SlotState | None
@@ -426,9 +426,9 @@ class Change:
     """None for the first start of a cluster, which makes the rows."""
 
 
-def changes() -> tuple[Change, ...]:
+def state_changes() -> tuple[StateChange, ...]:
     """Every change that a step makes of a row, in the order of `RULES`."""
-    found = [Change(None, SlotState.OWNED, Epoch.NEXT, None)]
+    found = [StateChange(None, SlotState.OWNED, Epoch.NEXT, None)]
     for step, rule in RULES.items():
         for guard in (rule.source, rule.target):
             if guard is not None and (guard.leaves is not None or guard.fresh):
@@ -436,17 +436,17 @@ def changes() -> tuple[Change, ...]:
     return tuple(found)
 
 
-def _changes_of(step: Step, guard: Guard) -> Iterator[Change]:
+def _changes_of(step: Step, guard: Guard) -> Iterator[StateChange]:
     for before in (None, *SlotState):
         after = guard.leaves or before
         if before in guard.finds and after is not None:
-            yield Change(before, after, guard.epoch, step)
+            yield StateChange(before, after, guard.epoch, step)
 
 
 def transitions() -> Mapping[tuple[SlotState | None, SlotState], Epoch]:
     """(before, after) -> what may happen to the epoch: what a trigger on `slots` has to allow, no more."""
     found: dict[tuple[SlotState | None, SlotState], Epoch] = {}
-    for change in changes():
+    for change in state_changes():
         pair = change.before, change.after
         if found.setdefault(pair, change.epoch) is Epoch.KEPT:
             found[pair] = change.epoch

@@ -11,7 +11,7 @@ from ring.slots import SLOT_COUNT
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class Transfer:
     """All slots (ascending) that go from one shard to another."""
 
     source: str
@@ -26,7 +26,7 @@ class Plan:
     `unowned` slots are in no route: nobody is known to hold them, so nobody can give them away.
     """
 
-    routes: tuple[Route, ...]
+    routes: tuple[Transfer, ...]
     unowned: tuple[int, ...]
 
     @property
@@ -50,7 +50,7 @@ def plan(ownership: Ownership, placement: Sequence[str]) -> Plan:
         if owner is not None and owner.shard != target:
             routes[owner.shard, target].append(slot)
     return Plan(
-        routes=tuple(Route(*ends, tuple(slots)) for ends, slots in sorted(routes.items())),
+        routes=tuple(Transfer(*ends, tuple(slots)) for ends, slots in sorted(routes.items())),
         unowned=ownership.unowned,
     )
 

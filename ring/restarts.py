@@ -55,7 +55,7 @@ Rows = Mapping[int, SlotRow]
 
 
 @dataclass(frozen=True, slots=True)
-class Returned:
+class RestartedShard:
     """A shard whose server has started anew: its name, its timeline, and the one that was last vouched for."""
 
     shard: str
@@ -78,7 +78,7 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Assessment:
     """What must happen before the shard may serve.
 
     `doubts`, one line each, can only be waited for or settled by an operator. `lost` slots are to be released.
@@ -86,7 +86,7 @@ class Judgement:
     `replaced`: a newer server than this one was vouched for; it may be found at another host.
     """
 
-    doubts: tuple[str, ...] = ()
+    blockers: tuple[str, ...] = ()
     lost: tuple[Lost, ...] = ()
     imports: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     replaced: bool = False
@@ -94,31 +94,31 @@ class Judgement:
     @property
     def clean(self) -> bool:
         """Whether there is nothing to do but to vouch for it."""
-        return not (self.doubts or self.lost or self.imports)
+        return not (self.blockers or self.lost or self.imports)
 
 
-def judge(
-    returned: Returned,
+def assess(
+    restarted: RestartedShard,
     rows: Mapping[str, Rows],
     silent: Iterable[str],
     topologies: Sequence[Topology],
     newest_timeline: int,
-) -> Judgement:
+) -> Assessment:
     """What the rows of all shards that answer (`rows`, the returned one's too) mean to it.
 
     `topologies` are those that the *other* shards know, `newest_timeline` the highest that these remember of it.
     """
-    name = returned.shard
+    name = restarted.shard
     serving = {slot: row for slot, row in rows[name].items() if row.state in READABLE}
-    doubts = []
-    if newest_timeline > returned.timeline:
-        doubts.append(
-            f"it is on timeline {returned.timeline}, and {newest_timeline} was vouched for: it is a server "
+    blockers = []
+    if newest_timeline > restarted.timeline:
+        blockers.append(
+            f"it is on timeline {restarted.timeline}, and {newest_timeline} was vouched for: it is a server "
             "that was replaced, or an older backup"
         )
     away = sorted(each for each in silent if each != name)
-    if away and (why := _why_wait(returned, serving, rows, away, topologies)):
-        doubts.append(why)
+    if away and (why := _why_wait(restarted, serving, rows, away, topologies)):
+        blockers.append(why)
     lost: dict[int, Lost] = {}
     imports: dict[str, list[tuple[int, int]]] = {}
     for other in sorted(rows.keys() - {name}):
@@ -131,14 +131,14 @@ def judge(
                 if slot not in lost or found.epoch > lost[slot].epoch or _holds(theirs, found, lost[slot]):
                     lost[slot] = found
             elif theirs.epoch == mine.epoch and theirs.state in HOLDING:
-                doubts.append(f"slot {slot} is claimed by {other} too, at the same epoch {mine.epoch}")
+                blockers.append(f"slot {slot} is claimed by {other} too, at the same epoch {mine.epoch}")
             elif theirs.state is SlotState.IMPORTING and theirs.peer == name and theirs.epoch == mine.epoch:
                 imports.setdefault(other, []).append((slot, mine.epoch))
-    return Judgement(
-        tuple(doubts),
+    return Assessment(
+        tuple(blockers),
         tuple(lost[slot] for slot in sorted(lost)),
         {other: tuple(sorted(slots)) for other, slots in imports.items()},
-        newest_timeline > returned.timeline,
+        newest_timeline > restarted.timeline,
     )
 
 
@@ -154,7 +154,7 @@ def _holds(theirs: SlotRow, found: Lost, known: Lost) -> bool:
 
 
 def _why_wait(
-    returned: Returned,
+    restarted: RestartedShard,
     serving: Rows,
     rows: Mapping[str, Rows],
     away: Sequence[str],
@@ -162,7 +162,7 @@ def _why_wait(
 ) -> str:
     """Why the silent shards have to be waited for; empty if none of them can have what this one serves."""
     wait = f"{', '.join(away)} must answer first"
-    if not returned.same_log:
+    if not restarted.same_log:
         return f"a standby was promoted, or a backup restored: {wait}"
     if len(rows) < 2:
         return f"no other shard answers: {wait}"

@@ -31,15 +31,15 @@ from snapurl.errors import SnapURLError
 from snapurl.http.api.links import create_link
 from snapurl.http.auth import Authenticator
 from snapurl.http.context import Services, Site
-from snapurl.http.dispatch import SanicHandler, serve
+from snapurl.http.dispatch import SanicHandler, dispatch
 from snapurl.http.docs.site import make_site
 from snapurl.http.fastpath.protocol import FastPath, FastProtocol
 from snapurl.http.problems import Refusals
 from snapurl.http.redirect import follow
 from snapurl.http.routes import REDIRECT_PATH, ROUTES
-from snapurl.http.wire.connections import BodyRoom, BoundedProtocol, Crowd, raise_open_files
-from snapurl.http.wire.fair_queue import Turns
-from snapurl.http.wire.heads import Request
+from snapurl.http.wire.connections import BodyBudget, BoundedProtocol, ConnectionBudget, raise_open_files
+from snapurl.http.wire.fair_queue import FairQueue
+from snapurl.http.wire.heads import Head
 from snapurl.limits import Blocklist, Limiter
 from snapurl.links import LinkService
 from snapurl.redis_client import redis_client
@@ -48,10 +48,10 @@ from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.keys import KeyStore
 from snapurl.store.links import LinkStore
-from snapurl.tasks import Recent, end
-from snapurl.telemetry.logs import nobodys_task
+from snapurl.tasks import CachedCall, cancel_and_wait
+from snapurl.telemetry.logs import detached_task
 from snapurl.telemetry.metrics import INTENTS_PURGED, WORKERS
-from snapurl.telemetry.process import Pulse
+from snapurl.telemetry.process import ProcessMetrics
 from snapurl.urls import UrlPolicy, own_hosts
 
 HEAD_BYTES_MAX = 16_384  # of a request line and its headers together; the most that Sanic can
@@ -70,9 +70,9 @@ class Context:
     protocol: type[HttpProtocol]
     services: Services
     fast_path: FastPath
-    crowd: Crowd
-    body_room: BodyRoom
-    turns: Turns
+    connection_budget: ConnectionBudget
+    body_room: BodyBudget
+    fair_queue: FairQueue
 
 
 log = logging.getLogger("snapurl.app")
@@ -86,16 +86,18 @@ def create_app(settings: Settings) -> App:
         f"snapurl-{uuid.uuid4().hex}",
         config=_sanic_config(settings),
         ctx=Context(),
-        request_class=Request,
+        request_class=Head,
         error_handler=Refusals(),
         configure_logging=False,
     )
     # Sanic sends an empty Alt-Svc header unless it knows that it serves one version of HTTP only.
     app.state.server_info.append(ApplicationServerInfo({"version": HTTP.VERSION_1}))
     app.ctx.protocol = FastProtocol if settings.fast_path else BoundedProtocol
-    app.ctx.crowd = Crowd.of(raise_open_files(), by_address=settings.proxies_count == 0)
-    app.ctx.body_room = BodyRoom(settings.body_bytes_max)
-    app.ctx.turns = Turns()
+    app.ctx.connection_budget = ConnectionBudget.of(
+        raise_open_files(), by_address=settings.proxies_count == 0
+    )
+    app.ctx.body_room = BodyBudget(settings.body_bytes_max)
+    app.ctx.fair_queue = FairQueue()
     create = _add_routes(app)
     site = make_site(ROUTES, settings)
     stack = AsyncExitStack()
@@ -104,7 +106,7 @@ def create_app(settings: Settings) -> App:
         try:
             context = cast(App, app).ctx
             context.services = await open_services(settings, site, stack)
-            context.fast_path = _fast_path(context.services, context.turns, create)
+            context.fast_path = _fast_path(context.services, context.fair_queue, create)
             stack.callback(context.fast_path.settle)
         except BaseException:
             await stack.aclose()
@@ -141,12 +143,12 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
     await shipper.start()
     stack.push_async_callback(shipper.stop)
     looks = (_count_worker, partial(shards.measure, "worker"), cache.measure)
-    stack.push_async_callback(end, nobodys_task(Pulse(looks).run(), "pulse"))
+    stack.push_async_callback(cancel_and_wait, detached_task(ProcessMetrics(looks).run(), "pulse"))
     sweeper = asyncio.create_task(_sweep(store), name="sweeper")
-    stack.push_async_callback(end, sweeper)
+    stack.push_async_callback(cancel_and_wait, sweeper)
 
     async def redis_fault() -> str | None:
-        heard = None if cache.hears_changes else "does not tell of changes"
+        heard = None if cache.is_subscribed else "does not tell of changes"
         return await limiter.redis_fault() or heard
 
     return Services(
@@ -162,16 +164,16 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
         clock=_now,
         clock_ms=_now_ms,
         ring_view=shards.ring_view,
-        reshard=Recent(shards.migrator_document, RESHARD_S),
+        reshard=CachedCall(shards.migrator_document, RESHARD_S),
         shard_health=shards.health,
         redis_fault=redis_fault,
     )
 
 
-def _fast_path(services: Services, turns: Turns, create: SanicHandler) -> FastPath:
+def _fast_path(services: Services, fair_queue: FairQueue, create: SanicHandler) -> FastPath:
     return FastPath(
         services.cache,
-        turns,
+        fair_queue,
         services.tally,
         services.blocked,
         services.clock_ms,
@@ -233,7 +235,7 @@ def _add_routes(app: App) -> SanicHandler:
 
     Returns the handler of creates, which the fast path calls too.
     """
-    handlers = {route.name: serve(route) for route in ROUTES}
+    handlers = {route.name: dispatch(route) for route in ROUTES}
     for route in ROUTES:
         path = route.path.replace("{code}", "<code:str>")
         methods = [route.method, "HEAD"] if route.is_page else [route.method]

@@ -38,10 +38,10 @@ def cli() -> None:
 )
 def up(programs: str) -> None:
     """Run a whole cluster on this machine: shards, Redis, service, click consumer."""
-    from snapurl.local.binaries import Source
+    from snapurl.local.binaries import BinarySource
     from snapurl.run.up import up as run_up
 
-    sys.exit(asyncio.run(run_up(load_settings(), Source(programs))))
+    sys.exit(asyncio.run(run_up(load_settings(), BinarySource(programs))))
 
 
 @cli.command()

@@ -11,7 +11,7 @@ AGAIN_S = 0.1
 T = TypeVar("T")
 
 
-async def end(*tasks: asyncio.Task[Any] | None) -> None:
+async def cancel_and_wait(*tasks: asyncio.Task[Any] | None) -> None:
     """Cancels tasks until they have ended.
 
     Once is not enough: before Python 3.12 `asyncio.wait_for`, which redis-py waits with, loses a cancellation that
@@ -24,7 +24,7 @@ async def end(*tasks: asyncio.Task[Any] | None) -> None:
         await asyncio.wait(left, timeout=AGAIN_S)
 
 
-class Recent(Generic[T]):
+class CachedCall(Generic[T]):
     """Calls `ask` when the last answer is older than `age_s_max`, and once for all who wait for it."""
 
     def __init__(

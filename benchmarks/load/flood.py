@@ -25,7 +25,7 @@ from snapurl.clicks.shipper import Shipper
 from snapurl.clicks.stream import name_key
 from snapurl.clicks.tally import Tally
 from snapurl.redis_client import redis_client
-from snapurl.tasks import end
+from snapurl.tasks import cancel_and_wait
 
 TICK_S = 0.005
 REDIS_S = 2.0  # our own loop is late at times: it records
@@ -81,7 +81,7 @@ async def flood(bed: Bed, links: int, per_second: int, seconds: float, *, source
         watching = asyncio.create_task(_watch(redis, name_key(namespace), consumer.pid, looks))
         recorded = await _record(tally, _clicks(links, sources), per_second, seconds)
         await shipper.stop()
-        await end(watching)
+        await cancel_and_wait(watching)
         counted = await _counted(bed, before + recorded) - before
         cpu = cpu_seconds(groups)
     half = len(looks) // 2

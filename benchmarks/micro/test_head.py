@@ -14,9 +14,9 @@ from sanic import HTTPResponse
 
 from snapurl.cache.local import Entry, LocalCache
 from snapurl.clicks.tally import Tally
-from snapurl.http.fastpath.create import Request
+from snapurl.http.fastpath.create import WholeRequest
 from snapurl.http.fastpath.protocol import HEAD, FastPath
-from snapurl.http.wire.fair_queue import Turns
+from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.http.wire.heads import ONE_WAY
 from snapurl.limits import Blocklist
 from snapurl.model import CachedLink
@@ -52,7 +52,7 @@ class Known:
         raise AssertionError(code)
 
 
-async def no_create(request: Request) -> HTTPResponse:
+async def no_create(request: WholeRequest) -> HTTPResponse:
     raise AssertionError(request)
 
 
@@ -65,7 +65,7 @@ def fast() -> Iterator[FastPath]:
     loop = asyncio.new_event_loop()
     yield FastPath(
         Known(local.entry),
-        Turns(),
+        FairQueue(),
         Tally(100, 100),
         Blocklist(),
         lambda: time.time_ns() // 1_000_000,

@@ -15,8 +15,8 @@ import asyncpg
 from benchmarks.bed import Bed
 from benchmarks.programs import BenchmarkFailed, Program, running, start
 from tools.cluster.fleet import Fleet
-from tools.cluster.migrator_status import Pauses, Status
-from tools.cluster.status import Overview, overview
+from tools.cluster.migrator_status import MigratorStatus, Pauses
+from tools.cluster.status import ClusterStatus, read_status
 from tools.cluster.tables import SQL
 
 T = TypeVar("T")
@@ -138,21 +138,21 @@ async def _until_clean(bed: Bed, drained: str | None) -> None:
     await _poll(left_behind, lambda found: not any(found), lambda _: "the old rows were not deleted")
 
 
-async def _look(bed: Bed) -> Overview:
+async def _look(bed: Bed) -> ClusterStatus:
     fleet = await Fleet.connect(bed.settings, "snapurl-benchmark")
     try:
-        return await overview(fleet)
+        return await read_status(fleet)
     finally:
         await fleet.close()
 
 
-async def _until_migrator(bed: Bed, condition: Callable[[Status], bool]) -> None:
+async def _until_migrator(bed: Bed, condition: Callable[[MigratorStatus], bool]) -> None:
     """As `_until`, but asks the migrator alone, which costs next to nothing while visitors are being measured."""
     connection = await asyncpg.connect(bed.cluster.dsns[bed.members[0]])
 
-    async def ask() -> Status:
+    async def ask() -> MigratorStatus:
         (newest,) = await connection.fetch(SQL["migrator"])
-        return Status.from_json(newest["status"])
+        return MigratorStatus.from_json(newest["status"])
 
     try:
         await _poll(ask, condition, lambda says: f"{_NO_END}: {says.last_error or says}")
@@ -160,11 +160,11 @@ async def _until_migrator(bed: Bed, condition: Callable[[Status], bool]) -> None
         await connection.close()
 
 
-async def _until(bed: Bed, condition: Callable[[Overview], bool]) -> None:
+async def _until(bed: Bed, condition: Callable[[ClusterStatus], bool]) -> None:
     fleet = await Fleet.connect(bed.settings, "snapurl-benchmark")
     try:
         await _poll(
-            lambda: overview(fleet), condition, lambda now: f"{_NO_END}: {now.migrator.last_error or now}"
+            lambda: read_status(fleet), condition, lambda now: f"{_NO_END}: {now.migrator.last_error or now}"
         )
     finally:
         await fleet.close()

@@ -65,13 +65,13 @@ class Log:
     """All requests, and from when on which phase was: "still", "moving", "cleaning" or "checking"."""
 
     requests: list[Request] = field(default_factory=list)
-    marks: list[tuple[float, str]] = field(default_factory=list)
+    change_stamps: list[tuple[float, str]] = field(default_factory=list)
 
     def mark(self, what: str) -> None:
-        self.marks.append((monotonic(), what))
+        self.change_stamps.append((monotonic(), what))
 
     def phase(self, at_s: float) -> str:
-        return next((what for since, what in reversed(self.marks) if since <= at_s), "warm-up")
+        return next((what for since, what in reversed(self.change_stamps) if since <= at_s), "warm-up")
 
     def latency(self, kind: str, phase: str) -> Latency:
         found = sorted(

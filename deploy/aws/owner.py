@@ -28,7 +28,7 @@ import asyncpg
 from snapurl.config import Settings, load_settings
 from snapurl.errors import SnapURLError
 from snapurl.store.cluster.pool import ShardFailed
-from snapurl.store.cluster.shards import connect_once, let_go
+from snapurl.store.cluster.shards import close_quietly, connect_once
 
 ITERATIONS = 4096  # PostgreSQL's own number; these passwords have 40 random characters
 CONNECT_S_MAX = 10.0
@@ -103,7 +103,7 @@ async def make_users(settings: Settings, environ: Mapping[str, str]) -> None:
         try:
             await prepare(database, users, retired)
         finally:
-            await let_go(database, CONNECT_S_MAX)
+            await close_quietly(database, CONNECT_S_MAX)
         print(f"{shard.name}: {', '.join(user.name for user in users)} may log in")
         for name in retired:
             print(f"{shard.name}: {name} may not")
@@ -123,7 +123,7 @@ async def run_sql(settings: Settings, name: str, statement: str) -> None:
     except asyncpg.PostgresError as error:
         raise Refused(f"shard {name}: {error.args[0]}") from error
     finally:
-        await let_go(database, CONNECT_S_MAX)
+        await close_quietly(database, CONNECT_S_MAX)
 
 
 async def main(words: Sequence[str], environ: Mapping[str, str]) -> None:

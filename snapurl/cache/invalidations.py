@@ -10,7 +10,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from snapurl.tasks import end
+from snapurl.tasks import cancel_and_wait
 from snapurl.telemetry.metrics import REDIS_FAILURES
 
 log = logging.getLogger("snapurl.feed")
@@ -20,7 +20,7 @@ SILENCE_S_MAX = 2.0  # without so much as a pong, then the subscription counts a
 RETRY_S = 0.25
 
 
-class Feed:
+class InvalidationFeed:
     """Calls `changed(code, version)` for each change that any worker announces on `channel`.
 
     `gained` is called when the subscription stands, `lost` when it is gone: what happens in between those two
@@ -48,7 +48,7 @@ class Feed:
         self._task = asyncio.create_task(self._run(), name="feed")
 
     async def stop(self) -> None:
-        await end(self._task)
+        await cancel_and_wait(self._task)
 
     async def _run(self) -> None:
         while True:

@@ -35,14 +35,20 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from snapurl.cache.invalidations import Feed
+from snapurl.cache.invalidations import InvalidationFeed
 from snapurl.cache.local import Entry, LocalCache
 from snapurl.cache.shared import SharedCache
 from snapurl.config import Settings
 from snapurl.model import CachedLink, Link
-from snapurl.tasks import end
-from snapurl.telemetry.logs import nobodys_task
-from snapurl.telemetry.metrics import CACHE_ANSWERS, CACHE_UNTOLD, L1_LINKS, REDIS_FAILURES, REDIS_UP
+from snapurl.tasks import cancel_and_wait
+from snapurl.telemetry.logs import detached_task
+from snapurl.telemetry.metrics import (
+    CACHE_ANSWERS,
+    CACHE_INVALIDATIONS_PENDING,
+    L1_LINKS,
+    REDIS_FAILURES,
+    REDIS_UP,
+)
 
 log = logging.getLogger("snapurl.cache")
 
@@ -55,8 +61,8 @@ ENOUGH = 16  # links, for which a question need not wait
 KEPT_MAX = 5_000  # links that wait for Redis to keep them; beyond it the next one is not kept
 KEEP_S = 0.01  # for which links that are to be kept wait for others
 PATIENCE_S = 0.05  # then the shard is asked
-UNTOLD_MAX = 10_000  # changes that wait for Redis; beyond it L2 is emptied when Redis is back
-UNTOLD_RETRY_S = 0.25
+PENDING_MAX = 10_000  # changes that wait for Redis; beyond it L2 is emptied when Redis is back
+PENDING_RETRY_S = 0.25
 
 FROM_L1 = CACHE_ANSWERS.labels("l1")
 _FROM_L2 = CACHE_ANSWERS.labels("l2")
@@ -90,7 +96,7 @@ class LinkCache:
         self._find = find
         self._local = LocalCache(settings.l1_links, settings.l1_max_age_s, settings.miss_max_age_s, clock)
         self._shared = SharedCache(redis, namespace, settings.l2_max_age_s, settings.miss_max_age_s, clock)
-        self._feed = Feed(
+        self._feed = InvalidationFeed(
             redis,
             self._shared.channel,
             changed=self._heard,
@@ -115,12 +121,12 @@ class LinkCache:
 
     async def stop(self) -> None:
         await self._feed.stop()
-        await end(self._teller, self._asking, self._keeping, *self._reads)
+        await cancel_and_wait(self._teller, self._asking, self._keeping, *self._reads)
         for load in self._loads.values():
             load.done.cancel()
 
     @property
-    def hears_changes(self) -> bool:
+    def is_subscribed(self) -> bool:
         """Whether this worker is told of changes, and so may use L1."""
         return self._feed.is_alive
 
@@ -160,7 +166,7 @@ class LinkCache:
     def measure(self) -> None:
         """Sets the gauges."""
         L1_LINKS.set(len(self._local))
-        REDIS_UP.labels("worker").set(self.hears_changes)
+        REDIS_UP.labels("worker").set(self.is_subscribed)
 
     # -- loads -----------------------------------------------------------------------------------------------
 
@@ -170,7 +176,7 @@ class LinkCache:
         self._loads[code] = load
         self._wanted.append(code)
         if self._asking is None or self._asking.done():
-            self._asking = nobodys_task(self._ask(), "questions to L2")
+            self._asking = detached_task(self._ask(), "questions to L2")
         return load
 
     async def _ask(self) -> None:
@@ -234,7 +240,7 @@ class LinkCache:
         if len(self._to_keep) < KEPT_MAX:
             self._to_keep[code] = found
         if self._keeping is None or self._keeping.done():
-            self._keeping = nobodys_task(self._keep_all(), "links for L2")
+            self._keeping = detached_task(self._keep_all(), "links for L2")
 
     async def _keep_all(self) -> None:
         while self._to_keep:
@@ -260,16 +266,16 @@ class LinkCache:
         known = self._untold.get(code)
         if known is None or known.version < link.version:
             self._untold[code] = link
-        if len(self._untold) > UNTOLD_MAX:
+        if len(self._untold) > PENDING_MAX:
             self._untold.clear()
             self._too_many_untold = True
-        CACHE_UNTOLD.set(len(self._untold))
+        CACHE_INVALIDATIONS_PENDING.set(len(self._untold))
         if self._teller is None or self._teller.done():
-            self._teller = nobodys_task(self._tell(), "untold changes")
+            self._teller = detached_task(self._tell(), "untold changes")
 
     async def _tell(self) -> None:
         while self._untold or self._too_many_untold:
-            await asyncio.sleep(UNTOLD_RETRY_S)
+            await asyncio.sleep(PENDING_RETRY_S)
             if self._too_many_untold and not await self._shared.clear():
                 continue
             self._too_many_untold = False
@@ -278,7 +284,7 @@ class LinkCache:
                     break
                 if self._untold.get(code) is link:
                     del self._untold[code]
-            CACHE_UNTOLD.set(len(self._untold))
+            CACHE_INVALIDATIONS_PENDING.set(len(self._untold))
 
 
 def _seen(done: asyncio.Future[CachedLink]) -> None:

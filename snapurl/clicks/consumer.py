@@ -50,7 +50,7 @@ from snapurl.redis_client import is_full, redis_client, redis_fault
 from snapurl.store.clicks import ClickStore
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
-from snapurl.tasks import end
+from snapurl.tasks import cancel_and_wait
 from snapurl.telemetry import logs, traces
 from snapurl.telemetry.metrics import (
     CLICK_BACKLOG_ROWS,
@@ -63,7 +63,7 @@ from snapurl.telemetry.metrics import (
     REDIS_UP,
     serve_metrics,
 )
-from snapurl.telemetry.process import Pulse
+from snapurl.telemetry.process import ProcessMetrics
 
 log = logging.getLogger("snapurl.clicks")
 
@@ -327,12 +327,12 @@ async def run(settings: Settings) -> None:
     shards = await Shards.connect(settings)
     router = Router(shards, settings.busy_wait_ms)
     redis = redis_client(settings)
-    pulse = logs.nobodys_task(Pulse([partial(shards.measure, "clicks")]).run(), "pulse")
+    pulse = logs.detached_task(ProcessMetrics([partial(shards.measure, "clicks")]).run(), "pulse")
     try:
         consumer = Consumer(shards.topology.cluster_id, redis, ClickStore(shards, router), loop.time)
         await consumer.run(stop)
     finally:
-        await end(pulse)
+        await cancel_and_wait(pulse)
         await redis.aclose()
         await shards.close()
 

@@ -23,7 +23,7 @@ from redis.exceptions import RedisError
 from snapurl.clicks.stream import encode_entry, encode_sources, name_key, worker_key
 from snapurl.clicks.tally import Sources, Tally
 from snapurl.config import Settings
-from snapurl.tasks import end
+from snapurl.tasks import cancel_and_wait
 from snapurl.telemetry.metrics import (
     CLICKS_DROPPED,
     CLICKS_HELD,
@@ -75,7 +75,7 @@ class Shipper:
 
     async def stop(self) -> None:
         """Ships all there is, for STOP_S_MAX at most."""
-        await end(self._task)
+        await cancel_and_wait(self._task)
         try:
             async with asyncio.timeout(STOP_S_MAX):
                 while not await self._flush():  # noqa: ASYNC110  # each round is a try, not a look

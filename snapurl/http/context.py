@@ -56,7 +56,7 @@ class Services:
 
 
 @dataclass(slots=True)
-class Call:
+class RequestContext:
     """One request of the API on its way: what has been found out about it, and what its answer will carry."""
 
     request: Request[Any, Any]
@@ -89,7 +89,7 @@ class Call:
         )
 
 
-Handler = Callable[[Call], Awaitable[HTTPResponse]]
+Handler = Callable[[RequestContext], Awaitable[HTTPResponse]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +103,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Good:
+class Success:
     """An answer that is no problem: its status, schema (None: no body) and headers with their meaning."""
 
     status: int
@@ -123,7 +123,7 @@ class Route:
     handler: Handler
     summary: str
     tag: str
-    good: tuple[Good, ...]
+    good: tuple[Success, ...]
     description: str = ""
     right: Right | None = None
     may_be_anonymous: bool = False

@@ -27,12 +27,12 @@ from snapurl.errors import (
     UnsupportedMediaType,
 )
 from snapurl.http.auth import require
-from snapurl.http.context import Call, Route
+from snapurl.http.context import RequestContext, Route
 from snapurl.http.problems import refuse, request_id_of, traced
 from snapurl.http.rate_limits import address_of
 from snapurl.http.schema.requests import parse_json
-from snapurl.http.wire.connections import BodyRoom
-from snapurl.http.wire.fair_queue import Turns
+from snapurl.http.wire.connections import BodyBudget
+from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.telemetry import traces
 from snapurl.telemetry.logs import REQUEST_ID
 from snapurl.telemetry.metrics import BODIES_REFUSED, HTTP_REQUESTS, HTTP_SECONDS, timing
@@ -44,13 +44,13 @@ QUERY_FIELDS_MAX = 20
 SanicHandler = Callable[..., Coroutine[Any, Any, HTTPResponse]]
 
 
-def serve(route: Route) -> SanicHandler:
+def dispatch(route: Route) -> SanicHandler:
     """The Sanic handler of a route."""
     seconds = {status: timing(HTTP_SECONDS, route.path, f"{status}xx") for status in range(2, 6)}
     query = frozenset(item.name for item in route.parameters if item.place == "query")
 
     async def handler(request: Request[Any, Any], code: str = "") -> HTTPResponse:
-        call = Call(request, request.app.ctx.services, request_id_of(request.headers), code)
+        call = RequestContext(request, request.app.ctx.services, request_id_of(request.headers), code)
         call.headers["x-request-id"] = call.request_id
         REQUEST_ID.set(call.request_id)
         with traced(request, route.path, call.request_id) as entered:
@@ -58,7 +58,7 @@ def serve(route: Route) -> SanicHandler:
             traces.answered(entered, response.status)
         return response
 
-    async def answer(call: Call) -> HTTPResponse:
+    async def answer(call: RequestContext) -> HTTPResponse:
         began_s, request = monotonic(), call.request
         try:
             await _prepare(call, route, query)
@@ -83,20 +83,20 @@ def _answers(path: str, method: str, status: int) -> Any:
     return HTTP_REQUESTS.labels(path, method, status)
 
 
-async def _in_turn(call: Call, route: Route) -> HTTPResponse:
+async def _in_turn(call: RequestContext, route: Route) -> HTTPResponse:
     """The answer of the handler. What asks for no right asks no shard for anything: it needs no turn."""
     if route.right is None:
         return await route.handler(call)
-    turns: Turns = call.request.app.ctx.turns
+    fair_queue: FairQueue = call.request.app.ctx.fair_queue
     client = address_of(call.request, call.services.settings)
-    await turns.begin(client)
+    await fair_queue.begin(client)
     try:
         return await route.handler(call)
     finally:
-        turns.end(client)
+        fair_queue.end(client)
 
 
-async def _prepare(call: Call, route: Route, query: frozenset[str]) -> None:
+async def _prepare(call: RequestContext, route: Route, query: frozenset[str]) -> None:
     if route.right is not None:
         await _identify(call, route)
     if "{code}" in route.path and not is_code(call.code):
@@ -110,7 +110,7 @@ async def _prepare(call: Call, route: Route, query: frozenset[str]) -> None:
             pass
 
 
-async def _identify(call: Call, route: Route) -> None:
+async def _identify(call: RequestContext, route: Route) -> None:
     call.key = await call.services.auth.identify(call.request.headers)
     anonymous = route.may_be_anonymous and call.services.settings.anonymous_creation
     assert route.right is not None
@@ -147,7 +147,7 @@ def header_error(name: str, detail: str) -> Invalid:
     return Invalid(fields=(FieldError(f"/headers/{name}", detail),))
 
 
-async def _body(call: Call) -> bytes:
+async def _body(call: RequestContext) -> bytes:
     """The request's body. Raises UnsupportedMediaType, TooLarge, Unavailable."""
     request = call.request
     media, _, parameters = request.headers.get("content-type", "").partition(";")
@@ -166,7 +166,7 @@ def _chunks(request: Request[Any, Any]) -> AsyncIterator[bytes]:
     return cast(AsyncIterator[bytes], aiter(cast(Http, request.stream)))
 
 
-async def _read(call: Call) -> bytes:
+async def _read(call: RequestContext) -> bytes:
     """At most SNAPURL_BODY_BYTES_MAX bytes. What lies beyond is swallowed by Sanic after the answer, up to its own
     limit, so that a client which is still sending gets to read that answer."""
     request, bytes_max = call.request, call.services.settings.body_bytes_max
@@ -185,9 +185,9 @@ async def _read(call: Call) -> bytes:
     return bytes(body)
 
 
-def _take_room(call: Call, count: int) -> None:
+def _take_room(call: RequestContext, count: int) -> None:
     """Room in memory for so many bytes of the body, until the answer is there. Raises Unavailable."""
-    room: BodyRoom = call.request.app.ctx.body_room
+    room: BodyBudget = call.request.app.ctx.body_room
     if not room.take(count):
         BODIES_REFUSED.inc()
         raise Unavailable("too many large bodies are on their way", retry_after_s=1.0)

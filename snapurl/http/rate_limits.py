@@ -12,7 +12,7 @@ from sanic import Request
 
 from snapurl.config import Settings
 from snapurl.errors import RateLimited
-from snapurl.http.context import Call, Services
+from snapurl.http.context import RequestContext, Services
 from snapurl.limits import UNLIMITED, Verdict, client_address
 from snapurl.model import ApiKey
 
@@ -26,7 +26,7 @@ def address_of(request: Request[Any, Any], settings: Settings) -> str:
     return client_address(request.ip, ",".join(forwarded), settings.proxies_count)
 
 
-def client_of(call: Call) -> str:
+def client_of(call: RequestContext) -> str:
     """The key, else the address, that a request is counted against and that owns its Idempotency-Keys."""
     if call.key is not None:
         return f"key:{call.key.key_id}"
@@ -40,7 +40,7 @@ def creation_rate(key: ApiKey | None, settings: Settings) -> str:
     return UNLIMITED if key is not None and key.is_admin else settings.limit_create
 
 
-async def limit_creation(call: Call, links: int) -> None:
+async def limit_creation(call: RequestContext, links: int) -> None:
     """Counts `links` creations, all or none. Raises RateLimited."""
     rate = creation_rate(call.key, call.services.settings)
     verdict = await call.services.limiter.hit(CREATE, client_of(call), rate, cost=links)

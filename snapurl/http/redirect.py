@@ -133,7 +133,7 @@ async def _find(request: Request[Any, Any], services: Services, code: str) -> Ca
     elif services.cache.peek(code) is not None:
         link = await services.cache.resolve(code)
     else:
-        async with request.app.ctx.turns.of(address_of(request, services.settings)):
+        async with request.app.ctx.fair_queue.of(address_of(request, services.settings)):
             link = await services.cache.resolve(code)
     if link is None:
         _refuse_shut_out(await missed(services, address_of(request, services.settings)))

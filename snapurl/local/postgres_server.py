@@ -14,7 +14,7 @@ from snapurl.errors import ConfigError
 from snapurl.local.binaries import PostgresBinaries
 from snapurl.local.free_ports import HOST, free_port, is_free
 from snapurl.local.process import ServerProcess, command_of, end_stranger, exists, server_environment
-from snapurl.local.system_user import Account
+from snapurl.local.system_user import SystemUser
 
 USER = "snapurl"
 DATABASE = "snapurl"
@@ -54,7 +54,7 @@ class PostgresServer:
         directory: Path,
         *,
         binaries: PostgresBinaries,
-        account: Account,
+        account: SystemUser,
         password: str,
         port: int,
         durable: bool = True,

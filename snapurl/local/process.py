@@ -10,7 +10,7 @@ from pathlib import Path
 from time import monotonic
 
 from snapurl.errors import ConfigError
-from snapurl.local.system_user import Account
+from snapurl.local.system_user import SystemUser
 from snapurl.parent_death import ending_with_parent
 
 _POLL_S = 0.01
@@ -30,7 +30,7 @@ class ServerProcess:
         """The process id while it lives."""
         return self._popen.pid if self._popen and self._popen.poll() is None else None
 
-    def spawn(self, argv: Sequence[str | Path], *, cwd: Path, account: Account, end_signal: int) -> None:
+    def spawn(self, argv: Sequence[str | Path], *, cwd: Path, account: SystemUser, end_signal: int) -> None:
         """Starts `argv`; the log of the last run is kept as `….1`, the one before is dropped."""
         if self.log.exists():
             self.log.replace(self.log.with_name(self.log.name + ".1"))

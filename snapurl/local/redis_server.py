@@ -12,7 +12,7 @@ from snapurl.errors import ConfigError
 from snapurl.local.binaries import RedisBinary, RedisVersion
 from snapurl.local.free_ports import HOST, free_port, is_free
 from snapurl.local.process import ServerProcess, command_of, end_stranger, is_running
-from snapurl.local.system_user import Account
+from snapurl.local.system_user import SystemUser
 
 START_ATTEMPTS_MAX = 5
 READY_PATIENCE_S = 60.0
@@ -72,7 +72,7 @@ class RedisServer:
         config.touch(mode=0o600)
         config.write_text(self._config())
         self._process.spawn(
-            [self.binary.server, config], cwd=self._directory, account=Account(), end_signal=signal.SIGTERM
+            [self.binary.server, config], cwd=self._directory, account=SystemUser(), end_signal=signal.SIGTERM
         )
 
     def _config(self) -> str:

@@ -19,7 +19,7 @@ def _place(home: Path) -> Path:
     return home.expanduser() / "wishes"
 
 
-async def make_wish(home: Path, name: str) -> None:
+async def request_start(home: Path, name: str) -> None:
     """Has `up` start a server for shard `name`; returns when it runs. Raises ConfigError with the reason if not."""
     if f" {name}=" in " " + remembered(home).get("shards", ""):
         return
@@ -41,7 +41,7 @@ async def make_wish(home: Path, name: str) -> None:
         raise ConfigError(text)
 
 
-async def grant_wishes(cluster: LocalCluster) -> None:
+async def serve_start_requests(cluster: LocalCluster) -> None:
     """Starts the servers that are asked for, for ever."""
     place = _place(cluster.home)
     while True:

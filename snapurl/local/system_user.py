@@ -24,7 +24,7 @@ _PROBE_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class SystemUser:
     """`prefix` goes before a command line; `uid` and `gid` are whom it runs as, None for whoever we are."""
 
     prefix: tuple[str, ...] = ()
@@ -43,23 +43,23 @@ class Account:
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
 
-def choose_account(postgres: Path, home: Path) -> Account:
+def choose_system_user(postgres: Path, home: Path) -> SystemUser:
     """Whom to run `postgres` as, for data under `home`. Raises ConfigError if root finds nobody who can."""
     if os.geteuid() != 0:
-        return Account()
+        return SystemUser()
     return in_namespace() or as_system_user(postgres, home)
 
 
-def in_namespace() -> Account | None:
+def in_namespace() -> SystemUser | None:
     """Root under another name; None where that is not allowed."""
     unshare = shutil.which("unshare")
     if not unshare:
         return None
-    account = Account(prefix=(unshare, *_NAMESPACE_OPTIONS))
+    account = SystemUser(prefix=(unshare, *_NAMESPACE_OPTIONS))
     return account if _succeeds(account, "true") else None
 
 
-def as_system_user(postgres: Path, home: Path) -> Account:
+def as_system_user(postgres: Path, home: Path) -> SystemUser:
     """A system user of this machine; `home` (made by now) lets it pass, but not look. Raises ConfigError."""
     name, account = _system_user()
     home.chmod(0o711)
@@ -76,20 +76,20 @@ def as_system_user(postgres: Path, home: Path) -> Account:
     return account
 
 
-def _system_user() -> tuple[str, Account]:
+def _system_user() -> tuple[str, SystemUser]:
     for name in SYSTEM_USERS:
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
             continue
-        return name, Account(uid=entry.pw_uid, gid=entry.pw_gid)
+        return name, SystemUser(uid=entry.pw_uid, gid=entry.pw_gid)
     raise ConfigError(
         "PostgreSQL does not run as root, and there is no user `postgres` or `nobody`: "
         "run SnapURL as another user"
     )
 
 
-def _succeeds(account: Account, *command: str) -> bool:
+def _succeeds(account: SystemUser, *command: str) -> bool:
     try:
         done = subprocess.run(  # noqa: S603  # our own command lines
             [*account.prefix, *command],

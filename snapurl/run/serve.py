@@ -21,7 +21,7 @@ from snapurl.run.supervisor import Child, Stage, Supervisor, environ_with, pytho
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
 from snapurl.telemetry.logs import configure
-from snapurl.telemetry.multiprocess import begin, bury
+from snapurl.telemetry.multiprocess import begin, merge_dead
 
 log = logging.getLogger("snapurl.serve")
 
@@ -39,7 +39,7 @@ async def serve(settings: Settings) -> int:
             if stop.is_set():
                 return 0
             workers = Stage(worker_children(settings, listener, metrics, {}), WORKER_STOP_S_MAX)
-            return await Supervisor([workers], say=log.warning, ended=partial(bury, metrics)).run(stop)
+            return await Supervisor([workers], say=log.warning, ended=partial(merge_dead, metrics)).run(stop)
 
 
 async def prepare(settings: Settings) -> None:

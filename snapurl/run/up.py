@@ -13,9 +13,9 @@ import click
 
 from snapurl.config import Settings, load_settings
 from snapurl.keys import PlainKey, create_key, list_keys
-from snapurl.local.binaries import Source
+from snapurl.local.binaries import BinarySource
 from snapurl.local.cluster import SHARDS, LocalCluster
-from snapurl.local.start_requests import grant_wishes
+from snapurl.local.start_requests import serve_start_requests
 from snapurl.model import Right
 from snapurl.run.healthcheck import http_status, own_address
 from snapurl.run.serve import (
@@ -27,8 +27,8 @@ from snapurl.run.serve import (
 )
 from snapurl.run.supervisor import Child, Stage, Supervisor, environ_with, python, stop_signals, unless
 from snapurl.store.cluster.bootstrap import has_identity
-from snapurl.tasks import end
-from snapurl.telemetry.multiprocess import bury
+from snapurl.tasks import cancel_and_wait
+from snapurl.telemetry.multiprocess import merge_dead
 
 CONSUMER_STOP_S_MAX = 1.5
 READY_PATIENCE_S = 60.0
@@ -37,7 +37,7 @@ _POLL_S = 0.1
 _ALIAS_ALPHABET = "bcdfghjkmnpqrstvwxyz23456789"
 
 
-async def up(settings: Settings, source: Source = Source.ANY) -> int:
+async def up(settings: Settings, source: BinarySource = BinarySource.ANY) -> int:
     """Starts everything, says where it is, runs until a signal; returns the exit code.
 
     Everything has ended within 10 s of the signal: the workers first, then the click consumer, then Redis
@@ -76,15 +76,15 @@ async def _run(
         url = f"http://{f'[{address.host}]' if ':' in address.host else address.host}:{address.port}"
         migrator = Child("migrator", python("-m", "tools.cli", "run", "--service-url", url), beside)
         stages = [Stage(workers, WORKER_STOP_S_MAX), Stage((consumer, migrator), CONSUMER_STOP_S_MAX)]
-        supervisor = Supervisor(stages, ended=partial(bury, metrics))
+        supervisor = Supervisor(stages, ended=partial(merge_dead, metrics))
         beside_it = [
             asyncio.create_task(_greet(local, cluster, key)),
-            asyncio.create_task(grant_wishes(cluster)),
+            asyncio.create_task(serve_start_requests(cluster)),
         ]
         try:
             return await supervisor.run(stop)
         finally:
-            await end(*beside_it)
+            await cancel_and_wait(*beside_it)
 
 
 async def _in_use(cluster: LocalCluster) -> str:

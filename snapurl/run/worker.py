@@ -87,7 +87,7 @@ async def finish(app: App, server: Any) -> None:
         async with asyncio.timeout(DRAIN_S_MAX):
             while server.connections:
                 for connection in list(server.connections):
-                    _let_go(connection)
+                    _close_quietly(connection)
                 await asyncio.sleep(POLL_S)
     except TimeoutError:
         for connection in list(server.connections):
@@ -101,7 +101,7 @@ async def finish(app: App, server: Any) -> None:
     app.__class__.unregister_app(app)
 
 
-def _let_go(connection: Any) -> None:
+def _close_quietly(connection: Any) -> None:
     """Closes a connection on which nothing is asked; on others the answer that is to come ends it."""
     # Sanic calls a connection idle until its task has looked at what came in. Closed in between, it would carry
     # out the request, count the click, and then find nobody to answer.

@@ -72,6 +72,6 @@ def configure(level: str, kind: str = "") -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def nobodys_task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+def detached_task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
     """A task for everybody: it does not go by the id of the request that happened to begin it."""
     return asyncio.create_task(work, name=name, context=contextvars.Context())

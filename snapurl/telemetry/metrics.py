@@ -45,7 +45,7 @@ SHARD_UP = Gauge(
     ["shard"],
     multiprocess_mode="livemin",
 )
-SHARD_VOUCHED = Gauge(
+SHARD_ATTESTED = Gauge(
     "snapurl_shard_vouched",
     "1 if the shard serves; 0 if its server has started anew and waits to be compared with the others.",
     ["shard"],
@@ -185,7 +185,7 @@ CONNECTIONS_REFUSED = Counter(
     "Connections refused because there were too many: of one address, or of all.",
     ["whose"],
 )
-TURNS_REFUSED = Counter(
+FAIR_QUEUE_REFUSED = Counter(
     "snapurl_turns_refused_total", "Requests refused because those before them took too long."
 )
 BODIES_REFUSED = Counter(
@@ -198,7 +198,7 @@ CACHE_ANSWERS = Counter(
     "Look-ups of links, by what answered: l1, l2 (Redis), shard; none: the shard has no such link; failed.",
     ["level"],
 )
-CACHE_UNTOLD = Gauge(
+CACHE_INVALIDATIONS_PENDING = Gauge(
     "snapurl_cache_untold_changes",
     "Changes of links that Redis has yet to be told of.",
     multiprocess_mode="livesum",

@@ -55,7 +55,7 @@ def begin(directory: Path) -> None:
         _count(directory, CHILDREN_ENDED, 0)
 
 
-def bury(directory: Path, pid: int) -> None:
+def merge_dead(directory: Path, pid: int) -> None:
     """Keeps what an ended process has counted, in the file of the dead, and forgets its gauges; counts its end."""
     with _locked(directory, fcntl.LOCK_EX):
         mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]

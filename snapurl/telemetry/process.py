@@ -25,7 +25,7 @@ _LAG = timing(LOOP_LAG_SECONDS)
 _STATM = Path("/proc/self/statm")
 
 
-class Pulse:
+class ProcessMetrics:
     """Beats until it is cancelled; `looks` set the gauges of the process's parts and must not wait."""
 
     def __init__(self, looks: Sequence[Callable[[], None]]) -> None:

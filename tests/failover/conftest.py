@@ -26,7 +26,7 @@ from tests.faults.pair import new_link, shard_list
 from tests.integration.store.conftest import Store
 from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
-from tools.repair.doctor import Finding, examine
+from tools.repair.doctor import Finding, diagnose
 
 NAMES = ("db0", "db1", "db2")
 HEALED_S = 60.0  # wide: the machine is shared. The measured time is printed
@@ -83,7 +83,7 @@ class World:
         """What doctor finds."""
         fleet = await Fleet.connect(self.settings)
         try:
-            return await examine(fleet, await fleet.observe())
+            return await diagnose(fleet, await fleet.observe())
         finally:
             await fleet.close()
 
@@ -92,7 +92,7 @@ class World:
         fleet = await Fleet.connect(self.settings)
         try:
             for _ in range(1 if kinds else 3):
-                for finding in await examine(fleet, await fleet.observe()):
+                for finding in await diagnose(fleet, await fleet.observe()):
                     if finding.fix is not None and (not kinds or finding.kind in kinds):
                         await finding.fix()
         finally:

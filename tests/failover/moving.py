@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from ring.handoff import Step
 from tests.failover.conftest import World
 from tools.cluster.fleet import Fleet
-from tools.migrator.loop import Bench, attempt_at
-from tools.migrator.schedule import agenda
-from tools.transfer.executor import Attempt
+from tools.migrator.loop import LaneConnections, executor_for
+from tools.migrator.schedule import schedule
+from tools.transfer.executor import Executor
 
 AWAY, HERE = 0.98, 1.02  # weights of db0 with which it is source or target of some slots
 SLOTS = 20
@@ -21,7 +21,7 @@ SLOTS = 20
 class Move:
     """The first batch of what has to move, and its steps."""
 
-    attempt: Attempt
+    attempt: Executor
     program: tuple[Step, ...]
     done: int = 0
 
@@ -57,12 +57,12 @@ async def moving(world: World, weight: float) -> AsyncIterator[Move]:
     """A move that is to begin; the links that were acknowledged are in its slots too."""
     await world.weigh(weight)
     fleet = await Fleet.connect(world.settings)
-    bench = Bench(fleet)
+    lane = LaneConnections(fleet)
     try:
         seen = await fleet.observe()
-        tasks = agenda(seen).moves
+        tasks = schedule(seen).moves
         task, _ = next(each for each in tasks if "db0" in (each.batch.source, each.batch.target)).cut(SLOTS)
-        yield Move(await attempt_at(task, seen, bench), task.program)
+        yield Move(await executor_for(task, seen, lane), task.program)
     finally:
-        bench.drop()
+        lane.drop()
         await fleet.close()

@@ -12,7 +12,7 @@ import pytest
 from snapurl.local.binaries import PostgresBinaries, find_postgres
 from snapurl.local.free_ports import free_port
 from snapurl.local.postgres_server import DATABASE, USER, PostgresServer
-from snapurl.local.system_user import Account, choose_account
+from snapurl.local.system_user import SystemUser, choose_system_user
 
 PASSWORD = "of-the-tests"
 PATIENCE_S = 60.0
@@ -50,7 +50,7 @@ class Server(PostgresServer):
             await connection.close()
 
 
-async def run(account: Account, *words: str | Path) -> None:
+async def run(account: SystemUser, *words: str | Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *account.prefix,
         *words,
@@ -69,7 +69,7 @@ class Machine:
     def __init__(self, home: Path) -> None:
         self._home = home
         self._binaries: PostgresBinaries = find_postgres()
-        self._account = choose_account(self._binaries.postgres, home)
+        self._account = choose_system_user(self._binaries.postgres, home)
         self._servers: list[Server] = []
 
     def server(self, name: str) -> Server:

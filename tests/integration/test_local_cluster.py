@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
-from snapurl.local.binaries import Source, find_postgres, find_redis
+from snapurl.local.binaries import BinarySource, find_postgres, find_redis
 from snapurl.local.cluster import LocalCluster
 from snapurl.local.process import is_running
 from snapurl.local.system_user import as_system_user
@@ -27,7 +27,7 @@ from snapurl.local.system_user import as_system_user
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
 
 
-def available(source: Source) -> bool:
+def available(source: BinarySource) -> bool:
     """Whether this machine has the programs of `source`."""
     try:
         find_postgres(source), find_redis(source)
@@ -36,7 +36,7 @@ def available(source: Source) -> bool:
     return True
 
 
-def one(home: Path, *names: str, source: Source = Source.ANY) -> LocalCluster:
+def one(home: Path, *names: str, source: BinarySource = BinarySource.ANY) -> LocalCluster:
     return LocalCluster(home, names or ("db0",), durable=False, source=source)
 
 
@@ -48,8 +48,8 @@ async def ask(dsn: str, query: str) -> object:
         await connection.close()
 
 
-@pytest.mark.parametrize("source", [Source.PATH, Source.WHEEL])
-async def test_data_and_ports_outlive_a_restart(tmp_path: Path, source: Source) -> None:
+@pytest.mark.parametrize("source", [BinarySource.PATH, BinarySource.WHEEL])
+async def test_data_and_ports_outlive_a_restart(tmp_path: Path, source: BinarySource) -> None:
     """What was written before a stop is there after the next start, at the same addresses."""
     if not available(source):
         pytest.skip(f"no programs from {source} on this machine")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tests.model.world import IDLE, Busy, Migrator, Row, Seen, State, World, Writing, put
+from tests.model.world import IDLE, Busy, Migrator, Row, Snapshot, State, World, Writing, put
 
 
 def flushed(before: World, after: World, *, relaxed: bool) -> World:
@@ -53,7 +53,7 @@ def _crashed(world: World, shard: int, state: State) -> World:
 
 def _cut_off(migrator: Migrator, shard: int, row: Row | None) -> Migrator:
     """Who has only looked may find what it saw again: the row can have gone back to it, token and all."""
-    if isinstance(migrator, Seen) and migrator.source == shard:
+    if isinstance(migrator, Snapshot) and migrator.source == shard:
         return migrator._replace(unchanged=row is not None and row.state == migrator.found.value)
     if isinstance(migrator, Busy):
         return migrator._replace(cut=put(migrator.cut, shard, True), mine=put(migrator.mine, shard, False))

@@ -15,10 +15,10 @@ from ring.errors import HandOffError
 from ring.handoff import (
     ABORT,
     RULES,
-    Goal,
+    Desired,
     Program,
     Step,
-    Target,
+    TargetState,
     found_on_source,
     found_on_target,
     next_steps,
@@ -34,7 +34,7 @@ from tests.model.world import (
     Migrator,
     Row,
     Scope,
-    Seen,
+    Snapshot,
     World,
     Writing,
     as_move,
@@ -72,7 +72,7 @@ class Migrators:
         else:
             yield from self._stop(world)
         for place, me in enumerate(world.migrators):
-            if isinstance(me, Seen):
+            if isinstance(me, Snapshot):
                 yield from self._decide(world, place, me)
             elif isinstance(me, Busy):
                 yield from self._step(world, place, me)
@@ -84,13 +84,13 @@ class Migrators:
         if self._scope.stale:
             yield Event("the migrator is stopped", True, world._replace(migrators=(IDLE, working)))
 
-    def _decide(self, world: World, place: int, me: Seen) -> Iterator[Event]:
-        for target in (look_at_target(world, me), Target.UNREACHABLE):
+    def _decide(self, world: World, place: int, me: Snapshot) -> Iterator[Event]:
+        for target in (look_at_target(world, me), TargetState.UNREACHABLE):
             then = self._ready(me, self._program(me, target))
-            fault = target is Target.UNREACHABLE
+            fault = target is TargetState.UNREACHABLE
             yield Event(f"{_who(place)} finds the target {target}", fault, _now(world, place, then))
 
-    def _program(self, seen: Seen, target: Target | None) -> Program:
+    def _program(self, seen: Snapshot, target: TargetState | None) -> Program:
         """The steps that the real table gives; none if it has no such pair: then one looks again."""
         if target is None:
             return ()
@@ -103,7 +103,7 @@ class Migrators:
     def _mutated(self, steps: Program) -> Program:
         return tuple(step for step in steps if step not in self._mutation.without)
 
-    def _ready(self, seen: Seen, steps: Program) -> Migrator:
+    def _ready(self, seen: Snapshot, steps: Program) -> Migrator:
         """Whether the source is unchanged matters only to CLAIM."""
         if steps in ((), (Step.WAIT,)):
             return IDLE
@@ -220,7 +220,7 @@ def _looks(world: World) -> Iterator[Event]:
             yield Event(name, False, _now(world, 0, seen))
 
 
-def concerns(world: World, shard: int) -> Seen | None:
+def concerns(world: World, shard: int) -> Snapshot | None:
     """The move, if any, that the row of `shard` asks to be looked at, with what is found on its source."""
     row = world.slots[shard]
     match row:
@@ -237,17 +237,17 @@ def concerns(world: World, shard: int) -> Seen | None:
     return None
 
 
-def _look(world: World, source: int, target: int, epoch: int) -> Seen:
-    goal = Goal.MOVE if world.wanted == target else Goal.STAY
+def _look(world: World, source: int, target: int, epoch: int) -> Snapshot:
+    goal = Desired.MOVE if world.wanted == target else Desired.STAY
     found = found_on_source(as_move(source, epoch, target), slot_row(world, source))
-    return Seen(goal, source, target, epoch, found, unchanged=True)
+    return Snapshot(goal, source, target, epoch, found, unchanged=True)
 
 
-def _as_move(seen: Seen) -> str:
+def _as_move(seen: Snapshot) -> str:
     return str(as_move(seen.source, seen.epoch, seen.target))
 
 
-def look_at_target(world: World, seen: Seen) -> Target | None:
+def look_at_target(world: World, seen: Snapshot) -> TargetState | None:
     """What is found on the target; None if it contradicts the move."""
     try:
         return found_on_target(as_move(seen.source, seen.epoch, seen.target), slot_row(world, seen.target))
@@ -255,7 +255,7 @@ def look_at_target(world: World, seen: Seen) -> Target | None:
         return None
 
 
-def found_wrong(world: World, seen: Seen) -> str | None:
+def found_wrong(world: World, seen: Snapshot) -> str | None:
     """What the table has against the pair of states that is there now; None if it is listed."""
     move = as_move(seen.source, seen.epoch, seen.target)
     try:

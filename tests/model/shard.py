@@ -7,7 +7,7 @@ from typing import Final
 from ring.handoff import RULES, Epoch, Guard, Step, Token
 from ring.ownership import SlotState
 from tests.model.mutation import Mutation
-from tests.model.world import Busy, Idle, Migrator, Row, Seen, World, put
+from tests.model.world import Busy, Idle, Migrator, Row, Snapshot, World, put
 
 _SETTLED: Final = frozenset({SlotState.OWNED, SlotState.RELEASED})
 """States whose rows have no token."""
@@ -96,7 +96,7 @@ def _noticed(migrator: Migrator, shard: int, *, mine: bool, kept: bool) -> Migra
     if isinstance(migrator, Idle):
         return migrator
     unchanged = migrator.unchanged and migrator.source != shard
-    if isinstance(migrator, Seen):
+    if isinstance(migrator, Snapshot):
         return migrator._replace(unchanged=unchanged)
     flag = migrator.mine[shard] if kept else mine
     return migrator._replace(unchanged=unchanged, mine=put(migrator.mine, shard, flag))

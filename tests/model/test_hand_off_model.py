@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import pytest
 
-from ring.handoff import RELAXED, TABLE, Goal, Source, Step, Target, next_steps
+from ring.handoff import RELAXED, TABLE, Desired, SourceState, Step, TargetState, next_steps
 from tests.model import moves
 from tests.model.mutation import NONE, Mutation, without
 from tests.model.search import Broken, Found, search, stuck
@@ -58,16 +58,16 @@ def test_every_reachable_state_is_safe_and_can_finish(scope: Scope, least: int) 
 
 def test_the_model_uses_the_whole_table(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each pair of states in the table is met, apart from two that only an old plan leads to."""
-    met: set[tuple[Source, Target]] = set()
+    met: set[tuple[SourceState, TargetState]] = set()
 
-    def noting(goal: Goal, source: Source, target: Target) -> tuple[Step, ...]:
+    def noting(goal: Desired, source: SourceState, target: TargetState) -> tuple[Step, ...]:
         met.add((source, target))
         return next_steps(goal, source, target)
 
     monkeypatch.setattr(moves, "next_steps", noting)
     search(Scope(goals=(1, 2), versions=0), NONE)
     search(Scope(goals=(1, 0), versions=1), NONE)
-    old_plans = {(Source.ELSEWHERE, Target.OWNER), (Source.ELSEWHERE, Target.BEHIND)}
+    old_plans = {(SourceState.ELSEWHERE, TargetState.OWNER), (SourceState.ELSEWHERE, TargetState.BEHIND)}
     assert TABLE.keys() - met == old_plans
 
 

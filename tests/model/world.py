@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
-from ring.handoff import Goal, Move, Program, Source
+from ring.handoff import Desired, Move, Program, SourceState
 from ring.ownership import READABLE, WRITABLE, SlotRow, SlotState
 
 SLOT: Final = 0
@@ -79,14 +79,14 @@ class Idle(NamedTuple):
     kind: str = "idle"
 
 
-class Seen(NamedTuple):
+class Snapshot(NamedTuple):
     """A migrator that has looked at the source of a move, but not at its target yet."""
 
-    goal: Goal
+    goal: Desired
     source: int
     target: int
     epoch: int
-    found: Source
+    found: SourceState
     unchanged: bool
     kind: str = "seen"
 
@@ -128,7 +128,7 @@ class Committed(NamedTuple):
     kind: str = "committed"
 
 
-Migrator = Idle | Seen | Busy
+Migrator = Idle | Snapshot | Busy
 Writer = Idle | Writing | Committed
 
 

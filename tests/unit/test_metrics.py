@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from snapurl.telemetry.metrics import Timing, timed
-from snapurl.telemetry.multiprocess import begin, bury, collect
+from snapurl.telemetry.multiprocess import begin, collect, merge_dead
 
 BOUNDS = (0.001, 0.01, 0.1)
 
@@ -103,7 +103,7 @@ def test_the_dead_stay_counted_in_a_bounded_number_of_files(tmp_path: Path) -> N
             process = child(tmp_path, number)
             process.kill()
             process.communicate()
-            bury(tmp_path, process.pid)
+            merge_dead(tmp_path, process.pid)
     finally:
         stop.set()
         reader.join()
@@ -131,7 +131,7 @@ def test_the_living_and_the_dead_are_added_up(tmp_path: Path) -> None:
     assert value_of(collect(tmp_path), "now_livesum") == 2
     first.kill()
     first.communicate()
-    bury(tmp_path, first.pid)
+    merge_dead(tmp_path, first.pid)
     text = collect(tmp_path)
     assert (value_of(text, "done_total", kind="x"), value_of(text, "now_livesum")) == (7, 1)
     second.kill()
@@ -145,7 +145,7 @@ def test_a_file_that_cannot_be_read_is_given_up(
     """Said in one line; what the others have counted stays."""
     begin(tmp_path)
     (tmp_path / "counter_4194304.db").write_bytes(content)
-    bury(tmp_path, 4_194_304)
+    merge_dead(tmp_path, 4_194_304)
     assert value_of(collect(tmp_path), "snapurl_children_ended_total") == 1
     assert not (tmp_path / "counter_4194304.db").exists()
     assert len(caplog.records) == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from snapurl.tasks import Recent, end
+from snapurl.tasks import CachedCall, cancel_and_wait
 
 
 async def test_a_task_that_loses_a_cancellation_ends_all_the_same() -> None:
@@ -23,7 +23,7 @@ async def test_a_task_that_loses_a_cancellation_ends_all_the_same() -> None:
 
     task = asyncio.create_task(stubborn())
     await asyncio.sleep(0)
-    await asyncio.wait_for(end(task, None), 10)
+    await asyncio.wait_for(cancel_and_wait(task, None), 10)
     assert task.cancelled()
     assert swallowed == 1
 
@@ -38,7 +38,7 @@ async def test_a_recent_answer_is_not_asked_for_again() -> None:
         await asyncio.sleep(0)
         return asked
 
-    recent = Recent(ask, 1.0, lambda: now)
+    recent = CachedCall(ask, 1.0, lambda: now)
     assert await asyncio.gather(*(recent() for _ in range(5))) == [1] * 5
     now = 1.0
     assert await recent() == 1

@@ -13,8 +13,8 @@ from ring.placement import place
 from ring.plan import plan
 from ring.topology import Topology
 from tools.change.preflight import of_disk, of_newcomer, of_shards, out_of_sight
-from tools.change.request import Add, Change
-from tools.cluster.fleet import Fleet, Seen
+from tools.change.request import Add, ChangeRequest
+from tools.cluster.fleet import Fleet, Snapshot
 from tools.cluster.tables import SQL, sharded_tables
 from tools.transfer.copy import pipe
 
@@ -25,7 +25,7 @@ SLOTS_PER_S = 1_000  # what the steps of a hand-off cost, however few rows there
 
 
 @dataclass(frozen=True, slots=True)
-class ShardProspect:
+class ShardEstimate:
     """One shard now and afterwards; rows and bytes afterwards are estimates."""
 
     name: str
@@ -38,11 +38,11 @@ class ShardProspect:
 
 
 @dataclass(frozen=True, slots=True)
-class Prospect:
+class Estimate:
     """`rows_per_s` was measured now, 0 if there is nothing to measure with; `obstacles` would stop the change."""
 
     goal: Topology
-    shards: tuple[ShardProspect, ...]
+    shards: tuple[ShardEstimate, ...]
     slots_to_move: int
     rows_to_move: int
     rows_per_s: float
@@ -58,9 +58,14 @@ class Prospect:
         return rows_s + self.slots_to_move / SLOTS_PER_S
 
 
-async def prospect(
-    fleet: Fleet, seen: Seen, goal: Topology, changes: Sequence[Change], *, disk_free: int | None = None
-) -> Prospect:
+async def estimate(
+    fleet: Fleet,
+    seen: Snapshot,
+    goal: Topology,
+    changes: Sequence[ChangeRequest],
+    *,
+    disk_free: int | None = None,
+) -> Estimate:
     """Looks at every shard, and at the databases that are to become one. Changes nothing."""
     sizes: dict[str, tuple[int, int]] = {}
     for name in seen.rows:
@@ -80,7 +85,7 @@ async def prospect(
     arriving = {shard.name: shard.bytes_after - shard.bytes for shard in shards}
     found, worth_knowing = of_disk(fleet.settings, arriving, disk_free)
     rate = await _rate(fleet, sizes) if rows_to_move else 0.0
-    return Prospect(
+    return Estimate(
         goal,
         tuple(shards),
         left.slots,
@@ -91,7 +96,7 @@ async def prospect(
     )
 
 
-def _notes(seen: Seen) -> list[str]:
+def _notes(seen: Snapshot) -> list[str]:
     notes = []
     if left := plan(seen.ownership, seen.placement).slots:
         notes.append(f"a reshard is under way ({left} slots left): this replaces its goal")
@@ -102,7 +107,9 @@ def _notes(seen: Seen) -> list[str]:
     return notes
 
 
-def _shards(seen: Seen, goal: Topology, sizes: dict[str, tuple[int, int]]) -> tuple[list[ShardProspect], int]:
+def _shards(
+    seen: Snapshot, goal: Topology, sizes: dict[str, tuple[int, int]]
+) -> tuple[list[ShardEstimate], int]:
     before = Counter(owner.shard for owner in seen.ownership.owners if owner)
     after = Counter(place(goal))
     gains: defaultdict[str, float] = defaultdict(float)
@@ -117,7 +124,7 @@ def _shards(seen: Seen, goal: Topology, sizes: dict[str, tuple[int, int]]) -> tu
         gains[f"{route.source}:bytes"] -= size * part
     names = sorted({*sizes, *(shard.name for shard in goal.shards)})
     found = [
-        ShardProspect(
+        ShardEstimate(
             name=name,
             slots=before[name],
             slots_after=after[name],

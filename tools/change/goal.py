@@ -12,24 +12,24 @@ from ring.plan import plan
 from ring.topology import Topology
 from snapurl.errors import ConfigError
 from snapurl.store.cluster.dsn import address_of, dsn_for
-from tools.change.provision import known_dsn, local_only, recruit
-from tools.change.request import Add, Change, goal_of
-from tools.cluster.fleet import Fleet, Seen
+from tools.change.provision import known_dsn, local_only, provision
+from tools.change.request import Add, ChangeRequest, goal_of
+from tools.cluster.fleet import Fleet, Snapshot
 from tools.cluster.publish import Overtaken, publish
-from tools.cluster.status import half_way
+from tools.cluster.status import in_hand_off
 from tools.cluster.tables import SQL
 
 PUBLISH_ATTEMPTS = 3
 
 
-def filled_in(fleet: Fleet, changes: Sequence[Change]) -> list[Change]:
+def filled_in(fleet: Fleet, changes: Sequence[ChangeRequest]) -> list[ChangeRequest]:
     """The changes with the DSN of each shard to be added, where one is known already. One that names no user gets
     the credentials of the first shard, and one that names no password SNAPURL_SHARDS_PASSWORD, so that none has to
     stand in a command line.
 
     Raises ConfigError if there is none and no local cluster could make one.
     """
-    found: list[Change] = []
+    found: list[ChangeRequest] = []
     for change in changes:
         if isinstance(change, Add) and change.dsn is None:
             dsn = known_dsn(fleet, change.name)
@@ -55,9 +55,9 @@ def names_no_user(dsn: str) -> bool:
     return parts.scheme in ("postgresql", "postgres") and "@" not in dsn and not parts.query
 
 
-async def carry_out(fleet: Fleet, changes: Sequence[Change]) -> Topology:
+async def carry_out(fleet: Fleet, changes: Sequence[ChangeRequest]) -> Topology:
     """Makes shards of the databases that are added, and publishes the new goal."""
-    ready = [await recruit(fleet, change) if isinstance(change, Add) else change for change in changes]
+    ready = [await provision(fleet, change) if isinstance(change, Add) else change for change in changes]
 
     async def make(now: Topology) -> Topology:
         return goal_of(now, ready)
@@ -79,12 +79,12 @@ async def publish_on_top(fleet: Fleet, make: Callable[[Topology], Awaitable[Topo
     raise AssertionError("unreachable")
 
 
-def under_way(seen: Seen) -> int:
+def under_way(seen: Snapshot) -> int:
     """Slots that are on their way or have to go; 0 if nothing moves."""
-    return plan(seen.ownership, seen.placement).slots or sum(half_way(seen).values())
+    return plan(seen.ownership, seen.placement).slots or sum(in_hand_off(seen).values())
 
 
-async def before(fleet: Fleet, seen: Seen) -> Topology:
+async def before(fleet: Fleet, seen: Snapshot) -> Topology:
     """The goal that `cancel` publishes: the newest topology that places slots otherwise than the current one.
 
     Raises ConfigError if nothing moves, or if no shard remembers such a topology.
@@ -99,7 +99,7 @@ async def before(fleet: Fleet, seen: Seen) -> Topology:
     )
 
 
-async def _published(fleet: Fleet, seen: Seen) -> dict[int, Topology]:
+async def _published(fleet: Fleet, seen: Snapshot) -> dict[int, Topology]:
     """Version -> topology. A shard that was added lately does not know what was before it, so all are asked."""
     answers = await asyncio.gather(*(fleet.fetch(name, SQL["topologies"]) for name in seen.rows))
     documents = {row["document"] for rows in answers for row in rows}

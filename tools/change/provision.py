@@ -11,7 +11,7 @@ from ring.topology import Topology
 from snapurl.config import Settings, parse_shards
 from snapurl.errors import ConfigError
 from snapurl.local.cluster import remembered
-from snapurl.local.start_requests import make_wish
+from snapurl.local.start_requests import request_start
 from snapurl.store.cluster.dsn import dsn_of
 from snapurl.store.cluster.migrate import migrate_all
 from snapurl.store.cluster.pool import CLUSTER, ShardFailed
@@ -41,7 +41,7 @@ def local_only(settings: Settings, name: str) -> None:
         )
 
 
-async def recruit(fleet: Fleet, change: Add) -> Add:
+async def provision(fleet: Fleet, change: Add) -> Add:
     """The change with its DSN; its database is a shard without a slot then. Raises ConfigError."""
     if change.dsn is None:
         change = dataclasses.replace(change, dsn=await _local(fleet.settings, change.name))
@@ -51,14 +51,14 @@ async def recruit(fleet: Fleet, change: Add) -> Add:
     alone = fleet.settings.model_copy(update={"shards": SecretStr(f"{change.name}={change.dsn}")})
     await migrate_all(alone)
     fleet.settings = fleet.settings.model_copy(update={"shards": SecretStr(listed)})
-    await enlist(fleet, change.name, change.applied(fleet.topology))
+    await register_shard(fleet, change.name, change.applied(fleet.topology))
     return change
 
 
 async def _local(settings: Settings, name: str) -> str:
     try:
         async with asyncio.timeout(LOCAL_START_S_MAX):
-            await make_wish(settings.home, name)
+            await request_start(settings.home, name)
     except TimeoutError:
         raise ConfigError(
             f"the server of {name} did not start within {LOCAL_START_S_MAX:.0f} s: see {settings.home / name}"
@@ -66,7 +66,7 @@ async def _local(settings: Settings, name: str) -> str:
     return next(item.dsn for item in parse_shards(remembered(settings.home)["shards"]) if item.name == name)
 
 
-async def enlist(fleet: Fleet, name: str, topology: Topology) -> None:
+async def register_shard(fleet: Fleet, name: str, topology: Topology) -> None:
     """Writes the identity of shard `name` into its migrated database, unless it is there already.
 
     Raises ConfigError if the database is another shard, or not reachable.

@@ -60,7 +60,7 @@ class Weight:
         return topology.with_weight(self.name, self.weight)
 
 
-Change = Add | Drain | Weight
+ChangeRequest = Add | Drain | Weight
 
 
 def _address(name: str, dsn: str) -> str:
@@ -77,10 +77,10 @@ def _address(name: str, dsn: str) -> str:
 USAGE = "say: add NAME [--dsn DSN] [--weight W], drain NAME, weight NAME W; several may follow each other"
 
 
-def parse_changes(words: Sequence[str]) -> list[Change]:
+def parse_changes(words: Sequence[str]) -> list[ChangeRequest]:
     """`add db4 --weight 2 drain db1 weight db0 0.5` as changes, in that order. Raises ConfigError."""
     rest = deque(words)
-    changes: list[Change] = []
+    changes: list[ChangeRequest] = []
     while rest:
         match rest.popleft():
             case "add":
@@ -120,7 +120,7 @@ def _number(text: str) -> float:
         raise ConfigError(f"{text!r} is no weight: write a number such as 1 or 0.5") from None
 
 
-def goal_of(topology: Topology, changes: Sequence[Change]) -> Topology:
+def goal_of(topology: Topology, changes: Sequence[ChangeRequest]) -> Topology:
     """The topology with all `changes`, one version on. Raises ConfigError with one line."""
     goal = topology
     try:

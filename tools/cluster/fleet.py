@@ -28,12 +28,12 @@ from tools.cluster.tables import SQL
 LOST = (OSError, asyncpg.PostgresConnectionError, *CLIENT_ERRORS, ShardFailed)
 
 
-Marks = tuple[tuple[object, ...], ...]
+ChangeStamps = tuple[tuple[object, ...], ...]
 """Per shard of the topology, the versions of what it knows; only good for a comparison."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class Snapshot:
     """One look at the cluster: the newest topology, each answering shard's rows, and who did not answer.
 
     `tokens` has the move tokens found, by (shard, slot).
@@ -121,7 +121,7 @@ class Fleet:
             raise ShardFailed(name, describe(error), sent=True) from error
         return rows
 
-    async def marks(self) -> Marks | None:
+    async def change_stamps(self) -> ChangeStamps | None:
         """What changes whenever a topology is published or a slot changes; None if a shard does not answer."""
         names = [shard.name for shard in self.topology.shards]
         try:
@@ -130,7 +130,7 @@ class Fleet:
             return None
         return tuple((name, *rows[0].values()) for name, rows in zip(names, found, strict=True))
 
-    async def observe(self) -> Seen:
+    async def observe(self) -> Snapshot:
         """Looks at every shard and takes a newer topology if one is found. Raises ConfigError."""
         seen = await self._look()
         while seen.topology.version > self.topology.version:
@@ -138,7 +138,7 @@ class Fleet:
             seen = await self._look()
         return seen
 
-    async def _look(self) -> Seen:
+    async def _look(self) -> Snapshot:
         names = [shard.name for shard in self.topology.shards]
         answers = await asyncio.gather(*(self._look_at(name) for name in names), return_exceptions=True)
         rows: dict[str, tuple[SlotRow, ...]] = {}
@@ -157,7 +157,7 @@ class Fleet:
                 )
                 tokens.update(((name, row["slot"]), row["move_token"]) for row in found if row["move_token"])
                 newest = max(newest, topology, key=lambda each: each.version)
-        return Seen(newest, rows, tokens, silent)
+        return Snapshot(newest, rows, tokens, silent)
 
     async def _look_at(self, name: str) -> tuple[Topology, list[Mapping[str, Any]]]:
         document = await self.fetch(name, CLUSTER["topology"])

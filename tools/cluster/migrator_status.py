@@ -33,7 +33,7 @@ class MoveStatus:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
+class MigratorStatus:
     """The work of the migrator now. `state` is idle, moving, paused, waiting, or cleaning."""
 
     state: str = "idle"
@@ -54,7 +54,7 @@ class Status:
         return json.dumps(asdict(self), separators=(",", ":"))
 
     @classmethod
-    def from_json(cls, text: str) -> Status:
+    def from_json(cls, text: str) -> MigratorStatus:
         """Raises ValueError, KeyError or TypeError on anything that `to_json` did not write."""
         raw: dict[str, Any] = json.loads(text)
         raw["moves"] = tuple(MoveStatus(**move) for move in raw["moves"])

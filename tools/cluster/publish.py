@@ -12,7 +12,7 @@ import asyncpg
 from ring.topology import Topology
 from snapurl.errors import ConfigError
 from snapurl.store.cluster.pool import CLUSTER
-from tools.cluster.fleet import Fleet, Seen
+from tools.cluster.fleet import Fleet, Snapshot
 
 
 class Overtaken(ConfigError):
@@ -38,7 +38,7 @@ async def publish(fleet: Fleet, topology: Topology) -> None:
     fleet.topology = topology
 
 
-async def spread(fleet: Fleet, seen: Seen) -> None:
+async def propagate(fleet: Fleet, seen: Snapshot) -> None:
     """Gives the newest topology to every shard that answers."""
     for name in seen.rows:
         await fleet.fetch(name, CLUSTER["put_topology"], seen.topology.version, seen.topology.to_json())

@@ -13,7 +13,7 @@ import logging
 import asyncpg
 
 from snapurl.store.cluster.pool import CLUSTER, ShardFailed
-from snapurl.store.cluster.rejoin import Found, examine, tell_witnesses, vouch_for
+from snapurl.store.cluster.rejoin import Restarted, attest, find_restarted, notify_peers
 from tools.cluster.calls import call
 from tools.cluster.fleet import LOST, Fleet
 from tools.cluster.tables import SQL
@@ -22,27 +22,27 @@ from tools.cluster.text import slots_text
 log = logging.getLogger("snapurl.returned")
 
 
-async def mend_all(fleet: Fleet) -> list[str]:
+async def rejoin_all(fleet: Fleet) -> list[str]:
     """Mends every shard that has started anew; one line per shard that has to wait. Raises ShardFailed."""
     return [
         f"shard {found.name} has started anew and serves nothing yet: {why}"
-        for found in await examine(fleet.topology, fleet.fetch)
-        if (why := await mend(fleet, found))
+        for found in await find_restarted(fleet.topology, fleet.fetch)
+        if (why := await rejoin(fleet, found))
     ]
 
 
-async def mend(fleet: Fleet, found: Found) -> str:
+async def rejoin(fleet: Fleet, found: Restarted) -> str:
     """Has the shard serve again without the slots that it has lost; why not, if not. Raises ShardFailed."""
-    judgement = found.judgement
-    if judgement.replaced:
+    assessment = found.assessment
+    if assessment.replaced:
         fleet.try_other_host(found.name)
-    if judgement.doubts or judgement.clean:
-        return await vouch_for(found, fleet.fetch)
+    if assessment.blockers or assessment.clean:
+        return await attest(found, fleet.fetch)
     try:
-        for other, moves in judgement.imports.items():
+        for other, moves in assessment.imports.items():
             slots, epochs = zip(*moves, strict=True)
             await call(await fleet.control(other), "handoff_retract_v1", slots, epochs, found.name)
-        if why := await tell_witnesses(found, fleet.fetch):
+        if why := await notify_peers(found, fleet.fetch):
             return why
         return await _give_up(fleet, found)
     except LOST as error:
@@ -53,8 +53,8 @@ async def mend(fleet: Fleet, found: Found) -> str:
         return f"a hand-off was decided meanwhile: look again ({error})"
 
 
-async def _give_up(fleet: Fleet, found: Found) -> str:
-    lost = found.judgement.lost
+async def _give_up(fleet: Fleet, found: Restarted) -> str:
+    lost = found.assessment.lost
     connection = await fleet.control(found.name)
     async with connection.transaction():
         if lost:
@@ -71,27 +71,27 @@ async def _give_up(fleet: Fleet, found: Found) -> str:
     return ""
 
 
-def described(found: Found) -> list[str]:
+def described(found: Restarted) -> list[str]:
     """What is to be told of it, one line per thing."""
-    judgement = found.judgement
-    if judgement.doubts:
-        return list(judgement.doubts)
+    assessment = found.assessment
+    if assessment.blockers:
+        return list(assessment.blockers)
     lines = []
-    if judgement.lost:
-        owners = ", ".join(sorted({each.peer for each in judgement.lost}))
-        slots = slots_text([each.slot for each in judgement.lost])
+    if assessment.lost:
+        owners = ", ".join(sorted({each.peer for each in assessment.lost}))
+        slots = slots_text([each.slot for each in assessment.lost])
         lines.append(f"it believes to have {slots}, which {owners} has at a higher epoch: they are given up")
-    for other, moves in judgement.imports.items():
+    for other, moves in assessment.imports.items():
         slots = slots_text([slot for slot, _ in moves])
         lines.append(f"its hand-off of {slots} to {other} may be one that it has forgotten: it is taken back")
     return lines or ["nobody has vouched for it yet, and nothing speaks against it"]
 
 
-def command_for(found: Found) -> str:
+def command_for(found: Restarted) -> str:
     """What an operator has to do about the doubts; empty if there are none."""
-    if not found.judgement.doubts:
+    if not found.assessment.blockers:
         return ""
-    doubt = found.judgement.doubts[0]
+    doubt = found.assessment.blockers[0]
     if "timeline" in doubt:
         return (
             f"let the DSN of {found.name} lead to the newer server; if that is gone and this one is to be "

@@ -12,18 +12,18 @@ from ring.ownership import SlotState
 from ring.plan import plan
 from ring.slots import SLOT_COUNT
 from snapurl.store.cluster.pool import ShardFailed
-from tools.cluster.fleet import Fleet, Seen
-from tools.cluster.migrator_status import Status
+from tools.cluster.fleet import Fleet, Snapshot
+from tools.cluster.migrator_status import MigratorStatus
 from tools.cluster.tables import SQL
 
 MIGRATOR_SILENT_S = 5.0
 """A migrator that was not heard of for this long is taken for dead: another would have taken over by then."""
 
-HALF_WAY = (SlotState.LEAVING, SlotState.FROZEN, SlotState.CLOSED, SlotState.IMPORTING)
+IN_HAND_OFF = (SlotState.LEAVING, SlotState.FROZEN, SlotState.CLOSED, SlotState.IMPORTING)
 
 
 @dataclass(frozen=True, slots=True)
-class ShardNow:
+class ShardStatus:
     """One shard of the topology. `silent` says why it does not answer; empty if it does."""
 
     name: str
@@ -35,19 +35,19 @@ class ShardNow:
 
 
 @dataclass(frozen=True, slots=True)
-class Overview:
-    """`half_way` counts the rows of `slots` by state in which a hand-off is under way; a slot on its way has one on
+class ClusterStatus:
+    """`in_hand_off` counts the rows of `slots` by state in which a hand-off is under way; a moving slot has one on
     each side. `age_s` is the time since a migrator was last heard of, None if none ever was."""
 
     cluster_id: str
     topology_version: int
     paused: bool
-    shards: tuple[ShardNow, ...]
+    shards: tuple[ShardStatus, ...]
     slots_left: int
-    half_way: dict[str, int]
+    in_hand_off: dict[str, int]
     unowned: int
     contested: int
-    migrator: Status
+    migrator: MigratorStatus
     age_s: float | None
 
     @property
@@ -58,7 +58,7 @@ class Overview:
     def settled(self) -> bool:
         """Whether every slot is where the ring wants it, as far as everybody answers."""
         silent = any(shard.silent for shard in self.shards)
-        return not (self.slots_left or self.half_way or self.unowned or self.contested or silent)
+        return not (self.slots_left or self.in_hand_off or self.unowned or self.contested or silent)
 
     def to_document(self) -> dict[str, Any]:
         """What `--json` prints."""
@@ -71,7 +71,7 @@ class Overview:
         }
 
 
-async def overview(fleet: Fleet) -> Overview:
+async def read_status(fleet: Fleet) -> ClusterStatus:
     """Looks at every shard. Raises ConfigError as `Fleet.observe` does."""
     seen = await fleet.observe()
     doubtful = wrong_slots(seen)
@@ -81,7 +81,7 @@ async def overview(fleet: Fleet) -> Overview:
     return view(seen, status, age_s, doubtful)
 
 
-def wrong_slots(seen: Seen) -> frozenset[int]:
+def wrong_slots(seen: Snapshot) -> frozenset[int]:
     """The slots with no owner or with two. Shards are not looked at in one instant, so a slot that changes its
     owner meanwhile looks like that: what a second look does not find was nothing."""
     found = seen.ownership
@@ -89,17 +89,20 @@ def wrong_slots(seen: Seen) -> frozenset[int]:
 
 
 def view(
-    seen: Seen, status: Status, age_s: float | None, wrong_before: Collection[int] = range(SLOT_COUNT)
-) -> Overview:
+    seen: Snapshot,
+    status: MigratorStatus,
+    age_s: float | None,
+    wrong_before: Collection[int] = range(SLOT_COUNT),
+) -> ClusterStatus:
     """One look, beside what the migrator says, and which slots looked wrong before it. Pure."""
     held = Counter(owner.shard for owner in seen.ownership.owners if owner)
     goal = Counter(seen.placement)
-    return Overview(
+    return ClusterStatus(
         cluster_id=seen.topology.cluster_id,
         topology_version=seen.topology.version,
         paused=seen.topology.paused,
         shards=tuple(
-            ShardNow(
+            ShardStatus(
                 shard.name,
                 shard.weight,
                 shard.draining,
@@ -110,7 +113,7 @@ def view(
             for shard in seen.topology.shards
         ),
         slots_left=plan(seen.ownership, seen.placement).slots,
-        half_way=half_way(seen),
+        in_hand_off=in_hand_off(seen),
         unowned=sum(slot in wrong_before for slot in seen.ownership.unowned),
         contested=sum(contest.slot in wrong_before for contest in seen.ownership.contested),
         migrator=status,
@@ -118,13 +121,13 @@ def view(
     )
 
 
-def half_way(seen: Seen) -> dict[str, int]:
+def in_hand_off(seen: Snapshot) -> dict[str, int]:
     """State -> rows of `slots` in it, for the states of a hand-off under way."""
     found = Counter(row.state for rows in seen.rows.values() for row in rows)
-    return {str(state): found[state] for state in HALF_WAY if found[state]}
+    return {str(state): found[state] for state in IN_HAND_OFF if found[state]}
 
 
-async def heard(fleet: Fleet, seen: Seen) -> tuple[Status, float | None]:
+async def heard(fleet: Fleet, seen: Snapshot) -> tuple[MigratorStatus, float | None]:
     """What the newest migrator says, and the seconds since. One of another version says only that it lives."""
     newest: tuple[float, str] | None = None
     for name in seen.rows:
@@ -136,8 +139,8 @@ async def heard(fleet: Fleet, seen: Seen) -> tuple[Status, float | None]:
             if newest is None or row["age_s"] < newest[0]:
                 newest = (row["age_s"], row["status"])
     if newest is None:
-        return Status(), None
+        return MigratorStatus(), None
     try:
-        return Status.from_json(newest[1]), newest[0]
+        return MigratorStatus.from_json(newest[1]), newest[0]
     except (ValueError, KeyError, TypeError, json.JSONDecodeError):
-        return Status(last_error="the migrator is of another version than this program"), newest[0]
+        return MigratorStatus(last_error="the migrator is of another version than this program"), newest[0]

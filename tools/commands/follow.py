@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 
 from tools.cluster.fleet import Fleet
-from tools.cluster.status import overview
+from tools.cluster.status import read_status
 from tools.commands import render
 from tools.commands.options import show
 
@@ -24,7 +24,7 @@ async def follow(fleet: Fleet, *, as_json: bool, to_the_end: bool) -> None:
     last = ""
     with live or contextlib.nullcontext():
         while True:
-            found = await overview(fleet)
+            found = await read_status(fleet)
             line = render.status_line(found)
             if live:
                 live.update(render.status_view(found))

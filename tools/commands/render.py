@@ -7,9 +7,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from tools.change.estimate import Prospect
-from tools.cluster.migrator_status import Status
-from tools.cluster.status import Overview
+from tools.change.estimate import Estimate
+from tools.cluster.migrator_status import MigratorStatus
+from tools.cluster.status import ClusterStatus
 
 
 def duration(seconds: float | None) -> str:
@@ -32,7 +32,7 @@ def size(count: int) -> str:
     return f"{value:.1f} TB"
 
 
-def prospect_lines(found: Prospect) -> RenderableType:
+def estimate_lines(found: Estimate) -> RenderableType:
     """A table of the shards before and after, and what it takes."""
     table = _table("shard", "slots", "", "rows", "", "size", "")
     for shard in found.shards:
@@ -57,7 +57,7 @@ def prospect_lines(found: Prospect) -> RenderableType:
     return Group(table, Text(""), *(Text(line) for line in lines))
 
 
-def status_line(found: Overview) -> str:
+def status_line(found: ClusterStatus) -> str:
     """One line that says everything."""
     parts = [f"topology {found.topology_version}", *_state(found)]
     if found.migrator_runs:
@@ -72,11 +72,11 @@ def status_line(found: Overview) -> str:
     return "; ".join(parts)
 
 
-def _state(found: Overview) -> list[str]:
+def _state(found: ClusterStatus) -> list[str]:
     parts = ["PAUSED: go on with `snapurl-reshard resume`"] if found.paused else []
     if found.slots_left:
         parts.append(f"{found.slots_left:,} slots left")
-    parts += [f"{count} {state}" for state, count in found.half_way.items()]
+    parts += [f"{count} {state}" for state, count in found.in_hand_off.items()]
     parts += [f"shard {shard.name} {shard.silent}" for shard in found.shards if shard.silent]
     if found.unowned or found.contested:
         wrong = f"{found.unowned} slots without an owner, {found.contested} with two"
@@ -84,7 +84,7 @@ def _state(found: Overview) -> list[str]:
     return parts or ["every slot is where the ring wants it"]
 
 
-def _work(status: Status, slots_left: int) -> list[str]:
+def _work(status: MigratorStatus, slots_left: int) -> list[str]:
     # What it says of itself is half a second old.
     parts = [] if status.state == "moving" and not slots_left else [f"the migrator is {status.state}"]
     if status.slots_total and slots_left:
@@ -103,7 +103,7 @@ def _work(status: Status, slots_left: int) -> list[str]:
     return parts
 
 
-def shard_table(found: Overview) -> RenderableType:
+def shard_table(found: ClusterStatus) -> RenderableType:
     """Each shard with what it holds and what it is to hold."""
     table = _table("shard", "weight", "slots", "")
     for shard in found.shards:
@@ -113,12 +113,12 @@ def shard_table(found: Overview) -> RenderableType:
     return table
 
 
-def status_lines(found: Overview) -> RenderableType:
+def status_lines(found: ClusterStatus) -> RenderableType:
     """The shards, the line, and the moves under way."""
     return Group(shard_table(found), Text(""), Text(status_line(found)), *_moves(found))
 
 
-def status_view(found: Overview) -> RenderableType:
+def status_view(found: ClusterStatus) -> RenderableType:
     """The live display: the same, with a bar."""
     total = max(1, found.migrator.slots_total, found.slots_left)
     bar = ProgressBar(total=total, completed=total - found.slots_left, width=60)
@@ -129,7 +129,7 @@ def status_view(found: Overview) -> RenderableType:
     return Group(shard_table(found), Text(""), lines)
 
 
-def _moves(found: Overview) -> list[Text]:
+def _moves(found: ClusterStatus) -> list[Text]:
     moves = found.migrator.moves if found.migrator_runs else ()
     return [Text(f"  {move.what}: {move.state}, {move.age_s:.1f} s") for move in moves]
 

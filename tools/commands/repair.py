@@ -13,8 +13,8 @@ from tools.cluster.fleet import Fleet
 from tools.cluster.tables import sharded_tables
 from tools.commands.options import as_json, confirm, dry_run, grace_s, show, with_fleet, yes
 from tools.migrator.cleanup import dead_slots
-from tools.repair.doctor import examine
-from tools.transfer.executor import Attempt, Ends
+from tools.repair.doctor import diagnose
+from tools.transfer.executor import Executor, ShardPair
 
 
 @click.command("cleanup")
@@ -34,7 +34,7 @@ def cleanup(grace_s: float, dry_run: bool, yes: bool, as_json: bool) -> None:
             async with audit.audited(fleet, f"cleanup --grace-s {grace_s:g}"):
                 for batch in (part for each in batches for part in each.parts()):
                     source = await fleet.control(batch.source)
-                    attempt = Attempt(batch, Ends(source, None, await sharded_tables(source)))
+                    attempt = Executor(batch, ShardPair(source, None, await sharded_tables(source)))
                     await attempt.run((Step.CLEAN,))
                     rows += attempt.rows
         return ready, waiting, rows
@@ -56,7 +56,7 @@ def doctor(fix: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Name what is wrong, and the command that mends it; exit code 1 while anything is."""
 
     async def work(fleet: Fleet) -> list[dict[str, Any]]:
-        found = await examine(fleet, await fleet.observe())
+        found = await diagnose(fleet, await fleet.observe())
         fixable = [finding for finding in found if finding.fix is not None]
         if fix and fixable and not dry_run:
             if not as_json:

@@ -9,7 +9,7 @@ import click
 
 from tools.cluster import audit
 from tools.cluster.fleet import Fleet
-from tools.cluster.status import overview
+from tools.cluster.status import read_status
 from tools.commands import render
 from tools.commands.follow import follow
 from tools.commands.options import as_json, show, watch, with_fleet
@@ -24,7 +24,7 @@ def status(watch: bool, as_json: bool) -> None:
     if watch:
         with_fleet(lambda fleet: follow(fleet, as_json=as_json, to_the_end=False))
         return
-    found = with_fleet(overview)
+    found = with_fleet(read_status)
     show(as_json, render.status_lines(found), found.to_document())
 
 

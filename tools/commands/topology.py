@@ -10,9 +10,9 @@ import click
 
 from ring.topology import Topology
 from snapurl.errors import ConfigError
-from tools.change.estimate import Prospect, prospect
+from tools.change.estimate import Estimate, estimate
 from tools.change.goal import before, carry_out, filled_in, publish_on_top
-from tools.change.request import Add, Change, Drain, Weight, goal_of, parse_changes
+from tools.change.request import Add, ChangeRequest, Drain, Weight, goal_of, parse_changes
 from tools.cluster import audit
 from tools.cluster.fleet import Fleet
 from tools.commands import render
@@ -38,11 +38,11 @@ def plan(words: tuple[str, ...], disk_free: int | None, as_json: bool) -> None:
     """
     changes = parse_changes(words)
 
-    async def work(fleet: Fleet) -> Prospect:
+    async def work(fleet: Fleet) -> Estimate:
         return await _prospect(fleet, filled_in(fleet, changes), disk_free)
 
     found = with_fleet(work)
-    show(as_json, render.prospect_lines(found), _document(found))
+    show(as_json, render.estimate_lines(found), _document(found))
     if found.obstacles:
         raise ConfigError(f"this cannot be done now: {found.obstacles[0]}")
 
@@ -103,15 +103,15 @@ def weight(name: str, weight: float, **how: Any) -> None:
 
 
 def _change(
-    asked: list[Change], *, disk_free: int | None, dry_run: bool, yes: bool, watch: bool, as_json: bool
+    asked: list[ChangeRequest], *, disk_free: int | None, dry_run: bool, yes: bool, watch: bool, as_json: bool
 ) -> None:
-    async def work(fleet: Fleet) -> Prospect:
+    async def work(fleet: Fleet) -> Estimate:
         changes = filled_in(fleet, asked)
         found = await _prospect(fleet, changes, disk_free)
         if found.obstacles:
             raise ConfigError(f"nothing was changed: {found.obstacles[0]}")
         if not as_json:
-            show(False, render.prospect_lines(found), {})
+            show(False, render.estimate_lines(found), {})
         if dry_run:
             return found
         confirm(yes, "Go ahead?")
@@ -131,12 +131,12 @@ def _change(
         with_fleet(lambda fleet: follow(fleet, as_json=as_json, to_the_end=True))
 
 
-async def _prospect(fleet: Fleet, changes: list[Change], disk_free: int | None) -> Prospect:
+async def _prospect(fleet: Fleet, changes: list[ChangeRequest], disk_free: int | None) -> Estimate:
     seen = await fleet.observe()
-    return await prospect(fleet, seen, goal_of(seen.topology, changes), changes, disk_free=disk_free)
+    return await estimate(fleet, seen, goal_of(seen.topology, changes), changes, disk_free=disk_free)
 
 
-def _document(found: Prospect) -> dict[str, Any]:
+def _document(found: Estimate) -> dict[str, Any]:
     return {
         "topology_version": found.goal.version,
         "shards": [dataclasses.asdict(shard) for shard in found.shards],

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from tools.cluster.fleet import Fleet, Seen
+from tools.cluster.fleet import Fleet, Snapshot
 from tools.cluster.tables import sharded_tables
 from tools.transfer.batch import Batch
 
 
-async def dead_slots(fleet: Fleet, seen: Seen, grace_s: float) -> tuple[list[Batch], int]:
+async def dead_slots(fleet: Fleet, seen: Snapshot, grace_s: float) -> tuple[list[Batch], int]:
     """Released slots whose rows may be deleted, by where they went, and how many are within the grace period.
 
     A slot counts only while its new owner is seen to have it: until then the old rows may be the last copy.

@@ -32,7 +32,7 @@ from snapurl.config import Settings
 from snapurl.errors import ConfigError
 from snapurl.run.healthcheck import Address, http_status
 from snapurl.store.cluster.pool import ShardFailed
-from snapurl.tasks import end
+from snapurl.tasks import cancel_and_wait
 from snapurl.telemetry.logs import MOVE
 from snapurl.telemetry.metrics import (
     PAUSE_SECONDS,
@@ -47,18 +47,18 @@ from snapurl.telemetry.metrics import (
     RESHARD_WORKING,
     TOPOLOGY_VERSION,
 )
-from snapurl.telemetry.process import Pulse
+from snapurl.telemetry.process import ProcessMetrics
 from snapurl.telemetry.traces import span
-from tools.cluster.fleet import LOST, Fleet, Marks, Seen
-from tools.cluster.migrator_status import MoveStatus, PauseLog, Rate, Status
-from tools.cluster.publish import publish, spread
-from tools.cluster.rejoin import mend_all
+from tools.cluster.fleet import LOST, ChangeStamps, Fleet, Snapshot
+from tools.cluster.migrator_status import MigratorStatus, MoveStatus, PauseLog, Rate
+from tools.cluster.publish import propagate, publish
+from tools.cluster.rejoin import rejoin_all
 from tools.cluster.tables import SQL, Table, sharded_tables
 from tools.migrator.cleanup import dead_slots
-from tools.migrator.schedule import Agenda, Task, agenda
-from tools.migrator.throttle import Look, Throttle
+from tools.migrator.schedule import Schedule, Task, schedule
+from tools.migrator.throttle import Sample, Throttle
 from tools.transfer.batch import Batch
-from tools.transfer.executor import Attempt, Ends, Refused
+from tools.transfer.executor import Executor, Refused, ShardPair
 
 log = logging.getLogger("snapurl.migrator")
 
@@ -87,7 +87,7 @@ class Options:
     service: Address | None = None
 
 
-class Bench:
+class LaneConnections:
     """The connections for steps: one per shard, opened when first needed, dropped when anything goes wrong."""
 
     def __init__(self, fleet: Fleet) -> None:
@@ -95,13 +95,13 @@ class Bench:
         self._connections: dict[str, Any] = {}
         self._tables: dict[str, tuple[Table, ...]] = {}
 
-    async def ends(self, batch: Batch) -> Ends:
+    async def ends(self, batch: Batch) -> ShardPair:
         """Both ends of a batch. Raises ShardFailed, and Refused when the shards have different tables."""
         source, target = await self.connection(batch.source), await self.connection(batch.target)
         tables = self._tables[batch.source]
         if tables != self._tables[batch.target]:
             raise Refused(f"{batch}: the two have different tables; run `snapurl migrate`")
-        return Ends(source, target, tables)
+        return ShardPair(source, target, tables)
 
     async def connection(self, name: str) -> Any:
         found = self._connections.get(name)
@@ -118,25 +118,25 @@ class Bench:
         self._connections.clear()
 
 
-async def attempt_at(
+async def executor_for(
     task: Task,
-    seen: Seen,
-    bench: Bench,
+    seen: Snapshot,
+    lane: LaneConnections,
     copied: Callable[[int], None] = lambda rows: None,
     clock: Callable[[], float] = time.monotonic,
-) -> Attempt:
+) -> Executor:
     """An attempt at a task, with the states and tokens that were seen. Raises as `Bench.ends` does."""
     batch = task.batch
     if task.program == (Step.RETRACT,):
-        ends = Ends(None, await bench.connection(batch.target), ())
+        ends = ShardPair(None, await lane.connection(batch.target), ())
     else:
-        ends = await bench.ends(batch)
+        ends = await lane.ends(batch)
     rows = seen.by_slot[batch.source]
     tokens = [
         (rows[slot].state, seen.tokens.get((batch.source, slot))) for slot in batch.slots if slot in rows
     ]
     found = [(str(state), token) for state, token in tokens if token is not None]
-    return Attempt(batch, ends, found, copied, clock)
+    return Executor(batch, ends, found, copied, clock)
 
 
 class Migrator:
@@ -151,15 +151,15 @@ class Migrator:
         self._holder = uuid.uuid4()
         self._working = asyncio.Event()
         self._stop = asyncio.Event()
-        self._attempts: dict[Attempt, float] = {}  # since when
+        self._attempts: dict[Executor, float] = {}  # since when
         self._failed: set[tuple[str, str]] = set()
         # There is nothing to do while the shards say this, and until then.
-        self._quiet: tuple[Marks | None, float] = None, 0.0
+        self._quiet: tuple[ChangeStamps | None, float] = None, 0.0
         self._pauses = PauseLog()
         self._probes = 0
         self._rows = Rate(clock)
         self._slots = Rate(clock)
-        self.status = Status()
+        self.status = MigratorStatus()
 
     # -- the loop --------------------------------------------------------------------------------------------
 
@@ -170,23 +170,23 @@ class Migrator:
         """
         self._stop = stop
         fleet = await Fleet.connect(self._settings, f"snapurl-migrator {self._holder.hex[:12]}")
-        beside = (self._heartbeat(), self._probe(), Pulse(()).run())
+        beside = (self._heartbeat(), self._probe(), ProcessMetrics(()).run())
         helpers = [asyncio.create_task(each) for each in beside]
-        benches = [Bench(fleet) for _ in range(self._options.throttle.lanes)]
+        lane_connections = [LaneConnections(fleet) for _ in range(self._options.throttle.lanes)]
         try:
             while not stop.is_set():
-                settled = await self._guarded_round(fleet, benches)
+                settled = await self._guarded_round(fleet, lane_connections)
                 if settled and until_settled:
                     return
                 if settled is not None:
                     await _wait(stop, IDLE_S)
         finally:
-            await end(*helpers)
-            for bench in benches:
-                bench.drop()
+            await cancel_and_wait(*helpers)
+            for lane in lane_connections:
+                lane.drop()
             await fleet.close()
 
-    async def _guarded_round(self, fleet: Fleet, benches: list[Bench]) -> bool | None:
+    async def _guarded_round(self, fleet: Fleet, lane_connections: list[LaneConnections]) -> bool | None:
         """One round. True: nothing is left; False: wait a moment; None: go on at once."""
         if not self._working.is_set():
             self.status = replace(self.status, state="standby")
@@ -194,48 +194,52 @@ class Migrator:
             _say_nothing()
             return False
         try:
-            return await self._round(fleet, benches)
+            return await self._round(fleet, lane_connections)
         except (*LOST, asyncpg.PostgresError, ConfigError) as error:
             self._note_error(str(error))
             await fleet.close()
             return False
 
-    async def _round(self, fleet: Fleet, benches: list[Bench]) -> bool | None:
-        waiting_for = await mend_all(fleet)
-        marks = await fleet.marks()
+    async def _round(self, fleet: Fleet, lane_connections: list[LaneConnections]) -> bool | None:
+        waiting_for = await rejoin_all(fleet)
+        change_stamps = await fleet.change_stamps()
         quiet, until = self._quiet
-        if marks is not None and marks == quiet and self._clock() < until:
+        if change_stamps is not None and change_stamps == quiet and self._clock() < until:
             return until == inf
         self._quiet = None, 0.0
         seen = await fleet.observe()
-        await spread(fleet, seen)
-        found = agenda(seen)
+        await propagate(fleet, seen)
+        found = schedule(seen)
         self._describe(seen, found)
         if waiting_for:
             self._note_error(waiting_for[0])
         if found.urgent:
-            return None if await self._carry_out(found.urgent, seen, benches) else False
+            return None if await self._carry_out(found.urgent, seen, lane_connections) else False
         if seen.topology.paused:
             self.status = replace(self.status, state="paused")
             return False
         if found.moves:
-            return None if await self._carry_out(found.moves, seen, benches) else False
+            return None if await self._carry_out(found.moves, seen, lane_connections) else False
         if found.waiting or found.wrong or seen.silent or waiting_for:
             self.status = replace(self.status, state="waiting")
             return False
-        return await self._tidy(fleet, seen, benches, marks)
+        return await self._tidy(fleet, seen, lane_connections, change_stamps)
 
-    async def _carry_out(self, tasks: list[Task], seen: Seen, benches: list[Bench]) -> bool:
+    async def _carry_out(
+        self, tasks: list[Task], seen: Snapshot, lane_connections: list[LaneConnections]
+    ) -> bool:
         """Does a batch of each task in turn until the round is over; False if any failed."""
         left = deque(sorted(tasks, key=lambda task: task.batch.pair in self._failed))
         self._failed = set()
         until = self._clock() + ROUND_S
         async with asyncio.TaskGroup() as lanes:
-            for bench in benches:
-                lanes.create_task(self._carry_out_some(left, until, seen, bench))
+            for lane in lane_connections:
+                lanes.create_task(self._carry_out_some(left, until, seen, lane))
         return not self._failed
 
-    async def _carry_out_some(self, left: deque[Task], until: float, seen: Seen, bench: Bench) -> None:
+    async def _carry_out_some(
+        self, left: deque[Task], until: float, seen: Snapshot, lane: LaneConnections
+    ) -> None:
         """One lane: takes batches of what is `left` as long as there are any."""
         while left and self._clock() < until and self._working.is_set() and not self._stop.is_set():
             task, rest = left.popleft().cut(self._options.throttle.slots)
@@ -244,20 +248,20 @@ class Migrator:
             if rest is not None:
                 left.append(rest)
             try:
-                await self._carry_out_one(bench, task, seen)
+                await self._carry_out_one(lane, task, seen)
             except Refused as error:
                 self._note_error(str(error))
             except (*LOST, asyncpg.PostgresError, ConfigError) as error:
                 self._note_error(f"{task.batch}: {type(error).__name__}: {error}")
             else:
                 continue
-            bench.drop()
+            lane.drop()
             self._failed.add(task.batch.pair)
 
-    async def _carry_out_one(self, bench: Bench, task: Task, seen: Seen) -> None:
+    async def _carry_out_one(self, lane: LaneConnections, task: Task, seen: Snapshot) -> None:
         batch = task.batch
         MOVE.set("")  # each lane is a task, with a context of its own
-        attempt = await attempt_at(task, seen, bench, self._note_rows, self._clock)
+        attempt = await executor_for(task, seen, lane, self._note_rows, self._clock)
         MOVE.set(str(attempt.token))
         began = self._attempts[attempt] = self._clock()
         try:
@@ -281,17 +285,23 @@ class Migrator:
 
     # -- when nothing moves ----------------------------------------------------------------------------------
 
-    async def _tidy(self, fleet: Fleet, seen: Seen, benches: list[Bench], marks: Marks | None) -> bool | None:
-        """Deletes what released slots have left behind, then lets go of shards that are drained and empty."""
+    async def _tidy(
+        self,
+        fleet: Fleet,
+        seen: Snapshot,
+        lane_connections: list[LaneConnections],
+        change_stamps: ChangeStamps | None,
+    ) -> bool | None:
+        """Deletes what released slots have left behind, then disconnects shards that are drained and empty."""
         left, waiting = await dead_slots(fleet, seen, self._options.grace_s)
         orphans = sum(len(batch.slots) for batch in left) + waiting
         RESHARD_ORPHANS.set(orphans)
         self.status = replace(self.status, state="cleaning" if left else "idle", orphans=orphans)
         if left:
             tasks = [Task(batch, (Step.CLEAN,)) for batch in left]
-            return None if await self._carry_out(tasks, seen, benches) else False
+            return None if await self._carry_out(tasks, seen, lane_connections) else False
         if waiting:
-            self._quiet = marks, self._clock() + GRACE_LOOK_S
+            self._quiet = change_stamps, self._clock() + GRACE_LOOK_S
             return False
         for shard in seen.topology.shards:
             if shard.draining and not any(
@@ -300,12 +310,12 @@ class Migrator:
                 await publish(fleet, seen.topology.without(shard.name))
                 log.info("shard %s holds nothing any more and may be switched off", shard.name)
                 return None
-        self._quiet = marks, inf
+        self._quiet = change_stamps, inf
         return True
 
     # -- what it says of itself ------------------------------------------------------------------------------
 
-    def _describe(self, seen: Seen, found: Agenda) -> None:
+    def _describe(self, seen: Snapshot, found: Schedule) -> None:
         left = found.slots_left
         total = max(self.status.slots_total, left) if left else 0
         if left and not self.status.slots_total:
@@ -328,7 +338,7 @@ class Migrator:
             last_error=problem[0] if problem else self.status.last_error,
         )
 
-    def snapshot(self) -> Status:
+    def snapshot(self) -> MigratorStatus:
         """The status with the moves under way as they are now."""
         now = self._clock()
         slots_per_s = self._slots.per_s()
@@ -401,7 +411,7 @@ class Migrator:
                 shards = [await self._probe_shard(fleet, shard.name) for shard in fleet.topology.shards]
                 service_ms = await self._probe_service()
                 ms, lag_s = (max(values) for values in zip(*shards, strict=True))
-                self._options.throttle.look(Look(ms, lag_s, service_ms))
+                self._options.throttle.look(Sample(ms, lag_s, service_ms))
         finally:
             await fleet.close()
 

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 
 from ring.errors import HandOffError
 from ring.handoff import (
-    Goal,
+    Desired,
     Move,
     Program,
-    Source,
+    SourceState,
     Step,
-    Target,
+    TargetState,
     found_on_source,
     found_on_target,
     move_of,
@@ -25,7 +25,7 @@ from ring.handoff import (
 )
 from ring.ownership import SlotRow
 from ring.plan import Plan, plan
-from tools.cluster.fleet import Seen
+from tools.cluster.fleet import Snapshot
 from tools.transfer.batch import Batch
 
 
@@ -48,7 +48,7 @@ class Task:
 
 
 @dataclass(slots=True)
-class Agenda:
+class Schedule:
     """`urgent`: hand-offs that were found half-way. `moves`: those that begin now. `clean`: released slots.
 
     `waiting` names, per shard that does not answer, how many hand-offs wait for it; `wrong` has one line per
@@ -63,9 +63,9 @@ class Agenda:
     slots_left: int = 0
 
 
-def agenda(seen: Seen, *, busy: Collection[int] = frozenset()) -> Agenda:
+def schedule(seen: Snapshot, *, busy: Collection[int] = frozenset()) -> Schedule:
     """The agenda from `seen`, without the slots in `busy`, which are being worked on."""
-    found = Agenda()
+    found = Schedule()
     placement = seen.placement
     left = plan(seen.ownership, placement)
     rows = seen.by_slot
@@ -73,7 +73,7 @@ def agenda(seen: Seen, *, busy: Collection[int] = frozenset()) -> Agenda:
     for move in _moves(seen, left):
         if move.slot in busy:
             continue
-        goal = Goal.MOVE if placement[move.slot] == move.target else Goal.STAY
+        goal = Desired.MOVE if placement[move.slot] == move.target else Desired.STAY
         try:
             program = _steps(goal, move, rows)
         except HandOffError as error:
@@ -89,7 +89,7 @@ def agenda(seen: Seen, *, busy: Collection[int] = frozenset()) -> Agenda:
     return found
 
 
-def _moves(seen: Seen, left: Plan) -> list[Move]:
+def _moves(seen: Snapshot, left: Plan) -> list[Move]:
     """Each move that some row speaks of, and each that the ring asks for of a slot that is plainly owned."""
     known = {
         move
@@ -106,16 +106,16 @@ def _moves(seen: Seen, left: Plan) -> list[Move]:
     return sorted(known, key=lambda move: (move.slot, move.epoch))
 
 
-def _steps(goal: Goal, move: Move, rows: Mapping[str, Mapping[int, SlotRow]]) -> Program:
+def _steps(goal: Desired, move: Move, rows: Mapping[str, Mapping[int, SlotRow]]) -> Program:
     source = found_on_source(move, rows[move.source].get(move.slot))
     if move.target in rows:
         return next_steps(goal, source, found_on_target(move, rows[move.target].get(move.slot)))
     # What was given away long ago waits for nobody: the shard that took it may be gone for good.
-    over = source in (Source.RELEASED, Source.ELSEWHERE)
-    return () if over else next_steps(goal, source, Target.UNREACHABLE)
+    over = source in (SourceState.RELEASED, SourceState.ELSEWHERE)
+    return () if over else next_steps(goal, source, TargetState.UNREACHABLE)
 
 
-def _file(found: Agenda, source: str, target: str, program: Program, moves: list[Move]) -> None:
+def _file(found: Schedule, source: str, target: str, program: Program, moves: list[Move]) -> None:
     batch = Batch(source, target, tuple(move.slot for move in moves), tuple(move.epoch for move in moves))
     task = Task(batch, program)
     if program[0] is Step.CLEAN:

@@ -44,7 +44,7 @@ SPARING = Pace(size_first=4_000, size_min=1_000, size_max=4_000, rest=0.5)
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Sample:
     """One look at how they fare: ms of a trivial statement on the slowest shard and of a request that the service
     answers from memory (None: nobody asked), the lag of the slowest standby in s."""
 
@@ -69,7 +69,7 @@ class Throttle:
     _wait_s: float = 0.0
     _why: str = ""
     _pauses_ms: deque[float] = field(default_factory=lambda: deque(maxlen=PAUSES_WEIGHED))
-    _looks: deque[Look] = field(default_factory=lambda: deque(maxlen=LOOKS_KEPT))
+    _looks: deque[Sample] = field(default_factory=lambda: deque(maxlen=LOOKS_KEPT))
 
     def __post_init__(self) -> None:
         self._size = self.pace.size_first
@@ -97,7 +97,7 @@ class Throttle:
         by_limit = self.lanes * rows / self.rows_per_s_max - took_s if self.rows_per_s_max else 0.0
         return max(by_limit, self._wait_s, took_s * self.pace.rest)
 
-    def look(self, look: Look) -> None:
+    def look(self, look: Sample) -> None:
         """Gives way or goes on, after one more look."""
         self._looks.append(look)
         why = self._too_much(look.lag_s)

@@ -6,9 +6,9 @@ from collections import defaultdict
 
 from ring.ownership import SlotState
 from ring.plan import plan
-from snapurl.store.cluster.rejoin import examine
-from tools.cluster.fleet import Fleet, Seen
-from tools.cluster.status import half_way
+from snapurl.store.cluster.rejoin import find_restarted
+from tools.cluster.fleet import Fleet, Snapshot
+from tools.cluster.status import in_hand_off
 from tools.cluster.tables import Table, sharded_tables
 from tools.cluster.text import slots_text
 from tools.transfer.compare import differences
@@ -16,7 +16,7 @@ from tools.transfer.compare import differences
 SHOWN_MAX = 5
 
 
-async def verify_cluster(fleet: Fleet, seen: Seen) -> list[str]:
+async def verify_cluster(fleet: Fleet, seen: Snapshot) -> list[str]:
     """One line per thing in which the cluster is not as it should be when nothing moves; empty if it is clean.
 
     Rows of slots that were given away and wait for clean-up are as they should be.
@@ -24,11 +24,11 @@ async def verify_cluster(fleet: Fleet, seen: Seen) -> list[str]:
     found = [f"shard {name} {why}" for name, why in seen.silent.items()]
     found += [
         f"shard {each.name} has started anew and serves nothing yet: see `snapurl-reshard doctor`"
-        for each in await examine(fleet.topology, fleet.fetch)
+        for each in await find_restarted(fleet.topology, fleet.fetch)
     ]
     if left := plan(seen.ownership, seen.placement).slots:
         found.append(f"{left} slots are not where the ring wants them")
-    if states := half_way(seen):
+    if states := in_hand_off(seen):
         rows_in = " and ".join(f"{count} are {state}" for state, count in states.items())
         found.append(f"hand-offs are under way: of the slots, {rows_in}")
     if seen.ownership.unowned:
@@ -49,7 +49,7 @@ async def verify_cluster(fleet: Fleet, seen: Seen) -> list[str]:
     return found
 
 
-async def rows_by_slot(fleet: Fleet, seen: Seen) -> dict[str, list[int]]:
+async def rows_by_slot(fleet: Fleet, seen: Snapshot) -> dict[str, list[int]]:
     """Shard -> the slots of which it has any row, ascending."""
     found: dict[str, list[int]] = {}
     for name in seen.rows:
@@ -59,7 +59,7 @@ async def rows_by_slot(fleet: Fleet, seen: Seen) -> dict[str, list[int]]:
     return found
 
 
-def _may_have(seen: Seen, name: str, slot: int) -> bool:
+def _may_have(seen: Snapshot, name: str, slot: int) -> bool:
     """Whether rows of the slot may be here: held, on their way here, or given away and not cleaned yet."""
     row = seen.by_slot[name].get(slot)
     if row is None:
@@ -68,7 +68,7 @@ def _may_have(seen: Seen, name: str, slot: int) -> bool:
     return row.state is not SlotState.RELEASED or (owner is not None and owner.epoch >= row.epoch)
 
 
-async def _doubles(fleet: Fleet, seen: Seen, rows: dict[str, list[int]]) -> list[str]:
+async def _doubles(fleet: Fleet, seen: Snapshot, rows: dict[str, list[int]]) -> list[str]:
     """Slots of which two shards have rows: whether these are at least the same."""
     shards: defaultdict[int, list[str]] = defaultdict(list)
     for name, slots in rows.items():

@@ -16,18 +16,17 @@ import asyncpg
 
 from ring.ownership import Owner, SlotState
 from snapurl.errors import ConfigError
-from snapurl.store.cluster.rejoin import Found
-from snapurl.store.cluster.rejoin import examine as examine_starts
+from snapurl.store.cluster.rejoin import Restarted, find_restarted
 from tools.change.preflight import of_shards, out_of_sight
 from tools.cluster.calls import smallints
-from tools.cluster.fleet import LOST, Fleet, Seen
-from tools.cluster.publish import spread
-from tools.cluster.rejoin import command_for, described, mend
+from tools.cluster.fleet import LOST, Fleet, Snapshot
+from tools.cluster.publish import propagate
+from tools.cluster.rejoin import command_for, described, rejoin
 from tools.cluster.status import MIGRATOR_SILENT_S, heard
 from tools.cluster.tables import SQL, sharded_tables
 from tools.cluster.text import slots_text
-from tools.migrator.loop import Bench, attempt_at
-from tools.migrator.schedule import Task, agenda
+from tools.migrator.loop import LaneConnections, executor_for
+from tools.migrator.schedule import Task, schedule
 from tools.repair.consistency import rows_by_slot
 from tools.transfer.compare import differences
 from tools.transfer.executor import Refused
@@ -50,7 +49,7 @@ class Finding:
     fix: Fix | None = field(default=None, repr=False)
 
 
-async def examine(fleet: Fleet, seen: Seen) -> list[Finding]:
+async def diagnose(fleet: Fleet, seen: Snapshot) -> list[Finding]:
     """What is wrong, in the order in which it should be mended."""
     found = [
         Finding("silent", f"shard {name} {why}", f"bring {name} back, then: snapurl-reshard doctor")
@@ -71,7 +70,7 @@ async def examine(fleet: Fleet, seen: Seen) -> list[Finding]:
             *await _topology(fleet, seen),
             *await _two_owners(fleet, seen),
             *_no_owner(seen),
-            *await _half_way(fleet, seen),
+            *await _in_hand_off(fleet, seen),
             *await _strays(fleet, seen),
             *await _stuck(fleet, seen),
         ]
@@ -81,14 +80,14 @@ async def examine(fleet: Fleet, seen: Seen) -> list[Finding]:
         return found  # what keeps us from looking further is the first thing to mend
 
 
-async def _topology(fleet: Fleet, seen: Seen) -> list[Finding]:
+async def _topology(fleet: Fleet, seen: Snapshot) -> list[Finding]:
     behind = [
         name
         for name in seen.rows
         if (await fleet.fetch(name, SQL["newest_version"]))[0]["version"] != seen.topology.version
     ]
     what = f"topology {seen.topology.version} is not on {', '.join(behind)}"
-    return [Finding("topology", what, FIX, lambda: spread(fleet, seen))] if behind else []
+    return [Finding("topology", what, FIX, lambda: propagate(fleet, seen))] if behind else []
 
 
 async def _returned(fleet: Fleet) -> list[Finding]:
@@ -98,16 +97,16 @@ async def _returned(fleet: Fleet) -> list[Finding]:
             "returned",
             f"shard {each.name} has started anew and serves nothing: {line}",
             command_for(each) or FIX,
-            None if each.judgement.doubts else _mending(fleet, each),
+            None if each.assessment.blockers else _mending(fleet, each),
         )
-        for each in await examine_starts(fleet.topology, fleet.fetch)
+        for each in await find_restarted(fleet.topology, fleet.fetch)
         for line in described(each)
     ]
 
 
-def _mending(fleet: Fleet, found: Found) -> Fix:
+def _mending(fleet: Fleet, found: Restarted) -> Fix:
     async def fix() -> None:
-        if why := await mend(fleet, found):
+        if why := await rejoin(fleet, found):
             raise ConfigError(f"shard {found.name}: {why}")
 
     return fix
@@ -116,7 +115,7 @@ def _mending(fleet: Fleet, found: Found) -> Fix:
 # -- owners -------------------------------------------------------------------------------------------------------
 
 
-async def _two_owners(fleet: Fleet, seen: Seen) -> list[Finding]:
+async def _two_owners(fleet: Fleet, seen: Snapshot) -> list[Finding]:
     pairs: defaultdict[tuple[str, str, bool], list[tuple[int, Owner, Owner]]] = defaultdict(list)
     for contest in seen.ownership.contested:
         winner, *losers = sorted(contest.claims, key=lambda claim: claim.epoch, reverse=True)
@@ -156,7 +155,7 @@ async def _contest(
     return Finding("two-owners", f"{claim}: believe {winner}, the higher epoch; {rows}", FIX, fix)
 
 
-def _no_owner(seen: Seen) -> list[Finding]:
+def _no_owner(seen: Snapshot) -> list[Finding]:
     if seen.silent or not seen.ownership.unowned:
         return []  # whoever is silent may have them
     trails: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
@@ -190,9 +189,9 @@ def _trail(giver: str, taker: str, slots: list[int]) -> Finding:
 # -- work left lying ----------------------------------------------------------------------------------------------
 
 
-async def _half_way(fleet: Fleet, seen: Seen) -> list[Finding]:
+async def _in_hand_off(fleet: Fleet, seen: Snapshot) -> list[Finding]:
     told = {*seen.ownership.unowned, *(contest.slot for contest in seen.ownership.contested)}
-    to_do = agenda(seen, busy=told)
+    to_do = schedule(seen, busy=told)
     again = (
         "look again in a moment; if it stays, one of the two lost its past: restore it from its newest backup"
     )
@@ -214,17 +213,17 @@ async def _half_way(fleet: Fleet, seen: Seen) -> list[Finding]:
 
 async def finish(fleet: Fleet) -> None:
     """Brings the hand-offs that stand half-way to their ends, and begins no other. Raises ConfigError."""
-    bench = Bench(fleet)
+    bench = LaneConnections(fleet)
     try:
         for _ in range(ROUNDS_MAX):
             seen = await fleet.observe()
-            tasks = agenda(seen).urgent
+            tasks = schedule(seen).urgent
             if not tasks:
                 return
             for task in tasks:
                 for batch in task.batch.parts():
                     part = Task(batch, task.program)
-                    await (await attempt_at(part, seen, bench)).run(part.program)
+                    await (await executor_for(part, seen, bench)).run(part.program)
     except (Refused, asyncpg.PostgresError, *LOST) as error:
         raise ConfigError(f"a hand-off could not be finished: {error}") from error
     finally:
@@ -232,7 +231,7 @@ async def finish(fleet: Fleet) -> None:
     raise ConfigError("hand-offs keep beginning while they are finished: some migrator runs after all")
 
 
-async def _strays(fleet: Fleet, seen: Seen) -> list[Finding]:
+async def _strays(fleet: Fleet, seen: Snapshot) -> list[Finding]:
     """Rows of slots of which a shard has no row in `slots`: it never owned them."""
     found = []
     for name, slots in (await rows_by_slot(fleet, seen)).items():
@@ -266,7 +265,7 @@ def _deleting(fleet: Fleet, name: str, slots: list[int]) -> Fix:
     return fix
 
 
-async def _stuck(fleet: Fleet, seen: Seen) -> list[Finding]:
+async def _stuck(fleet: Fleet, seen: Snapshot) -> list[Finding]:
     found = []
     for name in seen.rows:
         for row in await fleet.fetch(name, SQL["stuck"]):

@@ -46,7 +46,7 @@ class Refused(Exception):
 
 
 @dataclass(slots=True)
-class Ends:
+class ShardPair:
     """A connection to each side, for one attempt at a time, and what moves."""
 
     source: Any
@@ -55,7 +55,7 @@ class Ends:
 
 
 @dataclass(slots=True, eq=False)
-class Attempt:
+class Executor:
     """The steps of one batch under one token, and what they measure.
 
     `found` are state and token of each slot on the source when it was looked at, if it had begun to leave.
@@ -64,7 +64,7 @@ class Attempt:
     """
 
     batch: Batch
-    ends: Ends
+    ends: ShardPair
     found: Sequence[tuple[str, UUID]] = ()
     copied: Callable[[int], None] = lambda rows: None
     clock: Callable[[], float] = time.monotonic

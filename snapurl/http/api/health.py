@@ -10,25 +10,25 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from sanic import HTTPResponse
 
 from snapurl.errors import NotFound
-from snapurl.http.context import Call
+from snapurl.http.context import RequestContext
 from snapurl.http.schema.responses import ready_body
 from snapurl.telemetry.metrics import settle_all
 from snapurl.telemetry.multiprocess import collect
 
 
-async def health_live(call: Call) -> HTTPResponse:
+async def health_live(call: RequestContext) -> HTTPResponse:
     """The process answers; nothing else is asked."""
     return call.answer({"status": "ok"})
 
 
-async def health_ready(call: Call) -> HTTPResponse:
+async def health_ready(call: RequestContext) -> HTTPResponse:
     """Every shard and Redis are asked now. 503 only if no shard answers: with one, some links still work."""
     shards, redis = await asyncio.gather(call.services.shard_health(), call.services.redis_fault())
     body = ready_body(shards, redis)
     return call.answer(body, 503 if body["status"] == "down" else 200)
 
 
-async def metrics(call: Call) -> HTTPResponse:
+async def metrics(call: RequestContext) -> HTTPResponse:
     """The metrics of all workers where they share a directory for them, else of this one. Not for the world: where
     there are proxies in front, nothing that has come through one gets them."""
     if call.services.settings.proxies_count and "x-forwarded-for" in call.request.headers:

@@ -15,7 +15,7 @@ from sanic import HTTPResponse
 from snapurl.codes import is_code
 from snapurl.errors import FieldError, Invalid, SnapURLError
 from snapurl.http.auth import owner_filter
-from snapurl.http.context import Call
+from snapurl.http.context import RequestContext
 from snapurl.http.dispatch import header_error, query_error
 from snapurl.http.problems import as_refusal, problem
 from snapurl.http.rate_limits import client_of, limit_creation
@@ -36,7 +36,7 @@ _IDEMPOTENCY_KEY = re.compile(rf"[\x21-\x7e]{{1,{KEY_CHARS_MAX}}}")
 # -- create ------------------------------------------------------------------------------------------------------
 
 
-async def create_link(call: Call) -> HTTPResponse:
+async def create_link(call: RequestContext) -> HTTPResponse:
     claim = _claim(call)
     # A repeat may come after the expiry it asks for: the service then looks whether it is one.
     draft = draft_of(call.value, call.rules(past_allowed=claim is not None))
@@ -46,7 +46,7 @@ async def create_link(call: Call) -> HTTPResponse:
     return _answer(call, link, 201)
 
 
-async def create_links(call: Call) -> HTTPResponse:
+async def create_links(call: RequestContext) -> HTTPResponse:
     items: list[Any] = check(Bulk, call.value, call.rules()).links
     most = call.services.settings.bulk_links_max
     if len(items) > most:
@@ -70,7 +70,7 @@ async def create_links(call: Call) -> HTTPResponse:
     return call.answer({"results": results})
 
 
-def _claim(call: Call) -> Claim | None:
+def _claim(call: RequestContext) -> Claim | None:
     key = call.request.headers.get("idempotency-key")
     if key is None:
         return None
@@ -86,7 +86,7 @@ def _claims(claim: Claim | None, places: Sequence[int]) -> list[Claim] | None:
     return [Claim(f"bulk:{claim.scope}", f"{claim.key}#{place}") for place in places]
 
 
-def _owner(call: Call) -> str:
+def _owner(call: RequestContext) -> str:
     return call.key.key_id if call.key is not None else ""
 
 
@@ -103,23 +103,23 @@ def _refused(refusal: SnapURLError) -> dict[str, Any]:
 # -- one link ----------------------------------------------------------------------------------------------------
 
 
-async def read_link(call: Call) -> HTTPResponse:
+async def read_link(call: RequestContext) -> HTTPResponse:
     return _answer(call, await call.services.links.get(call.code, owner_filter(call.caller)))
 
 
-async def change_link(call: Call) -> HTTPResponse:
+async def change_link(call: RequestContext) -> HTTPResponse:
     if_match = _if_match(call)
     change = check(LinkChange, call.value, call.rules()).as_change()
     link = await call.services.links.change(call.code, change, if_match, owner_filter(call.caller))
     return _answer(call, link)
 
 
-async def delete_link(call: Call) -> HTTPResponse:
+async def delete_link(call: RequestContext) -> HTTPResponse:
     await call.services.links.delete(call.code, _if_match(call), owner_filter(call.caller))
     return HTTPResponse(None, 204, call.headers)
 
 
-def _if_match(call: Call) -> int | None:
+def _if_match(call: RequestContext) -> int | None:
     """The version that the link must have; None for any."""
     text = call.request.headers.get("if-match", "*").strip()
     if text == "*":
@@ -130,7 +130,7 @@ def _if_match(call: Call) -> int | None:
     return int(match[2])
 
 
-def _answer(call: Call, link: Link, status: int = 200) -> HTTPResponse:
+def _answer(call: RequestContext, link: Link, status: int = 200) -> HTTPResponse:
     call.headers["etag"] = f'"{link.version}"'
     return call.answer(link_body(link, call.services.settings.public_url), status)
 
@@ -138,7 +138,7 @@ def _answer(call: Call, link: Link, status: int = 200) -> HTTPResponse:
 # -- the list ----------------------------------------------------------------------------------------------------
 
 
-async def list_links(call: Call) -> HTTPResponse:
+async def list_links(call: RequestContext) -> HTTPResponse:
     limit = _limit(call.query.get("limit"))
     cursor = call.query.get("cursor")
     before = None if cursor is None else read_cursor(cursor)

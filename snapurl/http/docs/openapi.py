@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from snapurl.codes import CODE_CHARS_MAX
 from snapurl.errors import Gone, MethodNotAllowed, NotFound, RateLimited, SnapURLError, Unavailable
-from snapurl.http.context import Good, Parameter, Route
+from snapurl.http.context import Parameter, Route, Success
 from snapurl.http.problems import CONTENT_TYPE, TYPE_PREFIX
 from snapurl.http.schema.responses import Problem
 
@@ -99,7 +99,7 @@ def _operation(route: Route, anonymous: bool) -> dict[str, Any]:
 
 def _redirect(*, counted: bool) -> dict[str, Any]:
     places = [
-        Good(
+        Success(
             status, "To the link's URL", headers={"Location": "The link's URL.", "Cache-Control": "max-age=0"}
         )
         for status in (301, 302, 307, 308)
@@ -127,7 +127,7 @@ def _parameter(item: Parameter) -> dict[str, Any]:
     }
 
 
-def _responses(good: Iterable[Good], refusals: Iterable[type[SnapURLError]]) -> dict[str, Any]:
+def _responses(good: Iterable[Success], refusals: Iterable[type[SnapURLError]]) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for answer in good:
         responses[str(answer.status)] = _good(answer)
@@ -140,7 +140,7 @@ def _responses(good: Iterable[Good], refusals: Iterable[type[SnapURLError]]) -> 
     return responses
 
 
-def _good(answer: Good) -> dict[str, Any]:
+def _good(answer: Success) -> dict[str, Any]:
     response: dict[str, Any] = {"description": answer.description}
     if answer.headers:
         response["headers"] = _headers(answer.headers)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sanic import HTTPResponse
 
 from snapurl.config import Settings
-from snapurl.http.context import Call, Route, Site
+from snapurl.http.context import RequestContext, Route, Site
 from snapurl.http.docs.openapi import document
 from snapurl.http.docs.page import render
 from snapurl.http.html import FAVICON, PAGE_HEADERS, ROBOTS, home_page
@@ -26,7 +26,7 @@ def make_site(routes: Sequence[Route], settings: Settings) -> Site:
     return Site(version, json.dumps(found, ensure_ascii=False), render(found))
 
 
-async def home(call: Call) -> HTTPResponse:
+async def home(call: RequestContext) -> HTTPResponse:
     site = call.services.site
     if wants_page(call.request):
         return HTTPResponse(home_page(site.version), 200, {**call.headers, **PAGE_HEADERS}, HTML)
@@ -34,18 +34,18 @@ async def home(call: Call) -> HTTPResponse:
     return call.answer({"name": "SnapURL", "version": site.version})
 
 
-async def docs(call: Call) -> HTTPResponse:
+async def docs(call: RequestContext) -> HTTPResponse:
     return HTTPResponse(call.services.site.docs, 200, {**call.headers, **PAGE_HEADERS}, HTML)
 
 
-async def openapi(call: Call) -> HTTPResponse:
+async def openapi(call: RequestContext) -> HTTPResponse:
     return HTTPResponse(call.services.site.openapi, 200, call.headers, "application/json")
 
 
-async def robots(call: Call) -> HTTPResponse:
+async def robots(call: RequestContext) -> HTTPResponse:
     return HTTPResponse(ROBOTS, 200, call.headers, "text/plain; charset=utf-8")
 
 
-async def favicon(call: Call) -> HTTPResponse:
+async def favicon(call: RequestContext) -> HTTPResponse:
     headers = {**call.headers, "cache-control": f"public, max-age={DAY_S}"}
     return HTTPResponse(FAVICON, 200, headers, "image/svg+xml")

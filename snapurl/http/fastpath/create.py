@@ -45,11 +45,11 @@ _VERSION = "1.1"
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n" for status in HTTPStatus}
 
 
-class Request(sanic.Request[Any, Any]):
+class WholeRequest(sanic.Request[Any, Any]):
     """A request whose body is there: it has no stream."""
 
 
-def whole_request(head: re.Match[bytes], data: bytes, connection: Any) -> Request | None:
+def whole_request(head: re.Match[bytes], data: bytes, connection: Any) -> WholeRequest | None:
     """The request whose head matches POST and whose body follows it in `data`; None if it is Sanic's to read."""
     if head[1] is None:
         return None
@@ -61,7 +61,7 @@ def whole_request(head: re.Match[bytes], data: bytes, connection: Any) -> Reques
     headers = Header([(name.lower(), value.lstrip()) for name, value in pairs])
     if len(headers.getall("content-length")) != 1:
         return None
-    request = Request(PATH, headers, _VERSION, "POST", connection.transport, connection.app, head[0])
+    request = WholeRequest(PATH, headers, _VERSION, "POST", connection.transport, connection.app, head[0])
     request.conn_info = connection.conn_info
     request.body = data[head.end() : end]
     return request

@@ -61,10 +61,10 @@ from snapurl.cache.reader import FROM_L1
 from snapurl.clicks.origin import browser_of, referrer_of
 from snapurl.clicks.tally import Tally
 from snapurl.codes import is_code, is_reserved
-from snapurl.http.fastpath.create import POST, Request, answer_bytes, whole_request
+from snapurl.http.fastpath.create import POST, WholeRequest, answer_bytes, whole_request
 from snapurl.http.redirect import REDIRECTED, hand_over, redirect_frame
 from snapurl.http.wire.connections import BoundedProtocol
-from snapurl.http.wire.fair_queue import Turns
+from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.limits import Blocklist, client_address
 from snapurl.model import CachedLink
 from snapurl.telemetry.metrics import CREATES_AHEAD, REDIRECT_SECONDS, REDIRECTS_AHEAD, SECONDS, timing
@@ -128,11 +128,11 @@ class FastPath:
     def __init__(
         self,
         links: Links,
-        turns: Turns,
+        fair_queue: FairQueue,
         tally: Tally,
         blocked: Blocklist,
         clock_ms: Callable[[], int],
-        create: Callable[[Request], Awaitable[HTTPResponse]],
+        create: Callable[[WholeRequest], Awaitable[HTTPResponse]],
         loop: asyncio.AbstractEventLoop,
         *,
         head_bytes_max: int,
@@ -141,7 +141,7 @@ class FastPath:
         self.reach = head_bytes_max - 1 + _END_OF_HEAD
         self._entry = links.entry
         self._look_up = links.look_up
-        self._turns = turns
+        self._fair_queue = fair_queue
         self._record = tally.record
         self._blocked = blocked
         self._proxies_count = proxies_count
@@ -173,13 +173,13 @@ class FastPath:
         if self._entry(code) is not None or is_reserved(code) or not is_code(code):
             return None
         client = client_address(peer, self._forwarded(head), self._proxies_count)
-        if not self._turns.begin_at_once(client):
+        if not self._fair_queue.try_acquire(client):
             return None
         return LookUp(head, code, client, self._look_up(code))
 
     def end_turn(self, asked: LookUp) -> None:
         """To be called once for each look-up that has ended, also if nobody waits for it."""
-        self._turns.end(asked.client)
+        self._fair_queue.end(asked.client)
 
     def looked_up(self, asked: LookUp) -> bytes | None:
         """As `answer`, for a link that has been found; None also if it was not."""
@@ -365,7 +365,7 @@ class FastProtocol(BoundedProtocol):
         self._creating = self.loop.create_task(self._carry_out(request))
         return True
 
-    async def _carry_out(self, request: Request) -> None:
+    async def _carry_out(self, request: WholeRequest) -> None:
         try:
             answer = await self._fast.create(request)
         except asyncio.CancelledError:

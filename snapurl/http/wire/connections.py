@@ -46,7 +46,7 @@ def raise_open_files() -> int:
     return OPEN_FILES_MAX if soft == resource.RLIM_INFINITY else soft
 
 
-class Crowd:
+class ConnectionBudget:
     """The connections of one worker, the oldest about first."""
 
     def __init__(self, most: int, most_per_address: int) -> None:
@@ -56,7 +56,7 @@ class Crowd:
         self._by_address: dict[str, int] = {}
 
     @classmethod
-    def of(cls, open_files: int, *, by_address: bool) -> Crowd:
+    def of(cls, open_files: int, *, by_address: bool) -> ConnectionBudget:
         """For a process that may have that many open files; behind a proxy all have one address."""
         most = max(1, min(CONNECTIONS_MAX, open_files - OPEN_FILES_RESERVED))
         return cls(most, max(1, most // ADDRESS_PART) if by_address else most)
@@ -94,7 +94,7 @@ class Crowd:
         return False
 
 
-class BodyRoom:
+class BodyBudget:
     """How many bytes of bodies are in memory."""
 
     def __init__(self, body_bytes_max: int) -> None:
@@ -115,18 +115,18 @@ class BoundedProtocol(HttpProtocol):
     """Sanic's protocol within the bounds; its crowd is `app.ctx.crowd`."""
 
     HTTP_CLASS = OneWayHttp
-    __slots__ = ("_crowd", "_is_refused", "address")
+    __slots__ = ("_connection_budget", "_is_refused", "address")
 
     def __init__(self, *, app: Any, **others: Any) -> None:
         super().__init__(app=app, **others)
-        self._crowd: Crowd = app.ctx.crowd
+        self._connection_budget: ConnectionBudget = app.ctx.connection_budget
         self.address = ""
         self._is_refused = False
 
     def connection_made(self, transport: Any) -> None:
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if peer else ""
-        if self._crowd.enter(self, self.address):
+        if self._connection_budget.enter(self, self.address):
             super().connection_made(transport)  # type: ignore[no-untyped-call]
             return
         self._is_refused = True
@@ -137,7 +137,7 @@ class BoundedProtocol(HttpProtocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._is_refused:
             return
-        self._crowd.leave(self, self.address)
+        self._connection_budget.leave(self, self.address)
         super().connection_lost(exc)  # type: ignore[no-untyped-call]
 
     def data_received(self, data: bytes) -> None:

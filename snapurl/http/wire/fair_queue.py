@@ -18,14 +18,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from snapurl.errors import Unavailable
-from snapurl.telemetry.metrics import TURNS_REFUSED
+from snapurl.telemetry.metrics import FAIR_QUEUE_REFUSED
 
 CLIENT_MAX = 128  # the most that goes to four shards in one call each
 IN_WORK_MAX = 512
 WAIT_S_MAX = 1.0
 
 
-class Turns:
+class FairQueue:
     """The turns of one worker."""
 
     def __init__(
@@ -49,10 +49,10 @@ class Turns:
 
     async def begin(self, client: str) -> None:
         """Begins a turn of `client`, which whoever began it ends. Raises Unavailable."""
-        if not self.begin_at_once(client):
+        if not self.try_acquire(client):
             await self._wait(client)
 
-    def begin_at_once(self, client: str) -> bool:
+    def try_acquire(self, client: str) -> bool:
         """Begins a turn of `client` if it need not wait for one; whoever began it ends it."""
         if client in self._lines or not self._has_room(client):
             return False
@@ -89,7 +89,7 @@ class Turns:
             else:
                 self._leave(client, turn)
             if isinstance(error, TimeoutError):
-                TURNS_REFUSED.inc()
+                FAIR_QUEUE_REFUSED.inc()
                 raise Unavailable("too many requests wait already", retry_after_s=1.0) from None
             raise
 

@@ -33,7 +33,7 @@ ONE_WAY = re.compile(
 The lines are an atomic group, since `)*+` was faulty before Python 3.11.5: it took in half a line."""
 
 
-class Request(sanic.Request[Any, Any]):
+class Head(sanic.Request[Any, Any]):
     """A request whose head can be read in one way only. Raises sanic's BadRequest."""
 
     def __init__(

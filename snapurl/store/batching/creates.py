@@ -32,7 +32,7 @@ from snapurl.model import NewLink
 from snapurl.store.batching.columns import create_rows
 from snapurl.store.cluster.pool import Pool, ShardFailed, too_busy
 from snapurl.store.queries import load_queries
-from snapurl.telemetry.logs import nobodys_task
+from snapurl.telemetry.logs import detached_task
 
 SQL = load_queries("links")
 
@@ -214,7 +214,7 @@ class Together:
             line.timer.cancel()
             line.timer = None
         self._codes.sent_off(pool.name)
-        call = nobodys_task(self._send(pool, line, items), f"creates on {pool.name}")
+        call = detached_task(self._send(pool, line, items), f"creates on {pool.name}")
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
 

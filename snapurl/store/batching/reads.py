@@ -25,8 +25,8 @@ from snapurl.store.cluster.pool import Pool, Row, ShardFailed, ShardUnknown, too
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.queries import load_queries
-from snapurl.tasks import end
-from snapurl.telemetry.logs import nobodys_task
+from snapurl.tasks import cancel_and_wait
+from snapurl.telemetry.logs import detached_task
 
 FIND = load_queries("links")["find"]
 
@@ -71,12 +71,12 @@ class Reads:
         line.unanswered += 1
         line.waiting.append((slot, code, found))
         if line.asking is None:
-            line.asking = nobodys_task(self._ask(name, line), f"questions to {name}")
+            line.asking = detached_task(self._ask(name, line), f"questions to {name}")
         return found
 
     async def stop(self) -> None:
         """Gives up what is not answered yet."""
-        await end(*(line.asking for line in self._lines.values()), *self._calls)
+        await cancel_and_wait(*(line.asking for line in self._lines.values()), *self._calls)
 
     async def _ask(self, name: str, line: _Line) -> None:
         while line.waiting:

@@ -24,7 +24,7 @@ from snapurl.config import Settings
 from snapurl.errors import ConfigError
 from snapurl.store.cluster.dsn import address_of
 from snapurl.store.cluster.pool import CLUSTER, ShardFailed, WrongShard, check_identity, telling_rights
-from snapurl.store.cluster.shards import connect_once, let_go
+from snapurl.store.cluster.shards import close_quietly, connect_once
 
 log = logging.getLogger("snapurl.bootstrap")
 
@@ -49,7 +49,7 @@ async def has_identity(name: str, dsn: str, timeout_s: float = 10.0) -> bool:
     except asyncpg.UndefinedTableError:
         return False
     finally:
-        await let_go(connection, timeout_s)
+        await close_quietly(connection, timeout_s)
 
 
 async def ensure_cluster(settings: Settings) -> None:
@@ -72,7 +72,7 @@ async def ensure_cluster(settings: Settings) -> None:
         if not _is_ready(found) and not await _only_newcomers_are_empty(found):
             await _initialise(settings, found, silent)
     finally:
-        await asyncio.gather(*(let_go(item.connection, timeout_s) for item in found.values()))
+        await asyncio.gather(*(close_quietly(item.connection, timeout_s) for item in found.values()))
 
 
 def _is_ready(found: dict[str, _Found]) -> bool:

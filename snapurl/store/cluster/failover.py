@@ -119,7 +119,7 @@ async def _race(
     finally:
         for task in running:
             task.cancel()
-            task.add_done_callback(_let_go)
+            task.add_done_callback(_close_quietly)
 
 
 def _weight(error: BaseException) -> int:
@@ -132,7 +132,7 @@ def _weight(error: BaseException) -> int:
     return 2 if passing else 0
 
 
-def _let_go(task: asyncio.Task[asyncpg.Connection[asyncpg.Record]]) -> None:
+def _close_quietly(task: asyncio.Task[asyncpg.Connection[asyncpg.Record]]) -> None:
     """One that came too late, or failed: nobody waits for it."""
     if not task.cancelled() and task.exception() is None:
         task.result().terminate()

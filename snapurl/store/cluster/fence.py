@@ -35,7 +35,7 @@ class Answered:
 Verdict = Moved | Busy | Answered
 
 
-def judge(row: Mapping[str, Any]) -> Verdict:
+def read_verdict(row: Mapping[str, Any]) -> Verdict:
     """Reads the columns `outcome`, `peer`, `epoch` of an answer."""
     outcome: str = row["outcome"]
     if outcome == "moved":

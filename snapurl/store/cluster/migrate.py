@@ -22,7 +22,7 @@ import asyncpg
 from snapurl.config import Settings, ShardDsn
 from snapurl.errors import ConfigError
 from snapurl.store.cluster.pool import ShardFailed, telling_rights
-from snapurl.store.cluster.shards import connect_once, let_go, none_answers
+from snapurl.store.cluster.shards import close_quietly, connect_once, none_answers
 
 log = logging.getLogger("snapurl.migrate")
 
@@ -141,7 +141,7 @@ async def _migrate(item: ShardDsn, known: Sequence[Migration], timeout_s: float)
                 log.warning("shard %s: %s", item.name, fault)
         return [f"{item.name}: {migration.version:04d}_{migration.name}" for migration in todo]
     finally:
-        await let_go(connection, timeout_s)
+        await close_quietly(connection, timeout_s)
 
 
 async def _applied(connection: Any) -> dict[int, str]:
@@ -190,7 +190,7 @@ async def _grant_on(item: ShardDsn, timeout_s: float) -> str:
     except asyncpg.InsufficientPrivilegeError:
         return ""
     finally:
-        await let_go(connection, timeout_s)
+        await close_quietly(connection, timeout_s)
     return f"{item.name}: {fault}" if fault else ""
 
 

@@ -16,7 +16,7 @@ import asyncpg
 
 from ring.errors import RingError
 from ring.ownership import SlotRow, SlotState
-from ring.restarts import Judgement, Returned, Rows, judge
+from ring.restarts import Assessment, RestartedShard, Rows, assess
 from ring.topology import Topology
 from snapurl.errors import ConfigError
 from snapurl.store.cluster.pool import CLUSTER, ShardFailed
@@ -30,20 +30,20 @@ SILENT = (ShardFailed, ConfigError, RingError, asyncpg.PostgresError)
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Restarted:
     """A shard that nobody has vouched for: the start of its server that was looked at, and what was found.
 
     `witnesses` are the other shards that answered.
     """
 
-    returned: Returned
+    restarted: RestartedShard
     started: datetime
-    judgement: Judgement
-    witnesses: tuple[str, ...]
+    assessment: Assessment
+    peers: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        return self.returned.shard
+        return self.restarted.shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class _Told:
     timelines: Mapping[str, int]
 
 
-async def examine(topology: Topology, fetch: Fetch) -> list[Found]:
+async def find_restarted(topology: Topology, fetch: Fetch) -> list[Restarted]:
     """Every shard of `topology`, or of a newer one that some shard has, that nobody has vouched for."""
     while True:
         names = [shard.name for shard in topology.shards]
@@ -84,7 +84,7 @@ def _answers(names: Sequence[str], found: Sequence[Any]) -> dict[str, Any]:
     return {name: each for name, each in zip(names, found, strict=True) if each is not None}
 
 
-def _judged(names: Sequence[str], starts: Mapping[str, _Start], told: Mapping[str, _Told]) -> list[Found]:
+def _judged(names: Sequence[str], starts: Mapping[str, _Start], told: Mapping[str, _Told]) -> list[Restarted]:
     newest = {
         name: max((one.timelines.get(name, 0) for other, one in told.items() if other != name), default=0)
         for name in names
@@ -96,17 +96,17 @@ def _judged(names: Sequence[str], starts: Mapping[str, _Start], told: Mapping[st
         if name not in starts or starts[name].vouched or name not in told:
             continue
         start = starts[name]
-        witnesses = tuple(other for other in names if other in heard and other != name)
-        returned = Returned(name, start.timeline, start.vouched_timeline)
-        topologies = {v: each for other in witnesses for v, each in told[other].topologies.items()}
-        judgement = judge(
-            returned,
-            {name: told[name].rows, **{other: told[other].rows for other in witnesses}},
-            [other for other in names if other != name and other not in witnesses],
+        peers = tuple(other for other in names if other in heard and other != name)
+        restarted = RestartedShard(name, start.timeline, start.vouched_timeline)
+        topologies = {v: each for other in peers for v, each in told[other].topologies.items()}
+        assessment = assess(
+            restarted,
+            {name: told[name].rows, **{other: told[other].rows for other in peers}},
+            [other for other in names if other != name and other not in peers],
             list(topologies.values()),
             newest[name],
         )
-        found.append(Found(returned, start.started, judgement, witnesses))
+        found.append(Restarted(restarted, start.started, assessment, peers))
     return found
 
 
@@ -136,27 +136,27 @@ async def _told(name: str, fetch: Fetch) -> _Told | None:
     )
 
 
-async def tell_witnesses(found: Found, fetch: Fetch) -> str:
+async def notify_peers(found: Restarted, fetch: Fetch) -> str:
     """Has the others remember the timeline; what is wrong if one knows a newer one. Raises ShardFailed."""
-    for other in found.witnesses:
-        row = (await fetch(other, CLUSTER["peer_seen"], found.name, found.returned.timeline))[0]
-        if row["newest"] > found.returned.timeline:
+    for other in found.peers:
+        row = (await fetch(other, CLUSTER["peer_seen"], found.name, found.restarted.timeline))[0]
+        if row["newest"] > found.restarted.timeline:
             return f"{other} knows of a server on the newer timeline {row['newest']}"
     return ""
 
 
-async def vouch_for(found: Found, fetch: Fetch) -> str:
+async def attest(found: Restarted, fetch: Fetch) -> str:
     """Vouches for a shard of which nothing was lost; why not, if not. Raises ShardFailed."""
-    judgement = found.judgement
-    if judgement.doubts:
-        return judgement.doubts[0]
-    if judgement.lost or judgement.imports:
-        slots = len(judgement.lost) or sum(map(len, judgement.imports.values()))
-        what = "were given away since" if judgement.lost else "are in a hand-off that it may have forgotten"
+    assessment = found.assessment
+    if assessment.blockers:
+        return assessment.blockers[0]
+    if assessment.lost or assessment.imports:
+        slots = len(assessment.lost) or sum(map(len, assessment.imports.values()))
+        what = "were given away since" if assessment.lost else "are in a hand-off that it may have forgotten"
         return (
             f"{slots} of its slots {what}: a migrator, or `snapurl-reshard doctor --fix`, has to see to them"
         )
-    if why := await tell_witnesses(found, fetch):
+    if why := await notify_peers(found, fetch):
         return why
     row = (await fetch(found.name, CLUSTER["attest"], found.started))[0]
     return "" if row["attested"] else "its server was replaced while it was looked at"

@@ -23,7 +23,7 @@ from typing import TypeVar
 
 from tenacity import AsyncRetrying, RetryError, retry_if_result, stop_after_delay, wait_random
 
-from snapurl.store.cluster.fence import Answered, Busy, Moved, judge
+from snapurl.store.cluster.fence import Answered, Busy, Moved, read_verdict
 from snapurl.store.cluster.pool import CLUSTER, Pool, Row, ShardFailed, ShardUnknown, WrongShard
 from snapurl.store.cluster.shards import Shards, unavailable
 from snapurl.telemetry.metrics import FENCE_REFUSALS
@@ -100,7 +100,7 @@ class Router:
 
     def settle(self, slot: int, row: Row) -> bool:
         """True if `row` is the owner's answer; else takes the news in it: try the call again."""
-        match judge(row):
+        match read_verdict(row):
             case Answered():
                 return True
             case Moved(peer, epoch):

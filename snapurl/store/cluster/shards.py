@@ -38,13 +38,13 @@ from snapurl.store.cluster.pool import (
     describe,
     telling_rights,
 )
-from snapurl.store.cluster.rejoin import examine, vouch_for
+from snapurl.store.cluster.rejoin import attest, find_restarted
 from snapurl.store.cluster.slot_map import SlotMap
-from snapurl.tasks import end
-from snapurl.telemetry.logs import nobodys_task
+from snapurl.tasks import cancel_and_wait
+from snapurl.telemetry.logs import detached_task
 from snapurl.telemetry.metrics import (
+    SHARD_ATTESTED,
     SHARD_UP,
-    SHARD_VOUCHED,
     SLOTS_IN_HAND_OFF,
     SLOTS_UNKNOWN,
     TOPOLOGY_VERSION,
@@ -55,12 +55,12 @@ T = TypeVar("T")
 
 # How often the map is compared with the shards when no news arrive: news may be lost without harm.
 POLL_S = 5.0
-NEWS_GATHERED_S = 0.1  # a hand-off makes several in a row; whoever needs one sooner asks for it
+NOTIFY_DEBOUNCE_S = 0.1  # a hand-off makes several in a row; whoever needs one sooner asks for it
 WATCH_RETRY_S = 1.0
 # A look at a shard that has started anew reads every shard's slots: after one in vain the next waits, also
 # so many times as long as it took.
-VOUCH_RETRY_S = 0.25
-VOUCH_PACE = 8
+ATTEST_RETRY_S = 0.25
+ATTEST_PACE = 8
 # What a write is counted under that stayed undone since its slot was being moved.
 HAND_OFF = "hand-off"
 # What asyncpg raises on a connection that ended under it.
@@ -124,7 +124,7 @@ async def _ask(name: str, dsn: str, timeout_s: float) -> tuple[Any, Topology | N
     except RingError as error:
         raise ConfigError(f"shard {name} holds a topology that this program cannot read: {error}") from None
     finally:
-        await let_go(connection, timeout_s)
+        await close_quietly(connection, timeout_s)
 
 
 async def connect_once(name: str, dsn: str, timeout_s: float, *, application: str = "snapurl") -> Any:
@@ -153,7 +153,7 @@ async def connect_once(name: str, dsn: str, timeout_s: float, *, application: st
         raise ShardFailed(name, describe(error), sent=False) from error
 
 
-async def let_go(connection: Any, timeout_s: float) -> None:
+async def close_quietly(connection: Any, timeout_s: float) -> None:
     """Closes a connection; that its server takes too long over it changes nothing of what was done."""
     try:
         await connection.close(timeout=timeout_s)
@@ -189,7 +189,7 @@ class Shards:
         return shards
 
     async def close(self) -> None:
-        await end(self._refreshing, *self._watchers.values())
+        await cancel_and_wait(self._refreshing, *self._watchers.values())
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
 
     def pool(self, name: str) -> Pool:
@@ -230,10 +230,10 @@ class Shards:
         for name, pool in self._pools.items():
             if name in names:
                 pool.measure()
-                SHARD_VOUCHED.labels(name).set(name not in self._returned)
+                SHARD_ATTESTED.labels(name).set(name not in self._returned)
             else:
                 SHARD_UP.labels(name).set(math.nan)
-                SHARD_VOUCHED.labels(name).set(math.nan)
+                SHARD_ATTESTED.labels(name).set(math.nan)
         TOPOLOGY_VERSION.labels(process).set(self.topology.version)
         SLOTS_IN_HAND_OFF.set(self.map.in_hand_off)
         SLOTS_UNKNOWN.set(self.map.unknown)
@@ -249,7 +249,7 @@ class Shards:
     def refresh_soon(self) -> None:
         """Begins a refresh unless one is under way; a silent shard delays nobody who waits for the others."""
         if self._refreshing is None or self._refreshing.done():
-            self._refreshing = nobodys_task(self.refresh(), "refresh")
+            self._refreshing = detached_task(self.refresh(), "refresh")
 
     async def _refresh_shard(self, pool: Pool) -> None:
         try:
@@ -304,13 +304,13 @@ class Shards:
                 return
             began = clock()
             try:
-                for each in await examine(self.topology, self._fetch):
-                    self._note_verdict(each.name, await vouch_for(each, self._fetch))
-                    if each.judgement.replaced:
+                for each in await find_restarted(self.topology, self._fetch):
+                    self._note_verdict(each.name, await attest(each, self._fetch))
+                    if each.assessment.replaced:
                         self.pool(each.name).try_other_host()
             except ShardFailed as error:
                 log.debug("nobody is vouched for now: %s", error)
-            self._vouch_after = clock() + max(VOUCH_RETRY_S, VOUCH_PACE * (clock() - began))
+            self._vouch_after = clock() + max(ATTEST_RETRY_S, ATTEST_PACE * (clock() - began))
         if not self._returned:
             self._vouch_after = 0.0
 
@@ -340,7 +340,7 @@ class Shards:
             self._watchers.pop(name).cancel()
 
     def _watch(self, name: str) -> None:
-        self._watchers[name] = nobodys_task(self._watch_for_ever(name), f"watch {name}")
+        self._watchers[name] = detached_task(self._watch_for_ever(name), f"watch {name}")
 
     async def _watch_for_ever(self, name: str) -> None:
         while True:
@@ -364,8 +364,8 @@ class Shards:
                 news.clear()
                 await self._refresh_shard(pool)
                 await self._vouch()
-                await _wait(news, POLL_S if name not in self._returned else VOUCH_RETRY_S)
-                await asyncio.sleep(NEWS_GATHERED_S)
+                await _wait(news, POLL_S if name not in self._returned else ATTEST_RETRY_S)
+                await asyncio.sleep(NOTIFY_DEBOUNCE_S)
                 await connection.execute("SELECT 1", timeout=timeout_s)
         finally:
             connection.terminate()

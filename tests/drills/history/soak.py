@@ -41,7 +41,7 @@ from tests.faults.pair import new_link, shard_list
 from tests.integration.clicks.test_clicks import start_consumer, until_counted
 from tests.integration.http.service import Service, running
 from tests.integration.store.conftest import Store
-from tools.change.provision import enlist
+from tools.change.provision import register_shard
 from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
 
@@ -262,7 +262,7 @@ class Soak:
                 topology = change(fleet.topology)
                 fleet.settings = _with_shards(self._settings, self._dsns)
                 for name in {shard.name for shard in topology.shards} - set(FIRST):
-                    await enlist(fleet, name, topology)
+                    await register_shard(fleet, name, topology)
                 await publish(fleet, topology)
                 self.figures.topologies += 1
                 return

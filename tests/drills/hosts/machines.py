@@ -15,7 +15,7 @@ from snapurl.config import Settings, load_settings
 from snapurl.local.binaries import find_postgres, find_redis
 from snapurl.local.postgres_server import _NOT_DURABLE, _SETTINGS, DATABASE, USER, PostgresServer
 from snapurl.local.redis_server import RedisServer
-from snapurl.local.system_user import Account, choose_account
+from snapurl.local.system_user import SystemUser, choose_system_user
 from tests.drills.hosts.network import NETWORK, Host, Network, network
 from tests.faults.pair import shard_list
 
@@ -33,7 +33,7 @@ REDIS_PORT = 6379
 class HostedPostgres(PostgresServer):
     """A shard's server on a host of its own, with the usual port."""
 
-    def __init__(self, host: Host, directory: Path, account: Account) -> None:
+    def __init__(self, host: Host, directory: Path, account: SystemUser) -> None:
         self._host = host
         super().__init__(
             host.name,
@@ -80,7 +80,7 @@ class HostedRedis(RedisServer):
     def _spawn(self) -> None:
         config = self._directory / "redis.conf"
         config.write_text(self._config())
-        account = Account(prefix=self._host.prefix)
+        account = SystemUser(prefix=self._host.prefix)
         self._process.spawn([self.binary.server, config], cwd=self._directory, account=account, end_signal=15)
 
 
@@ -141,7 +141,7 @@ async def machines(directory: Path, seed: int) -> AsyncIterator[Machines]:
     async with AsyncExitStack() as stack:
         names = (*API_HOSTS, *SHARD_HOSTS, REDIS_HOST, MIGRATOR_HOST)
         net = await stack.enter_async_context(network(names, seed))
-        account = choose_account(find_postgres().postgres, directory)
+        account = choose_system_user(find_postgres().postgres, directory)
         shards = {name: HostedPostgres(net.hosts[name], directory / name, account) for name in SHARD_HOSTS}
         redis = HostedRedis(net.hosts[REDIS_HOST], directory / REDIS_HOST)
         servers: list[HostedPostgres | HostedRedis] = [*shards.values(), redis]

@@ -17,7 +17,7 @@ from ring.placement import place
 from ring.slots import slot_of
 from tests.drills.hosts.machines import API_HOSTS, FIRST, MIGRATOR_HOST, REDIS_HOST, SHARD_HOSTS, Machines
 from tests.drills.hosts.traffic import Tale, Traffic
-from tools.cluster.fleet import Fleet, Seen
+from tools.cluster.fleet import Fleet, Snapshot
 
 WAIT_S_MAX = 9.0
 """The longest a request may take, whatever is cut: a call of a shard ends after the statement time-out + 0.5 s, one
@@ -96,7 +96,7 @@ class World:
         owners = [owner.shard if owner else None for owner in seen.ownership.owners]
         return not seen.silent and owners == list(seen.placement)
 
-    async def look(self) -> Seen:
+    async def look(self) -> Snapshot:
         """The slots as all shards have them. Raises AssertionError if one has two owners.
 
         Shards are not read in the same moment: who is seen as an owner may have closed before the next one opened.

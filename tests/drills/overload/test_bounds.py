@@ -9,7 +9,7 @@ from typing import Any
 
 from snapurl.app import App
 from snapurl.config import Settings
-from snapurl.http.wire.connections import BUSY, BodyRoom, Crowd
+from snapurl.http.wire.connections import BUSY, BodyBudget, ConnectionBudget
 from tests.integration.http.test_app import served
 
 PATIENCE_S = 15.0
@@ -92,7 +92,7 @@ async def test_bodies_fill_their_room_and_no_more(settings: Settings) -> None:
     """While others' bodies take all the room, one more is refused with Retry-After; then it is taken."""
     open_to_all = settings.model_copy(update={"anonymous_creation": True})
     async with served(open_to_all) as (app, client):
-        app.ctx.body_room = BodyRoom(1)
+        app.ctx.body_room = BodyBudget(1)
         app.ctx.body_room._left = 50_000
         _, writer = await connect(client)
         head = "Content-Type: application/json\r\nContent-Length: 50000\r\nHost: s\r\n\r\n"
@@ -112,7 +112,7 @@ async def test_bodies_fill_their_room_and_no_more(settings: Settings) -> None:
 
 
 def crowded(app: App, most: int, most_per_address: int) -> None:
-    app.ctx.crowd = Crowd(most, most_per_address)
+    app.ctx.connection_budget = ConnectionBudget(most, most_per_address)
 
 
 async def test_who_only_holds_connections_gives_way(settings: Settings) -> None:

@@ -54,7 +54,7 @@ async def worker(settings: Settings, shard: Shard, *, listening: bool = True) ->
     cache = LinkCache(settings, "test", shard.find, redis, time.monotonic)
     await cache.start()
     if listening:
-        await until(lambda: cache.hears_changes)
+        await until(lambda: cache.is_subscribed)
     try:
         yield cache
     finally:
@@ -264,13 +264,13 @@ async def test_a_worker_that_hears_no_news_keeps_nothing(settings: Settings, clu
         assert cache.peek("a") is not None
         await cluster.redis.kill()
         try:
-            await until(lambda: not cache.hears_changes)
+            await until(lambda: not cache.is_subscribed)
             assert cache.peek("a") is None
             assert await url_of(cache) == LINK.url
             assert cache.peek("a") is None
         finally:
             await cluster.redis.start()
-        await until(lambda: cache.hears_changes)
+        await until(lambda: cache.is_subscribed)
         assert await url_of(cache) == LINK.url
         assert cache.peek("a") is not None
 
@@ -284,13 +284,13 @@ async def test_an_edit_while_redis_is_down_is_told_when_it_is_back(
         assert await url_of(editor) == LINK.url
         await cluster.redis.stop()
         try:
-            await until(lambda: not other.hears_changes)
+            await until(lambda: not other.is_subscribed)
             shard.link = NEW
             await editor.changed(NEW)
             assert await url_of(other) == NEW.url
         finally:
             await cluster.redis.start()
-        await until(lambda: other.hears_changes)
+        await until(lambda: other.is_subscribed)
         await until_url(other, NEW.url)
         redis = Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True)
         async with asyncio.timeout(10):

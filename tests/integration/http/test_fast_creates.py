@@ -33,15 +33,15 @@ CLIENT = "127.0.0.1"
 def take_turns(service: Side) -> None:
     """Has as much in work for this client as may be, so that its creates wait."""
     for _ in range(fair_queue.CLIENT_MAX):
-        assert service.app.ctx.turns.begin_at_once(CLIENT)
+        assert service.app.ctx.fair_queue.try_acquire(CLIENT)
 
 
 def give_turn(service: Side) -> None:
-    service.app.ctx.turns.end(CLIENT)
+    service.app.ctx.fair_queue.end(CLIENT)
 
 
 def waits(service: Side) -> bool:
-    return CLIENT in service.app.ctx.turns._lines
+    return CLIENT in service.app.ctx.fair_queue._lines
 
 
 @BOTH
@@ -93,7 +93,7 @@ async def test_a_client_that_goes_away_leaves_no_create_behind(open_side: Open, 
         await until(lambda: not service.server.connections and not waits(service))
         for _ in range(fair_queue.CLIENT_MAX):
             give_turn(service)
-        assert service.app.ctx.turns.begin_at_once(CLIENT)
+        assert service.app.ctx.fair_queue.try_acquire(CLIENT)
         give_turn(service)
         counted = {name: now - before.get(name, 0) for name, now in service.counted().items()}
         assert {name: more for name, more in counted.items() if more} == {

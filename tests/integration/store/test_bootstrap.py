@@ -13,7 +13,7 @@ from snapurl.config import Settings
 from snapurl.errors import ConfigError
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
-from snapurl.store.cluster.shards import Shards, connect_once, let_go
+from snapurl.store.cluster.shards import Shards, close_quietly, connect_once
 
 
 def with_shards(settings: Settings, dsns: dict[str, str]) -> Settings:
@@ -175,5 +175,5 @@ async def test_shards_that_the_list_leaves_out_are_found_through_the_topology(
 async def test_a_server_that_is_slow_to_say_goodbye_fails_nothing(settings: Settings) -> None:
     """What was read over a connection counts, also if its server does not close it in time."""
     connection = await connect_once("db0", settings.shard_dsns[0].dsn, 5.0)
-    await let_go(connection, 1e-9)
+    await close_quietly(connection, 1e-9)
     assert connection.is_closed()

@@ -15,7 +15,7 @@ from snapurl.store.cluster.dsn import address_of
 from snapurl.store.cluster.migrate import migrate_all
 from tests.integration.store.conftest import Store, direct, new_link, ready, store
 from tests.integration.store.test_bootstrap import with_shards
-from tools.change.provision import enlist
+from tools.change.provision import register_shard
 from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
 from tools.migrator.loop import Migrator, Options
@@ -48,7 +48,7 @@ async def add_fifth(ready: Settings, five: Settings, fifth: str, weight: float =
     fleet = await Fleet.connect(ready)
     fleet.settings = five
     topology = fleet.topology.with_shard(Shard("db4", weight, address_of(fifth)))
-    await enlist(fleet, "db4", topology)
+    await register_shard(fleet, "db4", topology)
     await publish(fleet, topology)
     return fleet
 

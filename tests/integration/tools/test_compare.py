@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from ring.handoff import Goal, Source, Step, Target, next_steps
+from ring.handoff import Desired, SourceState, Step, TargetState, next_steps
 from ring.placement import place
 from ring.slots import slot_of
 from snapurl.config import Settings
@@ -15,9 +15,9 @@ from snapurl.model import Change
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tools.cluster.tables import sharded_tables
 from tools.transfer.batch import Batch
-from tools.transfer.executor import Attempt, Ends, Refused
+from tools.transfer.executor import Executor, Refused, ShardPair
 
-PROGRAM = next_steps(Goal.MOVE, Source.OWNED, Target.ABSENT)
+PROGRAM = next_steps(Desired.MOVE, SourceState.OWNED, TargetState.ABSENT)
 FROZEN = PROGRAM.index(Step.FREEZE)
 CODES = 30
 
@@ -25,23 +25,23 @@ CODES = 30
 @pytest.fixture
 async def checked(
     ready: Settings, store: Store, new_link: NewLinkMaker
-) -> AsyncIterator[tuple[Attempt, list[str]]]:
+) -> AsyncIterator[tuple[Executor, list[str]]]:
     """An attempt from db0 to db1 that has made CHECK, and the codes of the links that move."""
     owners = place(store.shards.topology)
     codes = [code for n in range(400) if owners[slot_of(code := f"c{n}")] == "db0"][:CODES]
     await store.links.create_many([new_link(code) for code in codes])
     slots = tuple(sorted({slot_of(code) for code in codes}))
     dsns = {item.name: item.dsn for item in ready.shard_dsns}
-    ends = Ends(await asyncpg.connect(dsns["db0"]), await asyncpg.connect(dsns["db1"]), ())
+    ends = ShardPair(await asyncpg.connect(dsns["db0"]), await asyncpg.connect(dsns["db1"]), ())
     ends.tables = await sharded_tables(ends.source)
-    attempt = Attempt(Batch("db0", "db1", slots, (1,) * len(slots)), ends)
+    attempt = Executor(Batch("db0", "db1", slots, (1,) * len(slots)), ends)
     await attempt.run(PROGRAM[:FROZEN])
     yield attempt, codes
     await ends.source.close()
     await ends.target.close()
 
 
-async def state_of(attempt: Attempt) -> set[str]:
+async def state_of(attempt: Executor) -> set[str]:
     rows = await attempt.ends.source.fetch(
         "SELECT DISTINCT state FROM slots WHERE slot = ANY ($1)", attempt.batch.slots
     )
@@ -49,7 +49,7 @@ async def state_of(attempt: Attempt) -> set[str]:
 
 
 async def test_what_is_written_after_the_check_is_moved(
-    checked: tuple[Attempt, list[str]], store: Store, new_link: NewLinkMaker
+    checked: tuple[Executor, list[str]], store: Store, new_link: NewLinkMaker
 ) -> None:
     """Links that are changed, deleted and made between CHECK and the pause are on the target afterwards."""
     attempt, codes = checked
@@ -78,7 +78,7 @@ async def test_what_is_written_after_the_check_is_moved(
     ],
 )
 async def test_what_no_catch_up_brings_is_noticed(
-    checked: tuple[Attempt, list[str]], side: str, statement: str
+    checked: tuple[Executor, list[str]], side: str, statement: str
 ) -> None:
     """A row that changes after CHECK in a way that leaves no trace for CATCH_UP takes the move back."""
     attempt, codes = checked
@@ -96,9 +96,9 @@ async def test_a_copy_that_differs_makes_no_pause(
     code = next(code for n in range(100) if owners[slot_of(code := f"c{n}")] == "db0")
     await store.links.create(new_link(code))
     dsns = {item.name: item.dsn for item in ready.shard_dsns}
-    ends = Ends(await asyncpg.connect(dsns["db0"]), await asyncpg.connect(dsns["db1"]), ())
+    ends = ShardPair(await asyncpg.connect(dsns["db0"]), await asyncpg.connect(dsns["db1"]), ())
     ends.tables = await sharded_tables(ends.source)
-    attempt = Attempt(Batch("db0", "db1", (slot_of(code),), (1,)), ends)
+    attempt = Executor(Batch("db0", "db1", (slot_of(code),), (1,)), ends)
     before = PROGRAM.index(Step.CHECK)
     await attempt.run(PROGRAM[:before])
     await ends.target.execute("UPDATE links SET title = 'other' WHERE code = $1", code)

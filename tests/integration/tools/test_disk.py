@@ -10,14 +10,14 @@ from typing import Any
 import asyncpg
 import pytest
 
-from ring.handoff import Goal, Source, Step, Target, next_steps
+from ring.handoff import Desired, SourceState, Step, TargetState, next_steps
 from ring.placement import place
 from ring.slots import slot_of
 from snapurl.config import Settings
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tools.cluster.tables import sharded_tables
 from tools.transfer.batch import Batch
-from tools.transfer.executor import Attempt, Ends
+from tools.transfer.executor import Executor, ShardPair
 
 WAIT_S = 20.0
 
@@ -40,7 +40,7 @@ async def wait_for_standby(connection: Any, name: str) -> None:
             await asyncio.sleep(0.01)
 
 
-async def until_waiting(connection: Any, attempt: Attempt, step: Step) -> None:
+async def until_waiting(connection: Any, attempt: Executor, step: Step) -> None:
     """Until the session of the attempt waits for a standby that does not come; it is `step` that does."""
     waiting = "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep')"
     async with asyncio.timeout(WAIT_S):
@@ -58,13 +58,15 @@ async def test_few_steps_wait_for_the_standby(
     code = next(code for n in itertools.count() if owners[slot_of(code := f"waits{n}")] == "db0")
     await store.links.create(new_link(code))
     dsns = {item.name: item.dsn for item in ready.shard_dsns}
-    ends = Ends(await asyncpg.connect(dsns["db0"]), await asyncpg.connect(dsns["db1"]), ())
+    ends = ShardPair(await asyncpg.connect(dsns["db0"]), await asyncpg.connect(dsns["db1"]), ())
     ends.tables = await sharded_tables(ends.source)
-    attempt = Attempt(Batch("db0", "db1", (slot_of(code),), (1,)), ends)
+    attempt = Executor(Batch("db0", "db1", (slot_of(code),), (1,)), ends)
     for admin in admins.values():
         await wait_for_standby(admin, "nobody")
     async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as group:
-        moving = group.create_task(attempt.run(next_steps(Goal.MOVE, Source.OWNED, Target.ABSENT)))
+        moving = group.create_task(
+            attempt.run(next_steps(Desired.MOVE, SourceState.OWNED, TargetState.ABSENT))
+        )
         await until_waiting(admins["db1"], attempt, Step.CHECK)
         await wait_for_standby(admins["db1"], "")
         await until_waiting(admins["db0"], attempt, Step.CLOSE)

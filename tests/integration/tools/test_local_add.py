@@ -7,10 +7,10 @@ from pathlib import Path
 
 from snapurl.config import load_settings
 from snapurl.local.cluster import LocalCluster, remembered
-from snapurl.local.start_requests import grant_wishes
+from snapurl.local.start_requests import serve_start_requests
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
-from snapurl.tasks import end
+from snapurl.tasks import cancel_and_wait
 from tests.integration.tools.test_commands import one_line, say_at
 
 
@@ -20,7 +20,7 @@ async def test_a_local_add_starts_a_server_that_later_starts_start_too(tmp_path:
         settings = load_settings(home=tmp_path, **remembered(tmp_path))
         await migrate_all(settings)
         await ensure_cluster(settings)
-        granting = asyncio.create_task(grant_wishes(running))
+        granting = asyncio.create_task(serve_start_requests(running))
         home = {"SNAPURL_HOME": str(tmp_path)}
         try:
             plan = await say_at(home, "plan", "add", "db2", "--json")
@@ -35,7 +35,7 @@ async def test_a_local_add_starts_a_server_that_later_starts_start_too(tmp_path:
             assert [shard["name"] for shard in found["shards"]] == ["db0", "db1", "db2"]
             one_line(await say_at(home, "add", "redis", "--yes"), "cannot be the name of a shard")
         finally:
-            await end(granting)
+            await cancel_and_wait(granting)
     async with LocalCluster(tmp_path, ("db0", "db1"), durable=False) as again:
         assert sorted(again.dsns) == ["db0", "db1", "db2"]
         assert (await say_at({"SNAPURL_HOME": str(tmp_path)}, "status")).code == 0

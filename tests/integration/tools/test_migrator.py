@@ -10,7 +10,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from ring.handoff import Goal, Source, Step, Target, next_steps
+from ring.handoff import Desired, SourceState, Step, TargetState, next_steps
 from ring.placement import place
 from ring.slots import SLOT_COUNT, slot_of
 from snapurl.config import Settings
@@ -18,13 +18,13 @@ from snapurl.model import Change, ClickRow, Link, PageKey, SourceClicks, SourceK
 from snapurl.run.healthcheck import Address
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import add_fifth, settle
-from tools.cluster.fleet import Fleet, Seen
+from tools.cluster.fleet import Fleet, Snapshot
 from tools.cluster.publish import publish
 from tools.cluster.tables import sharded_tables
 from tools.migrator.loop import Migrator, Options
 from tools.migrator.throttle import Throttle
 from tools.transfer.batch import Batch
-from tools.transfer.executor import Attempt, Ends
+from tools.transfer.executor import Executor, ShardPair
 
 
 async def all_codes(store: Store) -> list[str]:
@@ -164,10 +164,10 @@ async def test_it_tells_how_far_a_copy_is_behind(
     await store.links.create_many([new_link(code) for code in codes])
     slots = tuple(sorted({slot_of(code) for code in codes}))
     dsns = {item.name: item.dsn for item in ready.shard_dsns}
-    ends = Ends(await asyncpg.connect(dsns["db0"]), await asyncpg.connect(dsns["db1"]), ())
+    ends = ShardPair(await asyncpg.connect(dsns["db0"]), await asyncpg.connect(dsns["db1"]), ())
     ends.tables = await sharded_tables(ends.source)
-    attempt = Attempt(Batch("db0", "db1", slots, (1,) * len(slots)), ends)
-    program = next_steps(Goal.MOVE, Source.OWNED, Target.ABSENT)
+    attempt = Executor(Batch("db0", "db1", slots, (1,) * len(slots)), ends)
+    program = next_steps(Desired.MOVE, SourceState.OWNED, TargetState.ABSENT)
     copied = program.index(Step.COPY) + 1
     await attempt.run(program[:copied])
     assert (attempt.rows, attempt.behind) == (40, 0)
@@ -227,7 +227,7 @@ async def test_rows_that_wait_for_their_grace_period_cost_little_and_delay_no_ne
     looks = 0
     observe = Fleet.observe
 
-    async def counted(self: Fleet) -> Seen:
+    async def counted(self: Fleet) -> Snapshot:
         nonlocal looks
         looks += self.application.startswith("snapurl-migrator")
         return await observe(self)

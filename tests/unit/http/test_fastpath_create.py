@@ -9,14 +9,14 @@ import pytest
 from sanic import HTTPResponse
 from sanic.headers import format_http1_response
 
-from snapurl.http.fastpath.create import POST, Request, answer_bytes, whole_request
+from snapurl.http.fastpath.create import POST, WholeRequest, answer_bytes, whole_request
 
 LINE = b"POST /api/v1/links HTTP/1.1\r\n"
 LENGTH = b"content-length: 2\r\n"
 CONNECTION: Any = SimpleNamespace(app=None, transport=None, conn_info=SimpleNamespace(client_ip="192.0.2.1"))
 
 
-def read(data: bytes, at: int = 0) -> Request | None:
+def read(data: bytes, at: int = 0) -> WholeRequest | None:
     head = POST.match(data, at)
     return None if head is None else whole_request(head, data, CONNECTION)
 

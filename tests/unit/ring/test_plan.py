@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ring.ownership import Ownership, SlotRow, SlotState, merge
 from ring.placement import place
-from ring.plan import Plan, Route, plan
+from ring.plan import Plan, Transfer, plan
 from ring.slots import SLOT_COUNT
 from tests.unit.ring.topologies import shard, topology
 
@@ -45,7 +45,7 @@ def test_draining_a_shard() -> None:
 def test_unowned_slots_are_in_no_route() -> None:
     """A slot without an owner cannot be moved and is listed on its own."""
     found = plan(merge({"db0": [SlotRow(3, SlotState.OWNED, 1, None)]}), ("db1",) * SLOT_COUNT)
-    assert found.routes == (Route("db0", "db1", (3,)),)
+    assert found.routes == (Transfer("db0", "db1", (3,)),)
     assert len(found.unowned) == SLOT_COUNT - 1
 
 

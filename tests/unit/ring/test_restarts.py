@@ -6,7 +6,7 @@ import pytest
 
 from ring.ownership import SlotRow, SlotState
 from ring.placement import place
-from ring.restarts import Judgement, Lost, Returned, judge
+from ring.restarts import Assessment, Lost, RestartedShard, assess
 from ring.topology import Shard, Topology
 
 S = SlotState
@@ -25,10 +25,10 @@ def found(
     timelines: tuple[int, int] = (1, 1),
     newest: int = 1,
     **others: SlotRow | None,
-) -> Judgement:
+) -> Assessment:
     """Judges shard `b` with one row, beside others with one each (None: none of this slot)."""
     rows = {name: {} if each is None else {each.slot: each} for name, each in {"b": mine, **others}.items()}
-    return judge(Returned("b", *timelines), rows, silent, topologies, newest)
+    return assess(RestartedShard("b", *timelines), rows, silent, topologies, newest)
 
 
 def topology(*names: str) -> Topology:
@@ -68,13 +68,13 @@ def test_an_import_that_may_be_under_way_is_taken_back() -> None:
 
 def test_equal_claims_are_left_to_an_operator() -> None:
     """Two that hold a slot at one epoch: no rule says who is right."""
-    assert "at the same epoch 3" in found(row(S.OWNED, 3), t=row(S.OWNED, 3)).doubts[0]
+    assert "at the same epoch 3" in found(row(S.OWNED, 3), t=row(S.OWNED, 3)).blockers[0]
     assert found(row(S.OWNED, 3), t=row(S.RELEASED, 3, "b")).clean
 
 
 def test_an_older_timeline_is_that_of_a_server_that_was_replaced() -> None:
     """The others remember the newest timeline that was vouched for."""
-    assert "timeline 1, and 2" in found(row(S.OWNED, 3), t=None, newest=2).doubts[0]
+    assert "timeline 1, and 2" in found(row(S.OWNED, 3), t=None, newest=2).blockers[0]
     assert found(row(S.OWNED, 3), t=None, timelines=(3, 2), newest=2).clean
 
 
@@ -85,13 +85,15 @@ def test_who_is_silent_is_waited_for_unless_it_cannot_have_the_slots() -> None:
     slot = placed.index("b")
     mine = {slot: SlotRow(slot, S.OWNED, 3, None)}
 
-    def wait(returned: Returned, *others: str, topologies: tuple[Topology, ...] = (topology(*names),)) -> str:
+    def wait(
+        restarted: RestartedShard, *others: str, topologies: tuple[Topology, ...] = (topology(*names),)
+    ) -> str:
         rows = {"b": mine, **{name: {} for name in others}}
         silent = [name for name in names[1:] if name not in others]
-        doubts = judge(returned, rows, silent, topologies, 1).doubts
-        return doubts[0] if doubts else ""
+        blockers = assess(restarted, rows, silent, topologies, 1).blockers
+        return blockers[0] if blockers else ""
 
-    restarted, promoted = Returned("b", 1, 1), Returned("b", 2, 1)
+    restarted, promoted = RestartedShard("b", 1, 1), RestartedShard("b", 2, 1)
     assert wait(restarted, "t") == ""
     assert wait(promoted, "t", "u") == ""
     assert "u must answer first" in wait(promoted, "t")

@@ -12,22 +12,22 @@ from rich.console import Console, RenderableType
 from ring.ownership import SlotRow, SlotState
 from ring.placement import place
 from ring.topology import Shard, Topology
-from tools.change.estimate import Prospect, ShardProspect
-from tools.cluster.fleet import Seen
-from tools.cluster.migrator_status import MoveStatus, Pauses, Status
-from tools.cluster.status import Overview, view, wrong_slots
+from tools.change.estimate import Estimate, ShardEstimate
+from tools.cluster.fleet import Snapshot
+from tools.cluster.migrator_status import MigratorStatus, MoveStatus, Pauses
+from tools.cluster.status import ClusterStatus, view, wrong_slots
 from tools.commands import render
 
 TOPOLOGY = Topology("c1", 3, 64, tuple(Shard(f"db{n}", 1.0, f"h{n}:5432/d") for n in range(2)))
 
 
-def seen(topology: Topology = TOPOLOGY, silent: str = "") -> Seen:
+def seen(topology: Topology = TOPOLOGY, silent: str = "") -> Snapshot:
     """Two shards that own what TOPOLOGY places on them, looked at under `topology`."""
     rows: dict[str, list[SlotRow]] = {"db0": [], "db1": []}
     for slot, name in enumerate(place(TOPOLOGY)):
         rows[name].append(SlotRow(slot, SlotState.OWNED, 1, None))
     answered = {name: tuple(found) for name, found in rows.items() if name != silent}
-    return Seen(topology, answered, {}, {silent: "is unreachable"} if silent else {})
+    return Snapshot(topology, answered, {}, {silent: "is unreachable"} if silent else {})
 
 
 def text(thing: RenderableType) -> str:
@@ -38,7 +38,7 @@ def text(thing: RenderableType) -> str:
 
 def test_a_settled_cluster_says_so() -> None:
     """With every slot in its place the line says it, and the document too."""
-    found = view(seen(), Status(), 0.5)
+    found = view(seen(), MigratorStatus(), 0.5)
     assert found.settled
     assert "every slot is where the ring wants it" in render.status_line(found)
     assert json.loads(json.dumps(found.to_document()))["settled"] is True
@@ -47,14 +47,14 @@ def test_a_settled_cluster_says_so() -> None:
 def test_no_migrator_is_said_with_the_command_that_starts_one() -> None:
     """Whether none ever ran or the last one is silent, the line names `snapurl-reshard run`."""
     for age_s in (None, 40.0):
-        found = view(seen(), Status(), age_s)
+        found = view(seen(), MigratorStatus(), age_s)
         assert not found.migrator_runs
         assert "`snapurl-reshard run`" in render.status_line(found)
 
 
 def test_a_move_shows_progress_pauses_and_what_holds_it_back() -> None:
     """The line and the view have slots, rows, rate, ETA, pauses, throttle, last error and the moves under way."""
-    status = Status(
+    status = MigratorStatus(
         state="moving", slots_total=20_000, slots_left=5, rows_copied=1234, rows_per_s=50.0, eta_s=61.0,
         moves=(MoveStatus("slot 3, db0@1 -> db1", "copy", 1.5),), pauses=Pauses(4, 5.0, 9.0, 11.0),
         throttle="a standby lags by 12 s", last_error="it broke",
@@ -77,7 +77,7 @@ def test_a_move_shows_progress_pauses_and_what_holds_it_back() -> None:
 
 def test_the_bar_has_a_line_of_its_own() -> None:
     """In the live display the line of status begins below the bar and is not cut."""
-    status = Status(state="moving", slots_total=20_000)
+    status = MigratorStatus(state="moving", slots_total=20_000)
     shown = text(render.status_view(view(seen(TOPOLOGY.drained("db0")), status, 0.1)))
     bar = next(line for line in shown.splitlines() if "━" in line)
     assert set(bar.strip()) <= set("━╺╸")
@@ -86,8 +86,8 @@ def test_the_bar_has_a_line_of_its_own() -> None:
 
 def test_a_migrator_that_has_just_ended_is_not_shown_as_moving() -> None:
     """What the migrator says of itself is a little older than what the shards say, which counts."""
-    assert "moving" not in render.status_line(view(seen(), Status(state="moving"), 0.1))
-    assert "cleaning" in render.status_line(view(seen(), Status(state="cleaning"), 0.1))
+    assert "moving" not in render.status_line(view(seen(), MigratorStatus(state="moving"), 0.1))
+    assert "cleaning" in render.status_line(view(seen(), MigratorStatus(state="cleaning"), 0.1))
 
 
 def test_a_slot_that_changes_its_owner_between_two_looks_is_not_wrong() -> None:
@@ -95,28 +95,28 @@ def test_a_slot_that_changes_its_owner_between_two_looks_is_not_wrong() -> None:
     alone = seen()
     second = SlotRow(alone.rows["db0"][0].slot, SlotState.OWNED, 2, None)
     both = replace(alone, rows={**alone.rows, "db1": (*alone.rows["db1"], second)})
-    assert view(both, Status(), 0.1, wrong_slots(both)).contested == 1
-    assert view(both, Status(), 0.1, wrong_slots(alone)).contested == 0
+    assert view(both, MigratorStatus(), 0.1, wrong_slots(both)).contested == 1
+    assert view(both, MigratorStatus(), 0.1, wrong_slots(alone)).contested == 0
 
 
 def test_a_silent_shard_is_never_settled() -> None:
     """A shard that does not answer is named with its reason, and nothing counts as settled."""
-    found = view(seen(silent="db1"), Status(), 0.1)
+    found = view(seen(silent="db1"), MigratorStatus(), 0.1)
     assert not found.settled
     assert "shard db1 is unreachable" in render.status_line(found)
 
 
 def test_pausing_shows() -> None:
     """A paused cluster says how to go on."""
-    found: Overview = replace(view(seen(), Status(), 0.1), paused=True)
+    found: ClusterStatus = replace(view(seen(), MigratorStatus(), 0.1), paused=True)
     assert "PAUSED" in render.status_line(found)
 
 
 def test_a_plan_shows_obstacles_and_notes() -> None:
     """The table has each shard before and after; what stops the change stands below it."""
-    shards = (ShardProspect("db0", 16_384, 8_000, 1000, 500, 2_000_000, 1_000_000),)
+    shards = (ShardEstimate("db0", 16_384, 8_000, 1000, 500, 2_000_000, 1_000_000),)
     shown = text(
-        render.prospect_lines(Prospect(TOPOLOGY, shards, 8_384, 500, 100.0, ("no disk",), ("a note",)))
+        render.estimate_lines(Estimate(TOPOLOGY, shards, 8_384, 500, 100.0, ("no disk",), ("a note",)))
     )
     for part in (
         "16,384",

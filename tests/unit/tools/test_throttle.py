@@ -12,22 +12,22 @@ from tools.migrator.throttle import (
     ROWS_OF_SLOT,
     SPARING,
     WAIT_S_MAX,
-    Look,
+    Sample,
     Throttle,
 )
 
-CALM = Look(shards_ms=1.0, lag_s=0.0, service_ms=1.0)
+CALM = Sample(shards_ms=1.0, lag_s=0.0, service_ms=1.0)
 
 
 @pytest.mark.parametrize(
     ("look", "why"),
     [
-        (Look(shards_ms=150.0), "p99 of the shards is 150 ms"),
-        (Look(shards_ms=1.0, lag_s=12.0), "a standby lags by 12 s"),
-        (Look(shards_ms=1.0, service_ms=300.0), "p99 of the service is 300 ms"),
+        (Sample(shards_ms=150.0), "p99 of the shards is 150 ms"),
+        (Sample(shards_ms=1.0, lag_s=12.0), "a standby lags by 12 s"),
+        (Sample(shards_ms=1.0, service_ms=300.0), "p99 of the service is 300 ms"),
     ],
 )
-def test_it_rests_while_something_suffers_and_goes_on_after(look: Look, why: str) -> None:
+def test_it_rests_while_something_suffers_and_goes_on_after(look: Sample, why: str) -> None:
     """Slow shards, a slow service or a lagging standby make it wait longer and longer, calm makes it go on."""
     throttle = Throttle()
     for _ in range(5):
@@ -51,7 +51,7 @@ def test_it_rests_while_something_suffers_and_goes_on_after(look: Look, why: str
 def test_a_service_that_is_not_asked_holds_nothing_back() -> None:
     """Without an address of the service only the shards count."""
     throttle = Throttle(service_p99_ms_max=1.0)
-    throttle.look(Look(shards_ms=50.0))
+    throttle.look(Sample(shards_ms=50.0))
     assert throttle.wait_s(1_000, 0.1) == 0.0
 
 
