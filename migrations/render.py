@@ -1,7 +1,6 @@
 """Renders the schema of a migrated shard as text, for `schema.sql`: tables, functions, grants, sorted by name.
 
-The text comes from PostgreSQL's catalogue and is the same on PostgreSQL 14 to 18. That is why it is not the output of
-pg_dump, which differs between versions.
+The text comes from PostgreSQL's catalogue. Unlike pg_dump's, it does not depend on the version of PostgreSQL.
 """
 
 from __future__ import annotations
@@ -64,7 +63,8 @@ SELECT format(E'CREATE TABLE %s (\\n    %s\\n);', t.relname,
 _FUNCTIONS = """
 SELECT concat_ws(E'\\n', btrim(pg_get_functiondef(f.oid), E'\\n') || ';',
                  format('GRANT EXECUTE ON FUNCTION %s TO %s;', f.proname, (
-                     SELECT string_agg(coalesce(r.rolname, 'PUBLIC'), ', ' ORDER BY r.rolname COLLATE "C" NULLS FIRST)
+                     SELECT string_agg(coalesce(r.rolname, 'PUBLIC'), ', '
+                                       ORDER BY r.rolname COLLATE "C" NULLS FIRST)
                        FROM aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) a
                        LEFT JOIN pg_roles r ON r.oid = a.grantee WHERE a.grantee <> f.proowner)))
   FROM pg_proc f WHERE f.pronamespace = 'public'::regnamespace
