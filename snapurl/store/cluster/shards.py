@@ -283,7 +283,7 @@ class Shards:
     def _note_start(self, name: str, row: Mapping[str, Any]) -> bool:
         """Returns whether the shard's server has restarted: the slot map may then know more of it than it does
         itself."""
-        if row["vouched"]:
+        if row["attested"]:
             self._unattested.pop(name, None)
         else:
             self._unattested.setdefault(
@@ -388,12 +388,12 @@ class Shards:
 
     async def _health(self, name: str) -> ShardHealth:
         try:
-            row = await self.pool(name).fetchrow(CLUSTER["vouched"])
+            row = await self.pool(name).fetchrow(CLUSTER["attested"])
         except ShardFailed as error:
             return ShardHealth(name, ok=False, detail=error.reason)
         except WrongShard as error:
             return ShardHealth(name, ok=False, detail=error.detail)
-        if not row["vouched"]:
+        if not row["attested"]:
             why = self._unattested.get(name, "its server has started anew")
             return ShardHealth(name, ok=False, detail=f"serves nothing yet: {why}")
         return ShardHealth(name, ok=True, detail="answers")
