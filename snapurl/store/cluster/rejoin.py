@@ -50,8 +50,8 @@ class Restarted:
 class _Start:
     started: datetime
     timeline: int
-    vouched: bool
-    vouched_timeline: int | None
+    attested: bool
+    attested_timeline: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ async def find_restarted(topology: Topology, fetch: Fetch) -> list[Restarted]:
         names = [shard.name for shard in topology.shards]
         # Start times are read before any rows: see the theory.
         starts = _by_name(names, await asyncio.gather(*(_start(name, fetch) for name in names)))
-        if all(start.vouched for start in starts.values()):
+        if all(start.attested for start in starts.values()):
             return []
         stored = _by_name(names, await asyncio.gather(*(_read_stored(name, fetch) for name in names)))
         known = {version: each for one in stored.values() for version, each in one.topologies.items()}
@@ -95,11 +95,11 @@ def _assessed(
     trusted = {name for name in stored if name in starts and starts[name].timeline >= newest[name]}
     found = []
     for name in names:
-        if name not in starts or starts[name].vouched or name not in stored:
+        if name not in starts or starts[name].attested or name not in stored:
             continue
         start = starts[name]
         peers = tuple(other for other in names if other in trusted and other != name)
-        restarted = RestartedShard(name, start.timeline, start.vouched_timeline)
+        restarted = RestartedShard(name, start.timeline, start.attested_timeline)
         topologies = {v: each for other in peers for v, each in stored[other].topologies.items()}
         assessment = assess(
             restarted,
