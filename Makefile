@@ -12,7 +12,8 @@ PACKAGES := requirements/build.lock pyproject.toml
 # A virtual environment whose Python has gone (replaced by the system's next one) is made anew.
 $(shell test -x $(BIN)/python || rm -rf $(VENV))
 
-.PHONY: help up install test faults hosts availability overload soak bench profile reshard micro lint docs tables clean lock
+.PHONY: help up install test faults hosts availability overload soak bench profile reshard micro lint docs tables clean \
+	lock vendor
 
 help: ## show what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -87,6 +88,13 @@ lock: ## pin the dependencies anew
 	$(LOCK) $(LOCK_ARGS) pyproject.toml -c requirements/dev.lock -o requirements/run.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra otel -c requirements/dev.lock -o requirements/otel.lock
 	$(LOCK) $(LOCK_ARGS) requirements/build.in -c requirements/dev.lock -o requirements/build.lock
+
+VIEWER := snapurl/http/docs/viewer
+vendor: ## fetch the viewer of /docs as VENDORED.toml names it (needs npm)
+	version=$$(sed -n 's/^version = "\(.*\)"/\1/p' $(VIEWER)/VENDORED.toml) && place=$$(mktemp -d) && cd $$place && \
+	npm pack --silent swagger-ui-dist@$$version && tar xzf swagger-ui-dist-*.tgz && cd - && \
+	for file in $$(sed -n 's/^"\(.*\)" = .*/\1/p' $(VIEWER)/VENDORED.toml); do cp $$place/package/$$file $(VIEWER)/; done && \
+	rm -r $$place
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "SnapURL needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python3" >&2; exit 1; }
