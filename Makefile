@@ -65,7 +65,7 @@ SITE_FILES = git ls-files -z --cached --others --exclude-standard | tar --null -
 docs: $(VENV)/.docs ## the documents as a site, in build/site; a dead link fails
 	rm -rf build/docs && mkdir -p build/docs
 	$(SITE_FILES) | tar --extract --directory=build/docs
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "Open build/site/index.html"
 
 tables: $(VENV)/.dev ## write the generated parts of the documents anew
