@@ -102,7 +102,7 @@ class ClickStore:
 
 
 def _folded(rows_of: BySlot) -> tuple[Sequence[object], ...]:
-    """The arguments of `clicks_apply_v3` after the stream: parallel arrays of slots with their first and last
+    """The arguments of `clicks_apply_v1` after the stream: parallel arrays of slots with their first and last
     entries, of clicks by link and day, and of clicks by source."""
     slots = sorted(rows_of)
     clicks: dict[tuple[int, str, date], int] = {}

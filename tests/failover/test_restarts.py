@@ -71,7 +71,7 @@ async def test_an_older_backup_serves_nothing_that_was_given_away_since(
     await server.start()
     slot, other = move.slots[0], move.other
     if not guarded:
-        await world.ask("db0", "SELECT shard_vouch_v1(pg_postmaster_start_time())")
+        await world.ask("db0", "SELECT shard_attest_v1(pg_postmaster_start_time())")
         assert await world.serves(slot) == {"db0", other}
         return
     assert await world.serves(slot) == {other}

@@ -115,7 +115,7 @@ async def _start(name: str, fetch: Fetch) -> _Start | None:
         row = (await fetch(name, CLUSTER["start"]))[0]
     except SILENT:
         return None
-    return _Start(row["started"], row["timeline"], row["vouched"], row["vouched_timeline"])
+    return _Start(row["started"], row["timeline"], row["attested"], row["attested_timeline"])
 
 
 async def _told(name: str, fetch: Fetch) -> _Told | None:
@@ -158,5 +158,5 @@ async def attest(found: Restarted, fetch: Fetch) -> str:
         )
     if why := await notify_peers(found, fetch):
         return why
-    row = (await fetch(found.name, CLUSTER["vouch"], found.started))[0]
-    return "" if row["vouched"] else "its server was replaced while it was looked at"
+    row = (await fetch(found.name, CLUSTER["attest"], found.started))[0]
+    return "" if row["attested"] else "its server was replaced while it was looked at"

@@ -281,7 +281,7 @@ class Shards:
 
     def _note_start(self, name: str, row: Mapping[str, Any]) -> bool:
         """True if the shard's server has started anew: more may have been heard of it than it knows."""
-        if row["vouched"]:
+        if row["attested"]:
             self._returned.pop(name, None)
         else:
             self._returned.setdefault(
@@ -385,12 +385,12 @@ class Shards:
 
     async def _health(self, name: str) -> ShardHealth:
         try:
-            row = await self.pool(name).fetchrow(CLUSTER["vouched"])
+            row = await self.pool(name).fetchrow(CLUSTER["attested"])
         except ShardFailed as error:
             return ShardHealth(name, ok=False, detail=error.reason)
         except WrongShard as error:
             return ShardHealth(name, ok=False, detail=error.detail)
-        if not row["vouched"]:
+        if not row["attested"]:
             why = self._returned.get(name, "its server has started anew")
             return ShardHealth(name, ok=False, detail=f"serves nothing yet: {why}")
         return ShardHealth(name, ok=True, detail="answers")
