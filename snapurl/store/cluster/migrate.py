@@ -22,7 +22,7 @@ import asyncpg
 from snapurl.config import Settings, ShardDsn
 from snapurl.errors import ConfigError
 from snapurl.store.cluster.pool import ShardFailed, telling_rights
-from snapurl.store.cluster.shards import close_quietly, connect_once, none_answers
+from snapurl.store.cluster.shards import close_quietly, connect_once, no_shard_answers
 
 log = logging.getLogger("snapurl.migrate")
 
@@ -117,7 +117,7 @@ async def migrate_all(settings: Settings) -> list[str]:
         else:
             lines += outcome
     if len(silent) == len(outcomes):
-        raise none_answers(silent)
+        raise no_shard_answers(silent)
     for failed in silent:
         log.warning("%s; it is not migrated now", failed)
     return lines
