@@ -10,13 +10,28 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import click
 import pytest
 import yaml
 
+from snapurl.cli import cli as snapurl
+from snapurl.config import Settings
 from snapurl.local.binaries import POSTGRES_MAJOR_MIN
-from tests.support.documents import PACKAGES, ROOT, first_sentence, generated_files, rewritten
+from tests.support.documents import (
+    PACKAGES,
+    ROOT,
+    first_sentence,
+    generated_files,
+    metric_table,
+    rewritten,
+)
+from tools.cli import cli as reshard
 
 EXTERNAL = ("http://", "https://", "mailto:")
+COMMAND = re.compile(
+    r"^(?:\$ )?(?:docker compose exec \w+ )?(?:[A-Z_]+=\S+ )*(?:[\w./]+/)?(snapurl(?:-reshard)?) ([a-z][^\n#;|]*)",
+    re.MULTILINE,
+)
 SUFFIXES = "py|sql|md|yml|toml|sh|cfg|conf|lua|css|lock|svg|json"
 
 
@@ -97,6 +112,34 @@ def test_paths_that_are_named_exist(file: Path) -> None:
         if not places or (name and not re.search(rf"\b{name}\b", places[0].read_text(encoding="utf-8"))):
             missing.append(f"{path}::{name}" if name else path)
     assert not missing
+
+
+@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_settings_and_metrics_that_are_named_exist(file: Path) -> None:
+    """Every `SNAPURL_…` is a setting, and every `snapurl_…` between backticks with a unit is a metric."""
+    text = file.read_text(encoding="utf-8")
+    settings = {f"SNAPURL_{name.upper()}" for name in Settings.model_fields}
+    assert set(re.findall(r"\bSNAPURL_[A-Z0-9_]*[A-Z0-9]\b", text)) <= settings
+    named = re.findall(r"`(snapurl_\w+_(?:total|seconds|bytes|left|rows|up|held|waiting))`", text)
+    exported = set(re.findall(r"^\| `(\w+)` \|", metric_table(""), re.MULTILINE))
+    assert set(named) <= exported
+
+
+@pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_commands_that_are_named_exist(file: Path) -> None:
+    """`snapurl …` and `snapurl-reshard …` in code are commands, with the options that they are given."""
+    text = file.read_text(encoding="utf-8").replace("\\\n", " ")
+    code = re.findall(r"`([^`\n]+)`", prose(text)) + re.findall(r"(?ms)^ *```\w*\n(.*?)^ *```$", text)
+    for program, words in re.findall(COMMAND, "\n".join(code)):
+        command: click.Command = {"snapurl": snapurl, "snapurl-reshard": reshard}[program]
+        for word in words.split():
+            if isinstance(command, click.Group):
+                found = command.get_command(click.Context(command), word.rstrip(",."))
+                assert found is not None, f"{program} has no command {word}"
+                command = found
+            elif word.startswith("--"):
+                options = {each for parameter in command.params for each in parameter.opts}
+                assert word.partition("=")[0] in {*options, "--help"}, f"{program} {words}"
 
 
 @pytest.mark.parametrize("package", PACKAGES)
