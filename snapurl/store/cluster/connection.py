@@ -1,4 +1,4 @@
-"""A connection to a shard that may be cut at any moment, and the one list of the errors which say that it was.
+"""A connection to a shard that may be cut at any moment, and the one list of errors that mean a lost connection.
 
 A call on a connection is several awaits: asyncpg prepares the statement, may look types up, then executes. The
 deadline of a pool, a timeout or asyncpg itself may terminate the connection between two of them. The call goes on
