@@ -12,7 +12,8 @@ PACKAGES := requirements/build.lock pyproject.toml
 # A virtual environment whose Python has gone (replaced by the system's next one) is made anew.
 $(shell test -x $(BIN)/python || rm -rf $(VENV))
 
-.PHONY: help up install check test test-all drill bench profile reshard micro lint clean lock vendor
+.PHONY: help up install check test test-all drill bench profile reshard micro schema lint docs tables clean \
+	lock vendor
 
 help: ## show what there is
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -32,7 +33,7 @@ check: lint ## style, types, and the tests that need no server
 test: $(VENV)/.dev ## whether the program works, on real PostgreSQL and Redis (ARGS='-k name' for some)
 	$(PYTEST) -m 'not long' $(ARGS)
 
-test-all: $(VENV)/.dev ## all that `make test` runs, and the long ones: loads, faults, soak, availability, hosts
+test-all: $(VENV)/.dev docs ## all that `make test` runs, and the long ones: loads, faults, soak, hosts, docs
 	$(PYTEST) $(ARGS)
 
 DRILL_availability := $(BIN)/python -m tests.drills.availability
@@ -56,11 +57,24 @@ profile: $(VENV)/.bench ## where a worker's CPU time goes, path by path (ARGS='-
 micro: $(VENV)/.dev ## time the small parts: slots, ring, plan, codes, cache, clicks
 	$(BIN)/pytest benchmarks/micro --benchmark-enable --benchmark-columns=median,iqr,ops --benchmark-sort=name $(ARGS)
 
+schema: $(VENV)/.dev ## write migrations/schema.sql anew, after a change of the migrations
+	WRITE_SCHEMA=1 $(BIN)/pytest -q tests/integration/store/test_schema.py
+
 lint: $(VENV)/.dev ## style, types, and which part may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+SITE_FILES = git ls-files -z --cached --others --exclude-standard | tar --null --create --files-from=-
+docs: $(VENV)/.docs ## the documents as a site, in build/site; a dead link fails
+	rm -rf build/docs && mkdir -p build/docs
+	$(SITE_FILES) | tar --extract --directory=build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open build/site/index.html"
+
+tables: $(VENV)/.dev ## write the generated parts of the documents anew
+	$(BIN)/python -m tests.support.documents
 
 clean: ## remove .venv and all caches; data in .snapurl stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -74,6 +88,7 @@ lock: ## pin the dependencies anew
 	$(LOCK) $(LOCK_ARGS) pyproject.toml requirements/build.in --extra local --extra dev --extra otel \
 		-o requirements/dev.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra bench -c requirements/dev.lock -o requirements/bench.lock
+	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra docs -c requirements/dev.lock -o requirements/docs.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra local -c requirements/dev.lock -o requirements/local.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml -c requirements/dev.lock -o requirements/run.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra otel -c requirements/dev.lock -o requirements/otel.lock
@@ -107,4 +122,9 @@ $(VENV)/.dev: requirements/dev.lock $(PACKAGES) | $(BIN)/python
 $(VENV)/.bench: requirements/bench.lock $(PACKAGES) | $(VENV)/.dev
 	@echo "Installing into $(VENV), with the peers that are measured …"
 	@$(PIP_INSTALL) --require-hashes -r requirements/bench.lock
+	@touch $@
+
+$(VENV)/.docs: requirements/docs.lock $(PACKAGES) | $(BIN)/python
+	@echo "Installing into $(VENV), with what the site is made with …"
+	@$(PIP_INSTALL) --require-hashes -r requirements/docs.lock
 	@touch $@

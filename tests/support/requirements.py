@@ -1,7 +1,7 @@
 """What a test may need of the machine beyond Python's packages, by name.
 
 A test is skipped only through `requires` or `skip_without`, and only if the thing is not there. Any other skip
-fails. Where `--may-lack haproxy,wrk` says which programs may be missing, so does a skip for want of another program.
+fails. Where `--may-lack haproxy,wrk` says which programs may be missing, so does a skip for want of another one.
 """
 
 from __future__ import annotations

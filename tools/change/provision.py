@@ -10,11 +10,11 @@ from pydantic import SecretStr
 from ring.topology import Topology
 from snapurl.config import Settings, parse_shards
 from snapurl.errors import ConfigError
-from snapurl.local.cluster import remembered
+from snapurl.local.cluster import saved_settings
 from snapurl.local.start_requests import request_start
 from snapurl.store.cluster.dsn import dsn_of
 from snapurl.store.cluster.migrate import migrate_all
-from snapurl.store.cluster.pool import CLUSTER, ShardFailed
+from snapurl.store.cluster.pool import CLUSTER, ShardFailed, lost_connection_of
 from snapurl.store.cluster.shards import connect_once
 from tools.change.request import Add
 from tools.cluster.fleet import Fleet
@@ -34,7 +34,7 @@ def known_dsn(fleet: Fleet, name: str) -> str | None:
 
 def local_only(settings: Settings, name: str) -> None:
     """Raises ConfigError unless the shards are those of the local cluster, which can start one more server."""
-    ours = remembered(settings.home).get("shards")
+    ours = saved_settings(settings.home).get("shards")
     if ours is None or ours != settings.shards.get_secret_value():
         raise ConfigError(
             f"say where the database of {name} is: --dsn postgresql://user:password@host:port/database"
@@ -63,13 +63,16 @@ async def _local(settings: Settings, name: str) -> str:
         raise ConfigError(
             f"the server of {name} did not start within {LOCAL_START_S_MAX:.0f} s: see {settings.home / name}"
         ) from None
-    return next(item.dsn for item in parse_shards(remembered(settings.home)["shards"]) if item.name == name)
+    return next(
+        item.dsn for item in parse_shards(saved_settings(settings.home)["shards"]) if item.name == name
+    )
 
 
 async def register_shard(fleet: Fleet, name: str, topology: Topology) -> None:
     """Writes the identity of shard `name` into its migrated database, unless it is there already.
 
-    Raises ConfigError if the database is another shard, or not reachable.
+    Raises ConfigError if the database is another shard or cannot be reached, and ShardFailed if it is
+    lost meanwhile.
     """
     settings = fleet.settings
     try:
@@ -79,13 +82,14 @@ async def register_shard(fleet: Fleet, name: str, topology: Topology) -> None:
     except ShardFailed as error:
         raise ConfigError(f"shard {name} {error.reason}") from error
     try:
-        row = await connection.fetchrow(CLUSTER["identity"])
-        if row is None:
-            await connection.execute(CLUSTER["put_identity"], topology.cluster_id, name, "ready")
-            return
+        with lost_connection_of(name):
+            row = await connection.fetchrow(CLUSTER["identity"])
+            if row is None:
+                await connection.execute(CLUSTER["put_identity"], topology.cluster_id, name, "ready")
+                return
         if row["cluster_id"] != topology.cluster_id:
             raise ConfigError(f"that database is shard {row['shard']} of another cluster")
         if row["shard"] != name:
             raise ConfigError(f"that database is shard {row['shard']} of this cluster already")
     finally:
-        await connection.close()
+        connection.terminate()

@@ -17,8 +17,8 @@ async def test_the_cluster_survives_a_network_that_fails() -> None:
     """Links are cut, late and lossy, also while a shard is added: histories, clicks and owners are right."""
     if reason := why_not():
         skip_without("network namespaces", reason)
-    seed = int(os.environ.get("SNAPURL_TEST_SEED") or random.randrange(2**32))
-    print(f"SNAPURL_TEST_SEED={seed}")
+    seed = int(os.environ.get("TEST_SEED") or random.randrange(2**32))
+    print(f"TEST_SEED={seed}")
     code, said = await run_isolated("--seed", str(seed), "--fault-s", str(FAULT_S), *SHORT, timeout_s=180.0)
     assert code == 0, said
     assert "all is well" in said
