@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from snapurl.config import Settings
-from snapurl.model import NewLink
+from snapurl.model import LinkFields, NewLink
 from snapurl.store.clicks import ClickStore
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
@@ -78,7 +78,7 @@ NewLinkMaker = Callable[..., NewLink]
 
 @pytest.fixture
 def new_link() -> NewLinkMaker:
-    def make(code: str, url: str = "https://example.org/", owner: str = "") -> NewLink:
-        return NewLink(code, url, None, (), 302, None, owner, uuid.uuid4())
+    def make(code: str, url: str = "https://example.org/", owner: str = "", **fields: Any) -> NewLink:
+        return NewLink(code, LinkFields(url, **fields), owner, uuid.uuid4())
 
     return make

@@ -25,7 +25,13 @@ from tools.cluster.migrator_status import MigratorStatus, MoveStatus
 
 DOCUMENT = document(ROUTES, "https://s.example.org", "1.2.3", anonymous=True)
 LINK = Link(
-    "abc", "https://example.org/", None, ("a",), 302, datetime(2030, 1, 1, tzinfo=UTC), None, None, "k", 3
+    "https://example.org/",
+    tags=("a",),
+    code="abc",
+    created_at=datetime(2030, 1, 1, tzinfo=UTC),
+    deleted_at=None,
+    owner="k",
+    version=3,
 )
 
 
