@@ -20,7 +20,7 @@ import pytest
 import trustme
 
 from snapurl.config import Settings
-from snapurl.http.problems import TYPE_PREFIX
+from snapurl.http.schema.responses import TYPE_PREFIX
 from snapurl.local.free_ports import free_port
 from tests.integration.http.service import Worker, environ_of, until
 from tests.integration.tools.conftest import ready

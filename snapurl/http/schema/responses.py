@@ -1,7 +1,7 @@
-"""The bodies of answers: their schemas for OpenAPI, and the functions that build them.
+"""Response bodies: their schemas for OpenAPI, and the functions that build them. Pure.
 
-The functions build plain dicts, since validating what we have made ourselves would cost more than making it;
-a test holds each of them against its schema.
+The functions build plain dicts, because validation would cost more than building them. A test checks each function
+against its schema.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from snapurl.http.schema.requests import RedirectStatus
 from snapurl.model import DayClicks, Link, RingView, ShardHealth, SourceClicks, SourceKind
+
+CONTENT_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:snapurl:problem:"
 
 MOMENTS_REMEMBERED = 64  # as they are written: the links of one bulk call share theirs
 

@@ -18,8 +18,9 @@ from snapurl.model import ClickRow, Link, LinkPatch, PageKey, SourceClicks, Sour
 from snapurl.run.healthcheck import Address
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import add_fifth, settle
-from tools.cluster.fleet import Fleet, Snapshot
+from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
+from tools.cluster.snapshot import Snapshot
 from tools.cluster.tables import sharded_tables
 from tools.migrator.loop import Migrator, Options
 from tools.migrator.throttle import Throttle

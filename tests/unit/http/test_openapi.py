@@ -17,9 +17,10 @@ from snapurl.errors import FieldError, Gone, Invalid
 from snapurl.http.docs.openapi import document
 from snapurl.http.docs.page import PAGE
 from snapurl.http.html import home_page, refusal_page
-from snapurl.http.problems import TYPE_PREFIX, problem
+from snapurl.http.problems import problem
 from snapurl.http.routes import ROUTES
 from snapurl.http.schema import responses
+from snapurl.http.schema.responses import TYPE_PREFIX
 from snapurl.model import DayClicks, Link, RingView, ShardHealth, ShardShare, SourceClicks, SourceKind
 from tools.cluster.migrator_status import MigratorStatus, MoveStatus
 
