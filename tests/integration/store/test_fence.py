@@ -92,10 +92,8 @@ async def as_before(pool: Pool, links: Sequence[NewLink]) -> Sequence[Any]:
     """What a worker of before does."""
     items = [
         {
-            **{
-                name: getattr(new, name)
-                for name in ("code", "url", "title", "tags", "redirect_status", "owner")
-            },
+            **{name: getattr(new.fields, name) for name in ("url", "title", "tags", "redirect_status")},
+            **{"code": new.code, "owner": new.owner},
             **{"place": place, "slot": slot_of(new.code), "token": str(new.token)},
         }
         for place, new in enumerate(links)
