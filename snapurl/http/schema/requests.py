@@ -320,7 +320,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _deeper_than(value: object, levels: int) -> bool:
-    """Whether `value` nests deeper; looks no further down than that."""
+    """Whether `value` nests deeper than `levels`. Stops at that level."""
     level = [value]
     for _ in range(levels + 1):
         nests = [each for each in level if isinstance(each, dict | list)]
