@@ -193,7 +193,7 @@ async def _sweep(store: LinkStore) -> None:
     while True:
         await asyncio.sleep(random.uniform(0.5, 1.5) * SWEEP_S)
         try:
-            while purged := await store.purge_intents(SWEEP_BATCH):
+            while purged := await store.purge_idempotency_records(SWEEP_BATCH):
                 INTENTS_PURGED.inc(purged)
         except SnapURLError as error:
             log.warning("old Idempotency-Keys stay until the next sweep: %s", error.detail)

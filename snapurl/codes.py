@@ -67,13 +67,13 @@ def _drawn_code(number: int) -> str:
     return random_code() if number >= _DRAWN_BELOW or is_reserved(code) else code
 
 
-def derived_code(nonce: UUID, attempt: int) -> str:
-    """The code of attempt 0, 1, … of the create that `nonce` stands for: whoever repeats it finds the same.
+def derived_code(token: UUID, attempt: int) -> str:
+    """The code of attempt 0, 1, … of the create that `token` identifies: whoever repeats it finds the same.
 
-    The 256 bits of SHA-256(nonce || attempt) give far more than one code; a reserved word among them is
-    skipped, so that the answer is still a function of (nonce, attempt).
+    The 256 bits of SHA-256(token || attempt) give far more than one code; a reserved word among them is
+    skipped, so that the answer is still a function of (token, attempt).
     """
-    number = int.from_bytes(sha256(nonce.bytes + attempt.to_bytes(4, "big")).digest(), "big")
+    number = int.from_bytes(sha256(token.bytes + attempt.to_bytes(4, "big")).digest(), "big")
     while True:
         number, code = _take_code(number)
         if not is_reserved(code):

@@ -1,28 +1,24 @@
-"""The vocabulary of the HTTP side: what a route is, and what its handler is given."""
+"""What the handler of a route gets: the request, what is known about it, and the services."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel
 from pydantic_core import to_json
 from sanic import HTTPResponse, Request
 
 from snapurl.cache.reader import LinkCache
 from snapurl.clicks.tally import Tally
 from snapurl.config import Settings
-from snapurl.errors import SnapURLError
 from snapurl.http.auth import Authenticator
 from snapurl.http.schema.requests import Rules
 from snapurl.limits import Blocklist, Limiter
 from snapurl.links import LinkService
-from snapurl.model import ApiKey, Right, RingView, ShardHealth
+from snapurl.model import ApiKey, RingView, ShardHealth
 from snapurl.urls import UrlPolicy
-
-B = TypeVar("B", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,53 +85,3 @@ class RequestContext:
 
 
 Handler = Callable[[RequestContext], Awaitable[HTTPResponse]]
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """A query or header parameter, as OpenAPI shows it; query parameters that are not listed are refused."""
-
-    name: str
-    place: str
-    description: str
-    schema: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Success:
-    """An answer that is no problem: its status, schema (None: no body) and headers with their meaning."""
-
-    status: int
-    description: str
-    model: type[BaseModel] | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    media: str = "application/json"
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One address and method. `right` is what the key must have; `anonymous` routes take no key at all, and
-    `may_be_anonymous` ones do without a key where the deployment allows it."""
-
-    method: str
-    path: str
-    handler: Handler
-    summary: str
-    tag: str
-    good: tuple[Success, ...]
-    description: str = ""
-    right: Right | None = None
-    may_be_anonymous: bool = False
-    body: type[BaseModel] | None = None
-    parameters: tuple[Parameter, ...] = ()
-    refusals: tuple[type[SnapURLError], ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The operation id, and the route's name in metrics."""
-        return self.handler.__name__
-
-    @property
-    def is_page(self) -> bool:
-        """Whether it is outside the API: HEAD is answered, and unknown query parameters are let be."""
-        return not self.path.startswith("/api/")

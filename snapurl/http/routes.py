@@ -32,7 +32,7 @@ from snapurl.http.api.links import (
     read_link,
 )
 from snapurl.http.api.stats import link_stats, ring
-from snapurl.http.context import Parameter, Route, Success
+from snapurl.http.context import Handler
 from snapurl.http.docs.site import (
     docs,
     docs_script,
@@ -45,6 +45,7 @@ from snapurl.http.docs.site import (
 )
 from snapurl.http.schema import responses
 from snapurl.http.schema.requests import Bulk, LinkChange, LinkDraft
+from snapurl.http.schema.route import Parameter, Route, Success
 from snapurl.model import Right
 
 IDEMPOTENCY_KEY = Parameter(
@@ -81,7 +82,7 @@ ONE_LINK = (Unauthorized, Forbidden, NotFound, Gone, Invalid, BadRequest, Unavai
 
 VIEWER_SCRIPT = (Success(200, "JavaScript", media="text/javascript"),)
 
-ROUTES: tuple[Route, ...] = (
+ROUTES: tuple[Route[Handler], ...] = (
     # -- links -----------------------------------------------------------------------------------------------
     Route(
         "POST",

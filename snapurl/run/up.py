@@ -105,7 +105,7 @@ async def admin_key(settings: Settings, home: Path) -> str:
     """The admin key kept in `home`; made the first time, and again if the cluster does not know it."""
     file = home / "admin.key"
     kept = PlainKey.parse(file.read_text().strip()) if file.exists() else None
-    if kept and any(kept.opens(key) for key in await list_keys(settings) if key.revoked_at is None):
+    if kept and any(kept.matches(key) for key in await list_keys(settings) if key.revoked_at is None):
         return str(kept)
     made = await create_key(settings, "admin", [Right.ADMIN], "none")
     file.unlink(missing_ok=True)

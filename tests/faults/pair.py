@@ -26,7 +26,7 @@ from snapurl.config import Settings, load_settings
 from snapurl.errors import OutcomeUnknown, Unavailable
 from snapurl.local.cluster import LocalCluster
 from snapurl.local.postgres_server import PostgresServer
-from snapurl.model import Change, Link, NewLink
+from snapurl.model import Link, LinkFields, LinkPatch, NewLink
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
 from tests.faults.wire import Wire, wire_to
@@ -46,8 +46,8 @@ def shard_list(dsns: dict[str, str]) -> str:
     return " ".join(f"{name}={dsn}" for name, dsn in dsns.items())
 
 
-def new_link(code: str) -> NewLink:
-    return NewLink(code, "https://example.org/", None, (), 302, None, "", uuid.uuid4())
+def new_link(code: str, url: str = "https://example.org/") -> NewLink:
+    return NewLink(code, LinkFields(url), "", uuid.uuid4())
 
 
 def codes_in(slots: set[int]) -> dict[int, Iterator[str]]:
@@ -83,7 +83,7 @@ class Traffic:
     async def change(self, code: str, title: str) -> None:
         with contextlib.suppress(Unavailable, OutcomeUnknown):
             link = await self.store.links.change(
-                code, Change(title=title), if_match=None, owner=None, token=uuid.uuid4()
+                code, LinkPatch(title=title), if_match=None, owner=None, token=uuid.uuid4()
             )
             before = self.acked.get(code, (0, None))[0]
             assert link.version > before, f"{code} went back from version {before} to {link.version}"

@@ -16,7 +16,7 @@ import tools.transfer.executor
 from ring.slots import slot_of
 from snapurl.local import postgres_server
 from snapurl.local.cluster import LocalCluster
-from snapurl.model import Change
+from snapurl.model import LinkPatch
 from tests.faults.pair import Pair, new_link, open_pair
 from tests.faults.wire import When
 from tests.support.waits import HANG_S
@@ -158,7 +158,7 @@ async def test_requests_that_wait_for_a_move_hold_no_connection(pair: Pair) -> N
     codes = list(itertools.islice(itertools.cycle(c for c in pair.traffic.acked if slot_of(c) in frozen), 20))
     waiting = [
         asyncio.create_task(
-            store.links.change(code, Change(title="waited"), if_match=None, owner=None, token=uuid.uuid4())
+            store.links.change(code, LinkPatch(title="waited"), if_match=None, owner=None, token=uuid.uuid4())
         )
         for code in codes
     ]

@@ -18,7 +18,7 @@ import httpx
 import trustme
 
 from snapurl.config import Settings
-from snapurl.http.problems import TYPE_PREFIX
+from snapurl.http.schema.responses import TYPE_PREFIX
 from snapurl.local.free_ports import free_port
 from tests.integration.http.service import Worker, environ_of
 from tests.integration.tools.conftest import ready

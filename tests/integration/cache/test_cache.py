@@ -20,7 +20,9 @@ from snapurl.model import MISSING, CachedLink, Link
 from snapurl.redis_client import redis_client
 from tests.support.waits import HANG_S, until
 
-LINK = Link("a", "https://old.example/", None, (), 302, datetime.now(UTC), None, None, "", 1)
+LINK = Link(
+    "https://old.example/", code="a", created_at=datetime.now(UTC), deleted_at=None, owner="", version=1
+)
 NEW = replace(LINK, url="https://new.example/", version=2)
 
 

@@ -23,8 +23,7 @@ import uvloop
 from snapurl.app import App, create_app
 from snapurl.clicks.tally import Sources
 from snapurl.config import Settings
-from snapurl.links import Draft
-from snapurl.model import Link
+from snapurl.model import Draft, Link
 from snapurl.run.worker import finish, start
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
@@ -113,8 +112,7 @@ class Side:
 
     async def create(self, alias: str, url: str = "https://example.org/", **fields: Any) -> None:
         """A link."""
-        fields = {"title": None, "tags": (), "redirect_status": 302, "expires_at": None, **fields}
-        await self.app.ctx.services.links.create(Draft(url, alias, **fields), "", None)
+        await self.app.ctx.services.links.create(Draft(url, alias=alias, **fields), "", None)
 
     async def warm(self, *codes: str) -> None:
         """Sees to it that L1, if there is one, has these links."""

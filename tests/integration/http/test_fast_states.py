@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from snapurl.config import Settings
 from snapurl.http.fastpath import protocol
 from snapurl.http.redirect import redirect_bytes
-from snapurl.model import Change
+from snapurl.model import LinkPatch
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
 from snapurl.telemetry.metrics import REDIRECTS_AHEAD
@@ -226,7 +226,7 @@ async def test_a_change_elsewhere_is_seen_on_an_open_connection(open_side: Open)
         ahead = count(REDIRECTS_AHEAD)
         assert await ask(connection, request) == KEEPING
         links = other.app.ctx.services.links
-        await links.change(code, Change(url="https://example.com/"), if_match=None, owner=None)
+        await links.change(code, LinkPatch(url="https://example.com/"), if_match=None, owner=None)
         changed = KEEPING.replace(b"example.org", b"example.com")
         async with asyncio.timeout(HANG_S):
             while await ask(connection, request) != changed:

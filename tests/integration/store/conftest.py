@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from snapurl.config import Settings
-from snapurl.model import NewLink
+from snapurl.model import LinkFields, NewLink
 from snapurl.store.clicks import ClickStore
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
@@ -74,7 +74,7 @@ NewLinkMaker = Callable[..., NewLink]
 
 @pytest.fixture
 def new_link() -> NewLinkMaker:
-    def make(code: str, url: str = "https://example.org/", owner: str = "") -> NewLink:
-        return NewLink(code, url, None, (), 302, None, owner, uuid.uuid4())
+    def make(code: str, url: str = "https://example.org/", owner: str = "", **fields: Any) -> NewLink:
+        return NewLink(code, LinkFields(url, **fields), owner, uuid.uuid4())
 
     return make

@@ -8,7 +8,6 @@ import itertools
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,7 +17,7 @@ import pytest
 from ring.slots import slot_of
 from snapurl.config import Settings, load_settings
 from snapurl.errors import Unavailable
-from snapurl.model import MISSING, CachedLink, Change
+from snapurl.model import MISSING, CachedLink, LinkPatch
 from snapurl.store.batching import reads
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.store.test_router import hand_over
@@ -94,9 +93,9 @@ async def test_a_link_is_found_as_the_cache_keeps_it(store: Store, new_link: New
     whole = []
     for number, code in enumerate(codes := ["plain", "brief", "gone", "changed"]):
         expires = None if number != 1 else datetime.now(UTC) + timedelta(hours=1)
-        await store.links.create(replace(new_link(code), redirect_status=307, expires_at=expires))
+        await store.links.create(new_link(code, redirect_status=307, expires_at=expires))
     await store.links.delete("gone", if_match=None, owner=None, token=new_link("x").token)
-    change = Change(url="https://new.example/")
+    change = LinkPatch(url="https://new.example/")
     await store.links.change("changed", change, if_match=None, owner=None, token=new_link("x").token)
     for code in codes:
         link = await store.links.get(code)
@@ -120,7 +119,7 @@ async def test_a_read_never_answers_with_what_was_before_it_began(
     async def write() -> None:
         nonlocal acknowledged, writing
         for number in range(150):
-            change = Change(url=f"https://{number}.example/")
+            change = LinkPatch(url=f"https://{number}.example/")
             link = await store.links.change(
                 code, change, if_match=None, owner=None, token=new_link("x").token
             )
