@@ -30,8 +30,8 @@ from snapurl.errors import (
 from snapurl.model import CachedLink, Change, Failed, Intent, Link, NewLink, PageKey, Taken, Unset
 from snapurl.store.batching.bulk import BulkCall, Unsettled, repeat_lost
 from snapurl.store.batching.columns import create_rows
-from snapurl.store.batching.creates import Together
-from snapurl.store.batching.reads import Reads
+from snapurl.store.batching.creates import CreateBatcher
+from snapurl.store.batching.reads import ReadBatcher
 from snapurl.store.cluster.fanout import every_slot_once
 from snapurl.store.cluster.pool import Pool, ShardFailed
 from snapurl.store.cluster.router import Call, Router
@@ -52,28 +52,29 @@ class LinkStore:
     def __init__(self, shards: Shards, router: Router) -> None:
         self._shards = shards
         self._router = router
-        self._together = Together(lambda code: shards.map.owner(slot_of(code)), shards.serves)
-        self._reads = Reads(shards, router)
+        self._creates = CreateBatcher(lambda code: shards.map.owner(slot_of(code)), shards.serves)
+        self._reads = ReadBatcher(shards, router)
         self._bulk = asyncio.Semaphore(BULK_CALLS_AT_ONCE)
 
     async def close(self) -> None:
-        """Gives up the reads of `find` that are under way."""
+        """Cancels the creates and the reads of `find` that have no answer."""
         await self._reads.stop()
+        await self._creates.stop()
 
     def new_code(self) -> str:
         """A code for a link, made up; that it is free is likely, and seen when the link is created."""
-        return self._together.new_code()
+        return self._creates.new_code()
 
     def new_codes(self, count: int) -> list[str]:
         """Codes for links that are created in bulk."""
-        return self._together.new_codes(count)
+        return self._creates.new_codes(count)
 
     async def create(self, new: NewLink) -> Link | Taken:
         """The link as created, or Taken. Calling again with the same token answers the same."""
         slot = slot_of(new.code)
 
         async def call(pool: Pool) -> Sequence[Mapping[str, Any]]:
-            return await self._together.create(pool, new)
+            return await self._creates.create(pool, new)
 
         try:
             row = (await _repeat(lambda: self._router.at_owner(slot, call)))[0]
@@ -99,8 +100,8 @@ class LinkStore:
         row = await self._row(code)
         return None if row["code"] is None else _link(row)
 
-    def find(self, code: str) -> asyncio.Future[CachedLink]:
-        """As `get`, as much of it as a redirect needs, and MISSING if there is none; read with others."""
+    def find(self, code: str) -> Awaitable[CachedLink]:
+        """As `get`, but only what a redirect needs, and MISSING if there is none. Reads are batched."""
         return self._reads.find(code)
 
     async def _row(self, code: str) -> Mapping[str, Any]:

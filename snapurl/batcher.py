@@ -1,0 +1,156 @@
+"""Batches: items for one destination that arrive at the same time share one call.
+
+Theory. A call to PostgreSQL or Redis costs mostly the round trip, whatever it carries. So a destination has one call in
+flight, and items that arrive meanwhile form the next batch: the higher the load, the larger the batches. An item that
+arrives at an idle destination is sent at once. Three bounds complete the policy:
+
+- `items_max`: a batch has no more items; the others are in the next one.
+- `pending_max`: a destination with that many unanswered items refuses further ones.
+- `patience_s`: a call that takes longer delays nobody; the next batch is sent while it is still in flight.
+
+`linger_s` is for destinations that answer faster than items arrive: under load a batch waits that long for more items,
+unless it has ENOUGH already. The load is high when LOADED_MIN items were unanswered within the last LOADED_S. Without
+load nothing lingers.
+
+`send` answers each item through its `done`. If it raises, every item that has no answer gets the exception. A waiter
+that is cancelled cancels its own `done` and nothing else. An item is sent only after it was submitted, so a read never
+returns data older than its submission.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Hashable, Sequence
+from typing import Any, Generic, TypeVar
+
+from snapurl.tasks import cancel_and_wait
+from snapurl.telemetry.logs import detached_task
+
+LOADED_MIN = 4  # unanswered items, from which on the load is high
+LOADED_S = 0.02  # for which it counts as high after that
+ENOUGH = 16  # items, with which a batch does not linger
+
+R = TypeVar("R")
+
+
+class Pending(Generic[R]):
+    """An item of a batch. `done` is its answer."""
+
+    __slots__ = ("done",)
+
+    def __init__(self) -> None:
+        self.done: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+
+    def answer(self, result: R) -> None:
+        """Sets the answer, unless the waiter has been cancelled."""
+        if not self.done.done():
+            self.done.set_result(result)
+
+    def fail(self, error: Exception) -> None:
+        """Sets an exception as the answer, unless there is an answer or the waiter has been cancelled."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+K = TypeVar("K", bound=Hashable)
+P = TypeVar("P", bound=Pending[Any])
+
+
+class _Lane(Generic[P]):
+    """One destination: the items that are not sent, and how many are unanswered, these included."""
+
+    __slots__ = ("pending", "runner", "waiting")
+
+    def __init__(self) -> None:
+        self.waiting: deque[P] = deque()
+        self.pending = 0
+        self.runner: asyncio.Task[None] | None = None
+
+
+class Batcher(Generic[K, P]):
+    """Collects items by destination and passes them to `send(destination, items)`.
+
+    `refusal(destination)` is the exception for items beyond `pending_max`. Without `patience_s` the next batch always
+    waits for the one in flight; without `pending_max` the callers are bounded elsewhere.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        send: Callable[[K, Sequence[P]], Coroutine[Any, Any, None]],
+        *,
+        items_max: int,
+        pending_max: int | None = None,
+        refusal: Callable[[K], Exception] | None = None,
+        patience_s: float | None = None,
+        linger_s: float = 0.0,
+    ) -> None:
+        assert (pending_max is None) == (refusal is None)
+        self._name = name
+        self._send = send
+        self._items_max = items_max
+        self._pending_max = pending_max
+        self._refusal = refusal
+        self._patience_s = patience_s
+        self._linger_s = linger_s
+        self._lanes: dict[K, _Lane[P]] = {}
+        self._calls: dict[asyncio.Task[None], Sequence[P]] = {}
+        self._pending = 0
+        self._loaded_until = 0.0
+
+    def submit(self, destination: K, item: P) -> None:
+        """Adds an item to the next batch for `destination`. Raises what `refusal` returns if too many are pending."""
+        lane = self._lanes.get(destination)
+        if lane is None:
+            lane = self._lanes[destination] = _Lane()
+        elif self._refusal is not None and lane.pending >= (self._pending_max or 0):
+            raise self._refusal(destination)
+        lane.pending += 1
+        self._pending += 1
+        lane.waiting.append(item)
+        if lane.runner is None:
+            lane.runner = detached_task(self._run(destination, lane), f"batches of {self._name}")
+
+    def is_loaded(self) -> bool:
+        """Whether the load is high, over all destinations."""
+        now = asyncio.get_running_loop().time()
+        if self._pending >= LOADED_MIN:
+            self._loaded_until = now + LOADED_S
+        return now < self._loaded_until
+
+    async def stop(self) -> None:
+        """Cancels all calls, and all waiters that have no answer."""
+        lanes = list(self._lanes.values())
+        unanswered = [item for lane in lanes for item in lane.waiting]
+        unanswered += [item for items in self._calls.values() for item in items]
+        await cancel_and_wait(*(lane.runner for lane in lanes), *self._calls)
+        for item in unanswered:
+            item.done.cancel()
+
+    async def _run(self, destination: K, lane: _Lane[P]) -> None:
+        while lane.waiting:
+            if self._linger_s and len(lane.waiting) < ENOUGH and self.is_loaded():
+                await asyncio.sleep(self._linger_s)
+            items = [lane.waiting.popleft() for _ in range(min(len(lane.waiting), self._items_max))]
+            call = asyncio.create_task(self._call(destination, lane, items), name=f"batch of {self._name}")
+            self._calls[call] = items
+            call.add_done_callback(self._calls.pop)
+            await asyncio.wait((call,), timeout=self._patience_s)
+        lane.runner = None
+        self._drop_if_idle(destination, lane)
+
+    async def _call(self, destination: K, lane: _Lane[P], items: Sequence[P]) -> None:
+        try:
+            await self._send(destination, items)
+        except Exception as error:
+            for item in items:
+                item.fail(error)
+        finally:
+            lane.pending -= len(items)
+            self._pending -= len(items)
+            self._drop_if_idle(destination, lane)
+
+    def _drop_if_idle(self, destination: K, lane: _Lane[P]) -> None:
+        if not lane.pending and lane.runner is None and self._lanes.get(destination) is lane:
+            del self._lanes[destination]
