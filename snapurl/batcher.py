@@ -51,21 +51,25 @@ class Pending(Generic[R]):
         """Sets an exception as the answer, unless there is an answer or the waiter has been cancelled."""
         if not self.done.done():
             self.done.set_exception(error)
+            self.done.exception()  # marks it as retrieved, so asyncio does not log it if every waiter was cancelled
 
 
 K = TypeVar("K", bound=Hashable)
 P = TypeVar("P", bound=Pending[Any])
 
 
-class _Lane(Generic[P]):
-    """One destination: the items that are not sent, and how many are unanswered, these included."""
+class _Lane(Generic[K, P]):
+    """One destination. `waiting` are the items that are not sent, `pending` counts those without an answer, these
+    included. `call` is the call that the next batch waits for, `timer` what sends the next batch otherwise."""
 
-    __slots__ = ("pending", "runner", "waiting")
+    __slots__ = ("call", "destination", "pending", "timer", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, destination: K) -> None:
+        self.destination = destination
         self.waiting: deque[P] = deque()
         self.pending = 0
-        self.runner: asyncio.Task[None] | None = None
+        self.call: asyncio.Task[None] | None = None
+        self.timer: asyncio.Handle | None = None
 
 
 class Batcher(Generic[K, P]):
@@ -94,7 +98,7 @@ class Batcher(Generic[K, P]):
         self._refusal = refusal
         self._patience_s = patience_s
         self._linger_s = linger_s
-        self._lanes: dict[K, _Lane[P]] = {}
+        self._lanes: dict[K, _Lane[K, P]] = {}
         self._calls: dict[asyncio.Task[None], Sequence[P]] = {}
         self._pending = 0
         self._loaded_until = 0.0
@@ -103,14 +107,14 @@ class Batcher(Generic[K, P]):
         """Adds an item to the next batch for `destination`. Raises what `refusal` returns if too many are pending."""
         lane = self._lanes.get(destination)
         if lane is None:
-            lane = self._lanes[destination] = _Lane()
+            lane = self._lanes[destination] = _Lane(destination)
         elif self._refusal is not None and lane.pending >= (self._pending_max or 0):
             raise self._refusal(destination)
         lane.pending += 1
         self._pending += 1
         lane.waiting.append(item)
-        if lane.runner is None:
-            lane.runner = detached_task(self._run(destination, lane), f"batches of {self._name}")
+        if lane.call is None and lane.timer is None:  # the items of this moment are one batch
+            lane.timer = asyncio.get_running_loop().call_soon(self._begin, lane)
 
     def is_loaded(self) -> bool:
         """Whether the load is high, over all destinations."""
@@ -121,36 +125,51 @@ class Batcher(Generic[K, P]):
 
     async def stop(self) -> None:
         """Cancels all calls, and all waiters that have no answer."""
-        lanes = list(self._lanes.values())
-        unanswered = [item for lane in lanes for item in lane.waiting]
-        unanswered += [item for items in self._calls.values() for item in items]
-        await cancel_and_wait(*(lane.runner for lane in lanes), *self._calls)
+        unanswered = [item for items in self._calls.values() for item in items]
+        for lane in self._lanes.values():
+            unanswered += lane.waiting
+            lane.waiting.clear()
+            if lane.timer is not None:
+                lane.timer.cancel()
+        await cancel_and_wait(*self._calls)
         for item in unanswered:
             item.done.cancel()
 
-    async def _run(self, destination: K, lane: _Lane[P]) -> None:
-        while lane.waiting:
-            if self._linger_s and len(lane.waiting) < ENOUGH and self.is_loaded():
-                await asyncio.sleep(self._linger_s)
-            items = [lane.waiting.popleft() for _ in range(min(len(lane.waiting), self._items_max))]
-            call = asyncio.create_task(self._call(destination, lane, items), name=f"batch of {self._name}")
-            self._calls[call] = items
-            call.add_done_callback(self._calls.pop)
-            await asyncio.wait((call,), timeout=self._patience_s)
-        lane.runner = None
-        self._drop_if_idle(destination, lane)
+    def _begin(self, lane: _Lane[K, P]) -> None:
+        if self._linger_s and len(lane.waiting) < ENOUGH and self.is_loaded():
+            lane.timer = asyncio.get_running_loop().call_later(self._linger_s, self._send_batch, lane)
+        else:
+            self._send_batch(lane)
 
-    async def _call(self, destination: K, lane: _Lane[P], items: Sequence[P]) -> None:
+    def _send_batch(self, lane: _Lane[K, P]) -> None:
+        items = [lane.waiting.popleft() for _ in range(min(len(lane.waiting), self._items_max))]
+        lane.call = detached_task(self._call(lane, items), self._name)
+        self._calls[lane.call] = items
+        lane.timer = None
+        if self._patience_s is not None:
+            lane.timer = asyncio.get_running_loop().call_later(self._patience_s, self._continue, lane)
+
+    def _continue(self, lane: _Lane[K, P]) -> None:
+        """The call in flight has ended, or takes too long."""
+        if lane.timer is not None:
+            lane.timer.cancel()
+        lane.call = lane.timer = None
+        if lane.waiting:
+            self._begin(lane)
+        elif not lane.pending:
+            del self._lanes[lane.destination]
+
+    async def _call(self, lane: _Lane[K, P], items: Sequence[P]) -> None:
         try:
-            await self._send(destination, items)
+            await self._send(lane.destination, items)
         except Exception as error:
             for item in items:
                 item.fail(error)
         finally:
+            call = asyncio.current_task()
+            assert call is not None
+            del self._calls[call]
             lane.pending -= len(items)
             self._pending -= len(items)
-            self._drop_if_idle(destination, lane)
-
-    def _drop_if_idle(self, destination: K, lane: _Lane[P]) -> None:
-        if not lane.pending and lane.runner is None and self._lanes.get(destination) is lane:
-            del self._lanes[destination]
+            if lane.call is call or not lane.pending:
+                self._continue(lane)

@@ -102,9 +102,12 @@ class LinkCache:
         )
         self._loads: dict[str, _Load] = {}
         self._queries = Batcher[str, _Load](
-            "queries to Redis", self._load_from_redis, items_max=LINKS_MAX, linger_s=LINGER_S
+            "query to Redis",
+            self._load_from_redis,
+            items_max=LINKS_MAX,
+            patience_s=PATIENCE_S,
+            linger_s=LINGER_S,
         )
-        self._redis_queries: set[asyncio.Task[Sequence[CachedLink | None]]] = set()
         self._writes: dict[str, CachedLink] = {}
         self._writer: asyncio.Task[None] | None = None
         self._pending: dict[str, CachedLink] = {}
@@ -119,7 +122,7 @@ class LinkCache:
         await self._feed.stop()
         await self._queries.stop()
         reads = [load.read for load in self._loads.values()]
-        await cancel_and_wait(self._notifier, self._writer, *self._redis_queries, *reads)
+        await cancel_and_wait(self._notifier, self._writer, *reads)
         for load in self._loads.values():
             load.done.cancel()
 
@@ -170,32 +173,35 @@ class LinkCache:
 
     def _begin(self, code: str) -> _Load:
         load = _Load(code, self._local.generation)
-        load.done.add_done_callback(_mark_retrieved)
         self._loads[code] = load
         self._queries.submit("Redis", load)
         return load
 
     async def _load_from_redis(self, _: str, loads: Sequence[_Load]) -> None:
-        found = await self._query_redis([load.code for load in loads])
+        late = asyncio.get_running_loop().call_later(PATIENCE_S, self._redis_is_late, loads)
+        try:
+            found = await self._shared.get_many([load.code for load in loads])
+        except Exception:  # a bug; the shards have the links
+            log.exception("Redis was not queried")
+            found = (None,) * len(loads)
+        finally:
+            late.cancel()
         for load, link in zip(loads, found, strict=True):
+            if load.read is not None:
+                continue  # Redis was late
             if link is not None and link.version >= load.newest:
                 _FROM_L2.inc()
                 self._finish(load, link)
             else:
-                load.read = asyncio.create_task(self._load_from_shard(load), name="load from a shard")
+                self._read(load)
 
-    async def _query_redis(self, codes: list[str]) -> Sequence[CachedLink | None]:
-        query = asyncio.create_task(self._shared.get_many(codes), name="query to Redis")
-        self._redis_queries.add(query)
-        query.add_done_callback(self._redis_queries.discard)
-        await asyncio.wait((query,), timeout=PATIENCE_S)
-        if not query.done():  # it ends by itself, in the time that any call of Redis has
-            REDIS_FAILURES.labels("patience").inc()
-        elif query.exception() is None:
-            return query.result()
-        else:
-            log.error("Redis was not queried", exc_info=query.exception())
-        return (None,) * len(codes)
+    def _redis_is_late(self, loads: Sequence[_Load]) -> None:
+        REDIS_FAILURES.labels("patience").inc()
+        for load in loads:
+            self._read(load)
+
+    def _read(self, load: _Load) -> None:
+        load.read = asyncio.create_task(self._load_from_shard(load), name="load from a shard")
 
     async def _load_from_shard(self, load: _Load) -> None:
         try:
@@ -262,9 +268,3 @@ class LinkCache:
                 if self._pending.get(code) is link:
                     del self._pending[code]
             CACHE_INVALIDATIONS_PENDING.set(len(self._pending))
-
-
-def _mark_retrieved(done: asyncio.Future[CachedLink]) -> None:
-    """Marks the exception as retrieved, so asyncio does not log it if every waiter was cancelled."""
-    if not done.cancelled():
-        done.exception()
