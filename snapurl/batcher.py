@@ -1,20 +1,18 @@
 """Batches: items for one destination that arrive at the same time share one call.
 
-Theory. A call to PostgreSQL or Redis costs mostly the round trip, whatever it carries. So a destination has one call in
-flight, and items that arrive meanwhile form the next batch: the higher the load, the larger the batches. An item that
-arrives at an idle destination is sent at once. Three bounds complete the policy:
+Theory. A call to PostgreSQL or Redis costs mostly its round trip, whatever it carries. So a destination has one call in
+flight, and the items that arrive meanwhile form the next batch: the higher the load, the larger the batches. An item
+for an idle destination is sent at once. A policy bounds this:
 
-- `items_max`: a batch has no more items; the others are in the next one.
+- `items_max`: a batch has no more items; the others go into the next one.
 - `pending_max`: a destination with that many unanswered items refuses further ones.
-- `patience_s`: a call that takes longer delays nobody; the next batch is sent while it is still in flight.
+- `patience_s`: a call that takes longer delays no other; the next batch is sent while it is still in flight.
+- `linger_s`: under load a batch waits that long for more items, unless it has ENOUGH. The load is high if LOADED_MIN
+  items, over all destinations, were unanswered within the last LOADED_S. A single item never lingers.
 
-`linger_s` is for destinations that answer faster than items arrive: under load a batch waits that long for more items,
-unless it has ENOUGH already. The load is high when LOADED_MIN items were unanswered within the last LOADED_S. Without
-load nothing lingers.
-
-`send` answers each item through its `done`. If it raises, every item that has no answer gets the exception. A waiter
-that is cancelled cancels its own `done` and nothing else. An item is sent only after it was submitted, so a read never
-returns data older than its submission.
+`send` answers each item, then or later. If it raises, the exception is the answer of each item that has none. A waiter
+that is cancelled takes nothing from the others. An item is sent after it was submitted, never before, so a read returns
+nothing older than its submission.
 """
 
 from __future__ import annotations
@@ -51,7 +49,7 @@ class Pending(Generic[R]):
         """Sets an exception as the answer, unless there is an answer or the waiter has been cancelled."""
         if not self.done.done():
             self.done.set_exception(error)
-            self.done.exception()  # marks it as retrieved, so asyncio does not log it if every waiter was cancelled
+            self.done.exception()  # retrieved, so asyncio does not log it if every waiter was cancelled
 
 
 K = TypeVar("K", bound=Hashable)
@@ -75,8 +73,8 @@ class _Lane(Generic[K, P]):
 class Batcher(Generic[K, P]):
     """Collects items by destination and passes them to `send(destination, items)`.
 
-    `refusal(destination)` is the exception for items beyond `pending_max`. Without `patience_s` the next batch always
-    waits for the one in flight; without `pending_max` the callers are bounded elsewhere.
+    `name` is that of a call's task. `refusal(destination)` is the exception of items beyond `pending_max`. Without
+    `pending_max` callers are bounded elsewhere; without `patience_s` a batch always waits for the call in flight.
     """
 
     def __init__(
@@ -104,7 +102,7 @@ class Batcher(Generic[K, P]):
         self._loaded_until = 0.0
 
     def submit(self, destination: K, item: P) -> None:
-        """Adds an item to the next batch for `destination`. Raises what `refusal` returns if too many are pending."""
+        """Adds an item to the next batch for `destination`. Raises `refusal(destination)` beyond `pending_max`."""
         lane = self._lanes.get(destination)
         if lane is None:
             lane = self._lanes[destination] = _Lane(destination)

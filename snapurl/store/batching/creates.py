@@ -1,12 +1,11 @@
-"""Group commit: concurrent creates go to their shard in one call, one transaction, one flush of its WAL.
+"""Group commit: concurrent creates go to their shard in one call, one transaction, one flush to its disk.
 
-Creates are batched per shard (`snapurl/batcher.py`): one call in flight, and under load a batch lingers for LINGER_S. A
-single create is sent at once. Under load the generated codes of a batch belong to one shard
-(`generated_codes.py`).
+Creates are batched per shard (`snapurl/batcher.py`); under load a batch lingers, and the generated codes of a batch
+belong to one shard (`generated_codes.py`). A single create is sent at once.
 
-The function answers per link. If the shard does not answer, each create of the batch has failed as if it had been sent
-alone, and its caller repeats it by its token. If PostgreSQL refuses the statement, one of the links is invalid: each
-is sent again in a call of its own, so that only that one fails.
+The shard answers per link. If it does not answer, each create of the batch has failed as if it had been sent alone, and
+its caller repeats it by its token. If PostgreSQL refuses the statement, one of the links is invalid: each is sent again
+in a call of its own, so that only that one fails.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ SQL = load_queries("links")
 LINKS_MAX = 32  # in one call, which holds a lock on the slot of each
 PENDING_MAX = 1_000  # creates per shard; then 503, as if no connection became free
 PATIENCE_S = 0.05  # then the next call is sent while one is in flight
-LINGER_S = float(__import__("os").environ.get("AB_MS", "1")) / 1000
+LINGER_S = 0.001  # of a batch under load
 
 Row = Mapping[str, Any]
 

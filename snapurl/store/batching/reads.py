@@ -1,15 +1,16 @@
 """Reads of links for redirects, batched per shard.
 
-A shard has one query in flight, for all links that were requested since the one before (`snapurl/batcher.py`); a single
-read is sent at once. Every query is sent after its links were requested, so a read never returns data older than its
+A shard has one query in flight, for all links that were requested since the one before (`snapurl/batcher.py`). A single
+read is sent at once. Each query is sent after its links were requested, so a read never returns data older than its
 request.
 
-The shard answers per link, together with the state of its slot. A link is read again in a call of its own, through the
-router, if its shard does not own the slot or the slot is in hand-off, or if the answer was lost.
+The shard answers per link, together with the state of its slot. A link is read again through the router, in a call of
+its own, if the shard does not own the slot, if the slot is in hand-off, or if the answer was lost.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 from ring.slots import slot_of
@@ -19,6 +20,8 @@ from snapurl.store.cluster.pool import Pool, Row, ShardFailed, ShardUnknown, too
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.queries import load_queries
+
+log = logging.getLogger("snapurl.reads")
 
 FIND = load_queries("links")["find"]
 
@@ -71,19 +74,21 @@ class ReadBatcher:
         await self._batcher.stop()
 
     async def _send(self, shard: str, reads: Sequence[_Read]) -> None:
-        rows: Sequence[Row | None] = (None,) * len(reads)
         try:
             rows = await _rows(self._shards.pool(shard), reads)
-        except ShardUnknown:
-            pass
         except ShardFailed as error:
-            self._shards.refresh_soon()  # the slots may have left a shard that has been switched off
-            if not error.sent:
-                raise error.as_unavailable() from error
+            if not isinstance(error, ShardUnknown):
+                self._shards.refresh_soon()  # the slots may have left a shard that has been switched off
+                if not error.sent:
+                    raise error.as_unavailable() from error
         except Exception:  # PostgreSQL refuses one of them, and with it the query
-            pass
-        for place, row in enumerate(rows):
-            reads[place if row is None else row["place"] - 1].answer(row)
+            log.debug("a query for %d links was refused", len(reads), exc_info=True)
+        else:
+            for row in rows:
+                reads[row["place"] - 1].answer(row)
+            return
+        for read in reads:
+            read.answer(None)
 
 
 async def _rows(pool: Pool, reads: Sequence[_Read]) -> Sequence[Row]:
