@@ -1,18 +1,19 @@
 """Batches: items for one destination that arrive at the same time share one call.
 
-Theory. A call to PostgreSQL or Redis costs mostly its round trip, whatever it carries. So a destination has one call in
-flight, and the items that arrive meanwhile form the next batch: the higher the load, the larger the batches. An item
-for an idle destination is sent at once. A policy bounds this:
+Theory. A call to PostgreSQL or Redis costs mostly its round trip, whatever it carries. So a destination has one
+call in flight, and the items that arrive meanwhile form the next batch: the higher the load, the larger the
+batches. An item for an idle destination is sent at once. A policy bounds this:
 
 - `items_max`: a batch has no more items; the others go into the next one.
 - `pending_max`: a destination with that many unanswered items refuses further ones.
 - `patience_s`: a call that takes longer delays no other; the next batch is sent while it is still in flight.
-- `linger_s`: under load a batch waits that long for more items, unless it has ENOUGH. The load is high if LOADED_MIN
-  items, over all destinations, were unanswered within the last LOADED_S. A single item never lingers.
+- `linger_s`: under load a batch waits that long for more items, unless it has ENOUGH. The load is high if
+  LOADED_MIN items, over all destinations, were unanswered within the last LOADED_S. A single item never
+  lingers.
 
-`send` answers each item, then or later. If it raises, the exception is the answer of each item that has none. A waiter
-that is cancelled takes nothing from the others. An item is sent after it was submitted, never before, so a read returns
-nothing older than its submission.
+`send` answers each item, then or later. If it raises, the exception is the answer of each item that has none. A
+waiter that is cancelled takes nothing from the others. An item is sent after it was submitted, never before, so
+a read returns nothing older than its submission.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class Batcher(Generic[K, P]):
 
     `name` is that of a call's task. `refusal(destination)` is the exception of items beyond `pending_max`. Without
     `pending_max` callers are bounded elsewhere; without `patience_s` a batch always waits for the call in flight.
+    `unanswered` counts the items that are the load, if some are unanswered after their call.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Batcher(Generic[K, P]):
         refusal: Callable[[K], Exception] | None = None,
         patience_s: float | None = None,
         linger_s: float = 0.0,
+        unanswered: Callable[[], int] | None = None,
     ) -> None:
         assert (pending_max is None) == (refusal is None)
         self._name = name
@@ -96,9 +99,10 @@ class Batcher(Generic[K, P]):
         self._refusal = refusal
         self._patience_s = patience_s
         self._linger_s = linger_s
+        self._pending = 0
+        self._unanswered = unanswered or (lambda: self._pending)
         self._lanes: dict[K, _Lane[K, P]] = {}
         self._calls: dict[asyncio.Task[None], Sequence[P]] = {}
-        self._pending = 0
         self._loaded_until = 0.0
 
     def submit(self, destination: K, item: P) -> None:
@@ -117,7 +121,7 @@ class Batcher(Generic[K, P]):
     def is_loaded(self) -> bool:
         """Whether the load is high, over all destinations."""
         now = asyncio.get_running_loop().time()
-        if self._pending >= LOADED_MIN:
+        if self._unanswered() >= LOADED_MIN:
             self._loaded_until = now + LOADED_S
         return now < self._loaded_until
 

@@ -2,30 +2,32 @@
 
 The way of a redirect that misses L1, in order:
 
-1. `look_up` joins the load of the code that is in flight, or begins one. There is one load per code at a time. A client
-   that goes away takes nothing from the others.
-2. The batcher queries Redis for all codes that were requested since the query before (`_load_from_redis`). Under load a
-   query lingers for LINGER_S: without it, links that only the shards have cost 1.28 times the CPU time, since the
-   batches of the shards are those of Redis.
+1. `look_up` joins the load of the code that is in flight, or begins one. There is one load per code at a time.
+   A client that goes away takes nothing from the others.
+2. The batcher queries Redis for all codes that were requested since the query before (`_load_from_redis`).
+   Under load a query lingers for LINGER_S: without it, links that only the shards have cost 1.28 times the CPU
+   time, since the batches of the shards are those of Redis.
 3. What Redis has is the answer. Every other link is read at its shard, batched again (`_load_from_shard`,
-   `store/batching/reads.py`), and also every link that Redis has not returned within PATIENCE_S: while its disk is slow
-   it answers nobody, and shards read from memory.
+   `store/batching/reads.py`), and also every link that Redis has not returned within PATIENCE_S: while its disk
+   is slow it answers nobody, and shards read from memory.
 4. `_finish` puts the link into L1 and answers everybody who waits for the load.
 5. `_write_later` adds what a shard has returned to the next write to L2. Nobody waits for it.
 
-Theory: why an old value cannot come back. Each link has a version that grows with every change and travels with it, and
-everything here goes by versions, never by order of arrival.
+Theory: why an old value cannot come back. Each link has a version that grows with every change and travels with
+it, and everything here goes by versions, never by order of arrival.
 
-- L2 takes a value only if its version is higher than the one it has. A change leaves its new value (for a delete: a
-  tombstone) there for longer than any reader can take that began before it, so a slow reader's write fails.
-- L1 is notified of a change by code and version and drops what is older. If the link is being loaded, the version is
-  noted on the load: an older result is loaded again, and is never kept.
-- A worker that has lost its subscription to the notifications keeps nothing in L1. What it was loading when it lost the
-  subscription, or before it had a new one, is not kept either (`generation`).
-- An invalidation that Redis did not take (it is down) stays pending and is sent as soon as Redis is back. If too many
-  are pending, L2 is cleared instead. Only if the worker itself dies in between can L2 hold an old value, and then no
-  longer than `l2_max_age_s`, and L1 a copy of that for `l1_max_age_s`: that sum is the stated cache age. Nothing else
-  depends on these ages, so they may be long: a load that an expired age causes is wasted.
+- L2 takes a value only if its version is higher than the one it has. A change leaves its new value (for a
+  delete: a tombstone) there for longer than any reader can take that began before it, so a slow reader's write
+  fails.
+- L1 is notified of a change by code and version and drops what is older. If the link is being loaded, the
+  version is noted on the load: an older result is loaded again, and is never kept.
+- A worker that has lost its subscription to the notifications keeps nothing in L1. What it was loading when it
+  lost the subscription, or before it had a new one, is not kept either (`generation`).
+- An invalidation that Redis did not take (it is down) stays pending and is sent as soon as Redis is back. If
+  too many are pending, L2 is cleared instead. Only if the worker itself dies in between can L2 hold an old
+  value, and then no longer than `l2_max_age_s`, and L1 a copy of that for `l1_max_age_s`: that sum is the
+  stated cache age. Nothing else depends on these ages, so they may be long: a load that an expired age causes
+  is wasted.
 """
 
 from __future__ import annotations
@@ -72,8 +74,8 @@ _FAILED = CACHE_ANSWERS.labels("failed")
 
 
 class _Load(Pending[CachedLink]):
-    """A load in flight. `newest` is the highest version announced since it began, `generation` that of L1 then, `read`
-    the task that reads the shard."""
+    """A load in flight. `newest` is the highest version announced since it began, `generation` that of L1 then,
+    `read` the task that reads the shard."""
 
     __slots__ = ("code", "generation", "newest", "read")
 
@@ -86,7 +88,7 @@ class _Load(Pending[CachedLink]):
 
 
 class LinkCache:
-    """The links that this worker redirects. `find` reads a link at its owner, and returns MISSING if there is none."""
+    """The links that this worker redirects. `find` reads a link at its owner, and returns MISSING without one."""
 
     def __init__(
         self,
@@ -113,6 +115,7 @@ class LinkCache:
             items_max=LINKS_MAX,
             patience_s=PATIENCE_S,
             linger_s=LINGER_S,
+            unanswered=self._loads.__len__,
         )
         self._writes: dict[str, CachedLink] = {}
         self._writer: asyncio.Task[None] | None = None
@@ -163,7 +166,7 @@ class LinkCache:
         return (self._loads.get(code) or self._begin(code)).done
 
     async def changed(self, link: Link) -> None:
-        """Invalidates a link after a commit. Once this returns, no worker answers with an older version."""
+        """Invalidates a link after a commit: at once in this L1, then in L2 and the L1 of all other workers."""
         cached = CachedLink.from_link(link)
         self._invalidate(link.code, cached.version)
         self._local.put(link.code, cached, self._local.generation)

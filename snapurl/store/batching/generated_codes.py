@@ -1,13 +1,14 @@
 """Generated codes, drawn so that the creates of one batch go to one shard.
 
-A link with a generated code can live on any shard. So under load all codes that are generated until the next batch is
-sent belong to one shard, the target. The target is the owner of a code drawn at random: each shard gets its share of
-the ring, and within it every code is equally likely. Codes that were drawn but belong to other shards are kept for
-their turn, so a create costs one draw on average, however many shards there are. Without a target, a create under load
-costs the service 1.27 times the CPU time, and all processes together 1.6 times (four shards, two workers).
+A link with a generated code can live on any shard. So under load all codes that are generated until the next
+batch is sent belong to one shard, the target. The target is the owner of a code drawn at random: each shard
+gets its share of the ring, and within it every code is equally likely. Codes that were drawn but belong to
+other shards are kept for their turn, so a create costs one draw on average, however many shards there are.
+Without a target, a create under load costs the service 1.27 times the CPU time, and all processes together 1.6
+times (four shards, two workers).
 
-No code is generated for a shard that is known to be down. While it is down, only creates with an alias, or whose
-Idempotency-Key has fixed the code, depend on it.
+No code is generated for a shard that is known to be down. While it is down, only creates with an alias, or
+whose Idempotency-Key has fixed the code, depend on it.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Reads of links for redirects, batched per shard.
 
-A shard has one query in flight, for all links that were requested since the one before (`snapurl/batcher.py`). A single
-read is sent at once. Each query is sent after its links were requested, so a read never returns data older than its
-request.
+A shard has one query in flight, for all links that were requested since the one before (`snapurl/batcher.py`).
+A single read is sent at once. Each query is sent after its links were requested, so a read never returns data
+older than its request.
 
-The shard answers per link, together with the state of its slot. A link is read again through the router, in a call of
-its own, if the shard does not own the slot, if the slot is in hand-off, or if the answer was lost.
+The shard answers per link, together with the state of its slot. A link is read again through the router, in a
+call of its own, if the shard does not own the slot, if the slot is in hand-off, or if the answer was lost.
 """
 
 from __future__ import annotations
