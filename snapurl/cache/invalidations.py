@@ -23,8 +23,8 @@ RETRY_S = 0.25
 class InvalidationFeed:
     """Calls `changed(code, version)` for each invalidation that any worker publishes on `channel`.
 
-    `gained` is called when the subscription stands, `lost` when it is gone: an invalidation that is published between
-    these two is received, any other may be missed.
+    `gained` is called when the subscription stands, `lost` when it is gone. An invalidation that is published
+    between these two is received, any other may be missed.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class InvalidationFeed:
                 log.debug("the subscription is interrupted: %s", type(error).__name__)
             if self.is_alive:
                 log.warning(
-                    "no invalidations from Redis: this worker does not use its own cache until the subscription is back"
+                    "no invalidations from Redis: this worker does without its own cache until they are back"
                 )
             self.is_alive = False
             self._lost()
@@ -69,13 +69,13 @@ class InvalidationFeed:
         loop = asyncio.get_running_loop()
         async with self._redis.pubsub() as subscription:
             await subscription.subscribe(self._channel)
-            last = loop.time()
-            while loop.time() - last < SILENCE_S_MAX:
+            received_at = loop.time()
+            while loop.time() - received_at < SILENCE_S_MAX:
                 message = await subscription.get_message(timeout=PING_S)
                 if message is None:
                     await subscription.ping()
                 else:
-                    last = loop.time()
+                    received_at = loop.time()
                     self._receive(message)
 
     def _receive(self, message: dict[str, Any]) -> None:

@@ -42,8 +42,8 @@ class Entry:
 class LocalCache:
     """code -> link, with LRU eviction. Ages are on the monotonic `clock`.
 
-    While it is disabled (this worker receives no invalidations) it is empty and takes nothing. `generation` grows each
-    time it is emptied: what was read before that must not be put in after it.
+    While it is disabled (this worker receives no invalidations) it is empty and takes nothing. `generation` grows
+    each time it is emptied: what was read before that must not be put in after it.
     """
 
     def __init__(

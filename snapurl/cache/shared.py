@@ -46,7 +46,7 @@ class SharedCache:
         self._put = redis.register_script(_PUT)
 
     async def get_many(self, codes: Sequence[str]) -> Sequence[CachedLink | None]:
-        """Returns one value per code: the link, MISSING if it is cached that there is none, None if nothing is cached."""
+        """Returns per code the link, MISSING if it is cached that there is none, or None if nothing is."""
         if self._clock() < self._down_until:
             return (None,) * len(codes)
         try:
