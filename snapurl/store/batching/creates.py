@@ -10,7 +10,7 @@ each is sent again in a call of its own, so that only that one fails.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ring.slots import slot_of
@@ -26,8 +26,8 @@ SQL = load_queries("links")
 
 LINKS_MAX = 32  # in one call, which holds a lock on the slot of each
 PENDING_MAX = 1_000  # creates per shard; then 503, as if no connection became free
-PATIENCE_S = 0.05  # then the next call is sent while one is in flight
-LINGER_S = 0.001  # of a batch under load
+PATIENCE_S = 0.02  # then the next call is sent while one is in flight
+LINGER_S = 0.002  # of a batch under load
 
 Row = Mapping[str, Any]
 
@@ -79,22 +79,18 @@ class CreateBatcher:
         """Cancels the creates that have no answer."""
         await self._batcher.stop()
 
-    def _send(self, pool: Pool, items: Sequence[_Create]) -> Coroutine[Any, Any, None]:
+    async def _send(self, pool: Pool, items: Sequence[_Create]) -> None:
         self._codes.batch_sent(pool.name)
-        return _create_all(pool, items)
-
-
-async def _create_all(pool: Pool, items: Sequence[_Create]) -> None:
-    try:
-        await _create_batch(pool, items)
-    except ShardFailed:
-        raise
-    except Exception:  # PostgreSQL refuses one of them, and with it the statement
-        for item in items:
-            try:
-                await _create_batch(pool, [item])
-            except Exception as error:
-                item.fail(error)
+        try:
+            await _create_batch(pool, items)
+        except ShardFailed:
+            raise
+        except Exception:  # PostgreSQL refuses one of them, and with it the statement
+            for item in items:
+                try:
+                    await _create_batch(pool, [item])
+                except Exception as error:
+                    item.fail(error)
 
 
 async def _create_batch(pool: Pool, items: Sequence[_Create]) -> None:
