@@ -11,6 +11,7 @@ import pytest
 
 from snapurl import batcher
 from snapurl.batcher import Batcher, Pending
+from tests.support.waits import HANG_S
 
 
 class Item(Pending[int]):
@@ -40,7 +41,7 @@ class Destination:
 
     async def has(self, count: int) -> None:
         """Returns once that many batches have arrived."""
-        async with asyncio.timeout(30), self._arrived:
+        async with asyncio.timeout(HANG_S), self._arrived:
             await self._arrived.wait_for(lambda: len(self.batches) >= count)
 
 
@@ -238,6 +239,6 @@ async def test_a_destination_without_items_is_forgotten(destination: Destination
     await destination.has(2)
     destination.open.set()
     await asyncio.gather(*answers)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG_S):
         while batches._lanes or batches._calls:
             await asyncio.sleep(0)
