@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 
-from ring.handoff import Step
 from tools.cluster import audit
 from tools.cluster.fleet import Fleet
 from tools.cluster.tables import sharded_tables
 from tools.commands.options import as_json, confirm, dry_run, grace_s, show, with_fleet, yes
-from tools.migrator.cleanup import dead_slots
+from tools.migrator.cleanup import cleanup_tasks
 from tools.repair.doctor import diagnose
 from tools.transfer.executor import Executor, ShardPair
 
@@ -26,17 +25,17 @@ def cleanup(grace_s: float, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Delete the rows of slots that were given away more than the grace period ago; `run` does it too."""
 
     async def work(fleet: Fleet) -> tuple[int, int, int]:
-        batches, waiting = await dead_slots(fleet, await fleet.observe(), grace_s)
-        ready = sum(len(batch.slots) for batch in batches)
+        tasks, waiting = await cleanup_tasks(fleet, await fleet.observe(), grace_s)
+        ready = sum(len(task.batch.slots) for task in tasks)
         rows = 0
         if ready and not dry_run:
             confirm(yes, f"Delete the rows of {ready} slots that were given away?")
             async with audit.audited(fleet, f"cleanup --grace-s {grace_s:g}"):
-                for batch in (part for each in batches for part in each.parts()):
+                for batch, program in ((part, task.program) for task in tasks for part in task.batch.parts()):
                     source = await fleet.control(batch.source)
-                    attempt = Executor(batch, ShardPair(source, None, await sharded_tables(source)))
-                    await attempt.run((Step.CLEAN,))
-                    rows += attempt.rows
+                    executor = Executor(batch, ShardPair(source, None, await sharded_tables(source)))
+                    await executor.run(program)
+                    rows += executor.rows
         return ready, waiting, rows
 
     ready, waiting, rows = with_fleet(work)

@@ -54,7 +54,7 @@ from tools.cluster.migrator_status import MigratorStatus, MoveStatus, PauseLog, 
 from tools.cluster.publish import propagate, publish
 from tools.cluster.rejoin import rejoin_all
 from tools.cluster.tables import SQL, Table, sharded_tables
-from tools.migrator.cleanup import dead_slots
+from tools.migrator.cleanup import cleanup_tasks
 from tools.migrator.schedule import Schedule, Task, schedule
 from tools.migrator.throttle import Sample, Throttle
 from tools.transfer.batch import Batch
@@ -293,12 +293,11 @@ class Migrator:
         change_stamps: ChangeStamps | None,
     ) -> bool | None:
         """Deletes what released slots have left behind, then disconnects shards that are drained and empty."""
-        left, waiting = await dead_slots(fleet, seen, self._options.grace_s)
-        orphans = sum(len(batch.slots) for batch in left) + waiting
+        tasks, waiting = await cleanup_tasks(fleet, seen, self._options.grace_s)
+        orphans = sum(len(task.batch.slots) for task in tasks) + waiting
         RESHARD_ORPHANS.set(orphans)
-        self.status = replace(self.status, state="cleaning" if left else "idle", orphans=orphans)
-        if left:
-            tasks = [Task(batch, (Step.CLEAN,)) for batch in left]
+        self.status = replace(self.status, state="cleaning" if tasks else "idle", orphans=orphans)
+        if tasks:
             return None if await self._carry_out(tasks, seen, lane_connections) else False
         if waiting:
             self._quiet = change_stamps, self._clock() + GRACE_LOOK_S

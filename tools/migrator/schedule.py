@@ -49,7 +49,7 @@ class Task:
 
 @dataclass(slots=True)
 class Schedule:
-    """`urgent`: hand-offs that were found half-way. `moves`: those that begin now. `clean`: released slots.
+    """`urgent`: hand-offs that have begun and must be finished. `moves`: those to begin now.
 
     `waiting` names, per shard that does not answer, how many hand-offs wait for it; `wrong` has one line per
     slot in which no hand-off could have ended: `doctor` is for these.
@@ -57,7 +57,6 @@ class Schedule:
 
     urgent: list[Task] = field(default_factory=list)
     moves: list[Task] = field(default_factory=list)
-    clean: list[Task] = field(default_factory=list)
     waiting: dict[str, int] = field(default_factory=dict)
     wrong: list[str] = field(default_factory=list)
     slots_left: int = 0
@@ -81,10 +80,12 @@ def schedule(seen: Snapshot, *, busy: Collection[int] = frozenset()) -> Schedule
             continue
         if program == (Step.WAIT,):
             found.waiting[move.target] = found.waiting.get(move.target, 0) + 1
-        elif program:
+        elif program and program != (Step.CLEAN,):  # cleanup.py has these: they wait for the grace period
             groups[move.source, move.target, program].append(move)
     for (source, target, program), moves in sorted(groups.items(), key=lambda item: item[0][:2]):
-        _file(found, source, target, program, moves)
+        batch = Batch(source, target, tuple(move.slot for move in moves), tuple(move.epoch for move in moves))
+        task = Task(batch, program)
+        (found.moves if task.begins else found.urgent).append(task)
     found.slots_left = left.slots
     return found
 
@@ -113,14 +114,3 @@ def _steps(goal: Desired, move: Move, rows: Mapping[str, Mapping[int, SlotRow]])
     # What was given away long ago waits for nobody: the shard that took it may be gone for good.
     over = source in (SourceState.RELEASED, SourceState.ELSEWHERE)
     return () if over else next_steps(goal, source, TargetState.UNREACHABLE)
-
-
-def _file(found: Schedule, source: str, target: str, program: Program, moves: list[Move]) -> None:
-    batch = Batch(source, target, tuple(move.slot for move in moves), tuple(move.epoch for move in moves))
-    task = Task(batch, program)
-    if program[0] is Step.CLEAN:
-        found.clean.append(task)
-    elif task.begins:
-        found.moves.append(task)
-    else:
-        found.urgent.append(task)
