@@ -441,13 +441,3 @@ def _changes_of(step: Step, guard: Guard) -> Iterator[StateChange]:
         after = guard.leaves or before
         if before in guard.finds and after is not None:
             yield StateChange(before, after, guard.epoch, step)
-
-
-def transitions() -> Mapping[tuple[SlotState | None, SlotState], Epoch]:
-    """(before, after) -> what may happen to the epoch: what a trigger on `slots` has to allow, no more."""
-    found: dict[tuple[SlotState | None, SlotState], Epoch] = {}
-    for change in state_changes():
-        pair = change.before, change.after
-        if found.setdefault(pair, change.epoch) is Epoch.KEPT:
-            found[pair] = change.epoch
-    return MappingProxyType(found)

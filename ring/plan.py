@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ring.ownership import Ownership
-from ring.slots import SLOT_COUNT
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +30,8 @@ class Plan:
 
     @property
     def slots(self) -> int:
-        """How many slots have to move."""
+        """Returns how many slots have to move."""
         return sum(len(route.slots) for route in self.routes)
-
-    @property
-    def moved_share(self) -> float:
-        """The part of all slots that has to move, 0 to 1."""
-        return self.slots / SLOT_COUNT
 
 
 def plan(ownership: Ownership, placement: Sequence[str]) -> Plan:
@@ -53,8 +47,3 @@ def plan(ownership: Ownership, placement: Sequence[str]) -> Plan:
         routes=tuple(Transfer(*ends, tuple(slots)) for ends, slots in sorted(routes.items())),
         unowned=ownership.unowned,
     )
-
-
-def slots_by_shard(shards: Sequence[str]) -> Counter[str]:
-    """Shard -> how many slots it has in `shards` (slot -> shard)."""
-    return Counter(shards)

@@ -77,4 +77,4 @@ def test_plan_of_adding_one(benchmark: BenchmarkFixture, shards: int) -> None:
     after = before.with_shard(Shard("new", 1.0, "127.0.0.1:31000/snapurl"))
     found = benchmark(lambda: plan(ownership, place(after)))
     assert {route.target for route in found.routes} == {"new"}
-    assert 0.5 < found.moved_share * (shards + 1) < 1.5
+    assert 0.5 < found.slots / SLOT_COUNT * (shards + 1) < 1.5

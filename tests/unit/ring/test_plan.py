@@ -31,7 +31,7 @@ def test_adding_a_shard() -> None:
     found = plan(owned(place(FOUR)), target)
     assert [(r.source, r.target) for r in found.routes] == [(f"db{n}", "db4") for n in range(4)]
     assert found.slots == target.count("db4")
-    assert abs(found.moved_share - 0.2) < 0.01
+    assert abs(found.slots / SLOT_COUNT - 0.2) < 0.01
     assert all(list(r.slots) == sorted(r.slots) for r in found.routes)
 
 
