@@ -26,7 +26,7 @@ from tests.faults.pair import new_link, shard_list
 from tests.integration.store.conftest import Store
 from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
-from tools.repair.doctor import Finding, diagnose
+from tools.repair.doctor import Diagnosis, diagnose
 
 NAMES = ("db0", "db1", "db2")
 HEALED_S = 60.0  # wide: the machine is shared. The measured time is printed
@@ -79,7 +79,7 @@ class World:
         """What readiness says of a shard."""
         return next(shard.detail for shard in await self.store.shards.health() if shard.name == name)
 
-    async def findings(self) -> list[Finding]:
+    async def findings(self) -> list[Diagnosis]:
         """What doctor finds."""
         fleet = await Fleet.connect(self.settings)
         try:

@@ -59,10 +59,10 @@ async def moving(world: World, weight: float) -> AsyncIterator[Move]:
     fleet = await Fleet.connect(world.settings)
     lane = LaneConnections(fleet)
     try:
-        seen = await fleet.observe()
-        tasks = schedule(seen).moves
+        snapshot = await fleet.observe()
+        tasks = schedule(snapshot).moves
         task, _ = next(each for each in tasks if "db0" in (each.batch.source, each.batch.target)).cut(SLOTS)
-        yield Move(await executor_for(task, seen, lane), task.program)
+        yield Move(await executor_for(task, snapshot, lane), task.program)
     finally:
         lane.drop()
         await fleet.close()

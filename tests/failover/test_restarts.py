@@ -83,8 +83,8 @@ async def test_an_older_backup_serves_nothing_that_was_given_away_since(
     with pytest.raises(Unavailable):
         await world.store.links.get(kept)
     found = next(each for each in await world.findings() if each.kind == "returned")
-    assert f"which {other} has at a higher epoch" in found.what
-    assert found.command == "snapurl-reshard doctor --fix"
+    assert f"which {other} has at a higher epoch" in found.problem
+    assert found.remedy == "snapurl-reshard doctor --fix"
     await world.mend()
     assert await world.serves(slot) == {other}
     await world.heals("db0")
@@ -147,7 +147,7 @@ async def test_a_target_that_lost_the_decision_is_told_by_doctor(make_world: Mak
     assert await world.serves(move.slots[0]) == set()
     found = [each for each in await world.findings() if each.kind == "no-owner"]
     assert len(found) == 1
-    assert f"{move.other} gave them to db0, which has lost them" in found[0].what
+    assert f"{move.other} gave them to db0, which has lost them" in found[0].problem
 
 
 async def test_an_old_primary_that_comes_back_is_known_for_one(make_world: Maker) -> None:
@@ -165,7 +165,7 @@ async def test_an_old_primary_that_comes_back_is_known_for_one(make_world: Maker
     assert await world.serves(slot_of(code)) == set()
     found = next(each for each in await world.findings() if each.kind == "returned")
     assert found.fix is None
-    assert "DELETE FROM peer_logs WHERE shard = 'db0'" in found.command
+    assert "DELETE FROM peer_logs WHERE shard = 'db0'" in found.remedy
     for name in ("db1", "db2"):
         await world.ask(name, "DELETE FROM peer_logs WHERE shard = 'db0'")
     await world.heals("db0")
@@ -221,6 +221,6 @@ async def test_a_promoted_standby_waits_until_all_shards_answer(make_world: Make
             await world.try_to_create(code)
     assert await world.serves(slot_of(code), "db0") == set()
     found = next(each for each in await world.findings() if each.kind == "returned")
-    assert "bring the silent shards back" in found.command
+    assert "bring the silent shards back" in found.remedy
     await world.hosts["db2"][0].start()
     await world.heals("db0")

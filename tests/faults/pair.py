@@ -257,7 +257,7 @@ class Pair:
         try:
             await asyncio.wait_for(migrator.run(asyncio.Event(), until_settled=True), SETTLE_S)
         except TimeoutError:
-            raise AssertionError(f"not settled: {migrator.snapshot()}") from None
+            raise AssertionError(f"not settled: {migrator.current_status()}") from None
         return migrator
 
     async def crash(self, name: str) -> None:
@@ -277,15 +277,15 @@ class Pair:
         """Ownership is what the ring says, each link is in one shard, and no acknowledged write is missing."""
         fleet = await Fleet.connect(self.settings)
         try:
-            seen = await fleet.observe()
-            assert not seen.ownership.contested
-            assert [owner.shard for owner in seen.ownership.owners if owner] == list(seen.placement)
-            states = {row.state for rows in seen.rows.values() for row in rows}
+            snapshot = await fleet.observe()
+            assert not snapshot.ownership.contested
+            assert [owner.shard for owner in snapshot.ownership.owners if owner] == list(snapshot.placement)
+            states = {row.state for rows in snapshot.rows.values() for row in rows}
             assert states <= {SlotState.OWNED, SlotState.RELEASED}
             found: dict[str, tuple[int, str | None]] = {}
-            for name in seen.rows:
+            for name in snapshot.rows:
                 for row in await fleet.fetch(name, "SELECT slot, code, version, title FROM links"):
-                    assert seen.placement[row["slot"]] == name, f"{name} still has {row['code']}"
+                    assert snapshot.placement[row["slot"]] == name, f"{name} still has {row['code']}"
                     assert row["code"] not in found, f"{row['code']} is in both shards"
                     found[row["code"]] = (row["version"], row["title"])
         finally:

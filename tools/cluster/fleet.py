@@ -1,6 +1,6 @@
-"""The operator's view of the cluster: a control connection to every shard, and what all of them say.
+"""The operator's view of the cluster: a control connection to every shard, and a snapshot of their state.
 
-A shard that does not answer is named in `Seen.silent` with the reason; nothing is ever assumed about it.
+A shard that does not answer is named in `Snapshot.silent` with the reason; nothing is assumed about it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from snapurl.store.cluster.pool import CLUSTER, ShardFailed, check_identity, des
 from snapurl.store.cluster.shards import CLIENT_ERRORS, connect_once, read_topology
 from tools.cluster.tables import SQL
 
-LOST = (OSError, asyncpg.PostgresConnectionError, *CLIENT_ERRORS, ShardFailed)
-
+CONNECTION_LOST = (OSError, asyncpg.PostgresConnectionError, *CLIENT_ERRORS, ShardFailed)
 
 ChangeStamps = tuple[tuple[object, ...], ...]
-"""Per shard of the topology, the versions of what it knows; only good for a comparison."""
+"""Per shard of the topology, the versions of its topology and slots. Only to be compared."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One look at the cluster: the newest topology, each answering shard's rows, and who did not answer.
+    """The cluster at one observation: the newest topology, the `slots` rows of each shard that answered, and
+    why each `silent` shard did not. `tokens` has the move tokens by (shard, slot).
 
-    `tokens` has the move tokens found, by (shard, slot).
+    The shards are read one after another, not at one instant.
     """
 
     topology: Topology
@@ -54,7 +54,7 @@ class Snapshot:
 
     @cached_property
     def by_slot(self) -> dict[str, dict[int, SlotRow]]:
-        """shard -> slot -> row."""
+        """Returns shard -> slot -> row."""
         return {name: {row.slot: row for row in rows} for name, rows in self.rows.items()}
 
 
@@ -81,21 +81,24 @@ class Fleet:
             connection.terminate()
 
     async def control(self, name: str) -> Any:
-        """The control connection to a shard, opened and checked if need be. Raises ShardFailed, ConfigError."""
+        """Returns the control connection to a shard; opens it if need be. Raises ShardFailed, ConfigError."""
         connection = self._connections.get(name)
         if connection is None or connection.is_closed():
             self._connections[name] = connection = await self.open(name)
         return connection
 
     async def open(self, name: str) -> Any:
-        """A new connection to a shard, its identity checked; the caller closes it."""
+        """Opens a connection, which the caller closes, and checks the shard's identity.
+
+        Raises ShardFailed and ConfigError.
+        """
         timeout_s = self.settings.statement_timeout_ms / 1000
         dsn = dsn_of(self.settings, self.topology, name)
         connection = await connect_once(name, dsn, timeout_s, application=self.application)
         try:
             row = await connection.fetchrow(CLUSTER["identity"])
             check_identity(name, self.topology.cluster_id, row)
-        except LOST as error:
+        except CONNECTION_LOST as error:
             connection.terminate()
             raise ShardFailed(name, describe(error), sent=False) from error
         except (ConfigError, asyncpg.UndefinedTableError) as error:
@@ -106,52 +109,52 @@ class Fleet:
         return connection
 
     def try_other_host(self, name: str) -> None:
-        """The server of a shard is one that was replaced: leaves it for another host, if its DSN has one."""
+        """Drops the connection to a server that was replaced; the next one tries another host of the DSN first."""
         prefer_next(dsn_of(self.settings, self.topology, name))
         if connection := self._connections.pop(name, None):
             connection.terminate()
 
     async def fetch(self, name: str, query: str, *args: object) -> list[Mapping[str, Any]]:
-        """Rows of one statement at a shard. Raises ShardFailed."""
+        """Runs one statement on a shard and returns its rows. Raises ShardFailed."""
         connection = await self.control(name)
         try:
             rows: list[Mapping[str, Any]] = await connection.fetch(query, *args)
-        except LOST as error:
+        except CONNECTION_LOST as error:
             connection.terminate()
             raise ShardFailed(name, describe(error), sent=True) from error
         return rows
 
     async def change_stamps(self) -> ChangeStamps | None:
-        """What changes whenever a topology is published or a slot changes; None if a shard does not answer."""
+        """Returns a value that changes with every published topology and slot change; None if a shard is silent."""
         names = [shard.name for shard in self.topology.shards]
         try:
-            found = await asyncio.gather(*(self.fetch(name, SQL["marks"]) for name in names))
+            found = await asyncio.gather(*(self.fetch(name, SQL["change_stamps"]) for name in names))
         except ShardFailed:
             return None
         return tuple((name, *rows[0].values()) for name, rows in zip(names, found, strict=True))
 
     async def observe(self) -> Snapshot:
-        """Looks at every shard and takes a newer topology if one is found. Raises ConfigError."""
-        seen = await self._look()
-        while seen.topology.version > self.topology.version:
-            self.topology = seen.topology  # it may name shards that were not asked
-            seen = await self._look()
-        return seen
+        """Reads every shard, and adopts a newer topology if one is found. Raises ConfigError."""
+        snapshot = await self._observe_once()
+        while snapshot.topology.version > self.topology.version:
+            self.topology = snapshot.topology  # it may name shards that were not read
+            snapshot = await self._observe_once()
+        return snapshot
 
-    async def _look(self) -> Snapshot:
+    async def _observe_once(self) -> Snapshot:
         names = [shard.name for shard in self.topology.shards]
-        answers = await asyncio.gather(*(self._look_at(name) for name in names), return_exceptions=True)
+        results = await asyncio.gather(*(self._read_shard(name) for name in names), return_exceptions=True)
         rows: dict[str, tuple[SlotRow, ...]] = {}
         tokens: dict[tuple[str, int], UUID] = {}
         silent: dict[str, str] = {}
         newest = self.topology
-        for name, answer in zip(names, answers, strict=True):
-            if isinstance(answer, ShardFailed):
-                silent[name] = answer.reason
-            elif isinstance(answer, BaseException):
-                raise answer
+        for name, result in zip(names, results, strict=True):
+            if isinstance(result, ShardFailed):
+                silent[name] = result.reason
+            elif isinstance(result, BaseException):
+                raise result
             else:
-                topology, found = answer
+                topology, found = result
                 rows[name] = tuple(
                     SlotRow(row["slot"], SlotState(row["state"]), row["epoch"], row["peer"]) for row in found
                 )
@@ -159,6 +162,6 @@ class Fleet:
                 newest = max(newest, topology, key=lambda each: each.version)
         return Snapshot(newest, rows, tokens, silent)
 
-    async def _look_at(self, name: str) -> tuple[Topology, list[Mapping[str, Any]]]:
+    async def _read_shard(self, name: str) -> tuple[Topology, list[Mapping[str, Any]]]:
         document = await self.fetch(name, CLUSTER["topology"])
         return Topology.from_json(document[0]["document"]), await self.fetch(name, SQL["all_states"])

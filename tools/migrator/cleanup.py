@@ -50,9 +50,9 @@ async def cleanup_tasks(fleet: Fleet, snapshot: Snapshot, grace_s: float) -> tup
 def steps_after_release(shard: str, released: SlotRow, owner: Owner | None) -> Program:
     """Returns the steps that follow for a slot that `shard` has released, now that `owner` has it.
 
-    A slot may have been given on since, and the shard that took it first may be gone. So the target counts as the
-    owner if any shard holds the slot at the epoch of the release or a later one, and answers. Until then the
-    released rows may be the last copy, even if the target's own row says that the move was decided.
+    A slot may have been given on since, and the shard that took it first may be gone. So the target counts as
+    the owner if any shard holds the slot at the epoch of the release or a later one, and answers. Until then
+    the released rows may be the last copy, even if the target's own row says that the move was decided.
     """
     move = move_of(shard, released)
     assert move is not None

@@ -59,5 +59,5 @@ async def settle(settings: Settings, **options: object) -> Migrator:
     try:
         await asyncio.wait_for(migrator.run(asyncio.Event(), until_settled=True), 60)
     except TimeoutError:
-        raise AssertionError(f"not settled: {migrator.snapshot()}") from None
+        raise AssertionError(f"not settled: {migrator.current_status()}") from None
     return migrator

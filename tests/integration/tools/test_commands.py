@@ -401,8 +401,8 @@ async def test_a_half_made_shard_stops_no_other_command(ready: Settings, five: S
 async def slots_left(settings: Settings) -> int:
     fleet = await Fleet.connect(settings)
     try:
-        seen = await fleet.observe()
-        return plan(seen.ownership, seen.placement).slots
+        snapshot = await fleet.observe()
+        return plan(snapshot.ownership, snapshot.placement).slots
     finally:
         await fleet.close()
 

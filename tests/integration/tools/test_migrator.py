@@ -40,12 +40,12 @@ async def assert_settled(settings: Settings, store: Store, codes: set[str]) -> N
     """Every slot is where the ring wants it, each link is in exactly one shard, and none is missing."""
     fleet = await Fleet.connect(settings)
     try:
-        seen = await fleet.observe()
-        assert [owner.shard for owner in seen.ownership.owners if owner] == list(place(seen.topology))
+        snapshot = await fleet.observe()
+        assert [owner.shard for owner in snapshot.ownership.owners if owner] == list(place(snapshot.topology))
         found: list[str] = []
-        for name in seen.rows:
+        for name in snapshot.rows:
             rows = await fleet.fetch(name, "SELECT code FROM links")
-            assert all(seen.placement[slot_of(row["code"])] == name for row in rows)
+            assert all(snapshot.placement[slot_of(row["code"])] == name for row in rows)
             found += [row["code"] for row in rows]
         assert len(found) == len(set(found))
         assert set(found) == codes
@@ -99,7 +99,7 @@ async def test_adding_a_shard_moves_a_fifth_of_the_slots_and_loses_nothing(
     moved = [slot for slot in range(SLOT_COUNT) if before[slot] != after[slot]]
     assert 0.19 <= len(moved) / SLOT_COUNT <= 0.21
     assert {owner.shard for slot in moved if (owner := after[slot])} == {"db4"}
-    assert migrator.snapshot().pauses.count > 0
+    assert migrator.current_status().pauses.count > 0
     for code in clicked:
         assert tuple(await store.clicks.sources(code)) == sources
         assert sum(day.clicks for day in await store.clicks.totals(code)) == 2
@@ -206,9 +206,9 @@ async def test_it_rests_while_the_service_is_slow(
     stop = asyncio.Event()
     async with slow, asyncio.TaskGroup() as group, asyncio.timeout(60):
         group.create_task(migrator.run(stop))
-        while not migrator.snapshot().throttle.startswith("p99 of the service is "):
+        while not migrator.current_status().throttle.startswith("p99 of the service is "):
             await asyncio.sleep(0.02)
-        assert migrator.snapshot().slots_left, "it was to be held back"
+        assert migrator.current_status().slots_left, "it was to be held back"
         stop.set()
 
 
@@ -221,7 +221,7 @@ async def test_rows_that_wait_for_their_grace_period_cost_little_and_delay_no_ne
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """While old rows are kept the cluster is hardly looked at, but a new goal does not wait for them."""
-    monkeypatch.setattr("tools.migrator.loop.GRACE_LOOK_S", 600.0)
+    monkeypatch.setattr("tools.migrator.loop.GRACE_POLL_S", 600.0)
     await store.links.create_many([new_link(f"g{n}") for n in range(300)])
     fleet = await add_fifth(ready, five, fifth)
     looks = 0
@@ -237,13 +237,13 @@ async def test_rows_that_wait_for_their_grace_period_cost_little_and_delay_no_ne
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group, asyncio.timeout(60):
         group.create_task(migrator.run(stop))
-        while not migrator.snapshot().orphans:
+        while not migrator.current_status().orphans:
             await asyncio.sleep(0.02)
         before = looks
         await asyncio.sleep(1)
         assert looks - before <= 1
         await publish(fleet, (await fleet.observe()).topology.drained("db4"))
-        while migrator.snapshot().state != "moving":
+        while migrator.current_status().state != "moving":
             await asyncio.sleep(0.02)
         stop.set()
     await fleet.close()
