@@ -30,6 +30,9 @@ from snapurl.store.cluster.bootstrap import has_identity
 from snapurl.tasks import cancel_and_wait
 from snapurl.telemetry.multiprocess import merge_dead
 
+# The module of the installed command `snapurl-reshard`. `snapurl` may not import `tools`, so up starts it by name.
+MIGRATOR_MODULE = "tools.cli"
+
 CONSUMER_STOP_S_MAX = 1.5
 READY_PATIENCE_S = 60.0
 
@@ -74,7 +77,7 @@ async def _run(
         workers = worker_children(settings, listener, metrics, changes)
         address = own_address(settings)
         url = f"http://{f'[{address.host}]' if ':' in address.host else address.host}:{address.port}"
-        migrator = Child("migrator", python("-m", "tools.cli", "run", "--service-url", url), beside)
+        migrator = Child("migrator", python("-m", MIGRATOR_MODULE, "run", "--service-url", url), beside)
         stages = [Stage(workers, WORKER_STOP_S_MAX), Stage((consumer, migrator), CONSUMER_STOP_S_MAX)]
         supervisor = Supervisor(stages, ended=partial(merge_dead, metrics))
         beside_it = [
