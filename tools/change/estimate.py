@@ -115,14 +115,14 @@ def _estimate_shards(
     rows_gained: defaultdict[str, float] = defaultdict(float)
     bytes_gained: defaultdict[str, float] = defaultdict(float)
     rows_moved = 0.0
-    for route in plan(snapshot.ownership, place(goal)).routes:
-        rows, size = sizes.get(route.source, (0, 0))
-        part = len(route.slots) / max(1, before[route.source])
+    for transfer in plan(snapshot.ownership, place(goal)).transfers:
+        rows, size = sizes.get(transfer.source, (0, 0))
+        part = len(transfer.slots) / max(1, before[transfer.source])
         rows_moved += rows * part
-        rows_gained[route.target] += rows * part
-        rows_gained[route.source] -= rows * part
-        bytes_gained[route.target] += size * part
-        bytes_gained[route.source] -= size * part
+        rows_gained[transfer.target] += rows * part
+        rows_gained[transfer.source] -= rows * part
+        bytes_gained[transfer.target] += size * part
+        bytes_gained[transfer.source] -= size * part
     names = sorted({*sizes, *(shard.name for shard in goal.shards)})
     found = [
         ShardEstimate(

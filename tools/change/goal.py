@@ -79,17 +79,12 @@ async def publish_next(fleet: Fleet, make: Callable[[Topology], Awaitable[Topolo
     raise AssertionError("unreachable")
 
 
-def slots_in_motion(snapshot: Snapshot) -> int:
-    """Returns how many slots move or have to move; 0 if none."""
-    return plan(snapshot.ownership, snapshot.placement).slots or sum(in_hand_off(snapshot).values())
-
-
 async def previous_goal(fleet: Fleet, snapshot: Snapshot) -> Topology:
     """Returns what `cancel` publishes: the newest topology that places slots differently from the current one.
 
     Raises ConfigError if nothing moves, or if no shard has such a topology.
     """
-    if not slots_in_motion(snapshot):
+    if not (plan(snapshot.ownership, snapshot.placement).slots or in_hand_off(snapshot)):
         raise ConfigError("there is nothing to cancel: every slot is where the ring wants it")
     for version, topology in sorted((await _published_topologies(fleet, snapshot)).items(), reverse=True):
         if version < snapshot.topology.version and place(topology) != snapshot.placement:

@@ -59,7 +59,7 @@ async def _write(fleet: Fleet, entry: uuid.UUID, at: datetime, what: str, outcom
             continue  # a gap in the trail is better than a change that the trail prevents
 
 
-async def history(fleet: Fleet, rows: int) -> list[AuditEntry]:
+async def read_history(fleet: Fleet, rows: int) -> list[AuditEntry]:
     """Returns the newest `rows` entries of all shards that answer, newest first."""
     found: dict[uuid.UUID, AuditEntry] = {}
     for shard in fleet.topology.shards:

@@ -67,19 +67,19 @@ class PauseLog:
 
     def __init__(self, pauses_ms: Iterable[float] = ()) -> None:
         self._kept: deque[float] = deque(pauses_ms, PAUSES_KEPT)
-        self._count_query = len(self._kept)
+        self._count = len(self._kept)
         self._max_ms = max(self._kept, default=0.0)
 
     def add(self, pause_ms: float) -> None:
         self._kept.append(pause_ms)
-        self._count_query += 1
+        self._count += 1
         self._max_ms = max(self._max_ms, pause_ms)
 
     def summary(self) -> Pauses:
         if not self._kept:
             return Pauses()
         ordered = sorted(self._kept)
-        return Pauses(self._count_query, percentile(ordered, 0.5), percentile(ordered, 0.99), self._max_ms)
+        return Pauses(self._count, percentile(ordered, 0.5), percentile(ordered, 0.99), self._max_ms)
 
 
 def percentile(ordered: list[float], part: float) -> float:

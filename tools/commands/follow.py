@@ -17,7 +17,7 @@ WATCH_S = 0.5
 WATCH_JSON_S = 1.0
 
 
-async def follow(fleet: Fleet, *, as_json: bool, until_settled: bool) -> None:
+async def follow_status(fleet: Fleet, *, as_json: bool, until_settled: bool) -> None:
     """Shows the status until it is interrupted, or until everything is settled if `until_settled`."""
     console = Console()
     live = Live(console=console, refresh_per_second=4) if console.is_terminal and not as_json else None

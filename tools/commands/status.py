@@ -11,7 +11,7 @@ from tools.cluster import audit
 from tools.cluster.fleet import Fleet
 from tools.cluster.status import read_status
 from tools.commands import render
-from tools.commands.follow import follow
+from tools.commands.follow import follow_status
 from tools.commands.options import as_json, show, watch, with_fleet
 from tools.repair.consistency import verify_cluster
 
@@ -22,7 +22,7 @@ from tools.repair.consistency import verify_cluster
 def status(watch: bool, as_json: bool) -> None:
     """Show reshard progress."""
     if watch:
-        with_fleet(lambda fleet: follow(fleet, as_json=as_json, until_settled=False))
+        with_fleet(lambda fleet: follow_status(fleet, as_json=as_json, until_settled=False))
         return
     found = with_fleet(read_status)
     show(as_json, render.status_lines(found), found.to_document())
@@ -52,7 +52,7 @@ def history(rows: int, as_json: bool) -> None:
     """Show who changed what, newest first."""
 
     async def work(fleet: Fleet) -> list[audit.AuditEntry]:
-        return await audit.history(fleet, rows)
+        return await audit.read_history(fleet, rows)
 
     found = with_fleet(work)
     lines = [f"{entry.at:%Y-%m-%d %H:%M:%S} {entry.who}: {entry.what} ({entry.outcome})" for entry in found]

@@ -16,7 +16,7 @@ from tools.change.request import Add, ChangeRequest, Drain, Weight, goal_of, par
 from tools.cluster import audit
 from tools.cluster.fleet import Fleet
 from tools.commands import render
-from tools.commands.follow import follow
+from tools.commands.follow import follow_status
 from tools.commands.options import as_json, confirm, disk_free, dry_run, show, watch, with_fleet, yes
 
 # `-1` is a bad weight, not an unknown option; and --dsn belongs to the `add` it follows.
@@ -134,7 +134,7 @@ def _make_changes(
         {**_document(found), "dry_run": dry_run},
     )
     if watch and not dry_run:
-        with_fleet(lambda fleet: follow(fleet, as_json=as_json, until_settled=True))
+        with_fleet(lambda fleet: follow_status(fleet, as_json=as_json, until_settled=True))
 
 
 async def _estimate(fleet: Fleet, changes: list[ChangeRequest], disk_free: int | None) -> Estimate:

@@ -100,11 +100,11 @@ def _moves(snapshot: Snapshot, left: Plan) -> list[Move]:
         if (move := move_of(shard, row)) is not None and move.source in snapshot.rows
     }
     recorded = {(move.slot, move.source, move.epoch) for move in moves}
-    for route in left.routes:
-        for slot in route.slots if route.source in snapshot.rows else ():
-            epoch = snapshot.by_slot[route.source][slot].epoch
-            if (slot, route.source, epoch) not in recorded:
-                moves.add(Move(slot, route.source, epoch, route.target))
+    for transfer in left.transfers:
+        for slot in transfer.slots if transfer.source in snapshot.rows else ():
+            epoch = snapshot.by_slot[transfer.source][slot].epoch
+            if (slot, transfer.source, epoch) not in recorded:
+                moves.add(Move(slot, transfer.source, epoch, transfer.target))
     return sorted(moves, key=lambda move: (move.slot, move.epoch))
 
 

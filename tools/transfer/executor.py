@@ -27,7 +27,6 @@ from tools.cluster.tables import Table
 from tools.transfer.batch import Batch
 from tools.transfer.compare import differences, differences_since
 from tools.transfer.copy import (
-    ChangedRows,
     copy_rows,
     find_non_empty,
     read_changed_rows,
@@ -234,16 +233,15 @@ class Executor:
 
     async def _copy_changed(self) -> int:
         changed = await read_changed_rows(self.pair.source, self.pair.tables, self.batch.slots, self._since)
-        copied = await self._upsert(changed) if changed.rows else 0
+        copied = 0
+        if changed.rows:
+            async with self.pair.target.transaction():
+                await self._lock_rows()
+                copied = await upsert(self.pair.target, changed)
         self._since = changed.xmin
         self.behind = copied
         self._count(copied)
         return copied
-
-    async def _upsert(self, changed: ChangedRows) -> int:
-        async with self.pair.target.transaction():
-            await self._lock_rows()
-            return await upsert(self.pair.target, changed)
 
     async def _check(self) -> None:
         """Compares all rows as of one snapshot of the source, which still serves. VERIFY continues from it."""

@@ -117,7 +117,7 @@ async def test_pause_resume_and_cancel(ready: Settings, fifth: str) -> None:
         (["add", "db4", "--dsn", "nonsense", "--yes"], "must look like host:port/database"),
         (["cancel", "--yes"], "nothing to cancel"),
         (["resume", "--yes"], "is not paused"),
-        (["drain", "db0"], "say --yes"),
+        (["drain", "db0"], "confirm with --yes"),
         (["plan", "frob"], "is no change"),
     ],
 )
