@@ -12,7 +12,7 @@ PACKAGES := requirements/build.lock pyproject.toml
 # A virtual environment whose Python has gone (replaced by the system's next one) is made anew.
 $(shell test -x $(BIN)/python || rm -rf $(VENV))
 
-.PHONY: help up install test faults hosts availability overload soak bench profile reshard micro lint clean lock
+.PHONY: help up install test faults hosts availability overload soak bench profile reshard micro schema lint clean lock vendor
 
 help: ## show what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -54,6 +54,9 @@ profile: $(VENV)/.bench ## where a worker's CPU time goes, path by path (ARGS='-
 micro: $(VENV)/.dev ## time the small parts: slots, ring, plan, codes, cache, clicks
 	$(BIN)/pytest benchmarks/micro --benchmark-enable --benchmark-columns=median,iqr,ops --benchmark-sort=name $(ARGS)
 
+schema: $(VENV)/.dev ## write migrations/schema.sql anew, after a change of the migrations
+	WRITE_SCHEMA=1 $(BIN)/pytest -q tests/integration/store/test_schema.py
+
 lint: $(VENV)/.dev ## style, types, and which part may import which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -76,6 +79,13 @@ lock: ## pin the dependencies anew
 	$(LOCK) $(LOCK_ARGS) pyproject.toml -c requirements/dev.lock -o requirements/run.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra otel -c requirements/dev.lock -o requirements/otel.lock
 	$(LOCK) $(LOCK_ARGS) requirements/build.in -c requirements/dev.lock -o requirements/build.lock
+
+VIEWER := snapurl/http/docs/viewer
+vendor: ## fetch the viewer of /docs as VENDORED.toml names it (needs npm)
+	version=$$(sed -n 's/^version = "\(.*\)"/\1/p' $(VIEWER)/VENDORED.toml) && place=$$(mktemp -d) && cd $$place && \
+	npm pack --silent swagger-ui-dist@$$version && tar xzf swagger-ui-dist-*.tgz && cd - && \
+	for file in $$(sed -n 's/^"\(.*\)" = .*/\1/p' $(VIEWER)/VENDORED.toml); do cp $$place/package/$$file $(VIEWER)/; done && \
+	rm -r $$place
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "SnapURL needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python3" >&2; exit 1; }

@@ -1,12 +1,14 @@
 """A restarted shard: what it may still say of its slots, and what must happen before it rejoins. Pure data.
 
-Theory ====== A shard may come back in an older state: a standby was promoted that lacked the last
-transactions, or an older backup or disk was put in place. It then claims slots that it has given away since,
-and nothing inside it shows that. But its server has *restarted*: a promoted standby, a restored backup and a
-plain restart each have a postmaster with another start time. So each shard keeps the start time that was last
-*attested*; an older state has an older one. The fence, every read and every step of a hand-off compare it
-with the start time of the server that they run on, in the shard and in the same statement. Until the restart
-is attested, callers are told to retry.
+Theory
+======
+A shard may come back in an older state: a standby was promoted that lacked the last transactions, or an older
+backup or disk was put in place. It then claims slots that it has given away since, and nothing inside it
+shows that. But its server has *restarted*: a promoted standby, a restored backup and a plain restart each
+have a postmaster with another start time. So each shard keeps the start time that was last *attested*; an
+older state has an older one. The fence, every read and every step of a hand-off compare it with the start
+time of the server that they run on, in the shard and in the same statement. Until the restart is attested,
+callers are told to retry.
 
 To attest shard B, in this order:
     1. read the start time of its server;

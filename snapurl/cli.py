@@ -184,12 +184,12 @@ def _settings() -> Settings:
 
 def _settings_or_local() -> Settings:
     """As `_settings`; without SNAPURL_SHARDS, those of the cluster that `up` keeps in SNAPURL_HOME."""
-    from snapurl.local.cluster import remembered
+    from snapurl.local.cluster import saved_settings
 
     settings = load_settings()
     if settings.shards.get_secret_value():
         return settings
-    return load_settings(**remembered(settings.home)) if remembered(settings.home) else _settings()
+    return load_settings(**saved_settings(settings.home)) if saved_settings(settings.home) else _settings()
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -27,11 +27,10 @@ B = TypeVar("B", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What never changes while the process runs: the program's version, and pages made once."""
+    """What never changes while the process runs: the program's version, and the OpenAPI document as JSON."""
 
     version: str
     openapi: str
-    docs: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,22 +29,16 @@ FAVICON = (
 )
 
 
-def stylesheet(name: str) -> str:
-    """A stylesheet that lies beside this file."""
-    return files("snapurl.http").joinpath(name).read_text(encoding="utf-8")
+_STYLE = files("snapurl.http").joinpath("pages.css").read_text("utf-8")
 
 
-_STYLE = stylesheet("pages.css")
-_CENTRED = stylesheet("centred.css")
-
-
-def page(title: str, style: str, body: str) -> str:
-    """A whole HTML document; `title` is text, `style` and `body` are trusted markup."""
+def page(title: str, body: str) -> str:
+    """A whole HTML document; `title` is text, `body` is trusted markup."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{escape(title)}</title><link rel="icon" href="/favicon.ico" type="image/svg+xml">'
-        f"<style>{_STYLE}{style}</style></head><body>{body}</body></html>\n"
+        f"<style>{_STYLE}</style></head><body>{body}</body></html>\n"
     )
 
 
@@ -52,7 +46,6 @@ def refusal_page(refusal: SnapURLError) -> str:
     """A refusal in two friendly lines."""
     return page(
         refusal.title,
-        _CENTRED,
         f"<main><h1>{escape(refusal.title)}</h1><p>{escape(_sentence(refusal))}</p></main>",
     )
 
@@ -61,7 +54,6 @@ def home_page(version: str) -> str:
     """The start page."""
     return page(
         "SnapURL",
-        _CENTRED,
         f"<main><h1>SnapURL</h1><p>Short links, counted. Version {escape(version)}.</p>"
         '<p><a href="/docs">How to use the API</a></p></main>',
     )

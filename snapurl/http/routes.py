@@ -33,7 +33,16 @@ from snapurl.http.api.links import (
 )
 from snapurl.http.api.stats import link_stats, ring
 from snapurl.http.context import Parameter, Route, Success
-from snapurl.http.docs.site import docs, favicon, home, openapi, robots
+from snapurl.http.docs.site import (
+    docs,
+    docs_script,
+    docs_start,
+    docs_style,
+    favicon,
+    home,
+    openapi,
+    robots,
+)
 from snapurl.http.schema import responses
 from snapurl.http.schema.requests import Bulk, LinkChange, LinkDraft
 from snapurl.model import Right
@@ -69,6 +78,8 @@ RATE = {"RateLimit-Policy": "The rule, where one applies.", "RateLimit": "What i
 
 WRITE = (BadRequest, Invalid, TooLarge, UnsupportedMediaType, Unavailable)
 ONE_LINK = (Unauthorized, Forbidden, NotFound, Gone, Invalid, BadRequest, Unavailable)
+
+VIEWER_SCRIPT = (Success(200, "JavaScript", media="text/javascript"),)
 
 ROUTES: tuple[Route, ...] = (
     # -- links -----------------------------------------------------------------------------------------------
@@ -217,6 +228,16 @@ ROUTES: tuple[Route, ...] = (
         (Success(200, "Name and version", responses.Home, {"Link": "Where the documentation is."}),),
     ),
     Route("GET", "/docs", docs, "This page", "Pages", (Success(200, "HTML", media="text/html"),)),
+    Route("GET", "/docs/start.js", docs_start, "Starts the viewer of /docs", "Pages", VIEWER_SCRIPT),
+    Route("GET", "/docs/swagger-ui-bundle.js", docs_script, "The viewer of /docs", "Pages", VIEWER_SCRIPT),
+    Route(
+        "GET",
+        "/docs/swagger-ui.css",
+        docs_style,
+        "The style of /docs",
+        "Pages",
+        (Success(200, "CSS", media="text/css"),),
+    ),
     Route("GET", "/openapi.json", openapi, "This API as OpenAPI 3.1", "Pages", (Success(200, "OpenAPI"),)),
     Route(
         "GET",

@@ -33,11 +33,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 
 def test_wheel_carries_the_program_and_its_data(wheel: zipfile.ZipFile) -> None:
-    """Every module and every .sql and .lua file of the program is in the wheel, and the licence."""
+    """Every module and every data file of the program is in the wheel, and the licence."""
     names = set(wheel.namelist())
     for package in ("ring", "snapurl", "tools", "migrations"):
         files = [
-            file for file in (ROOT / package).rglob("*") if file.suffix in (".py", ".sql", ".lua", ".css")
+            file
+            for file in (ROOT / package).rglob("*")
+            if file.suffix in (".py", ".sql", ".lua", ".css", ".js", ".toml")
         ]
         assert files
         assert {str(file.relative_to(ROOT)) for file in files} <= names

@@ -67,7 +67,7 @@ async def _release_lost_and_attest(fleet: Fleet, found: Restarted) -> str:
                 [each.epoch for each in lost],
             )
             await connection.execute(SQL["release_lost"], *columns)
-        if not await connection.fetchval(CLUSTER["vouch"], found.started):
+        if not await connection.fetchval(CLUSTER["attest"], found.started):
             return "its server was replaced meanwhile"
     for line in describe_restart(found):
         log.warning("shard %s has restarted in an older state: %s", found.name, line)

@@ -1,7 +1,7 @@
 """Executes the steps of a hand-off for a batch of slots, as `ring/handoff.py` lists them.
 
 There are no decisions here. Each step is one call on one shard whose guard is in
-`migrations/0006_handoff.sql`; PURGE, COPY and CATCH_UP lock the target's rows of `slots` while they write. If
+`migrations/0007_handoff.sql`; PURGE, COPY and CATCH_UP lock the target's rows of `slots` while they write. If
 a step is refused (SN001) or a connection is lost, the attempt stops there: the next one, under a fresh token,
 finds what was done.
 """

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from snapurl import errors
 from snapurl.codes import CODE_CHARS_MAX
 from snapurl.errors import Gone, MethodNotAllowed, NotFound, RateLimited, SnapURLError, Unavailable
 from snapurl.http.context import Parameter, Route, Success
@@ -47,7 +48,7 @@ def document(routes: Sequence[Route], public_url: str, version: str, *, anonymou
         "info": {
             "title": "SnapURL",
             "version": version,
-            "description": "Short links, counted. Problems are RFC 9457 `application/problem+json`.",
+            "description": _description(),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": public_url}],
@@ -61,6 +62,20 @@ def document(routes: Sequence[Route], public_url: str, version: str, *, anonymou
             },
         },
     }
+
+
+def _description() -> str:
+    """Markdown: how to begin, how to authenticate, and every type of problem."""
+    kinds = (
+        item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, SnapURLError)
+    )
+    told = sorted((kind.status, kind.slug, kind.title) for kind in kinds if kind is not errors.ConfigError)
+    rows = "\n".join(f"| `{TYPE_PREFIX}{slug}` | {status} | {title} |" for status, slug, title in told)
+    return (
+        "Short links, counted. Send your key as `X-Api-Key` or as `Authorization: Bearer`.\n\n"
+        "Errors are RFC 9457 `application/problem+json`; their `type` is stable and one of these:\n\n"
+        f"| type | status | title |\n|---|---|---|\n{rows}\n"
+    )
 
 
 def _schemas(routes: Iterable[Route]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 
@@ -10,12 +11,13 @@ from sanic import HTTPResponse
 from snapurl.config import Settings
 from snapurl.http.context import RequestContext, Route, Site
 from snapurl.http.docs.openapi import document
-from snapurl.http.docs.page import render
+from snapurl.http.docs.page import PAGE, POLICY, viewer_file
 from snapurl.http.html import FAVICON, PAGE_HEADERS, ROBOTS, home_page
 from snapurl.http.problems import wants_page
 from snapurl.telemetry.process import program_version
 
 HTML = "text/html; charset=utf-8"
+JAVASCRIPT = "text/javascript; charset=utf-8"
 DAY_S = 86_400
 
 
@@ -23,7 +25,7 @@ def make_site(routes: Sequence[Route], settings: Settings) -> Site:
     """The pages of a deployment."""
     version = program_version()
     found = document(routes, settings.public_url, version, anonymous=settings.anonymous_creation)
-    return Site(version, json.dumps(found, ensure_ascii=False), render(found))
+    return Site(version, json.dumps(found, ensure_ascii=False))
 
 
 async def home(call: RequestContext) -> HTTPResponse:
@@ -35,7 +37,38 @@ async def home(call: RequestContext) -> HTTPResponse:
 
 
 async def docs(call: RequestContext) -> HTTPResponse:
-    return HTTPResponse(call.services.site.docs, 200, {**call.headers, **PAGE_HEADERS}, HTML)
+    headers = {**call.headers, **PAGE_HEADERS, "content-security-policy": POLICY}
+    return HTTPResponse(PAGE, 200, headers, HTML)
+
+
+async def docs_start(call: RequestContext) -> HTTPResponse:
+    return await _viewer_file(call, "start.js", JAVASCRIPT)
+
+
+async def docs_script(call: RequestContext) -> HTTPResponse:
+    return await _viewer_file(call, "swagger-ui-bundle.js", JAVASCRIPT)
+
+
+async def docs_style(call: RequestContext) -> HTTPResponse:
+    return await _viewer_file(call, "swagger-ui.css", "text/css; charset=utf-8")
+
+
+async def _viewer_file(call: RequestContext, name: str, media: str) -> HTTPResponse:
+    """A file of the viewer. Browsers keep it, and ask each time whether it is still the same."""
+    compressed = "gzip" in call.request.headers.get("accept-encoding", "")
+    file = await asyncio.to_thread(viewer_file, name, compressed=compressed)
+    headers = {
+        **call.headers,
+        "cache-control": "no-cache",
+        "etag": file.etag,
+        "vary": "Accept-Encoding",
+        "x-content-type-options": "nosniff",
+    }
+    if call.request.headers.get("if-none-match") == file.etag:
+        return HTTPResponse(None, 304, headers)
+    if compressed:
+        headers["content-encoding"] = "gzip"
+    return HTTPResponse(file.body, 200, headers, media)
 
 
 async def openapi(call: RequestContext) -> HTTPResponse:

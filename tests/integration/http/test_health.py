@@ -144,7 +144,12 @@ async def test_the_pages(service: Service) -> None:
     docs = await anybody.get("/docs")
     assert docs.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in docs.headers["content-security-policy"]
-    assert "/api/v1/links/bulk" in docs.text
+    for name in re.findall(r'src="([^"]+)"', docs.text):
+        script = await anybody.get(f"/{name}")
+        assert script.headers["content-type"].startswith("text/javascript")
+        assert script.headers["content-encoding"] == "gzip"
+        again = await anybody.get(f"/{name}", headers={"If-None-Match": script.headers["etag"]})
+        assert again.status_code == 304
     schema = (await anybody.get("/openapi.json")).json()
     assert schema["openapi"].startswith("3.1") and "/{code}" in schema["paths"]
     assert (await anybody.get("/robots.txt")).text.startswith("User-agent: *")
