@@ -142,7 +142,7 @@ class Process:
         await self.ended
 
     async def finishes(self) -> None:
-        """It gets everything done by itself and ends well."""
+        """It gets everything done unaided and ends well."""
         try:
             said = await asyncio.wait_for(asyncio.shield(self.ended), SETTLE_S)
         except TimeoutError:
@@ -251,7 +251,7 @@ class Pair:
             await connection.close()
 
     async def settle(self) -> Migrator:
-        """Runs a fresh migrator, past the wires, until nothing is left to do."""
+        """Runs a fresh migrator, not through the wires, until nothing is left to do."""
         await self.forget_lease()
         migrator = Migrator(self.settings, Options(grace_s=0.0))
         try:
@@ -294,7 +294,7 @@ class Pair:
 
     def _compare(self, found: dict[str, tuple[int, str | None]]) -> None:
         traffic = self.traffic
-        assert found.keys() <= traffic.acked.keys() | traffic.unknown, "rows that nobody wrote"
+        assert found.keys() <= traffic.acked.keys() | traffic.unknown, "rows that no client wrote"
         for code, (version, title) in traffic.acked.items():
             there = found.get(code)
             assert there is not None, f"{code} is lost"

@@ -166,18 +166,18 @@ async def test_it_tells_how_far_a_copy_is_behind(
     dsns = {item.name: item.dsn for item in ready.shard_dsns}
     ends = ShardPair(await asyncpg.connect(dsns["db0"]), await asyncpg.connect(dsns["db1"]), ())
     ends.tables = await sharded_tables(ends.source)
-    attempt = Executor(Batch("db0", "db1", slots, (1,) * len(slots)), ends)
+    executor = Executor(Batch("db0", "db1", slots, (1,) * len(slots)), ends)
     program = next_steps(Desired.MOVE, SourceState.OWNED, TargetState.ABSENT)
     copied = program.index(Step.COPY) + 1
-    await attempt.run(program[:copied])
-    assert (attempt.rows, attempt.behind) == (40, 0)
+    await executor.run(program[:copied])
+    assert (executor.rows, executor.behind) == (40, 0)
     for code in codes[:3]:
         await store.links.change(
             code, Change(title="new"), if_match=None, owner=None, token=new_link("x").token
         )
-    await attempt.run(program[copied : program.index(Step.CATCH_UP) + 1])
-    assert (attempt.rows, attempt.behind) == (43, 3)
-    await attempt.run(program[program.index(Step.CATCH_UP) + 1 :])
+    await executor.run(program[copied : program.index(Step.CATCH_UP) + 1])
+    assert (executor.rows, executor.behind) == (43, 3)
+    await executor.run(program[program.index(Step.CATCH_UP) + 1 :])
     for code in codes[:3]:
         found = await store.links.get(code)
         assert found is not None and found.title == "new"
@@ -200,7 +200,7 @@ async def test_it_rests_while_the_service_is_slow(
     slow = await asyncio.start_server(answer, "127.0.0.1", 0)
     host, port = slow.sockets[0].getsockname()
     await (await add_fifth(ready, five, fifth)).close()
-    # 600 links at 50 a second: it is still at work when it has looked at the service
+    # 600 links at 50 a second: it is still at work when it has measured the service
     slowly = Throttle(rows_per_s_max=50)
     migrator = Migrator(five, Options(grace_s=0.0, throttle=slowly, service=Address(host, port)))
     stop = asyncio.Event()
@@ -220,16 +220,16 @@ async def test_rows_that_wait_for_their_grace_period_cost_little_and_delay_no_ne
     new_link: NewLinkMaker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """While old rows are kept the cluster is hardly looked at, but a new goal does not wait for them."""
+    """While old rows are kept the cluster is hardly read, but a new goal does not wait for them."""
     monkeypatch.setattr("tools.migrator.loop.GRACE_POLL_S", 600.0)
     await store.links.create_many([new_link(f"g{n}") for n in range(300)])
     fleet = await add_fifth(ready, five, fifth)
-    looks = 0
+    observed = 0
     observe = Fleet.observe
 
     async def counted(self: Fleet) -> Snapshot:
-        nonlocal looks
-        looks += self.application.startswith("snapurl-migrator")
+        nonlocal observed
+        observed += self.application.startswith("snapurl-migrator")
         return await observe(self)
 
     monkeypatch.setattr(Fleet, "observe", counted)
@@ -239,9 +239,9 @@ async def test_rows_that_wait_for_their_grace_period_cost_little_and_delay_no_ne
         group.create_task(migrator.run(stop))
         while not migrator.current_status().orphans:
             await asyncio.sleep(0.02)
-        before = looks
+        before = observed
         await asyncio.sleep(1)
-        assert looks - before <= 1
+        assert observed - before <= 1
         await publish(fleet, (await fleet.observe()).topology.drained("db4"))
         while migrator.current_status().state != "moving":
             await asyncio.sleep(0.02)

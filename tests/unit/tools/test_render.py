@@ -1,4 +1,4 @@
-"""How a plan and a status look."""
+"""How a plan and a status are rendered."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TOPOLOGY = Topology("c1", 3, 64, tuple(Shard(f"db{n}", 1.0, f"h{n}:5432/d") for 
 
 
 def snapshot(topology: Topology = TOPOLOGY, silent: str = "") -> Snapshot:
-    """Two shards that own what TOPOLOGY places on them, looked at under `topology`."""
+    """Two shards that own what TOPOLOGY places on them, read under `topology`."""
     rows: dict[str, list[SlotRow]] = {"db0": [], "db1": []}
     for slot, name in enumerate(place(TOPOLOGY)):
         rows[name].append(SlotRow(slot, SlotState.OWNED, 1, None))
@@ -90,8 +90,8 @@ def test_a_migrator_that_has_just_ended_is_not_shown_as_moving() -> None:
     assert "cleaning" in render.status_line(summarize(snapshot(), MigratorStatus(state="cleaning"), 0.1))
 
 
-def test_a_slot_that_changes_its_owner_between_two_looks_is_not_wrong() -> None:
-    """Two owners are told of only if an earlier look found them too: shards are not looked at in one instant."""
+def test_a_slot_that_changes_its_owner_between_two_snapshots_is_consistent() -> None:
+    """Two owners are reported only if an earlier snapshot has them too: shards are not read at one instant."""
     alone = snapshot()
     second = SlotRow(alone.rows["db0"][0].slot, SlotState.OWNED, 2, None)
     both = replace(alone, rows={**alone.rows, "db1": (*alone.rows["db1"], second)})
