@@ -1,4 +1,4 @@
-"""Requests to change the topology: add, drain and re-weight shards, one or several at once."""
+"""Requests to change the topology: add, drain and re-weight shards, one or several at once. Pure."""
 
 from __future__ import annotations
 

@@ -22,7 +22,10 @@ from tools.transfer.executor import Executor, ShardPair
 @yes
 @as_json
 def cleanup(grace_s: float, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Delete the rows of slots that were released longer ago than the grace period; `run` does it too."""
+    """Delete the rows of released slots.
+
+    Only of those released longer ago than the grace period; `run` does it too.
+    """
 
     async def work(fleet: Fleet) -> tuple[int, int, int]:
         tasks, waiting = await cleanup_tasks(fleet, await fleet.observe(), grace_s)
@@ -52,7 +55,10 @@ def cleanup(grace_s: float, dry_run: bool, yes: bool, as_json: bool) -> None:
 @yes
 @as_json
 def doctor(fix: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """List what is wrong, each with its remedy; exit code 1 while anything is."""
+    """List problems and their remedies.
+
+    The exit code is 1 while there are any.
+    """
 
     async def work(fleet: Fleet) -> list[dict[str, Any]]:
         found = await diagnose(fleet, await fleet.observe())

@@ -51,7 +51,7 @@ from tools.migrator.throttle import LANES, Throttle
 @click.option(
     "--lanes",
     type=click.IntRange(1, 8),
-    help=f"Batches that move concurrently. Default: {LANES}; with --service-url 1, with smaller batches and rests.",
+    help=f"Batches that move concurrently. Default: {LANES}, or 1 with --service-url; 1 also makes them small.",
 )
 @grace_s
 @click.option("--until-settled", is_flag=True, help="Exit when nothing is left to do.")

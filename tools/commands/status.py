@@ -31,7 +31,10 @@ def status(watch: bool, as_json: bool) -> None:
 @click.command("verify")
 @as_json
 def verify(as_json: bool) -> None:
-    """Check that every slot and row is where the ring wants it; exit code 1 if anything is wrong."""
+    """Check that slots and rows are in place.
+
+    The exit code is 1 if anything is wrong.
+    """
 
     async def work(fleet: Fleet) -> list[str]:
         return await verify_cluster(fleet, await fleet.observe())

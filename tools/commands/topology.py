@@ -183,7 +183,10 @@ def resume(**flags: Any) -> None:
 @yes
 @as_json
 def cancel(**flags: Any) -> None:
-    """Return to the previous topology, and move back what has moved."""
+    """Return to the previous topology.
+
+    What has moved moves back.
+    """
     _publish_goal("cancel", "Return to the previous topology?", _cancelled, **flags)
 
 
