@@ -43,7 +43,7 @@ async def migrating(pair: Pair) -> AsyncIterator[Migrator]:
 async def has_given_up(migrator: Migrator) -> str:
     """What it says once it has."""
     async with asyncio.timeout(20):
-        while "held one of the slots for too long" not in migrator.status.last_error:
+        while "held the lock of one of the slots for too long" not in migrator.status.last_error:
             await asyncio.sleep(0.02)
     return migrator.status.last_error
 
