@@ -11,13 +11,14 @@ import asyncpg
 
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
+from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.dsn import address_of, dsn_for
 from snapurl.store.cluster.migrate import load_migrations, made_in_development
 from snapurl.store.cluster.pool import CLUSTER, ShardFailed
 from snapurl.store.cluster.shards import connect_once
 from tools.change.provision import require_local_cluster
 from tools.change.request import Add
-from tools.cluster.fleet import CONNECTION_LOST, Fleet
+from tools.cluster.fleet import Fleet
 from tools.cluster.tables import SQL
 
 POSTGRES_MIN = 14
@@ -86,7 +87,7 @@ async def check_new_shard(fleet: Fleet, change: Add, newest_major: int) -> tuple
     try:
         obstacles = await _check_database(connection, fleet, change.name, newest_major)
         return obstacles, [*await _check_credentials(fleet, change), *_warn_of_password(fleet, change)]
-    except CONNECTION_LOST:
+    except (*LOST, ShardFailed):
         return [f"the connection to shard {change.name} was lost"], []
     finally:
         connection.terminate()

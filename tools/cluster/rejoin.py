@@ -12,10 +12,11 @@ import logging
 import asyncpg
 
 from ring.restarts import BlockerKind
+from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.pool import CLUSTER, ShardFailed
 from snapurl.store.cluster.rejoin import Restarted, attest, find_restarted, notify_peers
 from tools.cluster.calls import call
-from tools.cluster.fleet import CONNECTION_LOST, Fleet
+from tools.cluster.fleet import Fleet
 from tools.cluster.tables import SQL
 from tools.cluster.text import slots_text
 
@@ -48,7 +49,7 @@ async def rejoin(fleet: Fleet, found: Restarted) -> str:
         if reason := await notify_peers(found, fleet.fetch):
             return reason
         return await _release_lost_and_attest(fleet, found)
-    except CONNECTION_LOST as error:
+    except (*LOST, ShardFailed) as error:
         raise ShardFailed(found.name, "was lost while it rejoined", sent=True) from error
     except asyncpg.PostgresError as error:
         if getattr(error, "sqlstate", "") != "SN001":

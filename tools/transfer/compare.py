@@ -11,11 +11,11 @@ which rows these are. Nothing else changes on the target: the attempt's token gu
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from snapurl.tasks import both
 from tools.cluster.calls import IN_SLOTS
 from tools.cluster.tables import Table
 
@@ -46,7 +46,7 @@ async def differences_since(
     source: Any, target: Any, tables: Sequence[Table], slots: Sequence[int], since: str
 ) -> list[str]:
     """As `differences`, given that a snapshot of the source with xmin `since` showed none. Nobody may write now."""
-    (left, changed), (right, _) = await asyncio.gather(
+    (left, changed), (right, _) = await both(
         _count_rows(source, tables, slots, since), _count_rows(target, tables, slots)
     )
     if left != right or changed:
@@ -74,7 +74,7 @@ def _count_query(table: Table, *, since: bool) -> str:
 
 async def differences(source: Any, target: Any, tables: Sequence[Table], slots: Sequence[int]) -> list[str]:
     """Returns one line per table that differs, such as `links: 12 rows against 11`; none if all are equal."""
-    left, right = await asyncio.gather(digests(source, tables, slots), digests(target, tables, slots))
+    left, right = await both(digests(source, tables, slots), digests(target, tables, slots))
     return [
         f"{name}: {left[name].rows} rows against {right[name].rows}"
         + ("" if left[name].rows != right[name].rows else " with different contents")
