@@ -31,6 +31,7 @@ from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
 from tests.faults.wire import Wire, wire_to
 from tests.integration.store.conftest import Store
+from tests.support.waits import HANG_S, PATIENT
 from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
 from tools.migrator.loop import Migrator, Options
@@ -38,8 +39,6 @@ from tools.migrator.loop import Migrator, Options
 NAMES = ("db0", "db1")
 WEIGHTS = (1.0, 1.004)
 SLOTS_FIRST = 4  # of the dozen: both lanes have several to move when a fault strikes
-SETTLE_S = 30.0
-STEP_S = 20.0
 CODES_PER_SLOT = 40
 
 
@@ -144,7 +143,7 @@ class Process:
     async def finishes(self) -> None:
         """It gets everything done unaided and ends well."""
         try:
-            said = await asyncio.wait_for(asyncio.shield(self.ended), SETTLE_S)
+            said = await asyncio.wait_for(asyncio.shield(self.ended), HANG_S)
         except TimeoutError:
             await self.kill()
             raise AssertionError(f"the migrator is not done:\n{self.ended.result()}") from None
@@ -230,6 +229,7 @@ class Pair:
                 env={
                     **os.environ,
                     "SNAPURL_SHARDS": shard_list(through),
+                    **{f"SNAPURL_{name.upper()}": str(value) for name, value in PATIENT.items()},
                     "PYTHONPATH": os.pathsep.join(sys.path),
                 },
                 stdin=asyncio.subprocess.PIPE,
@@ -255,7 +255,7 @@ class Pair:
         await self.forget_lease()
         migrator = Migrator(self.settings, Options(grace_s=0.0))
         try:
-            await asyncio.wait_for(migrator.run(asyncio.Event(), until_settled=True), SETTLE_S)
+            await asyncio.wait_for(migrator.run(asyncio.Event(), until_settled=True), HANG_S)
         except TimeoutError:
             raise AssertionError(f"not settled: {migrator.current_status()}") from None
         return migrator
@@ -316,7 +316,7 @@ async def open_pair(cluster: LocalCluster, database: str) -> AsyncIterator[Pair]
             for name in NAMES
         }
         shards = shard_list({name: cluster.shard(name).dsn(database) for name in NAMES})
-        pair = Pair(cluster, load_settings(shards=shards), wires, database)
+        pair = Pair(cluster, load_settings(shards=shards, **PATIENT), wires, database)
         await pair.open()
         yield pair
         await pair.close()

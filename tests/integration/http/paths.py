@@ -38,13 +38,13 @@ from snapurl.telemetry.metrics import (
     settle_all,
 )
 from tests.integration.http.conversations import ALIAS
+from tests.support.waits import HANG_S
 
 T = TypeVar("T")
 
 LAST = b"GET /health/live HTTP/1.1\r\nhost: last\r\nconnection: close\r\n\r\n"
 """Ends a conversation, so that all of its answers are there when the connection is."""
 
-ANSWER_S_MAX = 8.0
 PAUSE_S = 0.001  # after which what was sent has been received: both ends are in one loop
 OUTCOMES = ("redirected", "missing", "gone", "shut-out", "failed")
 
@@ -120,7 +120,7 @@ class Side:
         """Sees to it that L1, if there is one, has these links."""
         if not self.app.ctx.services.settings.l1_links:
             return
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while not all([await self._is_kept(code) for code in codes]):
                 await asyncio.sleep(0.01)
 
@@ -261,10 +261,10 @@ async def _talk(connection: socket.socket, parts: Sequence[bytes]) -> bytes:
 
 
 async def read_all(connection: socket.socket) -> bytes:
-    """What comes until the connection ends. Fails if it does not within ANSWER_S_MAX."""
+    """What comes until the connection ends. Fails if it never does."""
     answers = bytearray()
     try:
-        async with asyncio.timeout(ANSWER_S_MAX):
+        async with asyncio.timeout(HANG_S):
             while chunk := await asyncio.get_running_loop().sock_recv(connection, 65_536):
                 answers += chunk
     except ConnectionResetError:

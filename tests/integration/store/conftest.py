@@ -14,8 +14,6 @@ import pytest
 from snapurl.config import Settings
 from snapurl.model import NewLink
 from snapurl.store.clicks import ClickStore
-from snapurl.store.cluster.bootstrap import ensure_cluster
-from snapurl.store.cluster.migrate import migrate_all
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.keys import KeyStore
@@ -48,10 +46,8 @@ class Store:
 
 
 @pytest.fixture
-async def ready(settings: Settings) -> Settings:
-    """Settings of a cluster that is migrated and initialised."""
-    await migrate_all(settings)
-    await ensure_cluster(settings)
+def ready(settings: Settings) -> Settings:
+    """Settings of a cluster that is migrated and initialised: asking for it makes `fresh_shards` one."""
     return settings
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import time
@@ -23,6 +24,7 @@ from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.store.test_router import hand_over
 from tests.integration.store.test_silent_shard import behind
 from tests.support.tcp_proxy import Proxy, proxy_to
+from tests.support.waits import BUSY_S, HANG_S, until
 
 ROWS = 50_000
 
@@ -310,15 +312,20 @@ async def test_a_silent_shard_refuses_its_own_links_only(ready: Settings, new_li
             began = time.monotonic()
             waiting = [store.links.find(code) for code in silent]
             found = await asyncio.gather(*map(store.links.find, well))
-            assert time.monotonic() - began < 0.5
+            assert not any(refusal.done() for refusal in waiting)
             assert all(link.version == 1 for link in found)
             refused = await asyncio.gather(*waiting, return_exceptions=True)
             assert all(isinstance(error, Unavailable) for error in refused)
-            assert time.monotonic() - began < 4.0
+            assert time.monotonic() - began < 4.0 + BUSY_S
             proxy.deaf = False
             proxy.forwarding.set()
-            await asyncio.sleep(0.5)
-            assert (await store.links.find(silent[0])).version == 1
+
+            async def is_back() -> bool:
+                with contextlib.suppress(Unavailable):
+                    return bool((await store.links.find(silent[0])).version == 1)
+                return False
+
+            await until(is_back)
         finally:
             await store.links.close()
             await store.shards.close()
@@ -337,7 +344,7 @@ async def test_a_question_that_takes_long_holds_up_no_other(
     await asyncio.sleep(reads.PATIENCE_S * 2)
     assert not stuck.done()
     after = store.links.find(later)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         while await direct["db0"].fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:
             await asyncio.sleep(0.01)
     await blocker.rollback()

@@ -18,6 +18,7 @@ from snapurl.model import Change, Failed, Link, NewLink, PageKey, Taken
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.store.test_bootstrap import with_shards
 from tests.support.tcp_proxy import Proxy, proxy_to
+from tests.support.waits import until
 
 
 async def test_one_of_many_creates_of_an_alias_wins(store: Store, new_link: NewLinkMaker) -> None:
@@ -219,8 +220,11 @@ async def test_a_silent_shard_costs_only_its_own_slots(ready: Settings, new_link
                 at_db0 = store.shards.map.owner(slot_of(item.code)) == "db0"
                 assert isinstance(answer, Failed if at_db0 else Link)
             proxy.refuse = False
-            await asyncio.sleep(0.3)
-            assert {type(answer) for answer in await store.links.create_many(new)} == {Link}
+
+            async def all_are_made() -> bool:
+                return {type(answer) for answer in await store.links.create_many(new)} == {Link}
+
+            await until(all_are_made)
         finally:
             await store.shards.close()
 

@@ -18,6 +18,7 @@ from snapurl.model import Change, ClickRow, Link, PageKey, SourceClicks, SourceK
 from snapurl.run.healthcheck import Address
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import add_fifth, settle
+from tests.support.waits import HANG_S
 from tools.cluster.fleet import Fleet, Snapshot
 from tools.cluster.publish import publish
 from tools.cluster.tables import sharded_tables
@@ -204,7 +205,7 @@ async def test_it_rests_while_the_service_is_slow(
     slowly = Throttle(rows_per_s_max=50)
     migrator = Migrator(five, Options(grace_s=0.0, throttle=slowly, service=Address(host, port)))
     stop = asyncio.Event()
-    async with slow, asyncio.TaskGroup() as group, asyncio.timeout(60):
+    async with slow, asyncio.TaskGroup() as group, asyncio.timeout(HANG_S):
         group.create_task(migrator.run(stop))
         while not migrator.current_status().throttle.startswith("p99 of the service is "):
             await asyncio.sleep(0.02)
@@ -235,7 +236,7 @@ async def test_rows_that_wait_for_their_grace_period_cost_little_and_delay_no_ne
     monkeypatch.setattr(Fleet, "observe", counted)
     migrator = Migrator(five, Options(grace_s=600.0))
     stop = asyncio.Event()
-    async with asyncio.TaskGroup() as group, asyncio.timeout(60):
+    async with asyncio.TaskGroup() as group, asyncio.timeout(HANG_S):
         group.create_task(migrator.run(stop))
         while not migrator.current_status().orphans:
             await asyncio.sleep(0.02)
