@@ -1,4 +1,4 @@
-"""Draws the hand-off from its table, so that the documents cannot say anything else than what is done."""
+"""Renders the hand-off's table as Markdown and Mermaid for the documents, which therefore cannot differ from it."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from ring.ownership import SlotState
 
 
 def render_crash_table() -> str:
-    """Markdown: what is found on the two shards after a crash, and what then, for either goal."""
+    """Returns Markdown: the states found on both shards after a crash, and the steps that follow."""
     rows = [
-        (source, target, _program(line.move), _program(line.stay)) for (source, target), line in TABLE.items()
+        (source, target, _program(row.move), _program(row.stay)) for (source, target), row in TABLE.items()
     ]
     return _table(("found on source", "found on target", "to move it", "to leave it"), rows)
 
 
 def render_steps() -> str:
-    """Markdown: what each step finds, checks and leaves, on which side."""
+    """Returns Markdown: what each step finds, checks and leaves, on which side."""
     rows = [
         (step, side, *_guard(guard))
         for step, rule in RULES.items()
@@ -28,7 +28,7 @@ def render_steps() -> str:
 
 
 def render_diagram() -> str:
-    """Mermaid: the states of one shard's row of `slots`, and the steps between them."""
+    """Returns Mermaid: the states of one shard's row of `slots`, and the steps between them."""
     labels: dict[tuple[str, str], list[str]] = {}
     for change in state_changes():
         steps = labels.setdefault((change.before or "[*]", change.after), [])

@@ -1,17 +1,17 @@
-"""What the pure part refuses; each message is one clear line that may be shown to an operator as it is."""
+"""The errors of the pure part. Each message is one line that may be shown to an operator as it is."""
 
 
 class RingError(Exception):
-    """Base of the refusals of `ring`."""
+    """Base of the errors of `ring`."""
 
 
 class TopologyError(RingError):
-    """The topology document, or the change asked for, is not possible."""
+    """The topology document, or the requested change, is invalid."""
 
 
 class OwnershipError(RingError):
-    """A row of a shard's `slots` table is not one that the schema allows."""
+    """The schema does not allow this row of a shard's `slots` table."""
 
 
 class HandOffError(RingError):
-    """Source and target are in a pair of states that no hand-off leads to; names both."""
+    """No hand-off leads to this pair of states on source and target; the message names both."""

@@ -120,7 +120,7 @@ from ring.ownership import SlotRow, SlotState
 
 
 class Step(StrEnum):
-    """One thing that must happen; the theory says what, `RULES` under which conditions."""
+    """A step of a hand-off: the theory says what it does, `RULES` on which conditions."""
 
     LEAVE = "leave"
     CLAIM = "claim"
@@ -149,7 +149,7 @@ class Desired(StrEnum):
 
 
 class SourceState(StrEnum):
-    """What is found on the source of a move."""
+    """The state found on the source of a move."""
 
     OWNED = "owned"
     LEAVING = "leaving"
@@ -161,7 +161,7 @@ class SourceState(StrEnum):
 
 
 class TargetState(StrEnum):
-    """What is found on the target of a move."""
+    """The state found on the target of a move."""
 
     ABSENT = "absent"
     """No row, or one from before this move."""
@@ -175,7 +175,7 @@ class TargetState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Move:
-    """One slot on its way; `epoch` is that of the source. Spelled `db0@7 -> db4`."""
+    """The move of one slot; `epoch` is that of the source. Written `db0@7 -> db4`."""
 
     slot: int
     source: str
@@ -214,7 +214,7 @@ Pair = tuple[SourceState, TargetState]
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One line of the table: the steps if the slot is to move, and if it is to stay."""
+    """One row of the table: the steps if the slot is to move, and if it is to stay."""
 
     move: Program
     stay: Program
@@ -243,7 +243,7 @@ TABLE: Final[Mapping[Pair, TableRow]] = MappingProxyType(
         (SourceState.CLOSED, TargetState.UNREACHABLE): _both(*_WAIT),
         (SourceState.RELEASED, TargetState.OWNER): _both(Step.CLEAN),
         (SourceState.RELEASED, TargetState.UNREACHABLE): _both(*_WAIT),
-        # What a migrator with an old plan sees, or one that looked while the move went on.
+        # Found by a migrator with an old plan, or one that read the rows while the move went on.
         (SourceState.ELSEWHERE, TargetState.ABSENT): _both(),
         (SourceState.ELSEWHERE, TargetState.IMPORTING): _both(Step.RETRACT),
         (SourceState.ELSEWHERE, TargetState.OWNER): _both(),
@@ -251,23 +251,23 @@ TABLE: Final[Mapping[Pair, TableRow]] = MappingProxyType(
         (SourceState.ELSEWHERE, TargetState.UNREACHABLE): _both(*_WAIT),
     }
 )
-"""(found on source, found on target) -> what then. The only place that says so."""
+"""(state found on source, on target) -> the steps that follow. Nothing else defines them."""
 
 
-def next_steps(goal: Desired, source: SourceState, target: TargetState) -> Program:
-    """The steps that follow from what was found, in order; empty if there is nothing to do.
+def next_steps(desired: Desired, source: SourceState, target: TargetState) -> Program:
+    """Returns the steps that follow from the states found, in order; empty if there is nothing to do.
 
-    Raises HandOffError for a pair that no hand-off leads to. Source and target are not looked at in one
-    instant, so look a second time before believing it; then `doctor` has to.
+    Raises HandOffError for a pair that no hand-off leads to. Source and target are not read at one instant, so read
+    them once more before you rely on it; what then still fails is for `doctor`.
     """
-    line = TABLE.get((source, target))
-    if line is None:
+    row = TABLE.get((source, target))
+    if row is None:
         raise HandOffError(f"source {source}, target {target}: no hand-off leads there")
-    return line.move if goal is Desired.MOVE else line.stay
+    return row.move if desired is Desired.MOVE else row.stay
 
 
 def move_of(shard: str, row: SlotRow) -> Move | None:
-    """The move that the row of `shard` belongs to; None if it just owns the slot."""
+    """Returns the move that the row of `shard` belongs to; None if it just owns the slot."""
     match row.state, row.peer:
         case SlotState.IMPORTING, str(peer):
             return Move(row.slot, peer, row.epoch, shard)
@@ -279,7 +279,7 @@ def move_of(shard: str, row: SlotRow) -> Move | None:
 
 
 def found_on_source(move: Move, row: SlotRow | None) -> SourceState:
-    """What the source's row (None: it has none) means to `move`."""
+    """Returns what the source's row (None: it has none) means for `move`."""
     match row:
         case SlotRow(state=SlotState.OWNED, epoch=move.epoch):
             return SourceState.OWNED
@@ -295,7 +295,7 @@ def found_on_source(move: Move, row: SlotRow | None) -> SourceState:
 
 
 def found_on_target(move: Move, row: SlotRow | None) -> TargetState:
-    """What the target's row (None: it has none) means to `move`.
+    """Returns what the target's row (None: it has none) means for `move`.
 
     Raises HandOffError if the target serves the slot at an epoch that the source's has overtaken or equals.
     """
@@ -318,7 +318,7 @@ class Token(StrEnum):
 
     MINE = "mine"
     FOUND = "as found"
-    """And the state too: the row must not have changed since it was looked at."""
+    """And the state too: the row must not have changed since it was read."""
     ANY = "any"
 
 
@@ -332,7 +332,7 @@ class Epoch(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What a shard checks of its row before it does a step, and what it leaves.
+    """What a shard checks in its row before it does a step, and what it leaves.
 
     `finds`: the states of which one must be found (None: no row). `leaves`: the state after it, None for the
     one that was found. `fresh`: whether the attempt's token is written; a row without a move has none.
@@ -427,7 +427,7 @@ class StateChange:
 
 
 def state_changes() -> tuple[StateChange, ...]:
-    """Every change that a step makes of a row, in the order of `RULES`."""
+    """Returns every change that a step makes to a row, in the order of `RULES`."""
     found = [StateChange(None, SlotState.OWNED, Epoch.NEXT, None)]
     for step, rule in RULES.items():
         for guard in (rule.source, rule.target):
@@ -441,13 +441,3 @@ def _changes_of(step: Step, guard: Guard) -> Iterator[StateChange]:
         after = guard.leaves or before
         if before in guard.finds and after is not None:
             yield StateChange(before, after, guard.epoch, step)
-
-
-def transitions() -> Mapping[tuple[SlotState | None, SlotState], Epoch]:
-    """(before, after) -> what may happen to the epoch: what a trigger on `slots` has to allow, no more."""
-    found: dict[tuple[SlotState | None, SlotState], Epoch] = {}
-    for change in state_changes():
-        pair = change.before, change.after
-        if found.setdefault(pair, change.epoch) is Epoch.KEPT:
-            found[pair] = change.epoch
-    return MappingProxyType(found)

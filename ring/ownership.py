@@ -1,8 +1,8 @@
-"""Ownership: which shard *does* hold each slot, put together from the rows of every shard's `slots` table.
+"""Ownership: which shard *does* hold each slot, merged from the rows of every shard's `slots` table.
 
 A shard *holds* a slot while its row says `owned`, `leaving`, `frozen` or `closed`; a missing row means "not
 mine". Of several holders the one at the highest epoch is the owner: a source that is `closed` at epoch 7
-beside a target that is `owned` at 8 is a hand-off one step before its end. Two shards that would both answer
+with a target that is `owned` at 8 is a hand-off one step before its end. Two shards that would both answer
 reads, or two at one epoch, are contested: no hand-off leads there, only a shard that lost transactions.
 """
 
@@ -18,7 +18,7 @@ from ring.slots import SLOT_COUNT
 
 
 class SlotState(StrEnum):
-    """The `state` of a row of `slots`; `migrations/` has the same words in a CHECK."""
+    """The `state` of a row of `slots`; `migrations/` has the same values in a CHECK."""
 
     OWNED = "owned"
     LEAVING = "leaving"
@@ -65,7 +65,7 @@ class SlotRow:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who holds a slot, since which epoch.
+    """The shard that holds a slot, and since which epoch.
 
     `state` is None if that is only known from the `released` row of the shard that gave it away, because the
     owner itself did not answer.
@@ -86,19 +86,19 @@ class Contest:
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """Slot -> owner for all 16,384 slots, and what is wrong with it."""
+    """Slot -> owner for all 16,384 slots, and the contested slots."""
 
     owners: tuple[Owner | None, ...]
     contested: tuple[Contest, ...]
 
     @property
     def unowned(self) -> tuple[int, ...]:
-        """Slots that no shard holds, or none that answered."""
+        """Returns the slots that no shard holds, or none that answered."""
         return tuple(slot for slot, owner in enumerate(self.owners) if owner is None)
 
 
 def merge(rows: Mapping[str, Iterable[SlotRow]]) -> Ownership:
-    """Ownership from the rows of every shard that answered (shard -> its rows).
+    """Returns ownership, from the rows of every shard that answered (shard -> its rows).
 
     A shard that did not answer is left out of `rows`; one that answered with no row has an empty iterable.
     Raises OwnershipError if a shard reports a slot twice.

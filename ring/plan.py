@@ -1,13 +1,12 @@
-"""The plan: what must move so that ownership becomes what the ring says."""
+"""The plan: which slots must move so that ownership becomes what the ring says."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ring.ownership import Ownership
-from ring.slots import SLOT_COUNT
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,38 +22,28 @@ class Transfer:
 class Plan:
     """The moves that are left, sorted by source and target.
 
-    `unowned` slots are in no route: nobody is known to hold them, so nobody can give them away.
+    `unowned` slots are in no transfer: no shard is known to hold them.
     """
 
-    routes: tuple[Transfer, ...]
+    transfers: tuple[Transfer, ...]
     unowned: tuple[int, ...]
 
     @property
     def slots(self) -> int:
-        """How many slots have to move."""
-        return sum(len(route.slots) for route in self.routes)
-
-    @property
-    def moved_share(self) -> float:
-        """The part of all slots that has to move, 0 to 1."""
-        return self.slots / SLOT_COUNT
+        """Returns how many slots have to move."""
+        return sum(len(transfer.slots) for transfer in self.transfers)
 
 
 def plan(ownership: Ownership, placement: Sequence[str]) -> Plan:
-    """The moves from `ownership` to `placement` (slot -> shard, as `place` gives it).
+    """Returns the moves from `ownership` to `placement` (slot -> shard, as `place` returns it).
 
-    A slot whose hand-off has begun is still its source's, so it is listed until the hand-off is decided.
+    The source owns a slot until its hand-off is decided, so the slot is listed until then.
     """
-    routes: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    slots: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for slot, (owner, target) in enumerate(zip(ownership.owners, placement, strict=True)):
         if owner is not None and owner.shard != target:
-            routes[owner.shard, target].append(slot)
+            slots[owner.shard, target].append(slot)
     return Plan(
-        routes=tuple(Transfer(*ends, tuple(slots)) for ends, slots in sorted(routes.items())),
+        transfers=tuple(Transfer(*pair, tuple(moved)) for pair, moved in sorted(slots.items())),
         unowned=ownership.unowned,
     )
-
-
-def slots_by_shard(shards: Sequence[str]) -> Counter[str]:
-    """Shard -> how many slots it has in `shards` (slot -> shard)."""
-    return Counter(shards)

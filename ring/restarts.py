@@ -1,50 +1,55 @@
-"""A shard that comes back with a past: what it may still say of its slots. Pure data.
+"""A restarted shard: what it may still say of its slots, and what must happen before it rejoins. Pure data.
 
 Theory
 ======
-A shard may come back as it was some time ago: a standby was promoted that had not got the last
-transactions, an older backup was put back, the disk was. It then believes to own slots that it has given
-away since, and nothing inside it can tell. But whatever brought it back, its server has *started* since it
-last served: a promoted standby, a restored backup and a plain restart each have a postmaster that began at
-another moment. So each shard keeps the start for which somebody has vouched (`cluster.attested_start`; it
-goes back in time with the rest), and the fence, every read and every step of a hand-off compare it with the
-start of the server they run on, in the shard and in the same statement. Until somebody vouches, all are
-told to come again.
+A shard may come back in an older state: a standby was promoted that lacked the last transactions, or an older
+backup or disk was put in place. It then claims slots that it has given away since, and nothing inside it
+shows that. But its server has *restarted*: a promoted standby, a restored backup and a plain restart each
+have a postmaster with another start time. So each shard keeps the start time that was last *attested*; an
+older state has an older one. The fence, every read and every step of a hand-off compare it with the start
+time of the server that they run on, in the shard and in the same statement. Until the restart is attested,
+callers are told to retry.
 
-To vouch for shard B is, in this order: read the start of its server; read the rows of `slots` of every
-shard; judge them (below); take back the imports from B that may be under way; have the other shards
-remember B's timeline; in one transaction on B, give up the slots that it has lost and record the start that
-was read first. A server that was replaced meanwhile has another start, and refuses.
+To attest shard B, in this order:
+    1. read the start time of its server;
+    2. read the rows of `slots` of every shard;
+    3. assess them (below);
+    4. retract the imports from B that may be under way;
+    5. have the other shards record B's timeline;
+    6. in one transaction on B, release the slots that it has lost and record the start time of step 1.
+If the server is replaced in between, its start time is another one, and step 6 is refused.
 
-Why B serves nothing then that another shard owns. Take a slot that B's row serves at epoch e, and a hand-
-off that gave it, or will give it, to T at e + 1. Its COMMIT on T is
-    - before T's rows were read: T has a row above e, or has given the slot on to a shard that has one.
-      Epochs never fall, so B is behind, whatever happened since, and gives the slot up;
-    - after that: its IMPORT precedes its CLOSE on B, and no CLOSE is done on B until B is vouched for. If
-      the CLOSE was done by the server that is gone, the import was found on T and taken back (RETRACT), so
-      the COMMIT fails, or came first, and RETRACT is refused: look again. If the CLOSE comes later, it
-      closes the row that serves. QED
-A row that is `closed` serves nothing and needs none of this. T may have a past of its own and no longer
-know that it owned the slot: then nobody has a higher epoch, and what it had is what a shard loses that
-loses transactions.
+Why B then serves no slot that another shard owns. Take a slot that B's row serves at epoch e, and a hand-off
+that gave it, or will give it, to T at e + 1. The COMMIT on T comes
+    - before T's rows are read: then T has a row above e, or has given the slot on to a shard that has one.
+      Epochs never fall, so B is behind, whatever happened since, and releases the slot;
+    - after that: its IMPORT precedes its CLOSE on B, and no CLOSE is done on B until B is attested. If the
+      server that is gone did the CLOSE, the import is found on T and retracted. Then the COMMIT fails, or it
+      came first, RETRACT is refused, and the assessment starts again. If the CLOSE comes later, it closes
+      the row that serves. QED
+A `closed` row serves nothing and needs none of this. T may have been restored to an older state itself and no
+longer know that it owned the slot. Then no shard has a higher epoch: T has lost those rows with its
+transactions.
 
-Who does not answer may be T. A slot goes only where some topology has placed it, and a topology is given to
-every shard that answers before anything moves by it. So a shard that was only started again (its timeline
-is the one that was vouched for) is not kept waiting if at least one other shard answers and no topology
-that the others know has placed any slot that B serves on one that is silent. After a promotion all shards
-must answer.
+A shard that does not answer may be T. A slot only goes where some topology has placed it, and each topology
+is given to every shard that answers before anything moves by it. So a plain restart (same timeline as the
+attested one) waits for no silent shard if at least one other shard answers, and no topology known to the
+others has placed a slot that B serves on a silent one. After a promotion all shards must answer.
 
-What this cannot see. A server that was replaced but never stopped, and is still reached by somebody, serves
-as before: whoever promotes a standby must make sure that the old primary is gone (if it comes back, it has
-started anew and is on an older timeline than the others remember). A virtual machine that is set back
-together with its memory has not started anew. An older backup put back on its old timeline while another
-shard is silent, and while no shard that answers knows the topology by which slots went to the silent one.
+What this cannot detect:
+    - A server that was replaced, never stopped, and is still reachable serves as before. Whoever promotes a
+      standby must make sure that the old primary is gone. If that comes back, it has restarted, on an older
+      timeline than the others have recorded.
+    - A virtual machine that is set back together with its memory has not restarted.
+    - An older backup is put back on its old timeline while another shard is silent, and no shard that answers
+      knows the topology by which slots went to the silent one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import Enum, auto
 
 from ring.ownership import HOLDING, READABLE, SlotRow, SlotState
 from ring.placement import place
@@ -56,44 +61,66 @@ Rows = Mapping[int, SlotRow]
 
 @dataclass(frozen=True, slots=True)
 class RestartedShard:
-    """A shard whose server has started anew: its name, its timeline, and the one that was last vouched for."""
+    """A shard whose server has restarted: its name, its timeline, and the timeline that was last attested."""
 
     shard: str
     timeline: int
-    vouched_timeline: int | None
+    attested_timeline: int | None
 
     @property
-    def same_log(self) -> bool:
-        """Whether it goes on with the log that it had: not promoted, nor restored with recovery."""
-        return self.vouched_timeline == self.timeline
+    def same_timeline(self) -> bool:
+        """Whether it goes on with the log that it had: it was neither promoted nor restored with recovery."""
+        return self.attested_timeline == self.timeline
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """A slot that the returned shard serves and another has, or had, at the higher `epoch`: ask `peer`."""
+    """A slot that the restarted shard serves and `peer` has, or had, at the higher `epoch`."""
 
     slot: int
     peer: str
     epoch: int
 
 
+class BlockerKind(Enum):
+    """Why a restarted shard cannot rejoin; an operator's remedy depends on it."""
+
+    REPLACED_SERVER = auto()
+    """A newer server than this one was attested; it may be found at another host."""
+    SILENT_SHARDS = auto()
+    """Shards must answer first that may own what this one serves."""
+    SAME_EPOCH = auto()
+    """Another shard claims a slot at the same epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """Something that can only be waited for, or settled by an operator. `reason` is one line to show."""
+
+    kind: BlockerKind
+    reason: str
+
+
 @dataclass(frozen=True, slots=True)
 class Assessment:
     """What must happen before the shard may serve.
 
-    `doubts`, one line each, can only be waited for or settled by an operator. `lost` slots are to be released.
-    `imports`: shard -> (slot, epoch) of the imports from the returned shard that are to be taken back first.
-    `replaced`: a newer server than this one was vouched for; it may be found at another host.
+    Nothing may while there are `blockers`. `lost` slots are to be released. `imports`: shard -> (slot, epoch)
+    of the imports from the restarted shard that are to be retracted first.
     """
 
-    blockers: tuple[str, ...] = ()
+    blockers: tuple[Blocker, ...] = ()
     lost: tuple[Lost, ...] = ()
     imports: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
-    replaced: bool = False
+
+    @property
+    def replaced(self) -> bool:
+        """Whether a newer server than this one was attested."""
+        return any(blocker.kind is BlockerKind.REPLACED_SERVER for blocker in self.blockers)
 
     @property
     def clean(self) -> bool:
-        """Whether there is nothing to do but to vouch for it."""
+        """Whether nothing is left to do but to attest it."""
         return not (self.blockers or self.lost or self.imports)
 
 
@@ -104,21 +131,23 @@ def assess(
     topologies: Sequence[Topology],
     newest_timeline: int,
 ) -> Assessment:
-    """What the rows of all shards that answer (`rows`, the returned one's too) mean to it.
+    """Returns what the rows of all shards that answer (`rows`, the restarted one's too) mean for it.
 
-    `topologies` are those that the *other* shards know, `newest_timeline` the highest that these remember of it.
+    `topologies` are those that the *other* shards know, `newest_timeline` the highest that they have recorded
+    of it.
     """
     name = restarted.shard
     serving = {slot: row for slot, row in rows[name].items() if row.state in READABLE}
     blockers = []
     if newest_timeline > restarted.timeline:
-        blockers.append(
+        reason = (
             f"it is on timeline {restarted.timeline}, and {newest_timeline} was vouched for: it is a server "
             "that was replaced, or an older backup"
         )
-    away = sorted(each for each in silent if each != name)
-    if away and (why := _why_wait(restarted, serving, rows, away, topologies)):
-        blockers.append(why)
+        blockers.append(Blocker(BlockerKind.REPLACED_SERVER, reason))
+    silent_others = sorted(each for each in silent if each != name)
+    if silent_others and (reason := _why_wait(restarted, serving, rows, silent_others, topologies)):
+        blockers.append(Blocker(BlockerKind.SILENT_SHARDS, reason))
     lost: dict[int, Lost] = {}
     imports: dict[str, list[tuple[int, int]]] = {}
     for other in sorted(rows.keys() - {name}):
@@ -131,25 +160,25 @@ def assess(
                 if slot not in lost or found.epoch > lost[slot].epoch or _holds(theirs, found, lost[slot]):
                     lost[slot] = found
             elif theirs.epoch == mine.epoch and theirs.state in HOLDING:
-                blockers.append(f"slot {slot} is claimed by {other} too, at the same epoch {mine.epoch}")
+                reason = f"slot {slot} is claimed by {other} too, at the same epoch {mine.epoch}"
+                blockers.append(Blocker(BlockerKind.SAME_EPOCH, reason))
             elif theirs.state is SlotState.IMPORTING and theirs.peer == name and theirs.epoch == mine.epoch:
                 imports.setdefault(other, []).append((slot, mine.epoch))
     return Assessment(
         tuple(blockers),
         tuple(lost[slot] for slot in sorted(lost)),
         {other: tuple(sorted(slots)) for other, slots in imports.items()},
-        newest_timeline > restarted.timeline,
     )
 
 
 def _lost(slot: int, other: str, theirs: SlotRow, name: str) -> Lost:
-    """Where the slot is, as `other` says; if it names the returned shard itself, `other` is the last who had it."""
+    """Returns who has the slot, as `other` says. If it names the restarted shard itself, `other` had it last."""
     peer = other if theirs.state in HOLDING or theirs.peer in (None, name) else theirs.peer
     return Lost(slot, peer or other, theirs.epoch)
 
 
 def _holds(theirs: SlotRow, found: Lost, known: Lost) -> bool:
-    """Of two that speak of one epoch, the shard that has the slot is believed before one that gave it away."""
+    """Whether `found` wins over `known` at one epoch: a shard that has the slot over one that gave it away."""
     return found.epoch == known.epoch and theirs.state in HOLDING
 
 
@@ -157,22 +186,20 @@ def _why_wait(
     restarted: RestartedShard,
     serving: Rows,
     rows: Mapping[str, Rows],
-    away: Sequence[str],
+    silent: Sequence[str],
     topologies: Sequence[Topology],
 ) -> str:
-    """Why the silent shards have to be waited for; empty if none of them can have what this one serves."""
-    wait = f"{', '.join(away)} must answer first"
-    if not restarted.same_log:
+    """Returns why the silent shards must answer first; empty if none of them can own what this one serves."""
+    wait = f"{', '.join(silent)} must answer first"
+    if not restarted.same_timeline:
         return f"a standby was promoted, or a backup restored: {wait}"
     if len(rows) < 2:
         return f"no other shard answers: {wait}"
     if any(row.state is not SlotState.OWNED for row in serving.values()):
         return f"it has slots in hand-off: {wait}"
-    gone = set(away)
     for topology in topologies:
-        if gone.isdisjoint(shard.name for shard in topology.shards):
-            continue
-        placed = place(topology)
-        if any(placed[slot] in gone for slot in serving):
-            return f"slots that it has were given, or meant, to a shard that is silent: {wait}"
+        if any(shard.name in silent for shard in topology.shards):
+            placement = place(topology)
+            if any(placement[slot] in silent for slot in serving):
+                return f"slots that it has were given, or meant, to a shard that is silent: {wait}"
     return ""

@@ -1,7 +1,7 @@
 """The topology: a versioned document that says which shards there are and how much each should hold.
 
-A topology is a value. Each change returns a new one with the next version; nothing is changed in place. It
-is checked when it is made, so a `Topology` in hand is always one that a ring can be built from.
+A topology is a value: each change returns a new one with the next version. It is validated when it is made,
+so a ring can be built from every `Topology`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from typing import Any, Final, NoReturn, Self
 from ring.errors import TopologyError
 
 NAME_PATTERN: Final = re.compile(r"[a-z][a-z0-9_-]{0,30}")
-"""Names of shards (use `fullmatch`): they appear in settings, file names and metric labels."""
+"""Names of shards, for `fullmatch`: they appear in settings, file names and metric labels."""
 
 WEIGHT_MAX: Final = 100.0
-"""Largest weight: with more, one shard's points would make building the ring take seconds."""
+"""Beyond this weight, one shard's points would make building the ring take seconds."""
 
 VIRTUAL_NODES_MAX: Final = 16_384
 """Most virtual nodes per unit of weight: as many as there are slots; more cannot balance any better."""
@@ -33,11 +33,11 @@ _PORT: Final = re.compile(r":([0-9]+)(?=[,/])")
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One shard as the topology knows it.
+    """One shard of the topology.
 
     `weight` is its share relative to the others (0 < weight <= 100). `address` is `host:port/database`
     (several `host:port` by commas, a socket directory as host): never a user, never a password. A
-    `draining` shard is to hold nothing, but is still asked for what it has not given away yet.
+    `draining` shard is to hold no slots, but still serves those that have not moved yet.
     Raises TopologyError; the message never repeats the address, which could hold a password.
     """
 
@@ -58,8 +58,8 @@ class Shard:
 class Topology:
     """The shards of one cluster at one version, sorted by name.
 
-    `virtual_nodes` is the number of points on the ring per unit of weight. `paused` tells the migrator to
-    begin no further move. At least one shard is not draining. Raises TopologyError.
+    `virtual_nodes` is the number of points on the ring per unit of weight. While `paused`, the migrator
+    begins no further move. At least one shard is not draining. Raises TopologyError.
     """
 
     cluster_id: str
@@ -88,14 +88,14 @@ class Topology:
                     f"the least is {1 / self.virtual_nodes:.2g}"
                 )
         if all(shard.draining for shard in self.shards):
-            raise TopologyError("at least one shard must stay that is not draining: add another shard first")
+            raise TopologyError("at least one shard must not be draining: add another shard first")
 
     def points_of(self, shard: Shard) -> int:
-        """How many virtual nodes `shard` has on the ring when it is not draining."""
+        """Returns how many virtual nodes `shard` has on the ring when it is not draining."""
         return round(self.virtual_nodes * shard.weight)
 
     def shard(self, name: str) -> Shard:
-        """The shard called `name`. Raises TopologyError if there is none."""
+        """Returns the shard called `name`. Raises TopologyError if there is none."""
         for shard in self.shards:
             if shard.name == name:
                 return shard
@@ -103,7 +103,7 @@ class Topology:
         raise TopologyError(f"there is no shard {name!r}; there are {known}")
 
     def with_shard(self, shard: Shard) -> Self:
-        """With one more shard, or with a draining one taken back in (same name and address)."""
+        """Adds a shard, or takes back a draining one of the same name and address."""
         others = tuple(other for other in self.shards if other.name != shard.name)
         for known in self.shards:
             if known.name == shard.name and not known.draining:
@@ -113,14 +113,16 @@ class Topology:
         return self._next(shards=(*others, shard))
 
     def with_weight(self, name: str, weight: float) -> Self:
-        """With another weight for one shard that is not draining."""
+        """Changes the weight of a shard that is not draining."""
         shard = self.shard(name)
         if shard.draining:
-            raise TopologyError(f"shard {name} is draining, so its weight says nothing; add it again instead")
+            raise TopologyError(
+                f"shard {name} is draining, so its weight has no effect; add it again instead"
+            )
         return self._with(replace(shard, weight=weight))
 
     def drained(self, name: str) -> Self:
-        """With one shard that is to give away all it holds."""
+        """Marks a shard as draining: all its slots are to move away."""
         shard = self.shard(name)
         if shard.draining:
             raise TopologyError(f"shard {name} is draining already")
@@ -128,19 +130,19 @@ class Topology:
         return self._with(replace(shard, draining=True))
 
     def without(self, name: str) -> Self:
-        """Without one shard. That it holds nothing any more is for the caller to make sure of."""
+        """Removes a shard. The caller makes sure that it holds no slots."""
         if not self.shard(name).draining:
             self._refuse_last(name, "removed")
         return self._next(shards=tuple(shard for shard in self.shards if shard.name != name))
 
     def with_paused(self, paused: bool) -> Self:
-        """With the migrator told to pause (True) or to go on (False)."""
+        """Pauses the migrator (True) or resumes it (False)."""
         return self._next(paused=paused)
 
     def back_to(self, goal: Topology) -> Self:
-        """The next version that places every slot as `goal` did: what cancelling a reshard publishes.
+        """Returns the next version, which places every slot as `goal` did: what `cancel` publishes.
 
-        Shards that came after `goal` stay as draining ones, since they may hold slots. Pausing stays too.
+        Shards added after `goal` stay, as draining ones, since they may hold slots. `paused` stays too.
         """
         if goal.cluster_id != self.cluster_id:
             raise TopologyError(f"topology of cluster {goal.cluster_id}, but this is {self.cluster_id}")
@@ -161,16 +163,16 @@ class Topology:
             )
 
     def to_json(self) -> str:
-        """The canonical document: equal topologies give equal strings. Sorted keys, ASCII, no spaces."""
+        """Returns the canonical document: equal topologies give equal strings. Sorted keys, ASCII, no spaces."""
         shards = [{name: getattr(shard, name) for name in _SHARD_FIELDS} for shard in self.shards]
         document = {name: getattr(self, name) for name in _TOPOLOGY_FIELDS} | {"shards": shards}
         return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
-        """Read a document as `to_json` writes it, whatever its spacing and order of fields.
+        """Reads a document that `to_json` wrote, in any spacing and order of fields.
 
-        Raises TopologyError for what is not JSON and for unknown, missing, repeated and ill-typed fields.
+        Raises TopologyError if it is not JSON, or for unknown, missing, repeated or ill-typed fields.
         """
         try:
             found = json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
@@ -188,7 +190,7 @@ _TOPOLOGY_FIELDS: Final = frozenset(field.name for field in fields(Topology))
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """A JSON object in which no field is repeated: with `json`'s own, the last one would silently win."""
+    """Refuses repeated fields: `json` itself would silently keep the last one."""
     _refuse_repeated("field", (name for name, _ in pairs))
     return dict(pairs)
 

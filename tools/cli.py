@@ -1,6 +1,6 @@
-"""`snapurl-reshard`: the operator's command. A refusal is one line on stderr and an exit code.
+"""`snapurl-reshard`, the operator's command: prints each error as one line on stderr and sets the exit code.
 
-2: what was asked for cannot be done as it was asked; 1: it failed, or something was found to be wrong.
+2: the request is invalid or cannot be met now; 1: it failed, or a check found a problem.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from tools.transfer.executor import Refused
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="snapurl")
 def cli() -> None:
-    """Add, drain and re-weight shards while traffic runs."""
+    """Reshard a running cluster: add, drain and re-weight shards."""
 
 
 for command in (*topology.COMMANDS, *run.COMMANDS, *repair.COMMANDS, *status.COMMANDS):
     cli.add_command(command)
 
 
-def main(words: Sequence[str] | None = None) -> NoReturn:
-    """The entry point: turns refusals into one line and an exit code. `words` stand for those of the process."""
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The entry point: turns errors into one line and an exit code. `arguments` default to those of the process."""
     try:
-        code = cli(words, standalone_mode=False)
+        code = cli(arguments, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         sys.exit(2)

@@ -76,5 +76,5 @@ def test_plan_of_adding_one(benchmark: BenchmarkFixture, shards: int) -> None:
     ownership = merge({name: tuple(found) for name, found in rows.items()})
     after = before.with_shard(Shard("new", 1.0, "127.0.0.1:31000/snapurl"))
     found = benchmark(lambda: plan(ownership, place(after)))
-    assert {route.target for route in found.routes} == {"new"}
-    assert 0.5 < found.moved_share * (shards + 1) < 1.5
+    assert {transfer.target for transfer in found.transfers} == {"new"}
+    assert 0.5 < found.slots / SLOT_COUNT * (shards + 1) < 1.5

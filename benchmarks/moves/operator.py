@@ -171,11 +171,11 @@ async def _until(bed: Bed, condition: Callable[[ClusterStatus], bool]) -> None:
 
 
 async def _poll(
-    look: Callable[[], Awaitable[T]], condition: Callable[[T], bool], complaint: Callable[[T], str]
+    read: Callable[[], Awaitable[T]], condition: Callable[[T], bool], complaint: Callable[[T], str]
 ) -> None:
-    """Looks until `condition` holds of what is seen. Raises BenchmarkFailed with the complaint after MOVE_S_MAX."""
+    """Reads until `condition` holds. Raises BenchmarkFailed with the complaint after MOVE_S_MAX."""
     deadline = asyncio.get_running_loop().time() + MOVE_S_MAX
-    while not condition(found := await look()):
+    while not condition(found := await read()):
         if asyncio.get_running_loop().time() > deadline:
             raise BenchmarkFailed(complaint(found))
         await asyncio.sleep(POLL_S)

@@ -1,4 +1,4 @@
-"""How fast `add` moves rows, beside psql piping the same rows to psql with binary COPY.
+"""How fast `add` moves rows, compared with psql piping the same rows to psql with binary COPY.
 
 The pipe is what there is to reach: it neither verifies nor serves anything meanwhile, and writes into tables with
 the same indexes on the same server. It runs once for one source after another and once for all at once; the faster
@@ -114,7 +114,7 @@ async def _moving(bed: Bed, name: str, dsn: str) -> dict[str, list[int]]:
 
 
 async def _make_scratch(cluster: LocalCluster, name: str) -> str:
-    """A database beside the new shard's, with the same tables and indexes; its DSN."""
+    """Makes a second database on the new shard's server, with the same tables and indexes. Returns its DSN."""
     await _execute(cluster.shard(name).dsn("postgres"), f"CREATE DATABASE {SCRATCH}")
     dsn = cluster.shard(name).dsn(SCRATCH)
     await migrate_all(load_settings(shards=f"scratch={dsn}"))

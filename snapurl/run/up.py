@@ -30,6 +30,9 @@ from snapurl.store.cluster.bootstrap import has_identity
 from snapurl.tasks import cancel_and_wait
 from snapurl.telemetry.multiprocess import merge_dead
 
+# The module of the installed command `snapurl-reshard`. `snapurl` may not import `tools`, so up starts it by name.
+MIGRATOR_MODULE = "tools.cli"
+
 CONSUMER_STOP_S_MAX = 1.5
 READY_PATIENCE_S = 60.0
 
@@ -69,22 +72,22 @@ async def _run(
     if key is None:
         return 0
     with metrics_directory(cluster.home / "metrics") as metrics:
-        beside = environ_with({**changes, "PROMETHEUS_MULTIPROC_DIR": str(metrics)})
-        consumer = Child("click consumer", python("-m", "snapurl.clicks"), beside)
+        environ = environ_with({**changes, "PROMETHEUS_MULTIPROC_DIR": str(metrics)})
+        consumer = Child("click consumer", python("-m", "snapurl.clicks"), environ)
         workers = worker_children(settings, listener, metrics, changes)
         address = own_address(settings)
         url = f"http://{f'[{address.host}]' if ':' in address.host else address.host}:{address.port}"
-        migrator = Child("migrator", python("-m", "tools.cli", "run", "--service-url", url), beside)
+        migrator = Child("migrator", python("-m", MIGRATOR_MODULE, "run", "--service-url", url), environ)
         stages = [Stage(workers, WORKER_STOP_S_MAX), Stage((consumer, migrator), CONSUMER_STOP_S_MAX)]
         supervisor = Supervisor(stages, ended=partial(merge_dead, metrics))
-        beside_it = [
+        background = [
             asyncio.create_task(_greet(local, cluster, key)),
             asyncio.create_task(serve_start_requests(cluster)),
         ]
         try:
             return await supervisor.run(stop)
         finally:
-            await cancel_and_wait(*beside_it)
+            await cancel_and_wait(*background)
 
 
 async def _in_use(cluster: LocalCluster) -> str:

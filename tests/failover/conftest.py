@@ -27,7 +27,7 @@ from tests.integration.store.conftest import Store
 from tests.support.waits import HANG_S, PATIENT
 from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
-from tools.repair.doctor import Finding, diagnose
+from tools.repair.doctor import Diagnosis, diagnose
 
 NAMES = ("db0", "db1", "db2")
 
@@ -79,15 +79,15 @@ class World:
         """What readiness says of a shard."""
         return next(shard.detail for shard in await self.store.shards.health() if shard.name == name)
 
-    async def findings(self) -> list[Finding]:
-        """What doctor finds."""
+    async def diagnoses(self) -> list[Diagnosis]:
+        """Returns the diagnoses of `doctor`."""
         fleet = await Fleet.connect(self.settings)
         try:
             return await diagnose(fleet, await fleet.observe())
         finally:
             await fleet.close()
 
-    async def mend(self, *kinds: str) -> None:
+    async def fix(self, *kinds: str) -> None:
         """What `doctor --fix` does: once about findings of some kinds, or until it finds nothing more to do."""
         fleet = await Fleet.connect(self.settings)
         try:
@@ -122,7 +122,7 @@ class World:
         return found
 
     async def ask(self, name: str, query: str, *args: object) -> list[asyncpg.Record]:
-        """Rows straight from the primary of a shard, past every check of ours."""
+        """Rows straight from the primary of a shard, without any check of ours."""
         connection = await connect_primary(all_hosts(*self.hosts[name]), HANG_S)
         try:
             rows: list[asyncpg.Record] = await connection.fetch(query, *args)

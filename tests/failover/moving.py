@@ -21,35 +21,35 @@ SLOTS = 20
 class Move:
     """The first batch of what has to move, and its steps."""
 
-    attempt: Executor
+    executor: Executor
     program: tuple[Step, ...]
     done: int = 0
 
     @property
     def slots(self) -> tuple[int, ...]:
-        return self.attempt.batch.slots
+        return self.executor.batch.slots
 
     @property
     def other(self) -> str:
         """The shard that is not db0."""
-        batch = self.attempt.batch
+        batch = self.executor.batch
         return batch.target if batch.source == "db0" else batch.source
 
     async def through(self, step: Step) -> None:
         """Carries out what is left up to the last `step`."""
         last = len(self.program) - 1 - self.program[::-1].index(step)
-        await self.attempt.run(self.program[self.done : last + 1])
+        await self.executor.run(self.program[self.done : last + 1])
         self.done = last + 1
 
     async def before(self, step: Step) -> None:
         """Carries out what comes before the last `step`."""
         last = len(self.program) - 1 - self.program[::-1].index(step)
-        await self.attempt.run(self.program[self.done : last])
+        await self.executor.run(self.program[self.done : last])
         self.done = last
 
     async def on(self) -> None:
         """Carries out the rest."""
-        await self.attempt.run(self.program[self.done :])
+        await self.executor.run(self.program[self.done :])
 
 
 @contextlib.asynccontextmanager
@@ -59,10 +59,10 @@ async def moving(world: World, weight: float) -> AsyncIterator[Move]:
     fleet = await Fleet.connect(world.settings)
     lane = LaneConnections(fleet)
     try:
-        seen = await fleet.observe()
-        tasks = schedule(seen).moves
+        snapshot = await fleet.observe()
+        tasks = schedule(snapshot).moves
         task, _ = next(each for each in tasks if "db0" in (each.batch.source, each.batch.target)).cut(SLOTS)
-        yield Move(await executor_for(task, seen, lane), task.program)
+        yield Move(await executor_for(task, snapshot, lane), task.program)
     finally:
         lane.drop()
         await fleet.close()

@@ -39,7 +39,7 @@ async def fail_over(world: World) -> None:
 
 
 async def all_is_well(world: World) -> None:
-    """A migrator gets everything done, what `verify` looks at is clean, and no acknowledged link is missing."""
+    """A migrator gets everything done, `verify` finds nothing, and no acknowledged link is missing."""
     await settle(world.settings)
     fleet = await Fleet.connect(world.settings)
     assert await verify_cluster(fleet, await fleet.observe()) == []
@@ -52,9 +52,9 @@ async def all_is_well(world: World) -> None:
 async def test_an_older_backup_serves_nothing_that_was_given_away_since(
     make_world: Maker, *, guarded: bool
 ) -> None:
-    """A data directory put back as it was serves nothing, is named by readiness and doctor, and is mended.
+    """A data directory put back as it was serves nothing, is named by readiness and doctor, and is fixed.
 
-    Without the guard, here a vouching without a look, two shards would serve the same slots.
+    Without the guard, here an attestation without an assessment, two shards would serve the same slots.
     """
     world = await make_world()
     server = world.hosts["db0"][0]
@@ -83,16 +83,16 @@ async def test_an_older_backup_serves_nothing_that_was_given_away_since(
     kept = next(world.codes("db0"))
     with pytest.raises(Unavailable):
         await world.store.links.get(kept)
-    found = next(each for each in await world.findings() if each.kind == "returned")
-    assert f"which {other} has at a higher epoch" in found.what
-    assert found.command == "snapurl-reshard doctor --fix"
-    await world.mend()
+    found = next(each for each in await world.diagnoses() if each.kind == "returned")
+    assert f"which {other} has at a higher epoch" in found.problem
+    assert found.remedy == "snapurl-reshard doctor --fix"
+    await world.fix()
     assert await world.serves(slot) == {other}
     await world.heals("db0")
     await all_is_well(world)
 
 
-async def test_a_migrator_mends_a_past_by_itself(make_world: Maker) -> None:
+async def test_a_migrator_rejoins_a_shard_that_lost_transactions(make_world: Maker) -> None:
     """A standby that was promoted without the whole move gives up what it has lost as soon as a migrator runs."""
     world = await make_world(standby=True)
     async with moving(world, AWAY) as move:
@@ -125,10 +125,10 @@ async def test_a_lost_step_of_the_source_never_makes_two_owners(
         slot = move.slots[0]
         assert await world.serves(slot, "db0") == set()
         if decided:
-            await world.mend()
+            await world.fix()
             assert await world.serves(slot) == {move.other}
         else:
-            await world.mend("returned")  # takes the import back, and vouches
+            await world.fix("returned")  # retracts the import, and attests
             assert await world.serves(slot) == {"db0"}
             with pytest.raises(Refused):
                 await move.through(Step.COMMIT)
@@ -136,7 +136,7 @@ async def test_a_lost_step_of_the_source_never_makes_two_owners(
     await all_is_well(world)
 
 
-async def test_a_target_that_lost_the_decision_is_told_by_doctor(make_world: Maker) -> None:
+async def test_a_target_that_lost_the_decision_is_named_by_doctor(make_world: Maker) -> None:
     """When the new owner has lost the slots, nobody serves them, and doctor names who has the last copy."""
     world = await make_world(standby=True)
     async with moving(world, HERE) as move:
@@ -146,13 +146,13 @@ async def test_a_target_that_lost_the_decision_is_told_by_doctor(make_world: Mak
     await fail_over(world)
     await world.heals("db0")
     assert await world.serves(move.slots[0]) == set()
-    found = [each for each in await world.findings() if each.kind == "no-owner"]
+    found = [each for each in await world.diagnoses() if each.kind == "no-owner"]
     assert len(found) == 1
-    assert f"{move.other} gave them to db0, which has lost them" in found[0].what
+    assert f"{move.other} gave them to db0, which has lost them" in found[0].problem
 
 
 async def test_an_old_primary_that_comes_back_is_known_for_one(make_world: Maker) -> None:
-    """After a promotion was vouched for, the old primary started again serves nothing, and doctor says why."""
+    """After a promotion was attested, the old primary started again serves nothing, and doctor says why."""
     world = await make_world(standby=True)
     primary, standby = world.hosts["db0"]
     await fail_over(world)
@@ -164,16 +164,16 @@ async def test_an_old_primary_that_comes_back_is_known_for_one(make_world: Maker
             await asyncio.sleep(0.1)
     code = next(world.codes("db0"))
     assert await world.serves(slot_of(code)) == set()
-    found = next(each for each in await world.findings() if each.kind == "returned")
+    found = next(each for each in await world.diagnoses() if each.kind == "returned")
     assert found.fix is None
-    assert "DELETE FROM peer_logs WHERE shard = 'db0'" in found.command
+    assert "DELETE FROM peer_logs WHERE shard = 'db0'" in found.remedy
     for name in ("db1", "db2"):
         await world.ask(name, "DELETE FROM peer_logs WHERE shard = 'db0'")
     await world.heals("db0")
 
 
 async def test_an_old_primary_beside_the_new_one_is_left_for_it(make_world: Maker) -> None:
-    """When the old primary starts again by itself, services and migrators that begin at it find the new one."""
+    """When the old primary starts again unasked, services and migrators that begin at it find the new one."""
     world = await make_world(standby=True)
     primary, standby = world.hosts["db0"]
     await fail_over(world)
@@ -221,7 +221,7 @@ async def test_a_promoted_standby_waits_until_all_shards_answer(make_world: Make
         while "db2 must answer first" not in await world.ready("db0"):
             await world.try_to_create(code)
     assert await world.serves(slot_of(code), "db0") == set()
-    found = next(each for each in await world.findings() if each.kind == "returned")
-    assert "bring the silent shards back" in found.command
+    found = next(each for each in await world.diagnoses() if each.kind == "returned")
+    assert "bring the silent shards back" in found.remedy
     await world.hosts["db2"][0].start()
     await world.heals("db0")

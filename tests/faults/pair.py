@@ -141,7 +141,7 @@ class Process:
         await self.ended
 
     async def finishes(self) -> None:
-        """It gets everything done by itself and ends well."""
+        """It gets everything done unaided and ends well."""
         try:
             said = await asyncio.wait_for(asyncio.shield(self.ended), HANG_S)
         except TimeoutError:
@@ -251,13 +251,13 @@ class Pair:
             await connection.close()
 
     async def settle(self) -> Migrator:
-        """Runs a fresh migrator, past the wires, until nothing is left to do."""
+        """Runs a fresh migrator, not through the wires, until nothing is left to do."""
         await self.forget_lease()
         migrator = Migrator(self.settings, Options(grace_s=0.0))
         try:
             await asyncio.wait_for(migrator.run(asyncio.Event(), until_settled=True), HANG_S)
         except TimeoutError:
-            raise AssertionError(f"not settled: {migrator.snapshot()}") from None
+            raise AssertionError(f"not settled: {migrator.current_status()}") from None
         return migrator
 
     async def crash(self, name: str) -> None:
@@ -277,15 +277,15 @@ class Pair:
         """Ownership is what the ring says, each link is in one shard, and no acknowledged write is missing."""
         fleet = await Fleet.connect(self.settings)
         try:
-            seen = await fleet.observe()
-            assert not seen.ownership.contested
-            assert [owner.shard for owner in seen.ownership.owners if owner] == list(seen.placement)
-            states = {row.state for rows in seen.rows.values() for row in rows}
+            snapshot = await fleet.observe()
+            assert not snapshot.ownership.contested
+            assert [owner.shard for owner in snapshot.ownership.owners if owner] == list(snapshot.placement)
+            states = {row.state for rows in snapshot.rows.values() for row in rows}
             assert states <= {SlotState.OWNED, SlotState.RELEASED}
             found: dict[str, tuple[int, str | None]] = {}
-            for name in seen.rows:
+            for name in snapshot.rows:
                 for row in await fleet.fetch(name, "SELECT slot, code, version, title FROM links"):
-                    assert seen.placement[row["slot"]] == name, f"{name} still has {row['code']}"
+                    assert snapshot.placement[row["slot"]] == name, f"{name} still has {row['code']}"
                     assert row["code"] not in found, f"{row['code']} is in both shards"
                     found[row["code"]] = (row["version"], row["title"])
         finally:
@@ -294,7 +294,7 @@ class Pair:
 
     def _compare(self, found: dict[str, tuple[int, str | None]]) -> None:
         traffic = self.traffic
-        assert found.keys() <= traffic.acked.keys() | traffic.unknown, "rows that nobody wrote"
+        assert found.keys() <= traffic.acked.keys() | traffic.unknown, "rows that no client wrote"
         for code, (version, title) in traffic.acked.items():
             there = found.get(code)
             assert there is not None, f"{code} is lost"

@@ -1,4 +1,4 @@
-"""Writers that the freeze must wait for, and writers that it must not wait for for ever."""
+"""Writers that the freeze must wait for, and writers that it must not wait for indefinitely."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def migrating(pair: Pair) -> AsyncIterator[Migrator]:
 async def has_given_up(migrator: Migrator) -> str:
     """What it says once it has."""
     async with asyncio.timeout(HANG_S):
-        while "held one of the slots for too long" not in migrator.status.last_error:
+        while "held the lock of one of the slots for too long" not in migrator.status.last_error:
             await asyncio.sleep(0.02)
     return migrator.status.last_error
 
@@ -120,7 +120,7 @@ async def test_a_transaction_left_idle_makes_the_move_give_up_and_harms_nobody(
 async def test_a_prepared_transaction_makes_the_move_give_up_and_harms_nobody(
     cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """While a prepared transaction holds a slot the move gives up and says where to look; later it succeeds."""
+    """A prepared transaction that holds a slot aborts the move, which names it; later the move succeeds."""
     monkeypatch.setattr(tools.transfer.executor, "LOCK_ATTEMPTS", 5)
     monkeypatch.setitem(postgres_server._SETTINGS, "max_prepared_transactions", "5")
     async with (

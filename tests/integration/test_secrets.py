@@ -203,6 +203,6 @@ async def test_a_shard_is_added_without_a_password_in_the_command_line(ready: Se
     await make_login(ready, "secret_service")
     other = fifth.replace(urlsplit(fifth).netloc.rpartition("@")[0], f"secret_service:{PASSWORD}")
     shown = await say(ready, "snapurl-reshard", "plan", "add", "db4", "--dsn", other)
-    assert "the password of db4 stands in the list of processes" in shown.text
+    assert "the password of db4 is visible in the list of processes" in shown.text
     assert PASSWORD not in shown.text
     assert (await say(ready, "snapurl-reshard", "add", "db4", "--dsn", address, "--yes")).code == 0

@@ -39,6 +39,6 @@ def test_an_address_keeps_every_host() -> None:
 def test_a_shard_with_several_hosts_can_be_added() -> None:
     """`add` takes such a DSN, and the topology that comes of it can be written and read."""
     before = Topology("c", 1, 64, (Shard("db0", 1.0, "x:5432/db0"),))
-    after = Add("db4", dsn="postgresql://u:p@h1,h2:5434/db4").applied(before)
+    after = Add("db4", dsn="postgresql://u:p@h1,h2:5434/db4").apply_to(before)
     assert after.shard("db4").address == "h1:5432,h2:5434/db4"
     assert Topology.from_json(after.to_json()) == after

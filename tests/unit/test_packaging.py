@@ -14,6 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from snapurl.run.up import MIGRATOR_MODULE
+
 ROOT = Path(__file__).parents[2]
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -52,6 +54,12 @@ def test_wheel_carries_nothing_else(wheel: zipfile.ZipFile) -> None:
         "tools",
         "migrations",
     }
+
+
+def test_the_migrator_that_up_starts_is_the_installed_command() -> None:
+    """`snapurl up` starts the program that is installed as `snapurl-reshard`, and that is there."""
+    assert PROJECT["scripts"]["snapurl-reshard"] == f"{MIGRATOR_MODULE}:main"
+    assert importlib.util.find_spec(MIGRATOR_MODULE) is not None
 
 
 def test_installed_ring_is_ours(wheel: zipfile.ZipFile, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a change would do, before it is done: slots, rows and bytes per shard, time, and what would stop it."""
+"""Estimates a change before it is made: slots, rows and bytes per shard, time, and what prevents it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import asyncpg
 from ring.placement import place
 from ring.plan import plan
 from ring.topology import Topology
-from tools.change.preflight import of_disk, of_newcomer, of_shards, out_of_sight
+from tools.change.preflight import check_disk, check_new_shard, check_shards, missing_optional_rights
 from tools.change.request import Add, ChangeRequest
 from tools.cluster.fleet import Fleet
 from tools.cluster.snapshot import Snapshot
@@ -22,12 +22,12 @@ from tools.transfer.copy import pipe
 SAMPLE_ROWS_MIN = 1_000
 SAMPLE_ROWS_MAX = 100_000
 SAMPLE_S = 0.4
-SLOTS_PER_S = 1_000  # what the steps of a hand-off cost, however few rows there are
+SLOTS_PER_S = 1_000  # how fast slots move that have no rows
 
 
 @dataclass(frozen=True, slots=True)
 class ShardEstimate:
-    """One shard now and afterwards; rows and bytes afterwards are estimates."""
+    """One shard before and after the change; rows and bytes after it are estimates."""
 
     name: str
     slots: int
@@ -40,7 +40,7 @@ class ShardEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """`rows_per_s` was measured now, 0 if there is nothing to measure with; `obstacles` would stop the change."""
+    """`rows_per_s` was measured just now, 0 if it could not be; `obstacles` prevent the change."""
 
     goal: Topology
     shards: tuple[ShardEstimate, ...]
@@ -52,40 +52,40 @@ class Estimate:
 
     @property
     def seconds(self) -> float | None:
-        """How long it will take at the measured rate; None if that is not known."""
+        """Returns how long the change takes at the measured rate; None if that is not known."""
         if self.rows_to_move and not self.rows_per_s:
             return None
         rows_s = self.rows_to_move / self.rows_per_s if self.rows_to_move else 0.0
         return rows_s + self.slots_to_move / SLOTS_PER_S
 
 
-async def estimate(
+async def estimate_change(
     fleet: Fleet,
-    seen: Snapshot,
+    snapshot: Snapshot,
     goal: Topology,
     changes: Sequence[ChangeRequest],
     *,
     disk_free: int | None = None,
 ) -> Estimate:
-    """Looks at every shard, and at the databases that are to become one. Changes nothing."""
+    """Reads every shard, and the databases that are to become one. Changes nothing."""
     sizes: dict[str, tuple[int, int]] = {}
-    for name in seen.rows:
+    for name in snapshot.rows:
         row = (await fleet.fetch(name, SQL["size"]))[0]
         sizes[name] = (row["rows"], row["bytes"])
-    left = plan(seen.ownership, place(goal))
-    shards, rows_to_move = _shards(seen, goal, sizes)
-    obstacles = [f"shard {name} {why}" for name, why in seen.silent.items()]
-    notes = [*_notes(seen), *await out_of_sight(fleet, list(seen.rows))]
-    found, newest_major = await of_shards(fleet, list(seen.rows))
+    left = plan(snapshot.ownership, place(goal))
+    shards, rows_to_move = _estimate_shards(snapshot, goal, sizes)
+    obstacles = [f"shard {name} {why}" for name, why in snapshot.silent.items()]
+    notes = [*_notes(snapshot), *await missing_optional_rights(fleet, list(snapshot.rows))]
+    found, newest_major = await check_shards(fleet, list(snapshot.rows))
     obstacles += found
     for change in changes:
         if isinstance(change, Add):
-            found, worth_knowing = await of_newcomer(fleet, change, newest_major)
+            found, more_notes = await check_new_shard(fleet, change, newest_major)
             obstacles += found
-            notes += worth_knowing
+            notes += more_notes
     arriving = {shard.name: shard.bytes_after - shard.bytes for shard in shards}
-    found, worth_knowing = of_disk(fleet.settings, arriving, disk_free)
-    rate = await _rate(fleet, sizes) if rows_to_move else 0.0
+    found, more_notes = check_disk(fleet.settings, arriving, disk_free)
+    rate = await _measure_rate(fleet, sizes) if rows_to_move else 0.0
     return Estimate(
         goal,
         tuple(shards),
@@ -93,36 +93,37 @@ async def estimate(
         rows_to_move,
         rate,
         tuple(dict.fromkeys(obstacles + found)),
-        tuple(notes + worth_knowing),
+        tuple(notes + more_notes),
     )
 
 
-def _notes(seen: Snapshot) -> list[str]:
+def _notes(snapshot: Snapshot) -> list[str]:
     notes = []
-    if left := plan(seen.ownership, seen.placement).slots:
-        notes.append(f"a reshard is under way ({left} slots left): this replaces its goal")
-    if seen.topology.paused:
+    if left := plan(snapshot.ownership, snapshot.placement).slots:
+        notes.append(f"a reshard is in progress ({left} slots left): this replaces its goal")
+    if snapshot.topology.paused:
         notes.append("resharding is paused: nothing will move before `snapurl-reshard resume`")
-    if seen.ownership.unowned and not seen.silent:
-        notes.append(f"{len(seen.ownership.unowned)} slots have no owner: see `snapurl-reshard doctor`")
+    if snapshot.ownership.unowned and not snapshot.silent:
+        notes.append(f"{len(snapshot.ownership.unowned)} slots have no owner: see `snapurl-reshard doctor`")
     return notes
 
 
-def _shards(
-    seen: Snapshot, goal: Topology, sizes: dict[str, tuple[int, int]]
+def _estimate_shards(
+    snapshot: Snapshot, goal: Topology, sizes: dict[str, tuple[int, int]]
 ) -> tuple[list[ShardEstimate], int]:
-    before = Counter(owner.shard for owner in seen.ownership.owners if owner)
+    before = Counter(owner.shard for owner in snapshot.ownership.owners if owner)
     after = Counter(place(goal))
-    gains: defaultdict[str, float] = defaultdict(float)
-    moved = 0.0
-    for route in plan(seen.ownership, place(goal)).routes:
-        rows, size = sizes.get(route.source, (0, 0))
-        part = len(route.slots) / max(1, before[route.source])
-        moved += rows * part
-        gains[f"{route.target}:rows"] += rows * part
-        gains[f"{route.source}:rows"] -= rows * part
-        gains[f"{route.target}:bytes"] += size * part
-        gains[f"{route.source}:bytes"] -= size * part
+    rows_gained: defaultdict[str, float] = defaultdict(float)
+    bytes_gained: defaultdict[str, float] = defaultdict(float)
+    rows_moved = 0.0
+    for transfer in plan(snapshot.ownership, place(goal)).transfers:
+        rows, size = sizes.get(transfer.source, (0, 0))
+        part = len(transfer.slots) / max(1, before[transfer.source])
+        rows_moved += rows * part
+        rows_gained[transfer.target] += rows * part
+        rows_gained[transfer.source] -= rows * part
+        bytes_gained[transfer.target] += size * part
+        bytes_gained[transfer.source] -= size * part
     names = sorted({*sizes, *(shard.name for shard in goal.shards)})
     found = [
         ShardEstimate(
@@ -130,29 +131,30 @@ def _shards(
             slots=before[name],
             slots_after=after[name],
             rows=sizes.get(name, (0, 0))[0],
-            rows_after=round(sizes.get(name, (0, 0))[0] + gains[f"{name}:rows"]),
+            rows_after=round(sizes.get(name, (0, 0))[0] + rows_gained[name]),
             bytes=sizes.get(name, (0, 0))[1],
-            bytes_after=round(sizes.get(name, (0, 0))[1] + gains[f"{name}:bytes"]),
+            bytes_after=round(sizes.get(name, (0, 0))[1] + bytes_gained[name]),
         )
         for name in names
     ]
-    return found, round(moved)
+    return found, round(rows_moved)
 
 
-async def _rate(fleet: Fleet, sizes: dict[str, tuple[int, int]]) -> float:
-    """Rows per second from the fullest shard into a temporary table of another, with its indexes, measured now.
+async def _measure_rate(fleet: Fleet, sizes: dict[str, tuple[int, int]]) -> float:
+    """Measures rows per second from the fullest shard into an indexed temporary table of another one.
 
-    A first thousand rows says how many fit into SAMPLE_S.
+    The rate of the first SAMPLE_ROWS_MIN rows decides how many rows are measured, so that it takes about
+    SAMPLE_S.
     """
     names = sorted(sizes, key=lambda name: sizes[name][0], reverse=True)
     if len(names) < 2:
         return 0.0
-    rate = await _sample(fleet, names[0], names[1], SAMPLE_ROWS_MIN)
+    rate = await _measure_copy(fleet, names[0], names[1], SAMPLE_ROWS_MIN)
     rows = min(int(rate * SAMPLE_S), SAMPLE_ROWS_MAX)
-    return await _sample(fleet, names[0], names[1], rows) if rows > SAMPLE_ROWS_MIN else rate
+    return await _measure_copy(fleet, names[0], names[1], rows) if rows > SAMPLE_ROWS_MIN else rate
 
 
-async def _sample(fleet: Fleet, from_shard: str, to_shard: str, rows: int) -> float:
+async def _measure_copy(fleet: Fleet, from_shard: str, to_shard: str, rows: int) -> float:
     source, target = await fleet.control(from_shard), await fleet.control(to_shard)
     table = next(table for table in await sharded_tables(source) if table.name == "links")
     query = f"SELECT {table.column_list} FROM links LIMIT {rows}"
@@ -163,4 +165,4 @@ async def _sample(fleet: Fleet, from_shard: str, to_shard: str, rows: int) -> fl
             copied = await pipe(source, target, query, "sample", table)
             return copied / (time.monotonic() - began)
     except asyncpg.PostgresError:
-        return 0.0  # it is only an estimate that is missing then
+        return 0.0  # then the estimate has no time

@@ -1,4 +1,4 @@
-"""How the goal changes: what `add`, `drain` and `weight` publish, and what `cancel` goes back to."""
+"""The goal: which topology `add`, `drain` and `weight` publish, and which one `cancel` returns to."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ring.plan import plan
 from ring.topology import Topology
 from snapurl.errors import ConfigError
 from snapurl.store.cluster.dsn import address_of, dsn_for
-from tools.change.provision import known_dsn, local_only, provision
+from tools.change.provision import configured_dsn, provision, require_local_cluster
 from tools.change.request import Add, ChangeRequest, goal_of
 from tools.cluster.fleet import Fleet
-from tools.cluster.publish import Overtaken, publish
+from tools.cluster.publish import VersionConflict, publish
 from tools.cluster.snapshot import Snapshot
 from tools.cluster.status import in_hand_off
 from tools.cluster.tables import SQL
@@ -23,21 +23,21 @@ from tools.cluster.tables import SQL
 PUBLISH_ATTEMPTS = 3
 
 
-def filled_in(fleet: Fleet, changes: Sequence[ChangeRequest]) -> list[ChangeRequest]:
-    """The changes with the DSN of each shard to be added, where one is known already. One that names no user gets
-    the credentials of the first shard, and one that names no password SNAPURL_SHARDS_PASSWORD, so that none has to
-    stand in a command line.
+def with_dsns(fleet: Fleet, changes: Sequence[ChangeRequest]) -> list[ChangeRequest]:
+    """Returns the changes with the DSN of each shard to add, except servers that the local cluster has to start.
 
-    Raises ConfigError if there is none and no local cluster could make one.
+    A DSN without a user gets the credentials of the first shard, one without a password
+    SNAPURL_SHARDS_PASSWORD, so that no password has to be on a command line. Raises ConfigError if there is
+    no DSN and no local cluster.
     """
     found: list[ChangeRequest] = []
     for change in changes:
         if isinstance(change, Add) and change.dsn is None:
-            dsn = known_dsn(fleet, change.name)
+            dsn = configured_dsn(fleet, change.name)
             if dsn is None:
-                local_only(fleet.settings, change.name)
+                require_local_cluster(fleet.settings, change.name)
             found.append(dataclasses.replace(change, dsn=dsn))
-        elif isinstance(change, Add) and change.dsn is not None and names_no_user(change.dsn):
+        elif isinstance(change, Add) and change.dsn is not None and has_no_user(change.dsn):
             dsn = dsn_for(address_of(change.dsn), fleet.settings.shard_dsns[0].dsn)
             found.append(dataclasses.replace(change, dsn=dsn))
         elif isinstance(change, Add) and change.dsn is not None:
@@ -47,32 +47,32 @@ def filled_in(fleet: Fleet, changes: Sequence[ChangeRequest]) -> list[ChangeRequ
     return found
 
 
-def names_no_user(dsn: str) -> bool:
-    """Whether a DSN is an address and nothing else, as `postgresql://host:port/database`."""
+def has_no_user(dsn: str) -> bool:
+    """Whether a DSN is only an address, as `postgresql://host:port/database`."""
     try:
         parts = urlsplit(dsn)
     except ValueError:
-        return False  # whoever reads it next says so
+        return False  # its next reader raises the error
     return parts.scheme in ("postgresql", "postgres") and "@" not in dsn and not parts.query
 
 
-async def carry_out(fleet: Fleet, changes: Sequence[ChangeRequest]) -> Topology:
-    """Makes shards of the databases that are added, and publishes the new goal."""
+async def publish_changes(fleet: Fleet, changes: Sequence[ChangeRequest]) -> Topology:
+    """Provisions the shards that are added, and publishes the new topology, which it returns."""
     ready = [await provision(fleet, change) if isinstance(change, Add) else change for change in changes]
 
     async def make(now: Topology) -> Topology:
         return goal_of(now, ready)
 
-    return await publish_on_top(fleet, make)
+    return await publish_next(fleet, make)
 
 
-async def publish_on_top(fleet: Fleet, make: Callable[[Topology], Awaitable[Topology]]) -> Topology:
-    """Publishes `make(newest)`; again if somebody was faster: the migrator may just have let a shard go."""
+async def publish_next(fleet: Fleet, make: Callable[[Topology], Awaitable[Topology]]) -> Topology:
+    """Publishes `make(newest)`; retries if another was faster: the migrator may just have removed a shard."""
     for attempt in range(1, PUBLISH_ATTEMPTS + 1):
         goal = await make((await fleet.observe()).topology)
         try:
             await publish(fleet, goal)
-        except Overtaken:
+        except VersionConflict:
             if attempt == PUBLISH_ATTEMPTS:
                 raise
             continue
@@ -80,28 +80,21 @@ async def publish_on_top(fleet: Fleet, make: Callable[[Topology], Awaitable[Topo
     raise AssertionError("unreachable")
 
 
-def under_way(seen: Snapshot) -> int:
-    """Slots that are on their way or have to go; 0 if nothing moves."""
-    return plan(seen.ownership, seen.placement).slots or sum(in_hand_off(seen).values())
+async def previous_goal(fleet: Fleet, snapshot: Snapshot) -> Topology:
+    """Returns what `cancel` publishes: the newest topology that places slots differently from the current one.
 
-
-async def before(fleet: Fleet, seen: Snapshot) -> Topology:
-    """The goal that `cancel` publishes: the newest topology that places slots otherwise than the current one.
-
-    Raises ConfigError if nothing moves, or if no shard remembers such a topology.
+    Raises ConfigError if nothing moves, or if no shard has such a topology.
     """
-    if not under_way(seen):
+    if not (plan(snapshot.ownership, snapshot.placement).slots or in_hand_off(snapshot)):
         raise ConfigError("there is nothing to cancel: every slot is where the ring wants it")
-    for version, topology in sorted((await _published(fleet, seen)).items(), reverse=True):
-        if version < seen.topology.version and place(topology) != seen.placement:
-            return seen.topology.back_to(topology)
-    raise ConfigError(
-        "no shard remembers a topology from before this one: say what is wanted with `weight` or `drain`"
-    )
+    for version, topology in sorted((await _published_topologies(fleet, snapshot)).items(), reverse=True):
+        if version < snapshot.topology.version and place(topology) != snapshot.placement:
+            return snapshot.topology.back_to(topology)
+    raise ConfigError("no shard has a topology before this one: use `weight` or `drain` instead")
 
 
-async def _published(fleet: Fleet, seen: Snapshot) -> dict[int, Topology]:
-    """Version -> topology. A shard that was added lately does not know what was before it, so all are asked."""
-    answers = await asyncio.gather(*(fleet.fetch(name, SQL["topologies"]) for name in seen.rows))
-    documents = {row["document"] for rows in answers for row in rows}
+async def _published_topologies(fleet: Fleet, snapshot: Snapshot) -> dict[int, Topology]:
+    """Returns version -> topology, from all shards: a recently added one does not have the older topologies."""
+    results = await asyncio.gather(*(fleet.fetch(name, SQL["topologies"]) for name in snapshot.rows))
+    documents = {row["document"] for rows in results for row in rows}
     return {topology.version: topology for topology in map(Topology.from_json, documents)}

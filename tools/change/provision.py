@@ -1,4 +1,4 @@
-"""Gets a database ready to become a shard: started if it is to be local, migrated, and given its identity."""
+"""Provisions a shard: starts its server if it is local, migrates its database, and registers its identity."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from tools.cluster.fleet import Fleet
 LOCAL_START_S_MAX = 60.0
 
 
-def known_dsn(fleet: Fleet, name: str) -> str | None:
-    """Where shard `name` is, from the settings or, for one that is draining and comes back, from the topology."""
+def configured_dsn(fleet: Fleet, name: str) -> str | None:
+    """Returns the DSN of shard `name` from the settings, or from the topology if it is a draining shard."""
     for item in fleet.settings.shard_dsns:
         if item.name == name:
             return item.dsn
@@ -32,8 +32,8 @@ def known_dsn(fleet: Fleet, name: str) -> str | None:
     return None
 
 
-def local_only(settings: Settings, name: str) -> None:
-    """Raises ConfigError unless the shards are those of the local cluster, which can start one more server."""
+def require_local_cluster(settings: Settings, name: str) -> None:
+    """Raises ConfigError unless SNAPURL_SHARDS is the local cluster, which can start one more server."""
     ours = saved_settings(settings.home).get("shards")
     if ours is None or ours != settings.shards.get_secret_value():
         raise ConfigError(
@@ -42,20 +42,20 @@ def local_only(settings: Settings, name: str) -> None:
 
 
 async def provision(fleet: Fleet, change: Add) -> Add:
-    """The change with its DSN; its database is a shard without a slot then. Raises ConfigError."""
+    """Makes the database a shard without slots, and returns the change with its DSN. Raises ConfigError."""
     if change.dsn is None:
-        change = dataclasses.replace(change, dsn=await _local(fleet.settings, change.name))
+        change = dataclasses.replace(change, dsn=await _start_local_server(fleet.settings, change.name))
     assert change.dsn is not None
     others = [item for item in fleet.settings.shard_dsns if item.name != change.name]
-    listed = " ".join([*(f"{item.name}={item.dsn}" for item in others), f"{change.name}={change.dsn}"])
+    all_shards = " ".join([*(f"{item.name}={item.dsn}" for item in others), f"{change.name}={change.dsn}"])
     alone = fleet.settings.model_copy(update={"shards": SecretStr(f"{change.name}={change.dsn}")})
     await migrate_all(alone)
-    fleet.settings = fleet.settings.model_copy(update={"shards": SecretStr(listed)})
-    await register_shard(fleet, change.name, change.applied(fleet.topology))
+    fleet.settings = fleet.settings.model_copy(update={"shards": SecretStr(all_shards)})
+    await register_shard(fleet, change.name, change.apply_to(fleet.topology))
     return change
 
 
-async def _local(settings: Settings, name: str) -> str:
+async def _start_local_server(settings: Settings, name: str) -> str:
     try:
         async with asyncio.timeout(LOCAL_START_S_MAX):
             await request_start(settings.home, name)
@@ -69,7 +69,7 @@ async def _local(settings: Settings, name: str) -> str:
 
 
 async def register_shard(fleet: Fleet, name: str, topology: Topology) -> None:
-    """Writes the identity of shard `name` into its migrated database, unless it is there already.
+    """Writes the identity of shard `name` into its migrated database, unless it is already there.
 
     Raises ConfigError if the database is another shard or cannot be reached, and ShardFailed if it is
     lost meanwhile.

@@ -1,4 +1,4 @@
-"""What an operator can ask for: shards added, drained and re-weighted, one or several at once. Pure."""
+"""Requests to change the topology: add, drain and re-weight shards, one or several at once. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from snapurl.store.cluster.dsn import address_of
 
 @dataclass(frozen=True, slots=True)
 class Add:
-    """A shard more. `dsn` None: a further server of the local cluster."""
+    """Adds a shard. `dsn` None: one more server of the local cluster."""
 
     name: str
     weight: float = 1.0
@@ -23,8 +23,8 @@ class Add:
     def __str__(self) -> str:
         return f"add {self.name}" + (f" --weight {self.weight:g}" if self.weight != 1 else "")
 
-    def applied(self, topology: Topology) -> Topology:
-        """Without a DSN, at an address that is to be found: enough to see where the slots will be."""
+    def apply_to(self, topology: Topology) -> Topology:
+        """Without a DSN the shard gets a placeholder address, which is enough to place slots."""
         dsn = f"postgresql://to-be-started:5432/{self.name}" if self.dsn is None else self.dsn
         shard = Shard(self.name, self.weight, _address(self.name, dsn))
         for other in topology.shards:
@@ -35,20 +35,20 @@ class Add:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """A shard that is to give away all it holds."""
+    """Drains a shard: all its slots move to the others."""
 
     name: str
 
     def __str__(self) -> str:
         return f"drain {self.name}"
 
-    def applied(self, topology: Topology) -> Topology:
+    def apply_to(self, topology: Topology) -> Topology:
         return topology.drained(self.name)
 
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A shard whose part of the ring changes."""
+    """Changes a shard's share of the ring."""
 
     name: str
     weight: float
@@ -56,7 +56,7 @@ class Weight:
     def __str__(self) -> str:
         return f"weight {self.name} {self.weight:g}"
 
-    def applied(self, topology: Topology) -> Topology:
+    def apply_to(self, topology: Topology) -> Topology:
         return topology.with_weight(self.name, self.weight)
 
 
@@ -74,11 +74,11 @@ def _address(name: str, dsn: str) -> str:
         ) from None
 
 
-USAGE = "say: add NAME [--dsn DSN] [--weight W], drain NAME, weight NAME W; several may follow each other"
+USAGE = "write: add NAME [--dsn DSN] [--weight W], drain NAME, weight NAME W; several may follow each other"
 
 
 def parse_changes(words: Sequence[str]) -> list[ChangeRequest]:
-    """`add db4 --weight 2 drain db1 weight db0 0.5` as changes, in that order. Raises ConfigError."""
+    """Parses `add db4 --weight 2 drain db1 weight db0 0.5` into changes, in order. Raises ConfigError."""
     rest = deque(words)
     changes: list[ChangeRequest] = []
     while rest:
@@ -121,11 +121,11 @@ def _number(text: str) -> float:
 
 
 def goal_of(topology: Topology, changes: Sequence[ChangeRequest]) -> Topology:
-    """The topology with all `changes`, one version on. Raises ConfigError with one line."""
+    """Returns the topology after all `changes`, as the next version. Raises ConfigError."""
     goal = topology
     try:
         for change in changes:
-            goal = change.applied(goal)
+            goal = change.apply_to(goal)
     except TopologyError as error:
         raise ConfigError(str(error)) from None
     return Topology(

@@ -1,6 +1,6 @@
-"""The operator's view of the cluster: a control connection to every shard, and what all of them say.
+"""The operator's view of the cluster: a control connection to every shard, and a snapshot of their state.
 
-A shard that does not answer is named in `Snapshot.silent` with the reason; nothing is ever assumed about it.
+A shard that does not answer is named in `Snapshot.silent` with the reason; nothing is assumed about it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tools.cluster.snapshot import Snapshot
 from tools.cluster.tables import SQL
 
 ChangeStamps = tuple[tuple[object, ...], ...]
-"""Per shard of the topology, the versions of what it knows; only good for a comparison."""
+"""Per shard of the topology, the versions of its topology and slots. Only to be compared."""
 
 
 class Fleet:
@@ -49,14 +49,17 @@ class Fleet:
             connection.terminate()
 
     async def control(self, name: str) -> Any:
-        """The control connection to a shard, opened and checked if need be. Raises ShardFailed, ConfigError."""
+        """Returns the control connection to a shard; opens it if need be. Raises ShardFailed, ConfigError."""
         connection = self._connections.get(name)
         if connection is None or connection.is_closed():
             self._connections[name] = connection = await self.open(name)
         return connection
 
     async def open(self, name: str) -> Any:
-        """A new connection to a shard, its identity checked; the caller closes it."""
+        """Opens a connection, which the caller closes, and checks the shard's identity.
+
+        Raises ShardFailed and ConfigError.
+        """
         timeout_s = self.settings.statement_timeout_ms / 1000
         dsn = dsn_of(self.settings, self.topology, name)
         connection = await connect_once(name, dsn, timeout_s, application=self.application)
@@ -73,13 +76,13 @@ class Fleet:
         return connection
 
     def try_other_host(self, name: str) -> None:
-        """The server of a shard is one that was replaced: leaves it for another host, if its DSN has one."""
+        """Drops the connection to a server that was replaced; the next one tries another host of the DSN first."""
         prefer_next(dsn_of(self.settings, self.topology, name))
         if connection := self._connections.pop(name, None):
             connection.terminate()
 
     async def fetch(self, name: str, query: str, *args: object) -> list[Mapping[str, Any]]:
-        """Rows of one statement at a shard. Raises ShardFailed."""
+        """Runs one statement on a shard and returns its rows. Raises ShardFailed."""
         connection = await self.control(name)
         try:
             with lost_connection_of(name):
@@ -90,14 +93,14 @@ class Fleet:
         return rows
 
     async def change_stamps(self) -> ChangeStamps | None:
-        """What changes whenever a topology is published or a slot changes; None if a shard does not answer."""
+        """Returns a value that changes with every published topology and slot change; None if a shard is silent."""
         names = [shard.name for shard in self.topology.shards]
-        # All are waited for: a connection on which a call is still under way takes no other.
-        answers = await asyncio.gather(
-            *(self.fetch(name, SQL["marks"]) for name in names), return_exceptions=True
+        # Waits for all: a connection whose call is still running takes no other.
+        results = await asyncio.gather(
+            *(self.fetch(name, SQL["change_stamps"]) for name in names), return_exceptions=True
         )
         stamps: list[tuple[object, ...]] = []
-        for name, rows in zip(names, answers, strict=True):
+        for name, rows in zip(names, results, strict=True):
             if isinstance(rows, ShardFailed):
                 return None
             if isinstance(rows, BaseException):
@@ -106,27 +109,27 @@ class Fleet:
         return tuple(stamps)
 
     async def observe(self) -> Snapshot:
-        """Looks at every shard and takes a newer topology if one is found. Raises ConfigError."""
-        seen = await self._look()
-        while seen.topology.version > self.topology.version:
-            self.topology = seen.topology  # it may name shards that were not asked
-            seen = await self._look()
-        return seen
+        """Reads every shard, and adopts a newer topology if one is found. Raises ConfigError."""
+        snapshot = await self._observe_once()
+        while snapshot.topology.version > self.topology.version:
+            self.topology = snapshot.topology  # it may name shards that were not read
+            snapshot = await self._observe_once()
+        return snapshot
 
-    async def _look(self) -> Snapshot:
+    async def _observe_once(self) -> Snapshot:
         names = [shard.name for shard in self.topology.shards]
-        answers = await asyncio.gather(*(self._look_at(name) for name in names), return_exceptions=True)
+        results = await asyncio.gather(*(self._read_shard(name) for name in names), return_exceptions=True)
         rows: dict[str, tuple[SlotRow, ...]] = {}
         tokens: dict[tuple[str, int], UUID] = {}
         silent: dict[str, str] = {}
         newest = self.topology
-        for name, answer in zip(names, answers, strict=True):
-            if isinstance(answer, ShardFailed):
-                silent[name] = answer.reason
-            elif isinstance(answer, BaseException):
-                raise answer
+        for name, result in zip(names, results, strict=True):
+            if isinstance(result, ShardFailed):
+                silent[name] = result.reason
+            elif isinstance(result, BaseException):
+                raise result
             else:
-                topology, found = answer
+                topology, found = result
                 rows[name] = tuple(
                     SlotRow(row["slot"], SlotState(row["state"]), row["epoch"], row["peer"]) for row in found
                 )
@@ -134,6 +137,6 @@ class Fleet:
                 newest = max(newest, topology, key=lambda each: each.version)
         return Snapshot(newest, rows, tokens, silent)
 
-    async def _look_at(self, name: str) -> tuple[Topology, list[Mapping[str, Any]]]:
+    async def _read_shard(self, name: str) -> tuple[Topology, list[Mapping[str, Any]]]:
         document = await self.fetch(name, CLUSTER["topology"])
         return Topology.from_json(document[0]["document"]), await self.fetch(name, SQL["all_states"])

@@ -1,4 +1,4 @@
-"""What a migrator says of its work: one document that status, metrics and the HTTP API all show. Pure."""
+"""The status of a migrator: one document that `status`, metrics and the HTTP API show. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-PAUSES_KEPT = 10_000  # the newest pauses; older ones leave the percentiles
+PAUSES_KEPT = 10_000  # the newest pauses, of which the percentiles are computed
 RATE_S = 5.0
 AMOUNTS_KEPT = 4_096  # of the last RATE_S
 
@@ -25,7 +25,7 @@ class Pauses:
 
 @dataclass(frozen=True, slots=True)
 class MoveStatus:
-    """A move under way, for people: `what` is its one spelling, `age_s` how long it has been going."""
+    """A batch that moves now: `what` names it (`slot 3, db0@1 -> db1`), `age_s` is the time since it began."""
 
     what: str
     state: str
@@ -34,7 +34,7 @@ class MoveStatus:
 
 @dataclass(frozen=True, slots=True)
 class MigratorStatus:
-    """The work of the migrator now. `state` is idle, moving, paused, waiting, or cleaning."""
+    """What the migrator does now. `state` is idle, moving, paused, waiting, cleaning or standby."""
 
     state: str = "idle"
     topology_version: int = 0
@@ -83,12 +83,12 @@ class PauseLog:
 
 
 def percentile(ordered: list[float], part: float) -> float:
-    """The value below which `part` of an ascending, non-empty list lies (nearest rank)."""
+    """Returns the value below which `part` of an ascending, non-empty list lies (nearest rank)."""
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
 class Rate:
-    """How much per second, over the last RATE_S or since `start` if that is not so long ago."""
+    """Measures how much per second, over the last RATE_S or since `start`, whichever is shorter."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

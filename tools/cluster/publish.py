@@ -1,8 +1,8 @@
-"""Publishes a topology to every shard: the one way in which a goal changes.
+"""Publishes a topology to every shard: the only way to change the goal.
 
-The first shard in order of name decides: its primary key lets exactly one topology have a version, so of two
-operators at once one is told that the other was faster. All shards must be reachable before anything is written.
-A publication that is killed half-way is completed by the migrator, which copies the highest version to all.
+The shard whose name sorts first decides: its primary key admits one topology per version, so of two operators
+who publish at once, one gets a VersionConflict. All shards must be reachable before anything is written. If a
+publication is interrupted, the migrator completes it: it copies the highest version to all shards.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from tools.cluster.fleet import Fleet
 from tools.cluster.snapshot import Snapshot
 
 
-class Overtaken(ConfigError):
+class VersionConflict(ConfigError):
     """Another topology of that version was published first."""
 
 
 async def publish(fleet: Fleet, topology: Topology) -> None:
-    """Makes `topology` the goal. Raises ConfigError or ShardFailed, with nothing changed, if it cannot."""
+    """Makes `topology` the goal. Raises ConfigError or ShardFailed if it cannot; then nothing was changed."""
     for shard in topology.shards:
         await fleet.fetch(shard.name, "SELECT 1")
-    first, *others = sorted(shard.name for shard in topology.shards if shard.name in _known(fleet))
+    first, *others = sorted(shard.name for shard in topology.shards if shard.name in _shard_names(fleet))
     connection = await fleet.control(first)
     try:
         with lost_connection_of(first):
@@ -34,19 +34,25 @@ async def publish(fleet: Fleet, topology: Topology) -> None:
                 topology.to_json(),
             )
     except asyncpg.UniqueViolationError:
-        raise Overtaken(
-            f"somebody else has just published topology {topology.version}: look at it and try again"
+        raise VersionConflict(
+            f"another operator has just published topology {topology.version}: check `snapurl-reshard status`, "
+            "then try again"
         ) from None
-    for name in (*others, *(shard.name for shard in topology.shards if shard.name not in _known(fleet))):
+    for name in (
+        *others,
+        *(shard.name for shard in topology.shards if shard.name not in _shard_names(fleet)),
+    ):
         await fleet.fetch(name, CLUSTER["put_topology"], topology.version, topology.to_json())
     fleet.topology = topology
 
 
-async def propagate(fleet: Fleet, seen: Snapshot) -> None:
-    """Gives the newest topology to every shard that answers."""
-    for name in seen.rows:
-        await fleet.fetch(name, CLUSTER["put_topology"], seen.topology.version, seen.topology.to_json())
+async def propagate(fleet: Fleet, snapshot: Snapshot) -> None:
+    """Copies the newest topology to every shard that answers."""
+    for name in snapshot.rows:
+        await fleet.fetch(
+            name, CLUSTER["put_topology"], snapshot.topology.version, snapshot.topology.to_json()
+        )
 
 
-def _known(fleet: Fleet) -> frozenset[str]:
+def _shard_names(fleet: Fleet) -> frozenset[str]:
     return frozenset(shard.name for shard in fleet.topology.shards)

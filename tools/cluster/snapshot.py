@@ -1,4 +1,4 @@
-"""What one look at all shards has found: topology, rows of slots, and which shards did not answer. Pure."""
+"""One observation of all shards: the newest topology, slots, and the shards that did not answer. Pure."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from ring.topology import Topology
 
 @dataclass(frozen=True)
 class Snapshot:
-    """One look at the cluster: the newest topology, each answering shard's rows, and who did not answer.
+    """The cluster at one observation: the newest topology, the `slots` rows of each shard that answered, and
+    why each `silent` shard did not. `tokens` has the move tokens by (shard, slot).
 
-    `tokens` has the move tokens found, by (shard, slot).
+    The shards are read one after another, not at one instant.
     """
 
     topology: Topology
@@ -34,5 +35,5 @@ class Snapshot:
 
     @cached_property
     def by_slot(self) -> dict[str, dict[int, SlotRow]]:
-        """shard -> slot -> row."""
+        """Returns shard -> slot -> row."""
         return {name: {row.slot: row for row in rows} for name, rows in self.rows.items()}

@@ -1,4 +1,4 @@
-"""What `status` shows: the cluster as it is seen now, and what the newest migrator says of itself."""
+"""The status of the cluster: the shards as they are now, and the status of the active migrator."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tools.cluster.snapshot import Snapshot
 from tools.cluster.tables import SQL
 
 MIGRATOR_SILENT_S = 5.0
-"""A migrator that was not heard of for this long is taken for dead: another would have taken over by then."""
+"""Without a heartbeat for this long no migrator runs: a second one would have taken over by then."""
 
 IN_HAND_OFF = (SlotState.LEAVING, SlotState.FROZEN, SlotState.CLOSED, SlotState.IMPORTING)
 
@@ -37,8 +37,12 @@ class ShardStatus:
 
 @dataclass(frozen=True, slots=True)
 class ClusterStatus:
-    """`in_hand_off` counts the rows of `slots` by state in which a hand-off is under way; a moving slot has one on
-    each side. `age_s` is the time since a migrator was last heard of, None if none ever was."""
+    """What `status` shows.
+
+    `in_hand_off` counts the rows of `slots` by state, for the states of a hand-off under way; a moving slot
+    has a row on each side. `age_s` is the time since the last heartbeat of a migrator, None if there never
+    was one.
+    """
 
     cluster_id: str
     topology_version: int
@@ -57,12 +61,12 @@ class ClusterStatus:
 
     @property
     def settled(self) -> bool:
-        """Whether every slot is where the ring wants it, as far as everybody answers."""
+        """Whether all shards answer and every slot is where the ring wants it."""
         silent = any(shard.silent for shard in self.shards)
         return not (self.slots_left or self.in_hand_off or self.unowned or self.contested or silent)
 
     def to_document(self) -> dict[str, Any]:
-        """What `--json` prints."""
+        """Returns what `--json` prints."""
         return {
             **asdict(self),
             "migrator": asdict(self.migrator) if self.age_s is not None else None,
@@ -73,35 +77,38 @@ class ClusterStatus:
 
 
 async def read_status(fleet: Fleet) -> ClusterStatus:
-    """Looks at every shard. Raises ConfigError as `Fleet.observe` does."""
-    seen = await fleet.observe()
-    doubtful = wrong_slots(seen)
-    if doubtful:
-        seen = await fleet.observe()
-    status, age_s = await heard(fleet, seen)
-    return view(seen, status, age_s, doubtful)
+    """Reads every shard. Raises ConfigError as `Fleet.observe` does."""
+    snapshot = await fleet.observe()
+    suspects = inconsistent_slots(snapshot)
+    if suspects:
+        snapshot = await fleet.observe()
+    status, age_s = await read_migrator_status(fleet, snapshot)
+    return summarize(snapshot, status, age_s, suspects)
 
 
-def wrong_slots(seen: Snapshot) -> frozenset[int]:
-    """The slots with no owner or with two. Shards are not looked at in one instant, so a slot that changes its
-    owner meanwhile looks like that: what a second look does not find was nothing."""
-    found = seen.ownership
+def inconsistent_slots(snapshot: Snapshot) -> frozenset[int]:
+    """Returns the slots with no owner or with two.
+
+    Shards are not read at one instant, so a slot that changes hands meanwhile can appear as such. Only slots
+    that a second snapshot shows again are inconsistent.
+    """
+    found = snapshot.ownership
     return frozenset((*found.unowned, *(contest.slot for contest in found.contested)))
 
 
-def view(
-    seen: Snapshot,
+def summarize(
+    snapshot: Snapshot,
     status: MigratorStatus,
     age_s: float | None,
-    wrong_before: Collection[int] = range(SLOT_COUNT),
+    suspects: Collection[int] = range(SLOT_COUNT),
 ) -> ClusterStatus:
-    """One look, beside what the migrator says, and which slots looked wrong before it. Pure."""
-    held = Counter(owner.shard for owner in seen.ownership.owners if owner)
-    goal = Counter(seen.placement)
+    """Returns the status of a snapshot; `suspects` were inconsistent in an earlier one. Pure."""
+    held = Counter(owner.shard for owner in snapshot.ownership.owners if owner)
+    goal = Counter(snapshot.placement)
     return ClusterStatus(
-        cluster_id=seen.topology.cluster_id,
-        topology_version=seen.topology.version,
-        paused=seen.topology.paused,
+        cluster_id=snapshot.topology.cluster_id,
+        topology_version=snapshot.topology.version,
+        paused=snapshot.topology.paused,
         shards=tuple(
             ShardStatus(
                 shard.name,
@@ -109,29 +116,32 @@ def view(
                 shard.draining,
                 held[shard.name],
                 goal[shard.name],
-                seen.silent.get(shard.name, ""),
+                snapshot.silent.get(shard.name, ""),
             )
-            for shard in seen.topology.shards
+            for shard in snapshot.topology.shards
         ),
-        slots_left=plan(seen.ownership, seen.placement).slots,
-        in_hand_off=in_hand_off(seen),
-        unowned=sum(slot in wrong_before for slot in seen.ownership.unowned),
-        contested=sum(contest.slot in wrong_before for contest in seen.ownership.contested),
+        slots_left=plan(snapshot.ownership, snapshot.placement).slots,
+        in_hand_off=in_hand_off(snapshot),
+        unowned=sum(slot in suspects for slot in snapshot.ownership.unowned),
+        contested=sum(contest.slot in suspects for contest in snapshot.ownership.contested),
         migrator=status,
         age_s=age_s,
     )
 
 
-def in_hand_off(seen: Snapshot) -> dict[str, int]:
-    """State -> rows of `slots` in it, for the states of a hand-off under way."""
-    found = Counter(row.state for rows in seen.rows.values() for row in rows)
+def in_hand_off(snapshot: Snapshot) -> dict[str, int]:
+    """Returns state -> rows of `slots` in it, for the states of a hand-off under way."""
+    found = Counter(row.state for rows in snapshot.rows.values() for row in rows)
     return {str(state): found[state] for state in IN_HAND_OFF if found[state]}
 
 
-async def heard(fleet: Fleet, seen: Snapshot) -> tuple[MigratorStatus, float | None]:
-    """What the newest migrator says, and the seconds since. One of another version says only that it lives."""
+async def read_migrator_status(fleet: Fleet, snapshot: Snapshot) -> tuple[MigratorStatus, float | None]:
+    """Returns the status with the newest heartbeat, and its age in s; None if no migrator ever ran.
+
+    Of a migrator of another version only the age is known.
+    """
     newest: tuple[float, str] | None = None
-    for name in seen.rows:
+    for name in snapshot.rows:
         try:
             rows = await fleet.fetch(name, SQL["migrator"])
         except ShardFailed:

@@ -1,7 +1,7 @@
-"""What moves with a slot: every table that has a `slot` column, read from the shard itself.
+"""The sharded tables: every table with a `slot` column moves with its slots.
 
-Nothing has to be listed by hand, so a new sharded table cannot be forgotten. A move compares what both shards
-say before it begins.
+They are read from the shard, so no list can miss a new table. A move begins only if both shards have the same
+ones.
 """
 
 from __future__ import annotations
@@ -32,6 +32,6 @@ class Table:
 
 
 async def sharded_tables(connection: Any) -> tuple[Table, ...]:
-    """The tables that a move of slots takes along, by name."""
+    """Returns the sharded tables, by name."""
     rows = await connection.fetch(SQL["sharded_columns"])
     return tuple(Table(row["name"], tuple(row["columns"]), tuple(row["key"])) for row in rows)

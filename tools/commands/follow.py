@@ -1,4 +1,4 @@
-"""Follows a reshard: a live display on a terminal, a line when something changes in a pipe, or JSON lines."""
+"""Follows a reshard: a live display on a terminal, a line per change in a pipe, or JSON lines."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ WATCH_S = 0.5
 WATCH_JSON_S = 1.0
 
 
-async def follow(fleet: Fleet, *, as_json: bool, to_the_end: bool) -> None:
-    """Shows until everything is settled if `to_the_end`, else for ever."""
+async def follow_status(fleet: Fleet, *, as_json: bool, until_settled: bool) -> None:
+    """Shows the status until it is interrupted, or until everything is settled if `until_settled`."""
     console = Console()
     live = Live(console=console, refresh_per_second=4) if console.is_terminal and not as_json else None
     last = ""
@@ -31,6 +31,6 @@ async def follow(fleet: Fleet, *, as_json: bool, to_the_end: bool) -> None:
             elif as_json or line != last:
                 show(as_json, line, found.to_document())
             last = line
-            if to_the_end and found.settled:
+            if until_settled and found.settled:
                 return
             await asyncio.sleep(WATCH_JSON_S if as_json else WATCH_S)

@@ -1,4 +1,4 @@
-"""What the commands share: their options, the settings, the connections, asking, and printing."""
+"""Options, settings, connections, confirmation and output of all commands."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tools.cluster.fleet import Fleet
 T = TypeVar("T")
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-yes = click.option("--yes", is_flag=True, help="Do not ask.")
-watch = click.option("--watch", is_flag=True, help="Follow it.")
+dry_run = click.option("--dry-run", is_flag=True, help="Show what would be done, without doing it.")
+yes = click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+watch = click.option("--watch", is_flag=True, help="Follow the progress.")
 disk_free = click.option(
     "--disk-free",
     type=click.IntRange(min=0),
     metavar="BYTES",
-    help="Bytes free on each shard that gets more; SQL cannot ask for it.",
+    help="Free bytes on each shard that receives rows; it cannot be queried over SQL.",
 )
 
 grace_s = click.option(
@@ -35,12 +35,12 @@ grace_s = click.option(
     type=click.FloatRange(min=0),
     default=30.0,
     show_default=True,
-    help="Age at which rows of slots that were given away may be deleted.",
+    help="Seconds after which the rows of a released slot may be deleted.",
 )
 
 
 def settings() -> Settings:
-    """Without SNAPURL_SHARDS, those of the local cluster in SNAPURL_HOME. Raises ConfigError."""
+    """Loads the settings; without SNAPURL_SHARDS, those of the local cluster. Raises ConfigError."""
     found = load_settings()
     if not found.shards.get_secret_value() and (local := saved_settings(found.home)):
         found = load_settings(**local)
@@ -49,7 +49,7 @@ def settings() -> Settings:
 
 
 def with_fleet(work: Callable[[Fleet], Awaitable[T]]) -> T:
-    """Runs `work` on connections of its own."""
+    """Runs `work` with connections that are closed afterwards, and returns its result."""
 
     async def run() -> T:
         fleet = await Fleet.connect(settings())
@@ -62,11 +62,11 @@ def with_fleet(work: Callable[[Fleet], Awaitable[T]]) -> T:
 
 
 def confirm(yes: bool, question: str) -> None:
-    """Raises ConfigError unless the operator agrees. The question is on stderr: stdout is for the answer."""
+    """Raises ConfigError unless the operator agrees. Asks on stderr: stdout is for the output."""
     if yes:
         return
     if not sys.stdin.isatty():
-        raise ConfigError("nothing was changed: say --yes where nobody can be asked")
+        raise ConfigError("nothing was changed: without a terminal, confirm with --yes")
     if not click.confirm(question, err=True):
         raise ConfigError("nothing was changed")
 
@@ -74,12 +74,12 @@ def confirm(yes: bool, question: str) -> None:
 def show(as_json: bool, text: Any, document: Mapping[str, Any]) -> None:
     """Prints the document as one line of JSON, or the text."""
     if as_json:
-        click.echo(json.dumps(document, default=_plain))
+        click.echo(json.dumps(document, default=_json_default))
     else:
-        # Not kept: tests and pipes exchange stdout.
+        # Made anew for each call, since tests replace stdout.
         console = Console()
         console.print(text, soft_wrap=not console.is_terminal, highlight=False, markup=False)
 
 
-def _plain(value: object) -> str:
+def _json_default(value: object) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)

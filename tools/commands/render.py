@@ -1,4 +1,4 @@
-"""How things look on a terminal and in a pipe."""
+"""Renders estimates and status as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tools.cluster.status import ClusterStatus
 
 
 def duration(seconds: float | None) -> str:
-    """`1 h 05 min`, `2 min 10 s`, `8 s`; `unknown` for None."""
+    """Returns `1 h 05 min`, `2 min 10 s`, `8 s`; `unknown` for None."""
     if seconds is None:
         return "unknown"
     whole = max(1, round(seconds))
@@ -24,7 +24,7 @@ def duration(seconds: float | None) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes as people write them."""
+    """Returns bytes in a readable unit: `614 kB`."""
     value = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if value < 1000:
@@ -34,7 +34,7 @@ def size(count: int) -> str:
 
 
 def estimate_lines(found: Estimate) -> RenderableType:
-    """A table of the shards before and after, and what it takes."""
+    """Returns a table of the shards before and after the change, then what moves, notes and obstacles."""
     table = _table("shard", "slots", "", "rows", "", "size", "")
     for shard in found.shards:
         table.add_row(
@@ -48,10 +48,10 @@ def estimate_lines(found: Estimate) -> RenderableType:
         )
     share = found.slots_to_move / SLOT_COUNT
     measured = f" at {found.rows_per_s:,.0f} rows/s, measured now" if found.rows_per_s else ""
-    took = f"about {duration(found.seconds)}{measured}; longer where a service is spared"
+    time_needed = f"about {duration(found.seconds)}{measured}; longer with `run --service-url`"
     lines = [
         f"{found.slots_to_move:,} slots move ({share:.1%}), with about {found.rows_to_move:,} rows: "
-        + (took if found.seconds is not None else "nothing to measure the time with")
+        + (time_needed if found.seconds is not None else "the time cannot be estimated")
     ]
     lines += [f"note: {note}" for note in found.notes]
     lines += [f"obstacle: {obstacle}" for obstacle in found.obstacles]
@@ -59,34 +59,35 @@ def estimate_lines(found: Estimate) -> RenderableType:
 
 
 def status_line(found: ClusterStatus) -> str:
-    """One line that says everything."""
-    parts = [f"topology {found.topology_version}", *_state(found)]
+    """Returns the status as one line."""
+    parts = [f"topology {found.topology_version}", *_cluster_parts(found)]
     if found.migrator_runs:
-        parts += _work(found.migrator, found.slots_left)
+        parts += _migrator_parts(found.migrator, found.slots_left)
     elif found.age_s is None:
         parts.append("no migrator has run yet: start one with `snapurl-reshard run`")
     else:
-        heard = f"last heard of {duration(found.age_s)} ago"
-        parts.append(f"NO MIGRATOR RUNS ({heard}): start one with `snapurl-reshard run`")
+        heartbeat = f"last heartbeat {duration(found.age_s)} ago"
+        parts.append(f"NO MIGRATOR RUNS ({heartbeat}): start one with `snapurl-reshard run`")
     if found.age_s is not None and found.migrator.last_error:
         parts.append(f"last error: {found.migrator.last_error}")
     return "; ".join(parts)
 
 
-def _state(found: ClusterStatus) -> list[str]:
-    parts = ["PAUSED: go on with `snapurl-reshard resume`"] if found.paused else []
+def _cluster_parts(found: ClusterStatus) -> list[str]:
+    parts = ["PAUSED: continue with `snapurl-reshard resume`"] if found.paused else []
     if found.slots_left:
         parts.append(f"{found.slots_left:,} slots left")
     parts += [f"{count} {state}" for state, count in found.in_hand_off.items()]
     parts += [f"shard {shard.name} {shard.silent}" for shard in found.shards if shard.silent]
     if found.unowned or found.contested:
-        wrong = f"{found.unowned} slots without an owner, {found.contested} with two"
-        parts.append(f"{wrong}: see `snapurl-reshard doctor`")
+        parts.append(
+            f"{found.unowned} slots without an owner, {found.contested} with two: see `snapurl-reshard doctor`"
+        )
     return parts or ["every slot is where the ring wants it"]
 
 
-def _work(status: MigratorStatus, slots_left: int) -> list[str]:
-    # What it says of itself is half a second old.
+def _migrator_parts(status: MigratorStatus, slots_left: int) -> list[str]:
+    # Its status is up to half a second old.
     parts = [] if status.state == "moving" and not slots_left else [f"the migrator is {status.state}"]
     if status.slots_total and slots_left:
         parts.append(f"{status.slots_total - status.slots_left}/{status.slots_total} slots moved")
@@ -98,14 +99,14 @@ def _work(status: MigratorStatus, slots_left: int) -> list[str]:
     if status.lag_rows:
         parts.append(f"{status.lag_rows:,} rows behind")
     if status.throttle:
-        parts.append(f"held back: {status.throttle}")
+        parts.append(f"throttled: {status.throttle}")
     if status.orphans:
         parts.append(f"{status.orphans} released slots to clean")
     return parts
 
 
 def shard_table(found: ClusterStatus) -> RenderableType:
-    """Each shard with what it holds and what it is to hold."""
+    """Returns a table of the shards: the slots that each has, and will have."""
     table = _table("shard", "weight", "slots", "")
     for shard in found.shards:
         weight = "draining" if shard.draining else f"{shard.weight:g}"
@@ -115,12 +116,12 @@ def shard_table(found: ClusterStatus) -> RenderableType:
 
 
 def status_lines(found: ClusterStatus) -> RenderableType:
-    """The shards, the line, and the moves under way."""
+    """Returns the shards, the status line and the current moves."""
     return Group(shard_table(found), Text(""), Text(status_line(found)), *_moves(found))
 
 
 def status_view(found: ClusterStatus) -> RenderableType:
-    """The live display: the same, with a bar."""
+    """Returns the live display: the same with a progress bar."""
     total = max(1, found.migrator.slots_total, found.slots_left)
     bar = ProgressBar(total=total, completed=total - found.slots_left, width=60)
     lines = Table.grid()  # a bar does not end its line

@@ -17,52 +17,55 @@ from tools.migrator.throttle import LANES, Throttle
 
 @click.command("run")
 @click.option(
-    "--max-rows-per-second", type=click.FloatRange(min=0), default=0.0, help="Copied at most; 0: no limit."
+    "--max-rows-per-second",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Rows copied per second at most; 0: no limit.",
 )
 @click.option(
     "--p99-ms-max",
     type=click.FloatRange(min=1),
     default=100.0,
     show_default=True,
-    help="Slower while the shards' p99 is above it.",
+    help="Slow down while the p99 of the shards is above this.",
 )
 @click.option(
     "--standby-lag-s-max",
     type=click.FloatRange(min=0),
     default=10.0,
     show_default=True,
-    help="Slower while a standby lags by more.",
+    help="Slow down while a standby lags by more than this.",
 )
 @click.option(
     "--service-url",
     metavar="URL",
-    help="Where the HTTP service answers, such as http://api:8000, for --service-p99-ms-max.",
+    help="URL of the HTTP service, such as http://api:8000, for --service-p99-ms-max.",
 )
 @click.option(
     "--service-p99-ms-max",
     type=click.FloatRange(min=1),
     default=100.0,
     show_default=True,
-    help="Slower while the p99 of small requests to --service-url is above it.",
+    help="Slow down while the p99 of small requests to --service-url is above this.",
 )
 @click.option(
     "--lanes",
     type=click.IntRange(1, 8),
-    help=f"Batches that move at a time: {LANES}, or with --service-url 1: small ones, with a rest after each.",
+    help=f"Batches that move concurrently. Default: {LANES}, or 1 with --service-url; 1 also makes them small.",
 )
 @grace_s
-@click.option("--until-settled", is_flag=True, help="End when nothing is left to do.")
+@click.option("--until-settled", is_flag=True, help="Exit when nothing is left to do.")
 @click.option(
     "--metrics-port",
     type=click.IntRange(0, 65_535),
     default=0,
-    help="Serve metrics there; 0: do not.",
+    help="Port of the metrics; 0: none.",
 )
 @click.option(
     "--metrics-host",
     default="127.0.0.1",
     show_default=True,
-    help="Address for --metrics-port; 0.0.0.0: all of them.",
+    help="Address for --metrics-port; 0.0.0.0: all addresses.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Log JSON on a terminal too.")
 def run(
@@ -78,9 +81,9 @@ def run(
     metrics_host: str,
     as_json: bool,
 ) -> None:
-    """Run a migrator. Several may run: one works, another takes over within 5 s of its death.
+    """Run a migrator. Several may run: one is active, and another takes over within 5 s if it dies.
 
-    SIGTERM and SIGINT end it after the batches in hand; whatever ends it, the next one goes on from there.
+    SIGTERM and SIGINT stop it after the current batches. However it ends, the next one resumes its work.
     """
     found = settings()
     try:

@@ -1,4 +1,4 @@
-"""The commands that only look: status, verify, history."""
+"""The commands that only read: status, verify, history."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tools.cluster import audit
 from tools.cluster.fleet import Fleet
 from tools.cluster.status import read_status
 from tools.commands import render
-from tools.commands.follow import follow
+from tools.commands.follow import follow_status
 from tools.commands.options import as_json, show, watch, with_fleet
 from tools.repair.consistency import verify_cluster
 
@@ -20,9 +20,9 @@ from tools.repair.consistency import verify_cluster
 @watch
 @as_json
 def status(watch: bool, as_json: bool) -> None:
-    """Show how far it is; also when no migrator runs."""
+    """Show reshard progress."""
     if watch:
-        with_fleet(lambda fleet: follow(fleet, as_json=as_json, to_the_end=False))
+        with_fleet(lambda fleet: follow_status(fleet, as_json=as_json, until_settled=False))
         return
     found = with_fleet(read_status)
     show(as_json, render.status_lines(found), found.to_document())
@@ -31,26 +31,31 @@ def status(watch: bool, as_json: bool) -> None:
 @click.command("verify")
 @as_json
 def verify(as_json: bool) -> None:
-    """Compare ownership with the ring, and the rows with ownership; exit code 1 if anything is wrong."""
+    """Check that slots and rows are in place.
+
+    The exit code is 1 if anything is wrong.
+    """
 
     async def work(fleet: Fleet) -> list[str]:
         return await verify_cluster(fleet, await fleet.observe())
 
     found = with_fleet(work)
-    clean = "clean: every slot has one owner, and each row is in its slot's"
+    clean = "clean: every slot has one owner, and each row is on the owner of its slot"
     show(as_json, "\n".join(found) or clean, {"wrong": found})
     if found:
         sys.exit(1)
 
 
 @click.command("history")
-@click.option("--rows", type=click.IntRange(1, audit.ROWS_MAX), default=50, show_default=True)
+@click.option(
+    "--rows", type=click.IntRange(1, audit.ROWS_MAX), default=50, show_default=True, help="Entries."
+)
 @as_json
 def history(rows: int, as_json: bool) -> None:
-    """Show who did what, newest first."""
+    """Show who changed what, newest first."""
 
-    async def work(fleet: Fleet) -> list[audit.Entry]:
-        return await audit.history(fleet, rows)
+    async def work(fleet: Fleet) -> list[audit.AuditEntry]:
+        return await audit.read_history(fleet, rows)
 
     found = with_fleet(work)
     lines = [f"{entry.at:%Y-%m-%d %H:%M:%S} {entry.who}: {entry.what} ({entry.outcome})" for entry in found]

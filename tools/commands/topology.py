@@ -1,4 +1,4 @@
-"""The commands that change the goal: plan (which only looks), add, drain, weight, apply, pause, resume, cancel."""
+"""The commands that change the topology: add, drain, weight, apply, pause, resume, cancel; and plan, a dry run."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ import click
 
 from ring.topology import Topology
 from snapurl.errors import ConfigError
-from tools.change.estimate import Estimate, estimate
-from tools.change.goal import before, carry_out, filled_in, publish_on_top
+from tools.change.estimate import Estimate, estimate_change
+from tools.change.goal import previous_goal, publish_changes, publish_next, with_dsns
 from tools.change.request import Add, ChangeRequest, Drain, Weight, goal_of, parse_changes
 from tools.cluster import audit
 from tools.cluster.fleet import Fleet
 from tools.commands import render
-from tools.commands.follow import follow
+from tools.commands.follow import follow_status
 from tools.commands.options import as_json, confirm, disk_free, dry_run, show, watch, with_fleet, yes
 
 # `-1` is a bad weight, not an unknown option; and --dsn belongs to the `add` it follows.
-WORDS = {"ignore_unknown_options": True}
+RAW_ARGUMENTS = {"ignore_unknown_options": True}
 
-words = click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="CHANGE…")
+changes = click.argument("changes", nargs=-1, type=click.UNPROCESSED, metavar="CHANGE…")
 
 
-@click.command("plan", context_settings=WORDS)
-@words
+@click.command("plan", context_settings=RAW_ARGUMENTS)
+@changes
 @disk_free
 @as_json
-def plan(words: tuple[str, ...], disk_free: int | None, as_json: bool) -> None:
-    """Show what changes would do, and what would stop them.
+def plan(changes: tuple[str, ...], disk_free: int | None, as_json: bool) -> None:
+    """Show what changes would do, and what prevents them.
 
     \b
     snapurl-reshard plan add db4
     snapurl-reshard plan add db4 --dsn postgresql://… --weight 2 drain db1 weight db0 0.5
     """
-    changes = parse_changes(words)
+    requested = parse_changes(changes)
 
     async def work(fleet: Fleet) -> Estimate:
-        return await _prospect(fleet, filled_in(fleet, changes), disk_free)
+        return await _estimate(fleet, with_dsns(fleet, requested), disk_free)
 
     found = with_fleet(work)
     show(as_json, render.estimate_lines(found), _document(found))
@@ -47,34 +47,34 @@ def plan(words: tuple[str, ...], disk_free: int | None, as_json: bool) -> None:
         raise ConfigError(f"this cannot be done now: {found.obstacles[0]}")
 
 
-@click.command("apply", context_settings=WORDS)
-@words
+@click.command("apply", context_settings=RAW_ARGUMENTS)
+@changes
 @disk_free
 @dry_run
 @yes
 @watch
 @as_json
-def apply(words: tuple[str, ...], **how: Any) -> None:
+def apply(changes: tuple[str, ...], **flags: Any) -> None:
     """Make several changes at once, written as for `plan`."""
-    _change(parse_changes(words), **how)
+    _make_changes(parse_changes(changes), **flags)
 
 
 @click.command("add")
 @click.argument("name")
 @click.option(
     "--dsn",
-    help="Where its database is: postgresql://host:port/database, with the credentials of the first shard. "
-    "Left out: as SNAPURL_SHARDS says, or one more server of the local cluster.",
+    help="DSN of its database; without a user, with the credentials of the first shard. "
+    "Default: the one in SNAPURL_SHARDS, or one more server of the local cluster.",
 )
-@click.option("--weight", type=float, default=1.0, show_default=True)
+@click.option("--weight", type=float, default=1.0, show_default=True, help="Share of the ring.")
 @disk_free
 @dry_run
 @yes
 @watch
 @as_json
-def add(name: str, dsn: str | None, weight: float, **how: Any) -> None:
+def add(name: str, dsn: str | None, weight: float, **flags: Any) -> None:
     """Add a shard."""
-    _change([Add(name, weight, dsn)], **how)
+    _make_changes([Add(name, weight, dsn)], **flags)
 
 
 @click.command("drain")
@@ -84,12 +84,12 @@ def add(name: str, dsn: str | None, weight: float, **how: Any) -> None:
 @yes
 @watch
 @as_json
-def drain(name: str, **how: Any) -> None:
-    """Have a shard give away all it holds; it may be switched off then."""
-    _change([Drain(name)], **how)
+def drain(name: str, **flags: Any) -> None:
+    """Move everything off a shard, so that it may be switched off."""
+    _make_changes([Drain(name)], **flags)
 
 
-@click.command("weight", context_settings=WORDS)
+@click.command("weight", context_settings=RAW_ARGUMENTS)
 @click.argument("name")
 @click.argument("weight", type=float)
 @disk_free
@@ -97,43 +97,51 @@ def drain(name: str, **how: Any) -> None:
 @yes
 @watch
 @as_json
-def weight(name: str, weight: float, **how: Any) -> None:
-    """Change a shard's part of the ring."""
-    _change([Weight(name, weight)], **how)
+def weight(name: str, weight: float, **flags: Any) -> None:
+    """Change a shard's share of the ring."""
+    _make_changes([Weight(name, weight)], **flags)
 
 
-def _change(
-    asked: list[ChangeRequest], *, disk_free: int | None, dry_run: bool, yes: bool, watch: bool, as_json: bool
+def _make_changes(
+    requested: list[ChangeRequest],
+    *,
+    disk_free: int | None,
+    dry_run: bool,
+    yes: bool,
+    watch: bool,
+    as_json: bool,
 ) -> None:
     async def work(fleet: Fleet) -> Estimate:
-        changes = filled_in(fleet, asked)
-        found = await _prospect(fleet, changes, disk_free)
+        changes = with_dsns(fleet, requested)
+        found = await _estimate(fleet, changes, disk_free)
         if found.obstacles:
             raise ConfigError(f"nothing was changed: {found.obstacles[0]}")
         if not as_json:
             show(False, render.estimate_lines(found), {})
         if dry_run:
             return found
-        confirm(yes, "Go ahead?")
+        confirm(yes, "Continue?")
         async with audit.audited(fleet, " ".join(map(str, changes))):
-            goal = await carry_out(fleet, changes)
+            goal = await publish_changes(fleet, changes)
         return dataclasses.replace(found, goal=goal)
 
     found = with_fleet(work)
-    how = "" if watch else "; follow it with `snapurl-reshard status --watch`"
-    said = f"topology {found.goal.version} is published{how}"
+    hint = "" if watch else "; follow it with `snapurl-reshard status --watch`"
+    done = f"topology {found.goal.version} is published{hint}"
     show(
         as_json,
-        "nothing was changed (--dry-run)" if dry_run else said,
+        "nothing was changed (--dry-run)" if dry_run else done,
         {**_document(found), "dry_run": dry_run},
     )
     if watch and not dry_run:
-        with_fleet(lambda fleet: follow(fleet, as_json=as_json, to_the_end=True))
+        with_fleet(lambda fleet: follow_status(fleet, as_json=as_json, until_settled=True))
 
 
-async def _prospect(fleet: Fleet, changes: list[ChangeRequest], disk_free: int | None) -> Estimate:
-    seen = await fleet.observe()
-    return await estimate(fleet, seen, goal_of(seen.topology, changes), changes, disk_free=disk_free)
+async def _estimate(fleet: Fleet, changes: list[ChangeRequest], disk_free: int | None) -> Estimate:
+    snapshot = await fleet.observe()
+    return await estimate_change(
+        fleet, snapshot, goal_of(snapshot.topology, changes), changes, disk_free=disk_free
+    )
 
 
 def _document(found: Estimate) -> dict[str, Any]:
@@ -149,34 +157,37 @@ def _document(found: Estimate) -> dict[str, Any]:
     }
 
 
-# -- the goal as a whole ------------------------------------------------------------------------------------------
+# -- the whole topology -------------------------------------------------------------------------------------------
 
 
 @click.command("pause")
 @dry_run
 @yes
 @as_json
-def pause(**how: Any) -> None:
-    """Begin no further moves; those under way are finished."""
-    _set_goal("pause", "Pause resharding?", _paused, **how)
+def pause(**flags: Any) -> None:
+    """Start no further moves; moves in progress are finished."""
+    _publish_goal("pause", "Pause resharding?", _paused, **flags)
 
 
 @click.command("resume")
 @dry_run
 @yes
 @as_json
-def resume(**how: Any) -> None:
-    """Go on after a pause."""
-    _set_goal("resume", "Go on with resharding?", _resumed, **how)
+def resume(**flags: Any) -> None:
+    """Resume resharding after a pause."""
+    _publish_goal("resume", "Resume resharding?", _resumed, **flags)
 
 
 @click.command("cancel")
 @dry_run
 @yes
 @as_json
-def cancel(**how: Any) -> None:
-    """Go back to the topology before, moving back what has moved."""
-    _set_goal("cancel", "Go back to the topology before?", _cancelled, **how)
+def cancel(**flags: Any) -> None:
+    """Return to the previous topology.
+
+    What has moved moves back.
+    """
+    _publish_goal("cancel", "Return to the previous topology?", _cancelled, **flags)
 
 
 async def _paused(_fleet: Fleet, now: Topology) -> Topology:
@@ -192,11 +203,11 @@ async def _resumed(_fleet: Fleet, now: Topology) -> Topology:
 
 
 async def _cancelled(fleet: Fleet, _now: Topology) -> Topology:
-    return await before(fleet, await fleet.observe())
+    return await previous_goal(fleet, await fleet.observe())
 
 
-def _set_goal(
-    what: str,
+def _publish_goal(
+    command: str,
     question: str,
     make: Callable[[Fleet, Topology], Awaitable[Topology]],
     *,
@@ -209,17 +220,17 @@ def _set_goal(
         if dry_run:
             return goal
         confirm(yes, question)
-        async with audit.audited(fleet, what):
-            return await publish_on_top(fleet, lambda now: make(fleet, now))
+        async with audit.audited(fleet, command):
+            return await publish_next(fleet, lambda now: make(fleet, now))
 
     goal = with_fleet(work)
     if dry_run:
-        said = f"topology {goal.version} would be published; nothing was changed (--dry-run)"
+        done = f"topology {goal.version} would be published; nothing was changed (--dry-run)"
     else:
-        said = f"topology {goal.version} is published" + (": resharding is paused" if goal.paused else "")
+        done = f"topology {goal.version} is published" + (": resharding is paused" if goal.paused else "")
     shards = {shard.name: {"weight": shard.weight, "draining": shard.draining} for shard in goal.shards}
     document = {"topology_version": goal.version, "paused": goal.paused, "shards": shards, "dry_run": dry_run}
-    show(as_json, said, document)
+    show(as_json, done, document)
 
 
 COMMANDS = (plan, add, drain, weight, apply, pause, resume, cancel)

@@ -1,4 +1,4 @@
-"""Looks for what is wrong: ownership beside the ring, rows where none belong, slots with two owners or none."""
+"""Checks the cluster: ownership against the ring, rows against ownership, slots with two owners or none."""
 
 from __future__ import annotations
 
@@ -17,64 +17,64 @@ from tools.transfer.compare import differences
 SHOWN_MAX = 5
 
 
-async def verify_cluster(fleet: Fleet, seen: Snapshot) -> list[str]:
-    """One line per thing in which the cluster is not as it should be when nothing moves; empty if it is clean.
+async def verify_cluster(fleet: Fleet, snapshot: Snapshot) -> list[str]:
+    """Returns one line per deviation from a settled cluster; none if it is clean.
 
-    Rows of slots that were given away and wait for clean-up are as they should be.
+    Rows of released slots that wait for clean-up are no deviation.
     """
-    found = [f"shard {name} {why}" for name, why in seen.silent.items()]
+    found = [f"shard {name} {why}" for name, why in snapshot.silent.items()]
     found += [
-        f"shard {each.name} has started anew and serves nothing yet: see `snapurl-reshard doctor`"
+        f"shard {each.name} has restarted and serves nothing yet: see `snapurl-reshard doctor`"
         for each in await find_restarted(fleet.topology, fleet.fetch)
     ]
-    if left := plan(seen.ownership, seen.placement).slots:
+    if left := plan(snapshot.ownership, snapshot.placement).slots:
         found.append(f"{left} slots are not where the ring wants them")
-    if states := in_hand_off(seen):
+    if states := in_hand_off(snapshot):
         rows_in = " and ".join(f"{count} are {state}" for state, count in states.items())
-        found.append(f"hand-offs are under way: of the slots, {rows_in}")
-    if seen.ownership.unowned:
-        found.append(f"no shard has {slots_text(seen.ownership.unowned)}")
+        found.append(f"hand-offs are in progress: of the slots, {rows_in}")
+    if snapshot.ownership.unowned:
+        found.append(f"no shard owns {slots_text(snapshot.ownership.unowned)}")
     found += [
         f"slot {contest.slot} is claimed by "
         + " and ".join(f"{each.shard}@{each.epoch}" for each in contest.claims)
-        for contest in seen.ownership.contested[:SHOWN_MAX]
+        for contest in snapshot.ownership.contested[:SHOWN_MAX]
     ]
-    if (more := len(seen.ownership.contested) - SHOWN_MAX) > 0:
+    if (more := len(snapshot.ownership.contested) - SHOWN_MAX) > 0:
         found.append(f"{more} more slots are claimed by more than one shard")
-    rows = await rows_by_slot(fleet, seen)
+    rows = await rows_by_slot(fleet, snapshot)
     for name, slots in rows.items():
-        outside = [slot for slot in slots if not _may_have(seen, name, slot)]
+        outside = [slot for slot in slots if not _may_hold(snapshot, name, slot)]
         if outside:
             found.append(f"shard {name} has rows of {slots_text(outside)} that it does not hold")
-    found += await _doubles(fleet, seen, rows)
+    found += await _check_duplicates(fleet, snapshot, rows)
     return found
 
 
-async def rows_by_slot(fleet: Fleet, seen: Snapshot) -> dict[str, list[int]]:
-    """Shard -> the slots of which it has any row, ascending."""
+async def rows_by_slot(fleet: Fleet, snapshot: Snapshot) -> dict[str, list[int]]:
+    """Returns shard -> the slots of which it has any row, ascending."""
     found: dict[str, list[int]] = {}
-    for name in seen.rows:
+    for name in snapshot.rows:
         tables = await sharded_tables(await fleet.control(name))
         union = " UNION ".join(f"SELECT DISTINCT slot FROM {table.name}" for table in tables)
         found[name] = sorted(row["slot"] for row in await fleet.fetch(name, union))
     return found
 
 
-def _may_have(seen: Snapshot, name: str, slot: int) -> bool:
-    """Whether rows of the slot may be here: held, on their way here, or given away and not cleaned yet."""
-    row = seen.by_slot[name].get(slot)
+def _may_hold(snapshot: Snapshot, name: str, slot: int) -> bool:
+    """Whether the shard may have rows of the slot: it holds, imports, or has released and not cleaned it."""
+    row = snapshot.by_slot[name].get(slot)
     if row is None:
         return False
-    owner = seen.ownership.owners[slot]
+    owner = snapshot.ownership.owners[slot]
     return row.state is not SlotState.RELEASED or (owner is not None and owner.epoch >= row.epoch)
 
 
-async def _doubles(fleet: Fleet, seen: Snapshot, rows: dict[str, list[int]]) -> list[str]:
-    """Slots of which two shards have rows: whether these are at least the same."""
+async def _check_duplicates(fleet: Fleet, snapshot: Snapshot, rows: dict[str, list[int]]) -> list[str]:
+    """Returns one line per slot of which two shards have rows, with the differences."""
     shards: defaultdict[int, list[str]] = defaultdict(list)
     for name, slots in rows.items():
         for slot in slots:
-            row = seen.by_slot[name].get(slot)
+            row = snapshot.by_slot[name].get(slot)
             if row is None or row.state is not SlotState.RELEASED:
                 shards[slot].append(name)
     found: list[str] = []
@@ -84,6 +84,7 @@ async def _doubles(fleet: Fleet, seen: Snapshot, rows: dict[str, list[int]]) -> 
             tables: tuple[Table, ...] = await sharded_tables(first)
             different = await differences(first, second, tables, [slot])
             found.append(
-                f"slot {slot} has rows on {' and '.join(names)}: " + ("; ".join(different) or "the same ones")
+                f"slot {slot} has rows on {' and '.join(names)}: "
+                + ("; ".join(different) or "they are the same")
             )
     return found

@@ -1,9 +1,10 @@
-"""What is wrong with the cluster, the exact command that mends each thing, and the mending where it is safe.
+"""Diagnoses the cluster: each problem with its remedy, and a fix where that is safe.
 
-Theory. Every mending here may meet a migrator or a service at work. Hand-offs that stand half-way are finished by
-the same steps and tokens as ever. Of two owners the higher epoch is right: epochs grow by one with every decision,
-so the lower claim is from a shard that lost its last transactions. Rows of slots that a shard never had are deleted
-under a lock on `slots` that lets no import begin, and only while another shard is seen to own the slot.
+Theory. Every fix may run concurrently with a migrator or a service. Hand-offs that were interrupted are
+finished by the same steps and tokens as ever. Of two owners the one with the higher epoch is right: epochs
+grow by one with every decision, so the lower claim is from a shard that lost its last transactions. Rows of
+slots that a shard never had are deleted under a lock on `slots` that blocks imports, and only if the snapshot
+shows another shard that owns the slot.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from snapurl.errors import ConfigError
 from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.pool import ShardFailed
 from snapurl.store.cluster.rejoin import Restarted, find_restarted
-from tools.change.preflight import of_shards, out_of_sight
+from tools.change.preflight import check_shards, missing_optional_rights
 from tools.cluster.calls import smallints
 from tools.cluster.fleet import Fleet
 from tools.cluster.publish import propagate
-from tools.cluster.rejoin import command_for, described, rejoin
+from tools.cluster.rejoin import describe_restart, rejoin, remedy_for
 from tools.cluster.snapshot import Snapshot
-from tools.cluster.status import MIGRATOR_SILENT_S, heard
+from tools.cluster.status import MIGRATOR_SILENT_S, read_migrator_status
 from tools.cluster.tables import SQL, sharded_tables
 from tools.cluster.text import slots_text
 from tools.migrator.loop import LaneConnections, executor_for
@@ -35,6 +36,7 @@ from tools.transfer.compare import differences
 from tools.transfer.executor import Refused
 
 FIX = "snapurl-reshard doctor --fix"
+AS_SAID = "do what that line says, then: snapurl-reshard doctor"
 ROUNDS_MAX = 10
 LOCK_MS = 2_000
 DELETE_ROWS = 5_000
@@ -43,74 +45,72 @@ Fix = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is wrong, the command that mends it, and the mending itself where `--fix` can do it."""
+class Diagnosis:
+    """One problem, its remedy (mostly a command), and the fix if `--fix` can apply one."""
 
     kind: str
-    what: str
-    command: str
+    problem: str
+    remedy: str
     fix: Fix | None = field(default=None, repr=False)
 
 
-async def diagnose(fleet: Fleet, seen: Snapshot) -> list[Finding]:
-    """What is wrong, in the order in which it should be mended."""
+async def diagnose(fleet: Fleet, snapshot: Snapshot) -> list[Diagnosis]:
+    """Returns what is wrong, in the order in which to fix it."""
     found = [
-        Finding("silent", f"shard {name} {why}", f"bring {name} back, then: snapurl-reshard doctor")
-        for name, why in seen.silent.items()
+        Diagnosis("silent", f"shard {name} {why}", f"bring {name} back, then: snapurl-reshard doctor")
+        for name, why in snapshot.silent.items()
     ]
-    obstacles, _ = await of_shards(fleet, list(seen.rows))
+    obstacles, _ = await check_shards(fleet, list(snapshot.rows))
+    found += [Diagnosis("shard", line, AS_SAID) for line in obstacles]
     found += [
-        Finding("shard", line, "do what that line says, then: snapurl-reshard doctor") for line in obstacles
-    ]
-    found += [
-        Finding("rights", line, "do what that line says, then: snapurl-reshard doctor")
-        for line in await out_of_sight(fleet, list(seen.rows))
+        Diagnosis("rights", line, AS_SAID)
+        for line in await missing_optional_rights(fleet, list(snapshot.rows))
     ]
     try:
         return [
             *found,
-            *await _returned(fleet),
-            *await _topology(fleet, seen),
-            *await _two_owners(fleet, seen),
-            *_no_owner(seen),
-            *await _in_hand_off(fleet, seen),
-            *await _strays(fleet, seen),
-            *await _stuck(fleet, seen),
+            *await _check_restarts(fleet),
+            *await _check_topology(fleet, snapshot),
+            *await _check_two_owners(fleet, snapshot),
+            *_check_no_owner(snapshot),
+            *await _check_hand_offs(fleet, snapshot),
+            *await _check_stray_rows(fleet, snapshot),
+            *await _check_idle_transactions(fleet, snapshot),
         ]
     except asyncpg.InsufficientPrivilegeError:
         if not found:
             raise
-        return found  # what keeps us from looking further is the first thing to mend
+        return found  # the missing right that prevents further checks is among them
 
 
-async def _topology(fleet: Fleet, seen: Snapshot) -> list[Finding]:
+async def _check_topology(fleet: Fleet, snapshot: Snapshot) -> list[Diagnosis]:
     behind = [
         name
-        for name in seen.rows
-        if (await fleet.fetch(name, SQL["newest_version"]))[0]["version"] != seen.topology.version
+        for name in snapshot.rows
+        if (await fleet.fetch(name, SQL["newest_version"]))[0]["version"] != snapshot.topology.version
     ]
-    what = f"topology {seen.topology.version} is not on {', '.join(behind)}"
-    return [Finding("topology", what, FIX, lambda: propagate(fleet, seen))] if behind else []
+    problem = f"topology {snapshot.topology.version} is missing on {', '.join(behind)}"
+    return [Diagnosis("topology", problem, FIX, lambda: propagate(fleet, snapshot))] if behind else []
 
 
-async def _returned(fleet: Fleet) -> list[Finding]:
-    """Shards that have started anew and serve nothing until somebody has vouched for them."""
+async def _check_restarts(fleet: Fleet) -> list[Diagnosis]:
+    """Returns the shards that have restarted and serve nothing until the restart is attested."""
     return [
-        Finding(
+        Diagnosis(
             "returned",
-            f"shard {each.name} has started anew and serves nothing: {line}",
-            command_for(each) or FIX,
-            None if each.assessment.blockers else _mending(fleet, each),
+            f"shard {each.name} has restarted and serves nothing yet: {line}",
+            remedy_for(each) or FIX,
+            None if each.assessment.blockers else _fix_restart(fleet, each),
         )
         for each in await find_restarted(fleet.topology, fleet.fetch)
-        for line in described(each)
+        for line in describe_restart(each)
     ]
 
 
-def _mending(fleet: Fleet, found: Restarted) -> Fix:
+def _fix_restart(fleet: Fleet, found: Restarted) -> Fix:
     async def fix() -> None:
-        if why := await rejoin(fleet, found):
-            raise ConfigError(f"shard {found.name}: {why}")
+        if reason := await rejoin(fleet, found):
+            raise ConfigError(f"shard {found.name}: {reason}")
 
     return fix
 
@@ -118,23 +118,23 @@ def _mending(fleet: Fleet, found: Restarted) -> Fix:
 # -- owners -------------------------------------------------------------------------------------------------------
 
 
-async def _two_owners(fleet: Fleet, seen: Snapshot) -> list[Finding]:
+async def _check_two_owners(fleet: Fleet, snapshot: Snapshot) -> list[Diagnosis]:
     pairs: defaultdict[tuple[str, str, bool], list[tuple[int, Owner, Owner]]] = defaultdict(list)
-    for contest in seen.ownership.contested:
+    for contest in snapshot.ownership.contested:
         winner, *losers = sorted(contest.claims, key=lambda claim: claim.epoch, reverse=True)
         for loser in losers:
             pairs[winner.shard, loser.shard, winner.epoch == loser.epoch].append(
                 (contest.slot, winner, loser)
             )
     return [
-        await _contest(fleet, winner, loser, tied, claims)
+        await _diagnose_contest(fleet, winner, loser, tied, claims)
         for (winner, loser, tied), claims in sorted(pairs.items(), key=lambda item: item[0])
     ]
 
 
-async def _contest(
+async def _diagnose_contest(
     fleet: Fleet, winner: str, loser: str, tied: bool, claims: Sequence[tuple[int, Owner, Owner]]
-) -> Finding:
+) -> Diagnosis:
     slots = [slot for slot, _, _ in claims]
     epochs = [claim.epoch for _, claim, _ in claims]
     slot, right, wrong = claims[0]
@@ -148,108 +148,110 @@ async def _contest(
         which = f"slot = ANY ({smallints(slots)})"
         sql = f"UPDATE slots SET state = 'released', peer = '<the other>', epoch = epoch + 1 WHERE {which}"
         how = f"compare their rows, then on the one to give way: {sql}"
-        return Finding("two-owners", f"{claim}, at the same epoch; {rows}", how)
+        return Diagnosis("two-owners", f"{claim}, at the same epoch; {rows}", how)
 
     async def fix() -> None:
         async with theirs.transaction():
             await theirs.execute(f"SELECT handoff_lock_v1({smallints(slots)}, {LOCK_MS})")
-            await theirs.execute(SQL["surrender"], slots, winner, epochs)
+            await theirs.execute(SQL["release_contested"], slots, winner, epochs)
 
-    return Finding("two-owners", f"{claim}: believe {winner}, the higher epoch; {rows}", FIX, fix)
+    return Diagnosis("two-owners", f"{claim}: believe {winner}, the higher epoch; {rows}", FIX, fix)
 
 
-def _no_owner(seen: Snapshot) -> list[Finding]:
-    if seen.silent or not seen.ownership.unowned:
-        return []  # whoever is silent may have them
-    trails: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
-    for slot in seen.ownership.unowned:
+def _check_no_owner(snapshot: Snapshot) -> list[Diagnosis]:
+    if snapshot.silent or not snapshot.ownership.unowned:
+        return []  # the silent shard may own them
+    groups: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for slot in snapshot.ownership.unowned:
         last = max(
             (
                 (row.epoch, name, row.peer or "")
-                for name, rows in seen.by_slot.items()
+                for name, rows in snapshot.by_slot.items()
                 if (row := rows.get(slot)) is not None and row.state is SlotState.RELEASED
             ),
             default=(0, "", ""),
         )
-        trails[last[1], last[2]].append(slot)
-    return [_trail(giver, taker, slots) for (giver, taker), slots in sorted(trails.items())]
+        groups[last[1], last[2]].append(slot)
+    return [_diagnose_unowned(source, target, slots) for (source, target), slots in sorted(groups.items())]
 
 
-def _trail(giver: str, taker: str, slots: list[int]) -> Finding:
-    what = f"no shard owns {slots_text(slots)}"
-    if not giver:
-        what += " or knows who does: the shard that had them lost its tables; until then they answer 503"
-        return Finding("no-owner", what, "restore that shard from its newest backup")
+def _diagnose_unowned(source: str, target: str, slots: list[int]) -> Diagnosis:
+    problem = f"no shard owns {slots_text(slots)}"
+    if not source:
+        problem += " or knows which one did: that shard has lost its tables; their links answer 503"
+        return Diagnosis("no-owner", problem, "restore that shard from its newest backup")
     which = f"slot = ANY ({smallints(slots)})"
     sql = f"UPDATE slots SET state = 'owned', peer = NULL, epoch = epoch + 1 WHERE {which}"
-    return Finding(
+    return Diagnosis(
         "no-owner",
-        f"{what}: {giver} gave them to {taker}, which has lost them; until then they answer 503",
-        f"restore {taker} from its newest backup; if it is lost for good, take the old copy, on {giver}: {sql}",
+        f"{problem}: {source} gave them to {target}, which has lost them; their links answer 503",
+        f"restore {target} from its newest backup; if it is lost for good, use the old copy, on {source}: {sql}",
     )
 
 
-# -- work left lying ----------------------------------------------------------------------------------------------
+# -- unfinished work ----------------------------------------------------------------------------------------------
 
 
-async def _in_hand_off(fleet: Fleet, seen: Snapshot) -> list[Finding]:
-    told = {*seen.ownership.unowned, *(contest.slot for contest in seen.ownership.contested)}
-    to_do = schedule(seen, busy=told)
-    again = (
-        "look again in a moment; if it stays, one of the two lost its past: restore it from its newest backup"
+async def _check_hand_offs(fleet: Fleet, snapshot: Snapshot) -> list[Diagnosis]:
+    reported = {*snapshot.ownership.unowned, *(contest.slot for contest in snapshot.ownership.contested)}
+    to_do = schedule(snapshot, excluded=reported)
+    remedy = (
+        "run doctor again in a moment; if the line stays, one of the two shards has lost transactions: "
+        "restore it from its newest backup"
     )
-    found = [Finding("wrong", line, again) for line in to_do.wrong]
-    _, age_s = await heard(fleet, seen)
+    found = [Diagnosis("wrong", line, remedy) for line in to_do.wrong]
+    _, age_s = await read_migrator_status(fleet, snapshot)
     if age_s is not None and age_s < MIGRATOR_SILENT_S:
         return found
     if slots := sum(len(task.batch.slots) for task in to_do.urgent):
-        what = f"{slots} slots stand half-way in a hand-off, and no migrator runs"
-        found.append(
-            Finding("half-way", what, f"snapurl-reshard run --until-settled, or {FIX}", lambda: finish(fleet))
-        )
+        problem = f"the hand-off of {slots} slots was interrupted, and no migrator runs"
+        remedy = f"snapurl-reshard run --until-settled, or {FIX}"
+        found.append(Diagnosis("half-way", problem, remedy, lambda: finish_hand_offs(fleet)))
     if moves := sum(len(task.batch.slots) for task in to_do.moves):
         found.append(
-            Finding("idle", f"{moves} slots have to move, and no migrator runs", "snapurl-reshard run")
+            Diagnosis("idle", f"{moves} slots have to move, and no migrator runs", "snapurl-reshard run")
         )
     return found
 
 
-async def finish(fleet: Fleet) -> None:
-    """Brings the hand-offs that stand half-way to their ends, and begins no other. Raises ConfigError."""
-    bench = LaneConnections(fleet)
+async def finish_hand_offs(fleet: Fleet) -> None:
+    """Finishes the hand-offs that have begun, and begins no other. Raises ConfigError."""
+    lane = LaneConnections(fleet)
     try:
         for _ in range(ROUNDS_MAX):
-            seen = await fleet.observe()
-            tasks = schedule(seen).urgent
+            snapshot = await fleet.observe()
+            tasks = schedule(snapshot).urgent
             if not tasks:
                 return
             for task in tasks:
                 for batch in task.batch.parts():
                     part = Task(batch, task.program)
-                    await (await executor_for(part, seen, bench)).run(part.program)
+                    await (await executor_for(part, snapshot, lane)).run(part.program)
     except (*LOST, ShardFailed, Refused, asyncpg.PostgresError) as error:
         raise ConfigError(f"a hand-off could not be finished: {error}") from error
     finally:
-        bench.drop()
-    raise ConfigError("hand-offs keep beginning while they are finished: some migrator runs after all")
+        lane.drop()
+    raise ConfigError("new hand-offs keep starting: a migrator is running after all")
 
 
-async def _strays(fleet: Fleet, seen: Snapshot) -> list[Finding]:
-    """Rows of slots of which a shard has no row in `slots`: it never owned them."""
+async def _check_stray_rows(fleet: Fleet, snapshot: Snapshot) -> list[Diagnosis]:
+    """Returns rows in slots that the shard never owned: it has no row of `slots` for them."""
     found = []
-    for name, slots in (await rows_by_slot(fleet, seen)).items():
-        strays = [slot for slot in slots if slot not in seen.by_slot[name]]
-        owned = [slot for slot in strays if seen.ownership.owners[slot] is not None]
+    for name, slots in (await rows_by_slot(fleet, snapshot)).items():
+        never_owned = [slot for slot in slots if slot not in snapshot.by_slot[name]]
+        owned = [slot for slot in never_owned if snapshot.ownership.owners[slot] is not None]
         if owned:
-            what = f"shard {name} has rows of {slots_text(owned)} that it never owned"
-            found.append(Finding("strays", what, FIX, _deleting(fleet, name, owned)))
-        if lost := sorted({*strays} - {*owned}):
-            what = f"shard {name} has rows of {slots_text(lost)} that nobody owns: they may be the only copy"
-            found.append(Finding("strays", what, "first find the owner of these slots, as told above"))
+            problem = f"shard {name} has rows of {slots_text(owned)} that it never owned"
+            found.append(Diagnosis("strays", problem, FIX, _fix_stray_rows(fleet, name, owned)))
+        if lost := sorted({*never_owned} - {*owned}):
+            problem = (
+                f"shard {name} has rows of {slots_text(lost)} that no shard owns: they may be the only copy"
+            )
+            found.append(Diagnosis("strays", problem, "first solve who owns these slots, as said above"))
     return found
 
 
-def _deleting(fleet: Fleet, name: str, slots: list[int]) -> Fix:
+def _fix_stray_rows(fleet: Fleet, name: str, slots: list[int]) -> Fix:
     async def fix() -> None:
         connection = await fleet.control(name)
         for table in await sharded_tables(connection):
@@ -262,16 +264,16 @@ def _deleting(fleet: Fleet, name: str, slots: list[int]) -> Fix:
             while deleted != "DELETE 0":
                 async with connection.transaction():
                     await connection.execute(f"SET LOCAL lock_timeout = {LOCK_MS}")
-                    await connection.execute("LOCK TABLE slots IN SHARE MODE")  # no import begins meanwhile
+                    await connection.execute("LOCK TABLE slots IN SHARE MODE")  # blocks imports
                     deleted = await connection.execute(query)
 
     return fix
 
 
-async def _stuck(fleet: Fleet, seen: Snapshot) -> list[Finding]:
+async def _check_idle_transactions(fleet: Fleet, snapshot: Snapshot) -> list[Diagnosis]:
     found = []
-    for name in seen.rows:
+    for name in snapshot.rows:
         for row in await fleet.fetch(name, SQL["stuck"]):
-            what = f"a transaction of {row['who']} on shard {name} has been idle for {row['age_s']:.0f} s"
-            found.append(Finding("stuck", what, f"on {name}: SELECT pg_terminate_backend({row['pid']})"))
+            problem = f"a transaction of {row['who']} on shard {name} has been idle for {row['age_s']:.0f} s"
+            found.append(Diagnosis("stuck", problem, f"on {name}: SELECT pg_terminate_backend({row['pid']})"))
     return found

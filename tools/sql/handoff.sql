@@ -1,14 +1,14 @@
 -- name: all_states
 SELECT slot, state, epoch, peer, move_token FROM slots
 
--- name: marks
--- A server that has started anew may count again from a version before.
+-- name: change_stamps
+-- A restarted server may count again from an earlier version.
 SELECT (SELECT version FROM ownership) AS ownership, (SELECT max(version) FROM topology) AS topology,
        pg_postmaster_start_time() AS started
 
 -- name: sharded_columns
 -- Every table with a slot, except `slots` itself: its columns without xid, and its key, in their order. From pg_class and
--- not information_schema, which leaves out what this user may not read: a table would be left behind in silence.
+-- not information_schema, which hides what this user may not read: a move would leave such a table behind.
 SELECT t.relname::text AS name,
        array_agg(c.attname::text ORDER BY c.attnum) FILTER (WHERE c.attname <> 'xid') AS columns,
        (SELECT array_agg(a.attname::text ORDER BY k.place)
@@ -66,13 +66,13 @@ SELECT migrator, owner, missing, remedy, other_migrators, may_end FROM migrator_
 -- name: stuck
 SELECT pid, who, age_s FROM idle_transactions_v1(30)
 
--- name: surrender
--- Slots ($1) that another shard ($2) owns at higher epochs ($3): given up here.
+-- name: release_contested
+-- Releases slots ($1) that another shard ($2) owns at higher epochs ($3).
 UPDATE slots s SET state = 'released', peer = $2, epoch = u.epoch, move_token = NULL
   FROM unnest($1::smallint[], $3::bigint[]) AS u (slot, epoch) WHERE s.slot = u.slot AND s.epoch < u.epoch
 
--- name: give_up
--- Slots ($1) that other shards ($2) own at higher epochs ($3): given up here, in whatever state they were.
+-- name: release_lost
+-- Releases slots ($1) that other shards ($2) own at higher epochs ($3), whatever their state.
 UPDATE slots s SET state = 'released', peer = u.peer, epoch = u.epoch, move_token = NULL
   FROM unnest($1::smallint[], $2::text[], $3::bigint[]) AS u (slot, peer, epoch)
  WHERE s.slot = u.slot AND s.epoch < u.epoch

@@ -27,12 +27,12 @@ class Batch:
         ]
 
     def cut(self, slots: int) -> tuple[Batch, Batch]:
-        """The first `slots` of it, and the rest."""
+        """Splits it into its first `slots` slots and the rest."""
         first = Batch(self.source, self.target, self.slots[:slots], self.epochs[:slots])
         return first, Batch(self.source, self.target, self.slots[slots:], self.epochs[slots:])
 
     def parts(self, slots: int = SLOTS_PER_BATCH) -> Iterator[Batch]:
-        """It in batches of `slots` at most."""
+        """Yields it in batches of at most `slots` slots."""
         rest = self
         while rest.slots:
             part, rest = rest.cut(slots)

@@ -1,12 +1,12 @@
 """Proves that two shards hold the same rows of some slots: a count and an order-free checksum per table.
 
-Theory. All rows are compared while the source still serves: those of one snapshot of it, with the target as it is
-after the catch-up as of the same snapshot. What is left for when nobody writes is what has changed since. That is
-asked of PostgreSQL, not of the rows' own `xid`, by which they are copied: each version of a row has the transaction
-that wrote it in `xmin`, and one that the snapshot lacks is not older than the snapshot's `xmin`. So a write that
-forgot its `xid`, which no catch-up would bring, is noticed all the same. A row that was deleted leaves nothing
-behind, but then there is one less. Slots with such rows are compared whole, so that the two sides need not agree on
-which rows these are. On the target nothing else changes: the attempt's token holds it up to the decision.
+Theory. All rows are compared while the source still serves: those of one snapshot of it, with the target
+after the catch-up as of the same snapshot. The pause only has to compare what has changed since. Which rows
+these are, PostgreSQL says by the system column `xmin` of each row version, and not the rows' own `xid`, by
+which they are copied. A version that the snapshot lacks is not older than the snapshot's `xmin`. So a write
+that did not set `xid`, which no catch-up copies, is detected too. A deleted row leaves no version, but the
+number of rows differs. Slots with changed rows are compared whole, so that the two sides need not agree on
+which rows these are. Nothing else changes on the target: the attempt's token guards it up to the decision.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from tools.cluster.tables import Table
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """Rows and the sum of their 64-bit hashes; the order of the rows does not matter."""
+    """The number of rows and the sum of their 64-bit hashes, which does not depend on their order."""
 
     rows: int
     checksum: int
 
 
 async def digests(connection: Any, tables: Sequence[Table], slots: Sequence[int]) -> dict[str, Digest]:
-    """Digest by table name, all as of one snapshot; `xid` is left out, since it is each shard's own."""
-    rows = await connection.fetch(" UNION ALL ".join(map(_digest, tables)), slots)
+    """Returns the digest by table name, as of one snapshot. `xid` is left out: it is each shard's own."""
+    rows = await connection.fetch(" UNION ALL ".join(map(_digest_query, tables)), slots)
     return {row["name"]: Digest(row["rows"], int(row["checksum"])) for row in rows}
 
 
-def _digest(table: Table) -> str:
+def _digest_query(table: Table) -> str:
     return (
         f"SELECT '{table.name}' AS name, count(*) AS rows,"
         f" coalesce(sum(hash_record_extended(ROW({table.column_list}), 0)), 0) AS checksum"  # of 128 bits
@@ -45,25 +45,25 @@ def _digest(table: Table) -> str:
 async def differences_since(
     source: Any, target: Any, tables: Sequence[Table], slots: Sequence[int], since: str
 ) -> list[str]:
-    """As `differences`, if there were none as of a snapshot of the source with this xmin and nobody writes now."""
+    """As `differences`, given that a snapshot of the source with xmin `since` showed none. Nobody may write now."""
     (left, changed), (right, _) = await both(
-        _counted(source, tables, slots, since), _counted(target, tables, slots)
+        _count_rows(source, tables, slots, since), _count_rows(target, tables, slots)
     )
     if left != right or changed:
         return await differences(source, target, tables, slots if left != right else sorted(changed))
     return []
 
 
-async def _counted(
+async def _count_rows(
     connection: Any, tables: Sequence[Table], slots: Sequence[int], since: str = ""
 ) -> tuple[dict[str, int], set[int]]:
-    """Rows by table, and the slots in which some were written `since`, all as of one snapshot."""
-    query = " UNION ALL ".join(_count(table, since=bool(since)) for table in tables)
+    """Returns the number of rows by table, and the slots written `since` then, as of one snapshot."""
+    query = " UNION ALL ".join(_count_query(table, since=bool(since)) for table in tables)
     rows = await connection.fetch(query, slots, *filter(None, [since]))
     return {row["name"]: row["rows"] for row in rows}, {slot for row in rows for slot in row["changed"] or ()}
 
 
-def _count(table: Table, *, since: bool) -> str:
+def _count_query(table: Table, *, since: bool) -> str:
     written = "age(xmin) <= age($2::text::xid8::xid)" if since else "false"
     return (
         f"SELECT '{table.name}' AS name, count(*) AS rows,"
@@ -73,11 +73,11 @@ def _count(table: Table, *, since: bool) -> str:
 
 
 async def differences(source: Any, target: Any, tables: Sequence[Table], slots: Sequence[int]) -> list[str]:
-    """One line per table in which the two differ, such as `links: 12 rows beside 11`; empty if they are equal."""
+    """Returns one line per table that differs, such as `links: 12 rows against 11`; none if all are equal."""
     left, right = await both(digests(source, tables, slots), digests(target, tables, slots))
     return [
-        f"{name}: {left[name].rows} rows beside {right[name].rows}"
-        + ("" if left[name].rows != right[name].rows else " with other contents")
+        f"{name}: {left[name].rows} rows against {right[name].rows}"
+        + ("" if left[name].rows != right[name].rows else " with different contents")
         for name in left
         if left[name] != right[name]
     ]

@@ -152,7 +152,7 @@ async def attest(found: Restarted, fetch: Fetch) -> str:
     """Attests a shard that has lost nothing. Returns why not, or an empty string. Raises ShardFailed."""
     assessment = found.assessment
     if assessment.blockers:
-        return assessment.blockers[0]
+        return assessment.blockers[0].reason
     if assessment.lost or assessment.imports:
         slots = len(assessment.lost) or sum(map(len, assessment.imports.values()))
         what = "were given away since" if assessment.lost else "are in a hand-off that it may have forgotten"

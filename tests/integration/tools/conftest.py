@@ -58,5 +58,5 @@ async def settle(settings: Settings, **options: object) -> Migrator:
     try:
         await unless_hung(migrator.run(asyncio.Event(), until_settled=True))
     except TimeoutError:
-        raise AssertionError(f"not settled: {migrator.snapshot()}") from None
+        raise AssertionError(f"not settled: {migrator.current_status()}") from None
     return migrator

@@ -50,7 +50,7 @@ async def version(settings: Settings) -> int:
 async def test_a_shard_is_planned_added_verified_and_drained(
     ready: Settings, fifth: str, store: Store, new_link: NewLinkMaker
 ) -> None:
-    """An operator's session: plan, add, verify, drain, verify: each link is there, and history tells all."""
+    """An operator's session: plan, add, verify, drain, verify: each link is there, and history has every change."""
     codes = [f"c{n}" for n in range(200)]
     await store.links.create_many([new_link(code) for code in codes])
     plan = await reshard(ready, "plan", "add", "db4", "--dsn", fifth, "--json")
@@ -118,7 +118,7 @@ async def test_pause_resume_and_cancel(ready: Settings, fifth: str) -> None:
         (["add", "db4", "--dsn", "nonsense", "--yes"], "must look like host:port/database"),
         (["cancel", "--yes"], "nothing to cancel"),
         (["resume", "--yes"], "is not paused"),
-        (["drain", "db0"], "say --yes"),
+        (["drain", "db0"], "confirm with --yes"),
         (["plan", "frob"], "is no change"),
     ],
 )
@@ -149,7 +149,7 @@ async def test_a_database_that_belongs_elsewhere_is_refused(
 async def test_doctor_names_and_mends(
     ready: Settings, store: Store, direct: dict[str, Any], new_link: NewLinkMaker
 ) -> None:
-    """Of two owners doctor believes the higher epoch, rows that never belonged are found, and --fix mends both."""
+    """Of two owners doctor believes the higher epoch, stray rows are found, and --fix repairs both."""
     await store.links.create(new_link("one"))
     (slot,) = [row["slot"] for row in await direct["db0"].fetch("SELECT slot FROM slots LIMIT 1")]
     await direct["db1"].execute("INSERT INTO slots (slot, state, epoch) VALUES ($1, 'owned', 5)", slot)
@@ -166,6 +166,6 @@ async def test_doctor_names_and_mends(
     assert (await reshard(ready, "verify")).code == 1
     await reshard(ready, "doctor", "--fix", "--yes")
     await settle(ready)
-    mended = await reshard(ready, "verify")
-    assert mended.code == 0, mended.out
+    repaired = await reshard(ready, "verify")
+    assert repaired.code == 0, repaired.out
     assert await direct["db2"].fetchval("SELECT count(*) FROM links WHERE code = 'stray'") == 0

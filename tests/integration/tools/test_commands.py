@@ -84,7 +84,7 @@ async def say(settings: Settings, *words: str) -> Said:
 
 
 async def say_at(environ: dict[str, str], *words: str) -> Said:
-    """Runs a command in a thread, with these SNAPURL_* variables and nobody to ask."""
+    """Runs a command in a thread, with these SNAPURL_* variables and no terminal to ask on."""
     return await asyncio.wait_for(asyncio.to_thread(_say, environ, words), HANG_S)
 
 
@@ -252,7 +252,7 @@ async def test_a_second_add_replaces_the_goal_and_says_so(
 
 
 async def another_database(settings: Settings, suffix: str) -> str:
-    """The DSN of an empty database beside that of db1; dropped with its server."""
+    """The DSN of an empty database on the server of db1; dropped with its server."""
     dsn = settings.shard_dsns[1].dsn
     name = f"{suffix}_{dsn.rpartition('/')[2]}"
     connection = await asyncpg.connect(dsn)
@@ -373,7 +373,7 @@ async def test_other_tables_are_refused(
 
 
 async def test_too_little_disk_is_refused(ready: Settings, fifth: str, links: list[str]) -> None:
-    """More bytes than --disk-free stop a change; without it the plan says that nobody knows."""
+    """More bytes than --disk-free stop a change; without it the plan says that the space is not known."""
     words = ("add", "db4", "--dsn", fifth)
     await refused(ready, (*words, "--disk-free", "1000", "--yes"), "not enough disk")
     said = await say(ready, "plan", *words, "--json")
@@ -406,8 +406,8 @@ async def test_a_half_made_shard_stops_no_other_command(ready: Settings, five: S
 async def slots_left(settings: Settings) -> int:
     fleet = await Fleet.connect(settings)
     try:
-        seen = await fleet.observe()
-        return plan(seen.ownership, seen.placement).slots
+        snapshot = await fleet.observe()
+        return plan(snapshot.ownership, snapshot.placement).slots
     finally:
         await fleet.close()
 
@@ -522,7 +522,7 @@ async def test_the_ring_of_the_api_shows_what_the_migrator_says(
         async def is_told() -> bool:
             nonlocal shown
             shown = (await client.get("/api/v1/ring")).json()["reshard"] or {}
-            return shown.get("topology_version") == 3 and shown["state"] == "idle"  # db1 was let go
+            return shown.get("topology_version") == 3 and shown["state"] == "idle"  # db1 was removed
 
         await until(is_told)
         process.terminate()

@@ -26,7 +26,7 @@ CODES = 30
 async def checked(
     ready: Settings, store: Store, new_link: NewLinkMaker
 ) -> AsyncIterator[tuple[Executor, list[str]]]:
-    """An attempt from db0 to db1 that has made CHECK, and the codes of the links that move."""
+    """An executor from db0 to db1 that has made CHECK, and the codes of the links that move."""
     owners = place(store.shards.topology)
     codes = [code for n in range(400) if owners[slot_of(code := f"c{n}")] == "db0"][:CODES]
     await store.links.create_many([new_link(code) for code in codes])
@@ -34,16 +34,16 @@ async def checked(
     dsns = {item.name: item.dsn for item in ready.shard_dsns}
     ends = ShardPair(await asyncpg.connect(dsns["db0"]), await asyncpg.connect(dsns["db1"]), ())
     ends.tables = await sharded_tables(ends.source)
-    attempt = Executor(Batch("db0", "db1", slots, (1,) * len(slots)), ends)
-    await attempt.run(PROGRAM[:FROZEN])
-    yield attempt, codes
+    executor = Executor(Batch("db0", "db1", slots, (1,) * len(slots)), ends)
+    await executor.run(PROGRAM[:FROZEN])
+    yield executor, codes
     await ends.source.close()
     await ends.target.close()
 
 
-async def state_of(attempt: Executor) -> set[str]:
-    rows = await attempt.ends.source.fetch(
-        "SELECT DISTINCT state FROM slots WHERE slot = ANY ($1)", attempt.batch.slots
+async def state_of(executor: Executor) -> set[str]:
+    rows = await executor.pair.source.fetch(
+        "SELECT DISTINCT state FROM slots WHERE slot = ANY ($1)", executor.batch.slots
     )
     return {row["state"] for row in rows}
 
@@ -52,16 +52,16 @@ async def test_what_is_written_after_the_check_is_moved(
     checked: tuple[Executor, list[str]], store: Store, new_link: NewLinkMaker
 ) -> None:
     """Links that are changed, deleted and made between CHECK and the pause are on the target afterwards."""
-    attempt, codes = checked
+    executor, codes = checked
     token = new_link("x").token
     await store.links.change(
         codes[0], LinkPatch(title="“new”\\u0000\n"), if_match=None, owner=None, token=token
     )
     await store.links.delete(codes[1], if_match=None, owner=None, token=token)
-    made = next(code for n in range(10**6) if slot_of(code := f"m{n}") in attempt.batch.slots)
+    made = next(code for n in range(10**6) if slot_of(code := f"m{n}") in executor.batch.slots)
     await store.links.create(new_link(made))
-    await attempt.run(PROGRAM[FROZEN:])
-    assert await state_of(attempt) == {"released"}
+    await executor.run(PROGRAM[FROZEN:])
+    assert await state_of(executor) == {"released"}
     changed = await store.links.get(codes[0])
     assert changed is not None and changed.title == "“new”\\u0000\n"
     deleted = await store.links.get(codes[1])
@@ -83,11 +83,11 @@ async def test_what_no_catch_up_brings_is_noticed(
     checked: tuple[Executor, list[str]], side: str, statement: str
 ) -> None:
     """A row that changes after CHECK in a way that leaves no trace for CATCH_UP takes the move back."""
-    attempt, codes = checked
-    await getattr(attempt.ends, side).execute(statement, codes[0])
+    executor, codes = checked
+    await getattr(executor.pair, side).execute(statement, codes[0])
     with pytest.raises(Refused, match="the copy differs"):
-        await attempt.run(PROGRAM[FROZEN:])
-    assert await state_of(attempt) == {"owned"}
+        await executor.run(PROGRAM[FROZEN:])
+    assert await state_of(executor) == {"owned"}
 
 
 async def test_a_copy_that_differs_makes_no_pause(
@@ -100,13 +100,13 @@ async def test_a_copy_that_differs_makes_no_pause(
     dsns = {item.name: item.dsn for item in ready.shard_dsns}
     ends = ShardPair(await asyncpg.connect(dsns["db0"]), await asyncpg.connect(dsns["db1"]), ())
     ends.tables = await sharded_tables(ends.source)
-    attempt = Executor(Batch("db0", "db1", (slot_of(code),), (1,)), ends)
+    executor = Executor(Batch("db0", "db1", (slot_of(code),), (1,)), ends)
     before = PROGRAM.index(Step.CHECK)
-    await attempt.run(PROGRAM[:before])
+    await executor.run(PROGRAM[:before])
     await ends.target.execute("UPDATE links SET title = 'other' WHERE code = $1", code)
     with pytest.raises(Refused, match="the copy differs"):
-        await attempt.run(PROGRAM[before:])
-    assert attempt.pause_ms is None
-    assert await state_of(attempt) == {"owned"}
+        await executor.run(PROGRAM[before:])
+    assert executor.pause_ms is None
+    assert await state_of(executor) == {"owned"}
     await ends.source.close()
     await ends.target.close()

@@ -39,13 +39,13 @@ async def wait_for_standby(connection: Any, name: str) -> None:
             await asyncio.sleep(0.01)
 
 
-async def until_waiting(connection: Any, attempt: Executor, step: Step) -> None:
-    """Until the session of the attempt waits for a standby that does not come; it is `step` that does."""
+async def until_waiting(connection: Any, executor: Executor, step: Step) -> None:
+    """Until the session of the executor waits for a standby that does not come; it is `step` that does."""
     waiting = "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep')"
     async with asyncio.timeout(HANG_S):
         while not await connection.fetchval(waiting):
             await asyncio.sleep(0.01)
-    assert attempt.step is step
+    assert executor.step is step
 
 
 async def test_few_steps_wait_for_the_standby(
@@ -59,25 +59,25 @@ async def test_few_steps_wait_for_the_standby(
     dsns = {item.name: item.dsn for item in ready.shard_dsns}
     ends = ShardPair(await asyncpg.connect(dsns["db0"]), await asyncpg.connect(dsns["db1"]), ())
     ends.tables = await sharded_tables(ends.source)
-    attempt = Executor(Batch("db0", "db1", (slot_of(code),), (1,)), ends)
+    executor = Executor(Batch("db0", "db1", (slot_of(code),), (1,)), ends)
     for admin in admins.values():
         await wait_for_standby(admin, "nobody")
     async with asyncio.timeout(HANG_S), asyncio.TaskGroup() as group:
         moving = group.create_task(
-            attempt.run(next_steps(Desired.MOVE, SourceState.OWNED, TargetState.ABSENT))
+            executor.run(next_steps(Desired.MOVE, SourceState.OWNED, TargetState.ABSENT))
         )
-        await until_waiting(admins["db1"], attempt, Step.CHECK)
+        await until_waiting(admins["db1"], executor, Step.CHECK)
         await wait_for_standby(admins["db1"], "")
-        await until_waiting(admins["db0"], attempt, Step.CLOSE)
+        await until_waiting(admins["db0"], executor, Step.CLOSE)
         await wait_for_standby(admins["db1"], "nobody")
         await wait_for_standby(admins["db0"], "")
-        await until_waiting(admins["db1"], attempt, Step.COMMIT)
+        await until_waiting(admins["db1"], executor, Step.COMMIT)
         await wait_for_standby(admins["db0"], "nobody")
         await wait_for_standby(admins["db1"], "")
-        await until_waiting(admins["db0"], attempt, Step.RELEASE)
+        await until_waiting(admins["db0"], executor, Step.RELEASE)
         await wait_for_standby(admins["db0"], "")
         await moving
-    assert attempt.rows == 1
+    assert executor.rows == 1
     found = await direct["db1"].fetchval("SELECT count(*) FROM links WHERE code = $1", code)
     assert found == 1
     await ends.source.close()

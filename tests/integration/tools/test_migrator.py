@@ -42,12 +42,12 @@ async def assert_settled(settings: Settings, store: Store, codes: set[str]) -> N
     """Every slot is where the ring wants it, each link is in exactly one shard, and none is missing."""
     fleet = await Fleet.connect(settings)
     try:
-        seen = await fleet.observe()
-        assert [owner.shard for owner in seen.ownership.owners if owner] == list(place(seen.topology))
+        snapshot = await fleet.observe()
+        assert [owner.shard for owner in snapshot.ownership.owners if owner] == list(place(snapshot.topology))
         found: list[str] = []
-        for name in seen.rows:
+        for name in snapshot.rows:
             rows = await fleet.fetch(name, "SELECT code FROM links")
-            assert all(seen.placement[slot_of(row["code"])] == name for row in rows)
+            assert all(snapshot.placement[slot_of(row["code"])] == name for row in rows)
             found += [row["code"] for row in rows]
         assert len(found) == len(set(found))
         assert set(found) == codes
@@ -101,7 +101,7 @@ async def test_adding_a_shard_moves_a_fifth_of_the_slots_and_loses_nothing(
     moved = [slot for slot in range(SLOT_COUNT) if before[slot] != after[slot]]
     assert 0.19 <= len(moved) / SLOT_COUNT <= 0.21
     assert {owner.shard for slot in moved if (owner := after[slot])} == {"db4"}
-    assert migrator.snapshot().pauses.count > 0
+    assert migrator.current_status().pauses.count > 0
     for code in clicked:
         assert tuple(await store.clicks.sources(code)) == sources
         assert sum(day.clicks for day in await store.clicks.totals(code)) == 2
@@ -168,18 +168,18 @@ async def test_it_tells_how_far_a_copy_is_behind(
     dsns = {item.name: item.dsn for item in ready.shard_dsns}
     ends = ShardPair(await asyncpg.connect(dsns["db0"]), await asyncpg.connect(dsns["db1"]), ())
     ends.tables = await sharded_tables(ends.source)
-    attempt = Executor(Batch("db0", "db1", slots, (1,) * len(slots)), ends)
+    executor = Executor(Batch("db0", "db1", slots, (1,) * len(slots)), ends)
     program = next_steps(Desired.MOVE, SourceState.OWNED, TargetState.ABSENT)
     copied = program.index(Step.COPY) + 1
-    await attempt.run(program[:copied])
-    assert (attempt.rows, attempt.behind) == (40, 0)
+    await executor.run(program[:copied])
+    assert (executor.rows, executor.behind) == (40, 0)
     for code in codes[:3]:
         await store.links.change(
             code, LinkPatch(title="new"), if_match=None, owner=None, token=new_link("x").token
         )
-    await attempt.run(program[copied : program.index(Step.CATCH_UP) + 1])
-    assert (attempt.rows, attempt.behind) == (43, 3)
-    await attempt.run(program[program.index(Step.CATCH_UP) + 1 :])
+    await executor.run(program[copied : program.index(Step.CATCH_UP) + 1])
+    assert (executor.rows, executor.behind) == (43, 3)
+    await executor.run(program[program.index(Step.CATCH_UP) + 1 :])
     for code in codes[:3]:
         found = await store.links.get(code)
         assert found is not None and found.title == "new"
@@ -202,15 +202,15 @@ async def test_it_rests_while_the_service_is_slow(
     slow = await asyncio.start_server(answer, "127.0.0.1", 0)
     host, port = slow.sockets[0].getsockname()
     await (await add_fifth(ready, five, fifth)).close()
-    # 600 links at 50 a second: it is still at work when it has looked at the service
+    # 600 links at 50 a second: it is still at work when it has measured the service
     slowly = Throttle(rows_per_s_max=50)
     migrator = Migrator(five, Options(grace_s=0.0, throttle=slowly, service=Address(host, port)))
     stop = asyncio.Event()
     async with slow, asyncio.TaskGroup() as group, asyncio.timeout(HANG_S):
         group.create_task(migrator.run(stop))
-        while not migrator.snapshot().throttle.startswith("p99 of the service is "):
+        while not migrator.current_status().throttle.startswith("p99 of the service is "):
             await asyncio.sleep(0.02)
-        assert migrator.snapshot().slots_left, "it was to be held back"
+        assert migrator.current_status().slots_left, "it was to be held back"
         stop.set()
 
 
@@ -222,16 +222,16 @@ async def test_rows_that_wait_for_their_grace_period_cost_little_and_delay_no_ne
     new_link: NewLinkMaker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """While old rows are kept the cluster is hardly looked at, but a new goal does not wait for them."""
-    monkeypatch.setattr("tools.migrator.loop.GRACE_LOOK_S", 600.0)
+    """While old rows are kept the cluster is hardly read, but a new goal does not wait for them."""
+    monkeypatch.setattr("tools.migrator.loop.GRACE_POLL_S", 600.0)
     await store.links.create_many([new_link(f"g{n}") for n in range(300)])
     fleet = await add_fifth(ready, five, fifth)
-    looks = 0
+    observed = 0
     observe = Fleet.observe
 
     async def counted(self: Fleet) -> Snapshot:
-        nonlocal looks
-        looks += self.application.startswith("snapurl-migrator")
+        nonlocal observed
+        observed += self.application.startswith("snapurl-migrator")
         return await observe(self)
 
     monkeypatch.setattr(Fleet, "observe", counted)
@@ -239,13 +239,13 @@ async def test_rows_that_wait_for_their_grace_period_cost_little_and_delay_no_ne
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group, asyncio.timeout(HANG_S):
         group.create_task(migrator.run(stop))
-        while not migrator.snapshot().orphans:
+        while not migrator.current_status().orphans:
             await asyncio.sleep(0.02)
-        before = looks
+        before = observed
         await asyncio.sleep(1)
-        assert looks - before <= 1
+        assert observed - before <= 1
         await publish(fleet, (await fleet.observe()).topology.drained("db4"))
-        while migrator.snapshot().state != "moving":
+        while migrator.current_status().state != "moving":
             await asyncio.sleep(0.02)
         stop.set()
     await fleet.close()

@@ -90,7 +90,7 @@ async def test_a_missing_right_is_named_before_anything_moves(
 
 
 async def test_the_service_is_no_migrator(ready: Settings) -> None:
-    """Its user may look, and is told which role a change needs."""
+    """Its user may read, and learns which role a change needs."""
     service = await make_login(ready, "service_login", "snapurl_service")
     plan = await say(service, "snapurl-reshard", "plan", "drain", "db0")
     assert plan.code == 2 and "as snapurl, GRANT snapurl_migrator TO service_login" in plan.text
@@ -195,7 +195,7 @@ async def test_idle_transactions_of_the_service_are_seen(ready: Settings, as_mig
 async def test_standbys_that_the_owner_may_not_see(
     settings: Settings, two_migrators: tuple[Settings, Settings]
 ) -> None:
-    """A lag that nobody is shown holds no migrator back: doctor says so, until the owner may see it."""
+    """A lag that cannot be seen slows no migrator down: doctor says so, until the owner may see it."""
     migrator, dsn = two_migrators[0], settings.shard_dsns[0].dsn
     standby = await asyncpg.connect(dsn, server_settings={"replication": "database"})
     try:

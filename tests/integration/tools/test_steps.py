@@ -53,7 +53,7 @@ ROWS: list[Row] = [
 
 
 def accepts(step: Step, guard: Guard, row: Row) -> bool:
-    """What RULES, and the few words beside them, say of a row."""
+    """What RULES, and a few words of its theory, say of a row."""
     state, token, epoch, peer = row
     in_move = state is SlotState.OWNED or peer == OTHER
     if step is Step.RETRACT:

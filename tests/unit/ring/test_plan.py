@@ -26,26 +26,26 @@ def test_nothing_to_do() -> None:
 
 
 def test_adding_a_shard() -> None:
-    """Adding a fifth shard is one route from each of the four, a fifth of the slots in all."""
+    """Adding a fifth shard is one transfer from each of the four, a fifth of the slots in all."""
     target = place(FOUR.with_shard(shard("db4")))
     found = plan(owned(place(FOUR)), target)
-    assert [(r.source, r.target) for r in found.routes] == [(f"db{n}", "db4") for n in range(4)]
+    assert [(r.source, r.target) for r in found.transfers] == [(f"db{n}", "db4") for n in range(4)]
     assert found.slots == target.count("db4")
-    assert abs(found.moved_share - 0.2) < 0.01
-    assert all(list(r.slots) == sorted(r.slots) for r in found.routes)
+    assert abs(found.slots / SLOT_COUNT - 0.2) < 0.01
+    assert all(list(r.slots) == sorted(r.slots) for r in found.transfers)
 
 
 def test_draining_a_shard() -> None:
     """Draining a shard moves all of its slots and no other."""
     found = plan(owned(place(FOUR)), place(FOUR.drained("db1")))
-    assert {r.source for r in found.routes} == {"db1"}
+    assert {r.source for r in found.transfers} == {"db1"}
     assert found.slots == place(FOUR).count("db1")
 
 
-def test_unowned_slots_are_in_no_route() -> None:
+def test_unowned_slots_are_in_no_transfer() -> None:
     """A slot without an owner cannot be moved and is listed on its own."""
     found = plan(merge({"db0": [SlotRow(3, SlotState.OWNED, 1, None)]}), ("db1",) * SLOT_COUNT)
-    assert found.routes == (Transfer("db0", "db1", (3,)),)
+    assert found.transfers == (Transfer("db0", "db1", (3,)),)
     assert len(found.unowned) == SLOT_COUNT - 1
 
 

@@ -1,4 +1,4 @@
-"""What is decided about a shard that has started anew, from the rows of all shards."""
+"""What is decided about a restarted shard from the rows of all shards."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def found(
     newest: int = 1,
     **others: SlotRow | None,
 ) -> Assessment:
-    """Judges shard `b` with one row, beside others with one each (None: none of this slot)."""
+    """Assesses shard `b`, with one row of the slot on it and on each other shard (None: no row)."""
     rows = {name: {} if each is None else {each.slot: each} for name, each in {"b": mine, **others}.items()}
     return assess(RestartedShard("b", *timelines), rows, silent, topologies, newest)
 
@@ -59,7 +59,7 @@ def test_what_serves_nothing_needs_nothing(mine: SlotRow | None) -> None:
     assert found(mine, t=row(S.OWNED, 4)).clean
 
 
-def test_an_import_that_may_be_under_way_is_taken_back() -> None:
+def test_an_import_that_may_be_under_way_is_retracted() -> None:
     """Only one of this very epoch from this shard: its COMMIT may be on its way."""
     assert found(row(S.LEAVING, 3, "t"), t=row(S.IMPORTING, 3, "b")).imports == {"t": ((SLOT, 3),)}
     assert found(row(S.OWNED, 3), t=row(S.IMPORTING, 3, "b")).imports == {"t": ((SLOT, 3),)}
@@ -68,18 +68,21 @@ def test_an_import_that_may_be_under_way_is_taken_back() -> None:
 
 def test_equal_claims_are_left_to_an_operator() -> None:
     """Two that hold a slot at one epoch: no rule says who is right."""
-    assert "at the same epoch 3" in found(row(S.OWNED, 3), t=row(S.OWNED, 3)).blockers[0]
+    assert "at the same epoch 3" in found(row(S.OWNED, 3), t=row(S.OWNED, 3)).blockers[0].reason
     assert found(row(S.OWNED, 3), t=row(S.RELEASED, 3, "b")).clean
 
 
 def test_an_older_timeline_is_that_of_a_server_that_was_replaced() -> None:
-    """The others remember the newest timeline that was vouched for."""
-    assert "timeline 1, and 2" in found(row(S.OWNED, 3), t=None, newest=2).blockers[0]
+    """The others have recorded the newest timeline that was attested."""
+    assessment = found(row(S.OWNED, 3), t=None, newest=2)
+    assert assessment.replaced
+    assert "timeline 1, and 2" in assessment.blockers[0].reason
+    assert not found(row(S.OWNED, 3), t=row(S.OWNED, 3)).replaced
     assert found(row(S.OWNED, 3), t=None, timelines=(3, 2), newest=2).clean
 
 
-def test_who_is_silent_is_waited_for_unless_it_cannot_have_the_slots() -> None:
-    """Nobody waits on the same timeline, with a witness, if no topology placed what it serves on the silent one."""
+def test_a_silent_shard_must_answer_unless_it_cannot_have_the_slots() -> None:
+    """A plain restart waits for a silent shard only if no other answers, or that shard may have its slots."""
     names = ("b", "t", "u")
     placed = place(topology(*names))
     slot = placed.index("b")
@@ -91,7 +94,7 @@ def test_who_is_silent_is_waited_for_unless_it_cannot_have_the_slots() -> None:
         rows = {"b": mine, **{name: {} for name in others}}
         silent = [name for name in names[1:] if name not in others]
         blockers = assess(restarted, rows, silent, topologies, 1).blockers
-        return blockers[0] if blockers else ""
+        return blockers[0].reason if blockers else ""
 
     restarted, promoted = RestartedShard("b", 1, 1), RestartedShard("b", 2, 1)
     assert wait(restarted, "t") == ""
@@ -100,8 +103,8 @@ def test_who_is_silent_is_waited_for_unless_it_cannot_have_the_slots() -> None:
     assert "no other shard answers" in wait(restarted)
     without_b = topology("t", "u")
     silent = place(without_b)[slot]
-    witness = "t" if silent == "u" else "u"
-    assert "a shard that is silent" in wait(restarted, witness, topologies=(topology(*names), without_b))
+    answers = "t" if silent == "u" else "u"
+    assert "a shard that is silent" in wait(restarted, answers, topologies=(topology(*names), without_b))
     assert "a shard that is silent" not in wait(restarted, silent, topologies=(topology(*names), without_b))
     mine[slot] = SlotRow(slot, S.LEAVING, 3, "u")
     assert "in hand-off" in wait(restarted, "t")

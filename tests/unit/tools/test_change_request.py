@@ -62,7 +62,7 @@ def test_the_database_of_another_shard_is_refused() -> None:
 def test_a_bad_dsn_is_refused_without_its_password(dsn: str) -> None:
     """The line says what a DSN must look like and repeats nothing of this one."""
     with pytest.raises(TopologyError) as refused:
-        Add("db4", 1.0, dsn).applied(NOW)
+        Add("db4", 1.0, dsn).apply_to(NOW)
     assert "host:port/database" in str(refused.value)
     assert "pw" not in str(refused.value)
 

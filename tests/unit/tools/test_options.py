@@ -8,7 +8,7 @@ import pytest
 from tools.cli import cli
 
 CHANGING = {"add", "drain", "weight", "apply", "pause", "resume", "cancel", "cleanup", "doctor"}
-LOOKING = {"plan", "status", "verify", "history"}
+READING = {"plan", "status", "verify", "history"}
 
 
 def options_of(name: str) -> set[str]:
@@ -20,7 +20,7 @@ def options_of(name: str) -> set[str]:
 
 def test_every_command_is_known_here() -> None:
     """A command that is added has to say whether it changes anything."""
-    assert cli.commands.keys() == CHANGING | LOOKING | {"run"}
+    assert cli.commands.keys() == CHANGING | READING | {"run"}
 
 
 @pytest.mark.parametrize("name", sorted(cli.commands))

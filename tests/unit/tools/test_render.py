@@ -1,4 +1,4 @@
-"""How a plan and a status look."""
+"""How a plan and a status are rendered."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ring.topology import Shard, Topology
 from tools.change.estimate import Estimate, ShardEstimate
 from tools.cluster.migrator_status import MigratorStatus, MoveStatus, Pauses
 from tools.cluster.snapshot import Snapshot
-from tools.cluster.status import ClusterStatus, view, wrong_slots
+from tools.cluster.status import ClusterStatus, inconsistent_slots, summarize
 from tools.commands import render
 
 TOPOLOGY = Topology("c1", 3, 64, tuple(Shard(f"db{n}", 1.0, f"h{n}:5432/d") for n in range(2)))
 
 
-def seen(topology: Topology = TOPOLOGY, silent: str = "") -> Snapshot:
-    """Two shards that own what TOPOLOGY places on them, looked at under `topology`."""
+def snapshot(topology: Topology = TOPOLOGY, silent: str = "") -> Snapshot:
+    """Two shards that own what TOPOLOGY places on them, read under `topology`."""
     rows: dict[str, list[SlotRow]] = {"db0": [], "db1": []}
     for slot, name in enumerate(place(TOPOLOGY)):
         rows[name].append(SlotRow(slot, SlotState.OWNED, 1, None))
@@ -38,7 +38,7 @@ def text(thing: RenderableType) -> str:
 
 def test_a_settled_cluster_says_so() -> None:
     """With every slot in its place the line says it, and the document too."""
-    found = view(seen(), MigratorStatus(), 0.5)
+    found = summarize(snapshot(), MigratorStatus(), 0.5)
     assert found.settled
     assert "every slot is where the ring wants it" in render.status_line(found)
     assert json.loads(json.dumps(found.to_document()))["settled"] is True
@@ -47,7 +47,7 @@ def test_a_settled_cluster_says_so() -> None:
 def test_no_migrator_is_said_with_the_command_that_starts_one() -> None:
     """Whether none ever ran or the last one is silent, the line names `snapurl-reshard run`."""
     for age_s in (None, 40.0):
-        found = view(seen(), MigratorStatus(), age_s)
+        found = summarize(snapshot(), MigratorStatus(), age_s)
         assert not found.migrator_runs
         assert "`snapurl-reshard run`" in render.status_line(found)
 
@@ -59,14 +59,14 @@ def test_a_move_shows_progress_pauses_and_what_holds_it_back() -> None:
         moves=(MoveStatus("slot 3, db0@1 -> db1", "copy", 1.5),), pauses=Pauses(4, 5.0, 9.0, 11.0),
         throttle="a standby lags by 12 s", last_error="it broke",
     )  # fmt: skip
-    found = view(seen(TOPOLOGY.drained("db0")), status, 0.1)
+    found = summarize(snapshot(TOPOLOGY.drained("db0")), status, 0.1)
     line = render.status_line(found)
     for part in (
         "slots left",
         "1,234 rows at 50/s",
         "ETA 1 min 01 s",
         "max 11 ms",
-        "held back: a standby",
+        "throttled: a standby",
         "it broke",
     ):
         assert part in line
@@ -78,7 +78,7 @@ def test_a_move_shows_progress_pauses_and_what_holds_it_back() -> None:
 def test_the_bar_has_a_line_of_its_own() -> None:
     """In the live display the line of status begins below the bar and is not cut."""
     status = MigratorStatus(state="moving", slots_total=20_000)
-    shown = text(render.status_view(view(seen(TOPOLOGY.drained("db0")), status, 0.1)))
+    shown = text(render.status_view(summarize(snapshot(TOPOLOGY.drained("db0")), status, 0.1)))
     bar = next(line for line in shown.splitlines() if "━" in line)
     assert set(bar.strip()) <= set("━╺╸")
     assert "the migrator is moving" in shown
@@ -86,29 +86,29 @@ def test_the_bar_has_a_line_of_its_own() -> None:
 
 def test_a_migrator_that_has_just_ended_is_not_shown_as_moving() -> None:
     """What the migrator says of itself is a little older than what the shards say, which counts."""
-    assert "moving" not in render.status_line(view(seen(), MigratorStatus(state="moving"), 0.1))
-    assert "cleaning" in render.status_line(view(seen(), MigratorStatus(state="cleaning"), 0.1))
+    assert "moving" not in render.status_line(summarize(snapshot(), MigratorStatus(state="moving"), 0.1))
+    assert "cleaning" in render.status_line(summarize(snapshot(), MigratorStatus(state="cleaning"), 0.1))
 
 
-def test_a_slot_that_changes_its_owner_between_two_looks_is_not_wrong() -> None:
-    """Two owners are told of only if an earlier look found them too: shards are not looked at in one instant."""
-    alone = seen()
+def test_a_slot_that_changes_its_owner_between_two_snapshots_is_consistent() -> None:
+    """Two owners are reported only if an earlier snapshot has them too: shards are not read at one instant."""
+    alone = snapshot()
     second = SlotRow(alone.rows["db0"][0].slot, SlotState.OWNED, 2, None)
     both = replace(alone, rows={**alone.rows, "db1": (*alone.rows["db1"], second)})
-    assert view(both, MigratorStatus(), 0.1, wrong_slots(both)).contested == 1
-    assert view(both, MigratorStatus(), 0.1, wrong_slots(alone)).contested == 0
+    assert summarize(both, MigratorStatus(), 0.1, inconsistent_slots(both)).contested == 1
+    assert summarize(both, MigratorStatus(), 0.1, inconsistent_slots(alone)).contested == 0
 
 
 def test_a_silent_shard_is_never_settled() -> None:
     """A shard that does not answer is named with its reason, and nothing counts as settled."""
-    found = view(seen(silent="db1"), MigratorStatus(), 0.1)
+    found = summarize(snapshot(silent="db1"), MigratorStatus(), 0.1)
     assert not found.settled
     assert "shard db1 is unreachable" in render.status_line(found)
 
 
 def test_pausing_shows() -> None:
     """A paused cluster says how to go on."""
-    found: ClusterStatus = replace(view(seen(), MigratorStatus(), 0.1), paused=True)
+    found: ClusterStatus = replace(summarize(snapshot(), MigratorStatus(), 0.1), paused=True)
     assert "PAUSED" in render.status_line(found)
 
 

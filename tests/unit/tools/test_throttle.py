@@ -7,9 +7,9 @@ import pytest
 from tools.migrator.throttle import (
     FAST,
     LANES,
-    LOOKS_KEPT,
     PAUSES_WEIGHED,
     ROWS_OF_SLOT,
+    SAMPLES_KEPT,
     SPARING,
     WAIT_S_MAX,
     Sample,
@@ -20,30 +20,30 @@ CALM = Sample(shards_ms=1.0, lag_s=0.0, service_ms=1.0)
 
 
 @pytest.mark.parametrize(
-    ("look", "why"),
+    ("sample", "why"),
     [
         (Sample(shards_ms=150.0), "p99 of the shards is 150 ms"),
         (Sample(shards_ms=1.0, lag_s=12.0), "a standby lags by 12 s"),
         (Sample(shards_ms=1.0, service_ms=300.0), "p99 of the service is 300 ms"),
     ],
 )
-def test_it_rests_while_something_suffers_and_goes_on_after(look: Sample, why: str) -> None:
+def test_it_rests_while_something_suffers_and_goes_on_after(sample: Sample, why: str) -> None:
     """Slow shards, a slow service or a lagging standby make it wait longer and longer, calm makes it go on."""
     throttle = Throttle()
     for _ in range(5):
-        throttle.look(CALM)
+        throttle.observe(CALM)
     assert throttle.wait_s(1_000, 0.1) == 0.0
-    throttle.look(look)
-    assert throttle.wait_s(1_000, 0.1) == 0.0 or look.lag_s, "one slow answer is no reason"
+    throttle.observe(sample)
+    assert throttle.wait_s(1_000, 0.1) == 0.0 or sample.lag_s, "one slow answer is no reason"
     waits = []
     for _ in range(10):
-        throttle.look(look)
+        throttle.observe(sample)
         waits.append(throttle.wait_s(1_000, 0.1))
     assert throttle.state == why
     assert waits[1] > waits[0] > 0.0
     assert waits[-1] == WAIT_S_MAX
-    for _ in range(2 * LOOKS_KEPT):
-        throttle.look(CALM)
+    for _ in range(2 * SAMPLES_KEPT):
+        throttle.observe(CALM)
     assert throttle.wait_s(1_000, 0.1) == 0.0
     assert throttle.state == ""
 
@@ -51,7 +51,7 @@ def test_it_rests_while_something_suffers_and_goes_on_after(look: Sample, why: s
 def test_a_service_that_is_not_asked_holds_nothing_back() -> None:
     """Without an address of the service only the shards count."""
     throttle = Throttle(service_p99_ms_max=1.0)
-    throttle.look(Sample(shards_ms=50.0))
+    throttle.observe(Sample(shards_ms=50.0))
     assert throttle.wait_s(1_000, 0.1) == 0.0
 
 

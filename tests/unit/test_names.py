@@ -1,0 +1,119 @@
+"""Names say in the field's words what a module, class or function is or does; each word means one thing."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("ring", "snapurl", "tools")
+FILES = tuple(sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")))
+DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+MODULES = tuple(str(path.relative_to(ROOT)) for path in FILES)
+
+# Words of our own, and what the field says instead.
+PRIVATE = {
+    "agenda": "schedule",
+    "beside": "concurrently, in the background",
+    "bench": "connections",
+    "bury": "merge",
+    "company": "batch",
+    "crowd": "connection budget",
+    "enlist": "register",
+    "heard": "heartbeat, invalidation",
+    "look": "read, poll, observe, sample",
+    "looked": "read, observed",
+    "looking": "reading, observing",
+    "looks": "samples, polls",
+    "news": "invalidation, event",
+    "past": "restart",
+    "prospect": "estimate",
+    "pulse": "process metrics",
+    "recruit": "provision",
+    "tell": "notify",
+    "tells": "notifies",
+    "together": "batch",
+    "told": "notified, reported",
+    "untold": "pending",
+    "vain": "failed",
+    "vouch": "attest",
+    "vouched": "attested",
+    "wish": "request",
+    "wishes": "requests",
+}
+
+# Modules that still have some of these words. Only ever made shorter.
+PENDING: dict[str, set[str]] = {
+    "snapurl/app.py": {"heard", "looks"},
+    "snapurl/cache/invalidations.py": {"heard"},
+    "snapurl/cache/reader.py": {"company", "heard", "look", "tell", "untold"},
+    "snapurl/cache/shared.py": {"tell"},
+    "snapurl/http/api/links.py": {"past"},
+    "snapurl/http/context.py": {"past"},
+    "snapurl/http/docs/openapi.py": {"told"},
+    "snapurl/http/fastpath/protocol.py": {"look", "looked"},
+    "snapurl/http/wire/connections.py": {"looked"},
+    "snapurl/links.py": {"tell", "told"},
+    "snapurl/store/batching/bulk.py": {"tell"},
+    "snapurl/store/batching/creates.py": {"company", "together"},
+    "snapurl/store/cluster/pool.py": {"heard"},
+    "snapurl/store/cluster/router.py": {"tell", "told"},
+    "snapurl/store/links.py": {"together"},
+    "snapurl/telemetry/process.py": {"look", "looks"},
+}
+
+# Public names that two packages define, and why that is no confusion.
+SHARED = {
+    "address_of": "of a shard in a DSN; of a client in a request",
+    "cli": "the commands of a program",
+    "main": "the entry point of a program",
+    "openapi": "the command prints what the function returns",
+    "plan": "the command shows what the function returns",
+    "run": "the main coroutine of a program, and the command that runs the migrator's",
+    "serve": "the command runs the function",
+    "up": "the command runs the function",
+}
+
+
+def words_of(path: Path) -> Iterator[str]:
+    """The words of every identifier, parted at underscores and capitals."""
+    for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
+        if token.type == tokenize.NAME:
+            yield from map(str.lower, re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", token.string))
+
+
+@cache
+def public_names() -> dict[str, set[str]]:
+    """Public class or function at the top of a module -> the packages that define one of that name."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for path in FILES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, DEFINITIONS) and not node.name.startswith("_"):
+                found[node.name].add(str(path.parent.relative_to(ROOT)))
+    return found
+
+
+def test_no_module_is_named_by_a_gerund() -> None:
+    """A module is named by what it holds, not by an activity."""
+    assert [module for module in MODULES if module.endswith("ing.py")] == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_identifiers_have_no_words_of_our_own(module: str) -> None:
+    """No identifier has a word that somebody who knows PostgreSQL, Redis and asyncio would have to learn."""
+    found = (PRIVATE.keys() & set(words_of(ROOT / module))) - PENDING.get(module, set())
+    assert not found, {word: PRIVATE[word] for word in found}
+
+
+def test_no_public_name_is_defined_in_two_packages() -> None:
+    """A name that is imported means one thing, unless it is listed with its reason."""
+    shared = {name: found for name, found in public_names().items() if len(found) > 1}
+    assert {name: sorted(found) for name, found in shared.items() if name not in SHARED} == {}
