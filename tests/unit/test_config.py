@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import warnings
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -78,7 +79,7 @@ def test_secrets_that_cannot_be_read(secrets: Path) -> None:
     file = secrets / "snapurl_redis_password"
     for contents in (b"", b"\n", b"\r\n\n"):
         file.write_bytes(contents)
-        assert refusal() == f"the secret in {file} is empty: write it there, or remove the file"
+        assert refusal() == f"the secret in {file} is empty: write the secret to it, or remove the file"
     file.write_bytes(b"p\xffw")
     assert refusal() == f"the secret in {file} cannot be read: it is not UTF-8"
     file.unlink()
@@ -160,7 +161,7 @@ def test_a_variable_that_is_no_setting_is_refused(
 ) -> None:
     """One line names it and the setting that it is nearest to; what it was set to is not shown."""
     monkeypatch.setenv(name, "n0body-may-see-this")
-    assert refusal() == f"{name} is no setting; the nearest is {near}: correct it, or take it away"
+    assert refusal() == f"{name} is not a setting: did you mean {near}? Correct or unset it"
 
 
 def test_variables_of_others_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,3 +170,23 @@ def test_variables_of_others_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("_SNAPURL_COMPLETE", "bash_source")
     monkeypatch.setenv("snapurl_port", "8123")
     assert load_settings().port == 8123
+
+
+def test_our_variables_are_read_in_one_place() -> None:
+    """Only config.py reads `SNAPURL_*`; every other use of the environment is listed here with its purpose."""
+    uses = {
+        "snapurl/config.py": "all settings",
+        "snapurl/http/api/health.py": "PROMETHEUS_MULTIPROC_DIR, which prometheus_client defines",
+        "snapurl/telemetry/traces.py": "OTEL_*, which OpenTelemetry defines",
+        "snapurl/local/binaries.py": "inherited by a child",
+        "snapurl/local/process.py": "inherited by a child",
+        "snapurl/run/supervisor.py": "inherited by a child",
+    }
+    root = Path(__file__).parents[2]
+    found = {
+        str(file.relative_to(root))
+        for package in ("ring", "snapurl", "tools", "migrations")
+        for file in (root / package).rglob("*.py")
+        if re.search(r"\bos\.environ\b|\bgetenv\b", file.read_text("utf-8"))
+    }
+    assert found == set(uses)
