@@ -1,4 +1,4 @@
-"""The vocabulary of the HTTP side: what a route is, and what its handler is given."""
+"""The types of the HTTP layer: what a route is, and what its handler receives."""
 
 from __future__ import annotations
 
@@ -24,10 +24,13 @@ from snapurl.urls import UrlPolicy
 
 B = TypeVar("B", bound=BaseModel)
 
+LINKS_PATH = "/api/v1/links"
+"""Where links are created and listed; each link is at `/{code}` below it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What never changes while the process runs: the program's version, and the OpenAPI document as JSON."""
+    """The constants of a process: the program's version, and the OpenAPI document as JSON."""
 
     version: str
     openapi: str
@@ -35,7 +38,10 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the handlers work with; made once by `app.py`. `clock` is the wall clock."""
+    """What the handlers use; made once per process by `app.open_services`.
+
+    `clock` and `clock_ms` are the wall clock, the latter as Unix time in milliseconds.
+    """
 
     settings: Settings
     site: Site
@@ -56,7 +62,11 @@ class Services:
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request of the API on its way: what has been found out about it, and what its answer will carry."""
+    """One request of the API: what dispatch has found out about it, and the headers of its response.
+
+    `code` is the link of the path, `query` the known query parameters, `value` the parsed JSON body, `body_bytes`
+    the memory that is reserved for the body. `key` is None for an anonymous request.
+    """
 
     request: Request[Any, Any]
     services: Services
@@ -70,16 +80,16 @@ class RequestContext:
 
     @property
     def caller(self) -> ApiKey:
-        """The key of a route that needs one."""
-        assert self.key is not None, "the route does not ask for a key"
+        """The API key, on a route that requires one."""
+        assert self.key is not None, "the route does not require a key"
         return self.key
 
     def rules(self, *, past_allowed: bool = False) -> Rules:
-        """What bodies are held against now."""
+        """Returns the rules for a body that arrives now."""
         return Rules(self.services.urls, None if past_allowed else self.services.clock())
 
-    def answer(self, body: object, status: int = 200) -> HTTPResponse:
-        """A JSON answer with the headers collected so far."""
+    def json_response(self, body: object, status: int = 200) -> HTTPResponse:
+        """Makes a JSON response with the headers collected so far."""
         return HTTPResponse(
             to_json(body),
             status=status,
@@ -93,7 +103,7 @@ Handler = Callable[[RequestContext], Awaitable[HTTPResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A query or header parameter, as OpenAPI shows it; query parameters that are not listed are refused."""
+    """A query or header parameter, as OpenAPI shows it. Query parameters that a route does not list are refused."""
 
     name: str
     place: str
@@ -103,7 +113,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Success:
-    """An answer that is no problem: its status, schema (None: no body) and headers with their meaning."""
+    """A response that is not a problem: its status, schema (None: no body), and headers with their description."""
 
     status: int
     description: str
@@ -114,15 +124,18 @@ class Success:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One address and method. `right` is what the key must have; `anonymous` routes take no key at all, and
-    `may_be_anonymous` ones do without a key where the deployment allows it."""
+    """One path and method.
+
+    `right` is the right that the API key must have; None: the route needs no key. A `may_be_anonymous` route works
+    without a key if the deployment sets SNAPURL_ANONYMOUS_CREATION (`dispatch._authorize` decides).
+    """
 
     method: str
     path: str
     handler: Handler
     summary: str
     tag: str
-    good: tuple[Success, ...]
+    successes: tuple[Success, ...]
     description: str = ""
     right: Right | None = None
     may_be_anonymous: bool = False
@@ -132,10 +145,10 @@ class Route:
 
     @property
     def name(self) -> str:
-        """The operation id, and the route's name in metrics."""
+        """The operation id in OpenAPI, and the name of the route in Sanic."""
         return self.handler.__name__
 
     @property
     def is_page(self) -> bool:
-        """Whether it is outside the API: HEAD is answered, and unknown query parameters are let be."""
+        """Whether the route is outside the API: it answers HEAD and ignores unknown query parameters."""
         return not self.path.startswith("/api/")

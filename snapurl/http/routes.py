@@ -1,4 +1,7 @@
-"""Every address of the service on one page; /openapi.json and /docs are made from it."""
+"""The route table: every path of the service. /openapi.json and /docs are generated from it.
+
+`LINKS_PATH` is defined in `context.py`, since the fast path recognises a create by it, too.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ from snapurl.http.api.links import (
     read_link,
 )
 from snapurl.http.api.stats import link_stats, ring
-from snapurl.http.context import Parameter, Route, Success
+from snapurl.http.context import LINKS_PATH, Parameter, Route, Success
 from snapurl.http.docs.site import (
     docs,
     docs_script,
@@ -46,6 +49,8 @@ from snapurl.http.docs.site import (
 from snapurl.http.schema import responses
 from snapurl.http.schema.requests import Bulk, LinkChange, LinkDraft
 from snapurl.model import Right
+
+LINK_PATH = LINKS_PATH + "/{code}"
 
 IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key",
@@ -85,7 +90,7 @@ ROUTES: tuple[Route, ...] = (
     # -- links -----------------------------------------------------------------------------------------------
     Route(
         "POST",
-        "/api/v1/links",
+        LINKS_PATH,
         create_link,
         "Shorten a URL",
         "Links",
@@ -113,7 +118,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "GET",
-        "/api/v1/links",
+        LINKS_PATH,
         list_links,
         "List links, newest first",
         "Links",
@@ -125,7 +130,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "POST",
-        "/api/v1/links/bulk",
+        LINKS_PATH + "/bulk",
         create_links,
         "Shorten up to 1,000 URLs",
         "Links",
@@ -139,7 +144,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "GET",
-        "/api/v1/links/{code}",
+        LINK_PATH,
         read_link,
         "Read a link",
         "Links",
@@ -149,7 +154,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "PATCH",
-        "/api/v1/links/{code}",
+        LINK_PATH,
         change_link,
         "Change a link",
         "Links",
@@ -161,7 +166,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "DELETE",
-        "/api/v1/links/{code}",
+        LINK_PATH,
         delete_link,
         "Delete a link",
         "Links",
@@ -173,7 +178,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "GET",
-        "/api/v1/links/{code}/stats",
+        LINK_PATH + "/stats",
         link_stats,
         "Count a link's clicks",
         "Links",
@@ -250,5 +255,5 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/favicon.ico", favicon, "An icon", "Pages", (Success(200, "SVG", media="image/svg+xml"),)),
 )
 
-# `GET /{code}`, `HEAD`: `redirect.follow`, which has none of the others' machinery around it.
+# `redirect.follow` handles GET and HEAD of it, without `dispatch`.
 REDIRECT_PATH = "/{code}"

@@ -20,7 +20,7 @@ import pytest
 
 from snapurl.local.free_ports import free_port
 from snapurl.local.process import is_running
-from snapurl.run.supervisor import environ_with, python
+from snapurl.run.supervisor import environ_with, python_argv
 
 _RUNS = itertools.count(1)
 PATIENCE_S = 60.0
@@ -39,7 +39,7 @@ class Up:
         )
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                python("-m", "snapurl", "up"),
+                python_argv("-m", "snapurl", "up"),
                 env=self.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -90,7 +90,11 @@ class Up:
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Another command beside it, with the same settings."""
         return subprocess.run(
-            python("-m", "snapurl", *words), env=self.environ, capture_output=True, text=True, check=False
+            python_argv("-m", "snapurl", *words),
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
 
@@ -163,7 +167,7 @@ def test_killed_worker_is_replaced_and_nobody_notices(tmp_path: Path) -> None:
             while len(running.workers()) < 2 or before[0] in running.workers():
                 running.ask("/health/live")
                 assert monotonic() < deadline
-        assert running.output.count("was killed by SIGKILL; starting it again") == 3
+        assert running.output.count("was killed by SIGKILL; restarting it") == 3
 
 
 def test_commands_find_the_local_cluster(tmp_path: Path) -> None:
@@ -247,7 +251,7 @@ def test_bad_setting_is_one_line(tmp_path: Path) -> None:
 
 def test_serve_without_shards_is_one_line() -> None:
     """`serve` without SNAPURL_SHARDS says what to set."""
-    done = subprocess.run(python("-m", "snapurl", "serve"), capture_output=True, text=True, check=False)
+    done = subprocess.run(python_argv("-m", "snapurl", "serve"), capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("snapurl: SNAPURL_SHARDS is missing")
     assert len(done.stderr.splitlines()) == 1
@@ -257,7 +261,7 @@ def test_unreachable_service_is_not_ready() -> None:
     """`health` of a service that does not run fails, and says so."""
     environ = environ_with({"SNAPURL_PORT": str(free_port(set()))})
     done = subprocess.run(
-        python("-m", "snapurl", "health"), env=environ, capture_output=True, text=True, check=False
+        python_argv("-m", "snapurl", "health"), env=environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
     assert "no answer" in done.stdout

@@ -177,7 +177,7 @@ async def test_a_collector_that_is_not_there_harms_nobody(
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "localhost:4318"}, "has to begin with http"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "localhost:4318"}, "must begin with http"),
         (
             {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
             "only http/protobuf",

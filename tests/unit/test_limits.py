@@ -99,7 +99,7 @@ async def test_the_fallback_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     limiter = Limiter(load_settings(redis_url="redis://127.0.0.1:1/0", redis_timeout_ms=50))
     for number in range(10):
         await limiter.hit("create", str(number), "3/hour")
-    assert len(limiter._own_storage.storage) <= 3
+    assert len(limiter._local_storage.storage) <= 3
     await limiter.close()
 
 

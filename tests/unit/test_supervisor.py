@@ -21,12 +21,12 @@ from snapurl.run.supervisor import (
     Stage,
     Supervisor,
     environ_with,
-    python,
+    python_argv,
     stop_signals,
-    unless,
+    unless_stopped,
 )
 
-QUICK = Backoff(first_s=0.01, most_s=0.05)
+QUICK = Backoff(first_s=0.01, max_s=0.05)
 PATIENCE_S = 20.0
 
 SLEEP = "import time; time.sleep(600)"
@@ -43,10 +43,10 @@ time.sleep(600)
 """
 NESTED = """
 import asyncio, sys
-from snapurl.run.supervisor import Child, Stage, Supervisor, environ_with, python, stop_signals
+from snapurl.run.supervisor import Child, Stage, Supervisor, environ_with, python_argv, stop_signals
 
 async def main():
-    inner = Child("inner", python("-c", *sys.argv[1:]), environ_with({}))
+    inner = Child("inner", python_argv("-c", *sys.argv[1:]), environ_with({}))
     async with stop_signals() as stop:
         return await Supervisor([Stage((inner,), 2.0)]).run(stop)
 
@@ -55,7 +55,7 @@ sys.exit(asyncio.run(main()))
 
 
 def child(name: str, *words: str) -> Child:
-    return Child(name, python("-c", *words), environ_with({}))
+    return Child(name, python_argv("-c", *words), environ_with({}))
 
 
 async def until(done: Callable[[], bool]) -> None:
@@ -67,7 +67,7 @@ async def running(
     stages: Sequence[Stage], said: list[str] | None = None, ended: list[int] | None = None
 ) -> AsyncIterator[tuple[Supervisor, asyncio.Event, asyncio.Task[int]]]:
     lines, pids = said if said is not None else [], ended if ended is not None else []
-    supervisor = Supervisor(stages, say=lines.append, ended=pids.append, backoff=QUICK)
+    supervisor = Supervisor(stages, report=lines.append, on_exit=pids.append, backoff=QUICK)
     stop = asyncio.Event()
     task = asyncio.create_task(supervisor.run(stop))
     try:
@@ -91,7 +91,7 @@ async def test_killed_child_is_started_again_and_said_so() -> None:
         os.kill(first["w1"], signal.SIGKILL)
         await until(lambda: supervisor.pids.get("w1") not in (None, first["w1"]))
         assert supervisor.pids["w2"] == first["w2"]
-        assert said == ["w1 was killed by SIGKILL; starting it again in 0.0 s"]
+        assert said == ["w1 was killed by SIGKILL; restarting it in 0.0 s"]
         assert ended == [first["w1"]]
         last = dict(supervisor.pids)
     assert not any(map(is_running, {*first.values(), *last.values()}))
@@ -162,7 +162,7 @@ async def test_dying_child_is_retried_with_growing_pauses() -> None:
     said: list[str] = []
     async with running([Stage((child("w1", "raise SystemExit(3)"),), 2.0)], said):
         await until(lambda: len(said) >= 4)
-    assert all(line.startswith("w1 ended with exit code 3; starting it again in ") for line in said)
+    assert all(line.startswith("w1 ended with exit code 3; restarting it in ") for line in said)
     assert not any("\n" in line for line in said)
 
 
@@ -175,12 +175,12 @@ def test_backoff_doubles_to_a_bound_and_forgets(pause_s: float, lived_s: float, 
 
 
 async def test_program_that_is_missing_is_said_and_retried() -> None:
-    """A program that cannot be started is one line, not a stack trace, and does not end the others."""
+    """A program that cannot start is one line, not a stack trace, and does not end the others."""
     said: list[str] = []
     missing = Child("ghost", ("/nonexistent/program",), {})
     async with running([Stage((missing, child("w1", SLEEP)), 2.0)], said) as (supervisor, _, task):
         await until(lambda: len(said) >= 2 and "w1" in supervisor.pids)
-        assert said[0] == "ghost cannot be started: No such file or directory"
+        assert said[0] == "ghost cannot start: No such file or directory"
         assert not task.done()
 
 
@@ -206,7 +206,7 @@ async def test_nested_supervisors_stop_together(tmp_path: Path) -> None:
 def test_signal_stops_a_whole_program(tmp_path: Path, signum: signal.Signals) -> None:
     """SIGTERM, SIGINT and SIGHUP each end a program built on the supervisor cleanly, with its children."""
     log = tmp_path / "log"
-    with subprocess.Popen([*python("-c", NESTED, NOTE_END, str(log), "inner")]) as program:
+    with subprocess.Popen([*python_argv("-c", NESTED, NOTE_END, str(log), "inner")]) as program:
         deadline = monotonic() + PATIENCE_S
         while not (tmp_path / "log.inner").exists():
             assert monotonic() < deadline
@@ -242,9 +242,9 @@ async def test_unless_gives_the_result_or_cancels() -> None:
         raise ValueError("x")
 
     stop = asyncio.Event()
-    assert await unless(stop, quick()) == 7
+    assert await unless_stopped(stop, quick()) == 7
     with pytest.raises(ValueError, match="x"):
-        await unless(stop, wrong())
+        await unless_stopped(stop, wrong())
     asyncio.get_running_loop().call_later(0.05, stop.set)
-    assert await unless(stop, long()) is None
+    assert await unless_stopped(stop, long()) is None
     assert cleaned == [True]

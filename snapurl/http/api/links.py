@@ -15,7 +15,7 @@ from sanic import HTTPResponse
 from snapurl.codes import is_code
 from snapurl.errors import FieldError, Invalid, SnapURLError
 from snapurl.http.auth import owner_filter
-from snapurl.http.context import RequestContext
+from snapurl.http.context import LINKS_PATH, RequestContext
 from snapurl.http.dispatch import header_error, query_error
 from snapurl.http.problems import as_refusal, problem
 from snapurl.http.rate_limits import client_of, limit_creation
@@ -42,7 +42,7 @@ async def create_link(call: RequestContext) -> HTTPResponse:
     draft = draft_of(call.value, call.rules(past_allowed=claim is not None))
     await limit_creation(call, 1)
     link = await call.services.links.create(draft, _owner(call), claim)
-    call.headers["location"] = f"/api/v1/links/{link.code}"
+    call.headers["location"] = f"{LINKS_PATH}/{link.code}"
     return _answer(call, link, 201)
 
 
@@ -67,7 +67,7 @@ async def create_links(call: RequestContext) -> HTTPResponse:
     public_url = call.services.settings.public_url
     for place, outcome in zip(drafts, made, strict=True):
         results[place] = _result(outcome, public_url)
-    return call.answer({"results": results})
+    return call.json_response({"results": results})
 
 
 def _claim(call: RequestContext) -> Claim | None:
@@ -132,7 +132,7 @@ def _if_match(call: RequestContext) -> int | None:
 
 def _answer(call: RequestContext, link: Link, status: int = 200) -> HTTPResponse:
     call.headers["etag"] = f'"{link.version}"'
-    return call.answer(link_body(link, call.services.settings.public_url), status)
+    return call.json_response(link_body(link, call.services.settings.public_url), status)
 
 
 # -- the list ----------------------------------------------------------------------------------------------------
@@ -148,7 +148,9 @@ async def list_links(call: RequestContext) -> HTTPResponse:
         query = urlencode({"limit": limit, "cursor": following})
         call.headers["link"] = f'</api/v1/links?{query}>; rel="next"'
     public_url = call.services.settings.public_url
-    return call.answer({"links": [link_body(link, public_url) for link in links], "next_cursor": following})
+    return call.json_response(
+        {"links": [link_body(link, public_url) for link in links], "next_cursor": following}
+    )
 
 
 def _limit(text: str | None) -> int:

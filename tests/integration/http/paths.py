@@ -29,13 +29,13 @@ from snapurl.run.worker import finish, start
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
 from snapurl.telemetry.metrics import (
-    CREATES_AHEAD,
+    CREATES_FAST_PATH,
     HTTP_REQUESTS,
     HTTP_SECONDS,
     PROBLEMS,
     REDIRECTS,
-    REDIRECTS_AHEAD,
-    settle_all,
+    REDIRECTS_FAST_PATH,
+    flush_timings,
 )
 from tests.integration.http.conversations import ALIAS
 
@@ -154,12 +154,12 @@ class Side:
 
     def ahead(self) -> int:
         """Requests answered ahead of Sanic so far."""
-        self.app.ctx.fast_path.settle()
-        return count(REDIRECTS_AHEAD) + count(CREATES_AHEAD)
+        self.app.ctx.fast_path.flush()
+        return count(REDIRECTS_FAST_PATH) + count(CREATES_FAST_PATH)
 
     def counted(self) -> dict[str, float]:
         """Answers, how many of them were timed, and refusals, as the metrics have them."""
-        settle_all()
+        flush_timings()
         samples = itertools.chain(*(metric.collect() for metric in (HTTP_REQUESTS, HTTP_SECONDS, PROBLEMS)))
         return {
             f"{sample.name}{sorted(sample.labels.items())}": sample.value
@@ -170,7 +170,7 @@ class Side:
 
     def outcomes(self) -> dict[str, int]:
         """Redirects by outcome, as the metrics have them."""
-        self.app.ctx.fast_path.settle()
+        self.app.ctx.fast_path.flush()
         return {name: count(REDIRECTS.labels(name)) for name in OUTCOMES}
 
 

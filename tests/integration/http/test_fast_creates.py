@@ -9,7 +9,7 @@ import asyncio
 import json
 
 from snapurl.http.wire import fair_queue
-from snapurl.telemetry.metrics import CREATES_AHEAD
+from snapurl.telemetry.metrics import CREATES_FAST_PATH
 from tests.integration.http.conversations import CREATE, URL, A, post
 from tests.integration.http.paths import Side, connected, count, read_all
 from tests.integration.http.test_fast_states import (
@@ -32,16 +32,16 @@ CLIENT = "127.0.0.1"
 
 def take_turns(service: Side) -> None:
     """Has as much in work for this client as may be, so that its creates wait."""
-    for _ in range(fair_queue.CLIENT_MAX):
+    for _ in range(fair_queue.CLIENT_PERMITS_MAX):
         assert service.app.ctx.fair_queue.try_acquire(CLIENT)
 
 
 def give_turn(service: Side) -> None:
-    service.app.ctx.fair_queue.end(CLIENT)
+    service.app.ctx.fair_queue.release(CLIENT)
 
 
 def waits(service: Side) -> bool:
-    return CLIENT in service.app.ctx.fair_queue._lines
+    return CLIENT in service.app.ctx.fair_queue._waiters
 
 
 @BOTH
@@ -91,7 +91,7 @@ async def test_a_client_that_goes_away_leaves_no_create_behind(open_side: Open, 
             await send(connection, CREATE + A)
             await until(lambda: waits(service))
         await until(lambda: not service.server.connections and not waits(service))
-        for _ in range(fair_queue.CLIENT_MAX):
+        for _ in range(fair_queue.CLIENT_PERMITS_MAX):
             give_turn(service)
         assert service.app.ctx.fair_queue.try_acquire(CLIENT)
         give_turn(service)
@@ -145,12 +145,12 @@ async def test_bodies_take_room_alike(open_side: Open, is_fast: bool) -> None:
     """Where there is none left, a create is 503; what it took of it is given back."""
     async with open_side(is_fast, anonymous_creation=True, body_bytes_max=len(URL)) as service:
         await ready(service)
-        room = service.app.ctx.body_room
-        left = room._left
-        assert room.take(left - len(URL) + 1)
+        budget = service.app.ctx.body_budget
+        left = budget._left
+        assert budget.reserve(left - len(URL) + 1)
         full = await service.hear([CREATE, A])
         assert [part[:3] for part in full.answers.split(b"HTTP/1.1 ")[1:]] == [b"503", b"302", b"200"]
-        room.give_back(1)
+        budget.release(1)
         heard = await service.hear([CREATE, CREATE, post(URL + b" "), A])
         assert [part[:3] for part in heard.answers.split(b"HTTP/1.1 ")[1:]] == [
             b"201",
@@ -159,7 +159,7 @@ async def test_bodies_take_room_alike(open_side: Open, is_fast: bool) -> None:
             b"302",
             b"200",
         ]
-        assert room._left == len(URL)
+        assert budget._left == len(URL)
 
 
 @on_loop
@@ -167,8 +167,8 @@ async def test_creates_ahead_are_counted_as_such(open_side: Open) -> None:
     """By the time that the metrics are read."""
     async with open_side(anonymous_creation=True) as service:
         await ready(service)
-        service.app.ctx.fast_path.settle()
-        before = count(CREATES_AHEAD)
+        service.app.ctx.fast_path.flush()
+        before = count(CREATES_FAST_PATH)
         async with connected(service.port) as connection:
             await send(connection, CREATE + b"GET /metrics HTTP/1.1\r\nconnection: close\r\n\r\n")
             text = await read_all(connection)

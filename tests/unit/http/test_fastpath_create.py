@@ -9,7 +9,8 @@ import pytest
 from sanic import HTTPResponse
 from sanic.headers import format_http1_response
 
-from snapurl.http.fastpath.create import POST, WholeRequest, answer_bytes, whole_request
+from snapurl.http.fastpath.create import WholeRequest, response_bytes, whole_request
+from snapurl.http.fastpath.heads import CREATE_HEAD
 
 LINE = b"POST /api/v1/links HTTP/1.1\r\n"
 LENGTH = b"content-length: 2\r\n"
@@ -17,7 +18,7 @@ CONNECTION: Any = SimpleNamespace(app=None, transport=None, conn_info=SimpleName
 
 
 def read(data: bytes, at: int = 0) -> WholeRequest | None:
-    head = POST.match(data, at)
+    head = CREATE_HEAD.match(data, at)
     return None if head is None else whole_request(head, data, CONNECTION)
 
 
@@ -82,4 +83,4 @@ def test_an_answer_is_written_as_sanic_writes_it(status: int, keep_alive: bool, 
     sanics.headers["content-length"] = str(len(body))
     sanics.headers["connection"] = "keep-alive" if keep_alive else "close"
     expected = format_http1_response(status, sanics.processed_headers) + body
-    assert answer_bytes(answer(), keep_alive=keep_alive) == expected
+    assert response_bytes(answer(), keep_alive=keep_alive) == expected
