@@ -12,7 +12,7 @@ PACKAGES := requirements/build.lock pyproject.toml
 # A virtual environment whose Python has gone (replaced by the system's next one) is made anew.
 $(shell test -x $(BIN)/python || rm -rf $(VENV))
 
-.PHONY: help up install test faults hosts availability overload soak bench profile reshard micro lint clean lock vendor
+.PHONY: help up install test faults hosts availability overload soak bench profile reshard micro schema lint clean lock vendor
 
 help: ## show what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -53,6 +53,9 @@ profile: $(VENV)/.bench ## where a worker's CPU time goes, path by path (ARGS='-
 
 micro: $(VENV)/.dev ## time the small parts: slots, ring, plan, codes, cache, clicks
 	$(BIN)/pytest benchmarks/micro --benchmark-enable --benchmark-columns=median,iqr,ops --benchmark-sort=name $(ARGS)
+
+schema: $(VENV)/.dev ## write migrations/schema.sql anew, after a change of the migrations
+	WRITE_SCHEMA=1 $(BIN)/pytest -q tests/integration/store/test_schema.py
 
 lint: $(VENV)/.dev ## style, types, and which part may import which
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ A shard may come back as it was some time ago: a standby was promoted that had n
 transactions, an older backup was put back, the disk was. It then believes to own slots that it has given
 away since, and nothing inside it can tell. But whatever brought it back, its server has *started* since it
 last served: a promoted standby, a restored backup and a plain restart each have a postmaster that began at
-another moment. So each shard keeps the start for which somebody has vouched (`cluster.vouched_start`; it
+another moment. So each shard keeps the start for which somebody has vouched (`cluster.attested_start`; it
 goes back in time with the rest), and the fence, every read and every step of a hand-off compare it with the
 start of the server they run on, in the shard and in the same statement. Until somebody vouches, all are
 told to come again.

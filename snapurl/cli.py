@@ -227,12 +227,12 @@ def _settings() -> Settings:
 
 def _settings_or_local() -> Settings:
     """As `_settings`, but without SNAPURL_SHARDS it uses the local cluster in SNAPURL_HOME."""
-    from snapurl.local.cluster import remembered
+    from snapurl.local.cluster import saved_settings
 
     settings = load_settings()
     if settings.shards.get_secret_value():
         return settings
-    local = remembered(settings.home)
+    local = saved_settings(settings.home)
     return load_settings(**local) if local else _settings()
 
 

@@ -8,7 +8,7 @@
 #
 # snapurl_owner has the database and its tables, is no superuser, and is who `snapurl migrate` logs in as.
 # snapurl_api is the service and the click consumer, snapurl_resharder the migrator: what they may do is in
-# migrations/0007_roles.sql. A database without tables gets those of this release, so that the migrator, who may make
+# migrations/0009_roles.sql. A database without tables gets those of this release, so that the migrator, who may make
 # none, can add it as a shard; later releases are applied by `snapurl migrate`, and by nothing else.
 ( # in a shell of its own: the image may read this file into its own
 set -eu
@@ -45,7 +45,7 @@ ALTER ROLE snapurl_api LOGIN NOSUPERUSER NOCREATEROLE NOCREATEDB PASSWORD :'serv
 ALTER ROLE snapurl_resharder LOGIN NOSUPERUSER NOCREATEROLE NOCREATEDB PASSWORD :'migrator_password';
 GRANT snapurl_service TO snapurl_api;
 GRANT snapurl_migrator TO snapurl_resharder;
--- For ending what another migrator's login left hanging, and for seeing standbys: 0007_roles.sql says how.
+-- For ending what another migrator's login left hanging, and for seeing standbys: 0009_roles.sql says how.
 GRANT pg_signal_backend, pg_read_all_stats TO snapurl_owner;
 
 ALTER DATABASE :"DBNAME" OWNER TO snapurl_owner;

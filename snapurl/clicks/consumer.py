@@ -1,19 +1,19 @@
-"""Takes clicks from the stream in Redis to the shards, each of them exactly once.
+"""Reads clicks from the stream in Redis and writes them to the shards, each exactly once.
 
-Theory. The stream keeps every entry that may not be counted yet. Each slot has a cursor beside its counts, which
-says up to which entry they include the stream; counts and cursor are written in one transaction and move
-together. So an entry that is delivered again is skipped by whichever shard it reaches, and all that this module
-has to see to is order:
+Theory. The stream keeps every entry that may not be counted yet. Each slot has a cursor next to its counts: the
+last entry that they include. Counts and cursor are written in one transaction and move together. So a shard skips
+an entry that is delivered again, whichever shard that is. This module only has to keep the order:
 
-- within a slot, entries are delivered in ascending order, all that are here at once. Rows that a shard did not take
-  (it is down, or the slot is in hand-off) stay in front of the later rows of that slot; other slots go on.
-- an entry is trimmed from the stream only when all rows up to and including it have been taken.
+- Within a slot, entries are delivered in ascending order, all that have been read at once. Rows that a shard
+  refused (it is down, or the slot is in hand-off) stay in front of the later rows of that slot. Other slots go
+  on.
+- An entry is trimmed from the stream only when all rows up to and including it have been applied.
 
-A consumer that dies forgets all it had read, and the next one reads the stream from its beginning. Two at once do
-the same work twice and count it once. The lease in Redis only avoids that waste, so it may rest on a clock.
+A consumer that dies loses what it has read; the next one reads the stream from its beginning. Two consumers at once
+do the work twice and count it once. The lease in Redis only avoids that waste, so it may depend on a clock.
 
-A Redis that has lost its data gives the stream a new name, and the new one has cursors of its own; rows of the old
-one that are here already go on under the old name (a `_Lane` each).
+A Redis that has lost its data gives the stream a new name, and the new stream has its own cursors. Rows that were
+already read from the old stream are delivered under the old name (one `_Stream` each).
 """
 
 from __future__ import annotations
@@ -69,31 +69,31 @@ log = logging.getLogger("snapurl.clicks")
 
 ENTRIES_PER_READ = 500
 ROWS_PER_APPLY = 5_000
-BACKLOG_ROWS_MAX = 200_000  # then reading stops until shards take some
+BACKLOG_ROWS_MAX = 200_000  # then reading stops until shards take next_batch
 IDLE_S = 0.05
 CLICKS_MANY = (
-    500  # at a time; then it pays to wait, since the clicks of a link within GATHER_S are written as one
+    500  # per delivery; from here on the consumer waits GATHER_S, so that a link's clicks become one sum
 )
 GATHER_S = 2.0
-RETRY_S = 0.25  # for slots that were not taken, and after a failure of Redis
+RETRY_S = 0.25  # for slots whose shard refused them, and after a failure of Redis
 LEASE_MS = 3_000
 LEASE_RENEW_S = 1.0
-ALIVE_MS = 15_000  # for which it counts as alive; longer than a round with silent shards takes
-SHIPMENTS_NAMED = 5  # in one line
-MEASURE_S = 1.0  # between looks at how late it is
-WAIT_TOLD_S = 5.0  # for which rows may wait for their shards, as in a hand-off, before that is said
+ALIVE_MS = 15_000  # expiry of the heartbeat; longer than one iteration with silent shards takes
+SHIPMENTS_NAMED = 5  # per log line
+MEASURE_S = 1.0  # between updates of the lag metrics
+STALL_LOG_S = 5.0  # rows may wait this long for their shards, as in a hand-off, before a line is logged
 
 _RENEW = (files("snapurl.clicks") / "lua" / "lease.lua").read_text(encoding="utf-8")
 
 
 @dataclass(slots=True)
-class _Lane:
-    """One stream: how far it has been read, and the rows that no shard has taken yet, by slot in order."""
+class _Stream:
+    """One stream: how far it has been read, and the rows not applied yet, by slot and in order."""
 
-    stream: str
+    name: str
     read_to: int = -1
     waiting: dict[int, list[ClickRow]] = field(default_factory=dict)
-    shipments: dict[int, str] = field(default_factory=dict)  # entry -> what its worker calls it in its log
+    shipments: dict[int, str] = field(default_factory=dict)  # entry -> its id in the log of its worker
     rows: int = 0
 
     def add(self, rows: list[ClickRow]) -> None:
@@ -101,8 +101,9 @@ class _Lane:
             self.waiting.setdefault(row.slot, []).append(row)
         self.rows += len(rows)
 
-    def some(self, slots_held: set[int]) -> dict[int, list[ClickRow]]:
-        """Rows to deliver next, by slot, all that wait for it and ascending; none of `slots_held`."""
+    def next_batch(self, slots_held: set[int]) -> dict[int, list[ClickRow]]:
+        """Returns the next rows to deliver, by slot: all pending rows of each, ascending. Leaves out
+        `slots_held`."""
         found: dict[int, list[ClickRow]] = {}
         count = 0
         for slot, rows in self.waiting.items():
@@ -113,8 +114,8 @@ class _Lane:
                     break
         return found
 
-    def taken(self, slots: set[int]) -> int:
-        """Forgets all rows of `slots`, which have been delivered; how many clicks they were."""
+    def drop(self, slots: set[int]) -> int:
+        """Drops the rows of `slots`, which have been applied. Returns how many clicks they held."""
         clicks = 0
         for slot in slots:
             rows = self.waiting.pop(slot)
@@ -122,15 +123,15 @@ class _Lane:
             clicks += sum(row.clicks for row in rows)
         return clicks
 
-    def forget_done(self) -> None:
-        """Lets go of the names of entries of which nothing is waiting."""
-        done = self.done_to
+    def forget_applied(self) -> None:
+        """Drops the shipment ids of entries that are fully applied."""
+        done = self.applied_to
         while self.shipments and (first := next(iter(self.shipments))) <= done:
             del self.shipments[first]
 
     @property
-    def done_to(self) -> int:
-        """The last entry of which, and of all before it, nothing is waiting."""
+    def applied_to(self) -> int:
+        """The last entry up to which everything has been applied."""
         return min((rows[0].entry - 1 for rows in self.waiting.values()), default=self.read_to)
 
 
@@ -147,16 +148,16 @@ class Consumer:
         self._holder = uuid.uuid4().hex
         self._renew = redis.register_script(_RENEW)
         self._renewed_at = float("-inf")
-        self._lanes: list[_Lane] = []
+        self._streams: list[_Stream] = []
         self._held: set[int] = set()
         self._held_until = 0.0
-        self._in_trouble = False
+        self._is_failing = False
         self._measured_at = float("-inf")
-        self._waits_since: float | None = None
-        self._wait_told = False
+        self._stalled_since: float | None = None
+        self._stall_logged = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Works until `stop` is set: the batch in hand is finished, nothing else is begun."""
+        """Works until `stop` is set. Finishes the current delivery and starts no further one."""
         while not stop.is_set():
             try:
                 works = await self._has_lease()
@@ -164,109 +165,110 @@ class Consumer:
                 pause_s = await self._work() if works else IDLE_S
                 await self._measure()
                 REDIS_UP.labels("clicks").set(1)
-                self._trouble("")
+                self._log_failure("")
             except (RedisError, OSError, TimeoutError) as error:
                 REDIS_FAILURES.labels("consume").inc()
                 REDIS_UP.labels("clicks").set(0)
-                self._trouble(f"Redis {redis_fault(error)} ({type(error).__name__})")
+                self._log_failure(f"Redis {redis_fault(error)} ({type(error).__name__})")
                 pause_s = RETRY_S
             if pause_s:
                 await _wait(stop, pause_s)
         await self._give_up_lease()
 
-    def _trouble(self, what: str) -> None:
-        if bool(what) != self._in_trouble:
+    def _log_failure(self, what: str) -> None:
+        if bool(what) != self._is_failing:
             log.warning("%s", what or "Redis answers again")
-        self._in_trouble = bool(what)
+        self._is_failing = bool(what)
 
     async def _work(self) -> float:
-        """Reads, delivers and trims once; for how many seconds more clicks may gather before the next time."""
-        lane = await self._current_lane()
-        read = await self._read(lane) if lane is not None and lane.rows < BACKLOG_ROWS_MAX else 0
+        """Reads, delivers and trims once. Returns how many seconds to wait before the next time."""
+        stream = await self._current_stream()
+        read = await self._read(stream) if stream is not None and stream.rows < BACKLOG_ROWS_MAX else 0
         if self._clock() >= self._held_until:
             self._held.clear()
-        taken = 0
-        for each in list(self._lanes):
-            taken += await self._deliver(each)
+        applied = 0
+        for each in list(self._streams):
+            applied += await self._deliver(each)
             await self._trim(each)
-            if each is not lane and not each.rows:
-                self._lanes.remove(each)
-        self._tell_of_waits()
-        if read == ENTRIES_PER_READ or any(each.some(self._held) for each in self._lanes):
+            if each is not stream and not each.rows:
+                self._streams.remove(each)
+        self._log_stall()
+        if read == ENTRIES_PER_READ or any(each.next_batch(self._held) for each in self._streams):
             return 0.0
-        if taken >= CLICKS_MANY:
+        if applied >= CLICKS_MANY:
             return GATHER_S
-        return 0.0 if read or taken else IDLE_S
+        return 0.0 if read or applied else IDLE_S
 
-    def _tell_of_waits(self) -> None:
-        """Says once that rows wait for their shards, with the shipment to look for, and once that they do not."""
+    def _log_stall(self) -> None:
+        """Logs once when rows wait for their shards, with a shipment to search for, and once when they no longer
+        do."""
         if not self._held:
-            if self._wait_told:
-                log.warning("the shards take all clicks again")
-            self._waits_since, self._wait_told = None, False
+            if self._stall_logged:
+                log.warning("the shards accept all clicks again")
+            self._stalled_since, self._stall_logged = None, False
             return
-        if self._waits_since is None:
-            self._waits_since = self._clock()
-        if not self._wait_told and self._clock() - self._waits_since > WAIT_TOLD_S:
-            self._wait_told = True
-            first = next((name for lane in self._lanes for name in lane.shipments.values()), "")
-            told = "clicks of %d slots wait for their shards"
-            log.warning(told, len(self._held), extra={"shipment": first})
+        if self._stalled_since is None:
+            self._stalled_since = self._clock()
+        if not self._stall_logged and self._clock() - self._stalled_since > STALL_LOG_S:
+            self._stall_logged = True
+            first = next((name for stream in self._streams for name in stream.shipments.values()), "")
+            waiting = "clicks of %d slots wait for their shards"
+            log.warning(waiting, len(self._held), extra={"shipment": first})
 
-    async def _current_lane(self) -> _Lane | None:
-        name = await self._redis.get(self._name_key)
-        if name is None:
+    async def _current_stream(self) -> _Stream | None:
+        stored = await self._redis.get(self._name_key)
+        if stored is None:
             return None
-        stream = name.decode() if isinstance(name, bytes) else name
-        if not self._lanes or self._lanes[-1].stream != stream:
-            self._lanes.append(_Lane(stream))
-        return self._lanes[-1]
+        name = stored.decode() if isinstance(stored, bytes) else stored
+        if not self._streams or self._streams[-1].name != name:
+            self._streams.append(_Stream(name))
+        return self._streams[-1]
 
-    async def _read(self, lane: _Lane) -> int:
-        start = f"({entry_id_of(lane.read_to)}" if lane.read_to >= 0 else "-"
-        entries: Any = await self._redis.xrange(lane.stream, start, "+", ENTRIES_PER_READ)
+    async def _read(self, stream: _Stream) -> int:
+        start = f"({entry_id_of(stream.read_to)}" if stream.read_to >= 0 else "-"
+        entries: Any = await self._redis.xrange(stream.name, start, "+", ENTRIES_PER_READ)
         for entry_id, fields in entries:
             shipment = fields.get(SHIPMENT_FIELD, b"").decode(errors="replace")
             named = {"shipment": shipment}
             try:
-                lane.add(decode_entry(entry_id, fields))
+                stream.add(decode_entry(entry_id, fields))
             except (ValueError, KeyError, TypeError, AttributeError):
                 CLICK_ENTRIES_MALFORMED.inc()
                 unread = "entry %s of the click stream cannot be read; it is skipped"
                 log.error(unread, entry_id.decode(), extra=named)
-            lane.read_to = entry_place(entry_id)
-            lane.shipments[lane.read_to] = shipment
+            stream.read_to = entry_place(entry_id)
+            stream.shipments[stream.read_to] = shipment
             log.debug("read entry %s", entry_id.decode(), extra=named)
         return len(entries)
 
-    async def _deliver(self, lane: _Lane) -> int:
-        rows = lane.some(self._held)
+    async def _deliver(self, stream: _Stream) -> int:
+        rows = stream.next_batch(self._held)
         if not rows:
             return 0
         with traces.span("clicks", attributes={"snapurl.rows": sum(map(len, rows.values()))}):
-            slots = await self._clicks.apply(lane.stream, rows)
+            slots = await self._clicks.apply(stream.name, rows)
         if refused := rows.keys() - slots:
             self._held |= refused
             self._held_until = self._clock() + RETRY_S
             late = {row.entry for slot in refused for row in rows[slot]}
-            names = ",".join(lane.shipments.get(entry, "") for entry in sorted(late)[:SHIPMENTS_NAMED])
-            log.debug("%d slots did not take their clicks", len(refused), extra={"shipment": names})
-        clicks = lane.taken(slots)
+            names = ",".join(stream.shipments.get(entry, "") for entry in sorted(late)[:SHIPMENTS_NAMED])
+            log.debug("%d slots refused their clicks", len(refused), extra={"shipment": names})
+        clicks = stream.drop(slots)
         CLICKS_APPLIED.inc(clicks)
         return clicks
 
-    async def _trim(self, lane: _Lane) -> None:
-        lane.forget_done()
-        if lane.done_to >= 0:
-            await self._redis.xtrim(lane.stream, minid=entry_id_of(lane.done_to + 1), approximate=False)
+    async def _trim(self, stream: _Stream) -> None:
+        stream.forget_applied()
+        if stream.applied_to >= 0:
+            await self._redis.xtrim(stream.name, minid=entry_id_of(stream.applied_to + 1), approximate=False)
 
     async def _measure(self) -> None:
-        """How late it is, now and then; also while another consumer works, who may be stuck."""
+        """Updates the lag metrics every MEASURE_S, also on standby: the active consumer may be stuck."""
         if self._clock() - self._measured_at < MEASURE_S:
             return
         self._measured_at = self._clock()
-        await self._say_alive()
-        CLICK_BACKLOG_ROWS.set(sum(each.rows for each in self._lanes))
+        await self._beat()
+        CLICK_BACKLOG_ROWS.set(sum(each.rows for each in self._streams))
         name: Any = await self._redis.get(self._name_key)
         if name is None:
             return
@@ -277,8 +279,8 @@ class Consumer:
             max(0.0, seconds - int(first[0][0].partition(b"-")[0]) / 1000) if first else 0.0
         )
 
-    async def _say_alive(self) -> None:
-        """For `snapurl health --clicks`."""
+    async def _beat(self) -> None:
+        """Renews the heartbeat that `snapurl health --clicks` reads."""
         if await self._redis.pexpire(self._alive_key, ALIVE_MS):
             return
         try:
@@ -297,11 +299,11 @@ class Consumer:
         except ResponseError as error:
             if not is_full(error):
                 raise
-            held = True  # nobody can take one, and it stays full unless somebody empties the stream
+            held = True  # Redis is full: nobody can acquire the lease, and only a consumer can free memory
         if held:
             self._renewed_at = self._clock()
             return True
-        self._lanes.clear()  # another consumer trims the stream now: what is here may be old
+        self._streams.clear()  # another consumer trims the stream now, so what was read may be stale
         return False
 
     async def _give_up_lease(self) -> None:
@@ -319,7 +321,7 @@ async def _wait(stop: asyncio.Event, timeout_s: float) -> None:
 
 
 async def run(settings: Settings) -> None:
-    """One consumer process, until SIGTERM or SIGINT. Raises ConfigError."""
+    """Runs one consumer process until SIGTERM or SIGINT. Raises ConfigError."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
@@ -327,18 +329,20 @@ async def run(settings: Settings) -> None:
     shards = await Shards.connect(settings)
     router = Router(shards, settings.busy_wait_ms)
     redis = redis_client(settings)
-    pulse = logs.detached_task(ProcessMetrics([partial(shards.measure, "clicks")]).run(), "pulse")
+    process_metrics = logs.detached_task(
+        ProcessMetrics([partial(shards.measure, "clicks")]).run(), "process_metrics"
+    )
     try:
         consumer = Consumer(shards.topology.cluster_id, redis, ClickStore(shards, router), loop.time)
         await consumer.run(stop)
     finally:
-        await cancel_and_wait(pulse)
+        await cancel_and_wait(process_metrics)
         await redis.aclose()
         await shards.close()
 
 
 def main(metrics_port: int = 0, metrics_host: str = "127.0.0.1") -> int:
-    """`python -m snapurl.clicks`; returns the exit code. Port 0: its metrics are not served."""
+    """Runs `python -m snapurl.clicks` and returns the exit code. With port 0 it serves no metrics."""
     try:
         settings = load_settings()
         logs.configure(settings.log_level, settings.log_format)

@@ -1,4 +1,4 @@
-"""Looks from outside at whether the click consumer of this host works, for its health check."""
+"""The health check of the click consumer, asked from another process on the same host."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ ANSWER_S_MAX = 3.0
 
 
 async def consumer_fault(settings: Settings) -> str | None:
-    """What keeps the click consumer of this host from its work: Redis or every shard silent, or that there is none
-    that moves; None if nothing does."""
+    """Returns why the click consumer of this host cannot work, or None: Redis or every shard is down, or the
+    consumer has not renewed its heartbeat."""
     try:
         async with redis_client(settings, ANSWER_S_MAX) as client:
             await client.ping()

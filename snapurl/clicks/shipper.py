@@ -1,9 +1,8 @@
-"""Brings a worker's clicks to Redis, in the background and each of them once.
+"""Sends a worker's clicks to the stream in Redis, in the background and each exactly once.
 
-Every `click_flush_ms` the tally is sealed under the current UTC day and sent as stream entries. An entry has a
-number of its worker's; it is sent again until Redis has said that it is there, and a script in Redis takes it
-only once. What a `kill -9` loses are the clicks since the last flush that Redis confirmed: normally those of
-`click_flush_ms`, and all that are held while Redis is gone.
+Every `click_flush_ms` the tally is sealed under the current UTC day and sent as numbered stream entries. The worker
+repeats an entry until Redis confirms it; a script in Redis adds each number only once. A `kill -9` loses the clicks
+since the last confirmed flush: normally those of `click_flush_ms`, and all held ones while Redis is down.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from snapurl.telemetry.traces import REDIS, span
 log = logging.getLogger("snapurl.clicks")
 
 CODES_PER_ENTRY = 2_000
-STOP_S_MAX = 1.2  # within what a worker has for closing
+STOP_S_MAX = 1.2  # part of the time that a worker has for its shutdown
 RETRY_S = 0.1
 
 _SHIP_SECONDS = timing(REDIS_SECONDS, "ship")
@@ -46,7 +45,7 @@ _SHIP = (files("snapurl.clicks") / "lua" / "ship.lua").read_text(encoding="utf-8
 
 
 class Shipper:
-    """Ships what `tally` counts. `now` gives the time in UTC: a click belongs to the day of its flush."""
+    """Ships the clicks of `tally`. `now` returns the time in UTC: a click belongs to the day of its flush."""
 
     def __init__(
         self, settings: Settings, namespace: str, tally: Tally, redis: Redis, now: Callable[[], datetime]
@@ -62,37 +61,39 @@ class Shipper:
         self._new_stream = f"snapurl:{namespace}:clicks:{uuid.uuid4().hex}"
         self._script = redis.register_script(_SHIP)
         self._sealed: deque[tuple[date, dict[str, int], dict[str, Sources]]] = deque()
-        self._entry: tuple[str, str, int] | None = None  # the one under way, its sources, and its clicks
+        self._entry: tuple[str, str, int] | None = (
+            None  # the one being sent: clicks, sources, and how many clicks
+        )
         self._number = 0
         self._day = now().date()
-        self._dropped_told = 0
+        self._dropped_counted = 0
         self._task: asyncio.Task[None] | None = None
-        self._in_trouble = False
+        self._is_failing = False
 
     async def start(self) -> None:
-        log.info("the clicks of this worker go by the name %s", self._worker)
+        log.debug("click entries of this worker are named %s", self._worker)
         self._task = asyncio.create_task(self._run(), name="shipper")
 
     async def stop(self) -> None:
-        """Ships all there is, for STOP_S_MAX at most."""
+        """Ships what is left, for at most STOP_S_MAX."""
         await cancel_and_wait(self._task)
         try:
             async with asyncio.timeout(STOP_S_MAX):
-                while not await self._flush():  # noqa: ASYNC110  # each round is a try, not a look
+                while not await self._flush():  # noqa: ASYNC110  # each iteration is an attempt, not a poll
                     await asyncio.sleep(RETRY_S)
         except TimeoutError:
-            log.error("%d clicks are lost: Redis did not take them before the end", self.held)
+            log.error("%d clicks are lost: Redis did not accept them before the shutdown", self.held)
 
     @property
     def held(self) -> int:
-        """Clicks that Redis has not confirmed yet, those of the current tally left out."""
+        """How many sealed clicks Redis has not confirmed yet. The current tally is not included."""
         return sum(sum(counts.values()) for _, counts, _ in self._sealed) + (
             self._entry[2] if self._entry else 0
         )
 
     @property
     def shipment(self) -> str:
-        """The name of the entry under way, which it bears in the stream."""
+        """The id of the entry being sent; the stream entry carries it too."""
         return f"{self._worker}:{self._number}"
 
     async def _run(self) -> None:
@@ -100,11 +101,12 @@ class Shipper:
             await asyncio.sleep(self._flush_s)
             try:
                 await self._flush()
-            except Exception:  # the worker must go on counting whatever happens here
+            except Exception:  # the worker goes on counting, whatever fails here
                 log.exception("shipping clicks failed")
 
     async def _flush(self) -> bool:
-        """Seals the tally and ships; True if nothing is left. While Redis is gone one tally grows, not a queue."""
+        """Seals the tally and ships it. Returns whether nothing is left. While Redis is down one tally grows, not
+        a queue."""
         today = self._now().date()
         if not self._sealed or today != self._day:
             sources = self._tally.sources()
@@ -113,11 +115,11 @@ class Shipper:
             self._day = today
         done = await self._ship()
         held = sum(len(found) for _, _, sources in self._sealed for found in sources.values())
-        self._tally.sources_room = max(0, self._sources_max - held)
-        self._tally.room = max(0, self._codes_max - sum(len(counts) for _, counts, _ in self._sealed))
+        self._tally.sources_budget = max(0, self._sources_max - held)
+        self._tally.codes_budget = max(0, self._codes_max - sum(len(counts) for _, counts, _ in self._sealed))
         CLICKS_HELD.set(self.held)
-        CLICKS_DROPPED.inc(self._tally.dropped - self._dropped_told)
-        self._dropped_told = self._tally.dropped
+        CLICKS_DROPPED.inc(self._tally.dropped - self._dropped_counted)
+        self._dropped_counted = self._tally.dropped
         return done and not len(self._tally)
 
     async def _ship(self) -> bool:
@@ -139,21 +141,21 @@ class Shipper:
                     )
             except (RedisError, OSError, TimeoutError) as error:
                 REDIS_FAILURES.labels("ship").inc()
-                return self._trouble(f"Redis does not take clicks ({type(error).__name__})")
+                return self._log_failure(f"Redis does not accept clicks ({type(error).__name__})")
             if answer == b"full":
-                return self._trouble("the click stream is full")
+                return self._log_failure("the click stream is full")
             self._entry = None
             CLICKS_SHIPPED.inc(clicks)
-        if self._in_trouble:
-            log.warning("Redis takes clicks again")
-        self._in_trouble = False
+        if self._is_failing:
+            log.warning("Redis accepts clicks again")
+        self._is_failing = False
         return True
 
-    def _trouble(self, what: str) -> bool:
-        if not self._in_trouble:
+    def _log_failure(self, what: str) -> bool:
+        if not self._is_failing:
             held = "%s; they are held, up to %d codes"
             log.warning(held, what, self._codes_max, extra={"shipment": self.shipment})
-        self._in_trouble = True
+        self._is_failing = True
         return False
 
     def _next_entry(self) -> bool:

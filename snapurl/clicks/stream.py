@@ -1,4 +1,4 @@
-"""The click stream in Redis: its keys, and an entry's spelling. Pure."""
+"""The click stream in Redis: its keys, and the encoding of an entry. Pure."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from collections.abc import Mapping, Sequence
 from datetime import date
 
 from ring.slots import slot_of
-from snapurl.clicks.origin import NONE
+from snapurl.clicks.sources import NONE
 from snapurl.clicks.tally import Sources
 from snapurl.model import ClickRow, SourceClicks, SourceKind
 
 FIELD = b"clicks"
 SOURCES_FIELD = b"sources"
 SHIPMENT_FIELD = b"shipment"
-VALUE_CHARS_MAX = 255  # of a source, as the shards take them
+VALUE_CHARS_MAX = 255  # of a source; the shards' limit
 _SEQUENCE_BITS = 20
 
 
 def name_key(namespace: str) -> str:
-    """Where the name of the stream is kept."""
+    """The key of the name of the current stream."""
     return f"snapurl:{namespace}:clicks:name"
 
 
 def worker_key(namespace: str, worker: str) -> str:
-    """Where the number of a worker's last entry is kept."""
+    """The key of the number of a worker's last entry."""
     return f"snapurl:{namespace}:clicks:worker:{worker}"
 
 
 def lease_key(namespace: str) -> str:
-    """Where the consumer that works says so."""
+    """The key of the active consumer's lease."""
     return f"snapurl:{namespace}:clicks:lease"
 
 
 def alive_key(namespace: str, host: str) -> str:
-    """Where a consumer of that host says that it works or stands by."""
+    """The key of the heartbeat of the consumer on `host`, active or on standby."""
     return f"snapurl:{namespace}:clicks:alive:{host}"
 
 
@@ -43,7 +43,7 @@ def encode_entry(day: date, counts: Mapping[str, int]) -> str:
 
 
 def encode_sources(day: date, sources: Mapping[str, Sources]) -> str:
-    """A field of its own: a consumer that does not know it counts the clicks all the same."""
+    """Encodes the sources as a separate field, which an older consumer ignores while it counts the clicks."""
     listed = {
         code: [[*source, clicks] for source, clicks in found.items()] for code, found in sources.items()
     }
@@ -51,8 +51,10 @@ def encode_sources(day: date, sources: Mapping[str, Sources]) -> str:
 
 
 def decode_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> list[ClickRow]:
-    """The rows of one entry, one per day and code. Raises ValueError, KeyError, TypeError or
-    AttributeError if it is malformed. An entry may come without sources, from a worker that does not know them."""
+    """Returns the rows of one entry, one per day and code. An entry of an older worker has no sources.
+
+    Raises ValueError, KeyError, TypeError or AttributeError if the entry is malformed.
+    """
     place = entry_place(entry_id)
     counted = json.loads(fields[FIELD])
     found = json.loads(fields.get(SOURCES_FIELD, b"{}"))
@@ -67,7 +69,7 @@ def decode_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> list[ClickRo
 
 
 def _by_kind(sources: Sequence[tuple[str, str, int]]) -> tuple[SourceClicks, ...]:
-    """What requests do not say is left out: it is all that is missing from the clicks."""
+    """Sums the sources per kind and value. Clicks without a value are left out."""
     found: dict[tuple[SourceKind, str], int] = {}
     for referrer, browser, clicks in sources:
         _positive(clicks)
@@ -87,13 +89,13 @@ def _positive(clicks: object) -> int:
 
 
 def entry_place(entry_id: bytes) -> int:
-    """`ms-sequence` as one number that sorts alike and fits a bigint: 43 bits of ms, 20 of sequence."""
+    """Packs `ms-sequence` into one number of the same order that fits a bigint: 43 bits of ms, 20 of sequence."""
     ms, _, sequence = entry_id.partition(b"-")
     if int(sequence) >> _SEQUENCE_BITS:
-        raise ValueError(f"entry {entry_id!r} is one too many in its millisecond")
+        raise ValueError(f"entry {entry_id!r} exceeds the sequence numbers of its millisecond")
     return int(ms) << _SEQUENCE_BITS | int(sequence)
 
 
 def entry_id_of(place: int) -> str:
-    """The id whose place it is."""
+    """Returns the entry id of a place: the inverse of `entry_place`."""
     return f"{place >> _SEQUENCE_BITS}-{place & ((1 << _SEQUENCE_BITS) - 1)}"

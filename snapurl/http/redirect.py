@@ -23,7 +23,7 @@ from typing import Any
 from sanic import HTTPResponse, Request
 from sanic.models.server_types import ConnInfo
 
-from snapurl.clicks.origin import browser_of, referrer_of
+from snapurl.clicks.sources import browser_of, referrer_of
 from snapurl.codes import is_code
 from snapurl.errors import Gone, NotFound, RateLimited, SnapURLError
 from snapurl.http.context import Services

@@ -1,1 +1,1 @@
-"""A whole cluster on this machine, of real servers: for `up`, the tests and the benchmarks."""
+"""A local cluster of real PostgreSQL and Redis servers, for `snapurl up`, the tests and the benchmarks."""

@@ -1,7 +1,7 @@
-"""Where the PostgreSQL and Redis programs are: on PATH if they will do, else in the wheels.
+"""Finds the PostgreSQL and Redis programs: on PATH if they are recent enough, else in the wheels.
 
-Data can only be opened by programs that fit it, so a caller that has data says what wrote them, and the first
-programs that can read them are taken, wherever they come from.
+Programs open only data of a version that fits. A caller that has data names the version that wrote it, and gets the
+first programs that can read it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _VERSION_TIMEOUT_S = 20.0
 
 
 class BinarySource(StrEnum):
-    """Where programs may come from."""
+    """Where programs come from."""
 
     ANY = "any"
     PATH = "path"
@@ -34,7 +34,7 @@ class BinarySource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PostgresBinaries:
-    """A pair that belongs together; `major` decides which data directories it opens."""
+    """`postgres` and `initdb` of one version; `major` decides which data directories they open."""
 
     postgres: Path
     initdb: Path
@@ -58,15 +58,16 @@ class RedisVersion:
 
     @classmethod
     def parse(cls, text: str) -> RedisVersion | None:
-        """From what `redis-server --version` prints, or from `str()` of a version; None if it is neither."""
+        """Parses the output of `redis-server --version`, or the `str()` of a version. Returns None for other
+        text."""
         match = re.search(r"\b(redis|valkey)\b(?: server v=| )(\d+)\.(\d+)", text, re.IGNORECASE)
         return cls(match[1].lower(), int(match[2]), int(match[3])) if match else None
 
     def reads(self, written_by: RedisVersion) -> bool:
-        """Whether this program can open files that `written_by` left."""
+        """Whether this program can open files of `written_by`."""
         if self.family == written_by.family:
             return (self.major, self.minor) >= (written_by.major, written_by.minor)
-        # Valkey began as Redis 7.2 and reads what that and older ones wrote; nothing leads back.
+        # Valkey was forked from Redis 7.2 and reads files of that and older versions; Redis reads none of Valkey's.
         return self.family == "valkey" and (written_by.major, written_by.minor) <= (7, 2)
 
 
@@ -81,7 +82,7 @@ class RedisBinary:
 
 
 def find_postgres(source: BinarySource = BinarySource.ANY, major: int | None = None) -> PostgresBinaries:
-    """The first usable PostgreSQL; with `major`, the first of exactly that version.
+    """Returns the first usable PostgreSQL; with `major`, the first of exactly that version.
 
     Raises ConfigError with one line that says what to do.
     """
@@ -96,7 +97,7 @@ def find_postgres(source: BinarySource = BinarySource.ANY, major: int | None = N
         )
     has = ", ".join(str(item) for item in found)
     raise ConfigError(
-        f"the data were made by PostgreSQL {major}, and here is only {has}: put `postgres` {major} "
+        f"the data belong to PostgreSQL {major}, and only {has} is installed: put `postgres` {major} "
         "on PATH, or move the data away"
     )
 
@@ -104,7 +105,7 @@ def find_postgres(source: BinarySource = BinarySource.ANY, major: int | None = N
 def find_redis(
     source: BinarySource = BinarySource.ANY, written_by: RedisVersion | None = None
 ) -> RedisBinary:
-    """The first usable Redis (or Valkey); with `written_by`, the first that can read its files.
+    """Returns the first usable Redis or Valkey; with `written_by`, the first that can read its files.
 
     Raises ConfigError with one line that says what to do.
     """
@@ -169,13 +170,13 @@ def _redis_wheels() -> Iterator[Path]:
 
 
 def _package(name: str) -> Path | None:
-    """The directory of an installed package, found without running any of its code."""
+    """Returns the directory of an installed package, without importing it."""
     spec = importlib.util.find_spec(name)
     return Path(spec.origin).parent if spec and spec.origin else None
 
 
 def _version_text(program: Path) -> str:
-    """What `program --version` prints; "" if it cannot be run here (missing, or for another machine)."""
+    """Returns the output of `program --version`; "" if it does not run here (missing, or for another platform)."""
     try:
         done = subprocess.run(  # noqa: S603  # a program found by its well-known name
             [program, "--version"],

@@ -1,12 +1,11 @@
-"""The local cluster: one PostgreSQL per shard and one Redis, remembered in a home directory.
+"""The local cluster: one PostgreSQL per shard and one Redis, with their state in a home directory.
 
     home/lock            held for as long as the cluster runs
     home/cluster.json    ports and passwords (0600)
     home/<shard>/        data, server.log
     home/redis/          append-only files, redis.conf, server.log
 
-All servers listen on loopback only, with passwords, on ports that stay the same for as long as nobody else
-takes them.
+All servers listen on loopback only, with passwords. They keep their ports unless another program takes one.
 """
 
 from __future__ import annotations
@@ -31,14 +30,14 @@ from snapurl.local.redis_server import RedisServer, redis_url, written_by
 from snapurl.local.system_user import SystemUser, choose_system_user
 
 SHARDS = ("db0", "db1", "db2", "db3")
-RESERVED_NAMES = ("redis", "metrics")  # they have directories in the home, too
+RESERVED_NAMES = ("redis", "metrics")  # these directories exist in the home too
 STATE_FILE = "cluster.json"
 
 
 @dataclass(slots=True)
-class _Memory:
-    """What `cluster.json` holds. One PostgreSQL password for all shards: tools reach a shard that was added
-    later with the credentials of the others."""
+class _State:
+    """The content of `cluster.json`. All shards have one PostgreSQL password, since tools reach an added shard
+    with the credentials of the others."""
 
     postgres_password: str
     redis_password: str
@@ -47,11 +46,11 @@ class _Memory:
 
 
 class LocalCluster:
-    """Starts, remembers and stops the servers under `home`.
+    """Starts and stops the servers under `home`, and keeps their state there.
 
-    `shards` are the names to have; those remembered from earlier runs are started as well. `durable=False`
-    saves the disk's time at the price of the data if the machine loses power. `source` restricts where the
-    programs come from. All failures are ConfigError with one line.
+    `shards` are the shards to start, beside those of earlier runs. `durable=False` turns fsync off: data may be
+    lost if the machine loses power. `source` restricts where the programs come from. Every failure is a
+    ConfigError of one line.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class LocalCluster:
         self._source = source
         self._account = account
         self._lock: int | None = None
-        self._memory: _Memory | None = None
+        self._state: _State | None = None
         self._shards: dict[str, PostgresServer] = {}
         self._redis: RedisServer | None = None
 
@@ -84,7 +83,7 @@ class LocalCluster:
 
     @property
     def dsns(self) -> dict[str, str]:
-        """Name -> DSN of every shard."""
+        """Shard -> DSN."""
         return {name: server.dsn() for name, server in self._shards.items()}
 
     @property
@@ -97,61 +96,61 @@ class LocalCluster:
         return self.redis.url()
 
     def shard(self, name: str) -> PostgresServer:
-        """The server of one shard, for stopping, killing and starting it by itself."""
+        """Returns the server of one shard, to stop, kill or start it alone."""
         return self._shards[name]
 
     def environ(self) -> dict[str, str]:
-        """The `SNAPURL_*` variables that lead a process to this cluster."""
+        """Returns the `SNAPURL_*` variables with which a process connects to this cluster."""
         return {"SNAPURL_SHARDS": _shard_list(self.dsns), "SNAPURL_REDIS_URL": self.redis_url}
 
     def describe(self) -> str:
-        """What runs, in a few words."""
+        """Returns the versions of the servers, for people."""
         programs = dict.fromkeys(str(server.binaries) for server in self._shards.values())
         return f"{len(self._shards)} x {', '.join(programs)}, {self.redis.binary}"
 
     async def start(self) -> None:
-        """Starts every server, all at once; returns when all answer, or stops them and raises."""
-        self._take_home()
+        """Starts all servers in parallel. Returns when all answer, or stops them and raises."""
+        self._lock_home()
         try:
-            self._memory = self._recall()
-            self._redis = self._make_redis(self._memory)
-            for name in sorted({*self._wanted, *self._memory.shard_ports}):
-                self._shards[name] = self._make_shard(name, self._memory)
-            self._keep()
-            await _all(server.start() for server in self.servers())
-            self._keep()
+            self._state = self._load_state()
+            self._redis = self._make_redis(self._state)
+            for name in sorted({*self._wanted, *self._state.shard_ports}):
+                self._shards[name] = self._make_shard(name, self._state)
+            self._save_state()
+            await _wait_for_all(server.start() for server in self.servers())
+            self._save_state()
         except BaseException:
             await self.stop()
             raise
 
     async def stop(self) -> None:
-        """Ends every server, all at once, within 6 s; the data stay. Safe to repeat."""
-        await _all(server.stop() for server in self.servers())
+        """Stops all servers in parallel, within 6 s, and keeps their data. Safe to repeat."""
+        await _wait_for_all(server.stop() for server in self.servers())
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     async def add_shard(self, name: str) -> str:
-        """Starts a server for one more shard and remembers it; returns its DSN."""
-        assert self._memory is not None, "the cluster is not started"
+        """Starts a server for a further shard and saves it in the state. Returns its DSN."""
+        assert self._state is not None, "the cluster is not started"
         if name in self._shards:
             raise ConfigError(f"there is already a shard {name}")
-        server = self._make_shard(name, self._memory)
+        server = self._make_shard(name, self._state)
         try:
             await server.start()
         except BaseException:
             await server.stop()
-            del self._memory.shard_ports[name]
+            del self._state.shard_ports[name]
             raise
         self._shards[name] = server
-        self._keep()
+        self._save_state()
         return server.dsn()
 
     def servers(self) -> list[PostgresServer | RedisServer]:
-        """All of them."""
+        """Returns all servers."""
         return [*self._shards.values(), *([self._redis] if self._redis else [])]
 
-    def _take_home(self) -> None:
+    def _lock_home(self) -> None:
         try:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(self.home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -170,86 +169,86 @@ class LocalCluster:
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         self._lock = lock
 
-    def _recall(self) -> _Memory:
-        state = self.home / STATE_FILE
-        if not state.exists():
+    def _load_state(self) -> _State:
+        file = self.home / STATE_FILE
+        if not file.exists():
             if any((self.home / name / "data").exists() for name in self._wanted):
                 raise ConfigError(
-                    f"{state} is missing, and with it the passwords of the data in {self.home}: "
+                    f"{file} is missing, and with it the passwords of the data in {self.home}: "
                     "bring it back, or move the directory away"
                 )
-            return _Memory(secrets.token_urlsafe(24), secrets.token_urlsafe(24), free_port(set()))
-        return _read(state)
+            return _State(secrets.token_urlsafe(24), secrets.token_urlsafe(24), free_port(set()))
+        return _read_state(file)
 
-    def _keep(self) -> None:
-        """Writes down ports and passwords, whole or not at all."""
-        assert self._memory is not None
-        self._memory.redis_port = self.redis.port
-        self._memory.shard_ports |= {name: server.port for name, server in self._shards.items()}
-        state = self.home / STATE_FILE
-        draft = state.with_suffix(".new")
+    def _save_state(self) -> None:
+        """Saves ports and passwords atomically."""
+        assert self._state is not None
+        self._state.redis_port = self.redis.port
+        self._state.shard_ports |= {name: server.port for name, server in self._shards.items()}
+        file = self.home / STATE_FILE
+        draft = file.with_suffix(".new")
         draft.touch(mode=0o600)
-        with draft.open("w") as file:
-            json.dump(asdict(self._memory), file, indent=2)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(state)
+        with draft.open("w") as out:
+            json.dump(asdict(self._state), out, indent=2)
+            out.flush()
+            os.fsync(out.fileno())
+        draft.replace(file)
 
-    def _make_redis(self, memory: _Memory) -> RedisServer:
+    def _make_redis(self, state: _State) -> RedisServer:
         directory = self.home / "redis"
         return RedisServer(
             directory,
             binary=find_redis(self._source, written_by(directory)),
-            password=memory.redis_password,
-            port=memory.redis_port,
+            password=state.redis_password,
+            port=state.redis_port,
             durable=self._durable,
         )
 
-    def _make_shard(self, name: str, memory: _Memory) -> PostgresServer:
+    def _make_shard(self, name: str, state: _State) -> PostgresServer:
         if not NAME_PATTERN.fullmatch(name) or name in RESERVED_NAMES:
             raise ConfigError(f"{name!r} cannot be the name of a shard: take one like db4")
         directory = self.home / name
         binaries = find_postgres(self._source, data_major(directory / "data"))
         if self._account is None:
             self._account = choose_system_user(binaries.postgres, self.home)
-        if name not in memory.shard_ports:
-            memory.shard_ports[name] = free_port({memory.redis_port, *memory.shard_ports.values()})
+        if name not in state.shard_ports:
+            state.shard_ports[name] = free_port({state.redis_port, *state.shard_ports.values()})
         return PostgresServer(
             name,
             directory,
             binaries=binaries,
             account=self._account,
-            password=memory.postgres_password,
-            port=memory.shard_ports[name],
+            password=state.postgres_password,
+            port=state.shard_ports[name],
             durable=self._durable,
         )
 
 
-def remembered(home: Path) -> dict[str, str]:
-    """The settings (`shards`, `redis_url`) of the cluster that last ran in `home`; empty if none ever did."""
-    state = home.expanduser() / STATE_FILE
-    if not state.exists():
+def saved_settings(home: Path) -> dict[str, str]:
+    """Returns the settings (`shards`, `redis_url`) of the cluster that last ran in `home`; {} if none did."""
+    file = home.expanduser() / STATE_FILE
+    if not file.exists():
         return {}
-    memory = _read(state)
-    dsns = {name: postgres_dsn(memory.postgres_password, port) for name, port in memory.shard_ports.items()}
-    return {"shards": _shard_list(dsns), "redis_url": redis_url(memory.redis_password, memory.redis_port)}
+    state = _read_state(file)
+    dsns = {name: postgres_dsn(state.postgres_password, port) for name, port in state.shard_ports.items()}
+    return {"shards": _shard_list(dsns), "redis_url": redis_url(state.redis_password, state.redis_port)}
 
 
-def _read(state: Path) -> _Memory:
+def _read_state(file: Path) -> _State:
     try:
-        memory = _Memory(**json.loads(state.read_text()))
-        _ = [*map(int, memory.shard_ports.values()), int(memory.redis_port)]
+        state = _State(**json.loads(file.read_text()))
+        _ = [*map(int, state.shard_ports.values()), int(state.redis_port)]
     except (ValueError, TypeError, AttributeError):
-        raise ConfigError(f"{state} is damaged: bring it back, or move {state.parent} away") from None
-    return memory
+        raise ConfigError(f"{file} is damaged: bring it back, or move {file.parent} away") from None
+    return state
 
 
 def _shard_list(dsns: Mapping[str, str]) -> str:
     return " ".join(f"{name}={dsn}" for name, dsn in sorted(dsns.items()))
 
 
-async def _all(steps: Iterable[Awaitable[Any]]) -> None:
-    """Runs all to their ends, and only then raises the first failure: nothing goes on behind its back."""
+async def _wait_for_all(steps: Iterable[Awaitable[Any]]) -> None:
+    """Waits for all of them, then raises the first failure: none is left running."""
     outcomes = await asyncio.gather(*steps, return_exceptions=True)
     for outcome in outcomes:
         if isinstance(outcome, BaseException):

@@ -8,7 +8,7 @@ import socket
 HOST = "127.0.0.1"
 
 # Below what systems hand out to outgoing connections (from 32,768 on Linux, 49,152 elsewhere), so that a
-# remembered port is seldom taken by chance when its server comes back.
+# saved port is seldom taken by chance when its server comes back.
 _FIRST, _LAST = 20_000, 32_000
 _ATTEMPTS_MAX = 1_000
 
@@ -26,7 +26,7 @@ def is_free(port: int, host: str = HOST) -> bool:
 
 
 def free_port(taken: set[int]) -> int:
-    """A free port that is not among `taken`; add it there before asking for the next one."""
+    """Returns a free port outside `taken`. Add it to `taken` before the next call."""
     for _ in range(_ATTEMPTS_MAX):
         port = _FIRST + secrets.randbelow(_LAST - _FIRST)
         if port not in taken and is_free(port):

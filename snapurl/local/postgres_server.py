@@ -1,4 +1,4 @@
-"""One PostgreSQL server of the local cluster: its data directory, its start and its end."""
+"""One PostgreSQL server of the local cluster: its data directory, start and stop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import asyncpg
 from snapurl.errors import ConfigError
 from snapurl.local.binaries import PostgresBinaries
 from snapurl.local.free_ports import HOST, free_port, is_free
-from snapurl.local.process import ServerProcess, command_of, end_stranger, exists, server_environment
+from snapurl.local.process import ServerProcess, command_of, exists, server_environment, stop_stale
 from snapurl.local.system_user import SystemUser
 
 USER = "snapurl"
@@ -21,32 +21,36 @@ DATABASE = "snapurl"
 
 START_ATTEMPTS_MAX = 5
 READY_PATIENCE_S = 120.0
-"""Long, because a server that was killed first replays its log."""
+"""Long, because a server that was killed replays its WAL first."""
 
 STOP_STEPS = ((signal.SIGINT, 2.5), (signal.SIGQUIT, 1.0), (signal.SIGKILL, 2.0))
-"""Fast shutdown (roll back, checkpoint, end); then at once, which costs a replay at the next start."""
+"""Fast shutdown (roll back, checkpoint, exit), then immediate shutdown, which costs a WAL replay at the next
+start."""
 
 _CONNECT_TIMEOUT_S = 10.0
 _STATUS_LINE = 7  # of postmaster.pid: "starting", "ready", …
 
-# A small machine runs four of these beside each other.
+# A small machine runs four of these at once.
 _SETTINGS = {
     "listen_addresses": HOST,
-    "unix_socket_directories": "",  # a long home would make its path too long for a socket
+    "unix_socket_directories": "",  # in a long home the socket's path would be too long
     "max_connections": "200",
     "shared_buffers": "64MB",
     "max_wal_size": "512MB",
     "max_locks_per_transaction": "256",  # a hand-off of many slots holds one advisory lock each
-    "max_prepared_transactions": "0",  # a forgotten one would hold a fence for ever
+    "max_prepared_transactions": "0",  # a forgotten one would hold a fence forever
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_checkpoints": "off",
 }
-_NOT_DURABLE = {"fsync": "off", "full_page_writes": "off"}  # kill -9 loses nothing yet; a power cut would
+_NOT_DURABLE = {
+    "fsync": "off",
+    "full_page_writes": "off",
+}  # kill -9 still loses nothing; a power failure would
 
 
 class PostgresServer:
-    """The server of one shard under `directory`. Started and stopped any number of times."""
+    """The server of one shard under `directory`. It may be started and stopped any number of times."""
 
     def __init__(
         self,
@@ -71,36 +75,36 @@ class PostgresServer:
 
     @property
     def pid(self) -> int | None:
-        """The postmaster's process id while it lives."""
+        """The postmaster's process id while it runs."""
         return self._process.pid
 
     def dsn(self, database: str = DATABASE) -> str:
         return postgres_dsn(self._password, self.port, database)
 
     async def start(self) -> None:
-        """Makes the data directory if there is none, starts, waits until it answers.
+        """Creates the data directory if needed, starts the server, and waits until it answers.
 
-        Keeps its port if that is free, else takes another. Raises ConfigError with one line.
+        Keeps its port if it is free, else takes another. Raises ConfigError of one line.
         """
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._account.own(self._directory)
         check_version(self._data, self.binaries)
-        await self._end_stale()
+        await self._stop_stale()
         if not self._data.exists():
             await self._make_data()
         await self._run()
         await self._make_database()
 
     async def stop(self) -> None:
-        """Ends the server, at the worst by force: within 6 s."""
+        """Stops the server within 6 s, by SIGKILL if it must."""
         await self._process.end(STOP_STEPS)
 
     async def kill(self) -> None:
-        """Ends the server as a crash would."""
+        """Kills the server, like a crash."""
         await self._process.end(((signal.SIGKILL, 5.0),))
 
     async def _make_data(self) -> None:
-        """initdb beside the final place, so that a half-made directory is never taken for a whole one."""
+        """Runs initdb in another directory and renames it, so that an incomplete one is never used."""
         draft = self._directory / "data.new"
         secret = self._directory / "password.new"
         shutil.rmtree(draft, ignore_errors=True)
@@ -147,7 +151,7 @@ class PostgresServer:
             if await self._process.wait_ready(self._is_ready, READY_PATIENCE_S):
                 return
             tail = self._process.log_tail()
-            if "pre-existing shared memory" in tail:  # the backends of a killed server are still ending
+            if "pre-existing shared memory" in tail:  # backends of a killed server have not exited yet
                 await asyncio.sleep(0.5)
             elif "Address already in use" not in tail:
                 break
@@ -188,17 +192,17 @@ class PostgresServer:
         finally:
             await connection.close()
 
-    async def _end_stale(self) -> None:
-        """Clears the way of what a killed run left: its server, or the number of a process that is not it.
+    async def _stop_stale(self) -> None:
+        """Stops a server that a killed run left behind, or removes its PID file if another process has that PID.
 
-        A number nobody has any more is left to PostgreSQL, which also checks for orphaned backends.
+        If no process has the PID, PostgreSQL handles the file itself; it also checks for orphaned backends.
         """
         lines = self._pid_file()
         pid = int(lines[0]) if lines and lines[0].isdigit() else 0
         if not pid or not exists(pid):
             return
         if str(self._data) in command_of(pid):
-            await end_stranger(pid, STOP_STEPS)
+            await stop_stale(pid, STOP_STEPS)
         else:
             (self._data / "postmaster.pid").unlink()
 
@@ -208,7 +212,7 @@ def postgres_dsn(password: str, port: int, database: str = DATABASE) -> str:
 
 
 def data_major(data: Path) -> int | None:
-    """The version of PostgreSQL that made a data directory; None if there is none yet."""
+    """Returns the major version of a data directory; None if the directory does not exist."""
     try:
         text = (data / "PG_VERSION").read_text().strip()
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""One server process: started in a session of its own, watched, ended with growing force."""
+"""One server process: starts in its own session, and is stopped by a sequence of signals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _LOG_TAIL_BYTES = 4_096
 
 
 class ServerProcess:
-    """A child with a log, in a session of its own: Ctrl-C on the terminal is for us, who stop it in order."""
+    """A child process with a log file, in its own session: Ctrl-C reaches only this program, which stops it in
+    order."""
 
     def __init__(self, name: str, log: Path) -> None:
         self.name = name
@@ -27,11 +28,11 @@ class ServerProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process id while it lives."""
+        """The process id while it runs."""
         return self._popen.pid if self._popen and self._popen.poll() is None else None
 
     def spawn(self, argv: Sequence[str | Path], *, cwd: Path, account: SystemUser, end_signal: int) -> None:
-        """Starts `argv`; the log of the last run is kept as `….1`, the one before is dropped."""
+        """Starts `argv`. Keeps the log of the last run as `….1`."""
         if self.log.exists():
             self.log.replace(self.log.with_name(self.log.name + ".1"))
         with self.log.open("wb") as log:
@@ -49,7 +50,8 @@ class ServerProcess:
             )
 
     async def wait_ready(self, is_ready: Callable[[], Awaitable[bool]], patience_s: float) -> bool:
-        """True once `is_ready`; False if the process ended first. Raises ConfigError when patience ends."""
+        """Waits until `is_ready`. Returns False if the process exited first. Raises ConfigError after
+        `patience_s`."""
         deadline = monotonic() + patience_s
         while self.pid is not None:
             if await is_ready():
@@ -60,7 +62,7 @@ class ServerProcess:
         return False
 
     async def end(self, steps: Sequence[tuple[int, float]]) -> None:
-        """Sends each signal in turn, and waits up to its seconds, until the process is gone."""
+        """Sends each signal in turn and waits up to its seconds, until the process has exited."""
         for signum, patience_s in steps:
             if (pid := self.pid) is None:
                 break
@@ -69,25 +71,25 @@ class ServerProcess:
         self._popen = None
 
     def log_tail(self) -> str:
-        """The end of the log, for finding out why the process ended."""
+        """Returns the end of the log."""
         text = self.log.read_bytes() if self.log.exists() else b""
         return text[-_LOG_TAIL_BYTES:].decode(errors="replace")
 
     def why_ended(self) -> str:
-        """The line of the log that says most about it."""
+        """Returns the last line of the log that names an error, else the last line."""
         lines = [line for line in self.log_tail().splitlines() if line.strip()]
         telling = [line for line in lines if any(word in line for word in ("FATAL", "PANIC", "rror"))]
         return (telling or lines or ["it left no message"])[-1].strip()
 
 
 def server_environment() -> dict[str, str]:
-    """Our environment without what would steer PostgreSQL's programs, and with messages that can be read."""
+    """Returns the environment without variables that change PostgreSQL's behaviour, and with English messages."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PG", "LC_", "LANG"))}
     return {**kept, "LC_ALL": "C"}
 
 
 async def wait_until(done: Callable[[], bool], patience_s: float) -> bool:
-    """Whether `done` came true within `patience_s`."""
+    """Waits until `done`, for at most `patience_s`. Returns whether it came true."""
     deadline = monotonic() + patience_s
     while not done():
         if monotonic() > deadline:
@@ -97,12 +99,12 @@ async def wait_until(done: Callable[[], bool], patience_s: float) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether there is such a process and it has not ended; one that nobody has reaped yet has no command."""
+    """Whether the process runs. A zombie does not: it has no command line."""
     return exists(pid) and command_of(pid) != ""
 
 
 def exists(pid: int) -> bool:
-    """Whether the number is taken, if only by a process that ended and was not reaped."""
+    """Whether the PID is in use, if only by a zombie."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -113,16 +115,16 @@ def exists(pid: int) -> bool:
 
 
 def command_of(pid: int) -> str:
-    """The command line of a process; "" if it cannot be learnt."""
+    """Returns the command line of a process; "" if it cannot be read."""
     file = Path(f"/proc/{pid}/cmdline")
     if Path("/proc/self").exists():
         try:
             return file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:  # it has ended meanwhile
+        except OSError:  # it has exited meanwhile
             return ""
     try:
         done = subprocess.run(  # noqa: S603
-            ["ps", "-ww", "-o", "command=", "-p", str(pid)],  # noqa: S607  # where it is differs by system
+            ["ps", "-ww", "-o", "command=", "-p", str(pid)],  # noqa: S607  # its path differs by system
             capture_output=True,
             text=True,
             timeout=5,
@@ -133,8 +135,8 @@ def command_of(pid: int) -> str:
     return done.stdout.strip()
 
 
-async def end_stranger(pid: int, steps: Sequence[tuple[int, float]]) -> None:
-    """Ends a server that an earlier run left behind."""
+async def stop_stale(pid: int, steps: Sequence[tuple[int, float]]) -> None:
+    """Stops a server that an earlier run left behind."""
     for signum, patience_s in steps:
         try:
             os.kill(pid, signum)

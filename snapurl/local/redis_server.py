@@ -1,4 +1,4 @@
-"""The Redis of the local cluster: append-only, never evicting, for this machine alone."""
+"""The Redis of the local cluster: append-only, without eviction, on loopback."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from snapurl.errors import ConfigError
 from snapurl.local.binaries import RedisBinary, RedisVersion
 from snapurl.local.free_ports import HOST, free_port, is_free
-from snapurl.local.process import ServerProcess, command_of, end_stranger, is_running
+from snapurl.local.process import ServerProcess, command_of, is_running, stop_stale
 from snapurl.local.system_user import SystemUser
 
 START_ATTEMPTS_MAX = 5
@@ -20,7 +20,7 @@ STOP_STEPS = ((signal.SIGTERM, 2.0), (signal.SIGKILL, 2.0))
 
 
 class RedisServer:
-    """One server under `directory`. Started and stopped any number of times."""
+    """One server under `directory`. It may be started and stopped any number of times."""
 
     def __init__(
         self, directory: Path, *, binary: RedisBinary, password: str, port: int, durable: bool = True
@@ -34,19 +34,19 @@ class RedisServer:
 
     @property
     def pid(self) -> int | None:
-        """The process id while it lives."""
+        """The process id while it runs."""
         return self._process.pid
 
     def url(self, database: int = 0) -> str:
         return redis_url(self._password, self.port, database)
 
     async def start(self) -> None:
-        """Starts and waits until it answers. Keeps its port if that is free, else takes another.
+        """Starts the server and waits until it answers. Keeps its port if it is free, else takes another.
 
-        Raises ConfigError with one line.
+        Raises ConfigError of one line.
         """
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        await self._end_stale()
+        await self._stop_stale()
         for _ in range(START_ATTEMPTS_MAX):
             if not is_free(self.port):
                 self.port = free_port({self.port})
@@ -59,15 +59,15 @@ class RedisServer:
         raise ConfigError(f"Redis did not start: {self._process.why_ended()}")
 
     async def stop(self) -> None:
-        """Ends the server, at the worst by force: within 4 s."""
+        """Stops the server within 4 s, by SIGKILL if it must."""
         await self._process.end(STOP_STEPS)
 
     async def kill(self) -> None:
-        """Ends the server as a crash would."""
+        """Kills the server, like a crash."""
         await self._process.end(((signal.SIGKILL, 5.0),))
 
     def _spawn(self) -> None:
-        # A file rather than arguments: those can be read by everybody on the machine.
+        # In a file: every user of the machine can read arguments.
         config = self._directory / "redis.conf"
         config.touch(mode=0o600)
         config.write_text(self._config())
@@ -84,8 +84,9 @@ class RedisServer:
             "pidfile": "./redis.pid",
             "dir": "./",
             "appendonly": "yes",
-            # With everysec Redis confirms entries that it has not even written yet while an older fsync is under
-            # way: a kill would take counted clicks back.
+            # With everysec Redis confirms entries that it has not written yet while an older fsync is running: a
+            # kill
+            # would lose confirmed clicks.
             "appendfsync": "always" if self._durable else "no",
             "save": '""',
             "maxmemory-policy": "noeviction",  # evicting would drop clicks that are not yet counted
@@ -103,7 +104,7 @@ class RedisServer:
         finally:
             await client.aclose()
 
-    async def _end_stale(self) -> None:
+    async def _stop_stale(self) -> None:
         file = self._directory / "redis.pid"
         text = file.read_text().strip() if file.exists() else ""
         pid = int(text) if text.isdigit() else 0
@@ -111,7 +112,7 @@ class RedisServer:
             return
         command = command_of(pid)
         if f"{HOST}:{self.port}" in command or str(self._directory) in command:
-            await end_stranger(pid, STOP_STEPS)
+            await stop_stale(pid, STOP_STEPS)
 
 
 def redis_url(password: str, port: int, database: int = 0) -> str:
@@ -119,6 +120,6 @@ def redis_url(password: str, port: int, database: int = 0) -> str:
 
 
 def written_by(directory: Path) -> RedisVersion | None:
-    """Which server last wrote the files in `directory`; None if there are none."""
+    """Returns the version that last wrote the files in `directory`; None if there are none."""
     file = directory / "version"
     return RedisVersion.parse(file.read_text()) if file.exists() else None

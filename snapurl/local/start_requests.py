@@ -1,4 +1,5 @@
-"""How another command asks a running `snapurl up` for one more server: a file in the home, and its answer."""
+"""Start requests: another command asks a running `snapurl up` to start a further server, through files in the
+home."""
 
 from __future__ import annotations
 
@@ -7,33 +8,34 @@ import logging
 from pathlib import Path
 
 from snapurl.errors import ConfigError
-from snapurl.local.cluster import LocalCluster, remembered
+from snapurl.local.cluster import LocalCluster, saved_settings
 
 log = logging.getLogger("snapurl.local")
 
 POLL_S = 0.2
-UNSEEN_S_MAX = 5.0
+PICKUP_S_MAX = 5.0
 
 
-def _place(home: Path) -> Path:
-    return home.expanduser() / "wishes"
+def _directory(home: Path) -> Path:
+    return home.expanduser() / "start-requests"
 
 
 async def request_start(home: Path, name: str) -> None:
-    """Has `up` start a server for shard `name`; returns when it runs. Raises ConfigError with the reason if not."""
-    if f" {name}=" in " " + remembered(home).get("shards", ""):
+    """Asks `up` to start a server for shard `name`. Returns when it runs. Raises ConfigError with the reason if
+    not."""
+    if f" {name}=" in " " + saved_settings(home).get("shards", ""):
         return
-    place = _place(home)
-    place.mkdir(mode=0o700, exist_ok=True)
-    wish, answer = place / f"{name}.wish", place / f"{name}.answer"
+    directory = _directory(home)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    request, answer = directory / f"{name}.request", directory / f"{name}.answer"
     answer.unlink(missing_ok=True)
-    wish.touch(mode=0o600)
+    request.touch(mode=0o600)
     loop = asyncio.get_running_loop()
-    unseen_until = loop.time() + UNSEEN_S_MAX
+    pickup_until = loop.time() + PICKUP_S_MAX
     while not answer.exists():
-        if wish.exists() and loop.time() > unseen_until:
-            wish.unlink(missing_ok=True)
-            raise ConfigError(f"nobody runs the cluster in {home}: start it with `make up`, then ask again")
+        if request.exists() and loop.time() > pickup_until:
+            request.unlink(missing_ok=True)
+            raise ConfigError(f"the cluster in {home} does not run: start it with `make up`, then try again")
         await asyncio.sleep(POLL_S)
     text = answer.read_text()
     answer.unlink()
@@ -42,14 +44,14 @@ async def request_start(home: Path, name: str) -> None:
 
 
 async def serve_start_requests(cluster: LocalCluster) -> None:
-    """Starts the servers that are asked for, for ever."""
-    place = _place(cluster.home)
+    """Starts the requested servers, forever."""
+    directory = _directory(cluster.home)
     while True:
         await asyncio.sleep(POLL_S)
-        for wish in sorted(place.glob("*.wish")) if place.exists() else ():
-            name = wish.stem
-            wish.unlink(missing_ok=True)
-            answer = place / f"{name}.answer"
+        for request in sorted(directory.glob("*.request")) if directory.exists() else ():
+            name = request.stem
+            request.unlink(missing_ok=True)
+            answer = directory / f"{name}.answer"
             try:
                 await cluster.add_shard(name)
                 text = ""

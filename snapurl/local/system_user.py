@@ -1,8 +1,8 @@
-"""The account PostgreSQL runs as. It refuses root; everybody else simply runs it.
+"""The account that PostgreSQL runs as. PostgreSQL refuses root; any other user runs it as is.
 
-Root on Linux: a user namespace in which root is called user 1000 satisfies PostgreSQL, and the files stay
-root's, wherever they are. Where namespaces are not allowed (some containers), or there are none (macOS), the
-servers run as a system user, who must be able to reach both the data and the programs.
+For root on Linux, a user namespace maps root to user 1000: that satisfies PostgreSQL, and the files still belong to
+root. Where namespaces are not allowed (some containers) or do not exist (macOS), the servers run as a system
+user, who must be able to reach the data and the programs.
 """
 
 from __future__ import annotations
@@ -25,33 +25,33 @@ _PROBE_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class SystemUser:
-    """`prefix` goes before a command line; `uid` and `gid` are whom it runs as, None for whoever we are."""
+    """`prefix` goes before a command line. `uid` and `gid` are the account; None is the current user."""
 
     prefix: tuple[str, ...] = ()
     uid: int | None = None
     gid: int | None = None
 
     def own(self, path: Path) -> None:
-        """Gives a file or directory to the account."""
+        """Makes the account the owner of a file or directory."""
         if self.uid is not None and self.gid is not None:
             os.chown(path, self.uid, self.gid)
 
     def popen_options(self) -> dict[str, Any]:
-        """What `subprocess.Popen` needs to run something as this account."""
+        """Returns the options with which `subprocess.Popen` runs a program as this account."""
         if self.uid is None:
             return {}
         return {"user": self.uid, "group": self.gid, "extra_groups": []}
 
 
 def choose_system_user(postgres: Path, home: Path) -> SystemUser:
-    """Whom to run `postgres` as, for data under `home`. Raises ConfigError if root finds nobody who can."""
+    """Returns the account that runs `postgres` on data under `home`. Raises ConfigError if root finds none."""
     if os.geteuid() != 0:
         return SystemUser()
     return in_namespace() or as_system_user(postgres, home)
 
 
 def in_namespace() -> SystemUser | None:
-    """Root under another name; None where that is not allowed."""
+    """Returns root in a user namespace; None where that is not allowed."""
     unshare = shutil.which("unshare")
     if not unshare:
         return None
@@ -60,7 +60,7 @@ def in_namespace() -> SystemUser | None:
 
 
 def as_system_user(postgres: Path, home: Path) -> SystemUser:
-    """A system user of this machine; `home` (made by now) lets it pass, but not look. Raises ConfigError."""
+    """Returns a system user of this machine, and lets it traverse `home`. Raises ConfigError."""
     name, account = _system_user()
     home.chmod(0o711)
     if not _succeeds(account, "test", "-x", str(home)):

@@ -1,8 +1,9 @@
 """Click counts in the shards, applied exactly once through the cursors.
 
-A call brings each link's clicks of a day as one sum over all entries it is made of, which costs a shard a fraction
-of what the entries would. A sum is taken whole or not at all: if a slot's cursor is in the midst of its entries, as
-it may be after a consumer was killed, the shard names the cursor, and the sum is made anew of what comes after it.
+A call carries one sum per link and day over all its entries, which costs a shard a fraction of applying each
+entry. A shard applies a sum as a whole or not at all. If a slot's cursor is between the entries of a sum, as it
+may be after a consumer was killed, the shard returns the cursor, and the sum is made again from the entries after
+it.
 """
 
 from __future__ import annotations
@@ -24,26 +25,28 @@ from snapurl.store.queries import load_queries
 
 SQL = load_queries("clicks")
 
-SOURCES_SHOWN = 50  # of a kind, those with the most clicks
-CALLS_MAX = 3  # of a shard for the same rows; each leaves out, or cuts down, the slots that stood in the way
+SOURCES_SHOWN = 50  # per kind, those with the most clicks
+CALLS_MAX = (
+    3  # per shard for the same rows; each leaves out, or shortens, the slots that blocked the one before
+)
 
 BySlot = Mapping[int, Sequence[ClickRow]]
 """Slot -> its rows, in ascending order of entry."""
 
 
 class ClickStore:
-    """Adds clicks to days and reads them. `totals` raises Unavailable when the shard is silent."""
+    """Adds clicks to days and reads them. `totals` and `sources` raise Unavailable if the shard does not answer."""
 
     def __init__(self, shards: Shards, router: Router) -> None:
         self._shards = shards
         self._router = router
 
     async def apply(self, stream: str, rows: BySlot) -> set[int]:
-        """Applies rows at the believed owners, together per shard; the slots whose rows are now counted.
+        """Applies rows at the believed owners, one call per shard. Returns the slots whose rows are now counted.
 
         Rows at or before a slot's cursor are not counted again, so calling again with the same rows changes
-        nothing. Within a slot rows must be given in ascending order of entry over all calls. Slots that are not in
-        the answer are in hand-off, elsewhere, or on a silent shard: try them again.
+        nothing. Within a slot rows must be given in ascending order of entry over all calls. Slots that are
+        missing from the result are in hand-off, elsewhere, or on a shard that does not answer: try them again.
         """
         groups = self._router.group(list(rows), int)
         applied = await asyncio.gather(
@@ -52,12 +55,12 @@ class ClickStore:
         return set().union(*applied)
 
     async def _apply_at(self, name: str, stream: str, slots: Sequence[int], rows: BySlot) -> set[int]:
-        """Those of `slots` that shard `name` has counted."""
+        """Applies rows at shard `name`. Returns those of `slots` that it has counted."""
         counted: set[int] = set()
         left = {slot: rows[slot] for slot in slots}
         for _ in range(CALLS_MAX):
             try:
-                answers = await self._shards.pool(name).fetch(SQL["apply"], stream, *_folded(left))
+                answers = await self._shards.pool(name).fetch(SQL["apply"], stream, *_sums(left))
             except (ShardFailed, ConfigError, asyncpg.SerializationError):
                 return counted
             if not answers:
@@ -70,7 +73,8 @@ class ClickStore:
         return counted
 
     def _is_counted(self, answer: Row, left: dict[int, Sequence[ClickRow]]) -> bool:
-        """Takes a slot that stood in the way out of `left`, or what is counted already out of its rows."""
+        """Removes a slot that blocked the call from `left`, or the entries that its cursor includes. Whether it
+        is done."""
         slot = answer["slot"]
         rows = left.pop(slot)
         match answer["outcome"]:
@@ -83,13 +87,14 @@ class ClickStore:
         return False
 
     async def totals(self, code: str) -> list[DayClicks]:
-        """Clicks of a code by UTC day, oldest first; days without clicks are left out."""
+        """Returns the clicks of a code by UTC day, oldest first, without days that have none."""
         slot = slot_of(code)
         rows = await self._router.read(slot, lambda pool: pool.fetch(SQL["totals"], slot, code))
         return [DayClicks(row["day"], row["clicks"]) for row in rows if row["day"] is not None]
 
     async def sources(self, code: str) -> list[SourceClicks]:
-        """Where the clicks of a code came from over all days: of each kind the first SOURCES_SHOWN, most first."""
+        """Returns the sources of a code's clicks over all days: per kind at most SOURCES_SHOWN, most clicks
+        first."""
         slot = slot_of(code)
         rows = await self._router.read(
             slot, lambda pool: pool.fetch(SQL["sources"], slot, code, SOURCES_SHOWN)
@@ -101,9 +106,9 @@ class ClickStore:
         ]
 
 
-def _folded(rows_of: BySlot) -> tuple[Sequence[object], ...]:
-    """The arguments of `clicks_apply_v3` after the stream: parallel arrays of slots with their first and last
-    entries, of clicks by link and day, and of clicks by source."""
+def _sums(rows_of: BySlot) -> tuple[Sequence[object], ...]:
+    """Returns the arguments of `clicks_apply_v1` after the stream: parallel arrays of slots with their first and
+    last entries, of clicks by link and day, and of clicks by source."""
     slots = sorted(rows_of)
     clicks: dict[tuple[int, str, date], int] = {}
     sources: dict[tuple[int, str, date, SourceKind, str], int] = {}
@@ -118,12 +123,12 @@ def _folded(rows_of: BySlot) -> tuple[Sequence[object], ...]:
         slots,
         [rows_of[slot][0].entry for slot in slots],
         [rows_of[slot][-1].entry for slot in slots],
-        *_columns([(*key, count) for key, count in clicks.items()], 4),
-        *_columns([(*key, count) for key, count in sources.items()], 6),
+        *_transposed([(*key, count) for key, count in clicks.items()], 4),
+        *_transposed([(*key, count) for key, count in sources.items()], 6),
     )
 
 
-def _columns(rows: list[Any], width: int) -> tuple[list[object], ...]:
-    """Tuples of `width` parts as so many lists, in the order of the tuples."""
+def _transposed(rows: list[Any], width: int) -> tuple[list[object], ...]:
+    """Sorts and transposes tuples of `width` parts into `width` lists."""
     rows.sort()
     return tuple(map(list, zip(*rows, strict=True))) if rows else ([],) * width

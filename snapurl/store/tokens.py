@@ -1,6 +1,6 @@
-"""Tokens, which name attempts to write: 128 random bits each, in the form in which asyncpg sends them.
+"""Tokens, which identify attempts to write: 128 random bits each, as the type that asyncpg sends.
 
-They are UUIDs by their type, not by a version of it. One of `uuid.uuid4` would cost three times as much.
+They are UUIDs by type, without a version. `uuid.uuid4` would cost three times as much.
 """
 
 from __future__ import annotations
@@ -18,6 +18,6 @@ def random_token() -> uuid.UUID:
 
 
 def random_tokens(count: int) -> list[uuid.UUID]:
-    """As many, from one draw."""
+    """Returns `count` tokens from one read of the random source."""
     drawn = os.urandom(_BYTES * count)
     return [UUID(drawn[first : first + _BYTES]) for first in range(0, len(drawn), _BYTES)]

@@ -71,7 +71,7 @@ async def test_an_older_backup_serves_nothing_that_was_given_away_since(
     await server.start()
     slot, other = move.slots[0], move.other
     if not guarded:
-        await world.ask("db0", "SELECT shard_vouch_v1(pg_postmaster_start_time())")
+        await world.ask("db0", "SELECT shard_attest_v1(pg_postmaster_start_time())")
         assert await world.serves(slot) == {"db0", other}
         return
     assert await world.serves(slot) == {other}
@@ -178,10 +178,10 @@ async def test_an_old_primary_beside_the_new_one_is_left_for_it(make_world: Make
     await fail_over(world)
     await world.heals("db0")
     await primary.start()
-    failover._won_last.clear()  # as in a new process, which asks the first host first
+    failover._last_primary.clear()  # as in a new process, which asks the first host first
     await world.reopen()
     await world.heals("db0")
-    failover._won_last.clear()
+    failover._last_primary.clear()
     await world.weigh(AWAY)
     await all_is_well(world)
     assert await standby.ask("SELECT count(*) FROM slots WHERE state = 'released'") != 0

@@ -12,7 +12,7 @@ import asyncpg
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
 from snapurl.store.cluster.dsn import address_of, dsn_for
-from snapurl.store.cluster.migrate import load_migrations
+from snapurl.store.cluster.migrate import load_migrations, made_in_development
 from snapurl.store.cluster.pool import CLUSTER, ShardFailed
 from snapurl.store.cluster.shards import connect_once
 from tools.change.provision import local_only
@@ -149,18 +149,18 @@ async def _contents(connection: Any, fleet: Fleet, name: str) -> list[str]:
     if row is not None and row["shard"] != name:
         return [f"that database is shard {row['shard']} of this cluster already"]
     tables = (await connection.fetchrow(SQL["server"]))["tables"]
-    line = await _schema(connection, name, empty=not tables)
+    line = await _schema(connection, name) if tables else ""
     return [line] if line else []
 
 
-async def _schema(connection: Any, name: str, *, empty: bool = False) -> str:
-    """Why the tables of a shard are not those of this program; empty if they are, or if there are none yet."""
-    if empty:
-        return ""
+async def _schema(connection: Any, name: str) -> str:
+    """Returns why the tables of a shard are not those of this program; empty if they are."""
     try:
         applied = {row["version"]: row["checksum"] for row in await connection.fetch(SQL["applied"])}
     except asyncpg.UndefinedTableError:
         return f"the database of shard {name} has tables, but not SnapURL's: give it an empty one"
+    if made_in_development(applied):
+        return f"shard {name} was made by a development version before 0.1.0: give it an empty database"
     known = {item.version: item.checksum for item in load_migrations()}
     newest = max(applied, default=0)
     if applied == known:

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from ring.topology import Topology
 from snapurl.config import Settings, parse_shards
 from snapurl.errors import ConfigError
-from snapurl.local.cluster import remembered
+from snapurl.local.cluster import saved_settings
 from snapurl.local.start_requests import request_start
 from snapurl.store.cluster.dsn import dsn_of
 from snapurl.store.cluster.migrate import migrate_all
@@ -34,7 +34,7 @@ def known_dsn(fleet: Fleet, name: str) -> str | None:
 
 def local_only(settings: Settings, name: str) -> None:
     """Raises ConfigError unless the shards are those of the local cluster, which can start one more server."""
-    ours = remembered(settings.home).get("shards")
+    ours = saved_settings(settings.home).get("shards")
     if ours is None or ours != settings.shards.get_secret_value():
         raise ConfigError(
             f"say where the database of {name} is: --dsn postgresql://user:password@host:port/database"
@@ -63,7 +63,9 @@ async def _local(settings: Settings, name: str) -> str:
         raise ConfigError(
             f"the server of {name} did not start within {LOCAL_START_S_MAX:.0f} s: see {settings.home / name}"
         ) from None
-    return next(item.dsn for item in parse_shards(remembered(settings.home)["shards"]) if item.name == name)
+    return next(
+        item.dsn for item in parse_shards(saved_settings(settings.home)["shards"]) if item.name == name
+    )
 
 
 async def register_shard(fleet: Fleet, name: str, topology: Topology) -> None:

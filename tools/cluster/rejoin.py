@@ -64,7 +64,7 @@ async def _give_up(fleet: Fleet, found: Restarted) -> str:
                 [each.epoch for each in lost],
             )
             await connection.execute(SQL["give_up"], *columns)
-        if not await connection.fetchval(CLUSTER["vouch"], found.started):
+        if not await connection.fetchval(CLUSTER["attest"], found.started):
             return "its server was replaced while it was looked at"
     for line in described(found):
         log.warning("shard %s came back with a past: %s", found.name, line)

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
-from snapurl.local.cluster import remembered
+from snapurl.local.cluster import saved_settings
 from tools.cluster.fleet import Fleet
 
 T = TypeVar("T")
@@ -42,7 +42,7 @@ grace_s = click.option(
 def settings() -> Settings:
     """Without SNAPURL_SHARDS, those of the local cluster in SNAPURL_HOME. Raises ConfigError."""
     found = load_settings()
-    if not found.shards.get_secret_value() and (local := remembered(found.home)):
+    if not found.shards.get_secret_value() and (local := saved_settings(found.home)):
         found = load_settings(**local)
     _ = found.shard_dsns
     return found

@@ -1,6 +1,6 @@
 """One attempt at a hand-off: carries out the steps that `ring/handoff.py` asks for, for a batch of slots.
 
-There are no decisions here. Each step is one call on one shard whose guard is in `migrations/0006_handoff.sql`;
+There are no decisions here. Each step is one call on one shard whose guard is in `migrations/0007_handoff.sql`;
 PURGE, COPY and CATCH_UP hold the target's rows while they write. When a step is refused (SN001) or a shard is
 lost, the attempt ends where it is: whoever looks next, under a fresh token, sees what was done.
 """

@@ -59,7 +59,7 @@ from sanic.http import Stage
 
 from snapurl.cache.local import Entry
 from snapurl.cache.reader import FROM_L1
-from snapurl.clicks.origin import browser_of, referrer_of
+from snapurl.clicks.sources import browser_of, referrer_of
 from snapurl.clicks.tally import Tally
 from snapurl.codes import is_code, is_reserved
 from snapurl.http.fastpath.create import WholeRequest, response_bytes, whole_request

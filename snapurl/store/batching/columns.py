@@ -1,4 +1,4 @@
-"""Many creates at one shard: links as the columns that `link_create_many_v2` takes, and its answer link by link."""
+"""Many creates at one shard: links as the columns that `link_create_many_v1` takes, and its answer link by link."""
 
 from __future__ import annotations
 

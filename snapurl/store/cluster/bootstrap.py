@@ -1,11 +1,10 @@
-"""The first start: makes a cluster of empty shards, exactly once.
+"""The first start: initialises a cluster of empty shards, exactly once.
 
-Theory. Several processes start at once and any of them may be killed anywhere. What decides is the shard
-whose name sorts first: under an advisory lock there, its `cluster` row is written as 'initialising' together
-with the whole plan (cluster id and topology 1), before any other shard is touched. Whoever finds that row
-takes the lock and fills the shards that are still empty, following the plan and nothing else, and last sets
-it 'ready'. From then on an empty shard is an error, not an invitation: it may be a lost disk or a wrong DSN,
-and filling it would make its links disappear silently.
+Theory. Several processes start at once, and any of them may be killed at any point. The shard whose name sorts
+first decides. Under an advisory lock there, a process writes its `cluster` row as 'initialising' together with
+the whole plan (cluster id and topology 1), before it touches any other shard. A process that finds this row takes
+the lock, fills the shards that are still empty from the plan, and sets the row to 'ready' last. From then on an
+empty shard is an error: it may be a lost disk or a wrong DSN, and filling it would silently lose its links.
 """
 
 from __future__ import annotations
@@ -28,20 +27,20 @@ from snapurl.store.cluster.shards import close_quietly, connect_once
 
 log = logging.getLogger("snapurl.bootstrap")
 
-# ('SNAP', 'init'): held on the first shard while the cluster is being made.
+# ('SNAP', 'init'): held on the first shard while the cluster is initialised.
 LOCK = (1397637456, 1768843636)
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What a shard says of itself; `row` is its `cluster` row, None if it has none."""
+    """A shard's connection and its `cluster` row, None if it has none."""
 
     connection: Any
     row: Any
 
 
 async def has_identity(name: str, dsn: str, timeout_s: float = 10.0) -> bool:
-    """Whether the database at `dsn` has ever been made a shard. Raises ShardFailed, ConfigError."""
+    """Whether the database at `dsn` is a shard already. Raises ShardFailed, ConfigError."""
     connection = await connect_once(name, dsn, timeout_s)
     try:
         with telling_rights(name):
@@ -53,7 +52,7 @@ async def has_identity(name: str, dsn: str, timeout_s: float = 10.0) -> bool:
 
 
 async def ensure_cluster(settings: Settings) -> None:
-    """Initialises the cluster if every shard is empty; returns when it is ready.
+    """Initialises the cluster if every shard is empty. Returns when the cluster is ready.
 
     Migrations must have been applied. Raises ConfigError on swapped, foreign and unexpectedly empty shards.
     """
@@ -69,22 +68,22 @@ async def ensure_cluster(settings: Settings) -> None:
                 continue
             with telling_rights(item.name):
                 found[item.name] = _Found(connection, await connection.fetchrow(CLUSTER["identity"]))
-        if not _is_ready(found) and not await _only_newcomers_are_empty(found):
+        if not _is_ready(found) and not await _only_new_shards_are_empty(found):
             await _initialise(settings, found, silent)
     finally:
         await asyncio.gather(*(close_quietly(item.connection, timeout_s) for item in found.values()))
 
 
 def _is_ready(found: dict[str, _Found]) -> bool:
-    """True if all shards that answer belong to one initialised cluster; what they say is then checked."""
+    """Whether all shards that answer are initialised. Checks that they belong to one cluster."""
     if not found or any(item.row is None or item.row["state"] != "ready" for item in found.values()):
         return False
     _check(found)
     return True
 
 
-async def _only_newcomers_are_empty(found: dict[str, _Found]) -> bool:
-    """True if the cluster is ready and no topology has the shards that are empty: they are still to be added."""
+async def _only_new_shards_are_empty(found: dict[str, _Found]) -> bool:
+    """Whether the cluster is ready and the empty shards are in no topology: they are about to be added."""
     ready = {name: item for name, item in found.items() if item.row is not None}
     if not _is_ready(ready):
         return False
@@ -107,7 +106,7 @@ async def _initialise(settings: Settings, found: dict[str, _Found], silent: list
         raise ConfigError(f"shard {first} is unreachable, and the cluster cannot be initialised without it")
     lock = found[first].connection
     await lock.execute("SELECT pg_advisory_lock($1, $2)", *LOCK)
-    # What was read before the lock may be half of what another process was writing: read it again.
+    # Another process may have been writing while this one waited for the lock: read again.
     for name, item in list(found.items()):
         found[name] = _Found(item.connection, await item.connection.fetchrow(CLUSTER["identity"]))
     if _is_ready(found):
@@ -119,7 +118,7 @@ async def _initialise(settings: Settings, found: dict[str, _Found], silent: list
 
 
 async def _plan(settings: Settings, found: dict[str, _Found], first: str) -> Topology:
-    """The topology to initialise with: the recorded one of a start that was interrupted, or a new one."""
+    """Returns the topology to initialise with: the one recorded by an interrupted start, or a new one."""
     row = found[first].row
     if row is not None and row["state"] == "initialising":
         topology = Topology.from_json(await found[first].connection.fetchval(CLUSTER["topology"]))

@@ -1,12 +1,12 @@
-"""Connecting to a shard that has several hosts, of which one is its primary at a time.
+"""Connects to a shard with several hosts, of which one at a time is the primary.
 
-A dead or frozen host must not use up the time in which another would have answered: each host gets a head
-start of HEAD_START_S before the next is asked as well, and the first that is the primary wins. The one that
-won last is asked first. Which host is the primary only the servers say (`target_session_attrs`, read-write
-unless the DSN has another).
+A dead or frozen host must not use up the time in which another would answer. Each host gets a head start of
+HEAD_START_S before the next is tried as well, and the first one that is the primary wins. The host that won last is
+tried first. Only the servers say which one is the primary (`target_session_attrs`, read-write unless the DSN sets
+it).
 
-A standby is refused also where it is the only host: once promoted, it may have a past (`ring/restarts.py`), and
-a connection from before would be one to a server that was never asked about it.
+A standby is refused even if it is the only host. Once promoted, it has to be attested (`ring/restarts.py`), and a
+connection from before the promotion would evade that check.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ Host = tuple[str, int]
 
 
 class NotPrimary(asyncpg.InterfaceError):
-    """The server is a standby: there is nobody to speak to until it is promoted."""
+    """The server is a standby, which serves nothing until it is promoted."""
 
     def __init__(self) -> None:
         super().__init__("the server is a standby")
 
 
 class _Abandoned(logging.Filter):
-    """Drops what asyncio says of an attempt to connect that was given up while asyncpg asked for TLS: asyncpg has
-    a future there at which nobody looks any more, and nothing is wrong."""
+    """Drops asyncio's log line about an abandoned TLS handshake: asyncpg leaves a future there whose exception
+    nobody retrieves."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
@@ -47,11 +47,11 @@ class _Abandoned(logging.Filter):
 
 logging.getLogger("asyncio").addFilter(_Abandoned())
 
-_won_last: dict[tuple[Host, ...], Host] = {}
+_last_primary: dict[tuple[Host, ...], Host] = {}
 
 
 def hosts_of(dsn: str) -> tuple[Host, ...]:
-    """Host and port of every server that a DSN names; () if it leaves that to its options. Raises ValueError."""
+    """Returns host and port of every server in a DSN; () if its options name them. Raises ValueError."""
     listed = urlsplit(dsn).netloc.rpartition("@")[2]
     return tuple(_host(item) for item in listed.split(",")) if listed else ()
 
@@ -64,32 +64,32 @@ def _host(item: str) -> Host:
 
 
 async def connect_primary(dsn: str, timeout_s: float, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
-    """A connection to the server of `dsn`; of several hosts, to the one that is the primary.
+    """Connects to the server of `dsn`; with several hosts, to the one that is the primary.
 
-    `options` are those of asyncpg.connect. Raises as that does, TimeoutError after `timeout_s`, and NotPrimary.
+    `options` are those of asyncpg.connect. Raises what it raises, TimeoutError after `timeout_s`, and NotPrimary.
     """
     hosts = hosts_of(dsn)
     if len(hosts) < 2:
-        return _of_primary(await asyncpg.connect(dsn, timeout=timeout_s, **options))
+        return _refuse_standby(await asyncpg.connect(dsn, timeout=timeout_s, **options))
     if "target_session_attrs" not in parse_qs(urlsplit(dsn).query):
         options["target_session_attrs"] = "read-write"
-    favourite = _won_last.get(hosts, hosts[0])
-    order = sorted(hosts, key=lambda host: host != favourite)
+    first = _last_primary.get(hosts, hosts[0])
+    order = sorted(hosts, key=lambda host: host != first)
     async with asyncio.timeout(timeout_s):
         host, connection = await _race(dsn, order, timeout_s, options)
-    _won_last[hosts] = host
-    return _of_primary(connection)
+    _last_primary[hosts] = host
+    return _refuse_standby(connection)
 
 
 def prefer_next(dsn: str) -> None:
-    """The server that won last is one that was replaced: another host is asked first from now on."""
+    """Tries another host first from now on: the one that won last was replaced."""
     hosts = hosts_of(dsn)
     if len(hosts) > 1:
-        last = _won_last.get(hosts, hosts[0])
-        _won_last[hosts] = hosts[(hosts.index(last) + 1) % len(hosts)]
+        last = _last_primary.get(hosts, hosts[0])
+        _last_primary[hosts] = hosts[(hosts.index(last) + 1) % len(hosts)]
 
 
-def _of_primary(connection: asyncpg.Connection[asyncpg.Record]) -> asyncpg.Connection[asyncpg.Record]:
+def _refuse_standby(connection: asyncpg.Connection[asyncpg.Record]) -> asyncpg.Connection[asyncpg.Record]:
     if getattr(connection.get_settings(), "in_hot_standby", "off") == "on":
         connection.terminate()
         raise NotPrimary
@@ -106,8 +106,8 @@ async def _race(
         while running or left:
             if left:
                 host = left.pop(0)
-                begun = asyncpg.connect(dsn, host=host[0], port=host[1], timeout=timeout_s, **options)
-                running[asyncio.ensure_future(begun)] = host
+                attempt = asyncpg.connect(dsn, host=host[0], port=host[1], timeout=timeout_s, **options)
+                running[asyncio.ensure_future(attempt)] = host
             wait_s = HEAD_START_S if left else None
             done, _ = await asyncio.wait(running, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -115,24 +115,24 @@ async def _race(
                 if (error := task.exception()) is None:
                     return host, task.result()
                 errors.append(error)
-        raise min(errors, key=_weight)
+        raise min(errors, key=_severity)
     finally:
         for task in running:
             task.cancel()
-            task.add_done_callback(_close_quietly)
+            task.add_done_callback(_discard)
 
 
-def _weight(error: BaseException) -> int:
-    """Of several failures, what somebody has to mend is worth telling before what may pass by itself."""
+def _severity(error: BaseException) -> int:
+    """Orders failures for the report: those that an operator must fix come before those that may be temporary."""
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return 1
-    passing = isinstance(error, (OSError, asyncpg.CannotConnectNowError)) and not isinstance(
+    is_temporary = isinstance(error, (OSError, asyncpg.CannotConnectNowError)) and not isinstance(
         error, ssl.SSLError
     )
-    return 2 if passing else 0
+    return 2 if is_temporary else 0
 
 
-def _close_quietly(task: asyncio.Task[asyncpg.Connection[asyncpg.Record]]) -> None:
-    """One that came too late, or failed: nobody waits for it."""
+def _discard(task: asyncio.Task[asyncpg.Connection[asyncpg.Record]]) -> None:
+    """Closes a connection that lost the race, and retrieves the exception of a failed attempt."""
     if not task.cancelled() and task.exception() is None:
         task.result().terminate()

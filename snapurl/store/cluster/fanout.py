@@ -1,4 +1,4 @@
-"""Listings over all shards: each slot's rows from exactly one of them, also while slots move."""
+"""Lists over all shards: each slot's rows come from exactly one shard, also while slots move."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from snapurl.errors import Unavailable
 from snapurl.store.cluster.pool import Pool
 from snapurl.store.cluster.shards import Shards
 
-ATTEMPTS = 50  # a listing read while a slot changed hands is read again, with RETRY_S between
+ATTEMPTS = 50  # a list that was read while a slot changed its owner is read again after RETRY_S
 RETRY_S = 0.02
 
 
 async def every_slot_once(shards: Shards, query: str, args: tuple[object, ...]) -> list[Mapping[str, Any]]:
-    """The rows of `query` from all shards, such that each slot's rows come from exactly one of them.
+    """Runs `query` on all shards and returns its rows; each slot's rows come from exactly one shard.
 
-    Raises Unavailable when a shard does not answer or the slots do not come to rest.
+    Raises Unavailable if a shard does not answer, or slots kept moving during ATTEMPTS attempts.
     """
 
-    async def ask(pool: Pool) -> tuple[list[int], list[Mapping[str, Any]]]:
+    async def call(pool: Pool) -> tuple[list[int], list[Mapping[str, Any]]]:
         return await pool.fetch_with_slots(query, *args)
 
     for attempt in range(ATTEMPTS):
         if attempt:
             await asyncio.sleep(RETRY_S)
-        answers = await shards.ask_all(ask)
+        answers = await shards.call_all(call)
         if _covers_once(slots for slots, _ in answers):
             return [row for _, rows in answers for row in rows]
-        shards.refresh_soon()  # slots may have gone to a shard of which no topology has come yet
+        shards.refresh_soon()  # slots may have moved to a shard that is not known here yet
     raise Unavailable("slots are being moved", retry_after_s=1.0)
 
 

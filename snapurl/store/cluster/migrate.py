@@ -22,12 +22,14 @@ import asyncpg
 from snapurl.config import Settings, ShardDsn
 from snapurl.errors import ConfigError
 from snapurl.store.cluster.pool import ShardFailed, telling_rights
-from snapurl.store.cluster.shards import close_quietly, connect_once, none_answers
+from snapurl.store.cluster.shards import close_quietly, connect_once, no_shard_answers
 
 log = logging.getLogger("snapurl.migrate")
 
 # ('SNAP', 'migr'): taken for as long as a shard is being migrated.
 LOCK = (1397637456, 1835624306)
+# The checksum of migration 0001 in development versions, whose fourteen migrations 0.1.0 has replaced.
+_DEVELOPMENT = "5dfcf716f925b91df9c9998b989de936a14d65e328e2ab3956a1ba6a8de4330b"
 FILE_PATTERN = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 
 _CREATE_RECORD = """
@@ -69,6 +71,11 @@ def load_migrations() -> list[Migration]:
 
 def pending(shard: str, known: Sequence[Migration], applied: Mapping[int, str]) -> list[Migration]:
     """What `shard` still needs, given its record (version -> checksum). Raises ConfigError on a conflict."""
+    if made_in_development(applied):
+        raise ConfigError(
+            f"shard {shard} was made by a development version before 0.1.0, which cannot be upgraded: read its "
+            "links with that version's API, and start on empty databases (`snapurl up`: move SNAPURL_HOME away)"
+        )
     newest = max(applied, default=0)
     if newest > len(known):
         raise ConfigError(
@@ -83,6 +90,11 @@ def pending(shard: str, known: Sequence[Migration], applied: Mapping[int, str]) 
         if applied[migration.version] != migration.checksum:
             raise ConfigError(f"{label} has changed since shard {shard} got it: put the old text back")
     return list(known[newest:])
+
+
+def made_in_development(applied: Mapping[int, str]) -> bool:
+    """Whether a shard's record (version -> checksum) is that of a development version before 0.1.0."""
+    return applied.get(1) == _DEVELOPMENT
 
 
 async def migrate_all(settings: Settings) -> list[str]:
@@ -105,7 +117,7 @@ async def migrate_all(settings: Settings) -> list[str]:
         else:
             lines += outcome
     if len(silent) == len(outcomes):
-        raise none_answers(silent)
+        raise no_shard_answers(silent)
     for failed in silent:
         log.warning("%s; it is not migrated now", failed)
     return lines

@@ -1,7 +1,7 @@
-"""Vouching for shards whose servers have started anew, before they serve again: `ring/restarts.py` has the theory.
+"""Attests shards whose servers have restarted, before they serve again; `ring/restarts.py` has the theory.
 
-Here is the looking, and the vouching for a shard of which nothing was lost. What else may have to be done
-first changes the state of slots, which is for the migrator and `doctor` (`tools/cluster/rejoin.py`).
+This module finds such shards and attests those that have lost nothing. Anything else changes the state of slots,
+which the migrator and `doctor` do (`tools/cluster/rejoin.py`).
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ Fetch = Callable[..., Awaitable[Sequence[Mapping[str, Any]]]]
 """(shard, query, *arguments) -> rows. Raises ShardFailed."""
 
 
-# A shard that cannot be asked, for whatever reason, is one that is silent.
+# A shard that cannot be queried, for whatever reason, counts as silent.
 SILENT = (ShardFailed, ConfigError, RingError, asyncpg.PostgresError)
 
 
 @dataclass(frozen=True, slots=True)
 class Restarted:
-    """A shard that nobody has vouched for: the start of its server that was looked at, and what was found.
+    """A restarted shard that nobody has attested: its server's start time as it was read, and what was found.
 
-    `witnesses` are the other shards that answered.
+    `peers` are the other shards that answered.
     """
 
     restarted: RestartedShard
@@ -50,13 +50,13 @@ class Restarted:
 class _Start:
     started: datetime
     timeline: int
-    vouched: bool
-    vouched_timeline: int | None
+    attested: bool
+    attested_timeline: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """What one shard says: its slots, the topologies it has, and the timelines it remembers of the others."""
+class _Stored:
+    """What one shard has stored: its slots, its topologies, and the timelines of the others."""
 
     rows: Rows
     topologies: Mapping[int, Topology]
@@ -64,44 +64,46 @@ class _Told:
 
 
 async def find_restarted(topology: Topology, fetch: Fetch) -> list[Restarted]:
-    """Every shard of `topology`, or of a newer one that some shard has, that nobody has vouched for."""
+    """Returns every unattested shard of `topology`, or of a newer topology that some shard has."""
     while True:
         names = [shard.name for shard in topology.shards]
-        # The start of a server is read before the rows of any: see the theory.
-        starts = _answers(names, await asyncio.gather(*(_start(name, fetch) for name in names)))
-        if all(start.vouched for start in starts.values()):
+        # Start times are read before any rows: see the theory.
+        starts = _by_name(names, await asyncio.gather(*(_start(name, fetch) for name in names)))
+        if all(start.attested for start in starts.values()):
             return []
-        told = _answers(names, await asyncio.gather(*(_told(name, fetch) for name in names)))
-        known = {version: each for one in told.values() for version, each in one.topologies.items()}
+        stored = _by_name(names, await asyncio.gather(*(_read_stored(name, fetch) for name in names)))
+        known = {version: each for one in stored.values() for version, each in one.topologies.items()}
         newest = known[max(known)] if known else topology
         if newest.version <= topology.version:
             break
         topology = newest
-    return _judged(names, starts, told)
+    return _assessed(names, starts, stored)
 
 
-def _answers(names: Sequence[str], found: Sequence[Any]) -> dict[str, Any]:
+def _by_name(names: Sequence[str], found: Sequence[Any]) -> dict[str, Any]:
     return {name: each for name, each in zip(names, found, strict=True) if each is not None}
 
 
-def _judged(names: Sequence[str], starts: Mapping[str, _Start], told: Mapping[str, _Told]) -> list[Restarted]:
+def _assessed(
+    names: Sequence[str], starts: Mapping[str, _Start], stored: Mapping[str, _Stored]
+) -> list[Restarted]:
     newest = {
-        name: max((one.timelines.get(name, 0) for other, one in told.items() if other != name), default=0)
+        name: max((one.timelines.get(name, 0) for other, one in stored.items() if other != name), default=0)
         for name in names
     }
-    # What was replaced by a newer server says nothing of the shard.
-    heard = {name for name in told if name in starts and starts[name].timeline >= newest[name]}
+    # A server that was replaced by a newer one does not speak for its shard.
+    trusted = {name for name in stored if name in starts and starts[name].timeline >= newest[name]}
     found = []
     for name in names:
-        if name not in starts or starts[name].vouched or name not in told:
+        if name not in starts or starts[name].attested or name not in stored:
             continue
         start = starts[name]
-        peers = tuple(other for other in names if other in heard and other != name)
-        restarted = RestartedShard(name, start.timeline, start.vouched_timeline)
-        topologies = {v: each for other in peers for v, each in told[other].topologies.items()}
+        peers = tuple(other for other in names if other in trusted and other != name)
+        restarted = RestartedShard(name, start.timeline, start.attested_timeline)
+        topologies = {v: each for other in peers for v, each in stored[other].topologies.items()}
         assessment = assess(
             restarted,
-            {name: told[name].rows, **{other: told[other].rows for other in peers}},
+            {name: stored[name].rows, **{other: stored[other].rows for other in peers}},
             [other for other in names if other != name and other not in peers],
             list(topologies.values()),
             newest[name],
@@ -115,10 +117,10 @@ async def _start(name: str, fetch: Fetch) -> _Start | None:
         row = (await fetch(name, CLUSTER["start"]))[0]
     except SILENT:
         return None
-    return _Start(row["started"], row["timeline"], row["vouched"], row["vouched_timeline"])
+    return _Start(row["started"], row["timeline"], row["attested"], row["attested_timeline"])
 
 
-async def _told(name: str, fetch: Fetch) -> _Told | None:
+async def _read_stored(name: str, fetch: Fetch) -> _Stored | None:
     try:
         slots = await fetch(name, CLUSTER["slots"])
         documents = await fetch(name, CLUSTER["topologies"])
@@ -126,7 +128,7 @@ async def _told(name: str, fetch: Fetch) -> _Told | None:
     except SILENT:
         return None
     topologies = (Topology.from_json(row["document"]) for row in documents)
-    return _Told(
+    return _Stored(
         {
             row["slot"]: SlotRow(row["slot"], SlotState(row["state"]), row["epoch"], row["peer"])
             for row in slots
@@ -137,7 +139,8 @@ async def _told(name: str, fetch: Fetch) -> _Told | None:
 
 
 async def notify_peers(found: Restarted, fetch: Fetch) -> str:
-    """Has the others remember the timeline; what is wrong if one knows a newer one. Raises ShardFailed."""
+    """Records the shard's timeline on its peers. Returns why not, if one knows a newer timeline. Raises
+    ShardFailed."""
     for other in found.peers:
         row = (await fetch(other, CLUSTER["peer_seen"], found.name, found.restarted.timeline))[0]
         if row["newest"] > found.restarted.timeline:
@@ -146,7 +149,7 @@ async def notify_peers(found: Restarted, fetch: Fetch) -> str:
 
 
 async def attest(found: Restarted, fetch: Fetch) -> str:
-    """Vouches for a shard of which nothing was lost; why not, if not. Raises ShardFailed."""
+    """Attests a shard that has lost nothing. Returns why not, or an empty string. Raises ShardFailed."""
     assessment = found.assessment
     if assessment.blockers:
         return assessment.blockers[0]
@@ -158,5 +161,5 @@ async def attest(found: Restarted, fetch: Fetch) -> str:
         )
     if why := await notify_peers(found, fetch):
         return why
-    row = (await fetch(found.name, CLUSTER["vouch"], found.started))[0]
-    return "" if row["vouched"] else "its server was replaced while it was looked at"
+    row = (await fetch(found.name, CLUSTER["attest"], found.started))[0]
+    return "" if row["attested"] else "its server was replaced while it was looked at"

@@ -1,8 +1,8 @@
-"""All shards of the cluster: one pool each, the newest topology, and news of both.
+"""All shards of the cluster: one pool each, the newest topology, and notifications of changes to both.
 
-A process is given DSNs, reads the highest topology version from whichever shard answers, and connects to
-every shard the topology names, also to those that it was given no DSN for: they are reached at the topology's
-address with the credentials of the first DSN. A shard that is down costs only the slots it holds.
+A process is given DSNs, reads the highest topology version that any shard has, and connects to every shard of that
+topology. Shards without a DSN are reached at the topology's address with the credentials of the first DSN. A shard
+that is down costs only the slots it holds.
 """
 
 from __future__ import annotations
@@ -53,30 +53,30 @@ from snapurl.telemetry.metrics import (
 log = logging.getLogger("snapurl.shards")
 T = TypeVar("T")
 
-# How often the map is compared with the shards when no news arrive: news may be lost without harm.
+# How often the slot map is read anew without a notification: losing one does no harm.
 POLL_S = 5.0
-NOTIFY_DEBOUNCE_S = 0.1  # a hand-off makes several in a row; whoever needs one sooner asks for it
+NOTIFY_DEBOUNCE_S = 0.1  # a hand-off sends several in a row; `refresh_soon` does not wait for it
 WATCH_RETRY_S = 1.0
-# A look at a shard that has started anew reads every shard's slots: after one in vain the next waits, also
-# so many times as long as it took.
+# To attest a restarted shard, the slots of every shard are read. After a failed attempt the next one waits this
+# long,
+# or ATTEST_PACE times as long as the attempt took.
 ATTEST_RETRY_S = 0.25
 ATTEST_PACE = 8
-# What a write is counted under that stayed undone since its slot was being moved.
+# The reason under which a write that timed out on a slot in hand-off is counted.
 HAND_OFF = "hand-off"
 # What asyncpg raises on a connection that ended under it.
 CLIENT_ERRORS = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 async def read_topology(settings: Settings) -> Topology:
-    """The newest topology that any configured shard has.
+    """Returns the newest topology that any configured shard has.
 
-    Raises ConfigError on a DSN that leads to the wrong place, when no shard answers, and when the cluster is
-    not initialised.
+    Raises ConfigError if a DSN leads to the wrong database, no shard answers, or the cluster is not initialised.
     """
     dsns = settings.shard_dsns
     timeout_s = settings.statement_timeout_ms / 1000
     answers = await asyncio.gather(
-        *(_ask(item.name, item.dsn, timeout_s) for item in dsns), return_exceptions=True
+        *(_read_identity(item.name, item.dsn, timeout_s) for item in dsns), return_exceptions=True
     )
     found: dict[str, tuple[Any, Topology | None]] = {}
     silent: list[ShardFailed] = []
@@ -88,14 +88,14 @@ async def read_topology(settings: Settings) -> Topology:
         else:
             found[item.name] = answer
     if not found:
-        raise none_answers(silent)
+        raise no_shard_answers(silent)
     for failed in silent:
-        log.warning("%s; going on without it", failed)
+        log.warning("%s; starting without it", failed)
     return _agree(found)
 
 
-def none_answers(silent: Sequence[ShardFailed]) -> ConfigError:
-    """The refusal to begin without any shard, with the reason that the first of them gives."""
+def no_shard_answers(silent: Sequence[ShardFailed]) -> ConfigError:
+    """Returns the error for a start without any shard, with the reason of the first one."""
     return ConfigError(f"no shard answers ({silent[0]}): check SNAPURL_SHARDS and that PostgreSQL runs")
 
 
@@ -107,12 +107,12 @@ def _agree(found: dict[str, tuple[Any, Topology | None]]) -> Topology:
     named = {shard.name for shard in newest.shards}
     for name, (row, _) in found.items():
         if row is None and name not in named:
-            continue  # a database that is still to become a shard: its DSN may be known before it is one
+            continue  # not a shard yet: its DSN may be configured before it is added
         check_identity(name, newest.cluster_id, row)
     return newest
 
 
-async def _ask(name: str, dsn: str, timeout_s: float) -> tuple[Any, Topology | None]:
+async def _read_identity(name: str, dsn: str, timeout_s: float) -> tuple[Any, Topology | None]:
     connection = await connect_once(name, dsn, timeout_s)
     try:
         with telling_rights(name):
@@ -128,10 +128,10 @@ async def _ask(name: str, dsn: str, timeout_s: float) -> tuple[Any, Topology | N
 
 
 async def connect_once(name: str, dsn: str, timeout_s: float, *, application: str = "snapurl") -> Any:
-    """One connection outside the pools. Raises ShardFailed, or ConfigError when the DSN itself is refused."""
+    """Opens a connection outside the pools. Raises ShardFailed, or ConfigError if the DSN itself is refused."""
     try:
         if word := missing_file(dsn):
-            raise ConfigError(f"the DSN of shard {name}: there is no such file as {word} names")
+            raise ConfigError(f"the DSN of shard {name}: the file that {word} names does not exist")
         return await connect_primary(
             dsn, timeout_s, command_timeout=60.0, server_settings={"application_name": application}
         )
@@ -143,7 +143,7 @@ async def connect_once(name: str, dsn: str, timeout_s: float, *, application: st
         ) from error
     except asyncpg.InvalidCatalogNameError as error:
         raise ConfigError(f"shard {name} has no database of the name in its DSN") from error
-    except ssl.SSLError as error:  # a certificate that is refused is a ValueError, too
+    except ssl.SSLError as error:  # a refused certificate is a ValueError too
         raise ShardFailed(name, describe(error), sent=False) from error
     except (ValueError, asyncpg.ClientConfigurationError) as error:
         if "root certificate" in str(error):
@@ -154,7 +154,7 @@ async def connect_once(name: str, dsn: str, timeout_s: float, *, application: st
 
 
 async def close_quietly(connection: Any, timeout_s: float) -> None:
-    """Closes a connection; that its server takes too long over it changes nothing of what was done."""
+    """Closes a connection, and terminates it if the server does not answer in time. Never raises."""
     try:
         await connection.close(timeout=timeout_s)
     except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -171,12 +171,12 @@ class Shards:
         self._pools: dict[str, Pool] = {}
         self._seen: dict[str, int] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
-        self._refreshing: asyncio.Task[None] | None = None
+        self._refresh_task: asyncio.Task[None] | None = None
         self._started: dict[str, datetime] = {}
-        self._forgotten = 0  # how often a shard's server was seen to have started anew
-        self._returned: dict[str, str] = {}  # shard -> why it serves nothing yet
-        self._vouching = asyncio.Lock()
-        self._vouch_after = 0.0
+        self._restarts_seen = 0  # how often any shard's server was found restarted
+        self._unattested: dict[str, str] = {}  # restarted shard -> why it serves nothing yet
+        self._attesting = asyncio.Lock()
+        self._attest_after = 0.0
 
     @classmethod
     async def connect(cls, settings: Settings) -> Shards:
@@ -189,11 +189,11 @@ class Shards:
         return shards
 
     async def close(self) -> None:
-        await cancel_and_wait(self._refreshing, *self._watchers.values())
+        await cancel_and_wait(self._refresh_task, *self._watchers.values())
         await asyncio.gather(*(pool.close() for pool in self._pools.values()))
 
     def pool(self, name: str) -> Pool:
-        """The pool of shard `name`. Raises ShardUnknown for a shard of which no topology has come yet."""
+        """Returns the pool of shard `name`. Raises ShardUnknown if no topology read so far names it."""
         pool = self._pools.get(name)
         if pool is None:
             self.refresh_soon()
@@ -201,12 +201,13 @@ class Shards:
         return pool
 
     def serves(self, name: str) -> bool:
-        """Whether shard `name` does, as far as is known: it answered the last call, and has not started anew."""
+        """Whether shard `name` is believed to serve: its last call was answered, and it does not wait to be
+        attested."""
         pool = self._pools.get(name)
-        return pool is not None and pool.last_error is None and name not in self._returned
+        return pool is not None and pool.last_error is None and name not in self._unattested
 
     def dsn(self, name: str) -> str:
-        """The DSN of a shard of the topology."""
+        """Returns the DSN of a shard of the topology."""
         return dsn_of(self._settings, self.topology, name)
 
     async def _open_pools(self) -> None:
@@ -225,12 +226,12 @@ class Shards:
                 self._pools[shard.name] = pool
 
     def measure(self, process: str) -> None:
-        """Sets the gauges of a `process`. A shard that has left the topology has no value any more."""
+        """Sets the gauges, labelled by `process`. Shards that have left the topology get NaN."""
         names = {shard.name for shard in self.topology.shards}
         for name, pool in self._pools.items():
             if name in names:
                 pool.measure()
-                SHARD_ATTESTED.labels(name).set(name not in self._returned)
+                SHARD_ATTESTED.labels(name).set(name not in self._unattested)
             else:
                 SHARD_UP.labels(name).set(math.nan)
                 SHARD_ATTESTED.labels(name).set(math.nan)
@@ -238,37 +239,37 @@ class Shards:
         SLOTS_IN_HAND_OFF.set(self.map.in_hand_off)
         SLOTS_UNKNOWN.set(self.map.unknown)
 
-    # -- news ------------------------------------------------------------------------------------------------
+    # -- notifications and polling ---------------------------------------------------------------------------
 
     async def refresh(self) -> None:
-        """Takes what has changed on every shard that answers."""
+        """Reads what has changed on every shard that answers, and attests restarted shards."""
         pools = [self._pools[shard.name] for shard in self.topology.shards]
         await asyncio.gather(*(self._refresh_shard(pool) for pool in pools))
-        await self._vouch()
+        await self._attest()
 
     def refresh_soon(self) -> None:
-        """Begins a refresh unless one is under way; a silent shard delays nobody who waits for the others."""
-        if self._refreshing is None or self._refreshing.done():
-            self._refreshing = detached_task(self.refresh(), "refresh")
+        """Starts a refresh in the background, unless one is running."""
+        if self._refresh_task is None or self._refresh_task.done():
+            self._refresh_task = detached_task(self.refresh(), "refresh")
 
     async def _refresh_shard(self, pool: Pool) -> None:
         try:
-            await self._take_slots(pool)
+            await self._read_slots(pool)
             rows = await pool.fetch(CLUSTER["topology"])
         except ShardFailed as error:
-            log.debug("no news: %s", error)
+            log.debug("not refreshed: %s", error)
             return
         except WrongShard as error:
             log.error("%s", error.detail)
             return
         if rows:
-            await self._adopt(Topology.from_json(rows[0]["document"]))
+            await self._adopt_topology(Topology.from_json(rows[0]["document"]))
 
-    async def _take_slots(self, pool: Pool) -> None:
-        forgotten = self._forgotten
+    async def _read_slots(self, pool: Pool) -> None:
+        restarts_seen = self._restarts_seen
         rows = await pool.fetch(CLUSTER["slots_since"], self._seen.get(pool.name, -1))
         if self._note_start(pool.name, rows[0]):
-            forgotten = self._forgotten
+            restarts_seen = self._restarts_seen
             rows = await pool.fetch(CLUSTER["slots_since"], -1)
         changed = (
             SlotRow(row["slot"], SlotState(row["state"]), row["epoch"], row["peer"])
@@ -276,15 +277,16 @@ class Shards:
             if row["slot"] is not None
         )
         self.map.take(pool.name, changed)
-        if forgotten == self._forgotten:
+        if restarts_seen == self._restarts_seen:
             self._seen[pool.name] = rows[0]["ownership"]
 
     def _note_start(self, name: str, row: Mapping[str, Any]) -> bool:
-        """True if the shard's server has started anew: more may have been heard of it than it knows."""
-        if row["vouched"]:
-            self._returned.pop(name, None)
+        """Returns whether the shard's server has restarted: the slot map may then know more of it than it does
+        itself."""
+        if row["attested"]:
+            self._unattested.pop(name, None)
         else:
-            self._returned.setdefault(
+            self._unattested.setdefault(
                 name, "its server has started anew and was not compared with the others yet"
             )
         before = self._started.get(name)
@@ -292,40 +294,40 @@ class Shards:
         if before in (None, row["started"]):
             return False
         self.map.forget(name)
-        self._forgotten += 1
-        self._seen.clear()  # others may know of slots that were taken for its own: all are read again
+        self._restarts_seen += 1
+        self._seen.clear()  # slots believed to be its own may belong to other shards: read all of them again
         return True
 
-    async def _vouch(self) -> None:
-        """Has shards that have started anew serve again, if none of their slots is another's."""
+    async def _attest(self) -> None:
+        """Attests restarted shards of which no slot belongs to another shard, so that they serve again."""
         clock = asyncio.get_running_loop().time
-        async with self._vouching:
-            if not self._returned or clock() < self._vouch_after:
+        async with self._attesting:
+            if not self._unattested or clock() < self._attest_after:
                 return
             began = clock()
             try:
                 for each in await find_restarted(self.topology, self._fetch):
-                    self._note_verdict(each.name, await attest(each, self._fetch))
+                    self._note_attested(each.name, await attest(each, self._fetch))
                     if each.assessment.replaced:
                         self.pool(each.name).try_other_host()
             except ShardFailed as error:
-                log.debug("nobody is vouched for now: %s", error)
-            self._vouch_after = clock() + max(ATTEST_RETRY_S, ATTEST_PACE * (clock() - began))
-        if not self._returned:
-            self._vouch_after = 0.0
+                log.debug("no shard was attested: %s", error)
+            self._attest_after = clock() + max(ATTEST_RETRY_S, ATTEST_PACE * (clock() - began))
+        if not self._unattested:
+            self._attest_after = 0.0
 
-    def _note_verdict(self, name: str, why: str) -> None:
+    def _note_attested(self, name: str, why: str) -> None:
         if not why:
-            self._returned.pop(name, None)
-            log.info("shard %s has started anew and was vouched for", name)
-        elif why != self._returned.get(name):
-            self._returned[name] = why
-            log.warning("shard %s has started anew and serves nothing yet: %s", name, why)
+            self._unattested.pop(name, None)
+            log.info("shard %s has restarted and serves again", name)
+        elif why != self._unattested.get(name):
+            self._unattested[name] = why
+            log.warning("shard %s has restarted and serves nothing yet: %s", name, why)
 
     async def _fetch(self, name: str, query: str, *args: object) -> list[Row]:
         return await self.pool(name).fetch(query, *args)
 
-    async def _adopt(self, topology: Topology) -> None:
+    async def _adopt_topology(self, topology: Topology) -> None:
         if topology.version <= self.topology.version:
             return
         log.info("topology %d replaces %d", topology.version, self.topology.version)
@@ -340,14 +342,14 @@ class Shards:
             self._watchers.pop(name).cancel()
 
     def _watch(self, name: str) -> None:
-        self._watchers[name] = detached_task(self._watch_for_ever(name), f"watch {name}")
+        self._watchers[name] = detached_task(self._watch_forever(name), f"watch {name}")
 
-    async def _watch_for_ever(self, name: str) -> None:
+    async def _watch_forever(self, name: str) -> None:
         while True:
             try:
                 await self._listen(name)
             except (ShardFailed, ConfigError, OSError, asyncpg.PostgresError, *CLIENT_ERRORS) as error:
-                log.debug("the news of shard %s are interrupted: %s", name, type(error).__name__)
+                log.debug("notifications of shard %s are interrupted: %s", name, type(error).__name__)
             await asyncio.sleep(WATCH_RETRY_S)
 
     async def _listen(self, name: str) -> None:
@@ -355,49 +357,50 @@ class Shards:
         pool = self._pools[name]
         generation = pool.generation
         connection = await connect_once(name, self.dsn(name), timeout_s)
-        news = asyncio.Event()
+        changed = asyncio.Event()
         try:
             for channel in ("snapurl_slots", "snapurl_topology"):
-                await connection.add_listener(channel, lambda *_: news.set())
-            connection.add_termination_listener(lambda *_: news.set())
+                await connection.add_listener(channel, lambda *_: changed.set())
+            connection.add_termination_listener(lambda *_: changed.set())
             while not connection.is_closed() and generation == pool.generation:
-                news.clear()
+                changed.clear()
                 await self._refresh_shard(pool)
-                await self._vouch()
-                await _wait(news, POLL_S if name not in self._returned else ATTEST_RETRY_S)
+                await self._attest()
+                await _wait(changed, POLL_S if name not in self._unattested else ATTEST_RETRY_S)
                 await asyncio.sleep(NOTIFY_DEBOUNCE_S)
                 await connection.execute("SELECT 1", timeout=timeout_s)
         finally:
             connection.terminate()
 
-    # -- questions to every shard ----------------------------------------------------------------------------
+    # -- calls to every shard --------------------------------------------------------------------------------
 
-    async def ask_all(self, ask: Callable[[Pool], Awaitable[T]]) -> list[T]:
-        """One answer from every shard, in the order of the topology. Raises Unavailable if one is silent."""
+    async def call_all(self, call: Callable[[Pool], Awaitable[T]]) -> list[T]:
+        """Returns one result per shard, in the order of the topology. Raises Unavailable if a shard does not
+        answer."""
         try:
-            return await asyncio.gather(*(ask(self.pool(shard.name)) for shard in self.topology.shards))
+            return await asyncio.gather(*(call(self.pool(shard.name)) for shard in self.topology.shards))
         except ShardFailed as error:
             raise error.as_unavailable() from error
 
     async def health(self) -> list[ShardHealth]:
-        """Whether each shard answers now, and what is wrong if not."""
+        """Asks each shard now. Returns whether it answers, and what is wrong if not."""
         return list(await asyncio.gather(*(self._health(shard.name) for shard in self.topology.shards)))
 
     async def _health(self, name: str) -> ShardHealth:
         try:
-            row = await self.pool(name).fetchrow(CLUSTER["vouched"])
+            row = await self.pool(name).fetchrow(CLUSTER["attested"])
         except ShardFailed as error:
             return ShardHealth(name, ok=False, detail=error.reason)
         except WrongShard as error:
             return ShardHealth(name, ok=False, detail=error.detail)
-        if not row["vouched"]:
-            why = self._returned.get(name, "its server has started anew")
+        if not row["attested"]:
+            why = self._unattested.get(name, "its server has started anew")
             return ShardHealth(name, ok=False, detail=f"serves nothing yet: {why}")
         return ShardHealth(name, ok=True, detail="answers")
 
     async def migrator_document(self) -> dict[str, Any] | None:
-        """What the migrator last said of itself, as it wrote it, with `age_s`, the seconds since; None if no shard
-        that answers has heard of one."""
+        """Returns the newest status document that a migrator has written, with `age_s`, its age in seconds. None
+        if no shard that answers has one."""
         found = await asyncio.gather(*(self._migrator_row(shard.name) for shard in self.topology.shards))
         newest = min((row for row in found if row), key=lambda row: float(row["age_s"]), default=None)
         return None if newest is None else {**json.loads(newest["status"]), "age_s": newest["age_s"]}
@@ -410,7 +413,7 @@ class Shards:
         return rows[0] if rows else None
 
     def ring_view(self) -> RingView:
-        """The topology with what is known of ownership."""
+        """Returns the topology with the slot counts of the slot map."""
         counts = self.map.counts()
         total = sum(counts.values()) or 1
         placement = place(self.topology)
@@ -445,5 +448,5 @@ async def _wait(event: asyncio.Event, timeout_s: float) -> None:
 
 
 def unavailable(slot: int) -> Unavailable:
-    """The refusal of a slot that stayed in hand-off for longer than a request waits."""
+    """Returns the error for a slot that stayed in hand-off for longer than a request waits."""
     return Unavailable(f"slot {slot} is being moved", retry_after_s=1.0, cause=HAND_OFF)

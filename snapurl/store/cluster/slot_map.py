@@ -1,7 +1,7 @@
-"""Where a router believes each slot to be: pure bookkeeping over what shards have said.
+"""Where a router believes each slot to be, from the claims of the shards. Pure.
 
-Being wrong here is harmless: a shard that does not own a slot answers "moved", and the map learns from it.
-Of two claims the one with the higher epoch is the newer; an equal epoch changes nothing.
+A wrong entry is harmless: a shard that does not own a slot answers "moved", and the map learns from it. Of two
+claims the one with the higher epoch is newer; an equal epoch changes nothing.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ class SlotMap:
         self._moving: set[int] = set()
 
     def expect(self, topology: Topology) -> None:
-        """A new topology: its ring says where to ask for slots of which nobody has said anything.
+        """Uses the ring of a new topology for slots that no shard has claimed yet.
 
-        It is built only for such a slot: all processes hear of a topology at once, and requests would wait while
-        each of them builds it.
+        The ring is built only when such a slot is looked up: all processes get a topology at the same time, and
+        requests would wait while each of them builds the ring.
         """
         self._topology = topology
 
     def owner(self, slot: int) -> str:
-        """The shard to ask for `slot`: the known owner, else the shard that the ring names."""
+        """Returns the shard to ask for `slot`: the known owner, else the one that the ring names."""
         return self._owner[slot] or place(self._topology)[slot]
 
     def learn(self, slot: int, owner: str, epoch: int) -> bool:
-        """Takes a claim; True if it was news."""
+        """Records a claim. Returns whether it changed the map."""
         if epoch <= self._epoch[slot]:
             return False
         self._owner[slot] = owner
@@ -44,7 +44,7 @@ class SlotMap:
         return True
 
     def take(self, shard: str, rows: Iterable[SlotRow]) -> None:
-        """Takes rows of the `slots` table of `shard`."""
+        """Records rows of the `slots` table of `shard`."""
         for row in rows:
             if row.state in HOLDING:
                 self.learn(row.slot, shard, row.epoch)
@@ -56,14 +56,15 @@ class SlotMap:
                 self._moving.discard(row.slot)
 
     def forget(self, shard: str) -> None:
-        """The shard may have lost what it said: its slots are anybody's until somebody claims them again."""
+        """Drops the claims of a shard that may have lost transactions. Its slots have no known owner until one
+        claims them."""
         for slot, owner in enumerate(self._owner):
             if owner == shard:
                 self._owner[slot] = None
                 self._epoch[slot] = 0
 
     def counts(self) -> dict[str, int]:
-        """Slots known to be at each shard."""
+        """Returns shard -> how many slots it is known to own."""
         counts: dict[str, int] = {}
         for owner in self._owner:
             if owner is not None:
@@ -76,5 +77,5 @@ class SlotMap:
 
     @property
     def unknown(self) -> int:
-        """Slots whose owner has not answered since this process began."""
+        """How many slots no shard has claimed since this process started."""
         return self._owner.count(None)

@@ -1,10 +1,10 @@
 -- name: apply
 SELECT slot, outcome, peer, epoch, last_entry
-  FROM clicks_apply_v3($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+  FROM clicks_apply_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 
 -- name: totals
 -- One row with a null day when the code has no clicks, so that the outcome is always told.
-SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster_start_time())
+SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
             THEN coalesce(read_outcome_v1(s.state), 'moved') ELSE 'busy' END AS outcome, s.peer, s.epoch, d.day, d.clicks
   FROM (SELECT $1::smallint AS slot) q
   LEFT JOIN slots s USING (slot)
@@ -14,7 +14,7 @@ SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster
 -- name: sources
 -- Over all days, the most clicks first; one row with a null kind when there are none. Clicks that are in no row of a
 -- kind came from requests that did not say, and are under ''; what was written under that once is among them.
-SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster_start_time())
+SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
             THEN coalesce(read_outcome_v1(s.state), 'moved') ELSE 'busy' END AS outcome,
        s.peer, s.epoch, d.kind, d.value, d.clicks
   FROM (SELECT $1::smallint AS slot) q

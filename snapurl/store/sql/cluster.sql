@@ -4,25 +4,25 @@ SELECT cluster_id::text, shard, state FROM cluster
 -- name: topology
 SELECT document FROM topology ORDER BY version DESC LIMIT 1
 
--- name: vouched
-SELECT vouched_start IS NOT DISTINCT FROM pg_postmaster_start_time() AS vouched FROM cluster
+-- name: attested
+SELECT attested_start IS NOT DISTINCT FROM pg_postmaster_start_time() AS attested FROM cluster
 
 -- name: slots_since
--- The counter and the rows changed after version $1, in one snapshot; which start of the server it is, and whether
--- somebody has vouched for that.
+-- The counter and the rows changed after version $1, in one snapshot; the start time of the server, and whether that
+-- start is attested.
 SELECT o.version AS ownership, pg_postmaster_start_time() AS started,
-       EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster_start_time()) AS vouched,
+       EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time()) AS attested,
        s.slot, s.state, s.epoch, s.peer
   FROM ownership o LEFT JOIN slots s ON s.version > $1
 
 -- name: served_slots
--- None on a server that nobody has vouched for.
+-- Empty on a server that is not attested.
 SELECT coalesce(array_agg(slot), '{}') FROM slots
- WHERE read_outcome_v1(state) = 'ok' AND EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster_start_time())
+ WHERE read_outcome_v1(state) = 'ok' AND EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
 
 -- name: start
-SELECT pg_postmaster_start_time() AS started, shard_timeline_v1() AS timeline, vouched_timeline,
-       vouched_start IS NOT DISTINCT FROM pg_postmaster_start_time() AS vouched
+SELECT pg_postmaster_start_time() AS started, shard_timeline_v1() AS timeline, attested_timeline,
+       attested_start IS NOT DISTINCT FROM pg_postmaster_start_time() AS attested
   FROM cluster
 
 -- name: slots
@@ -37,8 +37,8 @@ SELECT shard, timeline FROM peer_logs
 -- name: peer_seen
 SELECT shard_peer_seen_v1($1, $2) AS newest
 
--- name: vouch
-SELECT shard_vouch_v1($1) AS vouched
+-- name: attest
+SELECT shard_attest_v1($1) AS attested
 
 -- name: put_identity
 INSERT INTO cluster (cluster_id, shard, state) VALUES ($1, $2, $3)

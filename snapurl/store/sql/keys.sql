@@ -2,7 +2,7 @@
 SELECT outcome, peer, epoch FROM key_add_v1($1, $2, $3, $4, $5, $6, $7)
 
 -- name: find
-SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster_start_time())
+SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
             THEN coalesce(read_outcome_v1(s.state), 'moved') ELSE 'busy' END AS outcome, s.peer, s.epoch,
        k.key_id, k.name, k.secret_hash, k.rights, k.limit_rate, k.created_at, k.revoked_at
   FROM (SELECT $1::smallint AS slot) q
@@ -17,5 +17,5 @@ SELECT r.outcome, r.peer, r.epoch, (r.api_key).key_id, (r.api_key).name, (r.api_
 -- name: all
 SELECT k.key_id, k.name, k.secret_hash, k.rights, k.limit_rate, k.created_at, k.revoked_at
   FROM api_keys k JOIN slots s ON s.slot = k.slot AND read_outcome_v1(s.state) = 'ok'
- WHERE EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster_start_time())
+ WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
  ORDER BY k.created_at, k.key_id

@@ -2,7 +2,7 @@
 SELECT outcome, peer, epoch, created_at FROM link_create_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)
 
 -- name: create_many
-SELECT place, outcome, peer, epoch, created_at FROM link_create_many_v2($1, $2, $3, $4, $5, $6, $7, $8, $9)
+SELECT place, outcome, peer, epoch, created_at FROM link_create_many_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)
 
 -- name: change
 SELECT c.outcome, c.peer, c.epoch, (c.link).code, (c.link).url, (c.link).title, (c.link).tags,
@@ -12,8 +12,8 @@ SELECT c.outcome, c.peer, c.epoch, (c.link).code, (c.link).url, (c.link).title, 
 
 -- name: get
 -- The slot's state and the row in one statement, so that a missing row at a non-owner is "moved", never 404; "busy" on
--- a server that nobody has vouched for.
-SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster_start_time())
+-- a server that is not attested.
+SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
             THEN coalesce(read_outcome_v1(s.state), 'moved') ELSE 'busy' END AS outcome, s.peer, s.epoch,
        l.code, l.url, l.title, l.tags, l.redirect_status, l.created_at, l.expires_at, l.deleted_at,
        l.owner, l.version, l.change_token
@@ -25,7 +25,7 @@ SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster
 -- As `get`, for many links: $1 slots, $2 codes. `place` says which one a row answers. Each link is looked up by its key,
 -- whatever the planner believes: a sub-select with a limit is no join that it could turn around, and from arrays that
 -- come out of sub-selects it cannot see how long they are, so that it plans once and not each time.
-SELECT q.place, CASE WHEN EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster_start_time())
+SELECT q.place, CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
             THEN coalesce(read_outcome_v1(s.state), 'moved') ELSE 'busy' END AS outcome, s.peer, s.epoch,
        l.version, l.url, l.redirect_status, l.expires_at, l.deleted_at IS NOT NULL AS is_deleted
   FROM unnest((SELECT $1::smallint[]), (SELECT $2::text[])) WITH ORDINALITY q (slot, code, place)
@@ -37,7 +37,7 @@ SELECT q.place, CASE WHEN EXISTS (SELECT FROM cluster WHERE vouched_start = pg_p
 SELECT l.code, l.url, l.title, l.tags, l.redirect_status, l.created_at, l.expires_at, l.deleted_at,
        l.owner, l.version
   FROM links l JOIN slots s ON s.slot = l.slot AND read_outcome_v1(s.state) = 'ok'
- WHERE EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster_start_time()) AND l.deleted_at IS NULL
+ WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time()) AND l.deleted_at IS NULL
    AND ($2::timestamptz IS NULL OR (l.created_at, l.code) < ($2, $3::text COLLATE "C"))
  ORDER BY l.created_at DESC, l.code DESC
  LIMIT $1
@@ -46,7 +46,7 @@ SELECT l.code, l.url, l.title, l.tags, l.redirect_status, l.created_at, l.expire
 SELECT l.code, l.url, l.title, l.tags, l.redirect_status, l.created_at, l.expires_at, l.deleted_at,
        l.owner, l.version
   FROM links l JOIN slots s ON s.slot = l.slot AND read_outcome_v1(s.state) = 'ok'
- WHERE EXISTS (SELECT FROM cluster WHERE vouched_start = pg_postmaster_start_time()) AND l.deleted_at IS NULL AND l.owner = $4
+ WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time()) AND l.deleted_at IS NULL AND l.owner = $4
    AND ($2::timestamptz IS NULL OR (l.created_at, l.code) < ($2, $3::text COLLATE "C"))
  ORDER BY l.created_at DESC, l.code DESC
  LIMIT $1

@@ -283,7 +283,7 @@ async def test_sources_are_bounded_while_redis_is_away(ready: Settings) -> None:
         await until(lambda: asyncio.sleep(0, len(tally)), 0)  # it is in the entry under way
         tally.record("a", "two", "firefox")
         tally.record("a", "three", "firefox")
-        await until(lambda: asyncio.sleep(0, tally.sources_room), 1)
+        await until(lambda: asyncio.sleep(0, tally.sources_budget), 1)
         for referrer in ("four", "five", "four"):
             tally.record("a", referrer, "firefox")
         assert tally.sources() == {"a": {("four", "firefox"): 2}}

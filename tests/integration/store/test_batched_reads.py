@@ -195,10 +195,10 @@ async def test_a_server_that_nobody_vouches_for_answers_nothing(
     try:
         there, absent = some(store, "db3", 2)
         await create(store, new_link, [there])
-        await direct["db3"].execute("UPDATE cluster SET vouched_start = NULL")
+        await direct["db3"].execute("UPDATE cluster SET attested_start = NULL")
         waiting = [store.links.find(there), store.links.find(absent)]
         await asyncio.sleep(0.05)
-        await direct["db3"].execute("UPDATE cluster SET vouched_start = pg_postmaster_start_time()")
+        await direct["db3"].execute("UPDATE cluster SET attested_start = pg_postmaster_start_time()")
         found = await asyncio.gather(*waiting)
         assert [link.is_missing for link in found] == [False, True]
     finally:

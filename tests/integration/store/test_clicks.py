@@ -86,18 +86,16 @@ async def test_a_slot_that_was_counted_in_part_holds_no_other_up(
     assert totals == {"part": 3, done: 1, **dict.fromkeys(new, 3)}
 
 
-async def test_a_consumer_of_an_earlier_version_counts_nothing_twice(
-    store: Store, direct: dict[str, Any]
-) -> None:
-    """One that has counted an entry and not committed yet is waited for; then there is nothing left to count."""
+async def test_a_consumer_without_the_lock_counts_nothing_twice(store: Store, direct: dict[str, Any]) -> None:
+    """A writer that has moved the cursor without the stream's lock is waited for; then nothing is left to count."""
     (owner,) = store.router.group([slot_of("old")], int)
     await apply(store, "s", [row("old", 1)])
     async with direct[owner].transaction():
         await direct[owner].execute(
-            "SELECT clicks_apply_v2('s', $1::smallint[], ARRAY[2]::bigint[], ARRAY['old'], $2::date[], "
-            "ARRAY[1]::bigint[], '{}', '{}', '{}', '{}', '{}', '{}', '{}')",
-            [slot_of("old")],
-            [DAY],
+            "WITH moved AS (UPDATE click_cursor SET last_entry = 2 WHERE slot = $1 AND stream = 's') "
+            "UPDATE click_days SET clicks = clicks + 1 WHERE slot = $1 AND code = 'old' AND day = $2",
+            slot_of("old"),
+            DAY,
         )
         ours = asyncio.create_task(apply(store, "s", [row("old", 2)]))
         await asyncio.wait({ours}, timeout=0.3)

@@ -9,7 +9,9 @@ import pytest
 
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
+from snapurl.run.serve import prepare
 from snapurl.store.cluster.migrate import load_migrations, migrate_all
+from tests.support.roles import connected, say
 
 
 async def record(dsn: str, statement: str) -> None:
@@ -36,7 +38,7 @@ async def test_every_shard_gets_every_migration_once(settings: Settings) -> None
 @pytest.mark.parametrize(
     ("statement", "message"),
     [
-        ("UPDATE schema_migrations SET checksum = 'x' WHERE version = 2", "0002_slots has changed"),
+        ("UPDATE schema_migrations SET checksum = 'x' WHERE version = 2", "0002_slots_and_fence has changed"),
         ("DELETE FROM schema_migrations WHERE version = 1", "never got migration 0001_cluster"),
         ("INSERT INTO schema_migrations VALUES (9000, 'later', 'x')", "run a newer SnapURL"),
     ],
@@ -49,6 +51,35 @@ async def test_a_record_that_disagrees_with_the_files_is_refused(
     await record(fresh_shards["db1"], statement)
     with pytest.raises(ConfigError, match=message):
         await migrate_all(settings)
+
+
+# A record of the fourteen migrations of the development versions, with the checksum of their first.
+DEVELOPMENT = """
+CREATE TABLE schema_migrations (
+    version integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now()
+);
+INSERT INTO schema_migrations (version, name, checksum)
+     SELECT n, 'some', CASE n WHEN 1 THEN '5dfcf716f925b91df9c9998b989de936a14d65e328e2ab3956a1ba6a8de4330b'
+                              ELSE 'x' END FROM generate_series(1, 14) n
+"""
+
+
+async def test_data_of_a_development_version_is_refused_in_one_line(
+    settings: Settings, fresh_shards: dict[str, str]
+) -> None:
+    """Start and `snapurl migrate` say that the data cannot be upgraded and what to do, and change nothing."""
+    for dsn in fresh_shards.values():
+        await record(dsn, DEVELOPMENT)
+    with pytest.raises(ConfigError, match=r"development version before 0\.1\.0") as refused:
+        await prepare(settings)
+    said = await say(settings, "snapurl", "migrate")
+    assert said.code == 2 and said.text.count("\n") == 1
+    assert refused.value.detail in said.text and "move SNAPURL_HOME away" in said.text
+    for dsn in fresh_shards.values():
+        async with connected(dsn) as shard:
+            assert await shard.fetchval("SELECT count(*) FROM schema_migrations") == 14
+            assert await shard.fetchval("SELECT to_regclass('cluster')") is None
 
 
 async def test_a_sharded_table_carries_slot_and_xid(settings: Settings, fresh_shards: dict[str, str]) -> None:

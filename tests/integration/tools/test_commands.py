@@ -353,6 +353,11 @@ async def test_a_shard_of_another_cluster_is_refused(ready: Settings, five: Sett
             "newer tables (9999)",
         ),
         ("UPDATE schema_migrations SET checksum = 'x' WHERE version = 2", "other contents"),
+        (
+            "UPDATE schema_migrations SET checksum = "
+            "'5dfcf716f925b91df9c9998b989de936a14d65e328e2ab3956a1ba6a8de4330b' WHERE version = 1",
+            "development version before 0.1.0",
+        ),
         ("DROP TABLE schema_migrations", "not SnapURL's"),
     ],
 )

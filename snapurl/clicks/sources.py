@@ -1,8 +1,7 @@
-"""Where a click comes from, in a few words: the host that referred and the family of the browser. Pure.
+"""The source of a click: the referring host and the browser family. Pure.
 
-What a browser says of itself and of the page before is cut down to these two as the click is counted: paths,
-queries, versions and addresses are kept nowhere. Both functions remember what they have found, since most requests
-say what others have said.
+Headers are reduced to these two values when the click is counted. No path, query, version or address is kept. Both
+functions cache their results, since most requests repeat the headers of others.
 """
 
 from __future__ import annotations
@@ -10,19 +9,19 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-REMEMBERED = 4_096  # values of each header, before the least recently seen is forgotten
+CACHED_HEADERS_MAX = 4_096  # per header; the least recently used goes
 
 NONE = ""
-"""The request does not say."""
+"""The request has no such header."""
 
 OTHER = "*"
-"""Something else; also what is beyond a bound."""
+"""Any other value, and values beyond a bound."""
 
 _REFERRER = re.compile(
     rb"https?://(?:[^/?#@]*@)?([A-Za-z0-9._-]{1,253}?)\.?(?::[0-9]*)?(?:[/?#]|\Z)", re.IGNORECASE
 )
 
-# The first that is found counts: Edge says that it is Chrome, and Chrome that it is Safari.
+# The first match counts: Edge also names Chrome, and Chrome also names Safari.
 _BROWSERS = (
     ("bot", re.compile(rb"bot\b|crawl|spider|slurp|preview|facebookexternalhit|monitor", re.IGNORECASE)),
     ("program", re.compile(rb"curl/|wget/|python|go-http|okhttp|java/|libwww", re.IGNORECASE)),
@@ -37,18 +36,19 @@ _BROWSERS = (
 BROWSERS = (NONE, *(name for name, _ in _BROWSERS), OTHER)
 
 
-@lru_cache(maxsize=REMEMBERED)
+@lru_cache(maxsize=CACHED_HEADERS_MAX)
 def referrer_of(header: bytes | None) -> str:
-    """The host in a `Referer` header, in small letters; NONE without one, OTHER if it is no web address."""
+    """Returns the host of a `Referer` header in lower case; NONE without a header, OTHER if it is not an HTTP
+    URL."""
     if not header or not header.strip():
         return NONE
     found = _REFERRER.match(header)
     return found[1].decode("ascii").lower() if found else OTHER
 
 
-@lru_cache(maxsize=REMEMBERED)
+@lru_cache(maxsize=CACHED_HEADERS_MAX)
 def browser_of(header: bytes | None) -> str:
-    """One of BROWSERS, by a `User-Agent` header."""
+    """Returns the browser family, one of BROWSERS, of a `User-Agent` header."""
     if not header or not header.strip():
         return NONE
     return next((name for name, pattern in _BROWSERS if pattern.search(header)), OTHER)
