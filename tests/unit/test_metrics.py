@@ -84,7 +84,7 @@ def test_prometheus_client_has_what_we_use_of_its_internals() -> None:
 
 
 def test_what_fails_is_timed_too() -> None:
-    """An error takes its time as an answer does."""
+    """The duration of a failed block is observed, too."""
     registry = CollectorRegistry()
     series = Timing(Histogram("took_seconds", "t", buckets=BOUNDS, registry=registry))
     with pytest.raises(ValueError, match="x"), timed(series):
@@ -94,7 +94,7 @@ def test_what_fails_is_timed_too() -> None:
 
 
 def child(directory: Path, done: int) -> subprocess.Popen[bytes]:
-    """A process that has counted `done`, and lives until it is killed."""
+    """Starts a process that counts `done` and lives until it is killed."""
     process = subprocess.Popen(
         [sys.executable, "-c", CHILD, str(done)],
         env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(directory)},
@@ -107,8 +107,8 @@ def child(directory: Path, done: int) -> subprocess.Popen[bytes]:
 
 
 def test_the_dead_stay_counted_in_a_bounded_number_of_files(tmp_path: Path) -> None:
-    """Ten processes are killed while somebody reads: no counter ever goes back, nobody is counted twice, and the
-    gauges of the dead are gone."""
+    """Ten processes are killed during reads: no counter ever decreases, none is counted twice, and the gauges of
+    dead processes are gone."""
     initialise(tmp_path)
     seen: list[float] = []
     stop = threading.Event()
@@ -145,7 +145,7 @@ def test_the_dead_stay_counted_in_a_bounded_number_of_files(tmp_path: Path) -> N
 
 
 def test_the_living_and_the_dead_are_added_up(tmp_path: Path) -> None:
-    """Before the first end the count of ends is 0; gauges are those of the living."""
+    """Before a process ends the counter of ended ones is 0; gauges are those of live processes."""
     initialise(tmp_path)
     assert value_of(collect(tmp_path), "snapurl_children_ended_total") == 0
     first, second = child(tmp_path, 3), child(tmp_path, 4)
@@ -163,7 +163,7 @@ def test_the_living_and_the_dead_are_added_up(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_given_up(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Said in one line; what the others have counted stays."""
+    """One line is logged; the counts of other processes stay."""
     initialise(tmp_path)
     (tmp_path / "counter_4194304.db").write_bytes(content)
     merge_dead(tmp_path, 4_194_304)

@@ -78,7 +78,7 @@ async def running(
 
 
 async def test_killed_child_is_started_again_and_said_so() -> None:
-    """A child that is killed is replaced; one line says which, how it ended, and when it is back."""
+    """A killed child is restarted; one line says which one, how it ended, and when it restarts."""
     said: list[str] = []
     ended: list[int] = []
     async with running([Stage((child("w1", SLEEP), child("w2", SLEEP)), 2.0)], said, ended) as (
@@ -98,7 +98,7 @@ async def test_killed_child_is_started_again_and_said_so() -> None:
 
 
 async def test_stop_ends_every_child_and_returns_zero() -> None:
-    """After `stop` no child is left, and none is started again."""
+    """After `stop` no child is left, and none is restarted."""
     said: list[str] = []
     async with running([Stage((child("w1", SLEEP), child("w2", SLEEP)), 2.0)], said) as (
         supervisor,
@@ -115,7 +115,7 @@ async def test_stop_ends_every_child_and_returns_zero() -> None:
 
 
 async def test_stop_at_once_leaves_nothing() -> None:
-    """A stop that comes while children are being started ends them all the same."""
+    """A stop while children are starting ends them, too."""
     for _ in range(5):
         ended: list[int] = []
         async with running([Stage((child("w1", SLEEP),), 2.0)], ended=ended) as (supervisor, stop, task):
@@ -126,7 +126,7 @@ async def test_stop_at_once_leaves_nothing() -> None:
 
 
 async def test_stages_stop_in_order(tmp_path: Path) -> None:
-    """The children of a later stage are told to stop only after those of the earlier one have ended."""
+    """Children of a later stage get the signal only after those of the earlier stage have ended."""
     log = tmp_path / "log"
     stages = [
         Stage((child(name, NOTE_END, str(log), name),), 5.0) for name in ("workers", "consumer", "last")
@@ -137,7 +137,7 @@ async def test_stages_stop_in_order(tmp_path: Path) -> None:
 
 
 async def test_stubborn_child_is_killed() -> None:
-    """A child that ignores SIGTERM is killed when its time is over."""
+    """A child that ignores SIGTERM is killed after the time of its stage."""
     async with running([Stage((child("w1", STUBBORN),), 0.3)]) as (supervisor, stop, task):
         await until(lambda: len(supervisor.pids) == 1)
         pid = supervisor.pids["w1"]
@@ -158,7 +158,7 @@ async def test_configuration_error_ends_the_whole() -> None:
 
 
 async def test_dying_child_is_retried_with_growing_pauses() -> None:
-    """A child that keeps dying is retried after pauses that double up to a bound, each said in one line."""
+    """A child that keeps dying is restarted after delays that double up to a bound, with one line each."""
     said: list[str] = []
     async with running([Stage((child("w1", "raise SystemExit(3)"),), 2.0)], said):
         await until(lambda: len(said) >= 4)
@@ -170,7 +170,7 @@ async def test_dying_child_is_retried_with_growing_pauses() -> None:
     ("pause_s", "lived_s", "expected"), [(0, 0, 0.1), (0.1, 0, 0.2), (4, 9, 5), (5, 0, 5), (5, 10, 0.1)]
 )
 def test_backoff_doubles_to_a_bound_and_forgets(pause_s: float, lived_s: float, expected: float) -> None:
-    """Pauses double from 0.1 s to 5 s; a child that lived 10 s starts afresh."""
+    """Delays double from 0.1 s to 5 s; after a life of 10 s they start over."""
     assert Backoff().after(pause_s, lived_s) == expected
 
 
@@ -225,7 +225,7 @@ async def test_signals_are_ours_only_meanwhile() -> None:
 
 
 async def test_unless_gives_the_result_or_cancels() -> None:
-    """`unless` returns what the work returns, raises what it raises, and cancels it when it has to stop."""
+    """`unless_stopped` returns or raises what the work does, and cancels it on a stop."""
     cleaned: list[bool] = []
 
     async def long() -> int:

@@ -1,4 +1,4 @@
-"""Turns: who asks for little is not behind all those who ask for much."""
+"""The fair queue: a client with few requests does not wait behind all requests of another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MANY = 50
 
 
 async def test_lines_of_clients_take_turns() -> None:
-    """One request that comes after fifty of another client is served second."""
+    """One request that arrives after fifty of another client is handled second."""
     fair_queue = FairQueue(client_permits_max=1, permits_max=1, wait_s=10)
     served: list[str] = []
 
@@ -28,7 +28,7 @@ async def test_lines_of_clients_take_turns() -> None:
 
 
 async def test_a_client_has_so_many_places_and_no_more() -> None:
-    """While one client's places are taken, others still find some."""
+    """While one client has all its permits, others still get theirs."""
     fair_queue = FairQueue(client_permits_max=2, permits_max=3, wait_s=0.05)
     async with fair_queue.permit("greedy"), fair_queue.permit("greedy"):
         with pytest.raises(Unavailable) as refused:
@@ -44,7 +44,7 @@ async def test_a_client_has_so_many_places_and_no_more() -> None:
 
 
 async def test_those_who_give_up_leave_nothing_behind() -> None:
-    """Requests that are cancelled while they wait, or when they are called, keep nobody's place."""
+    """Requests that are cancelled while they wait, or as they get a permit, leave no permit acquired."""
     fair_queue = FairQueue(client_permits_max=1, permits_max=1, wait_s=10)
     for _ in range(3):
         async with fair_queue.permit("first"):

@@ -1,4 +1,4 @@
-"""Which creates are plain and whole, and that an answer to one is written as Sanic writes it."""
+"""Which creates the fast path reads, and that it writes responses as Sanic does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def read(data: bytes, at: int = 0) -> WholeRequest | None:
 
 
 def test_a_whole_create_is_a_request_of_sanics() -> None:
-    """Its address, headers, client and body are those that Sanic would have found; what follows is not touched."""
+    """Its path, headers, client and body are those that Sanic would have read; bytes after it are not used."""
     data = b"GET / HTTP/1.1\r\n\r\n" + LINE + b"Host: a\r\nX-A:  b \r\nx-a: c\r\n" + LENGTH + b"\r\n{}GET"
     request = read(data, data.index(b"POST"))
     assert request is not None
@@ -65,7 +65,7 @@ def test_a_whole_create_is_a_request_of_sanics() -> None:
     ],
 )
 def test_what_is_not_plain_and_whole_is_sanics(data: bytes) -> None:
-    """Nothing is made of it."""
+    """A create that is not plain or not complete is left to Sanic."""
     assert read(data) is None
 
 

@@ -1,4 +1,4 @@
-"""Which heads are plain, and which links are answered ahead of Sanic."""
+"""Which heads are plain, and which redirects the fast path answers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HEAD_BYTES_MAX = 1_000
 
 
 class Worker:
-    """What a worker has around its fast path; both of its clocks are set by hand."""
+    """The parts of a worker that its fast path uses; the tests set both clocks."""
 
     def __init__(self, room: int = 100, proxies_count: int = 0) -> None:
         self.now_s = 0.0
@@ -94,7 +94,7 @@ def request(code: str = "a", *, method: bytes = b"GET", headers: bytes = b"") ->
     ],
 )
 def test_a_plain_head_is_recognised_to_its_end(head: bytes) -> None:
-    """The code and where the next request begins; without its last byte it is no head yet."""
+    """The match has the code and the end of the head; a head without its last byte does not match."""
     match = REDIRECT_HEAD.match(head + b"GET /b")
     assert match is not None
     assert match.end() == len(head)
@@ -156,13 +156,13 @@ def test_a_plain_head_is_recognised_to_its_end(head: bytes) -> None:
     ],
 )
 def test_every_other_head_is_for_sanic(head: bytes) -> None:
-    """What ends the connection, has a body, or could be read in two ways."""
+    """Heads that end the connection, have a body, or could be read in two ways."""
     assert REDIRECT_HEAD.match(head) is None
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200))
 def test_a_plain_head_ends_at_the_first_empty_line(before: bytes, after: bytes) -> None:
-    """As Sanic finds its end, whatever the headers hold."""
+    """The head ends where Sanic finds its end, whatever the headers contain."""
     data = b"GET /a HTTP/1.1\r\nx: " + before + b"\r\n\r\n" + after
     match = REDIRECT_HEAD.match(data)
     assert match is None or match.end() == data.index(b"\r\n\r\n") + 4
@@ -186,7 +186,7 @@ async def test_a_link_in_l1_is_answered_and_counted() -> None:
 
 
 async def test_every_answer_is_timed() -> None:
-    """The many quick ones in one sum, slow ones each in their bucket, and all of a packet as long as it took."""
+    """Quick redirects are observed in one sum, slow ones in their bucket; all of a packet took as long as it."""
 
     def seen() -> dict[str, float]:
         families = REDIRECT_SECONDS.labels("ahead")._child_samples()
@@ -210,7 +210,7 @@ async def test_every_answer_is_timed() -> None:
 
 
 async def test_the_metrics_are_told_without_being_asked() -> None:
-    """Within a fraction of a second, every time that something was answered."""
+    """The metrics are current within a fraction of a second after each response."""
     worker = Worker()
     worker.keep(LINK)
     for _ in range(2):
@@ -232,7 +232,7 @@ async def test_the_metrics_are_told_without_being_asked() -> None:
     ],
 )
 async def test_what_is_no_redirect_is_left_alone(link: CachedLink) -> None:
-    """Misses, deleted links, and rows that no create of ours has written; nothing is counted."""
+    """Misses, deleted links and rows written by other means are left to Sanic and not counted."""
     worker = Worker()
     worker.keep(link)
     assert [worker.ask(), worker.ask(), worker.ask("b")] == [None] * 3
@@ -240,14 +240,14 @@ async def test_what_is_no_redirect_is_left_alone(link: CachedLink) -> None:
 
 
 async def test_a_link_under_a_word_that_was_reserved_later_is_left_alone() -> None:
-    """Sanic knows whether there is a route of that name."""
+    """The code of the link may now be the path of a route."""
     worker = Worker()
     worker.keep(LINK, "Health")
     assert worker.ask("Health") is None
 
 
 async def test_a_link_expires_while_it_is_cached() -> None:
-    """In the very millisecond, as on the other path."""
+    """It expires in the same millisecond as on Sanic's path."""
     worker = Worker()
     worker.keep(replace(LINK, expires_at_ms=2_000))
     worker.now_ms = 1_999
@@ -258,7 +258,7 @@ async def test_a_link_expires_while_it_is_cached() -> None:
 
 
 async def test_an_answer_goes_with_the_version_that_it_was_made_of() -> None:
-    """A newer version, a change that is heard of, and the age of the cache each end it."""
+    """A newer version, an invalidation and the age of the entry each end the use of a prepared response."""
     worker = Worker()
     worker.keep(LINK)
     assert worker.ask() is not None
@@ -273,7 +273,7 @@ async def test_an_answer_goes_with_the_version_that_it_was_made_of() -> None:
 
 
 async def test_a_link_that_is_found_is_answered_whether_l1_keeps_it_or_not() -> None:
-    """With the click and, in the metrics, as none of L1's."""
+    """The click is counted, and the metrics do not count it for L1."""
     worker = Worker()
     for is_kept in (False, True):
         asked = worker.fast.start_lookup(request(headers=b"user-agent: curl/8\r\n"), "192.0.2.1")
@@ -294,7 +294,7 @@ async def test_a_link_that_is_found_is_answered_whether_l1_keeps_it_or_not() -> 
     "found", [MISSING, replace(LINK, deleted=True), replace(LINK, expires_at_ms=1), None]
 )
 async def test_what_is_found_and_is_no_redirect_is_for_sanic(found: CachedLink | None) -> None:
-    """So is a look-up that fails (None)."""
+    """A link that does not redirect, or a failed look-up (None), is left to Sanic."""
     worker = Worker()
     asked = worker.fast.start_lookup(request(), "192.0.2.1")
     assert asked is not None
@@ -308,7 +308,7 @@ async def test_what_is_found_and_is_no_redirect_is_for_sanic(found: CachedLink |
 
 @pytest.mark.parametrize("code", ["known", "Health", "x" * 65])
 async def test_what_sanic_knows_better_is_not_looked_up(code: str) -> None:
-    """What L1 knows not to be there, words of our own, and what is no code."""
+    """Cached misses, reserved words, and paths that are not codes."""
     worker = Worker()
     worker.keep(MISSING, "known")
     assert worker.fast.start_lookup(request(code), "192.0.2.1") is None
@@ -317,7 +317,7 @@ async def test_what_sanic_knows_better_is_not_looked_up(code: str) -> None:
 
 @pytest.mark.parametrize("proxies_count", [0, 1])
 async def test_a_client_whose_turn_it_is_not_is_for_sanic(proxies_count: int) -> None:
-    """Clients are told apart as on the other path: behind a proxy, by the last of all X-Forwarded-For."""
+    """Clients are identified as on Sanic's path: behind a proxy, by the last address in X-Forwarded-For."""
     worker = Worker(proxies_count=proxies_count)
 
     def look_up(peer: str, headers: bytes) -> LookUp | None:
@@ -337,7 +337,7 @@ async def test_a_client_whose_turn_it_is_not_is_for_sanic(proxies_count: int) ->
 
 @pytest.mark.parametrize("proxies_count", [0, 1])
 async def test_who_is_shut_out_is_for_sanic(proxies_count: int) -> None:
-    """Without a proxy that is one address, or one /64; behind a proxy it may be anybody, until nobody is left."""
+    """Without a proxy that is one address or /64; behind a proxy it may be any client while one is blocked."""
     worker = Worker(proxies_count=proxies_count)
     assert not worker.fast.may_be_blocked("192.0.2.1")
     worker.blocked.block("192.0.2.1", 5)
@@ -350,7 +350,7 @@ async def test_who_is_shut_out_is_for_sanic(proxies_count: int) -> None:
 
 
 async def test_a_full_tally_does_not_stop_redirects() -> None:
-    """The click is dropped and counted as dropped, as on the other path."""
+    """The click is dropped and counted as dropped, as on Sanic's path."""
     worker = Worker(room=1)
     worker.keep(LINK, "a")
     worker.keep(LINK, "b")
