@@ -141,7 +141,7 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
     shipper = Shipper(settings, namespace, tally, redis, _now)
     await shipper.start()
     stack.push_async_callback(shipper.stop)
-    measurements = (_count_worker, partial(shards.measure, "worker"), cache.measure)
+    measurements = (partial(WORKERS.set, 1), partial(shards.measure, "worker"), cache.measure)
     stack.push_async_callback(
         cancel_and_wait, detached_task(ProcessMetrics(measurements).run(), "process-metrics")
     )
@@ -183,10 +183,6 @@ def _fast_path(services: Services, fair_queue: FairQueue, create: SanicHandler) 
         head_bytes_max=HEAD_BYTES_MAX,
         proxies_count=services.settings.proxies_count,
     )
-
-
-def _count_worker() -> None:
-    WORKERS.set(1)
 
 
 async def _purge_intents(store: LinkStore) -> None:

@@ -214,7 +214,7 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
-        _fail(f"unexpected {type(error).__name__}: {_one_line(error)}", 1)
+        _fail(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}", 1)
     sys.exit(0)
 
 
@@ -239,10 +239,6 @@ def _settings_or_local() -> Settings:
 def _fail(line: str, code: int) -> NoReturn:
     click.echo(f"snapurl: {line}", err=True)
     sys.exit(code)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 if __name__ == "__main__":

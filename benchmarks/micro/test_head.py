@@ -15,7 +15,7 @@ from sanic import HTTPResponse
 from snapurl.cache.local import Entry, LocalCache
 from snapurl.clicks.tally import Tally
 from snapurl.http.fastpath.create import WholeRequest
-from snapurl.http.fastpath.heads import REDIRECT_HEAD
+from snapurl.http.fastpath.plain_heads import REDIRECT_HEAD
 from snapurl.http.fastpath.protocol import FastPath
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.http.wire.heads import UNAMBIGUOUS_HEAD

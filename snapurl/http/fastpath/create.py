@@ -7,7 +7,7 @@ of Sanic's, the handler is the one that Sanic would have called, and so are its 
 
 A request is read here if all of this holds, otherwise Sanic reads it:
 
-- *The head is plain* (`heads.py`).
+- *The head is plain* (`plain_heads.py`).
 - *It has one Content-Length*, in digits only.
 - *The body is complete*: there is nothing to wait for, so no time-out and no buffer to bound.
 """

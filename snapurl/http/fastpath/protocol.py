@@ -28,7 +28,7 @@ A redirect is answered here if all of this holds, otherwise Sanic answers it:
   since the request arrived together with its connection. Otherwise the bytes may belong to a body, or an earlier
   response has yet to be sent.
 - *The client reads* (`_can_write`): if it does not, Sanic holds its requests back, and then stops reading.
-- *The head is plain* (`heads.py`) and *not longer than Sanic accepts* (`match_bytes_max`).
+- *The head is plain* (`plain_heads.py`) and *not longer than Sanic accepts* (`match_bytes_max`).
 - *The client is not blocked* for too many requests to missing links. Behind a proxy only Sanic's path determines
   the client, so while any client is blocked all requests go there.
 - *The link is in L1*, where changes invalidate it, or is found by the look-up; it *is not deleted and not
@@ -63,7 +63,7 @@ from snapurl.clicks.sources import browser_of, referrer_of
 from snapurl.clicks.tally import Tally
 from snapurl.codes import is_code, is_reserved
 from snapurl.http.fastpath.create import WholeRequest, response_bytes, whole_request
-from snapurl.http.fastpath.heads import CREATE_HEAD, REDIRECT_HEAD
+from snapurl.http.fastpath.plain_heads import CREATE_HEAD, REDIRECT_HEAD
 from snapurl.http.redirect import REDIRECTED, hand_over, redirect_frame
 from snapurl.http.wire.connections import BoundedProtocol
 from snapurl.http.wire.fair_queue import FairQueue

@@ -10,7 +10,7 @@ from sanic import HTTPResponse
 from sanic.headers import format_http1_response
 
 from snapurl.http.fastpath.create import WholeRequest, response_bytes, whole_request
-from snapurl.http.fastpath.heads import CREATE_HEAD
+from snapurl.http.fastpath.plain_heads import CREATE_HEAD
 
 LINE = b"POST /api/v1/links HTTP/1.1\r\n"
 LENGTH = b"content-length: 2\r\n"

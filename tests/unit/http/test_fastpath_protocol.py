@@ -15,7 +15,7 @@ from snapurl.cache.local import Entry, LocalCache
 from snapurl.cache.reader import FROM_L1
 from snapurl.clicks.tally import Tally
 from snapurl.errors import Unavailable
-from snapurl.http.fastpath.heads import REDIRECT_HEAD
+from snapurl.http.fastpath.plain_heads import REDIRECT_HEAD
 from snapurl.http.fastpath.protocol import FastPath, LookUp
 from snapurl.http.redirect import REDIRECTED, redirect_bytes
 from snapurl.http.wire.fair_queue import FairQueue

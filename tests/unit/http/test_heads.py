@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapurl.http.fastpath.heads import REDIRECT_HEAD
+from snapurl.http.fastpath.plain_heads import REDIRECT_HEAD
 from snapurl.http.wire.heads import UNAMBIGUOUS_HEAD
 
 GOOD = (
