@@ -297,7 +297,7 @@ async def test_the_metrics_are_up_to_date_when_they_are_read(
     open_side: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A scrape flushes the sums of the fast path, and so does the end of the worker."""
-    monkeypatch.setattr(protocol, "SETTLE_S", 3_600)
+    monkeypatch.setattr(protocol, "FLUSH_S", 3_600)
     async with open_side() as service:
         await ready(service)
         service.app.ctx.fast_path.flush()
