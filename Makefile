@@ -12,7 +12,8 @@ PACKAGES := requirements/build.lock pyproject.toml
 # A virtual environment whose Python has gone (replaced by the system's next one) is made anew.
 $(shell test -x $(BIN)/python || rm -rf $(VENV))
 
-.PHONY: help up install test faults hosts availability overload soak bench profile reshard micro schema lint clean lock vendor
+.PHONY: help up install test faults hosts availability overload soak bench profile reshard micro schema lint docs tables \
+	clean lock vendor
 
 help: ## show what there is
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -63,6 +64,16 @@ lint: $(VENV)/.dev ## style, types, and which part may import which
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+SITE_FILES = git ls-files -z --cached --others --exclude-standard | tar --null --create --files-from=-
+docs: $(VENV)/.docs ## the documents as a site, in build/site; a dead link fails
+	rm -rf build/docs && mkdir -p build/docs
+	$(SITE_FILES) | tar --extract --directory=build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open build/site/index.html"
+
+tables: $(VENV)/.dev ## write the generated parts of the documents anew
+	$(BIN)/python -m tests.support.documents
+
 clean: ## remove .venv and all caches; data in .snapurl stay
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -75,6 +86,7 @@ lock: ## pin the dependencies anew
 	$(LOCK) $(LOCK_ARGS) pyproject.toml requirements/build.in --extra local --extra dev --extra otel \
 		-o requirements/dev.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra bench -c requirements/dev.lock -o requirements/bench.lock
+	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra docs -c requirements/dev.lock -o requirements/docs.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra local -c requirements/dev.lock -o requirements/local.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml -c requirements/dev.lock -o requirements/run.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra otel -c requirements/dev.lock -o requirements/otel.lock
@@ -108,4 +120,9 @@ $(VENV)/.dev: requirements/dev.lock $(PACKAGES) | $(BIN)/python
 $(VENV)/.bench: requirements/bench.lock $(PACKAGES) | $(VENV)/.dev
 	@echo "Installing into $(VENV), with the peers that are measured …"
 	@$(PIP_INSTALL) --require-hashes -r requirements/bench.lock
+	@touch $@
+
+$(VENV)/.docs: requirements/docs.lock $(PACKAGES) | $(BIN)/python
+	@echo "Installing into $(VENV), with what the site is made with …"
+	@$(PIP_INSTALL) --require-hashes -r requirements/docs.lock
 	@touch $@

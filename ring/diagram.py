@@ -1,4 +1,4 @@
-"""Draws the hand-off from its table, so that ARCHITECTURE.md cannot say anything else than what is done."""
+"""Draws the hand-off from its table, so that the documents cannot say anything else than what is done."""
 
 from __future__ import annotations
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
 RETRY_S = 0.1
 T = TypeVar("T")
+U = TypeVar("U")
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[Any] | None) -> None:
@@ -22,6 +23,20 @@ async def cancel_and_wait(*tasks: asyncio.Task[Any] | None) -> None:
         for task in left:
             task.cancel()
         await asyncio.wait(left, timeout=RETRY_S)
+
+
+async def both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
+    """Returns the results of two coroutines that run at once.
+
+    If one fails, ends the other and raises the error. Unlike `asyncio.gather` it leaves nothing running, so the
+    connection that the other one used is free for the next call.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            one, other = group.create_task(first), group.create_task(second)
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
+    return one.result(), other.result()
 
 
 class CachedCall(Generic[T]):

@@ -1,0 +1,1 @@
+"""The operator's side: `snapurl-reshard` and the migrator."""

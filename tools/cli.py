@@ -47,6 +47,8 @@ def main(words: Sequence[str] | None = None) -> NoReturn:
         _fail(str(error), 1)
     except BrokenPipeError:
         sys.exit(1)
+    except asyncpg.PostgresConnectionError as error:
+        _fail(f"the connection to a shard was lost: {error}", 1)
     except asyncpg.PostgresError as error:
         _fail(f"a shard refused: {error}", 1)
     except Exception as error:

@@ -1,3 +1,5 @@
+"""`python -m snapurl.clicks` is `snapurl clicks`."""
+
 import sys
 
 from snapurl.clicks.consumer import main

@@ -1,0 +1,1 @@
+"""The HTTP side: routes, redirects, the API, and the protocol in front of Sanic."""

@@ -1,0 +1,1 @@
+"""The processes: `up`, `serve`, its workers, and what supervises them."""

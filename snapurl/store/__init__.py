@@ -1,0 +1,1 @@
+"""What the shards store: links, keys and clicks, by fenced calls."""

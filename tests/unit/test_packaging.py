@@ -92,7 +92,14 @@ def asked(*extras: str) -> list[Requirement]:
 
 
 @pytest.mark.parametrize(
-    ("lock", "extras"), [("run", ()), ("local", ("local",)), ("bench", ("bench",)), ("dev", ("local", "dev"))]
+    ("lock", "extras"),
+    [
+        ("run", ()),
+        ("local", ("local",)),
+        ("bench", ("bench",)),
+        ("docs", ("docs",)),
+        ("dev", ("local", "dev")),
+    ],
 )
 def test_lock_has_every_dependency(lock: str, extras: tuple[str, ...]) -> None:
     """Each dependency is pinned, at a version that pyproject allows: `make lock` after changing one."""

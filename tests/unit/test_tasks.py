@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from snapurl.tasks import CachedCall, cancel_and_wait
+import pytest
+
+from snapurl.tasks import CachedCall, both, cancel_and_wait
 
 
 async def test_a_task_that_loses_a_cancellation_ends_all_the_same() -> None:
@@ -44,3 +46,22 @@ async def test_a_recent_answer_is_not_asked_for_again() -> None:
     assert await recent() == 1
     now = 1.1
     assert await recent() == 2
+
+
+async def test_of_two_coroutines_none_runs_on_after_the_other_has_failed() -> None:
+    """The error of one is raised as it is, once the other has ended: what that one used is free."""
+    ended = asyncio.Event()
+
+    async def endless() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def failing() -> None:
+        await asyncio.sleep(0)
+        raise ConnectionResetError
+
+    with pytest.raises(ConnectionResetError):
+        await both(endless(), failing())
+    assert ended.is_set()

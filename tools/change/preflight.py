@@ -11,13 +11,14 @@ import asyncpg
 
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
+from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.dsn import address_of, dsn_for
 from snapurl.store.cluster.migrate import load_migrations, made_in_development
 from snapurl.store.cluster.pool import CLUSTER, ShardFailed
 from snapurl.store.cluster.shards import connect_once
 from tools.change.provision import local_only
 from tools.change.request import Add
-from tools.cluster.fleet import LOST, Fleet
+from tools.cluster.fleet import Fleet
 from tools.cluster.tables import SQL
 
 POSTGRES_MIN = 14
@@ -86,7 +87,7 @@ async def of_newcomer(fleet: Fleet, change: Add, newest_major: int) -> tuple[lis
     try:
         obstacles = await _newcomer(connection, fleet, change.name, newest_major)
         return obstacles, [*await _reach(fleet, change), *_seen_by_all(fleet, change)]
-    except LOST:
+    except (*LOST, ShardFailed):
         return [f"shard {change.name} stopped answering"], []
     finally:
         connection.terminate()

@@ -14,7 +14,7 @@ from snapurl.local.cluster import saved_settings
 from snapurl.local.start_requests import request_start
 from snapurl.store.cluster.dsn import dsn_of
 from snapurl.store.cluster.migrate import migrate_all
-from snapurl.store.cluster.pool import CLUSTER, ShardFailed
+from snapurl.store.cluster.pool import CLUSTER, ShardFailed, lost_connection_of
 from snapurl.store.cluster.shards import connect_once
 from tools.change.request import Add
 from tools.cluster.fleet import Fleet
@@ -71,7 +71,8 @@ async def _local(settings: Settings, name: str) -> str:
 async def register_shard(fleet: Fleet, name: str, topology: Topology) -> None:
     """Writes the identity of shard `name` into its migrated database, unless it is there already.
 
-    Raises ConfigError if the database is another shard, or not reachable.
+    Raises ConfigError if the database is another shard or cannot be reached, and ShardFailed if it is
+    lost meanwhile.
     """
     settings = fleet.settings
     try:
@@ -81,13 +82,14 @@ async def register_shard(fleet: Fleet, name: str, topology: Topology) -> None:
     except ShardFailed as error:
         raise ConfigError(f"shard {name} {error.reason}") from error
     try:
-        row = await connection.fetchrow(CLUSTER["identity"])
-        if row is None:
-            await connection.execute(CLUSTER["put_identity"], topology.cluster_id, name, "ready")
-            return
+        with lost_connection_of(name):
+            row = await connection.fetchrow(CLUSTER["identity"])
+            if row is None:
+                await connection.execute(CLUSTER["put_identity"], topology.cluster_id, name, "ready")
+                return
         if row["cluster_id"] != topology.cluster_id:
             raise ConfigError(f"that database is shard {row['shard']} of another cluster")
         if row["shard"] != name:
             raise ConfigError(f"that database is shard {row['shard']} of this cluster already")
     finally:
-        await connection.close()
+        connection.terminate()

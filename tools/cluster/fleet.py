@@ -18,15 +18,11 @@ from ring.ownership import Ownership, SlotRow, SlotState, merge
 from ring.placement import place
 from ring.topology import Topology
 from snapurl.config import Settings
-from snapurl.errors import ConfigError
 from snapurl.store.cluster.dsn import dsn_of
 from snapurl.store.cluster.failover import prefer_next
-from snapurl.store.cluster.pool import CLUSTER, ShardFailed, check_identity, describe
-from snapurl.store.cluster.shards import CLIENT_ERRORS, connect_once, read_topology
+from snapurl.store.cluster.pool import CLUSTER, ShardFailed, check_identity, lost_connection_of
+from snapurl.store.cluster.shards import connect_once, read_topology
 from tools.cluster.tables import SQL
-
-LOST = (OSError, asyncpg.PostgresConnectionError, *CLIENT_ERRORS, ShardFailed)
-
 
 ChangeStamps = tuple[tuple[object, ...], ...]
 """Per shard of the topology, the versions of what it knows; only good for a comparison."""
@@ -93,16 +89,15 @@ class Fleet:
         dsn = dsn_of(self.settings, self.topology, name)
         connection = await connect_once(name, dsn, timeout_s, application=self.application)
         try:
-            row = await connection.fetchrow(CLUSTER["identity"])
+            with lost_connection_of(name, sent=False):
+                row = await connection.fetchrow(CLUSTER["identity"])
             check_identity(name, self.topology.cluster_id, row)
-        except LOST as error:
+        except asyncpg.UndefinedTableError:
             connection.terminate()
-            raise ShardFailed(name, describe(error), sent=False) from error
-        except (ConfigError, asyncpg.UndefinedTableError) as error:
-            connection.terminate()
-            if isinstance(error, ConfigError):
-                raise
             check_identity(name, self.topology.cluster_id, None)
+        except BaseException:
+            connection.terminate()
+            raise
         return connection
 
     def try_other_host(self, name: str) -> None:
@@ -115,20 +110,28 @@ class Fleet:
         """Rows of one statement at a shard. Raises ShardFailed."""
         connection = await self.control(name)
         try:
-            rows: list[Mapping[str, Any]] = await connection.fetch(query, *args)
-        except LOST as error:
+            with lost_connection_of(name):
+                rows: list[Mapping[str, Any]] = await connection.fetch(query, *args)
+        except ShardFailed:
             connection.terminate()
-            raise ShardFailed(name, describe(error), sent=True) from error
+            raise
         return rows
 
     async def change_stamps(self) -> ChangeStamps | None:
         """What changes whenever a topology is published or a slot changes; None if a shard does not answer."""
         names = [shard.name for shard in self.topology.shards]
-        try:
-            found = await asyncio.gather(*(self.fetch(name, SQL["marks"]) for name in names))
-        except ShardFailed:
-            return None
-        return tuple((name, *rows[0].values()) for name, rows in zip(names, found, strict=True))
+        # All are waited for: a connection on which a call is still under way takes no other.
+        answers = await asyncio.gather(
+            *(self.fetch(name, SQL["marks"]) for name in names), return_exceptions=True
+        )
+        stamps: list[tuple[object, ...]] = []
+        for name, rows in zip(names, answers, strict=True):
+            if isinstance(rows, ShardFailed):
+                return None
+            if isinstance(rows, BaseException):
+                raise rows
+            stamps.append((name, *rows[0].values()))
+        return tuple(stamps)
 
     async def observe(self) -> Snapshot:
         """Looks at every shard and takes a newer topology if one is found. Raises ConfigError."""

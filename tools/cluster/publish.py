@@ -11,7 +11,7 @@ import asyncpg
 
 from ring.topology import Topology
 from snapurl.errors import ConfigError
-from snapurl.store.cluster.pool import CLUSTER
+from snapurl.store.cluster.pool import CLUSTER, lost_connection_of
 from tools.cluster.fleet import Fleet, Snapshot
 
 
@@ -26,9 +26,12 @@ async def publish(fleet: Fleet, topology: Topology) -> None:
     first, *others = sorted(shard.name for shard in topology.shards if shard.name in _known(fleet))
     connection = await fleet.control(first)
     try:
-        await connection.execute(
-            "INSERT INTO topology (version, document) VALUES ($1, $2)", topology.version, topology.to_json()
-        )
+        with lost_connection_of(first):
+            await connection.execute(
+                "INSERT INTO topology (version, document) VALUES ($1, $2)",
+                topology.version,
+                topology.to_json(),
+            )
     except asyncpg.UniqueViolationError:
         raise Overtaken(
             f"somebody else has just published topology {topology.version}: look at it and try again"

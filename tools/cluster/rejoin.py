@@ -12,10 +12,11 @@ import logging
 
 import asyncpg
 
+from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.pool import CLUSTER, ShardFailed
 from snapurl.store.cluster.rejoin import Restarted, attest, find_restarted, notify_peers
 from tools.cluster.calls import call
-from tools.cluster.fleet import LOST, Fleet
+from tools.cluster.fleet import Fleet
 from tools.cluster.tables import SQL
 from tools.cluster.text import slots_text
 
@@ -45,7 +46,7 @@ async def rejoin(fleet: Fleet, found: Restarted) -> str:
         if why := await notify_peers(found, fleet.fetch):
             return why
         return await _give_up(fleet, found)
-    except LOST as error:
+    except (*LOST, ShardFailed) as error:
         raise ShardFailed(found.name, "was lost while it was seen to", sent=True) from error
     except asyncpg.PostgresError as error:
         if getattr(error, "sqlstate", "") != "SN001":

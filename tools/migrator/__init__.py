@@ -1,0 +1,1 @@
+"""The migrator: observes, schedules, moves, and adapts its pace."""

@@ -31,6 +31,7 @@ from ring.ownership import SlotState
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
 from snapurl.run.healthcheck import Address, http_status
+from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.pool import ShardFailed
 from snapurl.tasks import cancel_and_wait
 from snapurl.telemetry.logs import MOVE
@@ -49,7 +50,7 @@ from snapurl.telemetry.metrics import (
 )
 from snapurl.telemetry.process import ProcessMetrics
 from snapurl.telemetry.traces import span
-from tools.cluster.fleet import LOST, ChangeStamps, Fleet, Snapshot
+from tools.cluster.fleet import ChangeStamps, Fleet, Snapshot
 from tools.cluster.migrator_status import MigratorStatus, MoveStatus, PauseLog, Rate
 from tools.cluster.publish import propagate, publish
 from tools.cluster.rejoin import rejoin_all
@@ -195,7 +196,7 @@ class Migrator:
             return False
         try:
             return await self._round(fleet, lane_connections)
-        except (*LOST, asyncpg.PostgresError, ConfigError) as error:
+        except (*LOST, ShardFailed, asyncpg.PostgresError, ConfigError) as error:
             self._note_error(str(error))
             await fleet.close()
             return False
@@ -251,7 +252,7 @@ class Migrator:
                 await self._carry_out_one(lane, task, seen)
             except Refused as error:
                 self._note_error(str(error))
-            except (*LOST, asyncpg.PostgresError, ConfigError) as error:
+            except (*LOST, ShardFailed, asyncpg.PostgresError, ConfigError) as error:
                 self._note_error(f"{task.batch}: {type(error).__name__}: {error}")
             else:
                 continue

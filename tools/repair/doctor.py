@@ -16,10 +16,12 @@ import asyncpg
 
 from ring.ownership import Owner, SlotState
 from snapurl.errors import ConfigError
+from snapurl.store.cluster.connection import LOST
+from snapurl.store.cluster.pool import ShardFailed
 from snapurl.store.cluster.rejoin import Restarted, find_restarted
 from tools.change.preflight import of_shards, out_of_sight
 from tools.cluster.calls import smallints
-from tools.cluster.fleet import LOST, Fleet, Snapshot
+from tools.cluster.fleet import Fleet, Snapshot
 from tools.cluster.publish import propagate
 from tools.cluster.rejoin import command_for, described, rejoin
 from tools.cluster.status import MIGRATOR_SILENT_S, heard
@@ -224,7 +226,7 @@ async def finish(fleet: Fleet) -> None:
                 for batch in task.batch.parts():
                     part = Task(batch, task.program)
                     await (await executor_for(part, seen, bench)).run(part.program)
-    except (Refused, asyncpg.PostgresError, *LOST) as error:
+    except (*LOST, ShardFailed, Refused, asyncpg.PostgresError) as error:
         raise ConfigError(f"a hand-off could not be finished: {error}") from error
     finally:
         bench.drop()

@@ -1,0 +1,1 @@
+"""One attempt at a move: its steps, the copying and the comparing."""

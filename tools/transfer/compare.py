@@ -11,11 +11,11 @@ which rows these are. On the target nothing else changes: the attempt's token ho
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from snapurl.tasks import both
 from tools.cluster.calls import IN_SLOTS
 from tools.cluster.tables import Table
 
@@ -46,7 +46,7 @@ async def differences_since(
     source: Any, target: Any, tables: Sequence[Table], slots: Sequence[int], since: str
 ) -> list[str]:
     """As `differences`, if there were none as of a snapshot of the source with this xmin and nobody writes now."""
-    (left, changed), (right, _) = await asyncio.gather(
+    (left, changed), (right, _) = await both(
         _counted(source, tables, slots, since), _counted(target, tables, slots)
     )
     if left != right or changed:
@@ -74,7 +74,7 @@ def _count(table: Table, *, since: bool) -> str:
 
 async def differences(source: Any, target: Any, tables: Sequence[Table], slots: Sequence[int]) -> list[str]:
     """One line per table in which the two differ, such as `links: 12 rows beside 11`; empty if they are equal."""
-    left, right = await asyncio.gather(digests(source, tables, slots), digests(target, tables, slots))
+    left, right = await both(digests(source, tables, slots), digests(target, tables, slots))
     return [
         f"{name}: {left[name].rows} rows beside {right[name].rows}"
         + ("" if left[name].rows != right[name].rows else " with other contents")

@@ -22,6 +22,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from snapurl.tasks import both
 from tools.cluster.calls import IN_SLOTS, smallints
 from tools.cluster.tables import Table
 
@@ -112,17 +113,10 @@ async def pipe(source: Any, target: Any, query: str, into: str, table: Table) ->
             over = waiting[-1] is None
             yield b"".join(filter(None, waiting))
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(read())
-            writing = group.create_task(
-                target.copy_to_table(
-                    into, source=incoming(), columns=list(table.columns), format="binary", timeout=None
-                )
-            )
-    except ExceptionGroup as failed:  # the caller knows asyncpg's errors, not a group of them
-        raise failed.exceptions[0] from None
-    return rows_of(writing.result())
+    columns = list(table.columns)
+    writing = target.copy_to_table(into, source=incoming(), columns=columns, format="binary", timeout=None)
+    _, tag = await both(read(), writing)
+    return rows_of(tag)
 
 
 def rows_of(tag: str) -> int:

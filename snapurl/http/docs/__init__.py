@@ -1,0 +1,1 @@
+"""OpenAPI, the page at /docs, and the start page."""

@@ -1,0 +1,1 @@
+"""Redirects and plain creates, answered before Sanic sees them."""

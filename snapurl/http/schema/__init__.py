@@ -1,0 +1,1 @@
+"""Request and response bodies: their models, checks and texts."""

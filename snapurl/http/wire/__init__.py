@@ -1,0 +1,1 @@
+"""Connections, heads and chunks: what a client may take from a worker."""

@@ -1,0 +1,1 @@
+"""Calls that share a round trip to a shard."""

@@ -1,0 +1,1 @@
+"""The shards as a cluster: connections, identity, router, migrations, restarts."""

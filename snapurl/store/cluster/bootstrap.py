@@ -19,10 +19,17 @@ import asyncpg
 
 from ring.placement import place
 from ring.topology import Shard, Topology
-from snapurl.config import Settings
+from snapurl.config import Settings, ShardDsn
 from snapurl.errors import ConfigError
 from snapurl.store.cluster.dsn import address_of
-from snapurl.store.cluster.pool import CLUSTER, ShardFailed, WrongShard, check_identity, telling_rights
+from snapurl.store.cluster.pool import (
+    CLUSTER,
+    ShardFailed,
+    WrongShard,
+    check_identity,
+    lost_connection_of,
+    statement_errors_of,
+)
 from snapurl.store.cluster.shards import close_quietly, connect_once
 
 log = logging.getLogger("snapurl.bootstrap")
@@ -43,7 +50,7 @@ async def has_identity(name: str, dsn: str, timeout_s: float = 10.0) -> bool:
     """Whether the database at `dsn` is a shard already. Raises ShardFailed, ConfigError."""
     connection = await connect_once(name, dsn, timeout_s)
     try:
-        with telling_rights(name):
+        with statement_errors_of(name):
             return await connection.fetchrow(CLUSTER["identity"]) is not None
     except asyncpg.UndefinedTableError:
         return False
@@ -54,7 +61,8 @@ async def has_identity(name: str, dsn: str, timeout_s: float = 10.0) -> bool:
 async def ensure_cluster(settings: Settings) -> None:
     """Initialises the cluster if every shard is empty. Returns when the cluster is ready.
 
-    Migrations must have been applied. Raises ConfigError on swapped, foreign and unexpectedly empty shards.
+    Migrations must have been applied. Raises ConfigError on swapped, foreign and unexpectedly empty shards, and
+    Unavailable if a shard is lost meanwhile: the next start goes on.
     """
     found: dict[str, _Found] = {}
     silent: list[str] = []
@@ -62,16 +70,25 @@ async def ensure_cluster(settings: Settings) -> None:
     try:
         for item in settings.shard_dsns:
             try:
-                connection = await connect_once(item.name, item.dsn, timeout_s)
+                found[item.name] = await _find(item, timeout_s)
             except ShardFailed:
                 silent.append(item.name)
-                continue
-            with telling_rights(item.name):
-                found[item.name] = _Found(connection, await connection.fetchrow(CLUSTER["identity"]))
         if not _is_ready(found) and not await _only_new_shards_are_empty(found):
             await _initialise(settings, found, silent)
+    except ShardFailed as error:
+        raise error.as_unavailable() from error
     finally:
         await asyncio.gather(*(close_quietly(item.connection, timeout_s) for item in found.values()))
+
+
+async def _find(item: ShardDsn, timeout_s: float) -> _Found:
+    connection = await connect_once(item.name, item.dsn, timeout_s)
+    try:
+        with statement_errors_of(item.name):
+            return _Found(connection, await connection.fetchrow(CLUSTER["identity"]))
+    except BaseException:
+        connection.terminate()
+        raise
 
 
 def _is_ready(found: dict[str, _Found]) -> bool:
@@ -87,7 +104,10 @@ async def _only_new_shards_are_empty(found: dict[str, _Found]) -> bool:
     ready = {name: item for name, item in found.items() if item.row is not None}
     if not _is_ready(ready):
         return False
-    documents = [await item.connection.fetchval(CLUSTER["topology"]) for item in ready.values()]
+    documents = []
+    for name, item in ready.items():
+        with lost_connection_of(name):
+            documents.append(await item.connection.fetchval(CLUSTER["topology"]))
     newest = max(
         map(Topology.from_json, filter(None, documents)), key=lambda each: each.version, default=None
     )
@@ -105,10 +125,12 @@ async def _initialise(settings: Settings, found: dict[str, _Found], silent: list
     if first not in found:
         raise ConfigError(f"shard {first} is unreachable, and the cluster cannot be initialised without it")
     lock = found[first].connection
-    await lock.execute("SELECT pg_advisory_lock($1, $2)", *LOCK)
+    with lost_connection_of(first):
+        await lock.execute("SELECT pg_advisory_lock($1, $2)", *LOCK)
     # Another process may have been writing while this one waited for the lock: read again.
     for name, item in list(found.items()):
-        found[name] = _Found(item.connection, await item.connection.fetchrow(CLUSTER["identity"]))
+        with lost_connection_of(name):
+            found[name] = _Found(item.connection, await item.connection.fetchrow(CLUSTER["identity"]))
     if _is_ready(found):
         return
     if silent:
@@ -121,7 +143,9 @@ async def _plan(settings: Settings, found: dict[str, _Found], first: str) -> Top
     """Returns the topology to initialise with: the one recorded by an interrupted start, or a new one."""
     row = found[first].row
     if row is not None and row["state"] == "initialising":
-        topology = Topology.from_json(await found[first].connection.fetchval(CLUSTER["topology"]))
+        with lost_connection_of(first):
+            document = await found[first].connection.fetchval(CLUSTER["topology"])
+        topology = Topology.from_json(document)
         if {shard.name for shard in topology.shards} != set(found):
             raise ConfigError(
                 "an interrupted first start was for the shards "
@@ -153,17 +177,19 @@ async def _fill(found: dict[str, _Found], topology: Topology, first: str) -> Non
         if item.row is not None:
             check_identity(name, topology.cluster_id, item.row)
             continue
-        async with item.connection.transaction():
-            await _put_identity(item.connection, topology, name, "ready")
-            await item.connection.execute(CLUSTER["put_slots"], slots[name])
-    async with found[first].connection.transaction():
-        await found[first].connection.execute(CLUSTER["put_slots"], slots[first])
-        await found[first].connection.execute(CLUSTER["set_ready"])
+        with lost_connection_of(name):
+            async with item.connection.transaction():
+                await _put_identity(item.connection, topology, name, "ready")
+                await item.connection.execute(CLUSTER["put_slots"], slots[name])
+    with lost_connection_of(first):
+        async with found[first].connection.transaction():
+            await found[first].connection.execute(CLUSTER["put_slots"], slots[first])
+            await found[first].connection.execute(CLUSTER["set_ready"])
     log.info("cluster %s initialised over %s", topology.cluster_id, ", ".join(found))
 
 
 async def _put_identity(connection: Any, topology: Topology, name: str, state: str) -> None:
-    with telling_rights(name):
+    with statement_errors_of(name):
         async with connection.transaction():
             await connection.execute(CLUSTER["put_identity"], topology.cluster_id, name, state)
             await connection.execute(CLUSTER["put_topology"], topology.version, topology.to_json())

@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
+from snapurl.store.cluster.connection import Connection
 from snapurl.store.cluster.dsn import PORT
 
 HEAD_START_S = 0.2
@@ -63,14 +64,16 @@ def _host(item: str) -> Host:
     return unquote(host.strip("[]")), int(port or PORT)
 
 
-async def connect_primary(dsn: str, timeout_s: float, **options: Any) -> asyncpg.Connection[asyncpg.Record]:
+async def connect_primary(dsn: str, timeout_s: float, **options: Any) -> Connection:
     """Connects to the server of `dsn`; with several hosts, to the one that is the primary.
 
     `options` are those of asyncpg.connect. Raises what it raises, TimeoutError after `timeout_s`, and NotPrimary.
     """
     hosts = hosts_of(dsn)
     if len(hosts) < 2:
-        return _refuse_standby(await asyncpg.connect(dsn, timeout=timeout_s, **options))
+        return _refuse_standby(
+            await asyncpg.connect(dsn, timeout=timeout_s, connection_class=Connection, **options)
+        )
     if "target_session_attrs" not in parse_qs(urlsplit(dsn).query):
         options["target_session_attrs"] = "read-write"
     first = _last_primary.get(hosts, hosts[0])
@@ -89,7 +92,7 @@ def prefer_next(dsn: str) -> None:
         _last_primary[hosts] = hosts[(hosts.index(last) + 1) % len(hosts)]
 
 
-def _refuse_standby(connection: asyncpg.Connection[asyncpg.Record]) -> asyncpg.Connection[asyncpg.Record]:
+def _refuse_standby(connection: Connection) -> Connection:
     if getattr(connection.get_settings(), "in_hot_standby", "off") == "on":
         connection.terminate()
         raise NotPrimary
@@ -98,15 +101,17 @@ def _refuse_standby(connection: asyncpg.Connection[asyncpg.Record]) -> asyncpg.C
 
 async def _race(
     dsn: str, order: list[Host], timeout_s: float, options: Mapping[str, Any]
-) -> tuple[Host, asyncpg.Connection[asyncpg.Record]]:
-    running: dict[asyncio.Task[asyncpg.Connection[asyncpg.Record]], Host] = {}
+) -> tuple[Host, Connection]:
+    running: dict[asyncio.Task[Connection], Host] = {}
     errors: list[BaseException] = []
     left = list(order)
     try:
         while running or left:
             if left:
                 host = left.pop(0)
-                attempt = asyncpg.connect(dsn, host=host[0], port=host[1], timeout=timeout_s, **options)
+                attempt = asyncpg.connect(
+                    dsn, host=host[0], port=host[1], timeout=timeout_s, connection_class=Connection, **options
+                )
                 running[asyncio.ensure_future(attempt)] = host
             wait_s = HEAD_START_S if left else None
             done, _ = await asyncio.wait(running, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
@@ -132,7 +137,7 @@ def _severity(error: BaseException) -> int:
     return 2 if is_temporary else 0
 
 
-def _discard(task: asyncio.Task[asyncpg.Connection[asyncpg.Record]]) -> None:
+def _discard(task: asyncio.Task[Connection]) -> None:
     """Closes a connection that lost the race, and retrieves the exception of a failed attempt."""
     if not task.cancelled() and task.exception() is None:
         task.result().terminate()

@@ -21,7 +21,7 @@ import asyncpg
 
 from snapurl.config import Settings, ShardDsn
 from snapurl.errors import ConfigError
-from snapurl.store.cluster.pool import ShardFailed, telling_rights
+from snapurl.store.cluster.pool import ShardFailed, lost_connection_of, statement_errors_of
 from snapurl.store.cluster.shards import close_quietly, connect_once, no_shard_answers
 
 log = logging.getLogger("snapurl.migrate")
@@ -100,7 +100,8 @@ def made_in_development(applied: Mapping[int, str]) -> bool:
 async def migrate_all(settings: Settings) -> list[str]:
     """Brings every shard that answers up to date; one line per migration applied (`db0: 0001_cluster`).
 
-    Raises ConfigError if a shard's record and the files disagree, or if no shard answers.
+    Raises ConfigError if a shard's record and the files disagree or no shard answers, and Unavailable if a shard is
+    lost while it is migrated.
     """
     known = load_migrations()
     outcomes = await asyncio.gather(
@@ -127,21 +128,31 @@ async def _migrate(item: ShardDsn, known: Sequence[Migration], timeout_s: float)
     connection = await connect_once(item.name, item.dsn, timeout_s)
     try:
         # Looked at first, changing nothing: whoever may not change the tables need not, if they are current.
-        with telling_rights(item.name):
+        with statement_errors_of(item.name):
             if not pending(item.name, known, await _applied(connection)):
                 return []
-        await connection.execute("SELECT pg_advisory_lock($1, $2)", *LOCK)
-        todo = pending(item.name, known, await _applied(connection))
-        with _as_owner(item.name, todo):
-            await connection.execute(_CREATE_RECORD)
-            for migration in todo:
-                await _apply(connection, migration)
-                log.info("shard %s: migration %04d_%s applied", item.name, migration.version, migration.name)
-            if todo and (fault := await _grant(connection)):
-                log.warning("shard %s: %s", item.name, fault)
+        try:
+            with lost_connection_of(item.name):
+                todo = await _apply_pending(item.name, connection, known)
+        except ShardFailed as error:  # no silent shard: it may be half-way, and the next start goes on
+            raise error.as_unavailable() from error
         return [f"{item.name}: {migration.version:04d}_{migration.name}" for migration in todo]
     finally:
         await close_quietly(connection, timeout_s)
+
+
+async def _apply_pending(shard: str, connection: Any, known: Sequence[Migration]) -> list[Migration]:
+    """Applies what is pending under the lock and returns it."""
+    await connection.execute("SELECT pg_advisory_lock($1, $2)", *LOCK)
+    todo = pending(shard, known, await _applied(connection))
+    with _as_owner(shard, todo):
+        await connection.execute(_CREATE_RECORD)
+        for migration in todo:
+            await _apply(connection, migration)
+            log.info("shard %s: migration %04d_%s applied", shard, migration.version, migration.name)
+        if todo and (fault := await _grant(connection)):
+            log.warning("shard %s: %s", shard, fault)
+    return todo
 
 
 async def _applied(connection: Any) -> dict[int, str]:
@@ -185,10 +196,13 @@ async def _grant_on(item: ShardDsn, timeout_s: float) -> str:
     except ShardFailed:
         return ""  # it was told of as one that is not migrated
     try:
-        await connection.execute("SELECT pg_advisory_lock($1, $2)", *LOCK)
-        fault = await _grant(connection)
+        with lost_connection_of(item.name):
+            await connection.execute("SELECT pg_advisory_lock($1, $2)", *LOCK)
+            fault = await _grant(connection)
     except asyncpg.InsufficientPrivilegeError:
         return ""
+    except ShardFailed as error:
+        fault = error.reason
     finally:
         await close_quietly(connection, timeout_s)
     return f"{item.name}: {fault}" if fault else ""

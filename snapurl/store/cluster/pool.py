@@ -1,13 +1,24 @@
-"""One shard's connections: bounded, identity-checked, and honest about what a failure may have done.
+"""The connections to one shard: bounded, identity-checked, each call with a deadline on the client's clock.
 
-Every new connection asks the database who it is, so a DSN that points at another shard, at a shard of another
-cluster or at an empty database is refused before a statement runs. A failure is reported as `ShardFailed`,
-whose `sent` says whether the statement may have been carried out: only the caller knows how to find out.
+Every new connection reads the identity of its database. A DSN that leads to another shard, to a shard of another
+cluster or to an empty database is refused before any other statement runs. A failed call raises `ShardFailed`. Its
+`sent` says whether the statement may have been carried out; only the caller knows how to find that out.
 
-A connection goes back only from a statement that the server has answered. When one is lost, answers too
-late or turns out to lead to a server that is no longer the primary, all of them are dropped: the next call
-finds the server that is. One that is late is cut off and not cancelled, since PostgreSQL answers the
-cancelling of a commit that waits for a synchronous standby by making it visible without.
+Why not asyncpg's pool. It bounds connections, closes idle ones, calls a function for each new connection and can
+replace all of them (`expire_connections`). It does not do the following, which belongs where connections are handed
+out:
+
+- *Back-off while the shard is down.* There each acquire tries to connect and waits for its own timeout. Here one
+  call per DOWN_S tries and the others fail at once, so a dead shard does not slow requests down.
+- *Two bounds instead of one.* `acquire(timeout=…)` covers both the wait for a free connection and the connecting.
+  Here each has its own: "no free connection" and "does not answer" are different failures with different metrics.
+- *A deadline that does not cancel.* asyncpg ends a late or cancelled statement with a CancelRequest, for which
+  `release` waits. PostgreSQL answers the cancelling of a commit that waits for a synchronous standby by making it
+  visible without one. So a call that is late or cancelled has its connection terminated.
+- *Failover.* A lost connection, a late answer or a read-only server closes the idle connections and, as they come
+  back, those in use: they may lead to a server that is no longer the primary. `failover.py` finds the one that is.
+- *No statement of its own.* `release` resets the session: one more round trip per call, unless that is turned off.
+  Here a connection goes back only after its statement was answered, and no statement changes the session.
 """
 
 from __future__ import annotations
@@ -22,6 +33,7 @@ from typing import Any, TypeVar
 import asyncpg
 
 from snapurl.errors import ConfigError, Unavailable
+from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.failover import NotPrimary, connect_primary, prefer_next
 from snapurl.store.queries import load_queries
 from snapurl.telemetry.metrics import (
@@ -44,15 +56,15 @@ CLUSTER = load_queries("cluster")
 T = TypeVar("T")
 Row = Mapping[str, Any]
 
-# After a failed connect, calls fail at once instead of each waiting for its own time-out; so often one is tried.
+# Seconds between two attempts to connect to a shard that is down. Other calls fail at once in between.
 DOWN_S = 0.25
-# The client gives a statement this much longer than the server does, so that the server's answer arrives.
+# The client's deadline for a statement is this much later than the server's, so that the server's answer arrives.
 CLIENT_GRACE_S = 0.5
-# A connection that nobody has needed for this long is closed.
+# An idle connection is closed after this time.
 IDLE_S = 60.0
 RETRY_AFTER_S = 1.0
 
-# The statement was rolled back by the server, or never started: it has not happened.
+# The server rolled the statement back or never started it.
 _NOT_DONE = (
     asyncpg.QueryCanceledError,
     asyncpg.DeadlockDetectedError,
@@ -64,26 +76,25 @@ _NOT_DONE = (
     asyncpg.CannotConnectNowError,
     asyncpg.ConfigurationLimitExceededError,
 )
-# The connection went away with the statement on it: it may have happened.
-_LOST = (
-    OSError,
-    asyncio.TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-)
 _WRONG_SETTINGS = (
     asyncpg.InvalidPasswordError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
 )
+# InterfaceError while connecting is no bug: a standby (NotPrimary), or a way to log in that asyncpg does not know.
+_CANNOT_CONNECT = (
+    *_NOT_DONE,
+    *_WRONG_SETTINGS,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.InterfaceError,
+)
 
 
 class ShardFailed(Exception):
-    """Shard `name` did not answer. `sent`: the statement may have been carried out all the same. `cause`: under
-    what the metrics count a write that this has refused."""
+    """Shard `name` did not answer.
+
+    `sent` says whether the statement may have been carried out, `cause` is the label of a write refused for this.
+    """
 
     def __init__(self, name: str, reason: str, *, sent: bool, cause: str = "shard") -> None:
         super().__init__(f"shard {name} {reason}")
@@ -97,25 +108,25 @@ class ShardFailed(Exception):
 
 
 def too_busy(name: str) -> ShardFailed:
-    """The refusal of a call to shard `name` for which already too many wait, counted."""
+    """Counts and returns the refusal of a call to shard `name` because too many calls wait for it."""
     POOL_WAITS_REFUSED.labels(name).inc()
     return ShardFailed(name, "is too busy", sent=False, cause="no-connection")
 
 
 class ShardUnknown(ShardFailed):
-    """A slot has gone to shard `name`, of which no topology has told this process yet: it is on its way."""
+    """A slot has moved to shard `name`, but this process has not read the topology that names it yet."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name, "is not known here yet", sent=False)
 
 
 class WrongShard(ConfigError):
-    """A DSN leads to something else than the shard it is said to be."""
+    """A DSN leads to a database that is not the shard of that name."""
 
 
 _REASONS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
     (_WRONG_SETTINGS, "refuses the user, password or database name of its DSN"),
-    (asyncio.TimeoutError, "did not answer in time"),
+    (TimeoutError, "did not answer in time"),
     (asyncpg.InsufficientPrivilegeError, "does not give its user the rights that it needs"),
     (asyncpg.CannotConnectNowError, "is starting or stopping"),
     (
@@ -127,7 +138,7 @@ _REASONS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str
 
 
 def describe(error: BaseException) -> str:
-    """Why a connection failed, in words that hold no address and no secret."""
+    """Returns why a connection failed, without address or secret."""
     for kinds, reason in _REASONS:
         if isinstance(error, kinds):
             return reason
@@ -135,10 +146,20 @@ def describe(error: BaseException) -> str:
 
 
 @contextmanager
-def telling_rights(name: str) -> Iterator[None]:
-    """Turns the refusal of a statement, for want of a right, into a ConfigError that says how it is given."""
+def lost_connection_of(name: str, *, sent: bool = True) -> Iterator[None]:
+    """Raises ShardFailed for a connection to shard `name` that is lost in the block."""
     try:
         yield
+    except LOST as error:
+        raise ShardFailed(name, describe(error), sent=sent) from error
+
+
+@contextmanager
+def statement_errors_of(name: str) -> Iterator[None]:
+    """As `lost_connection_of`; raises ConfigError for a statement that shard `name` refuses for lack of a right."""
+    try:
+        with lost_connection_of(name):
+            yield
     except asyncpg.InsufficientPrivilegeError as error:
         raise ConfigError(
             f"shard {name} refuses its user: {error.args[0]}; as the owner of its tables, GRANT snapurl_service "
@@ -147,7 +168,7 @@ def telling_rights(name: str) -> Iterator[None]:
 
 
 def check_identity(name: str, cluster_id: str | None, row: Any) -> None:
-    """Raises WrongShard unless `row` (of `cluster`) is shard `name` of the cluster."""
+    """Raises WrongShard unless `row` (of the table `cluster`, None if empty) is shard `name` of the cluster."""
     if row is None:
         raise WrongShard(
             f"the DSN of shard {name} leads to an empty database, but the cluster is initialised: "
@@ -160,7 +181,11 @@ def check_identity(name: str, cluster_id: str | None, row: Any) -> None:
 
 
 class Pool:
-    """The connections to one shard; at most `size` of them, each checked when it is made."""
+    """At most `size` connections to one shard. Connects when a call needs it, so a shard may be down at first.
+
+    `generation` counts how often all connections were closed. `last_error` is why the last call failed, None if it
+    was answered.
+    """
 
     def __init__(
         self,
@@ -176,21 +201,21 @@ class Pool:
         self.last_error: str | None = None
         self._cluster_id = cluster_id
         self._wait_s = wait_ms / 1000
-        self._connect_s = statement_timeout_ms / 1000
-        self._answer_s = statement_timeout_ms / 1000 + CLIENT_GRACE_S
-        self._down_until = 0.0
-        self._is_silent = False  # since an attempt to connect failed that began after the last answer
-        self._heard_at = 0.0
-        self._free = asyncio.Semaphore(size)
+        self._connect_timeout_s = statement_timeout_ms / 1000
+        self._deadline_s = statement_timeout_ms / 1000 + CLIENT_GRACE_S
+        self._retry_at = 0.0
+        self._is_down = False  # an attempt to connect has failed since the last answer
+        self._answered_at = 0.0
+        self._permits = asyncio.Semaphore(size)
         self._size = size
         self._in_use = 0
         self._waiting = 0
-        self._waited = timing(POOL_WAIT_SECONDS, name)
-        self._took = timing(STATEMENT_SECONDS, name)
+        self._wait_seconds = timing(POOL_WAIT_SECONDS, name)
+        self._statement_seconds = timing(STATEMENT_SECONDS, name)
         POOL_WAITS_REFUSED.labels(name)
         for kind in SHARD_ERROR_KINDS:
             SHARD_ERRORS.labels(name, kind)
-        self._idle: list[tuple[Any, float]] = []  # with the time of last use, the longest unused first
+        self._idle: list[tuple[Any, float]] = []  # with the time of last use, oldest first
         self.generation = 0
         self._dsn = dsn
         self._server_settings = {
@@ -200,22 +225,19 @@ class Pool:
         }
 
     def try_other_host(self) -> None:
-        """The server is one that was replaced: leaves it for another host, if the DSN has one."""
+        """Leaves a server that was replaced: closes the connections and prefers the DSN's next host."""
         prefer_next(self._dsn)
-        self._drop_all()
-
-    async def open(self) -> None:
-        """Makes the pool usable; connects to nothing yet, so a shard may be down."""
+        self._close_all()
 
     async def close(self) -> None:
-        self._drop_all()
+        self._close_all()
 
     async def fetch(self, query: str, *args: object) -> list[Row]:
-        """All rows of one statement. Raises ShardFailed, or WrongShard on a connection to something else."""
+        """Returns all rows of one statement. Raises ShardFailed, and WrongShard if the DSN leads elsewhere."""
         return await self._run(query, lambda connection: connection.fetch(query, *args))
 
     async def fetch_with_slots(self, query: str, *args: object) -> tuple[list[int], list[Row]]:
-        """The slots that this shard answers for, and the rows of a read, in one snapshot."""
+        """Returns the slots that this shard serves and the rows of a read, both from one snapshot."""
 
         async def read(connection: Any) -> tuple[list[int], list[Row]]:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
@@ -225,18 +247,18 @@ class Pool:
         return await self._run(query, read)
 
     async def fetchrow(self, query: str, *args: object) -> Row:
-        """The one row of a statement that always answers with one."""
+        """Returns the row of a statement that always returns exactly one."""
         rows = await self.fetch(query, *args)
         assert len(rows) == 1, f"expected one row, got {len(rows)}"
         return rows[0]
 
-    async def _wait_for_turn(self) -> None:
-        if not self._free.locked():
-            await self._free.acquire()
+    async def _acquire_permit(self) -> None:
+        if not self._permits.locked():
+            await self._permits.acquire()
             return
         self._waiting += 1
         try:
-            await asyncio.wait_for(self._free.acquire(), self._wait_s)
+            await asyncio.wait_for(self._permits.acquire(), self._wait_s)
         except TimeoutError:
             POOL_WAITS_REFUSED.labels(self.name).inc()
             raise ShardFailed(
@@ -248,31 +270,32 @@ class Pool:
     async def _connect(self) -> Any:
         began = time.monotonic()
         try:
-            async with asyncio.timeout(self._connect_s):
-                connection = await self._open_one()
+            async with asyncio.timeout(self._connect_timeout_s):
+                connection = await self._open_checked()
         except WrongShard as error:
             self.last_error = error.detail
             SHARD_ERRORS.labels(self.name, "wrong").inc()
             raise
-        except (*_NOT_DONE, *_LOST, *_WRONG_SETTINGS, asyncpg.InsufficientPrivilegeError) as error:
-            if self._heard_at < began:  # else it is back, and this attempt is from before
+        except (*_CANNOT_CONNECT, *LOST) as error:
+            if self._answered_at < began:  # else another connection was answered meanwhile: the shard is up
                 self.last_error = describe(error)
-                self._is_silent = True
-                self._down_until = time.monotonic() + DOWN_S
+                self._is_down = True
+                self._retry_at = time.monotonic() + DOWN_S
             SHARD_ERRORS.labels(self.name, "connect").inc()
             raise ShardFailed(self.name, describe(error), sent=False) from error
-        self._heard()
+        self._note_answer()
         return connection
 
-    def _heard(self) -> None:
-        """The shard has answered."""
+    def _note_answer(self) -> None:
         self.last_error = None
-        self._is_silent = False
-        self._down_until = 0.0
-        self._heard_at = time.monotonic()
+        self._is_down = False
+        self._retry_at = 0.0
+        self._answered_at = time.monotonic()
 
-    async def _open_one(self) -> Any:
-        connection = await connect_primary(self._dsn, self._connect_s, server_settings=self._server_settings)
+    async def _open_checked(self) -> Any:
+        connection = await connect_primary(
+            self._dsn, self._connect_timeout_s, server_settings=self._server_settings
+        )
         try:
             check_identity(self.name, self._cluster_id, await connection.fetchrow(CLUSTER["identity"]))
         except BaseException:
@@ -296,15 +319,15 @@ class Pool:
         while self._idle[0][1] < now - IDLE_S:
             self._idle.pop(0)[0].terminate()
 
-    def _drop_all(self) -> None:
-        """Every connection, those in use when they come back: they may lead to a server that is no primary."""
+    def _close_all(self) -> None:
+        """Closes the idle connections now and those in use when they come back."""
         self.generation += 1
         idle, self._idle = self._idle, []
         for connection, _ in idle:
             connection.terminate()
 
     def measure(self) -> None:
-        """Sets the gauges. Whether the shard is up is what the last call found; there is one every few seconds."""
+        """Sets the gauges. The shard counts as up if the last call was answered; there is one every few seconds."""
         SHARD_UP.labels(self.name).set(self.last_error is None)
         POOL_WAITING.labels(self.name).set(self._waiting)
         for state, count in (("in use", self._in_use), ("idle", len(self._idle)), ("most", self._size)):
@@ -314,37 +337,37 @@ class Pool:
         with span(f"postgresql {self.name}", "client", POSTGRESQL) as entered:
             if entered is not None:
                 entered.set_attributes({"db.query.text": query, "snapurl.shard": self.name})
-            return await self._run_when_up(work)
+            return await self._run_unless_down(work)
 
-    async def _run_when_up(self, work: Callable[[Any], Awaitable[T]]) -> T:
+    async def _run_unless_down(self, work: Callable[[Any], Awaitable[T]]) -> T:
         began = time.monotonic()
-        if began < self._down_until:
+        if began < self._retry_at:
             SHARD_ERRORS.labels(self.name, "down").inc()
             raise ShardFailed(self.name, self.last_error or "is unreachable", sent=False)
-        if self._is_silent:
-            # One call per DOWN_S finds out whether it is back; the others need not wait with it.
-            self._down_until = began + DOWN_S
+        if self._is_down:
+            # This call tries to connect; the others fail at once until it has had DOWN_S for that.
+            self._retry_at = began + DOWN_S
         try:
-            await self._wait_for_turn()
+            await self._acquire_permit()
         except BaseException:
-            self._waited.observe(time.monotonic() - began)
+            self._wait_seconds.observe(time.monotonic() - began)
             raise
         try:
-            return await self._in_turn(began, work)
+            return await self._with_connection(began, work)
         finally:
-            self._free.release()
+            self._permits.release()
 
-    async def _in_turn(self, began: float, work: Callable[[Any], Awaitable[T]]) -> T:
+    async def _with_connection(self, began: float, work: Callable[[Any], Awaitable[T]]) -> T:
         generation = self.generation
         try:
             connection = self._take_idle() or await self._connect()
         finally:
-            given = time.monotonic()
-            self._waited.observe(given - began)
+            acquired_at = time.monotonic()
+            self._wait_seconds.observe(acquired_at - began)
         self._in_use += 1
         try:
-            answer = await self._guarded(connection, work)
-        except (ShardFailed, asyncpg.PostgresError):  # as good as before, or of a generation that is gone
+            answer = await self._with_deadline(connection, work)
+        except (ShardFailed, asyncpg.PostgresError):  # the connection is usable, or its generation is over
             self._put_back(connection, generation)
             raise
         except BaseException:
@@ -352,31 +375,31 @@ class Pool:
             raise
         finally:
             self._in_use -= 1
-            self._took.observe(time.monotonic() - given)
+            self._statement_seconds.observe(time.monotonic() - acquired_at)
         self._put_back(connection, generation)
         return answer
 
-    async def _guarded(self, connection: Any, work: Callable[[Any], Awaitable[T]]) -> T:
-        too_late = asyncio.get_running_loop().call_later(self._answer_s, connection.terminate)
+    async def _with_deadline(self, connection: Any, work: Callable[[Any], Awaitable[T]]) -> T:
+        deadline = asyncio.get_running_loop().call_later(self._deadline_s, connection.terminate)
         try:
             answer = await work(connection)
         except _NOT_DONE as error:
             SHARD_ERRORS.labels(self.name, "refused").inc()
             if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-                self._drop_all()
+                self._close_all()
             raise ShardFailed(self.name, "could not carry that out now", sent=False) from error
         except asyncpg.InsufficientPrivilegeError as error:
             SHARD_ERRORS.labels(self.name, "rights").inc()
             log.error("shard %s: %s", self.name, error.args[0])
             raise ShardFailed(self.name, describe(error), sent=False) from error
-        except _LOST as error:
-            late = too_late.when() <= asyncio.get_running_loop().time()
+        except LOST as error:
+            late = deadline.when() <= asyncio.get_running_loop().time()
             self.last_error = describe(TimeoutError() if late else error)
             SHARD_ERRORS.labels(self.name, "late" if late else "lost").inc()
-            self._drop_all()
+            self._close_all()
             raise ShardFailed(self.name, self.last_error, sent=True) from error
         else:
-            self._heard()
+            self._note_answer()
             return answer
         finally:
-            too_late.cancel()
+            deadline.cancel()

@@ -25,6 +25,7 @@ from ring.topology import Topology
 from snapurl.config import Settings
 from snapurl.errors import ConfigError, Unavailable
 from snapurl.model import RingView, ShardHealth, ShardShare
+from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.dsn import dsn_of, missing_file
 from snapurl.store.cluster.failover import connect_primary
 from snapurl.store.cluster.pool import (
@@ -36,7 +37,7 @@ from snapurl.store.cluster.pool import (
     WrongShard,
     check_identity,
     describe,
-    telling_rights,
+    statement_errors_of,
 )
 from snapurl.store.cluster.rejoin import attest, find_restarted
 from snapurl.store.cluster.slot_map import SlotMap
@@ -64,8 +65,6 @@ ATTEST_RETRY_S = 0.25
 ATTEST_PACE = 8
 # The reason under which a write that timed out on a slot in hand-off is counted.
 HAND_OFF = "hand-off"
-# What asyncpg raises on a connection that ended under it.
-CLIENT_ERRORS = (asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 async def read_topology(settings: Settings) -> Topology:
@@ -115,7 +114,7 @@ def _agree(found: dict[str, tuple[Any, Topology | None]]) -> Topology:
 async def _read_identity(name: str, dsn: str, timeout_s: float) -> tuple[Any, Topology | None]:
     connection = await connect_once(name, dsn, timeout_s)
     try:
-        with telling_rights(name):
+        with statement_errors_of(name):
             row = await connection.fetchrow(CLUSTER["identity"])
             document = await connection.fetchval(CLUSTER["topology"])
         return row, Topology.from_json(document) if document else None
@@ -149,7 +148,7 @@ async def connect_once(name: str, dsn: str, timeout_s: float, *, application: st
         if "root certificate" in str(error):
             raise ConfigError(f"the DSN of shard {name} names no sslrootcert to verify it by") from error
         raise ConfigError(f"the DSN of shard {name} cannot be read") from error
-    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (*LOST, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise ShardFailed(name, describe(error), sent=False) from error
 
 
@@ -157,7 +156,7 @@ async def close_quietly(connection: Any, timeout_s: float) -> None:
     """Closes a connection, and terminates it if the server does not answer in time. Never raises."""
     try:
         await connection.close(timeout=timeout_s)
-    except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+    except (*LOST, asyncpg.PostgresError):
         connection.terminate()
 
 
@@ -182,7 +181,7 @@ class Shards:
     async def connect(cls, settings: Settings) -> Shards:
         """Reads the topology, opens a pool per shard and loads ownership. Raises ConfigError."""
         shards = cls(settings, await read_topology(settings))
-        await shards._open_pools()
+        shards._open_pools()
         await shards.refresh()
         for name in shards._pools:
             shards._watch(name)
@@ -210,11 +209,11 @@ class Shards:
         """Returns the DSN of a shard of the topology."""
         return dsn_of(self._settings, self.topology, name)
 
-    async def _open_pools(self) -> None:
+    def _open_pools(self) -> None:
         settings = self._settings
         for shard in self.topology.shards:
             if shard.name not in self._pools:
-                pool = Pool(
+                self._pools[shard.name] = Pool(
                     shard.name,
                     self.dsn(shard.name),
                     self.topology.cluster_id,
@@ -222,8 +221,6 @@ class Shards:
                     wait_ms=settings.pool_wait_ms,
                     statement_timeout_ms=settings.statement_timeout_ms,
                 )
-                await pool.open()
-                self._pools[shard.name] = pool
 
     def measure(self, process: str) -> None:
         """Sets the gauges, labelled by `process`. Shards that have left the topology get NaN."""
@@ -333,7 +330,7 @@ class Shards:
         log.info("topology %d replaces %d", topology.version, self.topology.version)
         self.topology = topology
         self.map.expect(topology)
-        await self._open_pools()
+        self._open_pools()
         names = {shard.name for shard in topology.shards}
         for name in names - self._watchers.keys():
             self._watch(name)
@@ -348,7 +345,7 @@ class Shards:
         while True:
             try:
                 await self._listen(name)
-            except (ShardFailed, ConfigError, OSError, asyncpg.PostgresError, *CLIENT_ERRORS) as error:
+            except (*LOST, ShardFailed, ConfigError, asyncpg.PostgresError) as error:
                 log.debug("notifications of shard %s are interrupted: %s", name, type(error).__name__)
             await asyncio.sleep(WATCH_RETRY_S)
 

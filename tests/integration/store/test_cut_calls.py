@@ -1,0 +1,194 @@
+"""A connection that is cut at each await of a call in turn: the shard has failed, and nothing else has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from snapurl.config import Settings
+from snapurl.errors import SnapURLError
+from snapurl.store.cluster.bootstrap import ensure_cluster
+from snapurl.store.cluster.connection import LOST
+from snapurl.store.cluster.failover import connect_primary
+from snapurl.store.cluster.migrate import migrate_all
+from snapurl.store.cluster.pool import DOWN_S, Pool, ShardFailed
+from snapurl.store.cluster.shards import close_quietly, connect_once, read_topology
+from tests.integration.store.test_bootstrap import with_shards
+from tests.integration.store.test_silent_shard import behind
+from tests.support.cut import Connections, cut_at, cut_at_each
+from tests.support.tcp_proxy import proxy_to
+
+PoolMethod = Callable[..., Awaitable[object]]
+ANY_SLOTS = "SELECT slots FROM slots LIMIT 5"  # rows of a type that asyncpg has to look up first
+LONG = "SELECT repeat('x', 1000) FROM generate_series(1, 2000)"  # more than a socket holds
+
+
+async def _in_transaction(connection: Any) -> None:
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        await connection.fetchval("SELECT $1::int", 1)
+        await connection.fetch(ANY_SLOTS)
+
+
+async def _copy_out(connection: Any) -> None:
+    chunks: list[bytes] = []
+
+    async def take(chunk: bytes) -> None:
+        await asyncio.sleep(0)
+        chunks.append(chunk)
+
+    await connection.copy_from_query(LONG, output=take)
+
+
+async def _copy_in(connection: Any) -> None:
+    async def lines() -> AsyncIterator[bytes]:
+        for _ in range(5):
+            await asyncio.sleep(0)
+            yield b"x" * 100_000 + b"\n"
+
+    await connection.execute("CREATE TEMPORARY TABLE IF NOT EXISTS lines (line text)")
+    await connection.copy_to_table("lines", source=lines())
+
+
+CALLS: dict[str, Callable[[Any], Awaitable[object]]] = {
+    "execute": lambda connection: connection.execute("SELECT 1; SELECT 2"),
+    "execute with arguments": lambda connection: connection.execute("SELECT $1::int", 1),
+    "fetch": lambda connection: connection.fetch("SELECT $1::int", 1),
+    "fetch of a type to look up": lambda connection: connection.fetch(ANY_SLOTS),
+    "fetchrow": lambda connection: connection.fetchrow("SELECT $1::int", 1),
+    "fetchval": lambda connection: connection.fetchval("SELECT $1::int", 1),
+    "transaction": _in_transaction,
+    "copy out": _copy_out,
+    "copy in": _copy_in,
+    "listen": lambda connection: connection.add_listener("snapurl_slots", lambda *_: None),
+    "close": lambda connection: close_quietly(connection, 5.0),
+}
+
+at_each_side = pytest.mark.parametrize("answered", [False, True], ids=["waiting", "answered"])
+
+
+@asynccontextmanager
+async def pool_of(settings: Settings) -> AsyncIterator[Pool]:
+    """A pool for one connection to the first shard."""
+    first = settings.shard_dsns[0]
+    cluster_id = (await read_topology(settings)).cluster_id
+    pool = Pool(first.name, first.dsn, cluster_id, size=1, wait_ms=500, statement_timeout_ms=5_000)
+    yield pool
+    await pool.close()
+
+
+@at_each_side
+async def test_a_call_that_is_cut_at_any_await_says_that_the_connection_is_lost(
+    ready: Settings, answered: bool
+) -> None:
+    """Whatever asyncpg raises on a connection that was closed under a call is reported as a lost connection."""
+
+    async def once(name: str, at: int) -> bool:
+        connection = await connect_primary(ready.shard_dsns[0].dsn, 5.0)
+        try:
+            call = CALLS[name](connection)
+            _, was_cut = await cut_at(call, at, connection.terminate, answered=answered)
+        except LOST:
+            return True
+        finally:
+            connection.terminate()
+        return was_cut
+
+    for name in CALLS:
+        assert await cut_at_each(partial(once, name)) >= 1, name
+
+
+@at_each_side
+async def test_a_pools_call_that_is_cut_at_any_await_is_a_failure_of_the_shard(
+    ready: Settings, monkeypatch: pytest.MonkeyPatch, answered: bool
+) -> None:
+    """A connection that is terminated under a call, new or used, gives 503; the next call has a new one."""
+    connections = Connections(monkeypatch)
+
+    async def once(method: PoolMethod, used: bool, at: int) -> bool:
+        async with pool_of(ready) as pool:
+            if used:
+                await pool.fetch("SELECT 1")
+            try:
+                _, was_cut = await cut_at(
+                    method(pool, "SELECT $1::int", 1), at, connections.cut, answered=answered
+                )
+            except ShardFailed as error:
+                assert error.sent or not used
+                was_cut = True
+                await asyncio.sleep(0 if used else DOWN_S)
+            assert await pool.fetch("SELECT 1")
+        return was_cut
+
+    methods: list[PoolMethod] = [Pool.fetch, Pool.fetchrow, Pool.fetch_with_slots]
+    for method in methods:
+        for used in (False, True):
+            assert await cut_at_each(partial(once, method, used)) >= 2, (method, used)
+
+
+async def test_connecting_that_is_cut_at_any_await_is_a_failure_of_the_shard(ready: Settings) -> None:
+    """A connection that breaks while it is made is a shard that does not answer, not an error of the program."""
+    first = ready.shard_dsns[0]
+    port = urlsplit(first.dsn).port
+    assert port is not None
+    async with proxy_to("127.0.0.1", port) as proxy:
+
+        async def once(at: int) -> bool:
+            opening = connect_once(first.name, behind(first.dsn, proxy), 5.0)
+            try:
+                connection, was_cut = await cut_at(opening, at, proxy.cut, answered=False)
+            except ShardFailed:
+                return True
+            connection.terminate()
+            return was_cut
+
+        assert await cut_at_each(once) >= 2
+
+
+async def test_a_bug_on_a_live_connection_stays_a_bug(ready: Settings) -> None:
+    """A wrong number of arguments or a faulty source of rows is not reported as a lost connection."""
+    first = ready.shard_dsns[0]
+    connection = await connect_primary(first.dsn, 5.0)
+
+    async def faulty() -> AsyncIterator[bytes]:
+        yield b"line\n"
+        raise AttributeError("no such attribute")
+
+    await connection.execute("CREATE TEMPORARY TABLE lines (line text)")
+    with pytest.raises(AttributeError, match="no such attribute"):
+        await connection.copy_to_table("lines", source=faulty())
+    assert await connection.fetchval("SELECT 1") == 1
+    connection.terminate()
+    async with pool_of(ready) as pool:
+        with pytest.raises(asyncpg.InterfaceError, match="expects 1 argument"):
+            await pool.fetch("SELECT $1::int", 1, 2)
+        assert pool.last_error is None
+
+
+async def test_a_first_start_that_is_cut_at_any_await_is_finished_by_the_next(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard that is lost in the middle of a first start ends that with one line, and the next start goes on."""
+    two = with_shards(settings, {item.name: item.dsn for item in settings.shard_dsns[:2]})
+    await migrate_all(two)
+    connections = Connections(monkeypatch)
+
+    async def once(at: int) -> bool:
+        for item in two.shard_dsns:
+            connection = await connect_once(item.name, item.dsn, 5.0)
+            await connection.execute("TRUNCATE cluster, topology, slots")
+            connection.terminate()
+        was_cut = True
+        with suppress(SnapURLError):
+            _, was_cut = await cut_at(ensure_cluster(two), at, connections.cut, answered=True)
+        await ensure_cluster(two)
+        assert len((await read_topology(two)).shards) == 2
+        return was_cut
+
+    assert await cut_at_each(once) >= 20

@@ -1,0 +1,194 @@
+"""Writes the generated parts of the documents: `make tables`.
+
+A generated part stands between `<!-- generated:NAME … -->` and `<!-- end:NAME -->`. `GENERATED` says which file has
+which part, and what writes it; `tests/unit/test_docs.py` fails when a file differs from what is written here.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from annotated_types import Ge, Gt, Le
+from prometheus_client import Counter, Gauge, Histogram
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from ring.diagram import render_crash_table, render_diagram, render_steps
+from snapurl.config import Settings
+from snapurl.telemetry import metrics
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ("ring", "snapurl", "tools", "migrations")
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = (head, ["---"] * len(head), *rows)
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+# -- modules ------------------------------------------------------------------------------------------------------
+
+
+def modules(_: str) -> str:
+    """One table: each folder, then its modules, each with the first sentence of its docstring."""
+    files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
+    rows = []
+    for folder, found in groupby(
+        sorted(files, key=lambda file: (file.parent, file.name)), lambda f: f.parent
+    ):
+        about = {file.name: first_sentence(file) for file in found}
+        rows.append((f"**`{folder.relative_to(ROOT)}/`**", about.pop("__init__.py", "")))
+        rows += [(f"`{name}`", text) for name, text in about.items() if text]
+    return _table(("module", "what it does"), rows)
+
+
+def first_sentence(file: Path) -> str:
+    """The first sentence of a module's docstring on one line, without its full stop; empty if there is none."""
+    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    line = " ".join(text.split("\n\n")[0].split())
+    return re.split(r"(?<=[^.]{3})\.(?= |$)", line)[0].replace("|", r"\|")
+
+
+# -- settings -----------------------------------------------------------------------------------------------------
+
+
+def settings(_: str) -> str:
+    """Every setting with its default and what it is."""
+    rows = [
+        (f"`SNAPURL_{name.upper()}`", _default(field), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
+    return _table(("variable", "default", "what it is"), rows)
+
+
+def setting_bounds(_: str) -> str:
+    """Every numeric setting with its default and the range that the program accepts."""
+    rows = [
+        (f"`SNAPURL_{name.upper()}`", _default(field).strip("`"), _range(field), field.description or "")
+        for name, field in Settings.model_fields.items()
+        if _range(field)
+    ]
+    return _table(("setting", "default", "accepted", "what it bounds"), rows)
+
+
+def _default(field: FieldInfo) -> str:
+    default = field.default if field.default_factory is None else "cores"
+    shown = default.get_secret_value() if isinstance(default, SecretStr) else default
+    if shown in ("", None):
+        return ""
+    return f"`{str(shown).lower() if isinstance(shown, bool) else shown}`"
+
+
+def _range(field: FieldInfo) -> str:
+    least = next((f"{_number(m.ge)}" for m in field.metadata if isinstance(m, Ge)), "")
+    above = next((f"above {_number(m.gt)}" for m in field.metadata if isinstance(m, Gt)), "")
+    most = next((f"{_number(m.le)}" for m in field.metadata if isinstance(m, Le)), "")
+    return f"{least or above} to {most}" if most else ""
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+# -- constants ----------------------------------------------------------------------------------------------------
+
+_ROW = re.compile(r"^\| (?P<what>[^|]+) \| [^|]+ \| `(?P<file>[\w/]+)\.py` `(?P<name>\w+)` \|", re.MULTILINE)
+
+
+def constants(text: str) -> str:
+    """The rows that stand there, each with the value that its constant has now."""
+
+    def refresh(row: re.Match[str]) -> str:
+        value = getattr(importlib.import_module(row["file"].replace("/", ".")), row["name"], None)
+        if value is None:
+            raise ValueError(f"{row['file']}.py has no {row['name']} any more: change or remove its row")
+        return f"| {row['what']} | {_number(value)} | `{row['file']}.py` `{row['name']}` |"
+
+    return _ROW.sub(refresh, text)
+
+
+# -- metrics ------------------------------------------------------------------------------------------------------
+
+
+def metric_table(_: str) -> str:
+    """Every metric with its type, labels and meaning."""
+    rows = [
+        (f"`{_exported(each)}`", each._type, ", ".join(each._labelnames), each._documentation)
+        for each in vars(metrics).values()
+        if isinstance(each, (Counter, Gauge, Histogram))
+    ]
+    return _table(("metric", "type", "labels", "meaning"), sorted(rows))
+
+
+def _exported(metric: Counter | Gauge | Histogram) -> str:
+    return f"{metric._name}_total" if isinstance(metric, Counter) else str(metric._name)
+
+
+# -- hand-off -----------------------------------------------------------------------------------------------------
+
+
+def hand_off(_: str) -> str:
+    """The crash table, the guards and the state diagram, drawn from `ring/handoff.py`."""
+    return "\n".join(
+        [
+            "### What is found after a crash, and which steps follow\n",
+            render_crash_table(),
+            "### What each step checks\n",
+            render_steps(),
+            "### The states of a row of `slots`\n",
+            f"```mermaid\n{render_diagram().rstrip()}\n```\n",
+        ]
+    )
+
+
+GENERATED: dict[tuple[str, str], Callable[[str], str]] = {
+    ("ARCHITECTURE.md", "modules"): modules,
+    ("docs/configuration.md", "settings"): settings,
+    ("docs/design/bounds.md", "settings"): setting_bounds,
+    ("docs/design/bounds.md", "service"): constants,
+    ("docs/design/bounds.md", "migrator"): constants,
+    ("docs/design/hand-off.md", "hand-off"): hand_off,
+    ("docs/operate/monitoring.md", "metrics"): metric_table,
+}
+"""(file, name of the part) -> what makes its text of the text that stands there."""
+
+
+def rewritten(name: str, text: str) -> str:
+    """The text of the file `name` with its generated parts as they should be. Raises ValueError without markers."""
+    for (file, part), write in GENERATED.items():
+        if file == name:
+            text = _replaced(text, part, write)
+    return text
+
+
+def _replaced(text: str, part: str, write: Callable[[str], str]) -> str:
+    markers = re.compile(rf"(<!-- generated:{part}\b[^\n]*-->\n\n)(.*?)(\n<!-- end:{part} -->)", re.DOTALL)
+    found = markers.search(text)
+    if found is None:
+        raise ValueError(f"the markers of {part} are missing")
+    return f"{text[: found.end(1)]}{write(found[2])}{text[found.start(3) :]}"
+
+
+def generated_files() -> list[Path]:
+    """The files that have generated parts."""
+    return [ROOT / name for name in dict.fromkeys(file for file, _ in GENERATED)]
+
+
+def main() -> None:
+    """Writes all generated parts anew, and says which files changed."""
+    for file in generated_files():
+        before = file.read_text(encoding="utf-8")
+        after = rewritten(str(file.relative_to(ROOT)), before)
+        if after != before:
+            file.write_text(after, encoding="utf-8")
+            print(f"wrote {file.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
