@@ -1,4 +1,4 @@
-"""Redirects on Sanic's path: those that the fast path (`http/fastpath/protocol.py`) does not answer, and all refusals.
+"""Redirects on Sanic's path: those that `http/fastpath/protocol.py` does not answer, and all refusals.
 
 A redirect has as little around it as possible: no middleware, no log line, no request id and no Date in the
 response. Its headers come from `redirect_headers`; the fast path takes the same response as bytes from
