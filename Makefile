@@ -12,36 +12,38 @@ PACKAGES := requirements/build.lock pyproject.toml
 # A virtual environment whose Python has gone (replaced by the system's next one) is made anew.
 $(shell test -x $(BIN)/python || rm -rf $(VENV))
 
-.PHONY: help up install test faults hosts availability overload soak bench profile reshard micro schema lint docs tables \
-	clean lock vendor
+.PHONY: help up install check test test-all drill bench profile reshard micro schema lint docs tables clean \
+	lock vendor
 
 help: ## show what there is
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z][a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 
 up: $(VENV)/.local ## run the whole cluster on this machine; Ctrl-C stops it
 	@exec $(BIN)/snapurl up
 
 install: $(VENV)/.local ## what `make up` needs, into .venv
 
-test: $(VENV)/.dev ## all tests, on real PostgreSQL and Redis (ARGS='-k name' for some)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)  # each process has servers of its own
+# A process of pytest has servers of its own, and part of its time is waiting: more of them than cores pay.
+TEST_PROCESSES ?= 3
+PYTEST := $(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --durations 10
 
-faults: $(VENV)/.dev ## every fault at every step of a hand-off, on real servers
-	FULL_FAULTS=1 $(BIN)/pytest tests/faults $(ARGS)
+check: lint ## style, types, and the tests that need no server
+	$(PYTEST) tests/unit tests/model -m 'not long' $(ARGS)
 
-hosts: $(VENV)/.dev ## a cluster on hosts of its own, whose network fails (ARGS='--seed 7 --fault-s 5')
-	$(BIN)/python -m tests.drills.hosts $(ARGS)
+test: $(VENV)/.dev ## whether the program works, on real PostgreSQL and Redis (ARGS='-k name' for some)
+	$(PYTEST) -m 'not long' $(ARGS)
 
-MINUTES ?= 10
-availability: $(VENV)/.dev ## share answered while parts are killed, frozen or full (MINUTES=n ARGS='--seed s')
-	$(BIN)/python -m tests.drills.availability --minutes $(MINUTES) $(ARGS)
+test-all: $(VENV)/.dev docs ## all that `make test` runs, and the long ones: loads, faults, soak, hosts, docs
+	$(PYTEST) $(ARGS)
 
-overload: $(VENV)/.dev ## 10 times the capacity for 30 s, slow and idle clients, 1 GB of bodies (ARGS='--seconds 30')
-	$(BIN)/python -m tests.drills.overload $(ARGS)
-
-SOAK_MINUTES ?= 10
-soak: $(VENV)/.dev ## check histories of links while shards come and go (SOAK_MINUTES=n SOAK_SEED=s)
-	$(BIN)/python -m tests.drills.history.soak --minutes $(SOAK_MINUTES) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
+DRILL_availability := $(BIN)/python -m tests.drills.availability
+DRILL_faults := FULL_FAULTS=1 $(BIN)/pytest tests/faults
+DRILL_hosts := $(BIN)/python -m tests.drills.hosts
+DRILL_overload := $(BIN)/python -m tests.drills.overload
+DRILL_soak := $(BIN)/python -m tests.drills.history.soak
+drill: $(VENV)/.dev ## minutes of trouble: NAME=availability, faults, hosts, overload or soak (ARGS='--seed 7')
+	@test -n "$(DRILL_$(NAME))" || { echo "make drill NAME=…: availability, faults, hosts, overload or soak" >&2; exit 2; }
+	$(DRILL_$(NAME)) $(ARGS)
 
 bench: $(VENV)/.bench ## SnapURL beside its peers, with wrk: about half an hour (ARGS='--only hot,zipf', --quick)
 	$(BIN)/python -m benchmarks.load $(ARGS)

@@ -190,7 +190,7 @@ async def _purge_intents(store: LinkStore) -> None:
     while True:
         await asyncio.sleep(random.uniform(0.5, 1.5) * PURGE_INTERVAL_S)
         try:
-            while purged := await store.purge_intents(PURGE_ROWS):
+            while purged := await store.purge_idempotency_records(PURGE_ROWS):
                 INTENTS_PURGED.inc(purged)
         except SnapURLError as error:
             log.warning("expired Idempotency-Keys stay until the next purge: %s", error.detail)

@@ -67,12 +67,12 @@ def _drawn_code(number: int) -> str:
     return random_code() if number >= _DRAWN_BELOW or is_reserved(code) else code
 
 
-def derived_code(nonce: UUID, attempt: int) -> str:
-    """Returns the code of attempt 0, 1, … of an idempotent create: a function of `nonce` and `attempt` only.
+def derived_code(token: UUID, attempt: int) -> str:
+    """Returns the code of attempt 0, 1, … of an idempotent create: a function of `token` and `attempt` only.
 
-    The 256 bits of SHA-256(nonce || attempt) contain several codes; the first that is not reserved is taken.
+    The 256 bits of SHA-256(token || attempt) contain several codes; the first that is not reserved is taken.
     """
-    number = int.from_bytes(sha256(nonce.bytes + attempt.to_bytes(4, "big")).digest(), "big")
+    number = int.from_bytes(sha256(token.bytes + attempt.to_bytes(4, "big")).digest(), "big")
     while True:
         number, code = _take_code(number)
         if not is_reserved(code):

@@ -1,7 +1,7 @@
-"""API keys: made, listed, revoked; and how a presented one is taken apart. Only the SHA-256 is ever kept.
+"""Creates, lists and revokes API keys, and parses a presented key. Only the SHA-256 of a secret is stored.
 
 A key is `snap_<id>_<secret>`: 10 and 32 characters of base 62, so the secret has 190 bits and a plain SHA-256
-is enough. The id finds the row; the secret proves it.
+is enough. The id selects the row; the secret authenticates.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ KEY_PATTERN = re.compile(f"snap_([0-9A-Za-z]{{{KEY_ID_CHARS}}})_([0-9A-Za-z]{{{S
 
 @dataclass(frozen=True, slots=True)
 class PlainKey:
-    """A key as its holder has it."""
+    """A key with its secret, as the client has it."""
 
     key_id: str
     secret: str
 
     @classmethod
     def parse(cls, text: str) -> PlainKey | None:
-        """The parts of a presented key; None if it cannot be one."""
+        """Splits a presented key into its parts. None if it is not a key."""
         match = KEY_PATTERN.fullmatch(text)
         return cls(match[1], match[2]) if match else None
 
@@ -58,8 +58,8 @@ class PlainKey:
     def secret_hash(self) -> bytes:
         return sha256(self.secret.encode()).digest()
 
-    def opens(self, key: ApiKey) -> bool:
-        """Whether this is that key; takes as long whether it is or not."""
+    def matches(self, key: ApiKey) -> bool:
+        """Whether this is the secret of `key`. Compares in constant time."""
         return hmac.compare_digest(self.secret_hash, key.secret_hash)
 
 
@@ -68,10 +68,10 @@ def _random(length: int) -> str:
 
 
 async def create_key(settings: Settings, name: str, rights: Collection[str], limit: str = "") -> str:
-    """Makes a key and returns it in full, for the only time.
+    """Creates a key and returns it with its secret, which is not stored.
 
     `rights` are names of `Right`; `limit` is a rate, "none", or "" for the service's default. Raises
-    ConfigError for a name, right or limit that cannot be, and Unavailable.
+    ConfigError for an invalid name, right or limit, and Unavailable.
     """
     _check(name, limit)
     granted = _rights(rights)
@@ -84,13 +84,13 @@ async def create_key(settings: Settings, name: str, rights: Collection[str], lim
 
 
 async def list_keys(settings: Settings) -> list[ApiKey]:
-    """Every key, also the revoked ones, oldest first."""
+    """Returns every key, also the revoked ones, oldest first."""
     async with _store(settings) as store:
         return await store.all()
 
 
 async def revoke_key(settings: Settings, key_id: str) -> ApiKey:
-    """Revokes a key, given by its id or in full; workers refuse it within 5 seconds. Raises NotFound."""
+    """Revokes a key, given by its id or in full. Workers refuse it within 5 seconds. Raises NotFound."""
     plain = PlainKey.parse(key_id)
     async with _store(settings) as store:
         revoked = await store.revoke(plain.key_id if plain else key_id)

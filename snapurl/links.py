@@ -1,23 +1,21 @@
-"""LinkService: what can be done with links. No SQL, no HTTP.
+"""LinkService: creates, reads, changes and lists links. No SQL, no HTTP.
 
-What the caches are told after a commit:
-- every change and delete, so that no worker redirects to what was before it;
-- a create with an alias, since some worker may remember that there was no such link;
-- not a create with a made-up code, which nobody can have asked for before it was answered;
-- of a create with an Idempotency-Key, what the owner holds at that moment: it may be a repeat, and the answer
-  of a repeat is older than the link is by now.
+What invalidates the caches after a commit:
+- every change and delete, so that no worker redirects to the old target;
+- a create with an alias, because a worker may have cached that there was no such link;
+- not a create with a generated code, which nobody can have requested before the client received it;
+- for a create with an Idempotency-Key, the row as its owner has it now: the create may be a repeat, and its answer
+  shows the link as it was at first.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
 
 from snapurl.cache.reader import LinkCache
 from snapurl.codes import derived_code, random_code
@@ -33,67 +31,45 @@ from snapurl.errors import (
     SnapURLError,
     Unavailable,
 )
-from snapurl.model import Change, DayClicks, Failed, Intent, Link, NewLink, PageKey, SourceClicks, Taken
+from snapurl.model import (
+    EXPIRY_NOT_IN_FUTURE,
+    DayClicks,
+    Draft,
+    Failed,
+    IdempotencyKey,
+    IdempotencyRecord,
+    Link,
+    LinkPatch,
+    NewLink,
+    PageKey,
+    SourceClicks,
+    Taken,
+)
 from snapurl.store.clicks import ClickStore
 from snapurl.store.links import LinkStore
 from snapurl.store.tokens import random_token, random_tokens
 
-CODE_ATTEMPTS = 5  # of a made-up code; even at a thousandth of the space in use, five collide once in 10^15
-TOLD_AT_ONCE = 8  # links of a bulk call, to the cache: fewer than it has connections to Redis
-NOT_IN_FUTURE = "must be in the future"
+CODE_ATTEMPTS = (
+    5  # generated codes per link; with a thousandth of all codes in use, five collide once in 10^15
+)
+INVALIDATIONS_MAX = 8  # concurrent ones of a bulk create: fewer than the cache has connections to Redis
 
 
 @dataclass(slots=True)
-class Draft:
-    """A link that somebody asks for; `alias` None leaves the code to us."""
-
-    url: str
-    alias: str | None
-    title: str | None
-    tags: tuple[str, ...]
-    redirect_status: int
-    expires_at: datetime | None
-
-    def fingerprint(self) -> bytes:
-        """SHA-256 of the request in canonical form: equal for requests that ask for the same."""
-        expires = self.expires_at.isoformat() if self.expires_at else None
-        fields = [self.url, self.alias, self.title, self.tags, self.redirect_status, expires]
-        return sha256(json.dumps(fields).encode()).digest()
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """An Idempotency-Key: `scope` is whose it is, so that two clients may use the same key."""
-
-    scope: str
-    key: str
-
-
-@dataclass(slots=True)
-class _Attempt:
-    """One create under way. `nonce` is the row's token; with it, and only if `repeatable`, the code is fixed."""
+class _PendingCreate:
+    """A create under way. An idempotent one derives its code from `token`, so a repeat asks for the same code."""
 
     draft: Draft
-    nonce: uuid.UUID
-    repeatable: bool
+    token: uuid.UUID
+    idempotent: bool
 
-    def code(self, attempt: int, make_code: Callable[[], str]) -> str:
+    def code(self, attempt: int, generate_code: Callable[[], str]) -> str:
         if self.draft.alias is not None:
             return self.draft.alias
-        return derived_code(self.nonce, attempt) if self.repeatable else make_code()
+        return derived_code(self.token, attempt) if self.idempotent else generate_code()
 
     def new_link(self, code: str, owner: str) -> NewLink:
-        draft = self.draft
-        return NewLink(
-            code=code,
-            url=draft.url,
-            title=draft.title,
-            tags=draft.tags,
-            redirect_status=draft.redirect_status,
-            expires_at=draft.expires_at,
-            owner=owner,
-            token=self.nonce,
-        )
+        return NewLink(code, self.draft, owner, self.token)
 
 
 class LinkService:
@@ -115,53 +91,52 @@ class LinkService:
 
     # -- create ----------------------------------------------------------------------------------------------
 
-    async def create(self, draft: Draft, owner: str, claim: Claim | None) -> Link:
-        """The link as created; for a repeat of an earlier claim, what that one was answered.
+    async def create(self, draft: Draft, owner: str, key: IdempotencyKey | None) -> Link:
+        """Returns the link as created; when `key` was used before, the link as that create returned it.
 
         Raises AliasTaken, IdempotencyMismatch, Invalid (expiry in the past), Unavailable, OutcomeUnknown.
         """
-        if claim is None:
-            attempt = _Attempt(draft, self._make_token(), repeatable=False)
+        if key is None:
+            pending = _PendingCreate(draft, self._make_token(), idempotent=False)
         else:
-            intent = await self._store.claim(claim.scope, claim.key, draft.fingerprint())
-            attempt = await self._from_intent(draft, intent)
-        for number in range(CODE_ATTEMPTS):
+            pending = await self._idempotent(draft, await self._store.reserve(key, draft.fingerprint()))
+        for attempt in range(CODE_ATTEMPTS):
             made = await self._store.create(
-                attempt.new_link(attempt.code(number, self._store.new_code), owner)
+                pending.new_link(pending.code(attempt, self._store.new_code), owner)
             )
             if isinstance(made, Link):
                 if draft.alias is not None:
-                    await self._tell(made, attempt.repeatable)
+                    await self._invalidate(made, pending.idempotent)
                 return made
             if draft.alias is not None:
                 raise _taken(draft.alias)
-        raise Unavailable("no free code was found", retry_after_s=1.0)
+        raise _no_free_code()
 
-    async def _from_intent(self, draft: Draft, intent: Intent) -> _Attempt:
-        if intent.fingerprint != draft.fingerprint():
+    async def _idempotent(self, draft: Draft, record: IdempotencyRecord) -> _PendingCreate:
+        if record.fingerprint != draft.fingerprint():
             raise IdempotencyMismatch()
-        attempt = _Attempt(draft, intent.nonce, repeatable=True)
+        pending = _PendingCreate(draft, record.token, idempotent=True)
         if draft.expires_at is not None and draft.expires_at <= self._clock():
-            await self._refuse_unless_made(attempt)
-        return attempt
+            await self._check_was_created(pending)
+        return pending
 
-    async def _refuse_unless_made(self, attempt: _Attempt) -> None:
-        """An expiry in the past is refused, unless this repeats a create that was in time.
+    async def _check_was_created(self, pending: _PendingCreate) -> None:
+        """Refuses an expiry in the past, unless this repeats a create that was in time.
 
-        If the row is there, the create finds by its token whether it is its own; rows never go away, so
-        nothing can be made that is expired from the start.
+        If there is a row, the create finds by its token whether the row is its own. Rows are never deleted, so no
+        link is created that has already expired.
         """
-        if await self._store.get(attempt.code(0, random_code)) is None:
-            raise Invalid(fields=(FieldError("/expires_at", NOT_IN_FUTURE),))
+        if await self._store.get(pending.code(0, random_code)) is None:
+            raise Invalid(fields=(FieldError("/expires_at", EXPIRY_NOT_IN_FUTURE),))
 
-    async def _tell_created(self, made: Sequence[tuple[_Attempt, Link]]) -> None:
-        aliased = [(attempt, link) for attempt, link in made if attempt.draft.alias is not None]
-        for first in range(0, len(aliased), TOLD_AT_ONCE):
-            some = aliased[first : first + TOLD_AT_ONCE]
-            await asyncio.gather(*(self._tell(link, attempt.repeatable) for attempt, link in some))
+    async def _invalidate_created(self, made: Sequence[tuple[_PendingCreate, Link]]) -> None:
+        aliased = [(pending, link) for pending, link in made if pending.draft.alias is not None]
+        for first in range(0, len(aliased), INVALIDATIONS_MAX):
+            some = aliased[first : first + INVALIDATIONS_MAX]
+            await asyncio.gather(*(self._invalidate(link, pending.idempotent) for pending, link in some))
 
-    async def _tell(self, link: Link, repeatable: bool) -> None:
-        if not repeatable:
+    async def _invalidate(self, link: Link, idempotent: bool) -> None:
+        if not idempotent:
             await self._cache.changed(link)
             return
         with suppress(Unavailable):
@@ -170,70 +145,72 @@ class LinkService:
                 await self._cache.changed(current)
 
     async def create_many(
-        self, drafts: Sequence[Draft], owner: str, claims: Sequence[Claim] | None
+        self, drafts: Sequence[Draft], owner: str, keys: Sequence[IdempotencyKey] | None
     ) -> list[Link | SnapURLError]:
-        """One answer per draft, in their order; `claims` are parallel to them."""
-        answers: list[Link | SnapURLError] = [Unavailable("no free code was found", retry_after_s=1.0)] * len(
-            drafts
-        )
-        attempts = await self._begin_many(drafts, claims, answers)
-        for number in range(CODE_ATTEMPTS):
-            if not attempts:
+        """Returns one result per draft, in their order. `keys` has one item per draft."""
+        results: list[Link | SnapURLError] = [_no_free_code()] * len(drafts)
+        pending = await self._begin_many(drafts, keys, results)
+        for attempt in range(CODE_ATTEMPTS):
+            if not pending:
                 break
-            attempts = await self._create_round(number, attempts, owner, answers)
-        return answers
+            pending = await self._attempt_many(attempt, pending, owner, results)
+        return results
 
     async def _begin_many(
-        self, drafts: Sequence[Draft], claims: Sequence[Claim] | None, answers: list[Link | SnapURLError]
-    ) -> dict[int, _Attempt]:
-        """The creates to be tried, by place; those that are refused already are answered."""
-        if claims is None:
+        self,
+        drafts: Sequence[Draft],
+        keys: Sequence[IdempotencyKey] | None,
+        results: list[Link | SnapURLError],
+    ) -> dict[int, _PendingCreate]:
+        """Returns the creates to attempt, by place. Sets the result of those that are refused already."""
+        if keys is None:
             tokens = random_tokens(len(drafts))
             return {
-                place: _Attempt(draft, token, repeatable=False)
+                place: _PendingCreate(draft, token, idempotent=False)
                 for place, (draft, token) in enumerate(zip(drafts, tokens, strict=True))
             }
-        intents = await self._store.claim_many(
-            [
-                (claim.scope, claim.key, draft.fingerprint())
-                for claim, draft in zip(claims, drafts, strict=True)
-            ]
+        records = await self._store.reserve_many(
+            [(key, draft.fingerprint()) for key, draft in zip(keys, drafts, strict=True)]
         )
-        attempts: dict[int, _Attempt] = {}
-        for place, (draft, intent) in enumerate(zip(drafts, intents, strict=True)):
+        pending: dict[int, _PendingCreate] = {}
+        for place, (draft, record) in enumerate(zip(drafts, records, strict=True)):
             try:
-                attempts[place] = await self._from_intent(draft, _or_raise(intent))
+                pending[place] = await self._idempotent(draft, _or_raise(record))
             except SnapURLError as refusal:
-                answers[place] = refusal
-        return attempts
+                results[place] = refusal
+        return pending
 
-    async def _create_round(
-        self, number: int, attempts: dict[int, _Attempt], owner: str, answers: list[Link | SnapURLError]
-    ) -> dict[int, _Attempt]:
-        """Tries all attempts in one call per shard; returns those whose made-up code was taken."""
-        make_code = iter(self._store.new_codes(len(attempts))).__next__
-        new = [attempt.new_link(attempt.code(number, make_code), owner) for attempt in attempts.values()]
+    async def _attempt_many(
+        self,
+        attempt: int,
+        pending: dict[int, _PendingCreate],
+        owner: str,
+        results: list[Link | SnapURLError],
+    ) -> dict[int, _PendingCreate]:
+        """Attempts all creates, in one call per shard. Returns those whose generated code was taken."""
+        generate_code = iter(self._store.new_codes(len(pending))).__next__
+        new = [create.new_link(create.code(attempt, generate_code), owner) for create in pending.values()]
         made = await self._store.create_many(new)
-        again: dict[int, _Attempt] = {}
-        links: list[tuple[_Attempt, Link]] = []
-        for (place, attempt), result in zip(attempts.items(), made, strict=True):
+        again: dict[int, _PendingCreate] = {}
+        links: list[tuple[_PendingCreate, Link]] = []
+        for (place, create), result in zip(pending.items(), made, strict=True):
             match result:
                 case Link():
-                    answers[place] = result
-                    links.append((attempt, result))
-                case Taken(code) if attempt.draft.alias is not None:
-                    answers[place] = _taken(code)
+                    results[place] = result
+                    links.append((create, result))
+                case Taken(code) if create.draft.alias is not None:
+                    results[place] = _taken(code)
                 case Taken():
-                    again[place] = attempt
+                    again[place] = create
                 case Failed():
-                    answers[place] = _failure(result)
-        await self._tell_created(links)
+                    results[place] = _failure(result)
+        await self._invalidate_created(links)
         return again
 
     # -- read and change -------------------------------------------------------------------------------------
 
     async def get(self, code: str, owner: str | None) -> Link:
-        """The link as it is now, also when expired. Raises NotFound, Forbidden, Gone, Unavailable."""
+        """Returns the link as it is now, also when expired. Raises NotFound, Forbidden, Gone, Unavailable."""
         link = await self._store.get(code)
         if link is None:
             raise NotFound()
@@ -243,15 +220,18 @@ class LinkService:
             raise Gone("the link was deleted")
         return link
 
-    async def change(self, code: str, change: Change, if_match: int | None, owner: str | None) -> Link:
-        """The changed link. Raises NotFound, Forbidden, Gone, VersionMismatch, OutcomeUnknown, Unavailable."""
+    async def change(self, code: str, patch: LinkPatch, if_match: int | None, owner: str | None) -> Link:
+        """Returns the changed link.
+
+        Raises NotFound, Forbidden, Gone, VersionMismatch, OutcomeUnknown, Unavailable.
+        """
         token = self._make_token()
         return await self._written(
-            self._store.change(code, change, if_match=if_match, owner=owner, token=token)
+            self._store.change(code, patch, if_match=if_match, owner=owner, token=token)
         )
 
     async def delete(self, code: str, if_match: int | None, owner: str | None) -> Link:
-        """The tombstone. Raises as `change` does."""
+        """Returns the tombstone. Raises as `change` does."""
         token = self._make_token()
         return await self._written(self._store.delete(code, if_match=if_match, owner=owner, token=token))
 
@@ -263,7 +243,7 @@ class LinkService:
     async def page(
         self, limit: int, before: PageKey | None, owner: str | None
     ) -> tuple[list[Link], PageKey | None]:
-        """Up to `limit` links, newest first, and where the next page begins (None: this was the last)."""
+        """Returns up to `limit` links, newest first, and where the next page begins (None on the last page)."""
         links = await self._store.page(limit + 1, before, owner)
         if len(links) <= limit:
             return links, None
@@ -271,8 +251,7 @@ class LinkService:
         return links[:limit], PageKey(last.created_at, last.code)
 
     async def stats(self, code: str, owner: str | None) -> tuple[list[DayClicks], list[SourceClicks]]:
-        """Clicks by UTC day, oldest first, and by where they came from, most first within a kind. Raises as `get`
-        does."""
+        """Returns clicks by UTC day, oldest first, and by source, most first per kind. Raises as `get` does."""
         await self.get(code, owner)
         return await asyncio.gather(self._clicks.totals(code), self._clicks.sources(code))
 
@@ -281,10 +260,14 @@ def _taken(alias: str) -> AliasTaken:
     return AliasTaken(f"the alias {alias} is taken: choose another, or leave it out")
 
 
-def _or_raise(intent: Intent | Failed) -> Intent:
-    if isinstance(intent, Failed):
-        raise Unavailable(intent.detail, retry_after_s=1.0)
-    return intent
+def _no_free_code() -> Unavailable:
+    return Unavailable("no free code was found", retry_after_s=1.0)
+
+
+def _or_raise(record: IdempotencyRecord | Failed) -> IdempotencyRecord:
+    if isinstance(record, Failed):
+        raise Unavailable(record.detail, retry_after_s=1.0)
+    return record
 
 
 def _failure(failed: Failed) -> SnapURLError:

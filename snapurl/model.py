@@ -1,15 +1,26 @@
-"""The values that pass between the layers: no SQL, no HTTP, no I/O.
+"""The values that pass between the layers, and what fields a link has. Pure: no SQL, no HTTP, no I/O.
 
-They are frozen, but for those that are made thousands of times per second: freezing takes longer than making.
+`LinkFields` lists what a client may set of a link. Everything on the way of a create or a change follows from it:
+the draft, the idempotency fingerprint, the arguments of the SQL functions, the columns that are read. How to add a
+field: docs/develop/add-a-column.md.
+
+Most values are frozen. Those that are made thousands of times per second are not, because a frozen dataclass takes
+longer to construct.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from datetime import date, datetime
 from enum import StrEnum
-from typing import NamedTuple
+from hashlib import sha256
+from operator import attrgetter
+from typing import Any, NamedTuple
 from uuid import UUID
+
+# -- API keys ----------------------------------------------------------------------------------------------------
 
 
 class Right(StrEnum):
@@ -41,29 +52,102 @@ class ApiKey:
         return Right.ADMIN in self.rights
 
 
+# -- links -------------------------------------------------------------------------------------------------------
+
+
 @dataclass(slots=True)
-class Link:
+class LinkFields:
+    """What a client may set of a link: the columns of `links` that a create and a change write.
+
+    The SQL functions take these fields in this order, so a new one comes last. It needs a default.
+    """
+
+    url: str
+    title: str | None = None
+    tags: tuple[str, ...] = ()
+    redirect_status: int = 302
+    expires_at: datetime | None = None
+
+
+LINK_FIELDS = tuple(field.name for field in fields(LinkFields))
+
+link_values: Callable[[LinkFields], tuple[Any, ...]] = attrgetter(*LINK_FIELDS)
+"""The values of LINK_FIELDS, in that order."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Draft(LinkFields):
+    """A link that a client asks for. Without an `alias` the service generates the code."""
+
+    alias: str | None = None
+
+    def fingerprint(self) -> bytes:
+        """Returns the SHA-256 of the request in canonical form: equal for requests that ask for the same.
+
+        A field that was added after the first release counts only if it is not at its default. So the same body
+        has the same fingerprint before and after an upgrade that adds a field.
+        """
+        values: list[Any] = [getattr(self, name) for name in _FIRST_FIELDS]
+        for name, default in _LATER_FIELDS:
+            if (value := getattr(self, name)) != default:
+                values.append((name, value))
+        return sha256(json.dumps(values, default=datetime.isoformat).encode()).digest()
+
+
+_FIRST_FIELDS = ("url", "alias", "title", "tags", "redirect_status", "expires_at")
+"""Those of the first release, in the order in which fingerprints hold them. Never to be changed."""
+
+
+def _later_fields(kind: type[Draft]) -> tuple[tuple[str, object], ...]:
+    """Returns the name and default of each field that is not one of the first."""
+    return tuple((field.name, field.default) for field in fields(kind) if field.name not in _FIRST_FIELDS)
+
+
+_LATER_FIELDS = _later_fields(Draft)
+
+
+@dataclass(slots=True)
+class NewLink:
+    """A link to be created. `token` identifies the create: a repeat with the same token finds its own row."""
+
+    code: str
+    fields: LinkFields
+    owner: str
+    token: UUID
+
+
+@dataclass(slots=True, kw_only=True)
+class Link(LinkFields):
     """One row of `links`. `version` starts at 1 and grows by one with every change.
 
     `owner` is the key_id of the API key that made it, "" if anonymous. A deleted link is a tombstone: it
-    keeps its row, so that its code is never given to anybody else.
+    keeps its row, so that its code is never assigned again.
     """
 
     code: str
-    url: str
-    title: str | None
-    tags: tuple[str, ...]
-    redirect_status: int
     created_at: datetime
-    expires_at: datetime | None
     deleted_at: datetime | None
     owner: str
     version: int
 
 
+LINK_COLUMNS = tuple(field.name for field in fields(Link))
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class LinkPatch:
+    """What a PATCH sets: values by name, of LINK_FIELDS. The other fields stay as they are."""
+
+    values: Mapping[str, Any]
+
+    def __init__(self, **values: Any) -> None:
+        assert values.keys() <= set(LINK_FIELDS), "a field that no PATCH sets"
+        object.__setattr__(self, "values", values)
+
+
 @dataclass(frozen=True, slots=True)
 class CachedLink:
-    """As much of a link as a redirect needs. Version 0 says that there is no such link."""
+    """What a redirect needs of a link. Version 0 means that there is no such link."""
 
     url: str
     redirect_status: int
@@ -83,26 +167,12 @@ class CachedLink:
 
 
 MISSING = CachedLink("", 302, 0, None, deleted=False)
-"""There is no such link, says the shard that would own it."""
+"""The shard that owns the slot has no such link."""
 
 
 def in_ms(time: datetime | None) -> int | None:
     """Milliseconds since 1970."""
     return int(time.timestamp() * 1000) if time else None
-
-
-@dataclass(slots=True)
-class NewLink:
-    """A link to be created. `token` names this attempt: a retry with the same token finds its own row."""
-
-    code: str
-    url: str
-    title: str | None
-    tags: tuple[str, ...]
-    redirect_status: int
-    expires_at: datetime | None
-    owner: str
-    token: UUID
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,37 +184,34 @@ class Taken:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """One item of a bulk call could not be carried out now; `detail` may be shown to the client."""
+    """One item of a bulk call failed for now. `detail` may be shown to the client."""
 
     code: str
     detail: str
     outcome_known: bool
 
 
-class Unset:
-    """The type of `UNSET`: a field that a PATCH leaves as it is (None means: set to null)."""
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """An `Idempotency-Key` as a client sent it. `scope` names the client, so two clients may use the same key."""
 
-
-UNSET = Unset()
+    scope: str
+    key: str
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """What a PATCH sets; fields that are UNSET stay."""
+class IdempotencyRecord:
+    """What is stored for an IdempotencyKey: the fingerprint of the first request, and the token of its create.
 
-    url: str | Unset = UNSET
-    title: str | Unset | None = UNSET
-    tags: tuple[str, ...] | Unset = UNSET
-    expires_at: datetime | Unset | None = UNSET
-    redirect_status: int | Unset = UNSET
+    The token also determines the generated code, so every repeat performs the same create.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """What an Idempotency-Key stands for: `nonce` fixes the code and token of the create it belongs to."""
-
-    nonce: UUID
+    token: UUID
     fingerprint: bytes
+
+
+EXPIRY_NOT_IN_FUTURE = "must be in the future"
+"""The detail of a refusal, wherever the expiry is checked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +222,9 @@ class PageKey:
     code: str
 
 
+# -- clicks ------------------------------------------------------------------------------------------------------
+
+
 @dataclass(frozen=True, slots=True)
 class DayClicks:
     day: date
@@ -162,14 +232,14 @@ class DayClicks:
 
 
 class SourceKind(StrEnum):
-    """By what clicks are told apart."""
+    """What a click source is."""
 
     BROWSER = "browser"
     REFERRER = "referrer"
 
 
 class SourceClicks(NamedTuple):
-    """Clicks of one code by what they came from: a host or a browser family, "" not told, "*" something else."""
+    """Clicks of one code from one source: a host or browser family, "" if unknown, "*" for all others."""
 
     kind: SourceKind
     value: str
@@ -178,9 +248,9 @@ class SourceClicks(NamedTuple):
 
 @dataclass(slots=True)
 class ClickRow:
-    """Clicks of one code on one UTC day in one stream entry; `entry` is the entry's place in the stream.
+    """Clicks of one code on one UTC day in one stream entry. `entry` is the position of that entry.
 
-    Of each kind the sources have as many clicks as the row, or fewer where some were not kept.
+    The sources of each kind add up to `clicks`, or to less where some were not kept.
     """
 
     slot: int
@@ -189,6 +259,9 @@ class ClickRow:
     day: date
     clicks: int
     sources: tuple[SourceClicks, ...] = ()
+
+
+# -- the cluster -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +273,7 @@ class ShardHealth:
 
 @dataclass(frozen=True, slots=True)
 class ShardShare:
-    """One shard's part of the ring, for `GET /api/v1/ring`."""
+    """One shard's share of the slots, for `GET /api/v1/ring`: `slots` it holds, `target_slots` by the ring."""
 
     name: str
     weight: float

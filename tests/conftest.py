@@ -2,24 +2,65 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 
-import asyncpg
 import pytest
 from redis.asyncio import Redis
 
 from snapurl.config import Settings, load_settings
 from snapurl.local.cluster import LocalCluster
+from tests.support.databases import Databases, memory_directory
+from tests.support.requirements import skip_unless_there, unfit_skip
+from tests.support.waits import PATIENT
 
 _NUMBERS = itertools.count(1)
 _REDIS_DATABASES = 15  # 1 to 15; 0 is left to programs that are started whole
 
+LONG = ("benchmarks", "drills", "faults")
+"""The directories whose tests take long: `make test-all` runs them, `make test` does not."""
+
 for variable in [name for name in os.environ if name.startswith("SNAPURL_")]:
     del os.environ[variable]  # the settings of whoever runs the tests must not decide them
+
+if (memory := memory_directory()) is not None:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))  # where `tmp_path` and the servers' data are
+
+
+# -- which tests run ----------------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--may-lack", metavar="NAMES",
+        help="the programs that this machine may lack, by commas: a skip for want of another one fails",
+    )  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if any(Path(__file__).parent / name in item.path.parents for name in LONG):
+            item.add_marker(pytest.mark.long)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    skip_unless_there(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        names = item.config.getoption("--may-lack")
+        may_lack = None if names is None else frozenset(names.split(","))
+        if fault := unfit_skip(str(report.longrepr), may_lack):
+            report.outcome, report.longrepr = "failed", fault
+    return report
+
+
+# -- servers and databases ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
@@ -29,15 +70,27 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Loc
         yield running
 
 
+@pytest.fixture(scope="session")
+def databases(cluster: LocalCluster) -> Databases:
+    """Makes databases on the servers of the cluster."""
+    return Databases(cluster)
+
+
 @pytest.fixture
-async def fresh_shards(cluster: LocalCluster) -> AsyncIterator[dict[str, str]]:
-    """Name -> DSN of an empty database on each of the four servers, gone after the test."""
+async def fresh_shards(
+    cluster: LocalCluster, databases: Databases, request: pytest.FixtureRequest
+) -> AsyncIterator[dict[str, str]]:
+    """Name -> DSN of a database on each of the four servers, gone after the test.
+
+    They are empty, unless the test asks for a cluster (`ready`) or a service on one: then they are one already.
+    """
     await _revive(cluster)
-    database = f"test_{os.getpid()}_{next(_NUMBERS)}"
-    await _on_all(cluster, f"CREATE DATABASE {database}")
-    yield {name: cluster.shard(name).dsn(database) for name in cluster.dsns}
+    name = f"test_{os.getpid()}_{next(_NUMBERS)}"
+    initialised = {"ready", "make_service"} & set(request.fixturenames)
+    await (databases.clone_initialised(name) if initialised else databases.create(name))
+    yield {shard: cluster.shard(shard).dsn(name) for shard in cluster.dsns}
     await _revive(cluster)
-    await _on_all(cluster, f"DROP DATABASE {database} WITH (FORCE)")
+    await databases.drop(name)
 
 
 @pytest.fixture
@@ -52,18 +105,19 @@ async def redis_url(cluster: LocalCluster) -> str:
 
 @pytest.fixture
 def make_settings(fresh_shards: dict[str, str], redis_url: str, tmp_path: Path) -> Callable[..., Settings]:
-    """Settings over `fresh_shards` and `redis_url`, with whatever else a test wants to set."""
+    """Settings over `fresh_shards` and `redis_url`, patient, with whatever else a test wants to set."""
 
     def make(**overrides: object) -> Settings:
         shards = " ".join(f"{name}={dsn}" for name, dsn in fresh_shards.items())
-        return load_settings(**{"shards": shards, "redis_url": redis_url, "home": tmp_path, **overrides})
+        own = {"shards": shards, "redis_url": redis_url, "home": tmp_path}
+        return load_settings(**{**PATIENT, **own, **overrides})
 
     return make
 
 
 @pytest.fixture
 def settings(make_settings: Callable[..., Settings]) -> Settings:
-    """Settings over `fresh_shards` and `redis_url`, else as they come."""
+    """Settings over `fresh_shards` and `redis_url`."""
     return make_settings()
 
 
@@ -72,15 +126,3 @@ async def _revive(cluster: LocalCluster) -> None:
     for server in cluster.servers():
         if server.pid is None:
             await server.start()
-
-
-async def _on_all(cluster: LocalCluster, statement: str) -> None:
-    await asyncio.gather(*(_on_one(cluster.shard(name).dsn("postgres"), statement) for name in cluster.dsns))
-
-
-async def _on_one(dsn: str, statement: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()

@@ -1,4 +1,4 @@
-"""Codes: made at random, derived from a nonce, checked."""
+"""Codes: made at random, derived from a token, checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The one spelling of a link in Redis. Pure."""
+"""The encoding of a link in Redis. Pure."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from snapurl.model import CachedLink
 
 
 def encode(link: CachedLink) -> str:
-    """`version status expiry deleted url`; the expiry is in ms since 1970, `-` for none."""
+    """Returns `version status expiry deleted url`. The expiry is in ms since 1970, `-` for none."""
     expiry = "-" if link.expires_at_ms is None else str(link.expires_at_ms)
     return f"{link.version} {link.redirect_status} {expiry} {int(link.deleted)} {link.url}"
 
 
 def decode(text: str) -> CachedLink:
-    """Raises ValueError on anything that `encode` did not write."""
+    """Reads what `encode` wrote. Raises ValueError for anything else."""
     version, status, expiry, deleted, url = text.split(" ", 4)
     return CachedLink(url, int(status), int(version), None if expiry == "-" else int(expiry), deleted == "1")

@@ -1,4 +1,4 @@
-"""L1: what one worker remembers, bounded in number and in age."""
+"""L1: the links that one worker caches, bounded in number and age. Pure; the clock is passed in."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ class Authenticator:
             return None
         plain = PlainKey.parse(text)
         key = await self._find(plain.key_id) if plain else None
-        if plain is None or key is None or not plain.opens(key) or key.revoked_at is not None:
+        if plain is None or key is None or not plain.matches(key) or key.revoked_at is not None:
             raise Unauthorized(UNKNOWN)
         return key
 

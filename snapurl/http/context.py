@@ -1,31 +1,24 @@
-"""The types of the HTTP layer: what a route is, and what its handler receives."""
+"""What the handler of a route receives: the request, what is known about it, and the services."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel
 from pydantic_core import to_json
 from sanic import HTTPResponse, Request
 
 from snapurl.cache.reader import LinkCache
 from snapurl.clicks.tally import Tally
 from snapurl.config import Settings
-from snapurl.errors import SnapURLError
 from snapurl.http.auth import Authenticator
 from snapurl.http.schema.requests import Rules
 from snapurl.limits import Blocklist, Limiter
 from snapurl.links import LinkService
-from snapurl.model import ApiKey, Right, RingView, ShardHealth
+from snapurl.model import ApiKey, RingView, ShardHealth
 from snapurl.urls import UrlPolicy
-
-B = TypeVar("B", bound=BaseModel)
-
-LINKS_PATH = "/api/v1/links"
-"""Where links are created and listed; each link is at `/{code}` below it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,56 +92,3 @@ class RequestContext:
 
 
 Handler = Callable[[RequestContext], Awaitable[HTTPResponse]]
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """A query or header parameter, as OpenAPI shows it. Query parameters that a route does not list are refused."""
-
-    name: str
-    place: str
-    description: str
-    schema: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Success:
-    """A response that is not a problem: its status, schema (None: no body), and headers with their description."""
-
-    status: int
-    description: str
-    model: type[BaseModel] | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    media: str = "application/json"
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One path and method.
-
-    `right` is the right that the API key must have; None: the route needs no key. A `may_be_anonymous` route works
-    without a key if the deployment sets SNAPURL_ANONYMOUS_CREATION (`dispatch._authorize` decides).
-    """
-
-    method: str
-    path: str
-    handler: Handler
-    summary: str
-    tag: str
-    successes: tuple[Success, ...]
-    description: str = ""
-    right: Right | None = None
-    may_be_anonymous: bool = False
-    body: type[BaseModel] | None = None
-    parameters: tuple[Parameter, ...] = ()
-    refusals: tuple[type[SnapURLError], ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The operation id in OpenAPI, and the name of the route in Sanic."""
-        return self.handler.__name__
-
-    @property
-    def is_page(self) -> bool:
-        """Whether the route is outside the API: it answers HEAD and ignores unknown query parameters."""
-        return not self.path.startswith("/api/")

@@ -27,10 +27,11 @@ from snapurl.errors import (
     UnsupportedMediaType,
 )
 from snapurl.http.auth import require
-from snapurl.http.context import RequestContext, Route
+from snapurl.http.context import Handler, RequestContext
 from snapurl.http.problems import refuse, request_id_of, traced
 from snapurl.http.rate_limits import address_of
 from snapurl.http.schema.requests import parse_json
+from snapurl.http.schema.route import Route
 from snapurl.http.wire.connections import BodyBudget
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.telemetry import traces
@@ -44,7 +45,7 @@ QUERY_FIELDS_MAX = 20
 SanicHandler = Callable[..., Coroutine[Any, Any, HTTPResponse]]
 
 
-def dispatch(route: Route) -> SanicHandler:
+def dispatch(route: Route[Handler]) -> SanicHandler:
     """Makes the Sanic handler of a route."""
     seconds = {status: timing(HTTP_SECONDS, route.path, f"{status}xx") for status in range(2, 6)}
     query = frozenset(item.name for item in route.parameters if item.place == "query")
@@ -83,7 +84,7 @@ def _request_counter(path: str, method: str, status: int) -> Any:
     return HTTP_REQUESTS.labels(path, method, status)
 
 
-async def _handle(context: RequestContext, route: Route) -> HTTPResponse:
+async def _handle(context: RequestContext, route: Route[Handler]) -> HTTPResponse:
     """Calls the handler, under a permit unless the route needs no right: such routes use no shard."""
     if route.right is None:
         return await route.handler(context)
@@ -96,7 +97,7 @@ async def _handle(context: RequestContext, route: Route) -> HTTPResponse:
         fair_queue.release(client)
 
 
-async def _prepare(context: RequestContext, route: Route, query: frozenset[str]) -> None:
+async def _prepare(context: RequestContext, route: Route[Handler], query: frozenset[str]) -> None:
     if route.right is not None:
         await _authorize(context, route)
     if "{code}" in route.path and not is_code(context.code):
@@ -110,7 +111,7 @@ async def _prepare(context: RequestContext, route: Route, query: frozenset[str])
             pass
 
 
-async def _authorize(context: RequestContext, route: Route) -> None:
+async def _authorize(context: RequestContext, route: Route[Handler]) -> None:
     """Finds the API key and checks its right. Here is decided whether a request may be anonymous.
 
     It may be without a key if its route is `may_be_anonymous` (creates) and the deployment sets

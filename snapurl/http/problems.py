@@ -24,13 +24,12 @@ from sanic.http import Http
 from snapurl import errors
 from snapurl.errors import SnapURLError
 from snapurl.http.html import PAGE_HEADERS, refusal_page
+from snapurl.http.schema.responses import CONTENT_TYPE, TYPE_PREFIX
 from snapurl.telemetry.metrics import HTTP_REQUESTS, PROBLEMS
 from snapurl.telemetry.traces import request_span
 
 log = logging.getLogger("snapurl.http")
 
-CONTENT_TYPE = "application/problem+json"
-TYPE_PREFIX = "urn:snapurl:problem:"
 RETRY_AFTER_S = 1  # for a 503 that has no time of its own
 METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")

@@ -1,6 +1,6 @@
 """The route table: every path of the service. /openapi.json and /docs are generated from it.
 
-`LINKS_PATH` is defined in `context.py`, since the fast path recognises a create by it, too.
+`LINKS_PATH` is defined in `schema/route.py`, since the fast path recognises a create by it, too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from snapurl.http.api.links import (
     read_link,
 )
 from snapurl.http.api.stats import link_stats, ring
-from snapurl.http.context import LINKS_PATH, Parameter, Route, Success
+from snapurl.http.context import Handler
 from snapurl.http.docs.site import (
     docs,
     docs_script,
@@ -48,6 +48,7 @@ from snapurl.http.docs.site import (
 )
 from snapurl.http.schema import responses
 from snapurl.http.schema.requests import Bulk, LinkChange, LinkDraft
+from snapurl.http.schema.route import LINKS_PATH, Parameter, Route, Success
 from snapurl.model import Right
 
 LINK_PATH = LINKS_PATH + "/{code}"
@@ -86,7 +87,7 @@ ONE_LINK = (Unauthorized, Forbidden, NotFound, Gone, Invalid, BadRequest, Unavai
 
 VIEWER_SCRIPT = (Success(200, "JavaScript", media="text/javascript"),)
 
-ROUTES: tuple[Route, ...] = (
+ROUTES: tuple[Route[Handler], ...] = (
     # -- links -----------------------------------------------------------------------------------------------
     Route(
         "POST",

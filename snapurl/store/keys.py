@@ -1,4 +1,4 @@
-"""API keys in the shards; a key lives in the slot of its id."""
+"""API keys in the shards. A key belongs to the slot of its id."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SQL = load_queries("keys")
 
 
 class KeyStore:
-    """Adds, finds and revokes API keys. Raises Unavailable when the shard of a key is silent."""
+    """Adds, finds and revokes API keys. Raises Unavailable when the shard of a key does not answer."""
 
     def __init__(self, shards: Shards, router: Router) -> None:
         self._shards = shards
         self._router = router
 
     async def add(self, key: ApiKey) -> bool:
-        """Stores a new key; False if its id is in use. Calling again with the same key changes nothing."""
+        """Stores a new key. Returns False if its id is in use. A repeat with the same key changes nothing."""
         slot = slot_of(key.key_id)
 
         async def call(pool: Pool) -> Sequence[Mapping[str, Any]]:
@@ -39,19 +39,19 @@ class KeyStore:
         return outcome == "ok"
 
     async def find(self, key_id: str) -> ApiKey | None:
-        """The key as its shard has it now, also when revoked; None if there is none."""
+        """Returns the key as its shard has it now, also when revoked. None if there is no such key."""
         slot = slot_of(key_id)
         row = (await self._router.read(slot, lambda pool: pool.fetch(SQL["find"], slot, key_id)))[0]
         return None if row["key_id"] is None else _key(row)
 
     async def revoke(self, key_id: str) -> ApiKey | None:
-        """The revoked key; None if there is none. Revoking twice keeps the first time."""
+        """Revokes a key and returns it. None if there is no such key. A second call keeps the first time."""
         slot = slot_of(key_id)
         row = await self._write(slot, lambda pool: pool.fetch(SQL["revoke"], slot, key_id))
         return None if row["outcome"] == "missing" else _key(row)
 
     async def all(self) -> list[ApiKey]:
-        """Every key, oldest first."""
+        """Returns every key, oldest first."""
         rows = await every_slot_once(self._shards, SQL["all"], ())
         return sorted(map(_key, rows), key=lambda key: (key.created_at, key.key_id))
 

@@ -1,10 +1,9 @@
-"""Links in the shards: every call finds the owner of the slot by itself.
+"""Links in the shards. Every call goes to the owner of the slot.
 
-A lost reply is never guessed at. A create carries a token that its row keeps, so it is simply called
-again: if the first call had committed, the second finds its own row. A change carries a token too, and one
-that names the version it is for is repeated likewise. Any other change is not repeated, since that could undo
-somebody else's later one: the row is asked whether it bears the token, and if not the caller is told so
-(`OutcomeUnknown`).
+What happens after a lost reply. A create carries a token that its row keeps. The call is repeated: if the first one
+was committed, the second finds its own row. A change carries a token too, and a change that names a version is
+repeated likewise. Any other change is not repeated, because that could undo a later change of another client.
+Instead the row is read: if it has the token, the change was made. If not, the call raises OutcomeUnknown.
 """
 
 from __future__ import annotations
@@ -27,7 +26,20 @@ from snapurl.errors import (
     Unavailable,
     VersionMismatch,
 )
-from snapurl.model import CachedLink, Change, Failed, Intent, Link, NewLink, PageKey, Taken, Unset
+from snapurl.model import (
+    LINK_COLUMNS,
+    LINK_FIELDS,
+    CachedLink,
+    Failed,
+    IdempotencyKey,
+    IdempotencyRecord,
+    Link,
+    LinkPatch,
+    NewLink,
+    PageKey,
+    Taken,
+    link_values,
+)
 from snapurl.store.batching.bulk import BulkCall, Unsettled, repeat_lost
 from snapurl.store.batching.columns import create_rows
 from snapurl.store.batching.creates import Together
@@ -47,7 +59,7 @@ R = TypeVar("R")
 
 
 class LinkStore:
-    """Creates, reads, changes and lists links over all shards. Raises Unavailable when a shard is silent."""
+    """Creates, reads, changes and lists links over all shards. Raises Unavailable when a shard does not answer."""
 
     def __init__(self, shards: Shards, router: Router) -> None:
         self._shards = shards
@@ -57,19 +69,19 @@ class LinkStore:
         self._bulk = asyncio.Semaphore(BULK_CALLS_AT_ONCE)
 
     async def close(self) -> None:
-        """Gives up the reads of `find` that are under way."""
+        """Cancels the reads of `find` that are under way."""
         await self._reads.stop()
 
     def new_code(self) -> str:
-        """A code for a link, made up; that it is free is likely, and seen when the link is created."""
+        """Returns a generated code. It is probably free; the create finds out."""
         return self._together.new_code()
 
     def new_codes(self, count: int) -> list[str]:
-        """Codes for links that are created in bulk."""
+        """Returns generated codes for a bulk create."""
         return self._together.new_codes(count)
 
     async def create(self, new: NewLink) -> Link | Taken:
-        """The link as created, or Taken. Calling again with the same token answers the same."""
+        """Returns the link as created, or Taken. A repeat with the same token returns the same."""
         slot = slot_of(new.code)
 
         async def call(pool: Pool) -> Sequence[Mapping[str, Any]]:
@@ -83,7 +95,7 @@ class LinkStore:
         return _created_or_taken(new, row)
 
     async def create_many(self, new: Sequence[NewLink]) -> list[Link | Taken | Failed]:
-        """As `create` for each, with one call per shard; what cannot be done now is Failed, item by item."""
+        """Creates many links with one call per shard. Returns one result per link, in their order."""
         bulk = BulkCall[NewLink, Link | Taken](
             self._router, self._shards, lambda item: slot_of(item.code), create_rows, _created_or_taken
         )
@@ -95,12 +107,12 @@ class LinkStore:
         ]
 
     async def get(self, code: str) -> Link | None:
-        """The row as its owner has it now, also when expired or deleted; None if there is none."""
+        """Returns the row as its owner has it now, also when expired or deleted; None if there is no row."""
         row = await self._row(code)
         return None if row["code"] is None else _link(row)
 
     def find(self, code: str) -> asyncio.Future[CachedLink]:
-        """As `get`, as much of it as a redirect needs, and MISSING if there is none; read with others."""
+        """Reads what a redirect needs of a link, in a batch with other reads. MISSING if there is no row."""
         return self._reads.find(code)
 
     async def _row(self, code: str) -> Mapping[str, Any]:
@@ -108,19 +120,16 @@ class LinkStore:
         return (await self._router.read(slot, lambda pool: pool.fetch(SQL["get"], slot, code)))[0]
 
     async def change(
-        self, code: str, change: Change, *, if_match: int | None, owner: str | None, token: uuid.UUID
+        self, code: str, patch: LinkPatch, *, if_match: int | None, owner: str | None, token: uuid.UUID
     ) -> Link:
-        """The changed link. `owner` None is an admin. Raises NotFound, Forbidden, Gone, VersionMismatch,
-        OutcomeUnknown, Unavailable."""
-        values = {
-            name: value
-            for name in ("url", "title", "tags", "redirect_status", "expires_at")
-            if not isinstance(value := getattr(change, name), Unset)
-        }
-        return await self._write(code, if_match, owner, token, delete=False, values=values)
+        """Returns the changed link. `owner` None is an admin.
+
+        Raises NotFound, Forbidden, Gone, VersionMismatch, OutcomeUnknown, Unavailable.
+        """
+        return await self._write(code, if_match, owner, token, delete=False, values=patch.values)
 
     async def delete(self, code: str, *, if_match: int | None, owner: str | None, token: uuid.UUID) -> Link:
-        """The tombstone that the link has become. Raises as `change` does."""
+        """Makes the link a tombstone and returns it. Raises as `change` does."""
         return await self._write(code, if_match, owner, token, delete=True, values={})
 
     async def _write(
@@ -138,13 +147,12 @@ class LinkStore:
         async def call(pool: Pool) -> Sequence[Mapping[str, Any]]:
             return await pool.fetch(
                 SQL["change"], slot, code, if_match, owner, token, delete, list(values),
-                values.get("url"), values.get("title"), list(values.get("tags") or ()),
-                values.get("redirect_status"), values.get("expires_at"),
+                *map(values.get, LINK_FIELDS),
             )  # fmt: skip
 
         try:
             if if_match is not None:
-                # Original and repeat both need that version, so at most one of them changes anything.
+                # Both the original and the repeat require that version, so at most one of them changes the row.
                 row = (await _repeat(lambda: self._router.at_owner(slot, call)))[0]
             else:
                 row = await self._once(slot, call, code, token)
@@ -160,9 +168,9 @@ class LinkStore:
         except ShardFailed as error:
             if not error.sent:
                 raise error.as_unavailable() from error
-        return await self._ask_outcome(code, token)
+        return await self._read_outcome(code, token)
 
-    async def _ask_outcome(self, code: str, token: uuid.UUID) -> Mapping[str, Any]:
+    async def _read_outcome(self, code: str, token: uuid.UUID) -> Mapping[str, Any]:
         try:
             row = await self._row(code)
         except Unavailable:
@@ -172,10 +180,10 @@ class LinkStore:
         raise OutcomeUnknown(retry_after_s=1.0)
 
     async def page(self, limit: int, before: PageKey | None, owner: str | None) -> list[Link]:
-        """Up to `limit` links that are not deleted, newest first over all shards; `owner` None lists all.
+        """Returns up to `limit` links that are not deleted, newest first over all shards. `owner` None lists all.
 
-        Every shard also says for which slots it answers, in the same snapshot as its rows. Only when those
-        sets cover each slot exactly once is no link shown twice or left out while slots move.
+        Every shard also returns the slots that it answers for, in the same snapshot as its rows. The page counts
+        only if these sets cover each slot exactly once. So no link is listed twice or left out while slots move.
         """
         args: tuple[object, ...] = (
             limit,
@@ -189,69 +197,73 @@ class LinkStore:
         links = sorted(map(_link, rows), key=lambda link: (link.created_at, link.code), reverse=True)
         return links[:limit]
 
-    async def claim(self, scope: str, key: str, fingerprint: bytes) -> Intent:
-        """What an Idempotency-Key stands for; the first claim within 24 hours wins and is answered to all."""
-        found = (await self.claim_many([(scope, key, fingerprint)]))[0]
+    async def reserve(self, key: IdempotencyKey, fingerprint: bytes) -> IdempotencyRecord:
+        """Stores an Idempotency-Key and returns its record. If it was stored within 24 hours, returns that record.
+
+        Raises Unavailable.
+        """
+        found = (await self.reserve_many([(key, fingerprint)]))[0]
         if isinstance(found, Failed):
             raise Unavailable(found.detail, retry_after_s=1.0)
         return found
 
-    async def claim_many(self, claims: Sequence[tuple[str, str, bytes]]) -> list[Intent | Failed]:
-        """As `claim` for each (scope, key, fingerprint), with one call per shard."""
-        items = [
-            _Claim(sha256(f"{scope}\0{key}".encode()).hexdigest(), print_) for scope, key, print_ in claims
-        ]
-        bulk = BulkCall[_Claim, Intent](
+    async def reserve_many(
+        self, keys: Sequence[tuple[IdempotencyKey, bytes]]
+    ) -> list[IdempotencyRecord | Failed]:
+        """As `reserve` for each key and fingerprint, with one call per shard."""
+        bulk = BulkCall[_Reservation, IdempotencyRecord](
             self._router,
             self._shards,
             lambda item: slot_of(item.key_hash),
-            _intent_rows,
-            lambda _, row: Intent(row["nonce"], row["fingerprint"]),
+            _reserve_rows,
+            lambda _, row: IdempotencyRecord(row["nonce"], row["fingerprint"]),
         )
         async with self._bulk:
-            answers = await bulk.run(items)
+            answers = await bulk.run([_Reservation(key, fingerprint) for key, fingerprint in keys])
         return [
             Failed("", found.detail, outcome_known=True) if isinstance(found, Unsettled) else found
             for found in answers
         ]
 
-    async def purge_intents(self, batch: int) -> int:
-        """Deletes expired intents, up to `batch` per shard that answers; how many went."""
+    async def purge_idempotency_records(self, batch: int) -> int:
+        """Deletes expired records, up to `batch` per shard that answers. Returns how many were deleted."""
         purged = 0
         for shard in self._shards.topology.shards:
             try:
-                row = await self._shards.pool(shard.name).fetchrow(SQL["purge_intents"], batch)
+                row = await self._shards.pool(shard.name).fetchrow(SQL["purge_idempotency_records"], batch)
             except ShardFailed:
                 continue
             purged += int(row["purged"])
         return purged
 
 
-class _Claim:
-    __slots__ = ("fingerprint", "key_hash", "nonce")
+class _Reservation:
+    """An IdempotencyKey to be stored: by its SHA-256, so that the row says nothing of the client."""
 
-    def __init__(self, key_hash: str, fingerprint: bytes) -> None:
-        self.key_hash = key_hash
+    __slots__ = ("fingerprint", "key_hash", "token")
+
+    def __init__(self, key: IdempotencyKey, fingerprint: bytes) -> None:
+        self.key_hash = sha256(f"{key.scope}\0{key.key}".encode()).hexdigest()
         self.fingerprint = fingerprint
-        self.nonce = random_token()
+        self.token = random_token()
 
     def as_item(self, place: int) -> dict[str, Any]:
         return {
             "place": place,
             "slot": slot_of(self.key_hash),
             "key_hash": self.key_hash,
-            "nonce": str(self.nonce),
+            "nonce": str(self.token),
             "fingerprint": self.fingerprint.hex(),
         }
 
 
-async def _intent_rows(pool: Pool, claims: Sequence[_Claim]) -> Sequence[Mapping[str, Any]]:
-    payload = to_json([claim.as_item(place) for place, claim in enumerate(claims)]).decode()
-    return sorted(await pool.fetch(SQL["claim"], payload), key=lambda row: int(row["place"]))
+async def _reserve_rows(pool: Pool, items: Sequence[_Reservation]) -> Sequence[Mapping[str, Any]]:
+    payload = to_json([item.as_item(place) for place, item in enumerate(items)]).decode()
+    return sorted(await pool.fetch(SQL["reserve"], payload), key=lambda row: int(row["place"]))
 
 
 async def _repeat(call: Callable[[], Awaitable[R]]) -> R:
-    """As `repeat_lost`, with the failure as a client hears it."""
+    """As `repeat_lost`, but raises OutcomeUnknown or Unavailable."""
     try:
         return await repeat_lost(call)
     except ShardFailed as error:
@@ -269,13 +281,9 @@ def _created_or_taken(new: NewLink, row: Mapping[str, Any]) -> Link | Taken:
     if row["outcome"] == "taken":
         return Taken(new.code)
     return Link(
+        *link_values(new.fields),
         code=new.code,
-        url=new.url,
-        title=new.title,
-        tags=new.tags,
-        redirect_status=new.redirect_status,
         created_at=row["created_at"],
-        expires_at=new.expires_at,
         deleted_at=None,
         owner=new.owner,
         version=1,
@@ -283,18 +291,9 @@ def _created_or_taken(new: NewLink, row: Mapping[str, Any]) -> Link | Taken:
 
 
 def _link(row: Mapping[str, Any]) -> Link:
-    return Link(
-        code=row["code"],
-        url=row["url"],
-        title=row["title"],
-        tags=tuple(row["tags"]),
-        redirect_status=row["redirect_status"],
-        created_at=row["created_at"],
-        expires_at=row["expires_at"],
-        deleted_at=row["deleted_at"],
-        owner=row["owner"],
-        version=row["version"],
-    )
+    values = {name: row[name] for name in LINK_COLUMNS}
+    values["tags"] = tuple(values["tags"])
+    return Link(**values)
 
 
 _REFUSALS: dict[str, type[SnapURLError]] = {

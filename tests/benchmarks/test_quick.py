@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 from benchmarks.load.scenarios import SCENARIOS
 from benchmarks.profile import Profile, shares, table
+from tests.support.requirements import program, requires
+from tests.support.waits import HANG_S
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,10 +20,12 @@ def quick(results: Path, module: str, *words: str) -> subprocess.CompletedProces
     return subprocess.run(
         [sys.executable, "-m", module, "--quick", "--results", str(results), *words],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False, capture_output=True, text=True,
-        timeout=300,
+        timeout=5 * HANG_S,
     )  # fmt: skip
 
 
+@requires("nginx")
+@requires("wrk")
 def test_load_suite_runs_every_scenario_without_an_error(tmp_path: Path) -> None:
     """Each scenario answers without an error and counts each click, and the results say so."""
     done = quick(tmp_path, "benchmarks.load")
@@ -51,7 +54,7 @@ def test_load_suite_runs_every_scenario_without_an_error(tmp_path: Path) -> None
 
 def test_reshard_benchmark_loses_nothing(tmp_path: Path) -> None:
     """Rows are moved at some speed, and under traffic no request fails and no create or click is lost."""
-    has_psql = shutil.which("psql") is not None  # beside which the speed is measured
+    has_psql = program("psql") is not None  # beside which the speed is measured
     done = quick(tmp_path, "benchmarks.reshard", *(() if has_psql else ("--only", "traffic")))
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "reshard.json").read_text())

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from tests.deploy.templates import AWS, NAMES
+from tests.support.waits import HANG_S
 
 REGIONS = ("eu-central-1", "us-east-1")
 
@@ -16,5 +17,5 @@ def test_cfn_lint_has_nothing_to_say() -> None:
     assert paths
     program = "from cfnlint.runner import main; main()"  # as the command does, which need not be on PATH
     command = [sys.executable, "-c", program, "--regions", *REGIONS, "--", *paths]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5 * HANG_S)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

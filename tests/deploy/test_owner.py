@@ -20,6 +20,7 @@ from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
 from tests.deploy.templates import AWS
 from tests.support.roles import as_user, connected, dsn_as
+from tests.support.waits import HANG_S
 
 OWNER = "aws_owner"
 ROLES = ("snapurl_service", "snapurl_migrator")
@@ -168,7 +169,7 @@ async def test_a_refusal_is_one_line(owner: Settings, tmp_path: Path) -> None:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, said = await asyncio.wait_for(process.communicate(), 60)
+    out, said = await asyncio.wait_for(process.communicate(), HANG_S)
     assert (process.returncode, out) == (1, b"")
     assert said.decode() == "owner: shard db0 refuses the user or password of its DSN\n"
 

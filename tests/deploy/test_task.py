@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.templates import AWS, resources
+from tests.support.waits import HANG_S
 
 # Notes each call in a line; `2` is the exit code that the task is to have had.
 AWS_COMMAND = """#!/usr/bin/env bash
@@ -32,7 +33,7 @@ def run(place: Path, *words: str, code: str = "0") -> tuple[subprocess.Completed
     command.chmod(0o755)
     environ = {**os.environ, "PATH": f"{place}:{os.environ['PATH']}", "CALLS": str(calls), "EXIT": code}
     done = subprocess.run(
-        [str(AWS / "task"), *words], env=environ, capture_output=True, text=True, check=False, timeout=60
+        [str(AWS / "task"), *words], env=environ, capture_output=True, text=True, check=False, timeout=HANG_S
     )
     listed = calls.read_text().splitlines() if calls.exists() else []
     return done, [line.split("\x1f")[:-1] for line in listed]

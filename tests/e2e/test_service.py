@@ -15,8 +15,9 @@ from snapurl.local.cluster import LocalCluster
 from snapurl.model import NewLink
 from tests.integration.clicks.test_clicks import consumer, seed, start_consumer, until_counted
 from tests.integration.http.conftest import ServiceMaker
-from tests.integration.http.service import Service, Worker, until
+from tests.integration.http.service import Service, Worker
 from tests.integration.store.conftest import NewLinkMaker, Store, new_link
+from tests.support.waits import until
 
 __all__ = ["new_link", "seed"]
 
@@ -108,7 +109,7 @@ async def test_an_edit_is_seen_by_every_worker(make_service: ServiceMaker) -> No
             answer = await service.api.patch(f"/api/v1/links/{link['code']}", json={"url": address})
             assert answer.status_code == 200
             for client in service.clients:
-                await until(partial(_leads_to, client, address), 5)
+                await until(partial(_leads_to, client, address))
 
 
 async def _leads_to(client: httpx.AsyncClient, address: str) -> bool:
@@ -143,7 +144,7 @@ async def test_a_stopped_shard_costs_only_what_is_in_no_cache(
             assert statuses == {201, 503}
         finally:
             await cluster.shard("db2").start()
-        await until(lambda: _is_ready(service), 15)
+        await until(lambda: _is_ready(service))
         assert (await service.api.get(f"/{cold}")).status_code == 302
         assert await _create(service, "after") == 201
         await until_counted(store, Counter({cached: 2, elsewhere: 1, cold: 1}))

@@ -7,15 +7,15 @@ import shutil
 from pathlib import Path
 
 import asyncpg
-import pytest
 
 from snapurl.local.binaries import PostgresBinaries, find_postgres
 from snapurl.local.free_ports import free_port
 from snapurl.local.postgres_server import DATABASE, USER, PostgresServer
 from snapurl.local.system_user import SystemUser, choose_system_user
+from tests.support.requirements import skip_without
+from tests.support.waits import until
 
 PASSWORD = "of-the-tests"
-PATIENCE_S = 60.0
 
 
 class Server(PostgresServer):
@@ -33,7 +33,7 @@ class Server(PostgresServer):
             return
         program = self.binaries.postgres.resolve().with_name("pg_basebackup")
         if not program.exists():
-            pytest.skip(f"no pg_basebackup beside {self.binaries.postgres}: no standby can be made")
+            skip_without("pg_basebackup", f"beside {self.binaries.postgres}")
         options = ("-R", "-X", "stream", "-c", "fast", "--no-sync")
         await run(self._account, program, "-D", self._data, "-d", self.follows.dsn("postgres"), *options)
 
@@ -48,6 +48,10 @@ class Server(PostgresServer):
             return await connection.fetchval(query)
         finally:
             await connection.close()
+
+    async def says(self, question: str) -> None:
+        """Waits until the server answers a question with yes."""
+        await until(lambda: self.ask(question, "postgres"))
 
 
 async def run(account: SystemUser, *words: str | Path) -> None:
@@ -95,18 +99,11 @@ class Machine:
             # Only now: the copy would have taken the setting along, and wait for a standby of its own.
             await primary.ask("ALTER SYSTEM SET synchronous_standby_names = '*'", "postgres")
             await primary.ask("SELECT pg_reload_conf()", "postgres")
-            await until(primary, "SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'")
+            await primary.says("SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'")
         return standby
 
     async def stop(self) -> None:
         await asyncio.gather(*(server.kill() for server in self._servers))
-
-
-async def until(server: Server, question: str) -> None:
-    """Waits until the server answers a question with yes."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not await server.ask(question, "postgres"):
-            await asyncio.sleep(0.02)
 
 
 async def promote(standby: Server) -> None:
@@ -117,7 +114,7 @@ async def cut_stream(standby: Server) -> None:
     """From here on the standby gets nothing from its primary: what comes is what an asynchronous one loses."""
     await standby.ask("ALTER SYSTEM SET primary_conninfo = ''", "postgres")
     await standby.ask("SELECT pg_reload_conf()", "postgres")
-    await until(standby, "SELECT count(*) = 0 FROM pg_stat_wal_receiver")
+    await standby.says("SELECT count(*) = 0 FROM pg_stat_wal_receiver")
 
 
 def save(server: Server) -> Path:

@@ -15,6 +15,7 @@ from snapurl.local.postgres_server import PostgresServer
 from snapurl.store.cluster.failover import NotPrimary, connect_primary
 from tests.failover.conftest import Maker, World
 from tests.failover.servers import Server, all_hosts, promote
+from tests.support.requirements import requires
 
 
 @contextlib.asynccontextmanager
@@ -64,10 +65,7 @@ def pids_of(server: PostgresServer) -> list[int]:
     return [server.pid, *map(int, children.split())]
 
 
-needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds processes in /proc")
-
-
-@pytest.mark.parametrize("end", [kill, pytest.param(freeze, marks=needs_proc)])
+@pytest.mark.parametrize("end", [kill, pytest.param(freeze, marks=requires("/proc"))])
 async def test_a_promoted_standby_takes_over_and_nothing_acknowledged_is_missing(
     make_world: Maker, end: Callable[[Server], Awaitable[None]]
 ) -> None:

@@ -15,6 +15,7 @@ from tests.failover.conftest import Maker, World
 from tests.failover.moving import AWAY, HERE, moving
 from tests.failover.servers import cut_stream, promote, put_back, save
 from tests.integration.tools.conftest import settle
+from tests.support.waits import HANG_S
 from tools.cluster.fleet import Fleet
 from tools.repair.consistency import verify_cluster
 from tools.transfer.executor import Refused
@@ -158,7 +159,7 @@ async def test_an_old_primary_that_comes_back_is_known_for_one(make_world: Maker
     await world.heals("db0")
     await standby.kill()
     await primary.start()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         while "timeline" not in await world.ready("db0"):
             await asyncio.sleep(0.1)
     code = next(world.codes("db0"))
@@ -202,7 +203,7 @@ async def test_a_plain_restart_waits_for_nobody_who_cannot_have_its_slots(make_w
     await world.hosts["db0"][0].stop()
     await world.hosts["db0"][0].start()
     code = next(world.codes("db0"))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         while "must answer first" not in await world.ready("db0"):
             await world.try_to_create(code)
     assert await world.serves(slot_of(code), "db0") == set()
@@ -216,7 +217,7 @@ async def test_a_promoted_standby_waits_until_all_shards_answer(make_world: Make
     await world.hosts["db2"][0].stop()
     await fail_over(world)
     code = next(world.codes("db0"))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         while "db2 must answer first" not in await world.ready("db0"):
             await world.try_to_create(code)
     assert await world.serves(slot_of(code), "db0") == set()

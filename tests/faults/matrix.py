@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.faults.pair import STEP_S, Pair, Process
+from tests.faults.pair import Pair, Process
 from tests.faults.wire import Trip, When
+from tests.support.waits import HANG_S
 
 FULL = bool(os.environ.get("FULL_FAULTS"))
 
@@ -92,7 +93,7 @@ async def run_case(pair: Pair, spot: Spot, when: When, fault: Fault) -> None:
 
 async def _reach(trip: Trip, process: Process) -> None:
     reached = asyncio.create_task(trip.reached.wait())
-    await asyncio.wait({reached, process.ended}, timeout=STEP_S, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait({reached, process.ended}, timeout=HANG_S, return_when=asyncio.FIRST_COMPLETED)
     if not reached.done():
         reached.cancel()
         await process.kill()

@@ -26,11 +26,12 @@ from snapurl.config import Settings, load_settings
 from snapurl.errors import OutcomeUnknown, Unavailable
 from snapurl.local.cluster import LocalCluster
 from snapurl.local.postgres_server import PostgresServer
-from snapurl.model import Change, Link, NewLink
+from snapurl.model import Link, LinkFields, LinkPatch, NewLink
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
 from tests.faults.wire import Wire, wire_to
 from tests.integration.store.conftest import Store
+from tests.support.waits import HANG_S, PATIENT
 from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
 from tools.migrator.loop import Migrator, Options
@@ -38,8 +39,6 @@ from tools.migrator.loop import Migrator, Options
 NAMES = ("db0", "db1")
 WEIGHTS = (1.0, 1.004)
 SLOTS_FIRST = 4  # of the dozen: both lanes have several to move when a fault strikes
-SETTLE_S = 30.0
-STEP_S = 20.0
 CODES_PER_SLOT = 40
 
 
@@ -47,8 +46,8 @@ def shard_list(dsns: dict[str, str]) -> str:
     return " ".join(f"{name}={dsn}" for name, dsn in dsns.items())
 
 
-def new_link(code: str) -> NewLink:
-    return NewLink(code, "https://example.org/", None, (), 302, None, "", uuid.uuid4())
+def new_link(code: str, url: str = "https://example.org/") -> NewLink:
+    return NewLink(code, LinkFields(url), "", uuid.uuid4())
 
 
 def codes_in(slots: set[int]) -> dict[int, Iterator[str]]:
@@ -84,7 +83,7 @@ class Traffic:
     async def change(self, code: str, title: str) -> None:
         with contextlib.suppress(Unavailable, OutcomeUnknown):
             link = await self.store.links.change(
-                code, Change(title=title), if_match=None, owner=None, token=uuid.uuid4()
+                code, LinkPatch(title=title), if_match=None, owner=None, token=uuid.uuid4()
             )
             before = self.acked.get(code, (0, None))[0]
             assert link.version > before, f"{code} went back from version {before} to {link.version}"
@@ -144,7 +143,7 @@ class Process:
     async def finishes(self) -> None:
         """It gets everything done by itself and ends well."""
         try:
-            said = await asyncio.wait_for(asyncio.shield(self.ended), SETTLE_S)
+            said = await asyncio.wait_for(asyncio.shield(self.ended), HANG_S)
         except TimeoutError:
             await self.kill()
             raise AssertionError(f"the migrator is not done:\n{self.ended.result()}") from None
@@ -230,6 +229,7 @@ class Pair:
                 env={
                     **os.environ,
                     "SNAPURL_SHARDS": shard_list(through),
+                    **{f"SNAPURL_{name.upper()}": str(value) for name, value in PATIENT.items()},
                     "PYTHONPATH": os.pathsep.join(sys.path),
                 },
                 stdin=asyncio.subprocess.PIPE,
@@ -255,7 +255,7 @@ class Pair:
         await self.forget_lease()
         migrator = Migrator(self.settings, Options(grace_s=0.0))
         try:
-            await asyncio.wait_for(migrator.run(asyncio.Event(), until_settled=True), SETTLE_S)
+            await asyncio.wait_for(migrator.run(asyncio.Event(), until_settled=True), HANG_S)
         except TimeoutError:
             raise AssertionError(f"not settled: {migrator.snapshot()}") from None
         return migrator
@@ -316,7 +316,7 @@ async def open_pair(cluster: LocalCluster, database: str) -> AsyncIterator[Pair]
             for name in NAMES
         }
         shards = shard_list({name: cluster.shard(name).dsn(database) for name in NAMES})
-        pair = Pair(cluster, load_settings(shards=shards), wires, database)
+        pair = Pair(cluster, load_settings(shards=shards, **PATIENT), wires, database)
         await pair.open()
         yield pair
         await pair.close()

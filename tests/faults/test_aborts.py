@@ -8,6 +8,7 @@ import pytest
 
 from tests.faults.pair import Pair
 from tests.faults.wire import When
+from tests.support.waits import HANG_S
 
 SPOIL = """
 CREATE FUNCTION spoil() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {} RETURN NEW; END $$;
@@ -38,7 +39,7 @@ async def test_an_abort_that_itself_fails_is_finished_by_the_next(pair: Pair, te
     trip = pair.wires[target if "retract" in text else source].lay(when, text)
     async with pair.traffic.flowing():
         process = await pair.process()
-        await asyncio.wait_for(trip.reached.wait(), 20)
+        await asyncio.wait_for(trip.reached.wait(), HANG_S)
         await process.kill()
         trip.lose()
         await heal(pair, target)
@@ -55,7 +56,7 @@ async def test_a_copy_that_differs_is_never_served(pair: Pair) -> None:
     trip = pair.wires[source].lay(When.AFTER, "handoff_restore_v1")
     async with pair.traffic.flowing():
         process = await pair.process()
-        await asyncio.wait_for(trip.reached.wait(), 20)
+        await asyncio.wait_for(trip.reached.wait(), HANG_S)
         for code, (version, title) in list(pair.traffic.acked.items())[:10]:
             link = await pair.traffic.store.links.get(code)
             assert link is not None
@@ -78,10 +79,10 @@ async def test_a_target_that_refuses_the_rows_stops_nothing_but_the_move(pair: P
     first = wire.lay(When.BEFORE, "FROM STDIN", "ROLLBACK")
     async with pair.traffic.flowing():
         process = await pair.process()
-        await asyncio.wait_for(first.reached.wait(), 20)
+        await asyncio.wait_for(first.reached.wait(), HANG_S)
         again = wire.lay(When.BEFORE, "FROM STDIN", "ROLLBACK")
         first.deliver()
-        await asyncio.wait_for(again.reached.wait(), 20)
+        await asyncio.wait_for(again.reached.wait(), HANG_S)
         await heal(pair, target)
         again.deliver()
         await process.finishes()

@@ -8,9 +8,10 @@ import asyncpg
 import pytest
 
 from tests.faults.matrix import SPOTS, run_case
-from tests.faults.pair import SETTLE_S, SLOTS_FIRST, Pair
+from tests.faults.pair import SLOTS_FIRST, Pair
 from tests.faults.test_kill_migrator import kill
 from tests.faults.wire import When
+from tests.support.waits import HANG_S
 from tools.cluster.calls import call
 from tools.migrator.loop import Migrator, Options
 
@@ -22,7 +23,7 @@ async def move_without_cleaning(pair: Pair) -> tuple[str, str]:
     stop = asyncio.Event()
     running = asyncio.create_task(Migrator(pair.settings, Options(grace_s=3600.0)).run(stop))
     connection = await pair.connect(ends[0])
-    async with asyncio.timeout(SETTLE_S):
+    async with asyncio.timeout(HANG_S):
         while await connection.fetchval(
             "SELECT count(*) FROM slots WHERE slot = ANY ($1::smallint[]) AND state <> 'released'",
             sorted(pair.slots),
@@ -96,8 +97,8 @@ async def test_expired_intents_in_hand_off_are_left_alone(pair: Pair) -> None:
     )
     trip = pair.wires[source].lay(When.AFTER, "handoff_leave_v1")
     process = await pair.process()
-    await asyncio.wait_for(trip.reached.wait(), 20)
-    moving = await asyncio.wait_for(_held(pair, connection), 20)
+    await asyncio.wait_for(trip.reached.wait(), HANG_S)
+    moving = await asyncio.wait_for(_held(pair, connection), HANG_S)
     for slot in (moving, resting):
         await connection.execute(
             "INSERT INTO intents (slot, key_hash, nonce, fingerprint, created_at)"

@@ -14,12 +14,12 @@ import pytest
 
 import tools.transfer.executor
 from ring.slots import slot_of
-from snapurl.config import load_settings
 from snapurl.local import postgres_server
 from snapurl.local.cluster import LocalCluster
-from snapurl.model import Change
+from snapurl.model import LinkPatch
 from tests.faults.pair import Pair, new_link, open_pair
 from tests.faults.wire import When
+from tests.support.waits import HANG_S
 from tools.migrator.loop import Migrator, Options
 
 CHANGE = (
@@ -42,7 +42,7 @@ async def migrating(pair: Pair) -> AsyncIterator[Migrator]:
 
 async def has_given_up(migrator: Migrator) -> str:
     """What it says once it has."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         while "held one of the slots for too long" not in migrator.status.last_error:
             await asyncio.sleep(0.02)
     return migrator.status.last_error
@@ -74,7 +74,7 @@ async def test_a_write_that_passed_the_check_and_commits_after_the_freeze_is_wai
     wire = pair.wires[source]
     frozen = wire.lay(When.BEFORE, "handoff_freeze_v1")
     process = await pair.process()
-    await asyncio.wait_for(frozen.reached.wait(), 20)
+    await asyncio.wait_for(frozen.reached.wait(), HANG_S)
     connection, transaction, code = await write_and_wait(pair, source, "leaving")
     frozen.deliver()
     await asyncio.sleep(0.2)
@@ -149,10 +149,8 @@ async def test_requests_that_wait_for_a_move_hold_no_connection(pair: Pair) -> N
     source, _ = await pair.turn()
     trip = pair.wires[source].lay(When.BEFORE, "handoff_close_v1")
     process = await pair.process()
-    await asyncio.wait_for(trip.reached.wait(), 20)
-    settings = load_settings(
-        shards=pair.settings.shards, pool_connections=2, pool_wait_ms=200, busy_wait_ms=20_000
-    )
+    await asyncio.wait_for(trip.reached.wait(), HANG_S)
+    settings = pair.settings.model_copy(update={"pool_connections": 2, "busy_wait_ms": 30_000})
     store = await type(pair.traffic.store).open(settings)
     connection = await pair.connect(source)
     frozen = {row["slot"] for row in await connection.fetch("SELECT slot FROM slots WHERE state = 'frozen'")}
@@ -160,7 +158,7 @@ async def test_requests_that_wait_for_a_move_hold_no_connection(pair: Pair) -> N
     codes = list(itertools.islice(itertools.cycle(c for c in pair.traffic.acked if slot_of(c) in frozen), 20))
     waiting = [
         asyncio.create_task(
-            store.links.change(code, Change(title="waited"), if_match=None, owner=None, token=uuid.uuid4())
+            store.links.change(code, LinkPatch(title="waited"), if_match=None, owner=None, token=uuid.uuid4())
         )
         for code in codes
     ]

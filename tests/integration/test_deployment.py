@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import sys
 from asyncio import subprocess
 from asyncio.subprocess import Process
@@ -26,7 +25,6 @@ from snapurl.local.binaries import find_redis
 from snapurl.local.free_ports import free_port
 from snapurl.store.cluster.migrate import migrate_all
 from tests.failover.servers import PASSWORD, Machine, Server
-from tests.integration.http.service import until
 from tests.support.deployed import (
     ROOT,
     composed,
@@ -37,10 +35,11 @@ from tests.support.deployed import (
     mount_secrets,
     secret_file,
 )
+from tests.support.requirements import program, skip_without
 from tests.support.roles import Said
+from tests.support.waits import HANG_S, until
 
 HOST = "127.0.0.1"
-PATIENCE_S = 120.0  # several programs start at once, on a machine that may be busy
 ODD = " p@ss:w/o%rd#?'\"\\\\n ü "
 INIT = ROOT / "deploy/compose/init-shard.sh"
 MODULES = {"snapurl": "snapurl", "snapurl-reshard": "tools.cli"}
@@ -112,7 +111,7 @@ class Deployment:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
-        out, _ = await asyncio.wait_for(process.communicate(), 60)
+        out, _ = await asyncio.wait_for(process.communicate(), HANG_S)
         assert process.returncode is not None
         return Said(process.returncode, out.decode())
 
@@ -136,7 +135,7 @@ class Deployment:
     async def say(self, service: str, *words: str, **variables: str) -> Said:
         """A command in the container of `service`, to its end: `docker compose exec` or `run`."""
         process = await self._run(service, words, subprocess.PIPE, variables)
-        out, _ = await asyncio.wait_for(process.communicate(), 60)
+        out, _ = await asyncio.wait_for(process.communicate(), HANG_S)
         assert process.returncode is not None
         return Said(process.returncode, out.decode())
 
@@ -151,7 +150,7 @@ class Deployment:
     async def becomes(self, condition: Callable[[], Awaitable[bool]]) -> None:
         """Waits until it is so; if it never is, with what the services have said."""
         try:
-            await until(condition, PATIENCE_S)
+            await until(condition)
         except AssertionError as error:
             logs = "\n".join(file.read_text()[-2_000:] for file in sorted(self.home.glob("*.log")))
             raise AssertionError(f"{error}:\n{logs}") from None
@@ -182,8 +181,8 @@ class Deployment:
 
 @pytest.fixture
 async def deployment(tmp_path: Path) -> AsyncIterator[Deployment]:
-    if shutil.which("psql") is None:
-        pytest.skip("psql is not on PATH: the image of PostgreSQL has it, and the init script needs it")
+    if program("psql") is None:  # the image of PostgreSQL has it, and the init script needs it
+        skip_without("psql")
     tmp_path.chmod(0o755)
     made = Deployment(tmp_path, Machine(tmp_path))
     make_secrets(tmp_path)
@@ -339,7 +338,7 @@ async def redis_of(deployment: Deployment, **variables: str) -> AsyncIterator[tu
             except (RedisError, OSError):
                 return False
 
-        await until(answers, 20)
+        await until(answers)
         yield process, port
     finally:
         if process.returncode is None:
@@ -365,8 +364,8 @@ async def test_redis_takes_its_password_from_the_secret_and_shows_it_to_nobody(
             await Redis(host=HOST, port=port).ping()
         check = composed()["services"]["redis"]["healthcheck"]["test"]
         assert check[0] == "CMD-SHELL"
-        if shutil.which("redis-cli") is None:
-            pytest.skip("redis-cli is not on PATH: the health check is not tried")
+        if program("redis-cli") is None:
+            skip_without("redis-cli", "the health check is not tried")
         shell = filled(check[1]).replace("/run/secrets", str(deployment.home / "run-redis"))
         for command, code in (
             (shell.replace("redis-cli", f"redis-cli -p {port}"), 0),
@@ -434,7 +433,7 @@ async def test_the_whole_deployment_works_and_grows(deployment: Deployment) -> N
             await deployment.say("api", "snapurl", "keys", "create", "me", "--right", "admin")
         ).text.strip()
         async with httpx.AsyncClient(
-            base_url=f"http://{HOST}:{port}", headers={"X-Api-Key": key}, timeout=20
+            base_url=f"http://{HOST}:{port}", headers={"X-Api-Key": key}, timeout=HANG_S
         ) as api:
 
             async def is_ready() -> bool:

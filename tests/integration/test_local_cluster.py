@@ -11,7 +11,6 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from time import monotonic
 
 import asyncpg
 import pytest
@@ -23,8 +22,8 @@ from snapurl.local.binaries import BinarySource, find_postgres, find_redis
 from snapurl.local.cluster import LocalCluster
 from snapurl.local.process import is_running
 from snapurl.local.system_user import as_system_user
-
-root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root has to become somebody else")
+from tests.support.requirements import requires, skip_without
+from tests.support.waits import until
 
 
 def available(source: BinarySource) -> bool:
@@ -52,7 +51,7 @@ async def ask(dsn: str, query: str) -> object:
 async def test_data_and_ports_outlive_a_restart(tmp_path: Path, source: BinarySource) -> None:
     """What was written before a stop is there after the next start, at the same addresses."""
     if not available(source):
-        pytest.skip(f"no programs from {source} on this machine")
+        skip_without(f"programs from {source}")
     async with one(tmp_path, source=source) as first:
         await ask(first.dsns["db0"], "CREATE TABLE kept (n int)")
         async with Redis.from_url(first.redis_url) as client:
@@ -253,9 +252,7 @@ async def test_failed_start_stops_what_had_started(tmp_path: Path) -> None:
 async def test_interrupted_first_start_starts_over(tmp_path: Path) -> None:
     """A start that is cancelled while it makes the data directories leaves no process; the next one works."""
     starting = asyncio.create_task(one(tmp_path).start())
-    deadline = monotonic() + 20
-    while not (tmp_path / "db0" / "data.new").exists() and monotonic() < deadline:
-        await asyncio.sleep(0.01)
+    await until((tmp_path / "db0" / "data.new").exists)
     starting.cancel()
     with suppress(asyncio.CancelledError):
         await starting
@@ -263,7 +260,7 @@ async def test_interrupted_first_start_starts_over(tmp_path: Path) -> None:
         assert await ask(cluster.dsns["db0"], "SELECT 1") == 1
 
 
-@root_only
+@requires("root")  # nobody else has to become somebody else
 async def test_root_without_namespaces_becomes_a_system_user(tmp_path: Path) -> None:
     """Where root may not make a namespace, the servers run as a system user, in a place that it can reach."""
     home = Path("/var/tmp") / f"snapurl-test-{os.getpid()}"

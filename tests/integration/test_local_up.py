@@ -21,9 +21,9 @@ import pytest
 from snapurl.local.free_ports import free_port
 from snapurl.local.process import is_running
 from snapurl.run.supervisor import environ_with, python_argv
+from tests.support.waits import HANG_S
 
 _RUNS = itertools.count(1)
-PATIENCE_S = 60.0
 STOP_S_MAX = 10.0
 
 
@@ -52,7 +52,7 @@ class Up:
         return self.log.read_text()
 
     def wait_for(self, text: str) -> None:
-        deadline = monotonic() + PATIENCE_S
+        deadline = monotonic() + HANG_S
         while text not in self.output:
             assert self.process.poll() is None, self.output
             assert monotonic() < deadline, self.output
@@ -107,7 +107,7 @@ def up(home: Path, port: int | None = None, **settings: str) -> Iterator[Up]:
     finally:
         if running.process.poll() is None:
             running.process.terminate()
-        running.process.wait(PATIENCE_S)
+        running.process.wait(HANG_S)
 
 
 def assert_stops(running: Up, pids: set[int]) -> None:
@@ -149,7 +149,7 @@ def test_lines_to_try_work(tmp_path: Path) -> None:
         )
         assert json.loads(created)["url"] == "https://example.org/a/long/address"
         assert "location: https://example.org/a/long/address" in followed.lower()
-        deadline = monotonic() + PATIENCE_S
+        deadline = monotonic() + HANG_S
         while json.loads(counted)["clicks"] != 1:
             assert monotonic() < deadline, counted
             sleep(0.05)
@@ -163,7 +163,7 @@ def test_killed_worker_is_replaced_and_nobody_notices(tmp_path: Path) -> None:
             before = running.workers()
             assert len(before) == 2
             os.kill(before[0], signal.SIGKILL)
-            deadline = monotonic() + PATIENCE_S
+            deadline = monotonic() + HANG_S
             while len(running.workers()) < 2 or before[0] in running.workers():
                 running.ask("/health/live")
                 assert monotonic() < deadline
@@ -187,7 +187,7 @@ def test_taken_port_is_one_line_before_anything_starts(tmp_path: Path) -> None:
     """A port in use is the only line of output, and no directory is created."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         refused = Up(tmp_path / "home", other.getsockname()[1])
-        assert refused.process.wait(PATIENCE_S) == 2
+        assert refused.process.wait(HANG_S) == 2
     assert refused.output.startswith("snapurl: cannot listen on 127.0.0.1:")
     assert "SNAPURL_PORT" in refused.output
     assert len(refused.output.splitlines()) == 1
@@ -198,7 +198,7 @@ def test_second_up_on_one_home_is_one_line(tmp_path: Path) -> None:
     """A second `up` with the same home reports the first one and does not disturb it."""
     with up(tmp_path / "home") as first:
         second = Up(tmp_path / "home", free_port(set()))
-        assert second.process.wait(PATIENCE_S) == 2
+        assert second.process.wait(HANG_S) == 2
         assert "is already running" in second.output.splitlines()[-1]
         assert first.ask("/health/ready")
 
@@ -213,7 +213,7 @@ def test_stop_while_starting_leaves_nothing(tmp_path: Path, moment: str) -> None
         "initdb": home / "db0" / "data.new",
         "cluster.json": home / "cluster.json",
     }
-    deadline = monotonic() + PATIENCE_S
+    deadline = monotonic() + HANG_S
     while not (signs[moment].exists() and (moment != "Starting" or "Starting" in starting.output)):
         assert monotonic() < deadline
         sleep(0.005)
@@ -234,7 +234,7 @@ def test_killed_up_is_followed_by_a_good_one(tmp_path: Path) -> None:
         made = killed.ask("/api/v1/links", {"url": "https://example.org/kept"})
         killed.process.kill()
         killed.process.wait()
-    deadline = monotonic() + PATIENCE_S
+    deadline = monotonic() + HANG_S
     while any(map(is_running, pids)) and monotonic() < deadline:
         sleep(0.05)
     with up(home, port) as running:
@@ -244,7 +244,7 @@ def test_killed_up_is_followed_by_a_good_one(tmp_path: Path) -> None:
 def test_bad_setting_is_one_line(tmp_path: Path) -> None:
     """An invalid setting is one line that names its variable, with exit code 2."""
     refused = Up(tmp_path / "home", 8000, SNAPURL_WORKERS="none")
-    assert refused.process.wait(PATIENCE_S) == 2
+    assert refused.process.wait(HANG_S) == 2
     assert refused.output.startswith("snapurl: SNAPURL_WORKERS: ")
     assert len(refused.output.splitlines()) == 1
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import socket
 import ssl
 from asyncio import StreamReader, StreamWriter
@@ -16,22 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 import trustme
 
 from snapurl.config import Settings
-from snapurl.http.problems import TYPE_PREFIX
+from snapurl.http.schema.responses import TYPE_PREFIX
 from snapurl.local.free_ports import free_port
-from tests.integration.http.service import Worker, environ_of, until
+from tests.integration.http.service import Worker, environ_of
 from tests.integration.tools.conftest import ready
 from tests.support.deployed import ROOT, composed, environ
+from tests.support.requirements import program, requires
+from tests.support.waits import HANG_S, until
 
 __all__ = ["ready"]
 
-HAPROXY = shutil.which("haproxy")
-pytestmark = pytest.mark.skipif(
-    HAPROXY is None, reason="haproxy is not on PATH: its configuration is not tried"
-)
+HAPROXY = program("haproxy")
+pytestmark = requires("haproxy")
 
 
 @dataclass
@@ -134,14 +132,14 @@ class Front:
             return False
 
     def client(self, **how: object) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=20, **how)  # type: ignore[arg-type]
+        return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=HANG_S, **how)  # type: ignore[arg-type]
 
     async def say(self, raw: bytes) -> bytes:
         """Sends raw bytes and returns what comes back until the proxy closes."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(raw)
-            return await asyncio.wait_for(reader.read(), 10)
+            return await asyncio.wait_for(reader.read(), HANG_S)
         finally:
             writer.close()
 
@@ -185,7 +183,7 @@ async def proxy(log: Path, which: str = "plain", **variables: str) -> AsyncItera
             writer.close()
             return True
 
-        await until(listens, 20)
+        await until(listens)
         yield front
     finally:
         if process.returncode is None:
@@ -213,7 +211,7 @@ async def test_replicas_come_and_go_while_requests_go_on(tmp_path: Path) -> None
                 assert (await client.get("/x")).status_code == 200
             return bool(first.asked and second.asked)
 
-        await until(asked_both, 20)
+        await until(asked_both)
         await first.stop()  # at once: the proxy still believes in it
         third = await front.replica(4)
         sent = 0
@@ -227,7 +225,7 @@ async def test_replicas_come_and_go_while_requests_go_on(tmp_path: Path) -> None
             await asyncio.sleep(0.02)
             return len(third.asked) > 10
 
-        await until(asked_third, 20)
+        await until(asked_third)
         front.names.addresses.remove("127.0.0.2")
         front.names.addresses.remove("127.0.0.3")
 
@@ -236,7 +234,7 @@ async def test_replicas_come_and_go_while_requests_go_on(tmp_path: Path) -> None
             assert all(answer.status_code == 200 for answer in answers)
             return {answer.text for answer in answers} == {"127.0.0.4"}
 
-        await until(only_third, 20)
+        await until(only_third)
         posts = [path for replica in (second, third) for method, path in replica.asked if method == "POST"]
         assert sorted(posts) == sorted(f"/{number}" for number in range(2, sent + 1, 2))
 
@@ -249,7 +247,7 @@ async def test_what_was_sent_is_not_sent_again(tmp_path: Path) -> None:
 
     async with proxy(tmp_path / "log") as front, front.client() as client:
         replicas = [await front.replica(number, answer=dies) for number in (2, 3)]
-        await until(front.healthy, 20)
+        await until(front.healthy)
         body = b'{"url": "https://example.org/"}'
         for count, method in enumerate(("POST", "PATCH", "DELETE", "POST", "POST", "POST"), 1):
             if count % 2:
@@ -268,7 +266,7 @@ async def test_connections_to_replicas_are_kept(tmp_path: Path) -> None:
     """A hundred requests of as many clients do not need a hundred connections; the client is the last hop named."""
     async with proxy(tmp_path / "log") as front:
         replica = await front.replica(2)
-        await until(front.healthy, 20)
+        await until(front.healthy)
         async with front.client() as client:
             for number in range(100):
                 headers = {"X-Forwarded-For": "6.6.6.6, 7.7.7.7", "X-Number": str(number)}
@@ -290,7 +288,7 @@ async def test_what_is_too_large_or_not_for_outside_does_not_get_in(tmp_path: Pa
     """A body over the bound is refused by its announcement, so is a head; metrics are not shown."""
     async with proxy(tmp_path / "log", BODY_BYTES_MAX="1000") as front, front.client() as client:
         replica = await front.replica(2)
-        await until(front.healthy, 20)
+        await until(front.healthy)
         assert (await client.post("/x", content=b"x" * 1000)).status_code == 200
         answer = await client.post("/x", content=b"x" * 1001)
         assert answer.status_code == 413 and answer.json()["type"] == f"{TYPE_PREFIX}too-large"
@@ -353,7 +351,7 @@ async def service_behind(
         try:
             await worker.start()
             front.names.addresses.append("127.0.0.1")
-            await until(front.healthy, 20)
+            await until(front.healthy)
             yield front, worker
         finally:
             await worker.stop()
@@ -393,7 +391,7 @@ async def test_the_service_works_through_the_proxy(ready: Settings, tmp_path: Pa
         assert (
             await client.post("/api/v1/links", content=padded, headers={"Content-Type": "application/json"})
         ).status_code == 201
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_S):
 
             async def chunks() -> AsyncIterator[bytes]:
                 for _ in range(5):
@@ -418,7 +416,7 @@ async def test_tls_at_the_proxy(tmp_path: Path) -> None:
     authority.configure_trust(context)
     async with proxy(tmp_path / "log", "tls", CERTIFICATE=str(certificate)) as front:
         await front.replica(2)
-        await until(front.healthy, 20)
+        await until(front.healthy)
         async with httpx.AsyncClient(verify=context) as client:
             answer = await client.get(f"https://127.0.0.1:{front.tls_port}/x")
             assert answer.status_code == 200 and answer.text == "127.0.0.2"

@@ -20,9 +20,9 @@ from snapurl.local.cluster import LocalCluster
 from snapurl.local.free_ports import free_port
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
-from tests.integration.http.service import until
 from tests.integration.tools.conftest import fifth, ready
 from tests.support.roles import PASSWORD, as_user, connected, environ_of, make_login, say
+from tests.support.waits import HANG_S, until
 
 __all__ = ["fifth", "ready"]
 
@@ -106,7 +106,7 @@ async def test_nothing_that_goes_wrong_shows_a_password(
         program(service, log, "snapurl", "serve", SNAPURL_PORT=str(port), SNAPURL_WORKERS="2"),
         program(service, log, "snapurl", "clicks"),
         program(migrator, log, "tools.cli", "run"),
-        httpx.AsyncClient(base_url=url, headers={"X-Api-Key": key}, timeout=20) as api,
+        httpx.AsyncClient(base_url=url, headers={"X-Api-Key": key}, timeout=HANG_S) as api,
     ):
 
         async def is_ready() -> bool:
@@ -116,7 +116,7 @@ async def test_nothing_that_goes_wrong_shows_a_password(
                 return False
             return answer.status_code == 200 and answer.json()["status"] == "ok"
 
-        await until(is_ready, 40)
+        await until(is_ready)
         await at_work(api, said)
         said.append((await say(migrator, "snapurl-reshard", "weight", "db0", "0.5", "--yes")).text)
         said.append(command_lines().decode(errors="replace"))
@@ -151,7 +151,7 @@ async def test_nothing_that_goes_wrong_shows_a_password(
         said.append(command_lines().decode(errors="replace"))
         await cluster.shard("db2").start()
         await cluster.redis.start()
-        await until(is_ready, 40)
+        await until(is_ready)
 
     for item in settings.shard_dsns:
         async with connected(item.dsn) as owner:

@@ -19,10 +19,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from snapurl.config import Settings
 from snapurl.keys import create_key
 from snapurl.local.free_ports import free_port
-from tests.integration.http.service import until
 from tests.integration.store.conftest import Store
 from tests.integration.test_secrets import program
 from tests.integration.tools.conftest import add_fifth, fifth, five, new_link, ready, store
+from tests.support.waits import HANG_S, until
 from tests.unit.test_telemetry import BY, GIVEN, SELECTOR, expressions
 
 __all__ = ["fifth", "five", "new_link", "ready", "store"]
@@ -98,11 +98,13 @@ async def watched(settings: Settings, directory: Path, **variables: str) -> Asyn
     http = {"SNAPURL_PORT": str(ports["api"]), "SNAPURL_WORKERS": "2"}
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        service = await enter(program(settings, logs["api"], "snapurl", "serve", **http, **variables))
+        service = await enter(
+            program(settings, logs["api"], "tests.support.serve", "serve", **http, **variables)
+        )
         await enter(program(settings, logs["clicks"], "snapurl", "clicks", *at["clicks"]))
         moving = ("tools.cli", "run", "--service-url", url, *at["migrator"])
         await enter(program(settings, logs["migrator"], *moving))
-        api = await enter(httpx.AsyncClient(base_url=url, headers={"X-Api-Key": key}, timeout=20))
+        api = await enter(httpx.AsyncClient(base_url=url, headers={"X-Api-Key": key}, timeout=HANG_S))
         found = Watched(api, urls, logs, service.pid)
 
         async def all_answer() -> bool:
@@ -112,7 +114,7 @@ async def watched(settings: Settings, directory: Path, **variables: str) -> Asyn
                 return False
             return all(answer.status_code == 200 for answer in answers)
 
-        await until(all_answer, 60)
+        await until(all_answer)
         yield found
 
 
@@ -146,7 +148,7 @@ async def test_what_is_shown_and_warned_of_comes_out(
             left = found.value("snapurl_reshard_slots_left")
             return bool(paused and not left and found.value("snapurl_clicks_applied_total"))
 
-        await until(moved, 60)
+        await until(moved)
         shards = {f"db{number}" for number in range(5)}
         states = ("snapurl_redis_up", "snapurl_shard_up", "snapurl_shard_vouched")
 
@@ -160,7 +162,7 @@ async def test_what_is_shown_and_warned_of_comes_out(
                 value == 1 for (name, labels), value in found.values.items() if name in states and labels
             )
 
-        await until(all_well, 30)
+        await until(all_well)
         found = await running.scrape()
         for expression in set(expressions()):
             held_to(found, expression)
@@ -197,7 +199,7 @@ async def test_counts_are_one_for_one(ready: Settings, store: Store, tmp_path: P
         async def counted() -> bool:
             return (await running.scrape("clicks")).value("snapurl_clicks_applied_total") >= 30
 
-        await until(counted, 30)
+        await until(counted)
         after = await running.scrape("api")
 
         def grown(name: str, **labels: str) -> float:
@@ -260,12 +262,12 @@ async def test_a_worker_that_is_killed_20_times_takes_no_count_along(
                 before.update(now)
                 return gone not in running.pids() and len(running.pids()) == 2
 
-            await until(replaced, 30)
+            await until(replaced)
 
         async def both() -> bool:
             return (await running.scrape("api")).value("snapurl_workers") == 2
 
-        await until(both, 30)
+        await until(both)
         found = await running.scrape("api")
         assert found.value("snapurl_children_ended_total") == 20
         assert found.value("snapurl_redirects_total", outcome="redirected") >= 20

@@ -24,9 +24,11 @@ from snapurl.errors import ConfigError
 from snapurl.local.cluster import LocalCluster
 from snapurl.local.free_ports import free_port
 from snapurl.run.healthcheck import http_status, own_address
-from tests.integration.http.service import running, until
+from tests.integration.http.service import running
 from tests.integration.http.test_clicks import clicks_of, consuming
+from tests.support.requirements import skip_without
 from tests.support.roles import Said, connected, dsn_as, environ_of, make_login, say
+from tests.support.waits import until
 
 SECRET = "n0body-may-see-this"
 HOST = "127.0.0.1"
@@ -82,7 +84,7 @@ async def servers(
             try:
                 await cluster.shard(name).start()
             except ConfigError as error:
-                pytest.skip(f"this PostgreSQL does not speak TLS: {error}")
+                skip_without("a PostgreSQL with TLS", str(error))
         yield cluster
 
 
@@ -104,7 +106,7 @@ async def tls_redis(binary: str, directory: Path, authority: Authority, **how: o
     async def answers() -> bool:
         if process.returncode is not None:
             assert process.stdout is not None
-            pytest.skip(f"this Redis does not speak TLS: {(await process.stdout.read())[-200:]!r}")
+            skip_without("a Redis with TLS", repr((await process.stdout.read())[-200:]))
         try:
             async with Redis.from_url(url + "?ssl_cert_reqs=none&ssl_check_hostname=false") as client:
                 return bool(await client.ping())
@@ -112,7 +114,7 @@ async def tls_redis(binary: str, directory: Path, authority: Authority, **how: o
             return False
 
     try:
-        await until(answers, 20)
+        await until(answers)
         yield url
     finally:
         if process.returncode is None:
@@ -277,7 +279,7 @@ async def test_one_shard_of_several_is_left_out(
             assert process.returncode is None
             return await http_status(own_address(settings), "/health/ready") == 200
 
-        await until(is_ready, 30)
+        await until(is_ready)
         async with httpx.AsyncClient() as client:
             body = (await client.get(f"http://{HOST}:{port}/health/ready")).json()
         assert body["status"] == "degraded"

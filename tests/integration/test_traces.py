@@ -22,10 +22,10 @@ from snapurl.errors import ConfigError
 from snapurl.keys import create_key
 from snapurl.local.free_ports import free_port
 from snapurl.telemetry import traces
-from tests.integration.http.service import until
 from tests.integration.store.conftest import Store
 from tests.integration.test_secrets import program
 from tests.integration.tools.conftest import add_fifth, fifth, five, new_link, ready, store
+from tests.support.waits import BUSY_S, HANG_S, until
 
 __all__ = ["fifth", "five", "new_link", "ready", "store"]
 
@@ -101,7 +101,7 @@ async def traced(settings: Settings, log: Path, collector_url: str) -> AsyncIter
         await enter(program(settings, log, "snapurl", "serve", **http, **tracing))
         await enter(program(settings, log, "snapurl", "clicks", **tracing))
         await enter(program(settings, log, "tools.cli", "run", **tracing))
-        api = await enter(httpx.AsyncClient(base_url=url, headers={"X-Api-Key": key}, timeout=20))
+        api = await enter(httpx.AsyncClient(base_url=url, headers={"X-Api-Key": key}, timeout=HANG_S))
 
         async def is_ready() -> bool:
             try:
@@ -109,7 +109,7 @@ async def traced(settings: Settings, log: Path, collector_url: str) -> AsyncIter
             except httpx.HTTPError:
                 return False
 
-        await until(is_ready, 40)
+        await until(is_ready)
         yield api
 
 
@@ -135,7 +135,7 @@ async def test_a_request_a_batch_of_clicks_and_a_move_are_traced(
             ]
             return "step release" in ends and bool(collector.named("clicks", "clicks"))
 
-        await until(all_came, 60)
+        await until(all_came)
         (of_client,) = [span for _, span in collector.spans if span.parent_span_id.hex() == PARENT]
         assert of_client.name == "GET /api/v1/links/{code}" and of_client.trace_id.hex() == TRACE
         told = attributes_of(of_client)
@@ -167,7 +167,7 @@ async def test_a_collector_that_is_not_there_harms_nobody(
             assert (await api.post("/api/v1/links", json={"url": DESTINATION})).status_code == 201
         await asyncio.sleep(0.5)
         ending = time.monotonic()
-    assert time.monotonic() - ending < 15
+    assert time.monotonic() - ending < 15 + BUSY_S
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     told = [line for line in lines if line["logger"].startswith("opentelemetry")]
     assert told and not any("stack" in line for line in told)
@@ -192,7 +192,7 @@ async def test_what_cannot_be_traced_is_said_in_one_line(
     async with program(
         ready, log, "snapurl", "serve", SNAPURL_PORT=str(free_port(set())), **variables
     ) as one:
-        assert await asyncio.wait_for(one.wait(), 30) == 2
+        assert await asyncio.wait_for(one.wait(), HANG_S) == 2
     assert said in log.read_text() and "Traceback" not in log.read_text()
 
 

@@ -9,6 +9,7 @@ migrator killed before its step, a lost reply one killed after it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Final, NamedTuple
 
 from ring.errors import HandOffError
@@ -34,6 +35,7 @@ from tests.model.world import (
     Migrator,
     Row,
     Scope,
+    Slots,
     Snapshot,
     World,
     Writing,
@@ -222,24 +224,28 @@ def _looks(world: World) -> Iterator[Event]:
 
 def concerns(world: World, shard: int) -> Snapshot | None:
     """The move, if any, that the row of `shard` asks to be looked at, with what is found on its source."""
-    row = world.slots[shard]
-    match row:
+    return _concerns(world.wanted, world.slots, shard, bool(world.rows[shard]))
+
+
+@cache  # a search asks the same few questions in each of its 100,000 worlds
+def _concerns(wanted: int, slots: Slots, shard: int, has_row: bool) -> Snapshot | None:
+    match slots[shard]:
         case None:
             return None
         case Row(state=SlotState.OWNED, epoch=epoch):
-            return None if world.wanted == shard else _look(world, shard, world.wanted, epoch)
+            return None if wanted == shard else _look(wanted, slots, shard, wanted, epoch)
         case Row(SlotState.IMPORTING, epoch, int(peer)):
-            return _look(world, peer, shard, epoch)
+            return _look(wanted, slots, peer, shard, epoch)
         case Row(SlotState.RELEASED, epoch, int(peer)):
-            return _look(world, shard, peer, epoch - 1) if world.rows[shard] else None
+            return _look(wanted, slots, shard, peer, epoch - 1) if has_row else None
         case Row(_, epoch, int(peer)):
-            return _look(world, shard, peer, epoch)
+            return _look(wanted, slots, shard, peer, epoch)
     return None
 
 
-def _look(world: World, source: int, target: int, epoch: int) -> Snapshot:
-    goal = Desired.MOVE if world.wanted == target else Desired.STAY
-    found = found_on_source(as_move(source, epoch, target), slot_row(world, source))
+def _look(wanted: int, slots: Slots, source: int, target: int, epoch: int) -> Snapshot:
+    goal = Desired.MOVE if wanted == target else Desired.STAY
+    found = found_on_source(as_move(source, epoch, target), slot_row(slots[source]))
     return Snapshot(goal, source, target, epoch, found, unchanged=True)
 
 
@@ -250,16 +256,25 @@ def _as_move(seen: Snapshot) -> str:
 def look_at_target(world: World, seen: Snapshot) -> TargetState | None:
     """What is found on the target; None if it contradicts the move."""
     try:
-        return found_on_target(as_move(seen.source, seen.epoch, seen.target), slot_row(world, seen.target))
+        return _found_on_target(seen, world.slots[seen.target])
     except HandOffError:
         return None
 
 
 def found_wrong(world: World, seen: Snapshot) -> str | None:
     """What the table has against the pair of states that is there now; None if it is listed."""
-    move = as_move(seen.source, seen.epoch, seen.target)
+    return refused_pair(seen, world.slots[seen.target])
+
+
+@cache
+def refused_pair(seen: Snapshot, on_target: Row | None) -> str | None:
+    """What the table has against a move and the row on its target; None if it is listed."""
     try:
-        next_steps(seen.goal, seen.found, found_on_target(move, slot_row(world, seen.target)))
+        next_steps(seen.goal, seen.found, _found_on_target(seen, on_target))
     except HandOffError as error:
         return str(error)
     return None
+
+
+def _found_on_target(seen: Snapshot, row: Row | None) -> TargetState:
+    return found_on_target(as_move(seen.source, seen.epoch, seen.target), slot_row(row))

@@ -65,6 +65,7 @@ def test_the_model_uses_the_whole_table(monkeypatch: pytest.MonkeyPatch) -> None
         return next_steps(goal, source, target)
 
     monkeypatch.setattr(moves, "next_steps", noting)
+    moves.refused_pair.cache_clear()
     search(Scope(goals=(1, 2), versions=0), NONE)
     search(Scope(goals=(1, 0), versions=1), NONE)
     old_plans = {(SourceState.ELSEWHERE, TargetState.OWNER), (SourceState.ELSEWHERE, TargetState.BEHIND)}

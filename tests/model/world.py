@@ -12,6 +12,7 @@ Likewise a migrator that is to claim a row remembers only whether the row is sti
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, NamedTuple, TypeVar
 
 from ring.handoff import Desired, Move, Program, SourceState
@@ -71,6 +72,9 @@ class Row(NamedTuple):
     state: SlotState
     epoch: int
     peer: int | None
+
+
+Slots = tuple[Row | None, ...]
 
 
 class Idle(NamedTuple):
@@ -150,7 +154,7 @@ class World(NamedTuple):
 
     turn: int
     wanted: int
-    slots: tuple[Row | None, ...]
+    slots: Slots
     rows: tuple[int, ...]
     migrators: tuple[Migrator, Migrator]
     writers: tuple[Writer, Writer]
@@ -191,9 +195,9 @@ def writable(world: World) -> list[int]:
     return [shard for shard, row in enumerate(world.slots) if row is not None and row.state in WRITABLE]
 
 
-def slot_row(world: World, shard: int) -> SlotRow | None:
-    """The row of `shard` as `ring` knows it."""
-    row = world.slots[shard]
+@cache
+def slot_row(row: Row | None) -> SlotRow | None:
+    """A row as `ring` knows it."""
     if row is None:
         return None
     return SlotRow(SLOT, row.state, row.epoch, None if row.peer is None else NAMES[row.peer])
@@ -204,5 +208,6 @@ def put(values: tuple[Value, ...], shard: int, value: Value) -> tuple[Value, ...
     return (*values[:shard], value, *values[shard + 1 :])
 
 
+@cache
 def as_move(source: int, epoch: int, target: int) -> Move:
     return Move(SLOT, NAMES[source], epoch, NAMES[target])

@@ -15,6 +15,7 @@ import asyncpg
 from pydantic import SecretStr
 
 from snapurl.config import Settings
+from tests.support.waits import HANG_S
 
 PASSWORD = "of-the-tests"
 
@@ -71,7 +72,7 @@ async def say(settings: Settings, program: str, *words: str, **variables: str) -
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
     )
-    out, _ = await wait_for(process.communicate(), 60)
+    out, _ = await wait_for(process.communicate(), HANG_S)
     assert process.returncode is not None
     return Said(process.returncode, out.decode())
 

@@ -76,9 +76,9 @@ KNOWN = ["M88On2t", "9HdrE2T", "9rtPRHj"]
 
 
 @given(st.uuids(), st.integers(0, 1000))
-def test_derived_codes_are_legal(nonce: UUID, attempt: int) -> None:
-    """Whatever the nonce, the code is a legal random-looking one."""
-    code = derived_code(nonce, attempt)
+def test_derived_codes_are_legal(token: UUID, attempt: int) -> None:
+    """Whatever the token, the code is a legal random-looking one."""
+    code = derived_code(token, attempt)
     assert len(code) == CODE_LENGTH and set(code) <= set(ALPHABET) and not is_reserved(code)
 
 

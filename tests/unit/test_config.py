@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
 from snapurl.redis_client import redis_pool
+from tests.support.requirements import requires
 
 ODD = " p@ss:w/o%rd#?&+ ü'\"\\ "
 
@@ -97,7 +97,7 @@ def test_a_directory_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert refusal() == f"SNAPURL_SECRETS_DIR: there is no directory {tmp_path}/none"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every directory")
+@requires("a user other than root")  # root may look into every directory
 def test_a_directory_that_is_somebody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The default directory may be inaccessible; one that is set must be accessible."""
     tmp_path.chmod(0o600)

@@ -41,9 +41,9 @@ def test_only_its_own_secret_opens_a_key() -> None:
     """The stored hash is of the secret alone."""
     plain = PlainKey.random()
     key = ApiKey(plain.key_id, "n", plain.secret_hash, frozenset(), "", datetime.now(UTC), None)
-    assert plain.opens(key)
-    assert not PlainKey.random().opens(key)
-    assert not plain.opens(replace(key, secret_hash=b""))
+    assert plain.matches(key)
+    assert not PlainKey.random().matches(key)
+    assert not plain.matches(replace(key, secret_hash=b""))
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ from snapurl.run.supervisor import (
     stop_signals,
     unless_stopped,
 )
+from tests.support.waits import HANG_S
 
 QUICK = Backoff(first_s=0.01, max_s=0.05)
-PATIENCE_S = 20.0
 
 SLEEP = "import time; time.sleep(600)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
@@ -59,7 +59,7 @@ def child(name: str, *words: str) -> Child:
 
 
 async def until(done: Callable[[], bool]) -> None:
-    assert await wait_until(done, PATIENCE_S), "it did not happen in time"
+    assert await wait_until(done, HANG_S), "it did not happen in time"
 
 
 @asynccontextmanager
@@ -154,7 +154,7 @@ async def test_configuration_error_ends_the_whole() -> None:
         _,
         task,
     ):
-        assert await asyncio.wait_for(task, PATIENCE_S) == 2
+        assert await asyncio.wait_for(task, HANG_S) == 2
 
 
 async def test_dying_child_is_retried_with_growing_pauses() -> None:
@@ -207,12 +207,12 @@ def test_signal_stops_a_whole_program(tmp_path: Path, signum: signal.Signals) ->
     """SIGTERM, SIGINT and SIGHUP each end a program built on the supervisor cleanly, with its children."""
     log = tmp_path / "log"
     with subprocess.Popen([*python_argv("-c", NESTED, NOTE_END, str(log), "inner")]) as program:
-        deadline = monotonic() + PATIENCE_S
+        deadline = monotonic() + HANG_S
         while not (tmp_path / "log.inner").exists():
             assert monotonic() < deadline
             sleep(0.01)
         program.send_signal(signum)
-        assert program.wait(PATIENCE_S) == 0
+        assert program.wait(HANG_S) == 0
     assert log.read_text() == "inner\n"
 
 
@@ -220,7 +220,7 @@ async def test_signals_are_ours_only_meanwhile() -> None:
     """Inside `stop_signals` a SIGTERM sets the event and nothing else; afterwards the handler is gone."""
     async with stop_signals() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
-        await asyncio.wait_for(stop.wait(), PATIENCE_S)
+        await asyncio.wait_for(stop.wait(), HANG_S)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from snapurl.tasks import CachedCall, both, cancel_and_wait
+from tests.support.waits import HANG_S
 
 
 async def test_a_task_that_loses_a_cancellation_ends_all_the_same() -> None:
@@ -25,7 +26,7 @@ async def test_a_task_that_loses_a_cancellation_ends_all_the_same() -> None:
 
     task = asyncio.create_task(stubborn())
     await asyncio.sleep(0)
-    await asyncio.wait_for(cancel_and_wait(task, None), 10)
+    await asyncio.wait_for(cancel_and_wait(task, None), HANG_S)
     assert task.cancelled()
     assert swallowed == 1
 

@@ -14,7 +14,8 @@ from ring.plan import plan
 from ring.topology import Topology
 from tools.change.preflight import of_disk, of_newcomer, of_shards, out_of_sight
 from tools.change.request import Add, ChangeRequest
-from tools.cluster.fleet import Fleet, Snapshot
+from tools.cluster.fleet import Fleet
+from tools.cluster.snapshot import Snapshot
 from tools.cluster.tables import SQL, sharded_tables
 from tools.transfer.copy import pipe
 

@@ -14,8 +14,9 @@ from snapurl.errors import ConfigError
 from snapurl.store.cluster.dsn import address_of, dsn_for
 from tools.change.provision import known_dsn, local_only, provision
 from tools.change.request import Add, ChangeRequest, goal_of
-from tools.cluster.fleet import Fleet, Snapshot
+from tools.cluster.fleet import Fleet
 from tools.cluster.publish import Overtaken, publish
+from tools.cluster.snapshot import Snapshot
 from tools.cluster.status import in_hand_off
 from tools.cluster.tables import SQL
 

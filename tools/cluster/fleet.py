@@ -1,57 +1,29 @@
 """The operator's view of the cluster: a control connection to every shard, and what all of them say.
 
-A shard that does not answer is named in `Seen.silent` with the reason; nothing is ever assumed about it.
+A shard that does not answer is named in `Snapshot.silent` with the reason; nothing is ever assumed about it.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 
-from ring.ownership import Ownership, SlotRow, SlotState, merge
-from ring.placement import place
+from ring.ownership import SlotRow, SlotState
 from ring.topology import Topology
 from snapurl.config import Settings
 from snapurl.store.cluster.dsn import dsn_of
 from snapurl.store.cluster.failover import prefer_next
 from snapurl.store.cluster.pool import CLUSTER, ShardFailed, check_identity, lost_connection_of
 from snapurl.store.cluster.shards import connect_once, read_topology
+from tools.cluster.snapshot import Snapshot
 from tools.cluster.tables import SQL
 
 ChangeStamps = tuple[tuple[object, ...], ...]
 """Per shard of the topology, the versions of what it knows; only good for a comparison."""
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """One look at the cluster: the newest topology, each answering shard's rows, and who did not answer.
-
-    `tokens` has the move tokens found, by (shard, slot).
-    """
-
-    topology: Topology
-    rows: Mapping[str, tuple[SlotRow, ...]]
-    tokens: Mapping[tuple[str, int], UUID]
-    silent: Mapping[str, str]
-
-    @cached_property
-    def ownership(self) -> Ownership:
-        return merge(self.rows)
-
-    @cached_property
-    def placement(self) -> tuple[str, ...]:
-        return place(self.topology)
-
-    @cached_property
-    def by_slot(self) -> dict[str, dict[int, SlotRow]]:
-        """shard -> slot -> row."""
-        return {name: {row.slot: row for row in rows} for name, rows in self.rows.items()}
 
 
 class Fleet:

@@ -12,7 +12,8 @@ import asyncpg
 from ring.topology import Topology
 from snapurl.errors import ConfigError
 from snapurl.store.cluster.pool import CLUSTER, lost_connection_of
-from tools.cluster.fleet import Fleet, Snapshot
+from tools.cluster.fleet import Fleet
+from tools.cluster.snapshot import Snapshot
 
 
 class Overtaken(ConfigError):

@@ -12,8 +12,9 @@ from ring.ownership import SlotState
 from ring.plan import plan
 from ring.slots import SLOT_COUNT
 from snapurl.store.cluster.pool import ShardFailed
-from tools.cluster.fleet import Fleet, Snapshot
+from tools.cluster.fleet import Fleet
 from tools.cluster.migrator_status import MigratorStatus
+from tools.cluster.snapshot import Snapshot
 from tools.cluster.tables import SQL
 
 MIGRATOR_SILENT_S = 5.0

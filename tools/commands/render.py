@@ -7,6 +7,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from ring.slots import SLOT_COUNT
 from tools.change.estimate import Estimate
 from tools.cluster.migrator_status import MigratorStatus
 from tools.cluster.status import ClusterStatus
@@ -45,7 +46,7 @@ def estimate_lines(found: Estimate) -> RenderableType:
             size(shard.bytes),
             f"→ {size(shard.bytes_after)}",
         )
-    share = found.slots_to_move / 16_384
+    share = found.slots_to_move / SLOT_COUNT
     measured = f" at {found.rows_per_s:,.0f} rows/s, measured now" if found.rows_per_s else ""
     took = f"about {duration(found.seconds)}{measured}; longer where a service is spared"
     lines = [

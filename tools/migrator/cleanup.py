@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tools.cluster.fleet import Fleet, Snapshot
+from tools.cluster.fleet import Fleet
+from tools.cluster.snapshot import Snapshot
 from tools.cluster.tables import sharded_tables
 from tools.transfer.batch import Batch
 

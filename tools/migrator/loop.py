@@ -50,10 +50,11 @@ from snapurl.telemetry.metrics import (
 )
 from snapurl.telemetry.process import ProcessMetrics
 from snapurl.telemetry.traces import span
-from tools.cluster.fleet import ChangeStamps, Fleet, Snapshot
+from tools.cluster.fleet import ChangeStamps, Fleet
 from tools.cluster.migrator_status import MigratorStatus, MoveStatus, PauseLog, Rate
 from tools.cluster.publish import propagate, publish
 from tools.cluster.rejoin import rejoin_all
+from tools.cluster.snapshot import Snapshot
 from tools.cluster.tables import SQL, Table, sharded_tables
 from tools.migrator.cleanup import dead_slots
 from tools.migrator.schedule import Schedule, Task, schedule

@@ -25,7 +25,7 @@ from ring.handoff import (
 )
 from ring.ownership import SlotRow
 from ring.plan import Plan, plan
-from tools.cluster.fleet import Snapshot
+from tools.cluster.snapshot import Snapshot
 from tools.transfer.batch import Batch
 
 

@@ -7,7 +7,8 @@ from collections import defaultdict
 from ring.ownership import SlotState
 from ring.plan import plan
 from snapurl.store.cluster.rejoin import find_restarted
-from tools.cluster.fleet import Fleet, Snapshot
+from tools.cluster.fleet import Fleet
+from tools.cluster.snapshot import Snapshot
 from tools.cluster.status import in_hand_off
 from tools.cluster.tables import Table, sharded_tables
 from tools.cluster.text import slots_text

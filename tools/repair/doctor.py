@@ -21,9 +21,10 @@ from snapurl.store.cluster.pool import ShardFailed
 from snapurl.store.cluster.rejoin import Restarted, find_restarted
 from tools.change.preflight import of_shards, out_of_sight
 from tools.cluster.calls import smallints
-from tools.cluster.fleet import Fleet, Snapshot
+from tools.cluster.fleet import Fleet
 from tools.cluster.publish import propagate
 from tools.cluster.rejoin import command_for, described, rejoin
+from tools.cluster.snapshot import Snapshot
 from tools.cluster.status import MIGRATOR_SILENT_S, heard
 from tools.cluster.tables import SQL, sharded_tables
 from tools.cluster.text import slots_text

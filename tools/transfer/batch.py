@@ -1,4 +1,4 @@
-"""A batch: slots that move together from one shard to another."""
+"""A batch: slots that move together from one shard to another. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the service lives, whether it can work, and its metrics."""
+"""Handlers of liveness, readiness and metrics."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ from snapurl.telemetry.multiprocess import collect
 
 
 async def health_live(call: RequestContext) -> HTTPResponse:
-    """The process answers; nothing else is asked."""
+    """Answers as long as the process runs; contacts nothing else."""
     return call.json_response({"status": "ok"})
 
 
 async def health_ready(call: RequestContext) -> HTTPResponse:
-    """Every shard and Redis are asked now. 503 only if no shard answers: with one, some links still work."""
+    """Checks every shard and Redis. Answers 503 only if no shard does: with one shard up, some links still work."""
     shards, redis = await asyncio.gather(call.services.shard_health(), call.services.redis_fault())
     body = ready_body(shards, redis)
     return call.json_response(body, 503 if body["status"] == "down" else 200)
 
 
 async def metrics(call: RequestContext) -> HTTPResponse:
-    """The metrics of all workers where they share a directory for them, else of this one. Not for the world: where
-    there are proxies in front, nothing that has come through one gets them."""
+    """Returns the metrics of all workers if they share a directory for them, else those of this worker.
+
+    They are not public: behind proxies, a request that came through one gets 404.
+    """
     if call.services.settings.proxies_count and "x-forwarded-for" in call.request.headers:
         raise NotFound("there is nothing at this address")
     call.request.app.ctx.fast_path.flush()

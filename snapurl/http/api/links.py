@@ -1,4 +1,4 @@
-"""The handlers of links: create, bulk, read, change, delete, list."""
+"""Handlers of links: create, bulk create, read, change, delete, list."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from sanic import HTTPResponse
 from snapurl.codes import is_code
 from snapurl.errors import FieldError, Invalid, SnapURLError
 from snapurl.http.auth import owner_filter
-from snapurl.http.context import LINKS_PATH, RequestContext
+from snapurl.http.context import RequestContext
 from snapurl.http.dispatch import header_error, query_error
 from snapurl.http.problems import as_refusal, problem
 from snapurl.http.rate_limits import client_of, limit_creation
 from snapurl.http.schema.requests import Bulk, LinkChange, check, draft_of
 from snapurl.http.schema.responses import link_body, moment
-from snapurl.links import Claim, Draft
-from snapurl.model import Link, PageKey
+from snapurl.http.schema.route import LINKS_PATH
+from snapurl.model import Draft, IdempotencyKey, Link, PageKey
 
 PAGE_LINKS_DEFAULT = 50
 PAGE_LINKS_MAX = 200
@@ -37,11 +37,11 @@ _IDEMPOTENCY_KEY = re.compile(rf"[\x21-\x7e]{{1,{KEY_CHARS_MAX}}}")
 
 
 async def create_link(call: RequestContext) -> HTTPResponse:
-    claim = _claim(call)
-    # A repeat may come after the expiry it asks for: the service then looks whether it is one.
-    draft = draft_of(call.value, call.rules(past_allowed=claim is not None))
+    key = _idempotency_key(call)
+    # A repeat may arrive after the expiry that it asks for: the service then checks whether it is a repeat.
+    draft = draft_of(call.value, call.rules(past_allowed=key is not None))
     await limit_creation(call, 1)
-    link = await call.services.links.create(draft, _owner(call), claim)
+    link = await call.services.links.create(draft, _owner(call), key)
     call.headers["location"] = f"{LINKS_PATH}/{link.code}"
     return _answer(call, link, 201)
 
@@ -51,18 +51,18 @@ async def create_links(call: RequestContext) -> HTTPResponse:
     most = call.services.settings.bulk_links_max
     if len(items) > most:
         raise Invalid(fields=(FieldError("/links", f"must have at most {most} items"),))
-    claim = _claim(call)
+    key = _idempotency_key(call)
     await limit_creation(call, len(items))
     results: list[dict[str, Any] | None] = [None] * len(items)
     drafts: dict[int, Draft] = {}
-    rules = call.rules(past_allowed=claim is not None)
+    rules = call.rules(past_allowed=key is not None)
     for place, item in enumerate(items):
         try:
             drafts[place] = draft_of(item, rules)
         except Invalid as refusal:
             results[place] = _refused(refusal)
     made = await call.services.links.create_many(
-        list(drafts.values()), _owner(call), _claims(claim, list(drafts))
+        list(drafts.values()), _owner(call), _item_keys(key, list(drafts))
     )
     public_url = call.services.settings.public_url
     for place, outcome in zip(drafts, made, strict=True):
@@ -70,20 +70,20 @@ async def create_links(call: RequestContext) -> HTTPResponse:
     return call.json_response({"results": results})
 
 
-def _claim(call: RequestContext) -> Claim | None:
+def _idempotency_key(call: RequestContext) -> IdempotencyKey | None:
     key = call.request.headers.get("idempotency-key")
     if key is None:
         return None
     if not _IDEMPOTENCY_KEY.fullmatch(key):
         raise header_error("idempotency-key", f"must be 1 to {KEY_CHARS_MAX} visible ASCII characters")
-    return Claim(client_of(call), key)
+    return IdempotencyKey(client_of(call), key)
 
 
-def _claims(claim: Claim | None, places: Sequence[int]) -> list[Claim] | None:
-    """One claim per item, in a scope of their own, so that none can be that of a single create."""
-    if claim is None:
+def _item_keys(key: IdempotencyKey | None, places: Sequence[int]) -> list[IdempotencyKey] | None:
+    """Returns one key per item. Their scope is not that of single creates, so no key can be in both."""
+    if key is None:
         return None
-    return [Claim(f"bulk:{claim.scope}", f"{claim.key}#{place}") for place in places]
+    return [IdempotencyKey(f"bulk:{key.scope}", f"{key.key}#{place}") for place in places]
 
 
 def _owner(call: RequestContext) -> str:
@@ -109,8 +109,8 @@ async def read_link(call: RequestContext) -> HTTPResponse:
 
 async def change_link(call: RequestContext) -> HTTPResponse:
     if_match = _if_match(call)
-    change = check(LinkChange, call.value, call.rules()).as_change()
-    link = await call.services.links.change(call.code, change, if_match, owner_filter(call.caller))
+    patch = check(LinkChange, call.value, call.rules()).as_patch()
+    link = await call.services.links.change(call.code, patch, if_match, owner_filter(call.caller))
     return _answer(call, link)
 
 
@@ -120,7 +120,7 @@ async def delete_link(call: RequestContext) -> HTTPResponse:
 
 
 def _if_match(call: RequestContext) -> int | None:
-    """The version that the link must have; None for any."""
+    """Returns the version that the link must have; None for any."""
     text = call.request.headers.get("if-match", "*").strip()
     if text == "*":
         return None
@@ -162,13 +162,13 @@ def _limit(text: str | None) -> int:
 
 
 def write_cursor(key: PageKey) -> str:
-    """A cursor: opaque to clients, base64url of the keyset."""
+    """Returns a cursor: opaque to clients, base64url of the keyset."""
     text = json.dumps([moment(key.created_at), key.code], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def read_cursor(text: str) -> PageKey:
-    """The keyset of a cursor; only exactly what `write_cursor` wrote is taken. Raises Invalid."""
+    """Returns the keyset of a cursor. Raises Invalid for anything that `write_cursor` did not write."""
     bad = query_error("cursor", "is not a cursor that this service gave out")
     if len(text) > CURSOR_CHARS_MAX:
         raise bad

@@ -1,4 +1,4 @@
-"""The handlers of what is only looked at: clicks of a link, the ring."""
+"""Handlers that only read: clicks of a link, the ring."""
 
 from __future__ import annotations
 

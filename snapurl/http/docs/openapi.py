@@ -12,9 +12,8 @@ from pydantic.json_schema import models_json_schema
 from snapurl import errors
 from snapurl.codes import CODE_CHARS_MAX
 from snapurl.errors import Gone, MethodNotAllowed, NotFound, RateLimited, SnapURLError, Unavailable
-from snapurl.http.context import Parameter, Route, Success
-from snapurl.http.problems import CONTENT_TYPE, TYPE_PREFIX
-from snapurl.http.schema.responses import Problem
+from snapurl.http.schema.responses import CONTENT_TYPE, TYPE_PREFIX, Problem
+from snapurl.http.schema.route import Parameter, Route, Success
 
 REF = "#/components/schemas/{model}"
 
@@ -37,7 +36,9 @@ EXTRA_HEADERS: Mapping[int, Mapping[str, str]] = {
 }
 
 
-def document(routes: Sequence[Route], public_url: str, version: str, *, anonymous: bool) -> dict[str, Any]:
+def document(
+    routes: Sequence[Route[Any]], public_url: str, version: str, *, anonymous: bool
+) -> dict[str, Any]:
     """The whole document. `anonymous`: links may be created without a key here."""
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
@@ -78,7 +79,7 @@ def _description() -> str:
     )
 
 
-def _schemas(routes: Iterable[Route]) -> dict[str, Any]:
+def _schemas(routes: Iterable[Route[Any]]) -> dict[str, Any]:
     # Bulk names LinkDraft only by reference, so that model is listed by its own route.
     asked = {route.body for route in routes if route.body}
     answered = {good.model for route in routes for good in route.successes if good.model} | {Problem}
@@ -90,7 +91,7 @@ def _schemas(routes: Iterable[Route]) -> dict[str, Any]:
     return found
 
 
-def _operation(route: Route, anonymous: bool) -> dict[str, Any]:
+def _operation(route: Route[Any], anonymous: bool) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.summary,

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from sanic import HTTPResponse
 
 from snapurl.config import Settings
-from snapurl.http.context import RequestContext, Route, Site
+from snapurl.http.context import Handler, RequestContext, Site
 from snapurl.http.docs.openapi import document
 from snapurl.http.docs.page import PAGE, POLICY, viewer_file
 from snapurl.http.html import FAVICON, PAGE_HEADERS, ROBOTS, home_page
 from snapurl.http.problems import wants_page
+from snapurl.http.schema.route import Route
 from snapurl.telemetry.process import program_version
 
 HTML = "text/html; charset=utf-8"
@@ -21,7 +22,7 @@ JAVASCRIPT = "text/javascript; charset=utf-8"
 DAY_S = 86_400
 
 
-def make_site(routes: Sequence[Route], settings: Settings) -> Site:
+def make_site(routes: Sequence[Route[Handler]], settings: Settings) -> Site:
     """The pages of a deployment."""
     version = program_version()
     found = document(routes, settings.public_url, version, anonymous=settings.anonymous_creation)

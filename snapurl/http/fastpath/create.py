@@ -22,7 +22,7 @@ import sanic
 from sanic import HTTPResponse
 from sanic.compat import Header
 
-from snapurl.http.context import LINKS_PATH
+from snapurl.http.schema.route import LINKS_PATH
 
 _PATH = LINKS_PATH.encode()
 _VERSION = "1.1"

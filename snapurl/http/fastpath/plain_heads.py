@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import re
 
-from snapurl.http.context import LINKS_PATH
+from snapurl.http.schema.route import LINKS_PATH
 
 _NAME = rb"[A-Za-z0-9!#$%&'*+.^_`|~-]++"
 _VALUE = rb"[\t\x20-\x7e]*+"

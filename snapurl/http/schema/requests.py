@@ -1,7 +1,10 @@
-"""Request bodies: from bytes to checked values, or a refusal that points at each field.
+"""Request bodies: from bytes to checked values, or a refusal that points at each field. Pure.
 
 Schemas are strict: no unknown field, no "42" for 42, no control character in any string. What depends on the
-deployment or on the time (own domains, "in the past") comes in through `Rules`, so that all of it is pure.
+deployment or on the time (own domains, "in the past") is passed in as `Rules`.
+
+A draft has a fast path besides its schema: `_sound_draft`. What that does not accept, or does not know, is checked
+by the schema, which has the last word and reports the errors.
 """
 
 from __future__ import annotations
@@ -28,16 +31,15 @@ from pydantic_core import ErrorDetails
 
 from snapurl.codes import CODE_CHARS_MAX, is_code, is_reserved
 from snapurl.errors import BadRequest, FieldError, Invalid
-from snapurl.links import NOT_IN_FUTURE, Draft
-from snapurl.model import UNSET, Change
+from snapurl.model import EXPIRY_NOT_IN_FUTURE, Draft, LinkPatch
 from snapurl.urls import UrlPolicy
 
 TITLE_CHARS_MAX = 300
 TAGS_MAX = 20
 TAG_CHARS_MAX = 50
-ERRORS_MAX = 20  # of one body that are told: the rest would only be noise
+ERRORS_MAX = 20  # reported per body
 POINTER_CHARS_MAX = 200
-DEPTH_MAX = 16  # of nesting in a body; ours need four levels
+DEPTH_MAX = 16  # of nesting in a body; the schemas need four levels
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII)
@@ -45,7 +47,7 @@ _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a body is held against besides its schema; `now` None lets an expiry lie in the past."""
+    """What a body is checked against besides its schema. With `now` None an expiry may be in the past."""
 
     urls: UrlPolicy
     now: datetime | None
@@ -60,7 +62,7 @@ def _rules(info: ValidationInfo) -> Rules:
 
 
 def _plain(text: str) -> str:
-    """Text without control characters and lone surrogates, which no database or header takes."""
+    """Refuses control characters and lone surrogates, which no database or header accepts."""
     if _CONTROL.search(text):
         raise ValueError("must not contain control characters")
     return text
@@ -85,7 +87,7 @@ def _alias(text: str) -> str:
 
 
 def _moment(value: object) -> datetime:
-    """An RFC 3339 date-time with its offset, as UTC."""
+    """Reads an RFC 3339 date-time with its offset, as UTC."""
     if not isinstance(value, str):
         raise ValueError("must be a string")
     if not _MOMENT.fullmatch(value):
@@ -97,19 +99,19 @@ def _moment(value: object) -> datetime:
 
 
 def _in_future(moment: datetime, info: ValidationInfo) -> datetime:
-    return _to_come(moment, _rules(info))
+    return _check_future(moment, _rules(info))
 
 
-def _to_come(moment: datetime, rules: Rules) -> datetime:
+def _check_future(moment: datetime, rules: Rules) -> datetime:
     if rules.now is not None and moment <= rules.now:
-        raise ValueError(NOT_IN_FUTURE)
+        raise ValueError(EXPIRY_NOT_IN_FUTURE)
     return moment
 
 
-def _unique(tags: list[str]) -> list[str]:
+def _unique(tags: list[str]) -> tuple[str, ...]:
     if len(set(tags)) != len(tags):
         raise ValueError("must not repeat a tag")
-    return tags
+    return tuple(tags)
 
 
 Target = Annotated[
@@ -174,7 +176,7 @@ RedirectStatus = Annotated[
 
 
 class Body(BaseModel):
-    """Strict, and closed: an unknown field is a mistake that is told, not ignored."""
+    """Strict and closed: an unknown field is an error."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -190,18 +192,7 @@ class LinkDraft(Body):
     redirect_status: RedirectStatus = 302
 
     def as_draft(self) -> Draft:
-        return Draft(
-            url=self.url,
-            alias=self.alias,
-            title=self.title,
-            tags=tuple(self.tags),
-            redirect_status=self.redirect_status,
-            expires_at=self.expires_at,
-        )
-
-
-_FIELDS = LinkDraft.model_fields.keys()
-_STATUSES = frozenset(get_args(get_args(RedirectStatus)[0]))
+        return Draft(**{name: getattr(self, name) for name in self.model_fields_set})
 
 
 class LinkChange(Body):
@@ -221,15 +212,8 @@ class LinkChange(Body):
             raise ValueError("must name at least one field to change")
         return self
 
-    def as_change(self) -> Change:
-        given = self.model_fields_set
-        return Change(
-            url=self.url if "url" in given else UNSET,
-            title=self.title if "title" in given else UNSET,
-            tags=tuple(self.tags) if "tags" in given else UNSET,
-            expires_at=self.expires_at if "expires_at" in given else UNSET,
-            redirect_status=self.redirect_status if "redirect_status" in given else UNSET,
-        )
+    def as_patch(self) -> LinkPatch:
+        return LinkPatch(**{name: getattr(self, name) for name in self.model_fields_set})
 
 
 class Bulk(Body):
@@ -252,7 +236,7 @@ B = TypeVar("B", bound=BaseModel)
 
 
 def parse_json(raw: bytes) -> object:
-    """The JSON value of a request. Raises BadRequest, also where two readers could understand it differently."""
+    """Returns the JSON value of a request. Raises BadRequest, also where two parsers could read it differently."""
     try:
         value: object = json.loads(
             raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant
@@ -271,7 +255,7 @@ def parse_json(raw: bytes) -> object:
 
 
 def check(model: type[B], value: object, rules: Rules) -> B:
-    """`value` as a body of that type. Raises Invalid, which lists what is wrong with which field."""
+    """Returns `value` as a body of that type. Raises Invalid, which lists the errors of each field."""
     try:
         return model.model_validate(value, context=rules)
     except ValidationError as error:
@@ -280,15 +264,14 @@ def check(model: type[B], value: object, rules: Rules) -> B:
 
 
 def draft_of(value: object, rules: Rules) -> Draft:
-    """`value` as the draft of a link. Raises Invalid as `check` does."""
+    """Returns `value` as the draft of a link. Raises Invalid as `check` does."""
     draft = _sound_draft(value, rules)
     return check(LinkDraft, value, rules).as_draft() if draft is None else draft
 
 
 def _sound_draft(value: object, rules: Rules) -> Draft | None:
-    """The draft if there is nothing wrong with it, for a fifth of what the schema costs; None if the schema has to
-    tell."""
-    if type(value) is not dict or not value.keys() <= _FIELDS:
+    """Returns the draft if every field is sound, for a fifth of what the schema costs; else None."""
+    if type(value) is not dict or not value.keys() <= _FAST_FIELDS:
         return None
     alias, title, expires_at = value.get("alias"), value.get("title"), value.get("expires_at")
     status = value.get("redirect_status", 302)
@@ -299,12 +282,18 @@ def _sound_draft(value: object, rules: Rules) -> Draft | None:
             url=rules.urls.check(_text(value.get("url"))),
             alias=None if alias is None else _alias(_text(alias)),
             title=None if title is None else _plain(_text(title, TITLE_CHARS_MAX)),
-            tags=_tags(value["tags"]) if "tags" in value else (),
+            tags=_sound_tags(value["tags"]) if "tags" in value else (),
             redirect_status=status,
-            expires_at=None if expires_at is None else _to_come(_moment(expires_at), rules),
+            expires_at=None if expires_at is None else _check_future(_moment(expires_at), rules),
         )
     except ValueError:
         return None
+
+
+_FAST_FIELDS = frozenset(["url", "alias", "title", "tags", "redirect_status", "expires_at"])
+"""What `_sound_draft` reads. A draft with any other field is left to the schema."""
+
+_STATUSES = frozenset(get_args(get_args(RedirectStatus)[0]))
 
 
 def _text(value: object, chars_max: int | None = None) -> str:
@@ -313,10 +302,10 @@ def _text(value: object, chars_max: int | None = None) -> str:
     return value
 
 
-def _tags(value: object) -> tuple[str, ...]:
+def _sound_tags(value: object) -> tuple[str, ...]:
     if type(value) is not list or len(value) > TAGS_MAX:
         raise ValueError
-    return tuple(_unique([_not_blank(_plain(_text(tag, TAG_CHARS_MAX))) for tag in value]))
+    return _unique([_not_blank(_plain(_text(tag, TAG_CHARS_MAX))) for tag in value])
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -331,7 +320,7 @@ def _no_constant(name: str) -> NoReturn:
 
 
 def _deeper_than(value: object, levels: int) -> bool:
-    """Whether `value` nests deeper; looks no further down than that."""
+    """Whether `value` nests deeper than `levels`. Stops at that level."""
     level = [value]
     for _ in range(levels + 1):
         nests = [each for each in level if isinstance(each, dict | list)]

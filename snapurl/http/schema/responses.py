@@ -1,7 +1,7 @@
-"""The bodies of answers: their schemas for OpenAPI, and the functions that build them.
+"""Response bodies: their schemas for OpenAPI, and the functions that build them. Pure.
 
-The functions build plain dicts, since validating what we have made ourselves would cost more than making it;
-a test holds each of them against its schema.
+The functions build plain dicts, because validation would cost more than building them. A test checks each function
+against its schema.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from snapurl.http.schema.requests import RedirectStatus
 from snapurl.model import DayClicks, Link, RingView, ShardHealth, SourceClicks, SourceKind
 
-MOMENTS_REMEMBERED = 64  # as they are written: the links of one bulk call share theirs
+CONTENT_TYPE = "application/problem+json"
+TYPE_PREFIX = "urn:snapurl:problem:"
+
+MOMENTS_CACHED = 64  # in text form: the links of one bulk create share their time of creation
 
 
 class Answer(BaseModel):
@@ -193,15 +196,15 @@ class Home(Answer):
     version: str
 
 
-@lru_cache(maxsize=MOMENTS_REMEMBERED)
+@lru_cache(maxsize=MOMENTS_CACHED)
 def moment(value: datetime) -> str:
-    """RFC 3339 in UTC, to the microsecond."""
+    """Returns a time as RFC 3339 in UTC, to the microsecond."""
     at = value if value.tzinfo is UTC else value.astimezone(UTC)
     return at.isoformat(timespec="microseconds")[: -len("+00:00")] + "Z"
 
 
 def link_body(link: Link, public_url: str) -> dict[str, Any]:
-    """A `LinkBody`."""
+    """Returns a `LinkBody`."""
     return {
         "code": link.code,
         "short_url": f"{public_url}/{link.code}",
@@ -216,7 +219,7 @@ def link_body(link: Link, public_url: str) -> dict[str, Any]:
 
 
 def stats_body(code: str, days: Sequence[DayClicks], sources: Sequence[SourceClicks]) -> dict[str, Any]:
-    """A `Stats`."""
+    """Returns a `Stats`."""
     return {
         "code": code,
         "clicks": sum(day.clicks for day in days),
@@ -231,9 +234,9 @@ def _by_value(sources: Sequence[SourceClicks], kind: SourceKind, name: str) -> l
 
 
 def ring_body(view: RingView, reshard: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A `Ring`: without addresses, which are nobody's business, and may stand in the migrator's last error.
+    """Returns a `Ring`. It leaves out the addresses of shards, which the migrator's last error may contain.
 
-    `reshard` is None too if a migrator of another version wrote something else.
+    The `reshard` of the answer is null if there is no document, or if a migrator of another version wrote it.
     """
     return {
         "cluster_id": view.cluster_id,
@@ -266,7 +269,7 @@ def _reshard_body(document: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def ready_body(shards: Sequence[ShardHealth], redis: str | None) -> dict[str, Any]:
-    """A `Ready`; `redis` is what is wrong with it, or None."""
+    """Returns a `Ready`. `redis` is the error of Redis, None if there is none."""
     up = sum(shard.ok for shard in shards)
     status = "down" if not up else "ok" if up == len(shards) and redis is None else "degraded"
     return {

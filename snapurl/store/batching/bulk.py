@@ -1,7 +1,6 @@
-"""Bulk calls: one fenced call per shard, repeated for the items whose slots were elsewhere or busy.
+"""Bulk calls: one fenced call per shard, repeated for the items whose slots had moved or were busy.
 
-Repeating is safe because each item names its attempt (a token or nonce): a row that it has already made is
-found to be its own.
+A repeat is safe because each item has a token: the repeat finds the row that the first call made.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from snapurl.store.cluster.pool import Pool, Row, ShardFailed, ShardUnknown
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import HAND_OFF, Shards
 
-ATTEMPTS = 3  # a call whose reply was lost is made this often at most
+ATTEMPTS = 3  # of a call whose reply is lost, the first included
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -23,9 +22,9 @@ R = TypeVar("R")
 
 
 async def repeat_lost(call: Callable[[], Awaitable[R]]) -> R:
-    """Calls again what is safe to repeat when its reply was lost.
+    """Repeats a call when its reply was lost. Only for calls that are safe to repeat.
 
-    Raises ShardFailed, whose `sent` says whether any of the attempts may have been carried out.
+    Raises ShardFailed. Its `sent` says whether any attempt may have been executed.
     """
     sent = False
     for attempt in range(1, ATTEMPTS + 1):
@@ -41,8 +40,10 @@ async def repeat_lost(call: Callable[[], Awaitable[R]]) -> R:
 
 
 class Unsettled:
-    """Why an item of a bulk call has no answer, and whether it is known not to have happened. `cause` is for the
-    metrics."""
+    """Why an item of a bulk call has no answer, and whether it is known not to have been executed.
+
+    `cause` is a label of the metrics.
+    """
 
     def __init__(self, detail: str, *, known: bool, cause: str = HAND_OFF) -> None:
         self.detail = detail
@@ -51,28 +52,25 @@ class Unsettled:
 
 
 class BulkCall(Generic[Item, Answer]):
-    """One bulk call: a fenced call per shard, repeated for the items whose slots were elsewhere or busy.
-
-    Repeating is safe since each item names its attempt (token, nonce): a row it has made already is its own.
-    """
+    """One bulk call. `run` returns one answer per item."""
 
     def __init__(
         self,
         router: Router,
         shards: Shards,
         slot: Callable[[Item], int],
-        ask: Callable[[Pool, Sequence[Item]], Awaitable[Sequence[Row]]],
+        send: Callable[[Pool, Sequence[Item]], Awaitable[Sequence[Row]]],
         answer: Callable[[Item, Row], Answer],
     ) -> None:
-        """`ask` calls the function at a shard and gives one row per item, in their order."""
+        """`send` calls the SQL function at a shard and returns one row per item, in their order."""
         self._router = router
         self._shards = shards
         self._slot = slot
-        self._ask_shard = ask
+        self._send = send
         self._answer = answer
 
     async def run(self, items: Sequence[Item]) -> list[Answer | Unsettled]:
-        """One answer per item, in their order."""
+        """Returns one answer per item, in their order."""
         answers: list[Answer | Unsettled] = [Unsettled("the slot is being moved", known=True)] * len(items)
         slots = [self._slot(item) for item in items]
         left = dict.fromkeys(range(len(items)))
@@ -82,7 +80,7 @@ class BulkCall(Generic[Item, Answer]):
             settled = None
             for place, row in zip(group, rows, strict=True):
                 if row is settled or self._router.settle(slots[place], row):
-                    settled = row  # many items may share it, and it says nothing new
+                    settled = row  # items may share a row, and the slots of one row are settled alike
                     answers[place] = self._answer(items[place], row)
                     del left[place]
 
@@ -90,7 +88,7 @@ class BulkCall(Generic[Item, Answer]):
             todo = [place for place in left if not failed or self._owner(slots[place]) not in failed]
             groups = self._router.group(todo, slots.__getitem__)
             results = await asyncio.gather(
-                *(self._ask(name, [items[place] for place in group]) for name, group in groups.items())
+                *(self._call(name, [items[place] for place in group]) for name, group in groups.items())
             )
             for (name, group), rows in zip(groups.items(), results, strict=True):
                 if isinstance(rows, ShardFailed):
@@ -112,10 +110,10 @@ class BulkCall(Generic[Item, Answer]):
     def _owner(self, slot: int) -> str:
         return self._shards.map.owner(slot)
 
-    async def _ask(self, name: str, items: Sequence[Item]) -> Sequence[Row] | ShardFailed | None:
-        """The rows; None if the shard is not known yet."""
+    async def _call(self, name: str, items: Sequence[Item]) -> Sequence[Row] | ShardFailed | None:
+        """Returns the rows, or the failure. None if the shard is not known yet."""
         try:
-            return await repeat_lost(lambda: self._ask_shard(self._shards.pool(name), items))
+            return await repeat_lost(lambda: self._send(self._shards.pool(name), items))
         except ShardUnknown:
             return None
         except ShardFailed as error:

@@ -1,47 +1,71 @@
-"""Many creates at one shard: links as the columns that `link_create_many_v1` takes, and its answer link by link."""
+"""Creates at one shard: links as the arguments of `link_create` and `link_create_many`, and the rows of the answer.
+
+The arguments follow from `LinkFields`: `link_create` takes one value per field, `link_create_many` one array. They
+stand between the code and the owner, in the order of the fields.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields
 from typing import Any
 
 from ring.slots import slot_of
-from snapurl.model import NewLink
+from snapurl.model import LinkFields, NewLink, link_values
 from snapurl.store.cluster.pool import Pool, Row
 from snapurl.store.queries import load_queries
 
-CREATE_MANY = load_queries("links")["create_many"]
+SQL = load_queries("links")
+
+Column = Sequence[Any] | None
+
+
+async def create_row(pool: Pool, new: NewLink) -> Row:
+    """Creates one link and returns the row of the answer. Raises ShardFailed."""
+    rows = await pool.fetch(
+        SQL["create"], slot_of(new.code), new.code, *link_values(new.fields), new.owner, new.token
+    )
+    return rows[0]
 
 
 async def create_rows(pool: Pool, links: Sequence[NewLink]) -> list[Row]:
-    """One row per link, in their order; links that were made without more ado share theirs. Raises ShardFailed."""
-    first, *others = await pool.fetch(CREATE_MANY, *_columns(links))
+    """Creates many links. Returns one row per link, in their order; new links share a row. Raises ShardFailed."""
+    first, *others = await pool.fetch(SQL["create_many"], *_columns(links))
     rows = [first] * len(links)
     for row in others:
         rows[row["place"]] = row
     return rows
 
 
-def _columns(links: Sequence[NewLink]) -> tuple[list[Any] | None, ...]:
+def _columns(links: Sequence[NewLink]) -> tuple[Column, ...]:
+    values = zip(*(link_values(new.fields) for new in links), strict=True)
     return (
         [slot_of(new.code) for new in links],
         [new.code for new in links],
-        [new.url for new in links],
-        _optional([new.title for new in links]),
-        _optional([array_text(new.tags) if new.tags else None for new in links]),
-        [new.redirect_status for new in links],
-        _optional([new.expires_at for new in links]),
+        *(encode(column) for encode, column in zip(_ENCODERS, values, strict=True)),
         [new.owner for new in links],
         [new.token for new in links],
     )
 
 
-def _optional(column: list[Any]) -> list[Any] | None:
-    """None for a column of nothing, which mostly is what these are and costs nothing then."""
+def _as_is(column: Sequence[Any]) -> Column:
+    return column
+
+
+def _nullable(column: Sequence[Any]) -> Column:
+    """None if every element is None, as it mostly is: PostgreSQL then reads no array at all."""
     return None if column.count(None) == len(column) else column
 
 
+def _arrays(column: Sequence[Sequence[str]]) -> Column:
+    return _nullable([array_text(words) if words else None for words in column])
+
+
+_BY_DEFAULT: dict[object, Callable[[Sequence[Any]], Column]] = {None: _nullable, (): _arrays}
+_ENCODERS = tuple(_BY_DEFAULT.get(field.default, _as_is) for field in fields(LinkFields))
+
+
 def array_text(words: Sequence[str]) -> str:
-    """An array as PostgreSQL reads it: an array of arrays cannot have them of different lengths."""
+    """Returns an array as a PostgreSQL literal: the arrays in an array of arrays must all have the same length."""
     quoted = (word.replace("\\", "\\\\").replace('"', '\\"') for word in words)
     return "{" + ",".join(f'"{word}"' for word in quoted) + "}"

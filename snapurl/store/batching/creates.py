@@ -26,15 +26,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ring.slots import slot_of
 from snapurl.codes import random_code, random_codes
 from snapurl.model import NewLink
-from snapurl.store.batching.columns import create_rows
+from snapurl.store.batching.columns import create_row, create_rows
 from snapurl.store.cluster.pool import Pool, ShardFailed, too_busy
-from snapurl.store.queries import load_queries
 from snapurl.telemetry.logs import detached_task
-
-SQL = load_queries("links")
 
 GATHER_S = 0.004
 HOLD_S = 0.020
@@ -254,10 +250,4 @@ def _fail(items: Sequence[Waiting], error: Exception) -> None:
 
 
 async def _call(pool: Pool, links: Sequence[NewLink]) -> Sequence[Row]:
-    if len(links) == 1:
-        new = links[0]
-        return await pool.fetch(
-            SQL["create"], slot_of(new.code), new.code, new.url, new.title, list(new.tags), new.redirect_status,
-            new.expires_at, new.owner, new.token,
-        )  # fmt: skip
-    return await create_rows(pool, links)
+    return [await create_row(pool, links[0])] if len(links) == 1 else await create_rows(pool, links)

@@ -5,9 +5,7 @@ SELECT outcome, peer, epoch, created_at FROM link_create_v1($1, $2, $3, $4, $5, 
 SELECT place, outcome, peer, epoch, created_at FROM link_create_many_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)
 
 -- name: change
-SELECT c.outcome, c.peer, c.epoch, (c.link).code, (c.link).url, (c.link).title, (c.link).tags,
-       (c.link).redirect_status, (c.link).created_at, (c.link).expires_at, (c.link).deleted_at,
-       (c.link).owner, (c.link).version
+SELECT c.outcome, c.peer, c.epoch, (c.link).{link}
   FROM link_change_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) c
 
 -- name: get
@@ -15,8 +13,7 @@ SELECT c.outcome, c.peer, c.epoch, (c.link).code, (c.link).url, (c.link).title, 
 -- a server that is not attested.
 SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
             THEN coalesce(read_outcome_v1(s.state), 'moved') ELSE 'busy' END AS outcome, s.peer, s.epoch,
-       l.code, l.url, l.title, l.tags, l.redirect_status, l.created_at, l.expires_at, l.deleted_at,
-       l.owner, l.version, l.change_token
+       l.{link}, l.change_token
   FROM (SELECT $1::smallint AS slot) q
   LEFT JOIN slots s USING (slot)
   LEFT JOIN links l ON l.slot = q.slot AND l.code = $2
@@ -34,8 +31,7 @@ SELECT q.place, CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_
 
 -- name: page
 -- $1 rows at most, before the keyset ($2, $3) if given, newest first. Only slots that this shard answers for.
-SELECT l.code, l.url, l.title, l.tags, l.redirect_status, l.created_at, l.expires_at, l.deleted_at,
-       l.owner, l.version
+SELECT l.{link}
   FROM links l JOIN slots s ON s.slot = l.slot AND read_outcome_v1(s.state) = 'ok'
  WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time()) AND l.deleted_at IS NULL
    AND ($2::timestamptz IS NULL OR (l.created_at, l.code) < ($2, $3::text COLLATE "C"))
@@ -43,16 +39,15 @@ SELECT l.code, l.url, l.title, l.tags, l.redirect_status, l.created_at, l.expire
  LIMIT $1
 
 -- name: page_of_owner
-SELECT l.code, l.url, l.title, l.tags, l.redirect_status, l.created_at, l.expires_at, l.deleted_at,
-       l.owner, l.version
+SELECT l.{link}
   FROM links l JOIN slots s ON s.slot = l.slot AND read_outcome_v1(s.state) = 'ok'
  WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time()) AND l.deleted_at IS NULL AND l.owner = $4
    AND ($2::timestamptz IS NULL OR (l.created_at, l.code) < ($2, $3::text COLLATE "C"))
  ORDER BY l.created_at DESC, l.code DESC
  LIMIT $1
 
--- name: claim
+-- name: reserve
 SELECT place, outcome, peer, epoch, nonce, fingerprint FROM intent_claim_v1($1)
 
--- name: purge_intents
+-- name: purge_idempotency_records
 SELECT intents_purge_v1($1) AS purged

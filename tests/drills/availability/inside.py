@@ -14,7 +14,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.programs import Program, answering, start
@@ -128,7 +128,7 @@ class Availability:
         store = await Store.open(self._settings)
         for begin in range(0, LINKS, 1_000):
             codes = [f"link{begin + n}" for n in range(1_000)]
-            await store.links.create_many([replace(new_link(code), url=target_of(code)) for code in codes])
+            await store.links.create_many([new_link(code, target_of(code)) for code in codes])
         gone = [f"gone{n}" for n in range(GONE)]
         await store.links.create_many([new_link(code) for code in gone])
         for code in gone:

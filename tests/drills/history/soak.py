@@ -345,7 +345,7 @@ class Soak:
         wrong = check_history(recorder.history)
         for code, why in list(wrong.items())[:10]:
             print(f"{code} (slot {slot_of(code)}): {why}", file=sys.stderr)
-        assert not wrong, f"{len(wrong)} histories are not linearizable; SOAK_SEED={self._plan.seed}"
+        assert not wrong, f"{len(wrong)} histories are not linearizable; TEST_SEED={self._plan.seed}"
 
     async def _check_rows(self) -> None:
         """Every slot is where the ring wants it, and every row is where its slot is."""
@@ -387,7 +387,7 @@ async def six_shards(cluster: LocalCluster, database: str) -> AsyncIterator[dict
 
 async def soak(plan: Plan, cluster: LocalCluster, redis_url: str, directory: Path) -> Figures:
     """One run on databases of its own."""
-    print(f"SOAK_SEED={plan.seed}", flush=True)
+    print(f"TEST_SEED={plan.seed}", flush=True)
     async with six_shards(cluster, f"soak_{os.getpid()}") as dsns:
         first = {name: dsns[name] for name in FIRST}
         settings = load_settings(shards=shard_list(first), redis_url=redis_url, home=directory)

@@ -1,4 +1,4 @@
-"""A short run of the history check; `make soak` runs it for longer."""
+"""A short run of the history check; `make drill NAME=soak` runs it for longer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ async def test_histories_are_linearizable_while_shards_come_and_go(
     cluster: LocalCluster, redis_url: str, tmp_path: Path
 ) -> None:
     """Eight clients through two workers see one history per link while shards are added and drained."""
-    seed = int(os.environ.get("SOAK_SEED") or random.randrange(2**32))
+    seed = int(os.environ.get("TEST_SEED") or random.randrange(2**32))
     figures = await soak(Plan(SECONDS, seed, weight=0.02), cluster, redis_url, tmp_path)
     print(figures)
     assert figures.operations > 500

@@ -25,6 +25,7 @@ from tests.drills.hosts.traffic import Traffic
 from tests.faults.pair import new_link
 from tests.integration.clicks.test_clicks import until_counted
 from tests.integration.store.conftest import Store
+from tests.support.waits import HANG_S
 from tools.cluster.fleet import Fleet
 
 LINKS = 4_000
@@ -86,7 +87,7 @@ async def programs(cluster: Machines) -> AsyncIterator[None]:
 
 
 async def _answering(cluster: Machines, api: str) -> None:
-    async with asyncio.timeout(30.0):
+    async with asyncio.timeout(HANG_S):
         while True:
             try:
                 _, writer = await asyncio.open_connection(cluster.net.hosts[api].address, HTTP_PORT)
@@ -112,10 +113,10 @@ async def _codes(cluster: Machines) -> list[str]:
 async def prove(world: World, store: Store) -> None:
     """Histories, clicks, owners and rows."""
     print(await world.traffic.judge(), flush=True)
-    await until_counted(store, world.traffic.clicks, timeout_s=30.0)
+    await until_counted(store, world.traffic.clicks)
     print(f"{world.traffic.clicks.total()} clicks, each counted once", flush=True)
     await world.settles()
-    async with asyncio.timeout(30.0):
+    async with asyncio.timeout(HANG_S):
         while True:
             code, said = await world.machines.reshard("verify")
             if code == 0:

@@ -17,7 +17,8 @@ from ring.placement import place
 from ring.slots import slot_of
 from tests.drills.hosts.machines import API_HOSTS, FIRST, MIGRATOR_HOST, REDIS_HOST, SHARD_HOSTS, Machines
 from tests.drills.hosts.traffic import Tale, Traffic
-from tools.cluster.fleet import Fleet, Snapshot
+from tools.cluster.fleet import Fleet
+from tools.cluster.snapshot import Snapshot
 
 WAIT_S_MAX = 9.0
 """The longest a request may take, whatever is cut: a call of a shard ends after the statement time-out + 0.5 s, one

@@ -1,4 +1,4 @@
-"""A short overload, in which nothing is timed; `make overload` is the real one."""
+"""A short overload, in which nothing is timed; `make drill NAME=overload` is the real one."""
 
 from __future__ import annotations
 

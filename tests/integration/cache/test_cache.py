@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,8 +18,11 @@ from snapurl.config import Settings, load_settings
 from snapurl.local.cluster import LocalCluster
 from snapurl.model import MISSING, CachedLink, Link
 from snapurl.redis_client import redis_client
+from tests.support.waits import HANG_S, until
 
-LINK = Link("a", "https://old.example/", None, (), 302, datetime.now(UTC), None, None, "", 1)
+LINK = Link(
+    "https://old.example/", code="a", created_at=datetime.now(UTC), deleted_at=None, owner="", version=1
+)
 NEW = replace(LINK, url="https://new.example/", version=2)
 
 
@@ -62,19 +65,13 @@ async def worker(settings: Settings, shard: Shard, *, listening: bool = True) ->
         await redis.aclose()
 
 
-async def until(true: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not true():
-            await asyncio.sleep(0.005)
-
-
 async def url_of(cache: LinkCache) -> str | None:
     found = await cache.resolve("a")
     return None if found is None else found.url
 
 
 async def until_url(cache: LinkCache, url: str | None) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(HANG_S):
         while await url_of(cache) != url:
             await asyncio.sleep(0.005)
 
@@ -103,7 +100,7 @@ async def test_nobody_waits_for_a_redis_that_stalls(settings: Settings, what: st
         assert await url_of(one) == LINK.url
         assert not stalled.done()
         await stalled
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while not await redis.exists("snapurl:test:link:a"):
                 await asyncio.sleep(0.01)
 
@@ -293,7 +290,7 @@ async def test_an_edit_while_redis_is_down_is_told_when_it_is_back(
         await until(lambda: other.is_subscribed)
         await until_url(other, NEW.url)
         redis = Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while not str(await redis.get("snapurl:test:link:a")).startswith("2 "):
                 await asyncio.sleep(0.02)
         await redis.aclose()

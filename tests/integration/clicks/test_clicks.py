@@ -11,7 +11,7 @@ import socket
 import sys
 from asyncio.subprocess import Process
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -35,6 +35,7 @@ from snapurl.local.free_ports import free_port
 from snapurl.redis_client import redis_client
 from tests.integration.store.conftest import Store, ready, store
 from tests.support.tcp_proxy import proxy_to
+from tests.support.waits import HANG_S, until
 
 __all__ = ["ready", "store"]
 
@@ -72,7 +73,7 @@ async def consumer(settings: Settings) -> AsyncIterator[Process]:
     finally:
         if process.returncode is None:
             process.terminate()
-        assert await asyncio.wait_for(process.wait(), 10) in (0, -signal.SIGKILL, -signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), HANG_S) in (0, -signal.SIGKILL, -signal.SIGTERM)
 
 
 @asynccontextmanager
@@ -89,9 +90,9 @@ async def shipper(settings: Settings, namespace: str) -> AsyncIterator[Tally]:
         await redis.aclose()
 
 
-async def until_counted(store: Store, expected: Counter[str], timeout_s: float = 60.0) -> None:
+async def until_counted(store: Store, expected: Counter[str]) -> None:
     """Waits until the counts are the expected ones, and makes sure that they stay so."""
-    async with asyncio.timeout(timeout_s):
+    async with asyncio.timeout(HANG_S):
         while True:
             # A shard that was stopped serves once it has been compared with the others.
             with contextlib.suppress(Unavailable):
@@ -212,7 +213,7 @@ async def test_two_consumers_count_once_and_one_takes_over(store: Store, ready: 
             for code in CODES:
                 expected[code] += 1
                 tally.record(code)
-            await until_counted(store, expected, timeout_s=15)
+            await until_counted(store, expected)
             if not step:
                 one.kill()
 
@@ -236,13 +237,14 @@ async def test_the_stream_is_trimmed_and_bounded(store: Store, ready: Settings) 
         assert await redis.xlen(name) == 3
         async with consumer(ready):
             await until_counted(store, expected)
-            await until(lambda: redis.xlen(name), 0)
+            await until_it_is(0, lambda: redis.xlen(name))
 
 
-async def until(ask: Callable[[], object], answer: object, timeout_s: float = 10.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while await ask() != answer:  # type: ignore[misc]
-            await asyncio.sleep(0.02)
+async def until_it_is(answer: object, ask: Callable[[], Awaitable[object]]) -> None:
+    async def is_so() -> bool:
+        return await ask() == answer
+
+    await until(is_so)
 
 
 async def test_an_entry_that_cannot_be_read_is_skipped(store: Store, ready: Settings) -> None:
@@ -280,10 +282,10 @@ async def test_sources_are_bounded_while_redis_is_away(ready: Settings) -> None:
     )
     async with shipper(away, "nowhere") as tally:
         tally.record("a", "one", "firefox")
-        await until(lambda: asyncio.sleep(0, len(tally)), 0)  # it is in the entry under way
+        await until(lambda: not len(tally))  # it is in the entry under way
         tally.record("a", "two", "firefox")
         tally.record("a", "three", "firefox")
-        await until(lambda: asyncio.sleep(0, tally.sources_budget), 1)
+        await until(lambda: tally.sources_budget == 1)
         for referrer in ("four", "five", "four"):
             tally.record("a", referrer, "firefox")
         assert tally.sources() == {"a": {("four", "firefox"): 2}}
@@ -296,7 +298,7 @@ async def test_a_consumer_of_its_own_serves_its_metrics(ready: Settings) -> None
     words = (sys.executable, "-m", "snapurl", "clicks", "--metrics-port", str(port))
     process = await asyncio.create_subprocess_exec(*words, env=environ(ready))
     try:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client, asyncio.timeout(20):
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client, asyncio.timeout(HANG_S):
             text = ""
             while "snapurl_click_lag_seconds" not in text:
                 await asyncio.sleep(0.05)
@@ -305,7 +307,7 @@ async def test_a_consumer_of_its_own_serves_its_metrics(ready: Settings) -> None
         second = await asyncio.create_subprocess_exec(
             *words, env=environ(ready), stderr=asyncio.subprocess.PIPE
         )
-        _, said = await asyncio.wait_for(second.communicate(), 20)
+        _, said = await asyncio.wait_for(second.communicate(), HANG_S)
         assert second.returncode == 2
         assert said.decode().startswith(f"snapurl: cannot serve metrics on 127.0.0.1:{port}: ")
         assert said.count(b"\n") == 1
@@ -329,7 +331,7 @@ async def test_clicks_are_counted_though_redis_is_full(store: Store, ready: Sett
         async with consumer(ready):
             await until_counted(store, expected)
             stream: Any = await redis.get(name_key(namespace))
-            await until(lambda: redis.xlen(stream), 0)
+            await until_it_is(0, lambda: redis.xlen(stream))
     finally:
         await redis.config_set("maxmemory", 0)
         await redis.aclose()
@@ -343,10 +345,10 @@ async def test_the_health_check_asks_the_consumer_itself(store: Store, ready: Se
         await redis.delete(key)
         assert await consumer_fault(ready) == none
         async with consumer(ready) as process:
-            await until(lambda: consumer_fault(ready), None, 60.0)
+            await until_it_is(None, lambda: consumer_fault(ready))
             assert 10_000 < await redis.pttl(key) <= 15_000
             process.send_signal(signal.SIGSTOP)
             await redis.pexpire(key, 1)
-            await until(lambda: consumer_fault(ready), none)
+            await until_it_is(none, lambda: consumer_fault(ready))
             process.send_signal(signal.SIGCONT)
-            await until(lambda: consumer_fault(ready), None, 60.0)
+            await until_it_is(None, lambda: consumer_fault(ready))

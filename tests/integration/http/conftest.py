@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
-import asyncpg
 import httpx
 import pytest
 
 from snapurl.config import Settings, load_settings
 from snapurl.local.cluster import LocalCluster
 from tests.integration.http.service import Service, running
+from tests.support.databases import Databases
+from tests.support.waits import PATIENT
+
+MISS_MAX_AGE_S = 60
 
 ServiceMaker = Callable[..., AbstractAsyncContextManager[Service]]
 
 
 @pytest.fixture(scope="session")
 async def shared_settings(
-    cluster: LocalCluster, tmp_path_factory: pytest.TempPathFactory
+    cluster: LocalCluster, databases: Databases, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Settings]:
     """Settings over databases that live as long as the test session, and Redis database 0."""
     database = f"http_{os.getpid()}"
-    await _on_all(cluster, f"CREATE DATABASE {database}")
+    await databases.clone_initialised(database)
     shards = " ".join(f"{name}={cluster.shard(name).dsn(database)}" for name in cluster.dsns)
-    yield load_settings(shards=shards, redis_url=cluster.redis.url(0), home=tmp_path_factory.mktemp("home"))
+    yield load_settings(
+        shards=shards, redis_url=cluster.redis.url(0), home=tmp_path_factory.mktemp("home"), **PATIENT
+    )
     for server in cluster.servers():
         if server.pid is None:
             await server.start()
-    await _on_all(cluster, f"DROP DATABASE {database} WITH (FORCE)")
+    await databases.drop(database)
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +44,10 @@ async def service(
     shared_settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Service]:
     """Two workers without limits, with anonymous creation."""
-    async with running(shared_settings, tmp_path_factory.mktemp("workers"), workers=2) as started:
+    variables = {"SNAPURL_MISS_MAX_AGE_S": str(MISS_MAX_AGE_S)}
+    async with running(
+        shared_settings, tmp_path_factory.mktemp("workers"), workers=2, **variables
+    ) as started:
         yield started
 
 
@@ -54,15 +61,3 @@ def make_service(settings: Settings, tmp_path: Path) -> ServiceMaker:
 def api(service: Service) -> httpx.AsyncClient:
     """The shared service, with its admin key."""
     return service.api
-
-
-async def _on_all(cluster: LocalCluster, statement: str) -> None:
-    await asyncio.gather(*(_on_one(cluster.shard(name).dsn("postgres"), statement) for name in cluster.dsns))
-
-
-async def _on_one(dsn: str, statement: str) -> None:
-    connection = await asyncpg.connect(dsn)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()

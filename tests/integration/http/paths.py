@@ -23,8 +23,7 @@ import uvloop
 from snapurl.app import App, create_app
 from snapurl.clicks.tally import Sources
 from snapurl.config import Settings
-from snapurl.links import Draft
-from snapurl.model import Link
+from snapurl.model import Draft, Link
 from snapurl.run.worker import finish, start
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
@@ -38,13 +37,13 @@ from snapurl.telemetry.metrics import (
     flush_timings,
 )
 from tests.integration.http.conversations import ALIAS
+from tests.support.waits import HANG_S
 
 T = TypeVar("T")
 
 LAST = b"GET /health/live HTTP/1.1\r\nhost: last\r\nconnection: close\r\n\r\n"
 """Ends a conversation, so that all of its answers are there when the connection is."""
 
-ANSWER_S_MAX = 8.0
 PAUSE_S = 0.001  # after which what was sent has been received: both ends are in one loop
 OUTCOMES = ("redirected", "missing", "gone", "shut-out", "failed")
 
@@ -113,14 +112,13 @@ class Side:
 
     async def create(self, alias: str, url: str = "https://example.org/", **fields: Any) -> None:
         """A link."""
-        fields = {"title": None, "tags": (), "redirect_status": 302, "expires_at": None, **fields}
-        await self.app.ctx.services.links.create(Draft(url, alias, **fields), "", None)
+        await self.app.ctx.services.links.create(Draft(url, alias=alias, **fields), "", None)
 
     async def warm(self, *codes: str) -> None:
         """Loads these links into L1, if there is one."""
         if not self.app.ctx.services.settings.l1_links:
             return
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while not all([await self._is_kept(code) for code in codes]):
                 await asyncio.sleep(0.01)
 
@@ -261,10 +259,10 @@ async def _talk(connection: socket.socket, parts: Sequence[bytes]) -> bytes:
 
 
 async def read_all(connection: socket.socket) -> bytes:
-    """Reads until the connection ends. Fails if it does not within ANSWER_S_MAX."""
+    """What comes until the connection ends. Fails if it never does."""
     answers = bytearray()
     try:
-        async with asyncio.timeout(ANSWER_S_MAX):
+        async with asyncio.timeout(HANG_S):
             while chunk := await asyncio.get_running_loop().sock_recv(connection, 65_536):
                 answers += chunk
     except ConnectionResetError:

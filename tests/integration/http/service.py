@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
 import sys
-import time
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +21,9 @@ from snapurl.config import Settings
 from snapurl.keys import create_key
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
+from tests.support.waits import HANG_S, PATIENT, until
 
 PUBLIC_URL = "https://s.example.org"
-START_S_MAX = 30.0
 
 
 @dataclass
@@ -59,16 +59,16 @@ class Worker:
 
     async def answering(self) -> None:
         assert self.process is not None
-        deadline = time.monotonic() + START_S_MAX
         async with httpx.AsyncClient() as client:
-            while True:
+
+            async def answers() -> bool:
+                assert self.process is not None
                 assert self.process.returncode is None, self.log.read_text()
-                try:
-                    await client.get(f"{self.url}/health/live", timeout=1)
-                    return
-                except httpx.HTTPError:
-                    assert time.monotonic() < deadline, self.log.read_text()
-                    await asyncio.sleep(0.05)
+                with contextlib.suppress(httpx.HTTPError):
+                    return bool(await client.get(f"{self.url}/health/live", timeout=HANG_S))
+                return False
+
+            await until(answers, self.log.read_text)
 
     async def stop(self, signum: int = signal.SIGTERM) -> int:
         """Sends the signal and returns the exit code."""
@@ -85,7 +85,7 @@ class Worker:
                 writer.write(part)
                 await writer.drain()
                 await asyncio.sleep(pause_s)
-            return await asyncio.wait_for(reader.read(), 10)
+            return await asyncio.wait_for(reader.read(), HANG_S)
         finally:
             writer.close()
 
@@ -107,7 +107,7 @@ class Service:
     def client(self, key: str | None = None, worker: int = 0, **headers: str) -> httpx.AsyncClient:
         """A client of one worker, with that key or none; it is closed with the service at the latest."""
         own = {**({"X-Api-Key": key} if key else {}), **headers}
-        client = httpx.AsyncClient(base_url=self.workers[worker].url, headers=own, timeout=20)
+        client = httpx.AsyncClient(base_url=self.workers[worker].url, headers=own, timeout=HANG_S)
         self.clients.append(client)
         return client
 
@@ -124,12 +124,13 @@ class Service:
 
 
 def environ_of(settings: Settings, **variables: str) -> dict[str, str]:
-    """The environment of a worker with the shards and the Redis of `settings`."""
+    """The environment that leads a worker to the shards and the Redis of `settings`, as patient as these are."""
     shards = " ".join(f"{item.name}={item.dsn}" for item in settings.shard_dsns)
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("SNAPURL_")},
         "SNAPURL_SHARDS": shards,
         "SNAPURL_REDIS_URL": settings.redis_url.get_secret_value(),
+        **{f"SNAPURL_{name.upper()}": str(getattr(settings, name)) for name in PATIENT},
         "SNAPURL_BASE_URL": PUBLIC_URL,
         "SNAPURL_ANONYMOUS_CREATION": "true",
         "SNAPURL_LIMIT_MISSING": "none",
@@ -166,12 +167,3 @@ async def running(
             if worker.process is not None:
                 await worker.stop()
             worker.listener.close()
-
-
-async def until(condition: Callable[[], Any], seconds: float = 10.0) -> Any:
-    """Polls an async condition until it is true; returns what it said. Fails after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (found := await condition()):
-        assert time.monotonic() < deadline, "it did not come to pass"
-        await asyncio.sleep(0.02)
-    return found

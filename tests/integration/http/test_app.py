@@ -19,6 +19,7 @@ from snapurl.config import Settings
 from snapurl.run.worker import finish, start
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
+from tests.support.waits import HANG_S
 
 
 @asynccontextmanager
@@ -87,7 +88,7 @@ async def test_a_request_that_arrives_as_the_worker_stops_is_answered(settings: 
         (connection,) = server.connections
         connection.data_received(b"GET /health/live HTTP/1.1\r\nhost: s\r\n\r\n")
         await finish(app, server)
-        answer = await asyncio.wait_for(reader.read(), 10)
+        answer = await asyncio.wait_for(reader.read(), HANG_S)
         assert answer.startswith(b"HTTP/1.1 200 ")
         writer.close()
 
@@ -97,7 +98,7 @@ async def test_a_head_that_does_not_arrive_is_408(settings: Settings) -> None:
     async with served(settings, REQUEST_TIMEOUT=0.2) as (_, client):
         reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
         writer.write(b"GET /health/live HTTP/1.1\r\nhost:")
-        answer = await asyncio.wait_for(reader.read(), 10)
+        answer = await asyncio.wait_for(reader.read(), HANG_S)
         assert answer.startswith(b"HTTP/1.1 408 ") and b"connection: close" in answer
         problem = json.loads(answer.partition(b"\r\n\r\n")[2])
         assert problem["type"] == "urn:snapurl:problem:request-timeout"
@@ -115,6 +116,6 @@ async def test_a_body_that_does_not_arrive_is_503(settings: Settings) -> None:
             b"POST /api/v1/links HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
             b'content-length: 99\r\n\r\n{"url"'
         )
-        answer = await asyncio.wait_for(reader.read(), 10)
+        answer = await asyncio.wait_for(reader.read(), HANG_S)
         assert answer.startswith(b"HTTP/1.1 503 ") and b"retry-after: 1" in answer
         writer.close()

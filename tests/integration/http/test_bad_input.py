@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.http.service import PUBLIC_URL, Service, until
+from tests.integration.http.service import PUBLIC_URL, Service
+from tests.support.waits import until
 
 URL = "https://example.org/"
 JSON = {"Content-Type": "application/json"}

@@ -22,8 +22,8 @@ from tests.integration.http.test_fast_states import (
     ready,
     receive,
     send,
-    until,
 )
+from tests.support.waits import HANG_S, until
 
 __all__ = ["loop", "open_side"]  # fixtures
 
@@ -72,7 +72,7 @@ async def test_a_create_that_waits_too_long_for_its_turn_is_503(open_side: Open,
     async with open_side(is_fast, anonymous_creation=True) as service:
         await ready(service)
         take_turns(service)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(HANG_S):
             exchange = await service.converse([CREATE, A])
         assert [part[:3] for part in exchange.answers.split(b"HTTP/1.1 ")[1:]] == [b"503", b"302", b"200"]
         assert b"\r\nretry-after: 1\r\n" in exchange.answers

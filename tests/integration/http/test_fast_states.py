@@ -22,12 +22,13 @@ from pydantic import SecretStr
 from snapurl.config import Settings
 from snapurl.http.fastpath import protocol
 from snapurl.http.redirect import redirect_bytes
-from snapurl.model import Change
+from snapurl.model import LinkPatch
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
 from snapurl.telemetry.metrics import REDIRECTS_FAST_PATH
 from tests.integration.http.conversations import A, head
 from tests.integration.http.paths import Loop, Side, connected, count, read_all, side
+from tests.support.waits import HANG_S, until
 
 URL = "https://example.org/"
 KEEPING, CLOSING = (redirect_bytes(URL, 302, keep_alive=keep) for keep in (True, False))
@@ -94,7 +95,7 @@ async def send(connection: socket.socket, data: bytes) -> None:
 async def receive(connection: socket.socket, length: int) -> bytes:
     """Reads that many bytes; fewer only if the connection ends."""
     received = bytearray()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         while len(received) < length:
             chunk = await asyncio.get_running_loop().sock_recv(connection, length - len(received))
             if not chunk:
@@ -107,12 +108,6 @@ async def ask(connection: socket.socket, request: bytes = A, length: int = len(K
     """Sends bytes and reads that many bytes of the responses."""
     await send(connection, request)
     return await receive(connection, length)
-
-
-async def until(condition: Callable[[], Any], seconds: float = 15.0) -> None:
-    async with asyncio.timeout(seconds):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 # -- slow clients --------------------------------------------------------------------------------------------
@@ -209,7 +204,7 @@ async def test_a_link_expires_while_it_is_cached(open_side: Open, is_fast: bool)
         await service.create(code, expires_at=expires_at)
         await service.warm(code)
         seen = set()
-        async with connected(service.port) as connection, asyncio.timeout(20):
+        async with connected(service.port) as connection, asyncio.timeout(HANG_S):
             while b"410" not in seen:
                 asked_at = datetime.now(UTC)
                 answer = await ask(connection, head(target=f"/{code}".encode()), len(KEEPING))
@@ -231,9 +226,9 @@ async def test_a_change_elsewhere_is_seen_on_an_open_connection(open_side: Open)
         fast_answers = count(REDIRECTS_FAST_PATH)
         assert await ask(connection, request) == KEEPING
         links = other.app.ctx.services.links
-        await links.change(code, Change(url="https://example.com/"), if_match=None, owner=None)
+        await links.change(code, LinkPatch(url="https://example.com/"), if_match=None, owner=None)
         changed = KEEPING.replace(b"example.org", b"example.com")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while await ask(connection, request) != changed:
                 await asyncio.sleep(0.01)
         await service.warm(code)
@@ -241,7 +236,7 @@ async def test_a_change_elsewhere_is_seen_on_an_open_connection(open_side: Open)
         service.app.ctx.fast_path.flush()
         assert count(REDIRECTS_FAST_PATH) >= fast_answers + 2
         await links.delete(code, if_match=None, owner=None)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while (await ask(connection, request))[9:12] != b"410":
                 await asyncio.sleep(0.01)
 
@@ -267,7 +262,7 @@ async def test_who_is_shut_out_is_shut_out_of_cached_links_too(open_side: Open, 
         assert (exchange.clicks, exchange.fast_answers) == ({"fp-a": 1}, int(is_fast))
         async with connected(service.port) as later:
             assert (await ask(later))[9:12] == b"429"
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(HANG_S):
             while (await service.converse([A])).fast_answers != is_fast or not (
                 await service.converse([A])
             ).clicks:

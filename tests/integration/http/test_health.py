@@ -11,7 +11,8 @@ from snapurl.local.cluster import LocalCluster
 from snapurl.redis_client import redis_client
 from snapurl.store.cluster.shards import Shards
 from tests.integration.http.conftest import ServiceMaker
-from tests.integration.http.service import Service, until
+from tests.integration.http.service import Service
+from tests.support.waits import until
 
 
 async def test_a_healthy_service_says_so(service: Service) -> None:
@@ -102,7 +103,7 @@ async def test_with_no_shard_at_all_the_service_is_not_ready(
         async def well() -> bool:
             return (await service.api.get("/health/ready")).status_code == 200
 
-        await until(well, 30)  # four servers have to start
+        await until(well)  # four servers have to start
 
 
 async def test_metrics_count_what_happened(service: Service) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from snapurl.local.cluster import LocalCluster
 from tests.integration.http.conftest import ServiceMaker
-from tests.integration.http.service import Service, until
+from tests.integration.http.service import Service
+from tests.support.waits import until
 
 BODY = {"url": "https://example.org/"}
 
@@ -115,7 +116,7 @@ async def test_nobody_enumerates_codes(make_service: ServiceMaker) -> None:
         async def let_in() -> bool:
             return (await anybody.get(f"/{link['code']}")).status_code == 302
 
-        await until(let_in, 20)
+        await until(let_in)
 
 
 async def test_limits_go_on_without_redis(make_service: ServiceMaker, cluster: LocalCluster) -> None:

@@ -8,9 +8,10 @@ import httpx
 import pytest
 
 from snapurl.http.redirect import redirect_bytes
+from tests.integration.http.conftest import MISS_MAX_AGE_S
 from tests.integration.http.service import Service
 
-TOLD_S_MAX = 1.8  # a worker forgets by itself after 2 s that there was no such link
+TOLD_S_MAX = MISS_MAX_AGE_S - 5.0  # later a worker forgets by itself that there was no such link
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"}
 
 

@@ -16,9 +16,10 @@ from snapurl.local.free_ports import free_port
 from snapurl.run.healthcheck import http_status, own_address
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
-from tests.integration.http.service import running, until
+from tests.integration.http.service import running
 from tests.integration.http.test_clicks import clicks_of, consuming
 from tests.support.roles import environ_of, make_login, say
+from tests.support.waits import until
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ async def test_serve_starts_on_current_tables_without_rights_to_them(as_service:
     async def ready_or_ended() -> bool:
         return process.returncode is not None or await http_status(own_address(found), "/health/ready") == 200
 
-    await until(ready_or_ended, 30)
+    await until(ready_or_ended)
     assert process.returncode is None
     async with httpx.AsyncClient() as client:
         assert (await client.get(f"http://127.0.0.1:{port}/health/ready")).json()["status"] == "ok"

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.integration.http.conftest import ServiceMaker
+from tests.support.waits import HANG_S
 
 SEED = 20_300_101
 EXAMPLES = 30
@@ -27,6 +28,6 @@ async def test_no_answer_is_a_5xx_or_outside_the_schema(make_service: ServiceMak
             "--generation-database", ":memory:", "--no-color",
             cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
-        report, _ = await asyncio.wait_for(process.communicate(), 300)
+        report, _ = await asyncio.wait_for(process.communicate(), HANG_S)
         assert process.returncode == 0, report.decode()
         assert '"level": "error"' not in service.workers[0].log.read_text()

@@ -12,10 +12,8 @@ import asyncpg
 import pytest
 
 from snapurl.config import Settings
-from snapurl.model import NewLink
+from snapurl.model import LinkFields, NewLink
 from snapurl.store.clicks import ClickStore
-from snapurl.store.cluster.bootstrap import ensure_cluster
-from snapurl.store.cluster.migrate import migrate_all
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.keys import KeyStore
@@ -48,10 +46,8 @@ class Store:
 
 
 @pytest.fixture
-async def ready(settings: Settings) -> Settings:
-    """Settings of a cluster that is migrated and initialised."""
-    await migrate_all(settings)
-    await ensure_cluster(settings)
+def ready(settings: Settings) -> Settings:
+    """Settings of a cluster that is migrated and initialised: asking for it makes `fresh_shards` one."""
     return settings
 
 
@@ -78,7 +74,7 @@ NewLinkMaker = Callable[..., NewLink]
 
 @pytest.fixture
 def new_link() -> NewLinkMaker:
-    def make(code: str, url: str = "https://example.org/", owner: str = "") -> NewLink:
-        return NewLink(code, url, None, (), 302, None, owner, uuid.uuid4())
+    def make(code: str, url: str = "https://example.org/", owner: str = "", **fields: Any) -> NewLink:
+        return NewLink(code, LinkFields(url, **fields), owner, uuid.uuid4())
 
     return make

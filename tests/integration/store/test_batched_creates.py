@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -79,7 +78,7 @@ async def test_what_postgresql_does_not_take_harms_no_other(store: Store, new_li
     """A create that cannot be written fails alone; those that were sent with it are done."""
     codes = list(itertools.islice(codes_at(store, "db2"), 20))
     new = [new_link(code) for code in codes]
-    new[7] = replace(new[7], title="a\x00b")
+    new[7] = new_link(codes[7], title="a\x00b")
     answers = await asyncio.gather(*(store.links.create(each) for each in new), return_exceptions=True)
     assert isinstance(answers.pop(7), (asyncpg.PostgresError, ValueError))
     assert all(isinstance(answer, Link) for answer in answers)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,12 +17,13 @@ import pytest
 from ring.slots import slot_of
 from snapurl.config import Settings, load_settings
 from snapurl.errors import Unavailable
-from snapurl.model import MISSING, CachedLink, Change
+from snapurl.model import MISSING, CachedLink, LinkPatch
 from snapurl.store.batching import reads
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.store.test_router import hand_over
 from tests.integration.store.test_silent_shard import behind
 from tests.support.tcp_proxy import Proxy, proxy_to
+from tests.support.waits import BUSY_S, HANG_S, until
 
 ROWS = 50_000
 
@@ -92,9 +93,9 @@ async def test_a_link_is_found_as_the_cache_keeps_it(store: Store, new_link: New
     whole = []
     for number, code in enumerate(codes := ["plain", "brief", "gone", "changed"]):
         expires = None if number != 1 else datetime.now(UTC) + timedelta(hours=1)
-        await store.links.create(replace(new_link(code), redirect_status=307, expires_at=expires))
+        await store.links.create(new_link(code, redirect_status=307, expires_at=expires))
     await store.links.delete("gone", if_match=None, owner=None, token=new_link("x").token)
-    change = Change(url="https://new.example/")
+    change = LinkPatch(url="https://new.example/")
     await store.links.change("changed", change, if_match=None, owner=None, token=new_link("x").token)
     for code in codes:
         link = await store.links.get(code)
@@ -118,7 +119,7 @@ async def test_a_read_never_answers_with_what_was_before_it_began(
     async def write() -> None:
         nonlocal acknowledged, writing
         for number in range(150):
-            change = Change(url=f"https://{number}.example/")
+            change = LinkPatch(url=f"https://{number}.example/")
             link = await store.links.change(
                 code, change, if_match=None, owner=None, token=new_link("x").token
             )
@@ -310,15 +311,20 @@ async def test_a_silent_shard_refuses_its_own_links_only(ready: Settings, new_li
             began = time.monotonic()
             waiting = [store.links.find(code) for code in silent]
             found = await asyncio.gather(*map(store.links.find, well))
-            assert time.monotonic() - began < 0.5
+            assert not any(refusal.done() for refusal in waiting)
             assert all(link.version == 1 for link in found)
             refused = await asyncio.gather(*waiting, return_exceptions=True)
             assert all(isinstance(error, Unavailable) for error in refused)
-            assert time.monotonic() - began < 4.0
+            assert time.monotonic() - began < 4.0 + BUSY_S
             proxy.deaf = False
             proxy.forwarding.set()
-            await asyncio.sleep(0.5)
-            assert (await store.links.find(silent[0])).version == 1
+
+            async def is_back() -> bool:
+                with contextlib.suppress(Unavailable):
+                    return bool((await store.links.find(silent[0])).version == 1)
+                return False
+
+            await until(is_back)
         finally:
             await store.links.close()
             await store.shards.close()
@@ -337,7 +343,7 @@ async def test_a_question_that_takes_long_holds_up_no_other(
     await asyncio.sleep(reads.PATIENCE_S * 2)
     assert not stuck.done()
     after = store.links.find(later)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(HANG_S):
         while await direct["db0"].fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:
             await asyncio.sleep(0.01)
     await blocker.rollback()

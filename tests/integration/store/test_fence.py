@@ -15,7 +15,7 @@ from ring.slots import slot_of
 from snapurl.config import Settings
 from snapurl.errors import Unavailable
 from snapurl.model import NewLink
-from snapurl.store.batching.columns import create_rows
+from snapurl.store.batching.columns import create_row, create_rows
 from snapurl.store.cluster.pool import Pool
 from snapurl.store.links import SQL as LINKS
 from tests.integration.store.conftest import NewLinkMaker, Store
@@ -89,22 +89,7 @@ async def test_many_creates_are_answered_like_single_ones(
 
 async def one_by_one(pool: Pool, links: Sequence[NewLink]) -> Sequence[Any]:
     """The answers to one call per link."""
-    return [
-        row
-        for new in links
-        for row in await pool.fetch(
-            LINKS["create"],
-            slot_of(new.code),
-            new.code,
-            new.url,
-            new.title,
-            new.tags,
-            new.redirect_status,
-            new.expires_at,
-            new.owner,
-            new.token,
-        )
-    ]
+    return [await create_row(pool, new) for new in links]
 
 
 async def test_a_slot_that_comes_while_many_creates_wait_is_asked_again(

@@ -11,7 +11,7 @@ import pytest
 
 from snapurl.config import Settings
 from snapurl.errors import ConfigError, Unavailable
-from snapurl.model import NewLink
+from snapurl.model import LinkFields, NewLink
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import grant_all, load_migrations, migrate_all
 from tests.integration.store.conftest import NewLinkMaker, Store
@@ -40,13 +40,13 @@ async def test_service_role_is_enough_for_links(as_service: Settings) -> None:
     """As the service role a store creates, reads, lists and deletes."""
     store = await Store.open(as_service)
     try:
-        new = NewLink("abc", "https://example.org/", None, (), 302, None, "me", uuid.uuid4())
+        new = NewLink("abc", LinkFields("https://example.org/"), "me", uuid.uuid4())
         await store.links.create(new)
         assert [link.code for link in await store.links.page(5, None, None)] == ["abc"]
         await store.links.delete("abc", if_match=None, owner="me", token=uuid.uuid4())
         found = await store.links.get("abc")
         assert found is not None and found.deleted_at is not None
-        assert await store.links.purge_intents(10) == 0
+        assert await store.links.purge_idempotency_records(10) == 0
     finally:
         await store.shards.close()
 
@@ -201,5 +201,5 @@ async def test_roles_that_the_owner_may_not_make(settings: Settings, owned: Sett
     assert await grant_all(owned) == []
     found = await make_login(settings, "service_login", "snapurl_service")
     store = await Store.open(found)
-    await store.links.create(NewLink("abc", "https://example.org/", None, (), 302, None, "me", uuid.uuid4()))
+    await store.links.create(NewLink("abc", LinkFields("https://example.org/"), "me", uuid.uuid4()))
     await store.shards.close()

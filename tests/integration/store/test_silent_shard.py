@@ -18,6 +18,7 @@ from snapurl.store.cluster.pool import DOWN_S, Pool, ShardFailed
 from snapurl.store.cluster.shards import read_topology
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.support.tcp_proxy import Proxy, proxy_to
+from tests.support.waits import HANG_S
 
 CALLS = 20
 CONNECT_MS = 1_000
@@ -106,7 +107,7 @@ async def test_links_whose_code_is_made_up_go_to_shards_that_answer(
 
             async def create_until(at_first: bool) -> None:
                 """Until it is known that the shard is silent, or that it is back."""
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(HANG_S):
                     while store.shards.serves(first.name) is not at_first:
                         with suppress(Unavailable, OutcomeUnknown):
                             await create()

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
 
 from ring.topology import Shard
 from snapurl.config import Settings
-from snapurl.local.cluster import LocalCluster
 from snapurl.store.cluster.dsn import address_of
-from snapurl.store.cluster.migrate import migrate_all
 from tests.integration.store.conftest import Store, direct, new_link, ready, store
 from tests.integration.store.test_bootstrap import with_shards
+from tests.support.databases import Databases
+from tests.support.waits import unless_hung
 from tools.change.provision import register_shard
 from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
@@ -24,23 +23,23 @@ __all__ = ["Store", "direct", "new_link", "ready", "store"]
 
 
 @pytest.fixture
-async def fifth(cluster: LocalCluster, fresh_shards: dict[str, str]) -> AsyncIterator[str]:
-    """The DSN of an empty database for a shard db4, on the server of db0."""
-    name = "five_" + fresh_shards["db0"].rpartition("/")[2]
-    connection = await asyncpg.connect(fresh_shards["db0"])
-    await connection.execute(f"CREATE DATABASE {name}")
-    yield fresh_shards["db0"].rpartition("/")[0] + "/" + name
-    await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await connection.close()
+async def fifth(
+    fresh_shards: dict[str, str], databases: Databases, request: pytest.FixtureRequest
+) -> AsyncIterator[str]:
+    """The DSN of a database for a shard db4, on the server of db0: empty, unless the test asks for `five`."""
+    address, _, beside = fresh_shards["db0"].rpartition("/")
+    name = f"five_{beside}"
+    migrated = "five" in request.fixturenames
+    await (databases.clone_migrated(name, ["db0"]) if migrated else databases.create(name, ["db0"]))
+    yield f"{address}/{name}"
+    await databases.drop(name, ["db0"])
 
 
 @pytest.fixture
-async def five(ready: Settings, fifth: str) -> Settings:
+def five(ready: Settings, fifth: str) -> Settings:
     """Settings that know the DSN of db4 too, which is migrated; the topology does not have it yet."""
     dsns = {item.name: item.dsn for item in ready.shard_dsns}
-    settings = with_shards(ready, {**dsns, "db4": fifth})
-    await migrate_all(settings)
-    return settings
+    return with_shards(ready, {**dsns, "db4": fifth})
 
 
 async def add_fifth(ready: Settings, five: Settings, fifth: str, weight: float = 1.0) -> Fleet:
@@ -57,7 +56,7 @@ async def settle(settings: Settings, **options: object) -> Migrator:
     """Runs a migrator until nothing is left to do."""
     migrator = Migrator(settings, Options(grace_s=0.0, **options))  # type: ignore[arg-type]
     try:
-        await asyncio.wait_for(migrator.run(asyncio.Event(), until_settled=True), 60)
+        await unless_hung(migrator.run(asyncio.Event(), until_settled=True))
     except TimeoutError:
         raise AssertionError(f"not settled: {migrator.snapshot()}") from None
     return migrator

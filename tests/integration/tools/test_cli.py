@@ -15,6 +15,7 @@ from snapurl.config import Settings
 from tests.integration.clicks.test_clicks import environ
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import settle
+from tests.support.waits import HANG_S
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ async def reshard(settings: Settings, *words: str) -> Said:
         env={**environ(settings), "SNAPURL_HOME": str(settings.home), "PYTHONPATH": os.pathsep.join(sys.path)},
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    out, err = await asyncio.wait_for(process.communicate(), 60)
+    out, err = await asyncio.wait_for(process.communicate(), HANG_S)
     assert process.returncode is not None
     return Said(process.returncode, out.decode(), err.decode())
 
@@ -86,7 +87,7 @@ async def test_pause_resume_and_cancel(ready: Settings, fifth: str) -> None:
     assert (await reshard(ready, "add", "db4", "--dsn", fifth, "--yes")).code == 0
     assert (await reshard(ready, "pause", "--yes")).code == 0
     run = asyncio.create_task(settle(ready))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         while (await reshard(ready, "status", "--json")).json["state"] != "paused":
             await asyncio.sleep(0.1)
     assert (await reshard(ready, "pause", "--yes")).code == 2

@@ -25,11 +25,11 @@ from snapurl.store.cluster.migrate import load_migrations
 from tests.integration.http.service import running
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import settle
+from tests.support.waits import HANG_S, until
 from tools.cli import main
 from tools.cluster.fleet import Fleet
 
 ROOT = Path(__file__).parents[3]
-PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ async def say(settings: Settings, *words: str) -> Said:
     """Runs a command to its end: `run`, which takes signals, as a process; the others in a thread of this one."""
     if words[0] == "run":
         process = await begin(settings, *words)
-        out, err = await asyncio.wait_for(process.communicate(), PATIENCE_S)
+        out, err = await asyncio.wait_for(process.communicate(), HANG_S)
         said = Said(process.returncode or 0, out.decode(), err.decode())
     else:
         environ = environ_of(settings)
@@ -85,7 +85,7 @@ async def say(settings: Settings, *words: str) -> Said:
 
 async def say_at(environ: dict[str, str], *words: str) -> Said:
     """Runs a command in a thread, with these SNAPURL_* variables and nobody to ask."""
-    return await asyncio.wait_for(asyncio.to_thread(_say, environ, words), PATIENCE_S)
+    return await asyncio.wait_for(asyncio.to_thread(_say, environ, words), HANG_S)
 
 
 def _say(environ: dict[str, str], words: tuple[str, ...]) -> Said:
@@ -412,13 +412,6 @@ async def slots_left(settings: Settings) -> int:
         await fleet.close()
 
 
-async def until(condition: Callable[[], Any], patience_s: float = 30.0) -> None:
-    deadline = asyncio.get_running_loop().time() + patience_s
-    while not await condition():
-        assert asyncio.get_running_loop().time() < deadline, "it did not come about"
-        await asyncio.sleep(0.05)
-
-
 async def test_pause_stops_and_resume_goes_on(ready: Settings, links: list[str]) -> None:
     """A paused migrator begins nothing, says so, and finishes after `resume`; SIGTERM ends it with exit code 0."""
     assert (await say(ready, "pause", "--yes")).code == 0
@@ -442,7 +435,7 @@ async def test_pause_stops_and_resume_goes_on(ready: Settings, links: list[str])
 
         await until(is_over)
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), HANG_S) == 0
     finally:
         if process.returncode is None:
             process.kill()
@@ -465,7 +458,7 @@ async def test_cancel_during_a_move_goes_back(ready: Settings, fifth: str, links
         assert said.document["shards"]["db4"]["draining"] is True
     finally:
         process.send_signal(signal.SIGTERM)
-        await asyncio.wait_for(process.communicate(), 15)
+        await asyncio.wait_for(process.communicate(), HANG_S)
     await settle(ready)
     assert [owner.shard for owner in (await owners(ready)) if owner] == before
     one_line(await say(ready, "cancel", "--yes"), "nothing to cancel")
@@ -502,7 +495,7 @@ async def test_watch_follows_to_the_end_in_plain_lines(ready: Settings, links: l
         assert "\x1b" not in said.out
     finally:
         process.terminate()
-        await asyncio.wait_for(process.communicate(), 15)
+        await asyncio.wait_for(process.communicate(), HANG_S)
 
 
 async def test_status_says_that_no_migrator_runs(ready: Settings) -> None:
@@ -564,7 +557,7 @@ async def test_cleanup_deletes_what_is_older_than_the_grace_period(ready: Settin
         await until(is_over)
     finally:
         process.terminate()
-        await asyncio.wait_for(process.communicate(), 15)
+        await asyncio.wait_for(process.communicate(), HANG_S)
     kept = (await say(ready, "cleanup", "--yes", "--json")).document
     assert kept["slots"] == 0
     assert kept["waiting"] > 0

@@ -11,7 +11,7 @@ from ring.handoff import Desired, SourceState, Step, TargetState, next_steps
 from ring.placement import place
 from ring.slots import slot_of
 from snapurl.config import Settings
-from snapurl.model import Change
+from snapurl.model import LinkPatch
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tools.cluster.tables import sharded_tables
 from tools.transfer.batch import Batch
@@ -54,7 +54,9 @@ async def test_what_is_written_after_the_check_is_moved(
     """Links that are changed, deleted and made between CHECK and the pause are on the target afterwards."""
     attempt, codes = checked
     token = new_link("x").token
-    await store.links.change(codes[0], Change(title="“new”\\u0000\n"), if_match=None, owner=None, token=token)
+    await store.links.change(
+        codes[0], LinkPatch(title="“new”\\u0000\n"), if_match=None, owner=None, token=token
+    )
     await store.links.delete(codes[1], if_match=None, owner=None, token=token)
     made = next(code for n in range(10**6) if slot_of(code := f"m{n}") in attempt.batch.slots)
     await store.links.create(new_link(made))

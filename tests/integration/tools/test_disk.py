@@ -15,11 +15,10 @@ from ring.placement import place
 from ring.slots import slot_of
 from snapurl.config import Settings
 from tests.integration.store.conftest import NewLinkMaker, Store
+from tests.support.waits import HANG_S
 from tools.cluster.tables import sharded_tables
 from tools.transfer.batch import Batch
 from tools.transfer.executor import Executor, ShardPair
-
-WAIT_S = 20.0
 
 
 @pytest.fixture
@@ -35,7 +34,7 @@ async def wait_for_standby(connection: Any, name: str) -> None:
     """From now on commits on this server wait for the standby `name`; for none if it is empty."""
     await connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
     await connection.execute("SELECT pg_reload_conf()")
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(HANG_S):
         while await connection.fetchval("SHOW synchronous_standby_names") != name:
             await asyncio.sleep(0.01)
 
@@ -43,7 +42,7 @@ async def wait_for_standby(connection: Any, name: str) -> None:
 async def until_waiting(connection: Any, attempt: Executor, step: Step) -> None:
     """Until the session of the attempt waits for a standby that does not come; it is `step` that does."""
     waiting = "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep')"
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(HANG_S):
         while not await connection.fetchval(waiting):
             await asyncio.sleep(0.01)
     assert attempt.step is step
@@ -63,7 +62,7 @@ async def test_few_steps_wait_for_the_standby(
     attempt = Executor(Batch("db0", "db1", (slot_of(code),), (1,)), ends)
     for admin in admins.values():
         await wait_for_standby(admin, "nobody")
-    async with asyncio.timeout(WAIT_S), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(HANG_S), asyncio.TaskGroup() as group:
         moving = group.create_task(
             attempt.run(next_steps(Desired.MOVE, SourceState.OWNED, TargetState.ABSENT))
         )

@@ -14,12 +14,14 @@ from ring.handoff import Desired, SourceState, Step, TargetState, next_steps
 from ring.placement import place
 from ring.slots import SLOT_COUNT, slot_of
 from snapurl.config import Settings
-from snapurl.model import Change, ClickRow, Link, PageKey, SourceClicks, SourceKind
+from snapurl.model import ClickRow, Link, LinkPatch, PageKey, SourceClicks, SourceKind
 from snapurl.run.healthcheck import Address
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import add_fifth, settle
-from tools.cluster.fleet import Fleet, Snapshot
+from tests.support.waits import HANG_S
+from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
+from tools.cluster.snapshot import Snapshot
 from tools.cluster.tables import sharded_tables
 from tools.migrator.loop import Migrator, Options
 from tools.migrator.throttle import Throttle
@@ -85,7 +87,7 @@ async def test_adding_a_shard_moves_a_fifth_of_the_slots_and_loses_nothing(
             assert (await store.links.get(code)) is not None
             victim = f"old{(number * 7 + writer) % 3_000}"
             changed = await store.links.change(
-                victim, Change(title=code), if_match=None, owner=None, token=new_link("x").token
+                victim, LinkPatch(title=code), if_match=None, owner=None, token=new_link("x").token
             )
             found = await store.links.get(victim)
             assert found is not None
@@ -141,7 +143,7 @@ async def test_cancelling_moves_back_what_had_moved(
     await publish(fleet, (await fleet.observe()).topology.back_to(previous))
     for code in list(codes)[:50]:
         await store.links.change(
-            code, Change(title="new"), if_match=None, owner=None, token=new_link("x").token
+            code, LinkPatch(title="new"), if_match=None, owner=None, token=new_link("x").token
         )
     stop.set()
     await running
@@ -173,7 +175,7 @@ async def test_it_tells_how_far_a_copy_is_behind(
     assert (attempt.rows, attempt.behind) == (40, 0)
     for code in codes[:3]:
         await store.links.change(
-            code, Change(title="new"), if_match=None, owner=None, token=new_link("x").token
+            code, LinkPatch(title="new"), if_match=None, owner=None, token=new_link("x").token
         )
     await attempt.run(program[copied : program.index(Step.CATCH_UP) + 1])
     assert (attempt.rows, attempt.behind) == (43, 3)
@@ -204,7 +206,7 @@ async def test_it_rests_while_the_service_is_slow(
     slowly = Throttle(rows_per_s_max=50)
     migrator = Migrator(five, Options(grace_s=0.0, throttle=slowly, service=Address(host, port)))
     stop = asyncio.Event()
-    async with slow, asyncio.TaskGroup() as group, asyncio.timeout(60):
+    async with slow, asyncio.TaskGroup() as group, asyncio.timeout(HANG_S):
         group.create_task(migrator.run(stop))
         while not migrator.snapshot().throttle.startswith("p99 of the service is "):
             await asyncio.sleep(0.02)
@@ -235,7 +237,7 @@ async def test_rows_that_wait_for_their_grace_period_cost_little_and_delay_no_ne
     monkeypatch.setattr(Fleet, "observe", counted)
     migrator = Migrator(five, Options(grace_s=600.0))
     stop = asyncio.Event()
-    async with asyncio.TaskGroup() as group, asyncio.timeout(60):
+    async with asyncio.TaskGroup() as group, asyncio.timeout(HANG_S):
         group.create_task(migrator.run(stop))
         while not migrator.snapshot().orphans:
             await asyncio.sleep(0.02)

@@ -13,10 +13,10 @@ import pytest
 from snapurl.config import Settings
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import grant_all, migrate_all
-from tests.integration.http.service import until
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.store.test_bootstrap import with_shards
 from tests.support.roles import connected, dsn_as, make_login, say
+from tests.support.waits import until
 
 
 @pytest.fixture

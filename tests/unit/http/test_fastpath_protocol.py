@@ -22,6 +22,7 @@ from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.limits import Blocklist
 from snapurl.model import MISSING, CachedLink
 from snapurl.telemetry.metrics import REDIRECT_SECONDS
+from tests.support.waits import HANG_S
 
 LINK = CachedLink("https://example.org/", 302, 1, None, deleted=False)
 HEAD_BYTES_MAX = 1_000
@@ -216,7 +217,7 @@ async def test_the_metrics_are_told_without_being_asked() -> None:
     for _ in range(2):
         before = REDIRECTED._value.get()
         worker.ask()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANG_S):
             while REDIRECTED._value.get() == before:
                 await asyncio.sleep(0.01)
         assert REDIRECTED._value.get() == before + 1

@@ -17,15 +17,22 @@ from snapurl.errors import FieldError, Gone, Invalid
 from snapurl.http.docs.openapi import document
 from snapurl.http.docs.page import PAGE
 from snapurl.http.html import home_page, refusal_page
-from snapurl.http.problems import TYPE_PREFIX, problem
+from snapurl.http.problems import problem
 from snapurl.http.routes import ROUTES
 from snapurl.http.schema import responses
+from snapurl.http.schema.responses import TYPE_PREFIX
 from snapurl.model import DayClicks, Link, RingView, ShardHealth, ShardShare, SourceClicks, SourceKind
 from tools.cluster.migrator_status import MigratorStatus, MoveStatus
 
 DOCUMENT = document(ROUTES, "https://s.example.org", "1.2.3", anonymous=True)
 LINK = Link(
-    "abc", "https://example.org/", None, ("a",), 302, datetime(2030, 1, 1, tzinfo=UTC), None, None, "k", 3
+    "https://example.org/",
+    tags=("a",),
+    code="abc",
+    created_at=datetime(2030, 1, 1, tzinfo=UTC),
+    deleted_at=None,
+    owner="k",
+    version=3,
 )
 
 

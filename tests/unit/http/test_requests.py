@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -22,8 +23,7 @@ from snapurl.http.schema.requests import (
     draft_of,
     parse_json,
 )
-from snapurl.links import Draft
-from snapurl.model import UNSET, Change
+from snapurl.model import LINK_FIELDS, Draft
 from snapurl.urls import UrlPolicy, own_hosts
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -44,7 +44,7 @@ def refused(value: object) -> dict[str, str]:
 
 def test_a_url_is_enough() -> None:
     """Everything else has a default."""
-    assert draft() == Draft(URL, None, None, (), 302, None)
+    assert draft() == Draft(URL)
 
 
 def test_every_field_is_taken() -> None:
@@ -57,7 +57,7 @@ def test_every_field_is_taken() -> None:
         expires_at="2030-01-01T02:00:00.5+01:00",
     )
     assert full == Draft(
-        URL, "a-b_C9", "Title ❤", ("x", "y"), 308, datetime(2030, 1, 1, 1, 0, 0, 500_000, tzinfo=UTC)
+        URL, "Title ❤", ("x", "y"), 308, datetime(2030, 1, 1, 1, 0, 0, 500_000, tzinfo=UTC), alias="a-b_C9"
     )
 
 
@@ -147,9 +147,8 @@ def test_a_whole_number_may_be_written_with_a_point() -> None:
 
 def test_a_change_says_what_stays_and_what_is_cleared() -> None:
     """A field left out stays; null clears title and expiry."""
-    change = check(LinkChange, {"title": None, "tags": []}, RULES).as_change()
-    assert change == Change(title=None, tags=())
-    assert change.url is UNSET and change.expires_at is UNSET and change.redirect_status is UNSET
+    patch = check(LinkChange, {"title": None, "tags": []}, RULES).as_patch()
+    assert patch.values == {"title": None, "tags": ()}
 
 
 @pytest.mark.parametrize(
@@ -269,6 +268,15 @@ def test_a_draft_is_what_the_schema_says_it_is(value: object, rules: Rules) -> N
     assert answer(lambda: draft_of(value, rules)) == answer(lambda: check(LinkDraft, value, rules).as_draft())
 
 
+def test_the_schemas_have_the_fields_of_a_link() -> None:
+    """A create takes each field of a link and an alias, a change takes each field, with the model's defaults."""
+    assert LinkDraft.model_fields.keys() == {*LINK_FIELDS, "alias"}
+    assert LinkChange.model_fields.keys() == set(LINK_FIELDS)
+    for field in fields(Draft)[1:]:
+        default = LinkDraft.model_fields[field.name].default
+        assert (tuple(default) if isinstance(default, list) else default) == field.default
+
+
 def test_sound_drafts_need_no_schema(monkeypatch: pytest.MonkeyPatch) -> None:
     """A draft with every field is read without the schema, which costs five times as much."""
     monkeypatch.setattr(requests, "check", None)
@@ -281,10 +289,8 @@ def test_sound_drafts_need_no_schema(monkeypatch: pytest.MonkeyPatch) -> None:
         "expires_at": "2030-01-01T02:00:00+01:00",
     }
     at = datetime(2030, 1, 1, 1, tzinfo=UTC)
-    assert draft_of(full, RULES) == Draft(URL, "a-b_C9", "Title ❤", ("x", "y"), 308, at)
-    assert draft_of({"url": URL, "alias": None, "title": None}, RULES) == Draft(
-        URL, None, None, (), 302, None
-    )
+    assert draft_of(full, RULES) == Draft(URL, "Title ❤", ("x", "y"), 308, at, alias="a-b_C9")
+    assert draft_of({"url": URL, "alias": None, "title": None}, RULES) == Draft(URL)
 
 
 @given(

@@ -24,6 +24,7 @@ from ring.placement import place
 from ring.plan import slots_by_shard
 from ring.slots import SLOT_COUNT
 from ring.topology import Shard, Topology
+from tests.support.waits import HANG_S
 from tests.unit.ring.topologies import shard, topology
 
 FOUR = ("db0", "db1", "db2", "db3")
@@ -168,6 +169,11 @@ def test_other_processes_agree(seed: str) -> None:
     )
     environ = {"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(path or "." for path in sys.path)}
     run = subprocess.run(
-        [sys.executable, "-c", program], env=environ, capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", program],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=HANG_S,
     )
     assert run.stdout.strip() == DIGEST_OF_FOUR

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import ring
+from tests.support.waits import HANG_S
 
 PACKAGE = Path(ring.__file__).parent
 ALLOWED = {
@@ -53,7 +54,7 @@ def test_importable_on_its_own() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=HANG_S,
     )
     loaded = {name.partition(".")[0] for name in run.stdout.split()}
     assert not loaded & {"snapurl", "tools", "asyncio", "random", "socket", "asyncpg", "redis"}

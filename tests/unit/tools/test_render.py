@@ -13,8 +13,8 @@ from ring.ownership import SlotRow, SlotState
 from ring.placement import place
 from ring.topology import Shard, Topology
 from tools.change.estimate import Estimate, ShardEstimate
-from tools.cluster.fleet import Snapshot
 from tools.cluster.migrator_status import MigratorStatus, MoveStatus, Pauses
+from tools.cluster.snapshot import Snapshot
 from tools.cluster.status import ClusterStatus, view, wrong_slots
 from tools.commands import render
 

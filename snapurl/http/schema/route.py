@@ -1,0 +1,70 @@
+"""What a route is, and what OpenAPI shows of it: method, path, bodies, parameters and refusals. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from snapurl.errors import SnapURLError
+from snapurl.model import Right
+
+HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
+
+LINKS_PATH = "/api/v1/links"
+"""Where links are created and listed; each link is at `/{code}` below it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A query or header parameter, as OpenAPI shows it. Query parameters that a route does not list are refused."""
+
+    name: str
+    place: str
+    description: str
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """A response that is not a problem: its status, schema (None: no body), and headers with their description."""
+
+    status: int
+    description: str
+    model: type[BaseModel] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    media: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Route(Generic[HandlerT]):
+    """One path and method.
+
+    `right` is the right that the API key must have; None: the route needs no key. A `may_be_anonymous` route works
+    without a key if the deployment sets SNAPURL_ANONYMOUS_CREATION (`dispatch._authorize` decides).
+    """
+
+    method: str
+    path: str
+    handler: HandlerT
+    summary: str
+    tag: str
+    successes: tuple[Success, ...]
+    description: str = ""
+    right: Right | None = None
+    may_be_anonymous: bool = False
+    body: type[BaseModel] | None = None
+    parameters: tuple[Parameter, ...] = ()
+    refusals: tuple[type[SnapURLError], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The operation id in OpenAPI, and the name of the route in Sanic."""
+        return self.handler.__name__
+
+    @property
+    def is_page(self) -> bool:
+        """Whether the route is outside the API: it answers HEAD and ignores unknown query parameters."""
+        return not self.path.startswith("/api/")
