@@ -1,4 +1,4 @@
-"""News of changed links: a subscription that is known to be alive, or known to be lost."""
+"""Invalidations of changed links over Redis pub/sub: the subscription is known to be alive, or known to be lost."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from snapurl.telemetry.metrics import REDIS_FAILURES
 log = logging.getLogger("snapurl.feed")
 
 PING_S = 0.5  # of silence, then a ping
-SILENCE_S_MAX = 2.0  # without so much as a pong, then the subscription counts as lost
+SILENCE_S_MAX = 2.0  # without a message or a pong, then the subscription counts as lost
 RETRY_S = 0.25
 
 
 class InvalidationFeed:
-    """Calls `changed(code, version)` for each change that any worker announces on `channel`.
+    """Calls `changed(code, version)` for each invalidation that any worker publishes on `channel`.
 
-    `gained` is called when the subscription stands, `lost` when it is gone: what happens in between those two
-    is heard, what happens otherwise is not.
+    `gained` is called when the subscription stands, `lost` when it is gone. An invalidation that is published
+    between these two is received, any other may be missed.
     """
 
     def __init__(
@@ -56,10 +56,10 @@ class InvalidationFeed:
                 await self._listen()
             except (RedisError, OSError, TimeoutError) as error:
                 REDIS_FAILURES.labels("feed").inc()
-                log.debug("the feed is interrupted: %s", type(error).__name__)
+                log.debug("the subscription is interrupted: %s", type(error).__name__)
             if self.is_alive:
                 log.warning(
-                    "no news of changes from Redis: this worker does without its own cache until they return"
+                    "no invalidations from Redis: this worker does without its own cache until they are back"
                 )
             self.is_alive = False
             self._lost()
@@ -69,16 +69,16 @@ class InvalidationFeed:
         loop = asyncio.get_running_loop()
         async with self._redis.pubsub() as subscription:
             await subscription.subscribe(self._channel)
-            heard = loop.time()
-            while loop.time() - heard < SILENCE_S_MAX:
+            received_at = loop.time()
+            while loop.time() - received_at < SILENCE_S_MAX:
                 message = await subscription.get_message(timeout=PING_S)
                 if message is None:
                     await subscription.ping()
                 else:
-                    heard = loop.time()
-                    self._take(message)
+                    received_at = loop.time()
+                    self._receive(message)
 
-    def _take(self, message: dict[str, Any]) -> None:
+    def _receive(self, message: dict[str, Any]) -> None:
         if message["type"] == "subscribe":
             self.is_alive = True
             self._gained()

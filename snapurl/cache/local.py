@@ -9,14 +9,15 @@ from dataclasses import dataclass
 from snapurl.model import CachedLink
 
 _STATUSES = {status: status for status in (301, 302, 307, 308)}
-"""Each number that is read from somewhere is an object of its own: entries share these."""
+"""Entries share these objects: each number that is parsed would be an object of its own."""
 
 
 @dataclass(slots=True)
 class Entry:
-    """A link until its age, as small as may be: there are as many of these as there is memory for.
+    """A cached link, as small as possible: there are as many of these as there is memory for.
 
-    `frame` is room for what stands around the address in the answer, which is the same for most links.
+    `until_s` is its end on the clock of the cache. `frame` are the bytes before and after the URL in the response,
+    which most links share; whoever answers with the link sets it.
     """
 
     until_s: float
@@ -39,10 +40,10 @@ class Entry:
 
 
 class LocalCache:
-    """code -> link, least recently used out first. Ages are on the monotonic `clock`.
+    """code -> link, with LRU eviction. Ages are on the monotonic `clock`.
 
-    While it is disabled (nobody tells this worker of changes) it holds nothing and takes nothing. `generation`
-    grows each time it is emptied: what was read before that must not be put in after it.
+    While it is disabled (this worker receives no invalidations) it is empty and takes nothing. `generation` grows
+    each time it is emptied: what was read before that must not be put in after it.
     """
 
     def __init__(
@@ -60,12 +61,12 @@ class LocalCache:
         return len(self._entries)
 
     def get(self, code: str) -> CachedLink | None:
-        """The link if it is here and young enough; version 0 if it is known that there is none."""
+        """Returns the link if it is cached and not too old; version 0 if it is known that there is none."""
         entry = self.entry(code)
         return None if entry is None else entry.link
 
     def entry(self, code: str) -> Entry | None:
-        """What is here of the link, if it is young enough."""
+        """Returns the entry of the link if it is cached and not too old."""
         entry = self._entries.get(code)
         if entry is None:
             return None
@@ -76,7 +77,7 @@ class LocalCache:
         return entry
 
     def put(self, code: str, link: CachedLink, generation: int) -> None:
-        """Takes a link that was read in `generation`, unless a newer version is here."""
+        """Caches a link that was read in `generation`, unless a newer version is cached."""
         if not self._enabled or generation != self.generation or not self._links_max:
             return
         known = self._entries.get(code)
@@ -89,18 +90,18 @@ class LocalCache:
             self._entries.popitem(last=False)
 
     def drop(self, code: str, version: int) -> None:
-        """Forgets a link that is older than `version`."""
+        """Removes a link that is older than `version`."""
         entry = self._entries.get(code)
         if entry is not None and entry.version < version:
             del self._entries[code]
 
     def enable(self) -> None:
-        """From now on this worker hears of changes."""
+        """From now on this worker receives invalidations."""
         self._empty()
         self._enabled = True
 
     def disable(self) -> None:
-        """Changes may pass unheard: nothing here can be believed."""
+        """Invalidations may be missed: any entry may be stale."""
         self._empty()
         self._enabled = False
 

@@ -1,4 +1,4 @@
-"""L2: what all workers share in Redis. A failure of Redis is a miss, never an error."""
+"""L2: the links that all workers cache in Redis. A failure of Redis is a miss, never an error."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from snapurl.model import CachedLink
 from snapurl.telemetry.metrics import REDIS_FAILURES, REDIS_SECONDS, timed, timing
 from snapurl.telemetry.traces import REDIS, span
 
-# What was changed must outlive any reader that began before the change (pool wait, two statements, a hand-off).
+# A changed link must outlive any read that began before the change (pool wait, two statements, a hand-off).
 CHANGED_AGE_S_MIN = 30
-# After a failure Redis is left alone for so long, so that a dead one does not cost a time-out per request.
+# After a failure Redis is not called for this long, so that a dead one does not cost a time-out per request.
 DOWN_S = 0.5
 SCAN_COUNT = 1_000
 
@@ -26,7 +26,7 @@ _PUT = (files("snapurl.cache") / "lua" / "put.lua").read_text(encoding="utf-8")
 
 
 class SharedCache:
-    """code -> link in Redis, each change announced on a channel."""
+    """code -> link in Redis, with an invalidation on a channel for each change."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class SharedCache:
         self._put = redis.register_script(_PUT)
 
     async def get_many(self, codes: Sequence[str]) -> Sequence[CachedLink | None]:
-        """The links as Redis has them, MISSING where it knows that there is none, None where it knows nothing."""
+        """Returns per code the link, MISSING if it is cached that there is none, or None if nothing is."""
         if self._clock() < self._down_until:
             return (None,) * len(codes)
         try:
@@ -58,7 +58,7 @@ class SharedCache:
         return [_decoded(text) for text in found]
 
     async def put_many(self, links: Mapping[str, CachedLink]) -> None:
-        """Keeps what was read from shards (code -> link), but where Redis has a version that is not older."""
+        """Writes links that were read from shards, except where Redis has the same or a newer version."""
         if self._clock() < self._down_until:
             return
         keys = [self._prefix + code for code in links]
@@ -70,27 +70,27 @@ class SharedCache:
             self._failed("put")
 
     async def changed(self, code: str, link: CachedLink) -> bool:
-        """Keeps what was just written and tells every worker of it; False if Redis did not take it."""
+        """Writes a changed link and publishes its invalidation. Returns whether Redis took both."""
         if self._clock() < self._down_until:
             return False
         age_s = max(self._max_age_s, CHANGED_AGE_S_MIN)
         try:
             with timed(_CHANGED_SECONDS), span("redis changed", "client", REDIS):
-                await self._tell(code, link, age_s * 1000)
+                await self._write_and_publish(code, link, age_s * 1000)
         except (RedisError, OSError, TimeoutError):
             self._failed("changed")
             return False
         return True
 
-    async def _tell(self, code: str, link: CachedLink, age_ms: int) -> None:
+    async def _write_and_publish(self, code: str, link: CachedLink, age_ms: int) -> None:
         async with self._redis.pipeline(transaction=False) as pipe:
-            # The whole text, not its hash: a pipeline would ask first whether Redis knows it.
+            # EVAL, not EVALSHA: for that a pipeline would first ask Redis whether the script is loaded.
             pipe.eval(_PUT, 1, self._prefix + code, age_ms, age_ms, encode(link))
             pipe.publish(self.channel, f"{link.version} {code}")
             await pipe.execute()
 
     async def clear(self) -> bool:
-        """Forgets every link; False if Redis did not go along."""
+        """Deletes every link. Returns whether Redis did."""
         try:
             async for key in self._redis.scan_iter(match=self._prefix + "*", count=SCAN_COUNT):
                 await self._redis.unlink(key)

@@ -42,8 +42,8 @@ from snapurl.model import (
 )
 from snapurl.store.batching.bulk import BulkCall, Unsettled, repeat_lost
 from snapurl.store.batching.columns import create_rows
-from snapurl.store.batching.creates import Together
-from snapurl.store.batching.reads import Reads
+from snapurl.store.batching.creates import CreateBatcher
+from snapurl.store.batching.reads import ReadBatcher
 from snapurl.store.cluster.fanout import every_slot_once
 from snapurl.store.cluster.pool import Pool, ShardFailed
 from snapurl.store.cluster.router import Call, Router
@@ -64,28 +64,29 @@ class LinkStore:
     def __init__(self, shards: Shards, router: Router) -> None:
         self._shards = shards
         self._router = router
-        self._together = Together(lambda code: shards.map.owner(slot_of(code)), shards.serves)
-        self._reads = Reads(shards, router)
+        self._creates = CreateBatcher(lambda code: shards.map.owner(slot_of(code)), shards.serves)
+        self._reads = ReadBatcher(shards, router)
         self._bulk = asyncio.Semaphore(BULK_CALLS_AT_ONCE)
 
     async def close(self) -> None:
-        """Cancels the reads of `find` that are under way."""
+        """Cancels the creates and the reads of `find` that have no answer."""
         await self._reads.stop()
+        await self._creates.stop()
 
     def new_code(self) -> str:
         """Returns a generated code. It is probably free; the create finds out."""
-        return self._together.new_code()
+        return self._creates.new_code()
 
     def new_codes(self, count: int) -> list[str]:
         """Returns generated codes for a bulk create."""
-        return self._together.new_codes(count)
+        return self._creates.new_codes(count)
 
     async def create(self, new: NewLink) -> Link | Taken:
         """Returns the link as created, or Taken. A repeat with the same token returns the same."""
         slot = slot_of(new.code)
 
         async def call(pool: Pool) -> Sequence[Mapping[str, Any]]:
-            return await self._together.create(pool, new)
+            return await self._creates.create(pool, new)
 
         try:
             row = (await _repeat(lambda: self._router.at_owner(slot, call)))[0]
@@ -111,7 +112,7 @@ class LinkStore:
         row = await self._row(code)
         return None if row["code"] is None else _link(row)
 
-    def find(self, code: str) -> asyncio.Future[CachedLink]:
+    def find(self, code: str) -> Awaitable[CachedLink]:
         """Reads what a redirect needs of a link, in a batch with other reads. MISSING if there is no row."""
         return self._reads.find(code)
 

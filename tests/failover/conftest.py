@@ -24,7 +24,7 @@ from snapurl.store.links import SQL
 from tests.failover.servers import Machine, Server, all_hosts
 from tests.faults.pair import new_link, shard_list
 from tests.integration.store.conftest import Store
-from tests.support.waits import HANG_S
+from tests.support.waits import HANG_S, PATIENT
 from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
 from tools.repair.doctor import Finding, diagnose
@@ -131,9 +131,20 @@ class World:
             await connection.close()
 
 
+@pytest.fixture(scope="session")
+async def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data of a server whose database is migrated, and belongs to no cluster yet."""
+    machine = Machine(tmp_path_factory.mktemp("template"))
+    server = machine.server("template")
+    await server.start()
+    await migrate_all(load_settings(shards=f"template={server.dsn()}", **PATIENT))
+    await server.stop()
+    return server.data
+
+
 @pytest.fixture
-async def machine(tmp_path: Path) -> AsyncIterator[Machine]:
-    made = Machine(tmp_path)
+async def machine(tmp_path: Path, template: Path) -> AsyncIterator[Machine]:
+    made = Machine(tmp_path, template)
     yield made
     await made.stop()
 
@@ -155,7 +166,6 @@ class Maker:
             hosts["db0"].append(await self._machine.standby_of(servers["db0"], synchronous=synchronous))
         dsns = {name: all_hosts(*listed) for name, listed in hosts.items()}
         configured = load_settings(shards=shard_list(dsns), **settings)
-        await migrate_all(configured)
         await ensure_cluster(configured)
         world = World(self._machine, hosts, await Store.open(configured), configured)
         self.made.append(world)

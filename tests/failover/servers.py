@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
 from pathlib import Path
 
 import asyncpg
@@ -19,15 +20,19 @@ PASSWORD = "of-the-tests"
 
 
 class Server(PostgresServer):
-    """A server of the project's own launcher; as a standby its data come from `follows`."""
+    """A server of the project's own launcher. As a standby its data come from `follows`, else from `template`."""
 
     follows: Server | None = None
+    template: Path | None = None
 
     @property
     def data(self) -> Path:
         return self._data
 
     async def _make_data(self) -> None:
+        if self.template is not None and self.follows is None:
+            copy_data(self.template, self._data)
+            return
         if self.follows is None:
             await super()._make_data()
             return
@@ -68,10 +73,11 @@ async def run(account: SystemUser, *words: str | Path) -> None:
 
 
 class Machine:
-    """The servers of one test: plain ones by name, and standbys of them."""
+    """The servers of one test: plain ones by name, and standbys of them. `template` are data to begin with."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, template: Path | None = None) -> None:
         self._home = home
+        self._template = template
         self._binaries: PostgresBinaries = find_postgres()
         self._account = choose_system_user(self._binaries.postgres, home)
         self._servers: list[Server] = []
@@ -86,6 +92,7 @@ class Machine:
             port=free_port({server.port for server in self._servers}),
             durable=False,
         )
+        made.template = self._template
         self._servers.append(made)
         return made
 
@@ -117,18 +124,23 @@ async def cut_stream(standby: Server) -> None:
     await standby.says("SELECT count(*) = 0 FROM pg_stat_wal_receiver")
 
 
+def copy_data(source: Path, target: Path) -> None:
+    """Copies a data directory, whoever owns it."""
+    subprocess.run(["cp", "-a", source, target], check=True)
+
+
 def save(server: Server) -> Path:
     """A copy of the data of a server that is stopped."""
     copy = server.data.with_name("saved")
     shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(server.data, copy, symlinks=True)
+    copy_data(server.data, copy)
     return copy
 
 
 def put_back(server: Server, copy: Path) -> None:
     """The data of a server that is stopped, as they were."""
     shutil.rmtree(server.data)
-    shutil.copytree(copy, server.data, symlinks=True)
+    copy_data(copy, server.data)
 
 
 def all_hosts(*servers: Server, user: str = USER) -> str:

@@ -49,7 +49,8 @@ def skip_unless_there(item: pytest.Item) -> None:
 
 def skip_without(name: str, why: str = "") -> NoReturn:
     """Skips the test that runs: the machine has turned out to lack what `name` says."""
-    pytest.skip(f"{PREFIX}{name}" + (f" ({why})" if why else ""))
+    said = f"{PREFIX}{name}" + (f" ({why})" if why else "")
+    raise pytest.skip.Exception(said, _use_item_location=True)  # else this line is named, and not the test
 
 
 def unfit_skip(reason: str, may_lack: frozenset[str] | None) -> str:

@@ -1,153 +1,98 @@
-"""Links for redirects, read from their shards together.
+"""Reads of links for redirects, batched per shard.
 
-Theory. A read costs a shard, and us, mostly what any call costs: a round trip, and the way to it. So a shard is
-asked one question at a time, for all links that have come to be wanted since the one before: a link that is wanted
-alone is asked for at once, and the more are wanted, the more share a question. A question that takes longer than
-PATIENCE_S holds nobody up: the next goes beside it, on a connection of its own. Every question is sent after all
-that it asks for was wanted, so a read never answers with what was before it began.
+A shard has one query in flight, for all links that were requested since the one before (`snapurl/batcher.py`).
+A single read is sent at once. Each query is sent after its links were requested, so a read never returns data
+older than its request.
 
-Each link has an answer of its own, with what the shard says of its slot at that moment. Where the shard does not
-answer for the slot, or its answer was lost, that one link is asked for alone, as any call is: along with the
-move, and a second time.
+The shard answers per link, together with the state of its slot. A link is read again through the router, in a
+call of its own, if the shard does not own the slot, if the slot is in hand-off, or if the answer was lost.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import logging
+from collections.abc import Sequence
 
 from ring.slots import slot_of
+from snapurl.batcher import Batcher, Pending
 from snapurl.model import MISSING, CachedLink, in_ms
 from snapurl.store.cluster.pool import Pool, Row, ShardFailed, ShardUnknown, too_busy
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.queries import load_queries
-from snapurl.tasks import cancel_and_wait
-from snapurl.telemetry.logs import detached_task
+
+log = logging.getLogger("snapurl.reads")
 
 FIND = load_queries("links")["find"]
 
-LINKS_MAX = 500  # in one question
-WAITING_MAX = 1_000  # unanswered links per shard; then 503, as when no connection comes free
-PATIENCE_S = 0.05  # then the next question goes beside one that is not answered
-
-Item = tuple[int, str, asyncio.Future[CachedLink]]  # the slot, the code, and what is found
+LINKS_MAX = 500  # in one query
+PENDING_MAX = 1_000  # reads per shard; then 503, as if no connection became free
+PATIENCE_S = 0.05  # then the next query is sent while one is in flight
 
 
-@dataclass(slots=True)
-class _Line:
-    """The links of one shard: those that wait for the next question, and how many have no answer yet, these
-    included."""
+class _Read(Pending[Row | None]):
+    """The answer is the shard's row, or None if the link has to be read in a call of its own."""
 
-    waiting: deque[Item] = field(default_factory=deque)
-    unanswered: int = 0
-    asking: asyncio.Task[None] | None = None
+    __slots__ = ("code", "slot")
+
+    def __init__(self, slot: int, code: str) -> None:
+        super().__init__()
+        self.slot = slot
+        self.code = code
 
 
-class Reads:
-    """The reads of one process, by the shard that each slot is believed to be at."""
+class ReadBatcher:
+    """The reads of one process, each sent to the shard that is believed to own the slot."""
 
     def __init__(self, shards: Shards, router: Router) -> None:
         self._shards = shards
         self._router = router
-        self._lines: dict[str, _Line] = {}
-        self._calls: set[asyncio.Task[None]] = set()
+        self._batcher = Batcher[str, _Read](
+            "reads",
+            self._send,
+            items_max=LINKS_MAX,
+            pending_max=PENDING_MAX,
+            refusal=lambda shard: too_busy(shard).as_unavailable(),
+            patience_s=PATIENCE_S,
+        )
 
-    def find(self, code: str) -> asyncio.Future[CachedLink]:
-        """The link as its owner has it from now on, also when expired or deleted; MISSING if there is none.
+    async def find(self, code: str) -> CachedLink:
+        """Returns the link as its owner has it, also when expired or deleted; MISSING if there is none.
 
-        It fails with Unavailable when the shard does not answer.
+        Raises Unavailable if the shard does not answer.
         """
         slot = slot_of(code)
-        name = self._shards.map.owner(slot)
-        found: asyncio.Future[CachedLink] = asyncio.get_running_loop().create_future()
-        line = self._lines.get(name) or self._lines.setdefault(name, _Line())
-        if line.unanswered >= WAITING_MAX:
-            found.set_exception(too_busy(name).as_unavailable())
-            return found
-        line.unanswered += 1
-        line.waiting.append((slot, code, found))
-        if line.asking is None:
-            line.asking = detached_task(self._ask(name, line), f"questions to {name}")
-        return found
+        read = _Read(slot, code)
+        self._batcher.submit(self._shards.map.owner(slot), read)
+        row = await read.done
+        if row is None or not self._router.settle(slot, row):
+            row = (await self._router.read(slot, lambda pool: _rows(pool, [read])))[0]
+        return _link(row)
 
     async def stop(self) -> None:
-        """Gives up what is not answered yet."""
-        await cancel_and_wait(*(line.asking for line in self._lines.values()), *self._calls)
+        """Cancels the reads that have no answer."""
+        await self._batcher.stop()
 
-    async def _ask(self, name: str, line: _Line) -> None:
-        while line.waiting:
-            items = [line.waiting.popleft() for _ in range(min(len(line.waiting), LINKS_MAX))]
-            question = self._begin(self._question(name, line, items))
-            await asyncio.wait((question,), timeout=PATIENCE_S)
-        line.asking = None
-
-    def _begin(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        call = asyncio.create_task(work, name="read of links")
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
-        return call
-
-    async def _question(self, name: str, line: _Line, items: Sequence[Item]) -> None:
-        left = await self._left_by(name, items)
-        line.unanswered -= len(items) - len(left)
-        for item in left:
-            self._begin(self._find_alone(line, item))
-
-    async def _left_by(self, name: str, items: Sequence[Item]) -> Sequence[Item]:
-        """Asks the shard; which of the links have to be asked for alone."""
+    async def _send(self, shard: str, reads: Sequence[_Read]) -> None:
         try:
-            rows = await _rows(self._shards.pool(name), items)
-        except ShardUnknown:
-            return items
+            rows = await _rows(self._shards.pool(shard), reads)
         except ShardFailed as error:
-            self._shards.refresh_soon()  # slots may have left a shard that was switched off since
-            if error.sent:
-                return items
-            for _, _, found in items:
-                _fail(found, error.as_unavailable())
-            return ()
-        except Exception:  # one of them is not what PostgreSQL takes: the others must not suffer for it
-            return items
-        return [
-            item for row in rows if (item := self._unless_found(items[row["place"] - 1], row)) is not None
-        ]
-
-    def _unless_found(self, item: Item, row: Row) -> Item | None:
-        slot, _, found = item
-        if row["outcome"] != "ok":
-            self._router.settle(slot, row)
-            return item
-        _answer(found, row)
-        return None
-
-    async def _find_alone(self, line: _Line, item: Item) -> None:
-        slot, _, found = item
-        try:
-            row = (await self._router.read(slot, lambda pool: _rows(pool, [item])))[0]
-        except Exception as error:
-            _fail(found, error)
+            if not isinstance(error, ShardUnknown):
+                self._shards.refresh_soon()  # the slots may have left a shard that has been switched off
+                if not error.sent:
+                    raise error.as_unavailable() from error
+        except Exception:  # PostgreSQL refuses one of them, and with it the query
+            log.debug("a query for %d links was refused", len(reads), exc_info=True)
         else:
-            _answer(found, row)
-        finally:
-            line.unanswered -= 1
+            for row in rows:
+                reads[row["place"] - 1].answer(row)
+            return
+        for read in reads:
+            read.answer(None)
 
 
-async def _rows(pool: Pool, items: Sequence[Item]) -> Sequence[Row]:
-    return await pool.fetch(FIND, [slot for slot, _, _ in items], [code for _, code, _ in items])
-
-
-def _answer(found: asyncio.Future[CachedLink], row: Row) -> None:
-    if not found.done():  # whoever asked may have gone away
-        found.set_result(_link(row))
-
-
-def _fail(found: asyncio.Future[CachedLink], error: Exception) -> None:
-    if not found.done():
-        found.set_exception(error)
+async def _rows(pool: Pool, reads: Sequence[_Read]) -> Sequence[Row]:
+    return await pool.fetch(FIND, [read.slot for read in reads], [read.code for read in reads])
 
 
 def _link(row: Row) -> CachedLink:

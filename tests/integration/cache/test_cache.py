@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import pytest
 from redis.asyncio import Redis
 
+from snapurl import batcher
 from snapurl.cache import reader
 from snapurl.cache.reader import LinkCache
 from snapurl.config import Settings, load_settings
@@ -114,7 +115,7 @@ async def test_a_slow_reader_cannot_bring_the_old_address_back(settings: Setting
         await until(lambda: shard.reads == 1)
         shard.link = NEW
         await editor.changed(NEW)
-        await asyncio.sleep(0.1)  # the news arrive while the read is under way
+        await asyncio.sleep(0.1)  # the invalidation arrives while the read is in flight
         shard.open.set()
         found = await reading
         assert found is not None
@@ -124,21 +125,21 @@ async def test_a_slow_reader_cannot_bring_the_old_address_back(settings: Setting
             assert await url_of(third) == NEW.url
 
 
-async def test_a_slow_reader_that_hears_nothing_cannot_bring_it_back_either(settings: Settings) -> None:
+async def test_a_slow_reader_without_a_subscription_cannot_bring_it_back_either(settings: Settings) -> None:
     """Without any subscription, Redis itself refuses the old version after the edit."""
     shard = Shard()
     redis = redis_client(settings)
-    deaf = LinkCache(settings, "test", shard.find, redis, time.monotonic)
+    unsubscribed = LinkCache(settings, "test", shard.find, redis, time.monotonic)
     async with worker(settings, shard) as editor:
         shard.open.clear()
-        reading = asyncio.create_task(deaf.resolve("a"))
+        reading = asyncio.create_task(unsubscribed.resolve("a"))
         await until(lambda: shard.reads == 1)
         await editor.changed(NEW)
         shard.open.set()
         await reading
-        assert deaf.peek("a") is None
-        assert await url_of(deaf) == NEW.url
-    await deaf.stop()
+        assert unsubscribed.peek("a") is None
+        assert await url_of(unsubscribed) == NEW.url
+    await unsubscribed.stop()
     await redis.aclose()
 
 
@@ -183,7 +184,7 @@ async def test_a_hundred_at_once_are_one_load(settings: Settings) -> None:
         assert {link.url for link in found if link} == {LINK.url}
 
 
-async def test_many_links_at_once_are_one_question(settings: Settings) -> None:
+async def test_many_links_at_once_are_few_queries(settings: Settings) -> None:
     """A thousand requests for links that L1 lacks cost Redis two or three commands, each with its right answer."""
     codes = [f"c{number}" for number in range(1_000)]
     links = {code: replace(LINK, code=code, url=f"https://{code}.example/") for code in codes}
@@ -206,16 +207,16 @@ async def test_many_links_at_once_are_one_question(settings: Settings) -> None:
 
 
 async def mgets(redis: Redis) -> int:
-    """How many questions Redis was asked for links."""
+    """How many queries for links Redis has received."""
     stats = await redis.info("commandstats")
     return int(stats.get("cmdstat_mget", {"calls": 0})["calls"])
 
 
-async def test_links_wanted_in_the_same_moment_are_one_question(
+async def test_links_requested_at_the_same_time_share_queries(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of links that are wanted one after the other while others are being loaded, most share a question."""
-    monkeypatch.setattr(reader, "GATHER_S", 0.1)
+    """Of links that are requested one after the other while others are being loaded, most share a query."""
+    monkeypatch.setattr(reader, "LINGER_S", 0.1)
     shard = Shard()
     shard.open.clear()
     async with worker(settings, shard) as cache, redis_client(settings) as redis:
@@ -229,11 +230,11 @@ async def test_links_wanted_in_the_same_moment_are_one_question(
         assert await mgets(redis) - before <= 6
 
 
-async def test_who_comes_alone_waits_for_nobody(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Links that are wanted one by one are never held back for others."""
-    monkeypatch.setattr(reader, "GATHER_S", 3_600)
+async def test_a_single_query_never_lingers(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Links that are requested one by one are never delayed for others."""
+    monkeypatch.setattr(reader, "LINGER_S", 3_600)
     async with worker(settings, Shard()) as cache:
-        for number in range(reader.COMPANY * 2):
+        for number in range(batcher.LOADED_MIN * 2):
             assert await cache.resolve(f"c{number}") is None
 
 
@@ -253,7 +254,9 @@ async def test_a_client_that_goes_away_takes_nothing_from_the_others(settings: S
         assert shard.reads == 1
 
 
-async def test_a_worker_that_hears_no_news_keeps_nothing(settings: Settings, cluster: LocalCluster) -> None:
+async def test_a_worker_without_a_subscription_keeps_nothing(
+    settings: Settings, cluster: LocalCluster
+) -> None:
     """When Redis dies a worker empties its cache and reads from the shard; when it is back it caches again."""
     shard = Shard()
     async with worker(settings, shard) as cache:
@@ -272,7 +275,7 @@ async def test_a_worker_that_hears_no_news_keeps_nothing(settings: Settings, clu
         assert cache.peek("a") is not None
 
 
-async def test_an_edit_while_redis_is_down_is_told_when_it_is_back(
+async def test_an_edit_while_redis_is_down_is_announced_when_it_is_back(
     settings: Settings, cluster: LocalCluster
 ) -> None:
     """A link that is cached in Redis and edited during an outage shows its new address after the outage."""

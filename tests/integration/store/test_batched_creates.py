@@ -1,4 +1,4 @@
-"""Creates that come at the same time go to their shard together, and each has an answer of its own."""
+"""Concurrent creates are batched per shard, and each has its own answer."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import asyncpg
 import pytest
 
 from ring.slots import slot_of
+from snapurl import batcher
+from snapurl.config import Settings
 from snapurl.model import Link, Taken
 from snapurl.store.batching import creates
 from tests.integration.store.conftest import NewLinkMaker, Store
@@ -40,10 +42,10 @@ async def test_many_at_once_are_few_transactions(
     assert len({row["xid"] for row in rows}) < 100
 
 
-async def test_made_up_codes_go_together_whatever_the_number_of_shards(
+async def test_generated_codes_share_batches_whatever_the_number_of_shards(
     store: Store, new_link: NewLinkMaker, direct: dict[str, Any]
 ) -> None:
-    """Of sixty creates whose codes are made up, most share a transaction with more than a few others."""
+    """Of sixty creates with generated codes, most share a transaction with more than a few others."""
 
     async def create() -> None:
         assert isinstance(await store.links.create(new_link(store.links.new_code())), Link)
@@ -55,17 +57,21 @@ async def test_made_up_codes_go_together_whatever_the_number_of_shards(
     assert max(sizes) == creates.LINKS_MAX
 
 
-async def test_who_comes_alone_waits_for_nobody(
-    store: Store, new_link: NewLinkMaker, monkeypatch: pytest.MonkeyPatch
+async def test_a_single_create_never_lingers(
+    ready: Settings, new_link: NewLinkMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Creates that come one by one are never held back for others."""
-    monkeypatch.setattr(creates, "GATHER_S", 3_600)
-    for _ in range(creates.COMPANY):
-        assert isinstance(await store.links.create(new_link(store.links.new_code())), Link)
+    """Creates that come one by one are never delayed for others."""
+    monkeypatch.setattr(creates, "LINGER_S", 3_600)
+    store = await Store.open(ready)
+    try:
+        for _ in range(batcher.LOADED_MIN * 2):
+            assert isinstance(await store.links.create(new_link(store.links.new_code())), Link)
+    finally:
+        await store.shards.close()
 
 
 async def test_one_alias_in_one_call_is_given_once(store: Store, new_link: NewLinkMaker) -> None:
-    """Among creates that go together the one alias goes to one of them, and other links are not concerned."""
+    """Of the creates of a batch one gets the alias that all want, and other links are not affected."""
     others = [new_link(code) for code in itertools.islice(codes_at(store, "db1"), 10)]
     alias = next(codes_at(store, "db1"))
     await asyncio.gather(*(store.links.create(other) for other in others[1:]))
@@ -74,8 +80,8 @@ async def test_one_alias_in_one_call_is_given_once(store: Store, new_link: NewLi
     assert sum(isinstance(answer, Taken) for answer in answers) == 29
 
 
-async def test_what_postgresql_does_not_take_harms_no_other(store: Store, new_link: NewLinkMaker) -> None:
-    """A create that cannot be written fails alone; those that were sent with it are done."""
+async def test_a_create_that_postgresql_refuses_fails_alone(store: Store, new_link: NewLinkMaker) -> None:
+    """A create that cannot be written fails; the others of its batch are done."""
     codes = list(itertools.islice(codes_at(store, "db2"), 20))
     new = [new_link(code) for code in codes]
     new[7] = new_link(codes[7], title="a\x00b")
@@ -97,15 +103,19 @@ async def test_a_client_that_goes_away_takes_nothing_from_the_others(
     assert all(isinstance(answer, Link) for answer in answers)
 
 
-async def test_the_line_is_bounded(
-    store: Store, new_link: NewLinkMaker, monkeypatch: pytest.MonkeyPatch
+async def test_pending_creates_are_bounded(
+    ready: Settings, new_link: NewLinkMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With as many creates waiting as may wait, further ones are refused at once, and those that wait are done."""
-    monkeypatch.setattr(creates, "WAITING_MAX", 20)
-    codes = list(itertools.islice(codes_at(store, "db0"), 60))
-    answers = await asyncio.gather(
-        *(store.links.create(new_link(code)) for code in codes), return_exceptions=True
-    )
+    """Beyond as many creates as may be pending, further ones are refused at once, and the others are done."""
+    monkeypatch.setattr(creates, "PENDING_MAX", 20)
+    store = await Store.open(ready)
+    try:
+        codes = list(itertools.islice(codes_at(store, "db0"), 60))
+        answers = await asyncio.gather(
+            *(store.links.create(new_link(code)) for code in codes), return_exceptions=True
+        )
+    finally:
+        await store.shards.close()
     done = [answer for answer in answers if isinstance(answer, Link)]
     refused = [str(answer) for answer in answers if not isinstance(answer, Link)]
     assert len(done) >= 20

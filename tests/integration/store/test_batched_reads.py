@@ -1,4 +1,4 @@
-"""Links for redirects that are wanted at the same time are read together, and each has an answer of its own."""
+"""Concurrent reads for redirects are batched per shard, and each has its own answer."""
 
 from __future__ import annotations
 
@@ -33,63 +33,66 @@ def codes_at(store: Store, name: str) -> Iterator[str]:
     return (f"r{n}" for n in itertools.count() if store.shards.map.owner(slot_of(f"r{n}")) == name)
 
 
+def find(store: Store, code: str) -> asyncio.Task[CachedLink]:
+    """A read that has begun."""
+    return asyncio.create_task(store.links._reads.find(code))
+
+
 def some(store: Store, name: str, count: int) -> list[str]:
     return list(itertools.islice(codes_at(store, name), count))
 
 
-class Questions:
-    """Counts the questions that a store sends, by the number of links in each."""
+class Queries:
+    """Counts the queries that a store sends, by the number of links in each."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.sizes: list[int] = []
-        ask = reads._rows
+        query = reads._rows
 
         async def counted(pool: Any, items: Any) -> Any:
             self.sizes.append(len(items))
-            return await ask(pool, items)
+            return await query(pool, items)
 
         monkeypatch.setattr(reads, "_rows", counted)
 
 
 @pytest.fixture
-def questions(monkeypatch: pytest.MonkeyPatch) -> Questions:
-    return Questions(monkeypatch)
+def queries(monkeypatch: pytest.MonkeyPatch) -> Queries:
+    return Queries(monkeypatch)
 
 
 async def create(store: Store, new_link: NewLinkMaker, codes: list[str]) -> None:
     await store.links.create_many([new_link(code, f"https://{code}.example/") for code in codes])
 
 
-async def test_many_at_once_are_few_questions(
-    store: Store, new_link: NewLinkMaker, questions: Questions
-) -> None:
-    """Three hundred links wanted at once are one question to each shard, and each gets its own answer."""
+async def test_many_at_once_are_few_queries(store: Store, new_link: NewLinkMaker, queries: Queries) -> None:
+    """Three hundred concurrent reads are one query to each shard, and each gets its own answer."""
     codes = [f"m{n}" for n in range(300)]
     await create(store, new_link, codes[::2])
     found = await asyncio.gather(*map(store.links.find, codes))
     assert [link.url for link in found[::2]] == [f"https://{code}.example/" for code in codes[::2]]
     assert all(link is MISSING for link in found[1::2])
-    assert len(questions.sizes) == 4
-    assert sum(questions.sizes) == 300
+    assert len(queries.sizes) == 4
+    assert sum(queries.sizes) == 300
 
 
-async def test_the_next_question_has_all_that_came_meanwhile(
-    store: Store, new_link: NewLinkMaker, questions: Questions
+async def test_reads_that_arrive_during_a_query_share_the_next(
+    store: Store, new_link: NewLinkMaker, queries: Queries
 ) -> None:
-    """A link that is wanted alone is asked for at once; those that come before its answer go together."""
+    """A single read is sent at once; the reads that arrive before its answer share the next query."""
     first, *others = some(store, "db0", 41)
     await create(store, new_link, [first, *others])
-    alone = store.links.find(first)
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert questions.sizes == [1]
+    alone = find(store, first)
+    while not queries.sizes:
+        await asyncio.sleep(0)
+    assert queries.sizes == [1]
     found = await asyncio.gather(alone, *map(store.links.find, others))
     assert all(link.version == 1 for link in found)
-    assert questions.sizes == [1, 40]
+    assert queries.sizes == [1, 40]
 
 
 async def test_a_link_is_found_as_the_cache_keeps_it(store: Store, new_link: NewLinkMaker) -> None:
-    """A question answers what a read of the whole row does: address, status, version, expiry, whether deleted."""
+    """A batched read returns what a read of the whole row does: URL, status, version, expiry, whether deleted."""
     whole = []
     for number, code in enumerate(codes := ["plain", "brief", "gone", "changed"]):
         expires = None if number != 1 else datetime.now(UTC) + timedelta(hours=1)
@@ -140,9 +143,9 @@ async def test_a_read_never_answers_with_what_was_before_it_began(
 
 
 async def test_links_that_have_moved_are_followed_and_the_others_stay(
-    store: Store, direct: dict[str, Any], new_link: NewLinkMaker, questions: Questions
+    store: Store, direct: dict[str, Any], new_link: NewLinkMaker, queries: Queries
 ) -> None:
-    """Of many links in one question one has moved: it is asked for at its new shard, alone, and the map learns."""
+    """Of many links in one query one has moved: it is read at its new shard, alone, and the map learns."""
     codes = some(store, "db0", 30)
     await create(store, new_link, codes)
     slot = slot_of(codes[7])
@@ -150,19 +153,19 @@ async def test_links_that_have_moved_are_followed_and_the_others_stay(
     await hand_over(direct, slot, "db0", "db1")
     found = await asyncio.gather(*map(store.links.find, codes))
     assert [link.url for link in found] == [f"https://{code}.example/" for code in codes]
-    assert questions.sizes == [30, 1]
+    assert queries.sizes == [30, 1]
     assert store.shards.map.owner(slot) == "db1"
 
 
 async def test_a_link_in_hand_off_waits_and_holds_up_no_other(
     store: Store, direct: dict[str, Any], new_link: NewLinkMaker
 ) -> None:
-    """While the slot of one link is closed the others of its question are answered; it is as soon as it opens."""
+    """While the slot of one link is closed the others of its query are answered; it is as soon as it opens."""
     codes = some(store, "db2", 30)
     await create(store, new_link, codes)
     slot = slot_of(codes[0])
     await direct["db2"].execute("UPDATE slots SET state = 'closed', peer = 'db9' WHERE slot = $1", slot)
-    waits, *others = map(store.links.find, codes)
+    waits, *others = (find(store, code) for code in codes)
     found = await asyncio.gather(*others)
     assert all(link.version == 1 for link in found)
     assert not waits.done()
@@ -197,7 +200,7 @@ async def test_a_server_that_nobody_vouches_for_answers_nothing(
         there, absent = some(store, "db3", 2)
         await create(store, new_link, [there])
         await direct["db3"].execute("UPDATE cluster SET attested_start = NULL")
-        waiting = [store.links.find(there), store.links.find(absent)]
+        waiting = [find(store, there), find(store, absent)]
         await asyncio.sleep(0.05)
         await direct["db3"].execute("UPDATE cluster SET attested_start = pg_postmaster_start_time()")
         found = await asyncio.gather(*waiting)
@@ -206,37 +209,45 @@ async def test_a_server_that_nobody_vouches_for_answers_nothing(
         await store.shards.close()
 
 
-async def test_what_waits_is_bounded(
-    store: Store, new_link: NewLinkMaker, monkeypatch: pytest.MonkeyPatch, questions: Questions
+async def test_pending_reads_are_bounded(
+    ready: Settings, new_link: NewLinkMaker, monkeypatch: pytest.MonkeyPatch, queries: Queries
 ) -> None:
-    """Beyond as many links as may wait for a shard more are refused at once; a question has only so many."""
-    monkeypatch.setattr(reads, "WAITING_MAX", 50)
+    """Beyond as many reads as may be pending at a shard more are refused at once; a query has only so many."""
+    monkeypatch.setattr(reads, "PENDING_MAX", 50)
     monkeypatch.setattr(reads, "LINKS_MAX", 20)
-    codes = some(store, "db0", 60)
-    await create(store, new_link, codes)
-    found = [store.links.find(code) for code in codes]
-    refused = [link.exception() for link in found if link.done()]
-    assert len(refused) == 10
-    assert all(isinstance(error, Unavailable) and "is too busy" in str(error) for error in refused)
-    answers = await asyncio.gather(*found[:50])
-    assert all(link.version == 1 for link in answers)
-    assert questions.sizes == [20, 20, 10]
-    assert (await store.links.find(codes[-1])).version == 1
+    store = await Store.open(ready)
+    try:
+        codes = some(store, "db0", 60)
+        await create(store, new_link, codes)
+        found = [find(store, code) for code in codes]
+        await asyncio.sleep(0)
+        refused = [link.exception() for link in found if link.done()]
+        assert len(refused) == 10
+        assert all(isinstance(error, Unavailable) and "is too busy" in str(error) for error in refused)
+        answers = await asyncio.gather(*found[:50])
+        assert all(link.version == 1 for link in answers)
+        assert queries.sizes == [20, 20, 10]
+        assert (await store.links.find(codes[-1])).version == 1
+    finally:
+        await store.shards.close()
 
 
-async def test_who_goes_away_takes_nothing_from_the_others(store: Store, new_link: NewLinkMaker) -> None:
+async def test_a_client_that_goes_away_takes_nothing_from_the_others(
+    store: Store, new_link: NewLinkMaker
+) -> None:
     """When one of many waiting reads is cancelled all the others get their answers."""
     codes = some(store, "db3", 30)
     await create(store, new_link, codes)
-    waiting = [store.links.find(code) for code in codes]
+    waiting = [find(store, code) for code in codes]
+    await asyncio.sleep(0)
     waiting[3].cancel()
     found = await asyncio.gather(*waiting, return_exceptions=True)
     assert isinstance(found.pop(3), asyncio.CancelledError)
     assert all(isinstance(link, CachedLink) for link in found)
 
 
-async def test_what_postgresql_does_not_take_harms_no_other(store: Store, new_link: NewLinkMaker) -> None:
-    """A code that cannot be asked for fails alone; those that were asked for with it are found."""
+async def test_a_read_that_postgresql_refuses_fails_alone(store: Store, new_link: NewLinkMaker) -> None:
+    """A code that cannot be queried fails; the others of its query are found."""
     bad = next(
         f"b\x00{n}" for n in itertools.count() if store.shards.map.owner(slot_of(f"b\x00{n}")) == "db2"
     )
@@ -254,7 +265,7 @@ async def test_a_shard_that_is_not_known_yet_is_waited_for(store: Store, new_lin
     slot = slot_of(code)
     epoch = store.shards.map._epoch[slot]
     store.shards.map.learn(slot, "db77", epoch + 1)
-    finding = store.links.find(code)
+    finding = find(store, code)
     await asyncio.sleep(0.02)
     assert not finding.done()
     store.shards.map.learn(slot, "db0", epoch + 2)
@@ -280,7 +291,7 @@ class Behind:
 async def test_links_of_a_connection_that_is_cut_are_read_again(
     ready: Settings, new_link: NewLinkMaker
 ) -> None:
-    """When the connection goes away with a question on it, its links are asked for again and found."""
+    """When the connection is lost with a query on it, its links are read again and found."""
     port = urlsplit(ready.shard_dsns[0].dsn).port
     assert port is not None
     async with proxy_to("127.0.0.1", port) as proxy:
@@ -309,7 +320,7 @@ async def test_a_silent_shard_refuses_its_own_links_only(ready: Settings, new_li
             proxy.deaf = True
             proxy.forwarding.clear()
             began = time.monotonic()
-            waiting = [store.links.find(code) for code in silent]
+            waiting = [find(store, code) for code in silent]
             found = await asyncio.gather(*map(store.links.find, well))
             assert not any(refusal.done() for refusal in waiting)
             assert all(link.version == 1 for link in found)
@@ -330,19 +341,19 @@ async def test_a_silent_shard_refuses_its_own_links_only(ready: Settings, new_li
             await store.shards.close()
 
 
-async def test_a_question_that_takes_long_holds_up_no_other(
+async def test_a_query_that_takes_long_delays_no_other(
     store: Store, new_link: NewLinkMaker, direct: dict[str, Any]
 ) -> None:
-    """While one question waits inside its shard, links that are wanted later are asked for beside it."""
+    """While one query waits inside its shard, later reads are sent in another."""
     first, later = some(store, "db0", 2)
     await create(store, new_link, [first, later])
     blocker = direct["db0"].transaction()
     await blocker.start()
     await direct["db0"].execute("LOCK TABLE links")
-    stuck = store.links.find(first)
+    stuck = find(store, first)
     await asyncio.sleep(reads.PATIENCE_S * 2)
     assert not stuck.done()
-    after = store.links.find(later)
+    after = find(store, later)
     async with asyncio.timeout(HANG_S):
         while await direct["db0"].fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted") < 2:
             await asyncio.sleep(0.01)
@@ -355,7 +366,7 @@ async def test_a_question_that_takes_long_holds_up_no_other(
 
 @pytest.mark.parametrize("analysed", [False, True])
 async def test_each_link_is_looked_up_by_its_key(direct: dict[str, Any], analysed: bool) -> None:
-    """With statistics and without, a question reads the rows that it is for and no others, by one plan for all."""
+    """With statistics and without, a query reads the rows that it is for and no others, by one plan for all."""
     shard = direct["db0"]
     await shard.execute("ALTER TABLE links SET (autovacuum_enabled = off)")
     await shard.execute(
