@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 
-from snapurl.parent_death import ending_with_parent
+from snapurl.parent_death import signal_at_parent_death
 
 STOP_S_MAX = 10.0
 ANSWER_S_MAX = 30.0
@@ -69,7 +69,7 @@ async def start(
     cwd: Path | None = None,
 ) -> Program:
     """Starts a program, kept to `cores` if any are named; whoever calls stops it."""
-    dies_with_us = ending_with_parent(signal.SIGTERM)
+    dies_with_us = signal_at_parent_death(signal.SIGTERM)
 
     def before_exec() -> None:
         if dies_with_us is not None:

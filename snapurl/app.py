@@ -1,8 +1,7 @@
-"""The composition root: what is made, in which order it starts, and in which order it stops.
+"""The composition root: makes all parts of the HTTP service, starts them in order and stops them in reverse order.
 
-Starting goes from the shards up; stopping is the same list backwards, so that the last clicks are shipped
-while Redis and the shards are still there. Nothing is kept in module globals: several apps can live in one
-process.
+Starting begins with the shards, so stopping ends with them: the last clicks are shipped while Redis and the shards
+are still connected. There are no module globals: one process can hold several apps.
 """
 
 from __future__ import annotations
@@ -54,24 +53,24 @@ from snapurl.telemetry.metrics import INTENTS_PURGED, WORKERS
 from snapurl.telemetry.process import ProcessMetrics
 from snapurl.urls import UrlPolicy, own_hosts
 
-HEAD_BYTES_MAX = 16_384  # of a request line and its headers together; the most that Sanic can
-SWALLOWED_BYTES_MAX = 67_108_864  # of a body that is refused: what is read so that the refusal gets through
-REQUEST_S_MAX = 15.0  # for a head to arrive; noticed up to half as much later
-RESPONSE_S_MAX = 30.0  # for body and answer, besides the time that the body takes at BODY_BYTES_PER_S_MIN
+HEAD_BYTES_MAX = 16_384  # request line and headers together; Sanic's own maximum
+DISCARDED_BYTES_MAX = 67_108_864  # of a refused body, read so that the client gets the response
+REQUEST_S_MAX = 15.0  # for a head to arrive; Sanic notices up to half as much later
+RESPONSE_S_MAX = 30.0  # for body and response, plus the time that the body takes at BODY_BYTES_PER_S_MIN
 KEEP_ALIVE_S = 75.0
-SWEEP_S = 600.0  # between two sweeps of one worker, half as much more or less
-RESHARD_S = 1.0  # how old the word of the migrator may be
-SWEEP_BATCH = 1_000  # rows per shard and statement
+PURGE_INTERVAL_S = 600.0  # per worker, plus or minus half
+PURGE_ROWS = 1_000  # per shard and statement
+RESHARD_STATUS_AGE_S_MAX = 1.0
 
 
 class Context:
-    """`app.ctx`: how connections are spoken to, and the services, which are set when the server starts."""
+    """`app.ctx`: the protocol and budgets of connections; services and fast path are set when the server starts."""
 
     protocol: type[HttpProtocol]
     services: Services
     fast_path: FastPath
     connection_budget: ConnectionBudget
-    body_room: BodyBudget
+    body_budget: BodyBudget
     fair_queue: FairQueue
 
 
@@ -81,7 +80,7 @@ App = Sanic[Config, Context]
 
 
 def create_app(settings: Settings) -> App:
-    """The service as a Sanic app; it connects when its server starts, and raises ConfigError if it cannot."""
+    """Makes the Sanic app, whose server connects to everything when it starts. Starting it raises ConfigError."""
     app: App = Sanic(
         f"snapurl-{uuid.uuid4().hex}",
         config=_sanic_config(settings),
@@ -90,13 +89,13 @@ def create_app(settings: Settings) -> App:
         error_handler=Refusals(),
         configure_logging=False,
     )
-    # Sanic sends an empty Alt-Svc header unless it knows that it serves one version of HTTP only.
+    # Without this Sanic sends an empty Alt-Svc header, since it does not know that there is only HTTP/1.1.
     app.state.server_info.append(ApplicationServerInfo({"version": HTTP.VERSION_1}))
     app.ctx.protocol = FastProtocol if settings.fast_path else BoundedProtocol
     app.ctx.connection_budget = ConnectionBudget.of(
         raise_open_files(), by_address=settings.proxies_count == 0
     )
-    app.ctx.body_room = BodyBudget(settings.body_bytes_max)
+    app.ctx.body_budget = BodyBudget(settings.body_bytes_max)
     app.ctx.fair_queue = FairQueue()
     create = _add_routes(app)
     site = make_site(ROUTES, settings)
@@ -107,7 +106,7 @@ def create_app(settings: Settings) -> App:
             context = cast(App, app).ctx
             context.services = await open_services(settings, site, stack)
             context.fast_path = _fast_path(context.services, context.fair_queue, create)
-            stack.callback(context.fast_path.settle)
+            stack.callback(context.fast_path.flush)
         except BaseException:
             await stack.aclose()
             raise
@@ -121,7 +120,7 @@ def create_app(settings: Settings) -> App:
 
 
 async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -> Services:
-    """Connects to everything; `stack` then knows how to let go of it again."""
+    """Connects to everything and pushes on `stack` how to close it again. Raises ConfigError."""
     shards = await Shards.connect(settings)
     stack.push_async_callback(shards.close)
     router = Router(shards, settings.busy_wait_ms)
@@ -142,14 +141,16 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
     shipper = Shipper(settings, namespace, tally, redis, _now)
     await shipper.start()
     stack.push_async_callback(shipper.stop)
-    looks = (_count_worker, partial(shards.measure, "worker"), cache.measure)
-    stack.push_async_callback(cancel_and_wait, detached_task(ProcessMetrics(looks).run(), "pulse"))
-    sweeper = asyncio.create_task(_sweep(store), name="sweeper")
-    stack.push_async_callback(cancel_and_wait, sweeper)
+    measurements = (partial(WORKERS.set, 1), partial(shards.measure, "worker"), cache.measure)
+    stack.push_async_callback(
+        cancel_and_wait, detached_task(ProcessMetrics(measurements).run(), "process-metrics")
+    )
+    purge = asyncio.create_task(_purge_intents(store), name="purge-intents")
+    stack.push_async_callback(cancel_and_wait, purge)
 
     async def redis_fault() -> str | None:
-        heard = None if cache.is_subscribed else "does not tell of changes"
-        return await limiter.redis_fault() or heard
+        subscription_fault = None if cache.is_subscribed else "does not tell of changes"
+        return await limiter.redis_fault() or subscription_fault
 
     return Services(
         settings=settings,
@@ -164,7 +165,7 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
         clock=_now,
         clock_ms=_now_ms,
         ring_view=shards.ring_view,
-        reshard=CachedCall(shards.migrator_document, RESHARD_S),
+        reshard=CachedCall(shards.migrator_document, RESHARD_STATUS_AGE_S_MAX),
         shard_health=shards.health,
         redis_fault=redis_fault,
     )
@@ -184,19 +185,15 @@ def _fast_path(services: Services, fair_queue: FairQueue, create: SanicHandler) 
     )
 
 
-def _count_worker() -> None:
-    WORKERS.set(1)
-
-
-async def _sweep(store: LinkStore) -> None:
-    """Deletes Idempotency-Keys that are over, for ever; every worker does, each at times of its own."""
+async def _purge_intents(store: LinkStore) -> None:
+    """Deletes expired Idempotency-Keys until it is cancelled; each worker at random times."""
     while True:
-        await asyncio.sleep(random.uniform(0.5, 1.5) * SWEEP_S)
+        await asyncio.sleep(random.uniform(0.5, 1.5) * PURGE_INTERVAL_S)
         try:
-            while purged := await store.purge_idempotency_records(SWEEP_BATCH):
+            while purged := await store.purge_idempotency_records(PURGE_ROWS):
                 INTENTS_PURGED.inc(purged)
         except SnapURLError as error:
-            log.warning("old Idempotency-Keys stay until the next sweep: %s", error.detail)
+            log.warning("expired Idempotency-Keys stay until the next purge: %s", error.detail)
 
 
 def _now() -> datetime:
@@ -216,24 +213,24 @@ def _sanic_config(settings: Settings) -> Config:
             "KEEP_ALIVE_TIMEOUT": KEEP_ALIVE_S,
             "MOTD": False,
             "REQUEST_MAX_HEADER_SIZE": HEAD_BYTES_MAX,
-            "REQUEST_MAX_SIZE": max(SWALLOWED_BYTES_MAX, settings.body_bytes_max),
+            "REQUEST_MAX_SIZE": max(DISCARDED_BYTES_MAX, settings.body_bytes_max),
             "REQUEST_TIMEOUT": REQUEST_S_MAX,
             "RESPONSE_TIMEOUT": RESPONSE_S_MAX,
-            "TOUCHUP": not _touched_up(),
+            "TOUCHUP": not _is_touched_up(),
         },
         env_prefix=None,
     )
 
 
-def _touched_up() -> bool:
-    """Sanic compiles its hooks out of its classes when a server starts: once per process, not once per app."""
+def _is_touched_up() -> bool:
+    """Whether Sanic has compiled unused signals out of its classes: it can do so once per process, not per app."""
     return bool(getattr(HttpProtocol, "__touched__", False))
 
 
 def _add_routes(app: App) -> SanicHandler:
-    """Bodies are left to the handlers (`ignore_body`): Sanic would read them before anybody has asked who it is.
+    """Adds all routes. Returns the handler of creates, which the fast path calls, too.
 
-    Returns the handler of creates, which the fast path calls too.
+    With `ignore_body` the handlers read the bodies: Sanic would read them before the client is authorized.
     """
     handlers = {route.name: dispatch(route) for route in ROUTES}
     for route in ROUTES:

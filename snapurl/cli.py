@@ -1,7 +1,7 @@
-"""`snapurl`: every command calls one function.
+"""The command line `snapurl`: each command calls one function.
 
-A refusal is one line on stderr; the exit code is 2 if the configuration cannot work, 1 for anything else.
-Commands import what they run when they run it, so that `snapurl --help` needs nothing and is quick.
+An error is one line on stderr. The exit code is 2 for an invalid configuration and 1 for any other error. Commands
+import what they need when they run, which keeps `snapurl --help` fast.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Coroutine
-from typing import Any, NoReturn, TypeVar
+from typing import NoReturn
 
 import click
 
@@ -18,15 +17,16 @@ from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError, SnapURLError
 from snapurl.model import Right
 
-T = TypeVar("T")
-
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
 @click.group(context_settings=HELP)
 @click.version_option(package_name="snapurl")
 def cli() -> None:
-    """A URL shortener over PostgreSQL shards. Settings are SNAPURL_* variables in the environment."""
+    """SnapURL: a URL shortener on PostgreSQL shards.
+
+    Settings are environment variables that begin with SNAPURL_. `snapurl up` starts a complete local cluster.
+    """
 
 
 @cli.command()
@@ -34,10 +34,16 @@ def cli() -> None:
     "--programs",
     type=click.Choice(["any", "path", "wheel"]),
     default="any",
-    help="Where PostgreSQL and Redis may come from (any: PATH if they will do, else the wheels).",
+    show_default=True,
+    help="Where to find PostgreSQL and Redis: on PATH, in the installed wheels, or any: PATH if suitable, else the "
+    "wheels.",
 )
 def up(programs: str) -> None:
-    """Run a whole cluster on this machine: shards, Redis, service, click consumer."""
+    """Run a complete cluster on this machine.
+
+    Starts PostgreSQL, Redis, the HTTP service, the click consumer and the migrator in the foreground. Data are kept
+    in SNAPURL_HOME. Ctrl-C stops everything.
+    """
     from snapurl.local.binaries import BinarySource
     from snapurl.run.up import up as run_up
 
@@ -46,7 +52,10 @@ def up(programs: str) -> None:
 
 @cli.command()
 def serve() -> None:
-    """Run the HTTP service on SNAPURL_HOST:SNAPURL_PORT with SNAPURL_WORKERS workers."""
+    """Run the HTTP service.
+
+    Starts SNAPURL_WORKERS worker processes that listen on SNAPURL_HOST:SNAPURL_PORT.
+    """
     from snapurl.run.serve import serve as run_serve
 
     sys.exit(asyncio.run(run_serve(_settings())))
@@ -57,16 +66,21 @@ def serve() -> None:
     "--metrics-port",
     type=click.IntRange(0, 65_535),
     default=0,
-    help="Serve metrics there; 0: do not.",
+    show_default=True,
+    help="Port that serves /metrics; 0: no port.",
 )
 @click.option(
     "--metrics-host",
     default="127.0.0.1",
     show_default=True,
-    help="Address for --metrics-port; 0.0.0.0: all of them.",
+    help="Address for --metrics-port; 0.0.0.0: all interfaces.",
 )
 def clicks(metrics_port: int, metrics_host: str) -> None:
-    """Run a click consumer: it counts the clicks that the workers have put into Redis."""
+    """Run the click consumer.
+
+    Reads clicks from the stream in Redis and adds them to the counts in the shards. If several run, one works and
+    the others stand by.
+    """
     from snapurl.clicks.consumer import main as run_consumer
 
     sys.exit(run_consumer(metrics_port, metrics_host))
@@ -74,7 +88,10 @@ def clicks(metrics_port: int, metrics_host: str) -> None:
 
 @cli.command()
 def migrate() -> None:
-    """Apply missing migrations to every shard, and initialise the cluster if all shards are empty."""
+    """Apply missing migrations to every shard.
+
+    Initialises the cluster if all shards are empty, and grants the rights of the database roles.
+    """
     from snapurl.store.cluster.bootstrap import ensure_cluster
     from snapurl.store.cluster.migrate import grant_all, migrate_all
     from snapurl.store.cluster.shards import Shards
@@ -82,16 +99,16 @@ def migrate() -> None:
     async def run(settings: Settings) -> list[str]:
         lines = await migrate_all(settings)
         await ensure_cluster(settings)
-        # A migration may want every shard to be vouched for; workers of an older program would not know how.
+        # A migration may require that every shard is attested, which workers of an older release cannot do.
         await (await Shards.connect(settings)).close()
         return [*lines, *await grant_all(settings)]
 
-    click.echo("\n".join(_run(run(_settings_or_local()))) or "Every shard is up to date.")
+    click.echo("\n".join(asyncio.run(run(_settings_or_local()))) or "Every shard is up to date.")
 
 
 @cli.group()
 def keys() -> None:
-    """Make, list and revoke API keys."""
+    """Create, list and revoke API keys."""
 
 
 @keys.command("create")
@@ -103,24 +120,40 @@ def keys() -> None:
     type=click.Choice([right.value for right in Right]),
     default=("create", "read", "change"),
     show_default=True,
-    help="What the key may do; repeat it for several.",
+    help="A right of the key (see above). Repeat the option to grant several.",
 )
 @click.option(
-    "--limit", default="", help="Rate of its own, such as 600/minute, or none (default: the service's)."
+    "--limit",
+    default="",
+    help="Rate limit for creating links, such as 600/minute, or none. Default: SNAPURL_LIMIT_CREATE; "
+    "none for admin keys.",
 )
 def keys_create(name: str, rights: tuple[str, ...], limit: str) -> None:
-    """Make a key called NAME and print it. It is not shown again."""
+    """Create an API key called NAME and print it.
+
+    The key is shown only this once; SnapURL stores a hash of it.
+
+    \b
+    Rights:
+      create   create links
+      read     read, list and count the clicks of the key's own links
+      change   change and delete the key's own links
+      admin    all of these, for the links of all keys
+    """
     from snapurl.keys import create_key
 
-    click.echo(_run(create_key(_settings_or_local(), name, rights, limit)))
+    click.echo(asyncio.run(create_key(_settings_or_local(), name, rights, limit)))
 
 
 @keys.command("list")
 def keys_list() -> None:
-    """List all keys: id, rights, limit, day made, state, name."""
+    """List all API keys.
+
+    Columns: id, rights, rate limit (-: the default), date of creation, state, name.
+    """
     from snapurl.keys import list_keys
 
-    for key in _run(list_keys(_settings_or_local())):
+    for key in asyncio.run(list_keys(_settings_or_local())):
         state = "revoked" if key.revoked_at else "valid"
         rights = ",".join(sorted(key.rights))
         made = f"{key.created_at:%Y-%m-%d}"
@@ -130,16 +163,19 @@ def keys_list() -> None:
 @keys.command("revoke")
 @click.argument("key_id")
 def keys_revoke(key_id: str) -> None:
-    """Revoke the key KEY_ID (as `keys list` shows it)."""
+    """Revoke an API key.
+
+    KEY_ID is the id shown by `snapurl keys list`. Workers stop accepting the key within 5 seconds.
+    """
     from snapurl.keys import revoke_key
 
-    key = _run(revoke_key(_settings_or_local(), key_id))
+    key = asyncio.run(revoke_key(_settings_or_local(), key_id))
     click.echo(f"Revoked {key.key_id} ({key.name}).")
 
 
 @cli.command()
 def openapi() -> None:
-    """Print the OpenAPI document of the service."""
+    """Print the OpenAPI document of the HTTP API."""
     from snapurl.http.docs.site import make_site
     from snapurl.http.routes import ROUTES
 
@@ -148,20 +184,27 @@ def openapi() -> None:
 
 @cli.command()
 @click.option(
-    "--clicks", "of_clicks", is_flag=True, help="Ask instead whether this host's click consumer works."
+    "--clicks",
+    "of_clicks",
+    is_flag=True,
+    help="Check the click consumer of this host instead of the service.",
 )
 def health(of_clicks: bool) -> None:
-    """Ask the service on SNAPURL_PORT whether it is ready. The exit code says it, for health checks."""
+    """Check whether the service on this host is ready.
+
+    Asks /health/ready on SNAPURL_PORT. Exits with 0 if the service is ready, otherwise prints the reason and exits
+    with 1. Made for health checks of containers.
+    """
     from snapurl.clicks.health import consumer_fault
     from snapurl.run.healthcheck import service_fault
 
-    fault = _run((consumer_fault if of_clicks else service_fault)(load_settings()))
+    fault = asyncio.run((consumer_fault if of_clicks else service_fault)(load_settings()))
     click.echo(fault or "ready")
     sys.exit(1 if fault else 0)
 
 
 def main() -> NoReturn:
-    """The entry point: turns refusals into one line and an exit code."""
+    """The entry point: prints an error as one line and maps it to an exit code."""
     try:
         cli()
     except ConfigError as error:
@@ -171,38 +214,31 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
-        _fail(f"unexpected {type(error).__name__}: {_one_line(error)}", 1)
+        _fail(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}", 1)
     sys.exit(0)
 
 
 def _settings() -> Settings:
-    """Settings that name shards. Raises ConfigError."""
+    """Loads the settings. Raises ConfigError if they name no shards."""
     settings = load_settings()
     _ = settings.shard_dsns
     return settings
 
 
 def _settings_or_local() -> Settings:
-    """As `_settings`; without SNAPURL_SHARDS, those of the cluster that `up` keeps in SNAPURL_HOME."""
+    """As `_settings`, but without SNAPURL_SHARDS it uses the local cluster in SNAPURL_HOME."""
     from snapurl.local.cluster import saved_settings
 
     settings = load_settings()
     if settings.shards.get_secret_value():
         return settings
-    return load_settings(**saved_settings(settings.home)) if saved_settings(settings.home) else _settings()
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(work)
+    local = saved_settings(settings.home)
+    return load_settings(**local) if local else _settings()
 
 
 def _fail(line: str, code: int) -> NoReturn:
     click.echo(f"snapurl: {line}", err=True)
     sys.exit(code)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
 
 
 if __name__ == "__main__":

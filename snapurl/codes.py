@@ -1,7 +1,7 @@
 """Codes: the short part of a link. Pure; randomness is passed in.
 
-A code is case-sensitive, `[A-Za-z0-9_-]`, 1 to 64 characters: an alias that a person chose, or 7 random
-characters of base 62 (3.5 * 10^12 of them). The service's own first path segments can be neither.
+A code is case-sensitive, `[A-Za-z0-9_-]`, 1 to 64 characters: an alias chosen by the client, or 7 random characters
+of base 62 (3.5 * 10^12 codes). First path segments of the service are reserved.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ CODE_LENGTH = 7
 _CODES = len(ALPHABET) ** CODE_LENGTH
 _PAIRS = tuple(low + high for high in ALPHABET for low in ALPHABET)  # two digits of base 62 at once
 _DRAWN_BYTES = 6
-_DRAWN_BELOW = (1 << 8 * _DRAWN_BYTES) // _CODES * _CODES  # from there on not every code would be as likely
+_DRAWN_BELOW = (1 << 8 * _DRAWN_BYTES) // _CODES * _CODES  # larger numbers would make some codes more likely
 CODE_CHARS_MAX = 64
 CODE_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
-# First path segments that the service has or may come to have; compared without regard to case, so that
-# nobody can pose as `/Health`. Names with a dot (robots.txt) are no codes anyway. `bulk` is here for
-# /api/v1/links/bulk, which would hide a link of that code from the API.
+# First path segments that the service uses or may use later. The comparison ignores case, so that no link can
+# imitate `/Health`. Names with a dot (robots.txt) are not codes anyway. `bulk` is reserved because
+# /api/v1/links/bulk would hide a link with that code from the API.
 RESERVED = frozenset(
     re.findall(
         r"\S+",
@@ -41,12 +41,12 @@ def is_code(text: str) -> bool:
 
 
 def is_reserved(code: str) -> bool:
-    """Whether `code` belongs to the service itself."""
+    """Whether `code` is reserved for the service."""
     return code.lower() in RESERVED
 
 
 def random_code(below: Callable[[int], int] = secrets.randbelow) -> str:
-    """A code that nobody can guess; `below` draws a number from 0 to one below its argument."""
+    """Returns an unpredictable code; `below(n)` draws a number from 0 to n - 1."""
     while True:
         _, code = _take_code(below(_CODES))
         if not is_reserved(code):
@@ -54,7 +54,7 @@ def random_code(below: Callable[[int], int] = secrets.randbelow) -> str:
 
 
 def random_codes(count: int, draw: Callable[[int], bytes] = os.urandom) -> list[str]:
-    """As many codes that nobody can guess, from one draw of so many random bytes."""
+    """Returns `count` unpredictable codes; `draw(n)` returns n random bytes and is called once."""
     drawn = draw(_DRAWN_BYTES * count)
     return [
         _drawn_code(int.from_bytes(drawn[first : first + _DRAWN_BYTES], "big"))
@@ -68,10 +68,9 @@ def _drawn_code(number: int) -> str:
 
 
 def derived_code(token: UUID, attempt: int) -> str:
-    """The code of attempt 0, 1, … of the create that `token` identifies: whoever repeats it finds the same.
+    """Returns the code of attempt 0, 1, … of an idempotent create: a function of `token` and `attempt` only.
 
-    The 256 bits of SHA-256(token || attempt) give far more than one code; a reserved word among them is
-    skipped, so that the answer is still a function of (token, attempt).
+    The 256 bits of SHA-256(token || attempt) contain several codes; the first that is not reserved is taken.
     """
     number = int.from_bytes(sha256(token.bytes + attempt.to_bytes(4, "big")).digest(), "big")
     while True:
@@ -81,6 +80,7 @@ def derived_code(token: UUID, attempt: int) -> str:
 
 
 def _take_code(number: int) -> tuple[int, str]:
+    """Returns the code of the lowest base 62 digits of `number`, and the number without them first."""
     number, first = divmod(number, len(_PAIRS))
     number, second = divmod(number, len(_PAIRS))
     number, third = divmod(number, len(_PAIRS))

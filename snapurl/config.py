@@ -1,11 +1,14 @@
-"""Settings: the only module that reads the environment (`SNAPURL_*`), and files with secrets.
+"""Settings: the only module that reads `SNAPURL_*` variables and secret files.
 
-Every bound of the service is here with its unit (last in its name) and its reason. A bad value stops the
-start with one line that names the variable, and so does a variable that is no setting; a value that may hold a
-password is never printed.
+What an operator may need to change is a setting, with its unit last in its name. All other bounds are constants
+beside the code that they bound. Variables that other standards define are read where they apply: `OTEL_*` in
+`telemetry/traces.py`, `PROMETHEUS_MULTIPROC_DIR` in `http/api/health.py`. Child processes inherit the environment.
 
-Any setting may be in a file instead, named like its variable in lower case and found in SNAPURL_SECRETS_DIR:
-that is how Docker, Kubernetes and systemd hand over secrets. The environment wins.
+An invalid value stops the start with one line that names the variable. So does an unknown `SNAPURL_*` variable. A
+value that may hold a password is never printed.
+
+Each setting can also come from a file in SNAPURL_SECRETS_DIR that is named like the variable in lower case. Docker,
+Kubernetes and systemd provide secrets in this form. An environment variable takes precedence over a file.
 """
 
 from __future__ import annotations
@@ -34,20 +37,20 @@ from snapurl.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class ShardDsn:
-    """Where to reach one shard; `dsn` holds the password and is never shown."""
+    """The name and DSN of a shard. `dsn` may hold a password, so `repr` leaves it out."""
 
     name: str
     dsn: str = field(repr=False)
 
 
 def _rate(value: str) -> str:
-    """A `limits` rate such as `60/minute`, or `none`."""
+    """Accepts a rate of the `limits` library, such as `60/minute`, or `none`."""
     if value == "none":
         return value
     try:
         parse_rate(value)
     except ValueError:
-        raise ValueError("is not a rate: write for example 60/minute, or none") from None
+        raise ValueError("is not a rate: write a rate such as 60/minute, or none") from None
     return value
 
 
@@ -59,21 +62,28 @@ SECRETS_DIR = Path("/run/secrets")
 
 
 class _SecretFiles(SecretsSettingsSource):
-    """pydantic-settings' files with secrets, but one that cannot be used is an error rather than a warning, spaces
-    around a password are part of it, and a directory need not be listable: /run/secrets may be others', too."""
+    """Reads settings from secret files.
+
+    It differs from pydantic-settings in three points: a file that cannot be used is an error and not a warning,
+    spaces around a password belong to it, and the directory need not be listable, since programs may share
+    /run/secrets.
+    """
 
     def __call__(self) -> dict[str, Any]:
         self._directory = Path(self.current_state.get("secrets_dir", SECRETS_DIR)).expanduser()
         if "secrets_dir" in self.current_state and not self._directory.is_dir():
             raise ConfigError(f"{PREFIX}SECRETS_DIR: there is no directory {self._directory}")
         if "secrets_dir" not in self.current_state and not os.access(self._directory, os.X_OK):
-            return {}  # there is none, or it is somebody else's
+            return {}  # the default directory does not exist, or belongs to another program
         fields = self.settings_cls.model_fields.items()
         found = ((name, self.get_field_value(field, name)[0]) for name, field in fields)
         return {name: value for name, value in found if value is not None}
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[str | None, str, bool]:
-        """The text of the field's file without the newlines at its end; None if there is none, or no need of it."""
+        """Returns the text of the field's file without trailing newlines, or None if there is no such file.
+
+        Returns None too if the environment has set the field. Raises ConfigError if the file cannot be used.
+        """
         file = self._directory / f"{PREFIX}{field_name}".lower()
         if field_name in self.current_state:
             return None, field_name, False
@@ -86,12 +96,12 @@ class _SecretFiles(SecretsSettingsSource):
         except UnicodeDecodeError:
             raise ConfigError(f"the secret in {file} cannot be read: it is not UTF-8") from None
         if not text:
-            raise ConfigError(f"the secret in {file} is empty: write it there, or remove the file")
+            raise ConfigError(f"the secret in {file} is empty: write the secret to it, or remove the file")
         return text, field_name, False
 
 
 class Settings(BaseSettings):
-    """All settings of the service, the click consumer and the tools."""
+    """The settings of all programs: the HTTP service, the click consumer and the operator's tools."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True, secrets_dir=SECRETS_DIR
@@ -99,106 +109,151 @@ class Settings(BaseSettings):
 
     shards: SecretStr = Field(
         SecretStr(""),
-        description="The shards: `name=postgresql://user:password@host:port/database`, separated by spaces.",
+        description="Shards, separated by spaces: `name=postgresql://user:password@host:port/database`.",
     )
     shards_password: SecretStr = Field(
-        SecretStr(""), description="Password of every shard whose address names none; not percent-encoded."
+        SecretStr(""), description="Password for each shard whose DSN has none; not percent-encoded."
     )
     redis_url: SecretStr = Field(
-        SecretStr("redis://127.0.0.1:6379/0"), description="The Redis that caches, limits and carries clicks."
+        SecretStr("redis://127.0.0.1:6379/0"),
+        description="Redis for the shared cache, rate limits and the click stream.",
     )
     redis_password: SecretStr = Field(
-        SecretStr(""), description="Password of Redis if its URL names none; not percent-encoded."
+        SecretStr(""), description="Password for Redis if its URL has none; not percent-encoded."
     )
     secrets_dir: Path = Field(
         SECRETS_DIR,
-        description="Where files such as `snapurl_shards_password` hold settings; the variables win.",
+        description="Directory with settings in files such as `snapurl_shards_password`; variables override files.",
     )
-    home: Path = Field(Path(".snapurl"), description="Where `snapurl up` keeps the local cluster's data.")
+    home: Path = Field(Path(".snapurl"), description="Data directory of the local cluster (`snapurl up`).")
     host: str = Field("127.0.0.1", description="Address the HTTP service listens on.")
     port: int = Field(8000, ge=1, le=65535, description="Port the HTTP service listens on.")
     workers: int = Field(
         default_factory=lambda: os.cpu_count() or 1,
         ge=1,
         le=256,
-        description="HTTP workers (default: cores).",
+        description="Number of HTTP worker processes (default: one per CPU core).",
     )
     base_url: str = Field(
-        "", description="Public address, the start of every short URL (default: `http://127.0.0.1:PORT`)."
+        "", description="Public URL that short URLs begin with (default: `http://127.0.0.1:PORT`)."
     )
     own_domains: str = Field(
-        "", description="Further host names of this service, by spaces: links to them are refused as loops."
+        "",
+        description="Other host names of this service, separated by spaces; links to them (loops) are refused.",
     )
     anonymous_creation: bool = Field(False, description="Whether links may be created without an API key.")
     proxies_count: int = Field(
-        0, ge=0, le=10, description="Trusted reverse proxies in front; 0 takes the address of the connection."
+        0,
+        ge=0,
+        le=10,
+        description="Number of trusted reverse proxies; with 0 the client is the peer of the connection.",
     )
     fast_path: bool = Field(
-        True, description="Whether redirects and creates are answered ahead of Sanic: the same bytes, sooner."
+        True,
+        description="Whether the fast path answers plain redirects and creates; the responses stay the same.",
     )
-    migrate_on_start: bool = Field(True, description="Whether a start applies missing migrations.")
+    migrate_on_start: bool = Field(True, description="Whether missing migrations are applied at start.")
     virtual_nodes: int = Field(
-        1024, ge=64, le=16_384, description="Virtual nodes per unit of weight, fixed at the first start."
+        1024,
+        ge=64,
+        le=16_384,
+        description="Virtual nodes per unit of shard weight; fixed when the cluster is initialised.",
     )
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="Least level logged.")
+    log_level: str = Field(
+        "info",
+        pattern="^(debug|info|warning|error)$",
+        description="Minimum log level: `debug`, `info`, `warning` or `error`.",
+    )
     log_format: str = Field(
-        "", pattern="^(|json|text)$", description="`json` or `text` (default: text on a terminal, else JSON)."
+        "",
+        pattern="^(|json|text)$",
+        description="Log format, `json` or `text` (default: text on a terminal, otherwise JSON).",
     )
 
-    limit_create: Rate = Field("120/minute", description="Links created per key or address.")
+    limit_create: Rate = Field(
+        "120/minute",
+        description="Rate limit for creating links, per API key or client address; `none` for no limit.",
+    )
     limit_missing: Rate = Field(
         "60/minute",
-        description="404 answers per address; beyond it the address gets 429 until the window ends.",
+        description="Rate limit for 404 responses, per client address; then 429 until the window ends.",
     )
 
     l1_links: int = Field(
-        200_000, ge=0, le=5_000_000, description="Links that one worker caches; the least recently used goes."
+        200_000,
+        ge=0,
+        le=5_000_000,
+        description="Links in the cache of each worker (L1); the least recently used link is evicted.",
     )
     l1_max_age_s: float = Field(
-        240.0, gt=0, le=3600, description="Age at which a worker's cached link is reloaded."
+        240.0, gt=0, le=3600, description="Age at which a link expires from the cache of a worker (L1)."
     )
-    l2_max_age_s: int = Field(300, ge=1, le=86_400, description="Age at which Redis forgets a link.")
+    l2_max_age_s: int = Field(
+        300, ge=1, le=86_400, description="Age at which a link expires from the cache in Redis (L2)."
+    )
     miss_max_age_s: int = Field(
-        2, ge=1, le=60, description="Age at which a cached `no such link` is forgotten."
+        2, ge=1, le=60, description="Age at which a cached miss (no such link) expires."
     )
 
     pool_connections: int = Field(
         8,
         ge=1,
         le=200,
-        description="PostgreSQL connections per shard and worker (one more listens for news).",
+        description="PostgreSQL connections per shard and worker; one more connection per shard is for LISTEN.",
     )
     pool_wait_ms: int = Field(
-        500, ge=1, le=60_000, description="Longest wait for a free connection; then 503 with Retry-After."
+        500,
+        ge=1,
+        le=60_000,
+        description="Maximum wait for a free PostgreSQL connection; then 503 with Retry-After.",
     )
     statement_timeout_ms: int = Field(
-        2_000, ge=50, le=60_000, description="Longest statement; also the wait for a silent shard."
+        2_000,
+        ge=50,
+        le=60_000,
+        description="Maximum time of a statement, and maximum wait for a shard that does not answer.",
     )
     busy_wait_ms: int = Field(
-        1_000, ge=50, le=30_000, description="Longest retry on a slot in hand-off; then 503 with Retry-After."
+        1_000,
+        ge=50,
+        le=30_000,
+        description="Maximum time of retries while a slot is in hand-off; then 503 with Retry-After.",
     )
-    redis_timeout_ms: int = Field(200, ge=10, le=10_000, description="Longest wait for Redis.")
+    redis_timeout_ms: int = Field(
+        200, ge=10, le=10_000, description="Maximum wait for a connection to Redis or its reply."
+    )
 
     body_bytes_max: int = Field(
-        4_194_304, ge=1024, le=67_108_864, description="Largest request body; beyond it 413."
+        4_194_304, ge=1024, le=67_108_864, description="Maximum size of a request body; beyond it 413."
     )
-    bulk_links_max: int = Field(1_000, ge=1, le=1_000, description="Links in one bulk request.")
-    url_chars_max: int = Field(8_192, ge=64, le=65_536, description="Longest target URL.")
+    bulk_links_max: int = Field(
+        1_000, ge=1, le=1_000, description="Maximum number of links in one bulk request."
+    )
+    url_chars_max: int = Field(8_192, ge=64, le=65_536, description="Maximum length of a target URL.")
 
     click_flush_ms: int = Field(
-        100, ge=5, le=10_000, description="How often a worker ships its clicks: what `kill -9` may lose."
+        100,
+        ge=5,
+        le=10_000,
+        description="Interval at which a worker sends its clicks to Redis; `kill -9` loses at most one interval.",
     )
     click_codes_max: int = Field(
-        200_000, ge=100, le=10_000_000, description="Distinct codes whose clicks wait while Redis is gone."
+        200_000,
+        ge=100,
+        le=10_000_000,
+        description="Distinct codes whose clicks a worker holds while Redis is down; clicks of others are dropped.",
     )
     click_sources_max: int = Field(
         50_000,
         ge=0,
         le=10_000_000,
-        description="Sources (referring host, browser family) whose clicks wait meanwhile; 0 keeps none at all.",
+        description="Click sources (referring host, browser family) that a worker holds; 0 turns sources off.",
     )
     click_stream_entries_max: int = Field(
-        1_000_000, ge=1_000, le=100_000_000, description="Stream entries kept; workers hold clicks beyond it."
+        1_000_000,
+        ge=1_000,
+        le=100_000_000,
+        description="Maximum length of the click stream in Redis; beyond it workers hold their clicks.",
     )
 
     @classmethod
@@ -210,7 +265,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is said in the program, then the environment, then files."""
+        """Returns the sources by precedence: arguments, environment variables, secret files."""
         return init_settings, env_settings, _SecretFiles(settings_cls)
 
     @field_validator("base_url")
@@ -230,22 +285,22 @@ class Settings(BaseSettings):
 
     @property
     def shard_dsns(self) -> tuple[ShardDsn, ...]:
-        """The configured shards with their passwords, sorted by name. Raises ConfigError if there is none."""
+        """The configured shards with their passwords, sorted by name. Raises ConfigError if there are none."""
         dsns = parse_shards(self.shards.get_secret_value())
         if not dsns:
             raise ConfigError(
                 "SNAPURL_SHARDS is missing: set it to 'db0=postgresql://user:password@host/database db1=…', "
-                "or run `snapurl up` for a cluster on this machine"
+                "or run `snapurl up` for a local cluster"
             )
         return tuple(ShardDsn(item.name, self.with_password(item.dsn)) for item in dsns)
 
     def with_password(self, dsn: str) -> str:
-        """The DSN of a shard with SNAPURL_SHARDS_PASSWORD in it, unless it names a password or cannot be read."""
+        """Adds SNAPURL_SHARDS_PASSWORD to a DSN. Returns a DSN that has a password or is malformed unchanged."""
         password = self.shards_password.get_secret_value()
         try:
             parts = urlsplit(dsn)
         except ValueError:
-            return dsn  # whoever connects says so
+            return dsn  # connecting to it reports the error
         user, _, hosts = parts.netloc.rpartition("@")
         if not password or user.partition(":")[2] or "password" in parse_qs(parts.query):
             return dsn
@@ -254,18 +309,21 @@ class Settings(BaseSettings):
 
     @property
     def public_url(self) -> str:
-        """Start of every short URL, without a slash at its end."""
+        """The URL that short URLs begin with, without a trailing slash."""
         return self.base_url or f"http://127.0.0.1:{self.port}"
 
     @property
     def loop_domains(self) -> frozenset[str]:
-        """Host names (lower case) to which no link may point."""
+        """The host names of this service in lower case; a link to one of them would be a redirect loop."""
         own = urlsplit(self.public_url).hostname or ""
         return frozenset({own, *self.own_domains.lower().split()})
 
 
 def parse_shards(text: str) -> tuple[ShardDsn, ...]:
-    """The shards of a SNAPURL_SHARDS value, sorted by name. Raises ValueError with one line, no secret in it."""
+    """Parses a SNAPURL_SHARDS value; returns the shards sorted by name.
+
+    Raises ValueError with one line that contains no secret.
+    """
     found: dict[str, ShardDsn] = {}
     for position, item in enumerate(text.split(), 1):
         name, equals, dsn = item.partition("=")
@@ -282,7 +340,10 @@ def parse_shards(text: str) -> tuple[ShardDsn, ...]:
 
 
 def load_settings(**overrides: object) -> Settings:
-    """Settings from `overrides`, the environment and files. Raises ConfigError with one line, no secret in it."""
+    """Loads the settings from `overrides`, the environment and secret files.
+
+    Raises ConfigError with one line that contains no secret.
+    """
     _refuse_unknown(os.environ)
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks the values
@@ -294,9 +355,9 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def _refuse_unknown(names: Iterable[str]) -> None:
-    """A variable with our prefix that is no setting is a typo, or of another version: nothing heeds it."""
+    """Raises ConfigError for an unknown SNAPURL_* variable: a typo, or a setting of another version."""
     known = [PREFIX + name.upper() for name in Settings.model_fields]
     for name in sorted(names):
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             (near,) = get_close_matches(name.upper(), known, n=1, cutoff=0.0)
-            raise ConfigError(f"{name} is no setting; the nearest is {near}: correct it, or take it away")
+            raise ConfigError(f"{name} is not a setting: did you mean {near}? Correct or unset it")

@@ -1,8 +1,8 @@
-"""One tree of refusals; `http/problems.py` is the one place that turns them into answers and counts them.
+"""The exceptions of the service, in one tree; `http/problems.py` turns them into responses and counts them.
 
-A refusal says what is wrong and, where it helps, what to do next. Its text is shown to users and operators
-as it is, so it never holds a password, a statement or a stack trace. What is *normal* between the parts of
-the service ("moved", "busy", "taken") is a result, not one of these.
+An error says what is wrong and, where it helps, what to do next. Users and operators see its text, so it never
+contains a password, a statement or a stack trace. Normal outcomes between the parts of the service ("moved",
+"busy", "taken") are results, not exceptions.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ class FieldError:
 
 
 class SnapURLError(Exception):
-    """Base of all refusals. `slug` is the stable end of the RFC 9457 `type`; `status` the HTTP status; `cause` what
-    the metrics count it under."""
+    """The base of all errors.
+
+    `slug` is the stable end of the RFC 9457 `type`, `status` the HTTP status, `cause` the label in the metrics.
+    """
 
     status: ClassVar[int] = 500
     slug: ClassVar[str] = "internal"
@@ -43,7 +45,7 @@ class SnapURLError(Exception):
 
 
 class ConfigError(SnapURLError):
-    """The program cannot start as it is configured; shown as one line on the command line."""
+    """The program cannot start with this configuration; the command line prints one line."""
 
     slug = "configuration"
     title = "The configuration cannot work"
@@ -134,7 +136,7 @@ class RateLimited(SnapURLError):
 
 
 class Unavailable(SnapURLError):
-    """The part that holds the answer does not answer now; nothing was changed."""
+    """The shard or service that is needed does not answer; nothing was changed."""
 
     status = 503
     slug = "unavailable"
@@ -142,7 +144,7 @@ class Unavailable(SnapURLError):
 
 
 class OutcomeUnknown(SnapURLError):
-    """The reply to a change was lost and asking for it failed: it may or may not have happened."""
+    """The reply to a change was lost, and a query for its outcome failed: it may or may not have happened."""
 
     status = 503
     slug = "outcome-unknown"

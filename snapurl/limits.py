@@ -1,8 +1,8 @@
-"""Rate limits: a sliding window per bucket and client, in Redis for all workers together.
+"""Rate limits: a sliding window per bucket and client, in Redis, shared by all workers.
 
-While Redis does not answer, each worker counts for itself in memory, so that a limit is at most as many times
-too wide as there are workers; Redis is asked again after RETRY_S, so that its silence is not waited for in
-every request. Failing open for as long as it takes to notice is meant: limits protect, they do not gate.
+While Redis does not answer, each worker counts in its own memory, so a limit may be exceeded by the number of
+workers. Redis is tried again after RETRY_S: requests in between do not wait for it. Requests pass until the failure
+is noticed: limits protect the service, they are not access control.
 """
 
 from __future__ import annotations
@@ -39,10 +39,9 @@ log = logging.getLogger("snapurl.limits")
 
 RETRY_S = 1.0
 PROBE_KEY, PROBE_MS = "snapurl:probe", 1_000
-MEMORY_BUCKETS_MAX = 100_000  # when reached, the fallback forgets everything and begins anew
-BLOCKED_MAX = 100_000  # addresses shut out locally; beyond it the one that is let in soonest goes
-
-ADDRESSES_REMEMBERED = 4_096  # how they are written; the one used least recently is read anew
+MEMORY_BUCKETS_MAX = 100_000  # when reached, the fallback in memory is emptied
+BLOCKED_MAX = 100_000  # addresses; beyond it the one that was blocked first is unblocked
+ADDRESSES_CACHED = 4_096  # parsed client addresses; the least recently used is evicted
 
 UNLIMITED = "none"
 _LIMIT_SECONDS = timing(REDIS_SECONDS, "limit")
@@ -50,7 +49,7 @@ _LIMIT_SECONDS = timing(REDIS_SECONDS, "limit")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the limit says: `remaining` of `limit` hits per `window_s`; wait `reset_s` for more."""
+    """The state of a limit: `remaining` of `limit` hits per `window_s`; the window ends in `reset_s` seconds."""
 
     allowed: bool
     limit: int
@@ -60,45 +59,50 @@ class Verdict:
 
 
 class Limiter:
-    """Counts hits. `clock_s` is monotonic and only decides when Redis is asked again."""
+    """Counts hits. `clock_s` is monotonic and only decides when Redis is tried again."""
 
     def __init__(self, settings: Settings, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._pool = redis_pool(settings)
         storage = RedisStorage(
-            "async+redis://",  # only says which kind: the pool knows where
+            "async+redis://",  # selects the client; the pool has the address
             implementation="redispy",
             key_prefix="snapurl:limit",
-            connection_pool=self._pool,  # type: ignore[arg-type]  # handed on to redis-py as it is
+            connection_pool=self._pool,  # type: ignore[arg-type]  # passed to redis-py unchanged
         )
         self._shared = SlidingWindowCounterRateLimiter(storage)
-        self._own_storage = MemoryStorage()
-        self._own = SlidingWindowCounterRateLimiter(self._own_storage)
+        self._local_storage = MemoryStorage()
+        self._local = SlidingWindowCounterRateLimiter(self._local_storage)
         self._clock_s = clock_s
         self._redis_down_until_s = -math.inf
 
-    async def hit(self, bucket: str, who: str, rate: str, cost: int = 1) -> Verdict | None:
-        """Counts `cost` hits of `who`, all or none of them; None if `rate` sets no limit. Never raises."""
+    async def hit(self, bucket: str, client: str, rate: str, cost: int = 1) -> Verdict | None:
+        """Counts `cost` hits of `client`, all or none. Returns None if `rate` is "none". Never raises."""
         if rate == UNLIMITED:
             return None
         item = _parsed(rate)
         if self._clock_s() >= self._redis_down_until_s:
             try:
                 with timed(_LIMIT_SECONDS), span("redis limit", "client", REDIS):
-                    return await self._hit(self._shared, item, bucket, who, cost)
+                    return await self._hit(self._shared, item, bucket, client, cost)
             except (RedisError, OSError, TimeoutError) as error:
                 self._redis_down_until_s = self._clock_s() + RETRY_S
                 REDIS_FAILURES.labels("limit").inc()
-                log.warning("limits are counted per worker while Redis is away: %s", type(error).__name__)
+                log.warning("limits are counted per worker while Redis is down: %s", type(error).__name__)
         LIMIT_FALLBACKS.inc()
-        if len(self._own_storage.storage) >= MEMORY_BUCKETS_MAX:
-            await self._own_storage.reset()
-        return await self._hit(self._own, item, bucket, who, cost)
+        if len(self._local_storage.storage) >= MEMORY_BUCKETS_MAX:
+            await self._local_storage.reset()
+        return await self._hit(self._local, item, bucket, client, cost)
 
     async def _hit(
-        self, strategy: SlidingWindowCounterRateLimiter, item: RateLimitItem, bucket: str, who: str, cost: int
+        self,
+        strategy: SlidingWindowCounterRateLimiter,
+        item: RateLimitItem,
+        bucket: str,
+        client: str,
+        cost: int,
     ) -> Verdict:
-        allowed = await strategy.hit(item, bucket, who, cost=cost)
-        stats = await strategy.get_window_stats(item, bucket, who)
+        allowed = await strategy.hit(item, bucket, client, cost=cost)
+        stats = await strategy.get_window_stats(item, bucket, client)
         if not allowed:
             LIMIT_REFUSALS.labels(bucket).inc()
         window_s = item.get_expiry()
@@ -106,7 +110,7 @@ class Limiter:
         return Verdict(allowed, item.amount, max(0, int(stats.remaining)), wait_s, window_s)
 
     async def redis_fault(self) -> str | None:
-        """What is wrong with Redis now, in words without an address or a secret; None if it takes what we write."""
+        """Returns why Redis does not accept writes, without an address or a secret; None if it does."""
         try:
             await Redis(connection_pool=self._pool).set(PROBE_KEY, "", px=PROBE_MS)
         except (RedisError, OSError, TimeoutError) as error:
@@ -123,7 +127,7 @@ def _parsed(rate: str) -> RateLimitItem:
 
 
 class Blocklist:
-    """Addresses that are shut out for a while; asking costs nothing while there are none. Pure."""
+    """Addresses that are blocked for a while. A check costs nothing while there are none. No I/O."""
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
@@ -131,36 +135,36 @@ class Blocklist:
         self._last_s = 0.0
 
     def __bool__(self) -> bool:
-        """Whether anybody is; who never asks again is forgotten with the last of them."""
+        """Whether any address is blocked. Empties the table once the last block has expired."""
         if self._until_s and self._last_s <= self._clock_s():
             self._until_s.clear()
         return bool(self._until_s)
 
-    def block(self, who: str, seconds: float) -> None:
-        """Shuts `who` out from now on."""
-        self._until_s[who] = until_s = self._clock_s() + seconds
+    def block(self, address: str, seconds: float) -> None:
+        """Blocks `address` for `seconds` from now."""
+        self._until_s[address] = until_s = self._clock_s() + seconds
         self._last_s = max(self._last_s, until_s)
-        self._until_s.move_to_end(who)
+        self._until_s.move_to_end(address)
         while len(self._until_s) > BLOCKED_MAX:
             self._until_s.popitem(last=False)
 
-    def seconds_left(self, who: str) -> float:
-        """How long `who` is still shut out; 0.0 if it is not."""
-        until_s = self._until_s.get(who)
+    def seconds_left(self, address: str) -> float:
+        """Returns for how many seconds `address` is still blocked; 0.0 if it is not."""
+        until_s = self._until_s.get(address)
         if until_s is None:
             return 0.0
         left_s = until_s - self._clock_s()
         if left_s <= 0:
-            del self._until_s[who]
+            del self._until_s[address]
             return 0.0
         return left_s
 
 
 def client_address(peer: str, forwarded: str | None, proxies_count: int) -> str:
-    """Whom a request is counted against: an IPv4 address, or the /64 of an IPv6 one.
+    """Returns the client that a request is counted against: an IPv4 address, or the /64 of an IPv6 address.
 
-    `forwarded` is the whole X-Forwarded-For; each trusted proxy has appended whom it saw, so the client is the
-    `proxies_count`-th from the end. What stands before it anybody can write.
+    `forwarded` is the complete X-Forwarded-For header. Each trusted proxy appends the address of its peer, so the
+    client is the `proxies_count`-th from the end. Anything before it can be forged.
     """
     address = peer
     if proxies_count and forwarded:
@@ -170,7 +174,7 @@ def client_address(peer: str, forwarded: str | None, proxies_count: int) -> str:
     return _network(address) or _network(peer) or peer
 
 
-@lru_cache(maxsize=ADDRESSES_REMEMBERED)
+@lru_cache(maxsize=ADDRESSES_CACHED)
 def _network(text: str) -> str | None:
     try:
         address = ipaddress.ip_address(text.strip("[]").partition("%")[0])

@@ -1,7 +1,7 @@
-"""Children that end when their parent does, also when it is killed, as far as the platform lets.
+"""Ends children when their parent dies, also when it is killed, where the platform can do so.
 
-Linux can send a process a signal at the death of the thread that started it; other systems cannot, and there
-the next start of the same home finds what was left and ends it.
+Linux can send a process a signal when the thread that started it dies (`PR_SET_PDEATHSIG`). Other systems cannot;
+there the next start with the same home directory finds leftover processes and ends them.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def ending_with_parent(signum: int) -> Callable[[], None] | None:
-    """A `preexec_fn` that makes the child get `signum` when this process dies; None where there is no way.
+def signal_at_parent_death(signum: int) -> Callable[[], None] | None:
+    """Returns a `preexec_fn` that has the child get `signum` when this process dies; None if unsupported.
 
-    Start the child from a thread that lives as long as the process: it is the thread's death that counts.
+    Start the child from a thread that lives as long as the process: the signal is sent when that thread dies.
     """
     if _LIBC is None:
         return None
     libc, parent = _LIBC, os.getpid()
 
-    def tie() -> None:
+    def set_signal() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signum, 0, 0, 0)
-        if os.getppid() != parent:  # it died before the line above: nobody would ever send the signal
+        if os.getppid() != parent:  # the parent died before prctl: the signal would never be sent
             os._exit(1)
 
-    return tie
+    return set_signal

@@ -1,4 +1,4 @@
-"""Small things that asyncio lacks: ending tasks for certain, and an answer that is asked for at most so often."""
+"""What asyncio lacks: a reliable cancellation of tasks, and a cached asynchronous call."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-AGAIN_S = 0.1
+RETRY_S = 0.1
 T = TypeVar("T")
 U = TypeVar("U")
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[Any] | None) -> None:
-    """Cancels tasks until they have ended.
+    """Cancels tasks and waits until they have ended.
 
-    Once is not enough: before Python 3.12 `asyncio.wait_for`, which redis-py waits with, loses a cancellation that
-    comes in the moment in which it is done.
+    One cancellation is not enough: before Python 3.12 `asyncio.wait_for`, which redis-py uses, loses a cancellation
+    that arrives in the moment in which its future is done. So it is repeated every RETRY_S.
     """
     left = {task for task in tasks if task is not None}
     while left := {task for task in left if not task.done()}:
         for task in left:
             task.cancel()
-        await asyncio.wait(left, timeout=AGAIN_S)
+        await asyncio.wait(left, timeout=RETRY_S)
 
 
 async def both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) -> tuple[T, U]:
@@ -40,12 +40,12 @@ async def both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) ->
 
 
 class CachedCall(Generic[T]):
-    """Calls `ask` when the last answer is older than `age_s_max`, and once for all who wait for it."""
+    """Caches the result of `call` for `age_s_max`; concurrent callers share one call."""
 
     def __init__(
-        self, ask: Callable[[], Awaitable[T]], age_s_max: float, clock: Callable[[], float] = time.monotonic
+        self, call: Callable[[], Awaitable[T]], age_s_max: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._ask = ask
+        self._call = call
         self._age_s_max = age_s_max
         self._clock = clock
         self._lock = asyncio.Lock()
@@ -54,5 +54,5 @@ class CachedCall(Generic[T]):
     async def __call__(self) -> T:
         async with self._lock:
             if self._last is None or self._clock() - self._last[0] > self._age_s_max:
-                self._last = self._clock(), await self._ask()
+                self._last = self._clock(), await self._call()
             return self._last[1]

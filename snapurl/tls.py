@@ -1,4 +1,4 @@
-"""What is wrong when a TLS connection does not come about, in words that hold no address and no secret."""
+"""Why a TLS connection failed, in words without an address or a secret."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _UNKNOWN_ISSUER = (18, 19, 20, 21)
 
 
 def causes_of(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it came of: clients wrap what the socket has raised."""
+    """Iterates over an error and its causes: clients wrap the exceptions of the socket."""
     seen: set[int] = set()
-    each: BaseException | None = error
-    while each is not None and id(each) not in seen:
-        seen.add(id(each))
-        yield each
-        each = each.__cause__ or each.__context__
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
 
 
 def tls_fault(error: BaseException) -> str | None:
-    """What TLS has refused, as `has a certificate that has expired`; None if the error is of another kind."""
+    """Returns the TLS failure, such as `has a certificate that has expired`; None for another kind of error."""
     for cause in causes_of(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
             return f"has a certificate that {_refusal(cause.verify_code)}"

@@ -1,7 +1,7 @@
 """Which URLs a link may point to, and the form in which they are stored. Pure.
 
-What is stored is what the redirect's `Location` sends: parsed and written anew by the WHATWG rules that
-browsers follow (through pydantic), so it is pure ASCII with an IDNA host and cannot break out of a header.
+The stored form is what `Location` sends. It is parsed and serialized by the WHATWG rules that browsers follow
+(through pydantic), so it is ASCII with an IDNA host and cannot inject a header.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ HOST_CHARS_MAX = 253
 
 _FORBIDDEN = re.compile(r"[\s\\\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?([^/?#]*)")
-# Underscores are not host names by the letter, yet real hosts have them and browsers go there.
+# Host names must not have underscores, but some real ones do, and browsers accept them.
 _LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
-HOSTS_REMEMBERED = 1_024  # in the form in which they are compared; the one used least recently goes
-# What the parser would leave as it is, if the host is one and no part of the path begins like `.`, `..` or `%2e`.
+HOSTS_CACHED = 1_024  # canonical hosts; the least recently used is evicted
+# URLs that the parser leaves unchanged if the host is valid and no path segment starts with `.` or `%`.
 _PLAIN_CHARACTERS = "A-Za-z0-9_~!$&()*+,;=:@%./-"
 _PLAIN = re.compile(
     rf"https?://([a-z0-9._-]+)/[{_PLAIN_CHARACTERS}]*"
@@ -33,22 +33,22 @@ _PLAIN = re.compile(
 
 
 class UrlRefused(ValueError):
-    """The URL cannot be a link's target; the text says why, without repeating the URL."""
+    """The URL cannot be the target of a link; the text says why, without repeating the URL."""
 
 
 @dataclass(frozen=True, slots=True)
 class UrlPolicy:
-    """What a deployment takes: at most `chars_max` characters, and no host of its own (a redirect loop)."""
+    """What a deployment accepts: at most `chars_max` characters, and none of its own hosts (a redirect loop)."""
 
     chars_max: int
     own_hosts: frozenset[str]
 
     def check(self, text: str) -> str:
-        """The URL as it is stored and sent. Raises UrlRefused."""
+        """Returns the URL in its stored form. Raises UrlRefused."""
         return text if self.is_plain(text) else self.parse(text)
 
     def is_plain(self, text: str) -> bool:
-        """Whether one look tells that `parse` would answer `text` itself, as it does for most URLs."""
+        """Whether `parse` would certainly return `text` unchanged, as for most URLs; much faster than `parse`."""
         match = _PLAIN.fullmatch(text) if len(text) <= self.chars_max else None
         return (
             match is not None
@@ -59,7 +59,7 @@ class UrlPolicy:
         )
 
     def parse(self, text: str) -> str:
-        """As `check`, by the rules alone."""
+        """As `check`, without the shortcut for plain URLs."""
         if len(text) > self.chars_max:
             raise UrlRefused(f"must have at most {self.chars_max} characters")
         _check_characters(text)
@@ -78,17 +78,17 @@ class UrlPolicy:
         return stored
 
 
-@lru_cache(maxsize=HOSTS_REMEMBERED)
+@lru_cache(maxsize=HOSTS_CACHED)
 def canonical_host(host: str) -> str:
-    """A host as it is compared: lower case, punycode, without the dot of the root at its end."""
-    with suppress(ValidationError):  # a configured name that no browser can open cannot be linked to either
+    """Returns a host in the form in which hosts are compared: lower case, punycode, no trailing dot."""
+    with suppress(ValidationError):  # an invalid own name in the settings cannot be the host of a link either
         host = Url(f"http://{host}/").host or host
     return host.lower().removesuffix(".")
 
 
-@lru_cache(maxsize=HOSTS_REMEMBERED)
+@lru_cache(maxsize=HOSTS_CACHED)
 def _is_plain_host(host: str) -> bool:
-    """Whether it is a host name in the form in which hosts are stored and compared."""
+    """Whether `host` is a valid host name in its canonical form."""
     try:
         stored = Url(f"http://{host}/").host
         _check_host(host)
@@ -98,7 +98,7 @@ def _is_plain_host(host: str) -> bool:
 
 
 def own_hosts(names: Iterable[str]) -> frozenset[str]:
-    """The hosts that lead back here; one way of writing the loopback address stands for all."""
+    """Returns the hosts of this service; if one is a loopback name, all loopback names are."""
     hosts = frozenset(canonical_host(name) for name in names if name)
     return hosts | LOOPBACK_NAMES if hosts & LOOPBACK_NAMES else hosts
 
@@ -123,14 +123,14 @@ def _check_shape(text: str) -> None:
 
 def _check_host(host: str) -> None:
     if host.startswith("["):
-        return  # an IPv6 address that the parser has taken
+        return  # an IPv6 address, already checked by the parser
     name = host.removesuffix(".")
     if len(name) > HOST_CHARS_MAX or not _HOST.fullmatch(name):
         raise UrlRefused("does not have a valid host name")
 
 
 def _reason(error: ValidationError) -> str:
-    """What the parser disliked, in its own few words ("invalid port number")."""
+    """Returns the parser's reason, such as "invalid port number"."""
     message = error.errors(include_input=False, include_url=False)[0]["msg"]
     _, comma, reason = message.partition(", ")
     return f"is not a valid URL: {reason}" if comma else "is not a valid URL"

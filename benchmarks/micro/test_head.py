@@ -15,9 +15,10 @@ from sanic import HTTPResponse
 from snapurl.cache.local import Entry, LocalCache
 from snapurl.clicks.tally import Tally
 from snapurl.http.fastpath.create import WholeRequest
-from snapurl.http.fastpath.protocol import HEAD, FastPath
+from snapurl.http.fastpath.plain_heads import REDIRECT_HEAD
+from snapurl.http.fastpath.protocol import FastPath
 from snapurl.http.wire.fair_queue import FairQueue
-from snapurl.http.wire.heads import ONE_WAY
+from snapurl.http.wire.heads import UNAMBIGUOUS_HEAD
 from snapurl.limits import Blocklist
 from snapurl.model import CachedLink
 
@@ -81,7 +82,7 @@ def fast() -> Iterator[FastPath]:
 @HEADS
 def test_plain_head(benchmark: BenchmarkFixture, head: bytes) -> None:
     """Recognised as one that the fast path may answer."""
-    found = benchmark(HEAD.match, head, 0, 16_387)
+    found = benchmark(REDIRECT_HEAD.match, head, 0, 16_387)
     assert found is not None and found[1] == b"n0000000"
 
 
@@ -89,7 +90,7 @@ def test_plain_head(benchmark: BenchmarkFixture, head: bytes) -> None:
 @HEADS
 def test_head_read_one_way(benchmark: BenchmarkFixture, head: bytes) -> None:
     """What Sanic's requests go through besides Sanic."""
-    assert benchmark(ONE_WAY.fullmatch, head.removesuffix(b"\r\n\r\n"))
+    assert benchmark(UNAMBIGUOUS_HEAD.fullmatch, head.removesuffix(b"\r\n\r\n"))
 
 
 @pytest.mark.benchmark(group="head")
@@ -112,9 +113,9 @@ def test_redirect(benchmark: BenchmarkFixture, fast: FastPath, head: bytes) -> N
     """All but the socket: the head, L1, the expiry, the click, the answer."""
 
     def redirect() -> bytes | None:
-        found = HEAD.match(head, 0, fast.reach)
+        found = REDIRECT_HEAD.match(head, 0, fast.match_bytes_max)
         assert found is not None
-        return fast.answer(found)
+        return fast.redirect_from_l1(found)
 
     answer = benchmark(redirect)
     assert answer is not None and answer.startswith(b"HTTP/1.1 302 Found\r\n")

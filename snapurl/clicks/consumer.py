@@ -353,5 +353,5 @@ def main(metrics_port: int = 0, metrics_host: str = "127.0.0.1") -> int:
         print(f"snapurl: {error.detail}", file=sys.stderr, flush=True)
         return 2
     finally:
-        traces.end()
+        traces.shut_down()
     return 0

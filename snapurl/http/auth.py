@@ -1,8 +1,8 @@
-"""Who is asking: API keys in headers, looked up in the shards and remembered for a few seconds.
+"""Authentication: API keys from headers, looked up in the shards and cached for a few seconds.
 
-A found key (or that there is none) is remembered for KEY_AGE_MAX_S, which bounds how long a revoked key still
-works. When the shard of a key is silent, what is remembered serves on for KEY_STALE_MAX_S: a shard that is
-down must not lock its keys out of the others, and a key cannot be revoked on a shard that is down.
+A look-up, also one that found no key, is cached for KEY_AGE_MAX_S. This bounds how long a revoked key still
+works. While the shard of a key is down, the cached key stays valid for KEY_STALE_MAX_S: the outage of one shard
+must not lock its keys out of the others, and a key cannot be revoked on a shard that is down.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from snapurl.telemetry.metrics import KEY_LOOKUPS
 
 KEY_AGE_MAX_S = 5.0
 KEY_STALE_MAX_S = 3_600.0
-KEYS_REMEMBERED_MAX = 10_000  # per worker; the longest unused goes
+KEYS_CACHED_MAX = 10_000  # per worker; the least recently used is evicted
 
 MISSING = "send your API key as `X-Api-Key` or as `Authorization: Bearer`"
 UNKNOWN = "the API key is unknown or revoked"
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _CachedKey:
     key: ApiKey | None
     at_s: float
 
 
 class Authenticator:
-    """Finds the key of a request. `clock_s` is monotonic."""
+    """Finds the API key of a request. `clock_s` is monotonic."""
 
     def __init__(self, store: KeyStore, clock_s: Callable[[], float]) -> None:
         self._store = store
         self._clock_s = clock_s
-        self._remembered: OrderedDict[str, _Found] = OrderedDict()
+        self._cached: OrderedDict[str, _CachedKey] = OrderedDict()
 
     async def identify(self, headers: Mapping[str, str]) -> ApiKey | None:
-        """The key that the headers hold; None if they hold none. Raises Unauthorized, Unavailable."""
+        """Returns the valid key in the headers, or None without one. Raises Unauthorized, Unavailable."""
         text = presented_key(headers)
         if text is None:
             return None
@@ -52,31 +52,34 @@ class Authenticator:
 
     async def _find(self, key_id: str) -> ApiKey | None:
         now_s = self._clock_s()
-        remembered = self._remembered.get(key_id)
-        if remembered is not None and now_s - remembered.at_s < KEY_AGE_MAX_S:
-            self._remembered.move_to_end(key_id)
+        cached = self._cached.get(key_id)
+        if cached is not None and now_s - cached.at_s < KEY_AGE_MAX_S:
+            self._cached.move_to_end(key_id)
             KEY_LOOKUPS.labels("remembered").inc()
-            return remembered.key
+            return cached.key
         try:
             key = await self._store.find(key_id)
         except Unavailable:
-            if remembered is None or now_s - remembered.at_s > KEY_STALE_MAX_S:
+            if cached is None or now_s - cached.at_s > KEY_STALE_MAX_S:
                 raise
             KEY_LOOKUPS.labels("stale").inc()
-            return remembered.key
+            return cached.key
         KEY_LOOKUPS.labels("shard").inc()
-        self._remember(key_id, _Found(key, now_s))
+        self._cache(key_id, _CachedKey(key, now_s))
         return key
 
-    def _remember(self, key_id: str, found: _Found) -> None:
-        self._remembered[key_id] = found
-        self._remembered.move_to_end(key_id)
-        while len(self._remembered) > KEYS_REMEMBERED_MAX:
-            self._remembered.popitem(last=False)
+    def _cache(self, key_id: str, found: _CachedKey) -> None:
+        self._cached[key_id] = found
+        self._cached.move_to_end(key_id)
+        while len(self._cached) > KEYS_CACHED_MAX:
+            self._cached.popitem(last=False)
 
 
 def presented_key(headers: Mapping[str, str]) -> str | None:
-    """The key in the headers. Raises Unauthorized for two that differ, or another kind of authorization."""
+    """Returns the text of the key in the headers.
+
+    Raises Unauthorized for two different keys, or a scheme other than Bearer.
+    """
     plain = headers.get("x-api-key")
     authorization = headers.get("authorization")
     bearer = None
@@ -91,7 +94,7 @@ def presented_key(headers: Mapping[str, str]) -> str | None:
 
 
 def require(key: ApiKey | None, right: Right) -> ApiKey:
-    """The key, if it has that right. Raises Unauthorized without a key, Forbidden without the right."""
+    """Returns the key if it has the right. Raises Unauthorized without a key, Forbidden without the right."""
     if key is None:
         raise Unauthorized(MISSING)
     if right not in key.rights and not key.is_admin:
@@ -100,5 +103,5 @@ def require(key: ApiKey | None, right: Right) -> ApiKey:
 
 
 def owner_filter(key: ApiKey) -> str | None:
-    """Whose links the key reaches: its own, or (None) all."""
+    """Returns the key id whose links the key may access, or None for all links."""
     return None if key.is_admin else key.key_id

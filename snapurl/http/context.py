@@ -1,4 +1,4 @@
-"""What the handler of a route gets: the request, what is known about it, and the services."""
+"""What the handler of a route receives: the request, what is known about it, and the services."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from snapurl.urls import UrlPolicy
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """What never changes while the process runs: the program's version, and the OpenAPI document as JSON."""
+    """The constants of a process: the program's version, and the OpenAPI document as JSON."""
 
     version: str
     openapi: str
@@ -31,7 +31,10 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the handlers work with; made once by `app.py`. `clock` is the wall clock."""
+    """What the handlers use; made once per process by `app.open_services`.
+
+    `clock` and `clock_ms` are the wall clock, the latter as Unix time in milliseconds.
+    """
 
     settings: Settings
     site: Site
@@ -52,7 +55,11 @@ class Services:
 
 @dataclass(slots=True)
 class RequestContext:
-    """One request of the API on its way: what has been found out about it, and what its answer will carry."""
+    """One request of the API: what dispatch has found out about it, and the headers of its response.
+
+    `code` is the link of the path, `query` the known query parameters, `value` the parsed JSON body, `body_bytes`
+    the memory that is reserved for the body. `key` is None for an anonymous request.
+    """
 
     request: Request[Any, Any]
     services: Services
@@ -66,16 +73,16 @@ class RequestContext:
 
     @property
     def caller(self) -> ApiKey:
-        """The key of a route that needs one."""
-        assert self.key is not None, "the route does not ask for a key"
+        """The API key, on a route that requires one."""
+        assert self.key is not None, "the route does not require a key"
         return self.key
 
     def rules(self, *, past_allowed: bool = False) -> Rules:
-        """What bodies are held against now."""
+        """Returns the rules for a body that arrives now."""
         return Rules(self.services.urls, None if past_allowed else self.services.clock())
 
-    def answer(self, body: object, status: int = 200) -> HTTPResponse:
-        """A JSON answer with the headers collected so far."""
+    def json_response(self, body: object, status: int = 200) -> HTTPResponse:
+        """Makes a JSON response with the headers collected so far."""
         return HTTPResponse(
             to_json(body),
             status=status,

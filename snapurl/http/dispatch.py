@@ -1,7 +1,7 @@
-"""From a `Route` to what Sanic calls: identify, check, call the handler, turn what it raises into an answer.
+"""Makes the Sanic handler of a `Route`: authorizes, reads the request, calls the handler, answers exceptions.
 
-Nothing here knows any single route. The order is that of a client's patience: who are you, may you, is the
-request well formed, and only then the work.
+Nothing here depends on a particular route. The order is always the same: who is the client (`identify`), may it do
+this (`_authorize`), is the request well formed, and only then the work, under a permit of the fair queue.
 """
 
 from __future__ import annotations
@@ -46,32 +46,32 @@ SanicHandler = Callable[..., Coroutine[Any, Any, HTTPResponse]]
 
 
 def dispatch(route: Route[Handler]) -> SanicHandler:
-    """The Sanic handler of a route."""
+    """Makes the Sanic handler of a route."""
     seconds = {status: timing(HTTP_SECONDS, route.path, f"{status}xx") for status in range(2, 6)}
     query = frozenset(item.name for item in route.parameters if item.place == "query")
 
     async def handler(request: Request[Any, Any], code: str = "") -> HTTPResponse:
-        call = RequestContext(request, request.app.ctx.services, request_id_of(request.headers), code)
-        call.headers["x-request-id"] = call.request_id
-        REQUEST_ID.set(call.request_id)
-        with traced(request, route.path, call.request_id) as entered:
-            response = await answer(call)
-            traces.answered(entered, response.status)
+        context = RequestContext(request, request.app.ctx.services, request_id_of(request.headers), code)
+        context.headers["x-request-id"] = context.request_id
+        REQUEST_ID.set(context.request_id)
+        with traced(request, route.path, context.request_id) as entered:
+            response = await respond(context)
+            traces.set_status(entered, response.status)
         return response
 
-    async def answer(call: RequestContext) -> HTTPResponse:
-        began_s, request = monotonic(), call.request
+    async def respond(context: RequestContext) -> HTTPResponse:
+        began_s, request = monotonic(), context.request
         try:
-            await _prepare(call, route, query)
-            response = await _in_turn(call, route)
+            await _prepare(context, route, query)
+            response = await _handle(context, route)
         except Exception as error:
-            response = refuse(request, error, call.request_id, call.headers)
+            response = refuse(request, error, context.request_id, context.headers)
         finally:
-            request.app.ctx.body_room.give_back(call.body_bytes)
+            request.app.ctx.body_budget.release(context.body_bytes)
         took_s = monotonic() - began_s
         seconds[response.status // 100].observe(took_s)
         log.debug("%s %s: %d in %.1f ms", request.method, route.path, response.status, took_s * 1000)
-        _answers(route.path, request.method, response.status).inc()
+        _request_counter(route.path, request.method, response.status).inc()
         return response
 
     handler.__name__ = route.name
@@ -79,48 +79,53 @@ def dispatch(route: Route[Handler]) -> SanicHandler:
 
 
 @cache
-def _answers(path: str, method: str, status: int) -> Any:
-    """The series of HTTP_REQUESTS: as few as there are routes, their methods and the statuses that we give."""
+def _request_counter(path: str, method: str, status: int) -> Any:
+    """Returns one series of HTTP_REQUESTS. There are few: routes times methods times statuses."""
     return HTTP_REQUESTS.labels(path, method, status)
 
 
-async def _in_turn(call: RequestContext, route: Route[Handler]) -> HTTPResponse:
-    """The answer of the handler. What asks for no right asks no shard for anything: it needs no turn."""
+async def _handle(context: RequestContext, route: Route[Handler]) -> HTTPResponse:
+    """Calls the handler, under a permit unless the route needs no right: such routes use no shard."""
     if route.right is None:
-        return await route.handler(call)
-    fair_queue: FairQueue = call.request.app.ctx.fair_queue
-    client = address_of(call.request, call.services.settings)
-    await fair_queue.begin(client)
+        return await route.handler(context)
+    fair_queue: FairQueue = context.request.app.ctx.fair_queue
+    client = address_of(context.request, context.services.settings)
+    await fair_queue.acquire(client)
     try:
-        return await route.handler(call)
+        return await route.handler(context)
     finally:
-        fair_queue.end(client)
+        fair_queue.release(client)
 
 
-async def _prepare(call: RequestContext, route: Route[Handler], query: frozenset[str]) -> None:
+async def _prepare(context: RequestContext, route: Route[Handler], query: frozenset[str]) -> None:
     if route.right is not None:
-        await _identify(call, route)
-    if "{code}" in route.path and not is_code(call.code):
+        await _authorize(context, route)
+    if "{code}" in route.path and not is_code(context.code):
         raise NotFound()
     if not route.is_page:
-        call.query = _query(call.request, query)
+        context.query = _query(context.request, query)
     if route.body is not None:
-        call.value = parse_json(await _body(call))
+        context.value = parse_json(await _body(context))
     else:
-        async for _ in _chunks(call.request):  # what nobody asked for is read, so that it is out of the way
+        async for _ in _chunks(context.request):  # reads and discards a body that the route does not use
             pass
 
 
-async def _identify(call: RequestContext, route: Route[Handler]) -> None:
-    call.key = await call.services.auth.identify(call.request.headers)
-    anonymous = route.may_be_anonymous and call.services.settings.anonymous_creation
+async def _authorize(context: RequestContext, route: Route[Handler]) -> None:
+    """Finds the API key and checks its right. Here is decided whether a request may be anonymous.
+
+    It may be without a key if its route is `may_be_anonymous` (creates) and the deployment sets
+    SNAPURL_ANONYMOUS_CREATION. Raises Unauthorized, Forbidden, Unavailable.
+    """
     assert route.right is not None
-    if call.key is not None or not anonymous:
-        require(call.key, route.right)
+    context.key = await context.services.auth.identify(context.request.headers)
+    may_be_anonymous = route.may_be_anonymous and context.services.settings.anonymous_creation
+    if context.key is not None or not may_be_anonymous:
+        require(context.key, route.right)
 
 
 def _query(request: Request[Any, Any], known: frozenset[str]) -> dict[str, str]:
-    """The query parameters. Raises Invalid for an unknown or repeated one."""
+    """Parses the query. Raises Invalid for an unknown or repeated parameter, BadRequest if it is malformed."""
     text = request.query_string
     if not text:
         return {}
@@ -139,18 +144,18 @@ def _query(request: Request[Any, Any], known: frozenset[str]) -> dict[str, str]:
 
 
 def query_error(name: str, detail: str) -> Invalid:
-    """The refusal of one query parameter."""
+    """Returns the refusal of one query parameter."""
     return Invalid(fields=(FieldError(f"/query/{name[:100]}", detail),))
 
 
 def header_error(name: str, detail: str) -> Invalid:
-    """The refusal of one request header."""
+    """Returns the refusal of one request header."""
     return Invalid(fields=(FieldError(f"/headers/{name}", detail),))
 
 
-async def _body(call: RequestContext) -> bytes:
-    """The request's body. Raises UnsupportedMediaType, TooLarge, Unavailable."""
-    request = call.request
+async def _body(context: RequestContext) -> bytes:
+    """Checks the media type and reads the body. Raises UnsupportedMediaType, TooLarge, Unavailable."""
+    request = context.request
     media, _, parameters = request.headers.get("content-type", "").partition(";")
     if media.strip().lower() != "application/json":
         raise UnsupportedMediaType("send the body as application/json")
@@ -159,40 +164,43 @@ async def _body(call: RequestContext) -> bytes:
         raise UnsupportedMediaType("send the body as UTF-8")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("send the body without a content encoding")
-    return await _read(call)
+    return await _read(context)
 
 
 def _chunks(request: Request[Any, Any]) -> AsyncIterator[bytes]:
-    """The parts of a body as they arrive."""
+    """Iterates over the parts of a body as they arrive."""
     return cast(AsyncIterator[bytes], aiter(cast(Http, request.stream)))
 
 
-async def _read(call: RequestContext) -> bytes:
-    """At most SNAPURL_BODY_BYTES_MAX bytes. What lies beyond is swallowed by Sanic after the answer, up to its own
-    limit, so that a client which is still sending gets to read that answer."""
-    request, bytes_max = call.request, call.services.settings.body_bytes_max
+async def _read(context: RequestContext) -> bytes:
+    """Reads a body of at most SNAPURL_BODY_BYTES_MAX bytes. Raises TooLarge, Unavailable.
+
+    Sanic discards the rest of a larger body after the response, up to its own limit: a client that is still sending
+    can then read the response.
+    """
+    request, bytes_max = context.request, context.services.settings.body_bytes_max
     length = request.headers.get("content-length", "")
     if length.isdecimal() and int(length) > bytes_max:
         raise _too_large(bytes_max)
-    if request.stream is None:  # it has come ahead of Sanic, and whole
-        _take_room(call, len(request.body))
+    if request.stream is None:  # on the fast path, with its complete body
+        _reserve_memory(context, len(request.body))
         return request.body
     body = bytearray()
     async for chunk in _chunks(request):
         body += chunk
         if len(body) > bytes_max:
             raise _too_large(bytes_max)
-        _take_room(call, len(chunk))
+        _reserve_memory(context, len(chunk))
     return bytes(body)
 
 
-def _take_room(call: RequestContext, count: int) -> None:
-    """Room in memory for so many bytes of the body, until the answer is there. Raises Unavailable."""
-    room: BodyBudget = call.request.app.ctx.body_room
-    if not room.take(count):
+def _reserve_memory(context: RequestContext, count: int) -> None:
+    """Reserves memory for part of the body; it is released after the response. Raises Unavailable."""
+    budget: BodyBudget = context.request.app.ctx.body_budget
+    if not budget.reserve(count):
         BODIES_REFUSED.inc()
         raise Unavailable("too many large bodies are on their way", retry_after_s=1.0)
-    call.body_bytes += count
+    context.body_bytes += count
 
 
 def _too_large(bytes_max: int) -> TooLarge:

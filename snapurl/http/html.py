@@ -1,6 +1,6 @@
-"""What a browser sees besides redirects and /docs: the start page, refusals, the files it asks for by itself.
+"""HTML for browsers: the start page, error pages, and the files that browsers request unasked.
 
-All self-contained: no script, no font, no picture from anywhere else, and a policy that says so.
+All pages are self-contained: no script, font or image from elsewhere, which their content security policy enforces.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _STYLE = files("snapurl.http").joinpath("pages.css").read_text("utf-8")
 
 
 def page(title: str, body: str) -> str:
-    """A whole HTML document; `title` is text, `body` is trusted markup."""
+    """Returns an HTML document. `title` is plain text, `body` is trusted markup."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -43,7 +43,7 @@ def page(title: str, body: str) -> str:
 
 
 def refusal_page(refusal: SnapURLError) -> str:
-    """A refusal in two friendly lines."""
+    """Returns the page of a refusal: its title and a sentence."""
     return page(
         refusal.title,
         f"<main><h1>{escape(refusal.title)}</h1><p>{escape(_sentence(refusal))}</p></main>",
@@ -51,7 +51,7 @@ def refusal_page(refusal: SnapURLError) -> str:
 
 
 def home_page(version: str) -> str:
-    """The start page."""
+    """Returns the start page."""
     return page(
         "SnapURL",
         f"<main><h1>SnapURL</h1><p>Short links, counted. Version {escape(version)}.</p>"

@@ -1,8 +1,8 @@
-"""The one place where refusals become answers: RFC 9457 `application/problem+json`, counted by type.
+"""The one place that turns exceptions into responses: RFC 9457 `application/problem+json`, counted by type.
 
-The `type` is `urn:snapurl:problem:<slug>`: stable, the same on every deployment, explained in /docs. What is
-not one of our refusals, and not one of the web server's, is a bug: it is logged with its stack and answered
-with nothing but a request id to find it by. Outside the API a browser gets a small page instead.
+The `type` is `urn:snapurl:problem:<slug>`: stable, the same on every deployment, explained in /docs. An exception
+that is neither one of `errors.py` nor one of Sanic's is a bug: it is logged with its stack trace, and the response
+has only the request id to find it by. Outside the API a browser gets a small HTML page instead.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from snapurl.telemetry.traces import request_span
 
 log = logging.getLogger("snapurl.http")
 
-RETRY_AFTER_S = 1  # where a refusal that passes by itself does not say when
+RETRY_AFTER_S = 1  # for a 503 that has no time of its own
 METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-# What Sanic itself raises, in our words. The first class that fits counts.
+# Maps the exceptions of Sanic. The first matching class counts.
 _OF_SANIC: tuple[tuple[type[BaseException], type[SnapURLError], str], ...] = (
     (sanic_errors.NotFound, errors.NotFound, "there is nothing at this address"),
     (sanic_errors.MethodNotAllowed, errors.MethodNotAllowed, ""),
@@ -47,13 +47,13 @@ _OF_SANIC: tuple[tuple[type[BaseException], type[SnapURLError], str], ...] = (
 
 _KINDS: list[type[SnapURLError]] = [SnapURLError, *SnapURLError.__subclasses__()]
 for _refusal in _KINDS:
-    PROBLEMS.labels(_refusal.slug)  # there from the start, so that the first increase is seen
+    PROBLEMS.labels(_refusal.slug)  # exported from the start, so that Prometheus sees the first increase
 
 _TIME_OUTS = (sanic_errors.RequestTimeout, sanic_errors.ServiceUnavailable)
 
 
 def as_refusal(error: BaseException) -> SnapURLError:
-    """Any exception as one of ours; what is unknown becomes an internal error that tells nothing."""
+    """Maps any exception to a SnapURLError; an unknown one becomes an internal error without details."""
     if isinstance(error, SnapURLError):
         return error
     for kind, refusal, detail in _OF_SANIC:
@@ -65,7 +65,7 @@ def as_refusal(error: BaseException) -> SnapURLError:
 
 
 def problem(refusal: SnapURLError, request_id: str | None = None) -> dict[str, Any]:
-    """The body of a problem answer; `errors` only where fields are to blame."""
+    """Returns the body of a problem response; `errors` is present only if fields are invalid."""
     body: dict[str, Any] = {
         "type": TYPE_PREFIX + refusal.slug,
         "title": refusal.title,
@@ -80,7 +80,7 @@ def problem(refusal: SnapURLError, request_id: str | None = None) -> dict[str, A
 
 
 def traced(request: Request[Any, Any], route: str, request_id: str) -> AbstractContextManager[Any]:
-    """The span of a request, under that of its client if the request names one."""
+    """Returns the trace span of a request, a child of the client's span if the request names one."""
     attributes = {
         "http.request.method": request.method,
         "http.route": route,
@@ -90,7 +90,7 @@ def traced(request: Request[Any, Any], route: str, request_id: str) -> AbstractC
 
 
 def request_id_of(headers: Mapping[str, str]) -> str:
-    """The id that the client or a proxy gave the request, if it is a sane one; else a new one."""
+    """Returns the request id that the client or a proxy has set, if it is well formed, else a new one."""
     given = headers.get("x-request-id")
     return given if given and REQUEST_ID_PATTERN.fullmatch(given) else secrets.token_hex(8)
 
@@ -101,7 +101,7 @@ def refuse(
     request_id: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> HTTPResponse:
-    """The answer to any exception, counted; bugs are logged."""
+    """Makes the response to an exception and counts it; logs bugs."""
     refusal = as_refusal(error)
     request_id = request_id or request_id_of(request.headers)
     PROBLEMS.labels(refusal.slug).inc()
@@ -128,19 +128,19 @@ def refuse(
 
 
 def _headers(request: Request[Any, Any], refusal: SnapURLError) -> dict[str, str]:
-    """When to come back, how to authenticate, what is allowed."""
+    """Returns Retry-After, WWW-Authenticate or Allow, where the status calls for it."""
     headers = {}
     if refusal.retry_after_s is not None or refusal.status == 503:
         headers["retry-after"] = str(max(1, math.ceil(refusal.retry_after_s or RETRY_AFTER_S)))
     if refusal.status == 401:
         headers["www-authenticate"] = 'Bearer realm="snapurl"'
     if refusal.status == 405:
-        headers["allow"] = ", ".join(filter(lambda method: _answers(request, method), METHODS))
+        headers["allow"] = ", ".join(filter(lambda method: _has_route(request, method), METHODS))
     return headers
 
 
-def _answers(request: Request[Any, Any], method: str) -> bool:
-    """Whether there is a route; Sanic does not say which methods there are to one that it does not know."""
+def _has_route(request: Request[Any, Any], method: str) -> bool:
+    """Whether the path has a route for `method`; Sanic does not list the methods of a path."""
     try:
         request.app.router.get(request.path, method, None)
     except sanic_errors.SanicException:
@@ -149,7 +149,7 @@ def _answers(request: Request[Any, Any], method: str) -> bool:
 
 
 def wants_page(request: Request[Any, Any]) -> bool:
-    """Whether a person looks at it: only browsers name text/html, and they prefer it to JSON."""
+    """Whether the client is a browser: only browsers accept text/html by name, and prefer it to JSON."""
     if request.path.startswith("/api/"):
         return False
     try:
@@ -160,11 +160,11 @@ def wants_page(request: Request[Any, Any]) -> bool:
 
 
 class Refusals(ErrorHandler):
-    """Sanic's hook for everything that was raised outside a handler of ours."""
+    """Sanic's hook for exceptions that were raised outside our handlers."""
 
     def response(self, request: Request[Any, Any], exception: BaseException) -> HTTPResponse:
         if isinstance(exception, _TIME_OUTS) and request.stream is not None:
-            # Sanic would go on waiting, without a bound, for the rest of the body that did not come in time.
+            # Otherwise Sanic would wait without a bound for the rest of the body that has timed out.
             cast(Http, request.stream).request_body = None
         response = refuse(request, exception)
         method = request.method if request.method in METHODS else "other"

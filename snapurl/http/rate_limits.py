@@ -1,7 +1,7 @@
-"""Rate limits as a client meets them: which bucket, which rate, which headers, and the 429.
+"""Applies rate limits to HTTP requests: which bucket and rate, which headers, and the 429.
 
-The headers are those of the IETF's RateLimit draft: `RateLimit-Policy: "create";q=120;w=60` is the rule and
-`RateLimit: "create";r=119;t=60` what is left of it, for the next `t` seconds.
+The headers are those of the IETF draft: `RateLimit-Policy: "create";q=120;w=60` is the limit, and
+`RateLimit: "create";r=119;t=60` what remains of it for the next `t` seconds.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ MISSING = "missing"
 
 
 def address_of(request: Request[Any, Any], settings: Settings) -> str:
-    """Whom the request is counted against if it has no key."""
+    """Returns the client address: what a request without a key is counted against."""
     forwarded = request.headers.getall("x-forwarded-for", []) if settings.proxies_count else []
     return client_address(request.ip, ",".join(forwarded), settings.proxies_count)
 
 
-def client_of(call: RequestContext) -> str:
-    """The key, else the address, that a request is counted against and that owns its Idempotency-Keys."""
-    if call.key is not None:
-        return f"key:{call.key.key_id}"
-    return f"address:{address_of(call.request, call.services.settings)}"
+def client_of(context: RequestContext) -> str:
+    """Returns the client: the API key, else the address. Limits and Idempotency-Keys are per client."""
+    if context.key is not None:
+        return f"key:{context.key.key_id}"
+    return f"address:{address_of(context.request, context.services.settings)}"
 
 
 def creation_rate(key: ApiKey | None, settings: Settings) -> str:
-    """A key's own rate; without one an admin key has no limit, and everybody else the default."""
+    """Returns the rate of the key if it has one, else no limit for an admin key and the default for all others."""
     if key is not None and key.limit:
         return key.limit
     return UNLIMITED if key is not None and key.is_admin else settings.limit_create
 
 
-async def limit_creation(call: RequestContext, links: int) -> None:
-    """Counts `links` creations, all or none. Raises RateLimited."""
-    rate = creation_rate(call.key, call.services.settings)
-    verdict = await call.services.limiter.hit(CREATE, client_of(call), rate, cost=links)
+async def limit_creation(context: RequestContext, links: int) -> None:
+    """Counts `links` created links against the client's limit, all or none. Raises RateLimited."""
+    rate = creation_rate(context.key, context.services.settings)
+    verdict = await context.services.limiter.hit(CREATE, client_of(context), rate, cost=links)
     if verdict is None:
         return
-    call.headers.update(rate_headers(CREATE, verdict))
+    context.headers.update(rate_headers(CREATE, verdict))
     if not verdict.allowed:
         raise RateLimited(_detail(verdict, links), retry_after_s=verdict.reset_s)
 
@@ -65,10 +65,10 @@ def _detail(verdict: Verdict, links: int) -> str:
     return f"{rule}, and {verdict.remaining} are left"
 
 
-async def missed(services: Services, who: str) -> float:
-    """Counts a redirect that led nowhere; returns for how many seconds `who` is shut out now (0: not)."""
-    verdict = await services.limiter.hit(MISSING, who, services.settings.limit_missing)
+async def count_miss(services: Services, address: str) -> float:
+    """Counts a request to a missing link; returns for how many seconds `address` is blocked now (0: not at all)."""
+    verdict = await services.limiter.hit(MISSING, address, services.settings.limit_missing)
     if verdict is None or verdict.allowed:
         return 0.0
-    services.blocked.block(who, verdict.reset_s)
+    services.blocked.block(address, verdict.reset_s)
     return float(verdict.reset_s)

@@ -1,11 +1,14 @@
-"""The redirect: the answer that everything else exists for, and so the one with the least around it.
+"""Redirects on Sanic's path: those that `http/fastpath/protocol.py` does not answer, and all refusals.
 
-No middleware, no log line of its own, no request id in the answer, no Date. Whatever answers a redirect, here or
-on a faster path, takes its headers from `redirect_headers` or its bytes from `redirect_bytes`, which a test holds
-to be the same.
+A redirect has as little around it as possible: no middleware, no log line, no request id and no Date in the
+response. Its headers come from `redirect_headers`; the fast path takes the same response as bytes from
+`redirect_bytes`. A test compares the two.
 
-All four statuses are sent with `max-age=0`: browsers would otherwise keep a 301 or 308 for ever, so that its
-clicks were never counted and a later change never seen.
+All four statuses are sent with `max-age=0`. Browsers would otherwise cache a 301 or 308 for ever: its clicks would
+not be counted, and changes of the link not seen.
+
+A redirect becomes a click in one line per path: `services.tally.record` in `_respond` here, and
+`self._record_click` in `FastPath._redirect`. Both count GET and not HEAD.
 """
 
 from __future__ import annotations
@@ -25,15 +28,15 @@ from snapurl.codes import is_code
 from snapurl.errors import Gone, NotFound, RateLimited, SnapURLError
 from snapurl.http.context import Services
 from snapurl.http.problems import refuse, request_id_of, traced
-from snapurl.http.rate_limits import address_of, missed
+from snapurl.http.rate_limits import address_of, count_miss
 from snapurl.model import CachedLink
 from snapurl.telemetry.logs import REQUEST_ID
 from snapurl.telemetry.metrics import REDIRECT_SECONDS, REDIRECTS, timing
-from snapurl.telemetry.traces import answered
+from snapurl.telemetry.traces import set_status
 
 CACHE_CONTROL = "private, max-age=0"
 
-_THROUGH_SANIC = timing(REDIRECT_SECONDS, "sanic")
+_SANIC_SECONDS = timing(REDIRECT_SECONDS, "sanic")
 REDIRECTED = REDIRECTS.labels("redirected")
 _FAILED = REDIRECTS.labels("failed")
 _REFUSED = {
@@ -44,12 +47,12 @@ _REFUSED = {
 
 
 def redirect_headers(url: str) -> dict[str, str]:
-    """The headers of a redirect to `url`, in their order."""
+    """Returns the headers of a redirect to `url`, in order."""
     return {"location": url, "cache-control": CACHE_CONTROL}
 
 
 def redirect_bytes(url: str, status: int, *, keep_alive: bool) -> bytes:
-    """The whole answer as it goes over the wire; the same for GET and HEAD, since there is no body."""
+    """Returns the complete response as sent; the same for GET and HEAD, since it has no body."""
     lines = [
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
         *(f"{name}: {value}" for name, value in redirect_headers(url).items()),
@@ -63,13 +66,13 @@ def redirect_bytes(url: str, status: int, *, keep_alive: bool) -> bytes:
 
 @cache
 def redirect_frame(status: int) -> tuple[bytes, bytes]:
-    """What stands before and after the address in `redirect_bytes` on a connection that is kept."""
+    """Returns what precedes and follows the URL in `redirect_bytes` on a keep-alive connection."""
     before, _, after = redirect_bytes("\0", status, keep_alive=True).partition(b"\0")
     return before, after
 
 
 class Redirect(HTTPResponse):
-    """No body, so no content type: Sanic would send `content-type: None`."""
+    """A response without a body, and so without a content type: Sanic would send `content-type: None`."""
 
     @property
     def processed_headers(self) -> Iterator[tuple[bytes, bytes]]:
@@ -77,54 +80,59 @@ class Redirect(HTTPResponse):
 
 
 async def follow(request: Request[Any, Any], code: str) -> HTTPResponse:
-    """GET and HEAD of `/{code}`. A GET that is redirected is a click; nothing else is."""
+    """Handles GET and HEAD of `/{code}`. A redirected GET is a click; nothing else is."""
     began_s = monotonic()
     request_id = request_id_of(request.headers)
-    REQUEST_ID.set(request_id)  # the connection's last request may have left another
+    REQUEST_ID.set(request_id)  # replaces that of the connection's previous request
     with traced(request, "/{code}", request_id) as entered:
-        answer = await _answer(request, code, request_id)
-        answered(entered, answer.status)
-    _THROUGH_SANIC.observe(monotonic() - began_s)
-    return answer
+        response = await _respond(request, code, request_id)
+        set_status(entered, response.status)
+    _SANIC_SECONDS.observe(monotonic() - began_s)
+    return response
 
 
-async def _answer(request: Request[Any, Any], code: str, request_id: str) -> HTTPResponse:
+async def _respond(request: Request[Any, Any], code: str, request_id: str) -> HTTPResponse:
     services: Services = request.app.ctx.services
     try:
-        link = await _find(request, services, code)
+        link = await _find_link(request, services, code)
     except SnapURLError as refusal:
         _REFUSED.get(type(refusal), _FAILED).inc()
         return refuse(request, refusal, request_id)
     if request.method == "GET":
-        referrer, agent = _last(request, "referer"), _last(request, "user-agent")
+        referrer, agent = _last_header(request, "referer"), _last_header(request, "user-agent")
         services.tally.record(code, referrer_of(referrer), browser_of(agent))
     REDIRECTED.inc()
     return Redirect(None, link.redirect_status, redirect_headers(link.url))
 
 
 def hand_over(connection: ConnInfo, found: asyncio.Future[CachedLink]) -> None:
-    """Gives what was found for the next request on a connection, or the error, to whoever answers it."""
+    """Passes the result of the fast path's look-up to the handler of the next request on this connection."""
     if not found.cancelled():
         connection.ctx.found = found
 
 
-def _handed_over(request: Request[Any, Any]) -> asyncio.Future[CachedLink] | None:
+def _take_lookup(request: Request[Any, Any]) -> asyncio.Future[CachedLink] | None:
+    """Returns the look-up that the fast path has done for this request (`hand_over`), if any."""
     connection = request.conn_info
     return None if connection is None else vars(connection.ctx).pop("found", None)
 
 
-def _last(request: Request[Any, Any], name: str) -> bytes | None:
+def _last_header(request: Request[Any, Any], name: str) -> bytes | None:
     values = request.headers.getall(name, None)
     return values[-1].encode(errors="surrogateescape") if values else None
 
 
-async def _find(request: Request[Any, Any], services: Services, code: str) -> CachedLink:
-    """The link to follow. Raises NotFound, Gone, RateLimited, Unavailable."""
-    found = _handed_over(request)
+async def _find_link(request: Request[Any, Any], services: Services, code: str) -> CachedLink:
+    """Finds the link to redirect to: in the fast path's look-up, in L1, or by loading it.
+
+    Concurrent requests for a code share one load (`LinkCache.resolve`). Raises NotFound, Gone, RateLimited,
+    Unavailable.
+    """
+    found = _take_lookup(request)
     if services.blocked:
-        # Hits are refused as well as misses: otherwise they could still be told apart.
-        _refuse_shut_out(services.blocked.seconds_left(address_of(request, services.settings)))
-    # What cannot be a code (/apple-touch-icon.png) says nothing about which codes exist: browsers ask for it.
+        # Refuses existing and missing links alike: otherwise a blocked client could still tell them apart.
+        _refuse_blocked(services.blocked.seconds_left(address_of(request, services.settings)))
+    # What cannot be a code (/apple-touch-icon.png) is not counted as a miss: browsers ask for such files.
     if not is_code(code):
         raise NotFound()
     link: CachedLink | None
@@ -133,10 +141,10 @@ async def _find(request: Request[Any, Any], services: Services, code: str) -> Ca
     elif services.cache.peek(code) is not None:
         link = await services.cache.resolve(code)
     else:
-        async with request.app.ctx.fair_queue.of(address_of(request, services.settings)):
+        async with request.app.ctx.fair_queue.permit(address_of(request, services.settings)):
             link = await services.cache.resolve(code)
     if link is None:
-        _refuse_shut_out(await missed(services, address_of(request, services.settings)))
+        _refuse_blocked(await count_miss(services, address_of(request, services.settings)))
         raise NotFound()
     if link.deleted:
         raise Gone("the link was deleted")
@@ -145,6 +153,6 @@ async def _find(request: Request[Any, Any], services: Services, code: str) -> Ca
     return link
 
 
-def _refuse_shut_out(left_s: float) -> None:
+def _refuse_blocked(left_s: float) -> None:
     if left_s:
         raise RateLimited("too many links that do not exist were asked for from here", retry_after_s=left_s)

@@ -1,4 +1,7 @@
-"""Every address of the service on one page; /openapi.json and /docs are made from it."""
+"""The route table: every path of the service. /openapi.json and /docs are generated from it.
+
+`LINKS_PATH` is defined in `schema/route.py`, since the fast path recognises a create by it, too.
+"""
 
 from __future__ import annotations
 
@@ -45,8 +48,10 @@ from snapurl.http.docs.site import (
 )
 from snapurl.http.schema import responses
 from snapurl.http.schema.requests import Bulk, LinkChange, LinkDraft
-from snapurl.http.schema.route import Parameter, Route, Success
+from snapurl.http.schema.route import LINKS_PATH, Parameter, Route, Success
 from snapurl.model import Right
+
+LINK_PATH = LINKS_PATH + "/{code}"
 
 IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key",
@@ -86,7 +91,7 @@ ROUTES: tuple[Route[Handler], ...] = (
     # -- links -----------------------------------------------------------------------------------------------
     Route(
         "POST",
-        "/api/v1/links",
+        LINKS_PATH,
         create_link,
         "Shorten a URL",
         "Links",
@@ -114,7 +119,7 @@ ROUTES: tuple[Route[Handler], ...] = (
     ),
     Route(
         "GET",
-        "/api/v1/links",
+        LINKS_PATH,
         list_links,
         "List links, newest first",
         "Links",
@@ -126,7 +131,7 @@ ROUTES: tuple[Route[Handler], ...] = (
     ),
     Route(
         "POST",
-        "/api/v1/links/bulk",
+        LINKS_PATH + "/bulk",
         create_links,
         "Shorten up to 1,000 URLs",
         "Links",
@@ -140,7 +145,7 @@ ROUTES: tuple[Route[Handler], ...] = (
     ),
     Route(
         "GET",
-        "/api/v1/links/{code}",
+        LINK_PATH,
         read_link,
         "Read a link",
         "Links",
@@ -150,7 +155,7 @@ ROUTES: tuple[Route[Handler], ...] = (
     ),
     Route(
         "PATCH",
-        "/api/v1/links/{code}",
+        LINK_PATH,
         change_link,
         "Change a link",
         "Links",
@@ -162,7 +167,7 @@ ROUTES: tuple[Route[Handler], ...] = (
     ),
     Route(
         "DELETE",
-        "/api/v1/links/{code}",
+        LINK_PATH,
         delete_link,
         "Delete a link",
         "Links",
@@ -174,7 +179,7 @@ ROUTES: tuple[Route[Handler], ...] = (
     ),
     Route(
         "GET",
-        "/api/v1/links/{code}/stats",
+        LINK_PATH + "/stats",
         link_stats,
         "Count a link's clicks",
         "Links",
@@ -251,5 +256,5 @@ ROUTES: tuple[Route[Handler], ...] = (
     Route("GET", "/favicon.ico", favicon, "An icon", "Pages", (Success(200, "SVG", media="image/svg+xml"),)),
 )
 
-# `GET /{code}`, `HEAD`: `redirect.follow`, which has none of the others' machinery around it.
+# `redirect.follow` handles GET and HEAD of it, without `dispatch`.
 REDIRECT_PATH = "/{code}"

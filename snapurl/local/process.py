@@ -11,7 +11,7 @@ from time import monotonic
 
 from snapurl.errors import ConfigError
 from snapurl.local.system_user import SystemUser
-from snapurl.parent_death import ending_with_parent
+from snapurl.parent_death import signal_at_parent_death
 
 _POLL_S = 0.01
 _LOG_TAIL_BYTES = 4_096
@@ -45,7 +45,7 @@ class ServerProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=ending_with_parent(end_signal),  # noqa: PLW1509  # one system call, no locks
+                preexec_fn=signal_at_parent_death(end_signal),  # noqa: PLW1509  # one system call, no locks
                 **account.popen_options(),
             )
 

@@ -1,4 +1,4 @@
-"""Looks from outside at whether a part of the service can work, for health checks and for `up`."""
+"""Checks over HTTP whether the service is ready, for health checks of containers and for `snapurl up`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from urllib.parse import urlsplit
 from snapurl.config import Settings
 
 ANSWER_S_MAX = 3.0
-"""Longer than a look at a silent shard takes."""
+"""Longer than /health/ready takes while a shard does not answer."""
 
 
 async def service_fault(settings: Settings) -> str | None:
-    """Why the HTTP service of these settings is not ready; None if it is."""
+    """Returns why the HTTP service of these settings is not ready; None if it is."""
     status = await http_status(own_address(settings), "/health/ready")
     return None if status == 200 else f"/health/ready: {status or 'no answer'}"
 
@@ -28,7 +28,7 @@ class Address:
 
     @classmethod
     def of_url(cls, url: str) -> Address:
-        """From a URL such as `http://api:8000`. Raises ValueError."""
+        """Parses a URL such as `http://api:8000`. Raises ValueError."""
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.path.strip("/"):
             raise ValueError("is not a URL such as http://api:8000")
@@ -37,16 +37,18 @@ class Address:
 
 
 def own_address(settings: Settings) -> Address:
-    """Where the service of these settings is reached from the same machine."""
+    """Returns the address that reaches the service of these settings from the same machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
     return Address(host, settings.port)
 
 
 async def http_status(address: Address, path: str, request_id: str = "") -> int:
-    """The HTTP status of a GET on a service; 0 if it does not answer in ANSWER_S_MAX. What the service logs of it
-    bears the `request_id`."""
-    named = f"X-Request-ID: {request_id}\r\n" if request_id else ""
-    head = f"GET {path} HTTP/1.1\r\nHost: {address.host}\r\n{named}Connection: close\r\n\r\n"
+    """Sends a GET; returns the HTTP status, or 0 without an answer within ANSWER_S_MAX.
+
+    `request_id` becomes the request id in the logs of the service.
+    """
+    header = f"X-Request-ID: {request_id}\r\n" if request_id else ""
+    head = f"GET {path} HTTP/1.1\r\nHost: {address.host}\r\n{header}Connection: close\r\n\r\n"
     try:
         async with asyncio.timeout(ANSWER_S_MAX):
             reader, writer = await asyncio.open_connection(

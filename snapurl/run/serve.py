@@ -1,7 +1,18 @@
-"""`snapurl serve`: the HTTP workers, on one listening socket that outlives each of them.
+"""`snapurl serve`: a supervisor and its HTTP workers on one listening socket.
 
-The socket is bound here and given to the workers as an open file: connections that wait in its queue when a
-worker is killed are simply taken by another.
+How the command becomes an HTTP server, in order:
+
+1. `cli.serve` loads the settings and calls `serve` here.
+2. `serve` binds the socket (`listening`), applies migrations and initialises an empty cluster (`prepare`), and
+   starts a `Supervisor` with SNAPURL_WORKERS children (`worker_children`).
+3. Each child runs `run.worker.main`, which gets the socket as an open file and makes the Sanic app
+   (`app.create_app`).
+4. `run.worker.start` starts Sanic's server on the socket. Before it accepts connections it runs
+   `app.open_services`, which connects to PostgreSQL and Redis.
+5. For each connection Sanic makes a protocol: `http/fastpath/protocol.py` (`FastProtocol`), which answers plain
+   redirects and creates and passes all else to Sanic's router; its routes are those of `http/routes.py`.
+
+The socket outlives each worker: if one is killed, connections that wait in the socket's queue go to another.
 """
 
 from __future__ import annotations
@@ -17,33 +28,43 @@ from pathlib import Path
 
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
-from snapurl.run.supervisor import Child, Stage, Supervisor, environ_with, python, stop_signals, unless
+from snapurl.run.supervisor import (
+    Child,
+    Stage,
+    Supervisor,
+    environ_with,
+    python_argv,
+    stop_signals,
+    unless_stopped,
+)
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
 from snapurl.telemetry.logs import configure
-from snapurl.telemetry.multiprocess import begin, merge_dead
+from snapurl.telemetry.multiprocess import initialise, merge_dead
 
 log = logging.getLogger("snapurl.serve")
 
 BACKLOG = 1024
 WORKER_STOP_S_MAX = 4.0
-"""For the requests in hand and the last clicks; then a worker is killed."""
+"""Time for requests in progress and the last clicks; then a worker is killed."""
 
 
 async def serve(settings: Settings) -> int:
-    """Runs the workers until a signal; returns the exit code. Raises ConfigError if it cannot start."""
+    """Runs the workers until a signal. Returns the exit code; raises ConfigError if it cannot start."""
     configure(settings.log_level, settings.log_format)
     with listening(settings) as listener, metrics_directory() as metrics:
         async with stop_signals() as stop:
-            await unless(stop, prepare(settings))
+            await unless_stopped(stop, prepare(settings))
             if stop.is_set():
                 return 0
             workers = Stage(worker_children(settings, listener, metrics, {}), WORKER_STOP_S_MAX)
-            return await Supervisor([workers], say=log.warning, ended=partial(merge_dead, metrics)).run(stop)
+            return await Supervisor([workers], report=log.warning, on_exit=partial(merge_dead, metrics)).run(
+                stop
+            )
 
 
 async def prepare(settings: Settings) -> None:
-    """Brings the shards up to date and initialises an empty cluster, if the settings say so."""
+    """Applies migrations and initialises an empty cluster, unless SNAPURL_MIGRATE_ON_START is off."""
     if settings.migrate_on_start:
         await migrate_all(settings)
         await ensure_cluster(settings)
@@ -51,7 +72,7 @@ async def prepare(settings: Settings) -> None:
 
 @contextlib.contextmanager
 def listening(settings: Settings) -> Iterator[socket.socket]:
-    """The listening socket of the service. Raises ConfigError if the address is taken or is not ours."""
+    """Opens the listening socket of the service. Raises ConfigError if the address is in use or not local."""
     where = f"{settings.host}:{settings.port}"
     try:
         family, kind, _, _, address = socket.getaddrinfo(
@@ -67,7 +88,7 @@ def listening(settings: Settings) -> Iterator[socket.socket]:
             listener.listen(BACKLOG)
         except OSError as error:
             raise ConfigError(
-                f"cannot listen on {where}: {error.strerror}; stop what listens there, or set SNAPURL_PORT"
+                f"cannot listen on {where}: {error.strerror}; stop the program on that port, or set SNAPURL_PORT"
             ) from None
         listener.setblocking(False)
         yield listener
@@ -75,12 +96,12 @@ def listening(settings: Settings) -> Iterator[socket.socket]:
 
 @contextlib.contextmanager
 def metrics_directory(place: Path | None = None) -> Iterator[Path]:
-    """An empty directory in which the workers share their metrics, at `place` if given; gone afterwards."""
+    """Makes an empty directory for the workers' metrics, at `place` if given, and removes it afterwards."""
     directory = place or Path(tempfile.mkdtemp(prefix="snapurl-metrics-"))
     if place:
-        shutil.rmtree(place, ignore_errors=True)  # a run that was killed could not
+        shutil.rmtree(place, ignore_errors=True)  # left by a run that was killed
         place.mkdir(mode=0o700)
-    begin(directory)
+    initialise(directory)
     try:
         yield directory
     finally:
@@ -90,10 +111,10 @@ def metrics_directory(place: Path | None = None) -> Iterator[Path]:
 def worker_children(
     settings: Settings, listener: socket.socket, metrics: Path, changes: dict[str, str]
 ) -> tuple[Child, ...]:
-    """The HTTP workers; `changes` go over the environment that we have."""
+    """Returns the HTTP workers, with this process's environment and `changes`."""
     fd = listener.fileno()
     environ = environ_with({**changes, "PROMETHEUS_MULTIPROC_DIR": str(metrics)})
     return tuple(
-        Child(f"worker {number}", python("-m", "snapurl.run.worker", "--fd", str(fd)), environ, (fd,))
+        Child(f"worker {number}", python_argv("-m", "snapurl.run.worker", "--fd", str(fd)), environ, (fd,))
         for number in range(1, settings.workers + 1)
     )

@@ -1,9 +1,9 @@
-"""Keeps child processes running, and stops them in order.
+"""Runs child processes: restarts those that die, and stops all of them in order.
 
-A child that dies is started again, after a pause that doubles while it keeps dying. A child that says with
-its first breath that the configuration is wrong (exit code 2) would say so for ever: it ends the whole.
-Children run in sessions of their own, so that a Ctrl-C on the terminal reaches only us, who know the order;
-on Linux they also end when we are killed.
+A dead child is restarted after a delay that doubles while it keeps dying. A child that exits with code 2 right
+after its start has an invalid configuration and would fail for ever, so the supervisor stops everything. Children
+run in sessions of their own: Ctrl-C on the terminal reaches only the supervisor, which knows the order. On Linux
+they also end when the supervisor is killed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, TypeVar
 
-from snapurl.parent_death import ending_with_parent
+from snapurl.parent_death import signal_at_parent_death
 
 CONFIG_EXIT = 2
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """One process to keep running. `environ` is all that it gets; `fds` are open files that it inherits."""
+    """A process to keep running. `environ` is its complete environment; it inherits the open files `fds`."""
 
     name: str
     argv: tuple[str, ...]
@@ -37,7 +37,7 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """Children that stop together, and the seconds they have for it before they are killed."""
+    """Children that stop together. They are killed if they have not ended after `stop_s_max`."""
 
     children: tuple[Child, ...]
     stop_s_max: float
@@ -45,54 +45,56 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Seconds between a child's death and its next start; one that lived `settled_s` starts afresh."""
+    """The delay before a restart: doubles up to `max_s`, and starts over after a life of `settled_s`."""
 
     first_s: float = 0.1
-    most_s: float = 5.0
+    max_s: float = 5.0
     settled_s: float = 10.0
 
-    def after(self, pause_s: float, lived_s: float) -> float:
-        """The next pause, given the last one (0 if there was none)."""
-        if lived_s >= self.settled_s or pause_s == 0:
+    def after(self, delay_s: float, lived_s: float) -> float:
+        """Returns the next delay, given the previous one (0 if there was none)."""
+        if lived_s >= self.settled_s or delay_s == 0:
             return self.first_s
-        return min(pause_s * 2, self.most_s)
+        return min(delay_s * 2, self.max_s)
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     print(f"snapurl: {line}", file=sys.stderr, flush=True)
 
 
 class Supervisor:
-    """Runs the children of all stages; stops stage by stage, the first one first.
+    """Runs the children of all stages; stops them stage by stage, beginning with the first.
 
-    `say` gets one line for each death, `ended` the process id of each child that has ended.
+    `report` is called with one line for each death, `on_exit` with the process id of each child that has ended.
     """
 
     def __init__(
         self,
         stages: Sequence[Stage],
         *,
-        say: Callable[[str], None] = _say,
-        ended: Callable[[int], None] = lambda pid: None,
+        report: Callable[[str], None] = _print,
+        on_exit: Callable[[int], None] = lambda pid: None,
         backoff: Backoff | None = None,
     ) -> None:
-        self._say = say
-        self._ended = ended
+        self._report = report
+        self._on_exit = on_exit
         self._backoff = backoff or Backoff()
-        self._stages = [(stage, [_Kept(child) for child in stage.children]) for stage in stages]
+        self._stages = [(stage, [_RunningChild(child) for child in stage.children]) for stage in stages]
         self._stopping = asyncio.Event()
         self._code = 0
 
     @property
     def pids(self) -> dict[str, int]:
-        """Name -> process id of the children that run now."""
-        kept = [item for _, items in self._stages for item in items]
-        return {item.child.name: item.process.pid for item in kept if item.process is not None}
+        """Name -> process id of the children that are running."""
+        children = [item for _, items in self._stages for item in items]
+        return {item.child.name: item.process.pid for item in children if item.process is not None}
 
     async def run(self, stop: asyncio.Event) -> int:
-        """Runs until `stop` is set or a child refuses its configuration; leaves none. Gives the exit code."""
+        """Runs until `stop` is set or a child has an invalid configuration. Returns the exit code."""
         tasks = [
-            item.run_as(asyncio.create_task(self._keep(item))) for _, items in self._stages for item in items
+            item.run_as(asyncio.create_task(self._keep_running(item)))
+            for _, items in self._stages
+            for item in items
         ]
         waiting = asyncio.create_task(stop.wait())
         try:
@@ -103,11 +105,11 @@ class Supervisor:
                 await _stop(items, stage.stop_s_max)
             waiting.cancel()
         for task in tasks:
-            task.result()  # a bug in here must not look like a clean end
+            task.result()  # raises if the task has failed: a bug must not look like a clean exit
         return self._code
 
-    async def _keep(self, item: _Kept) -> None:
-        pause_s = 0.0
+    async def _keep_running(self, item: _RunningChild) -> None:
+        delay_s = 0.0
         settled = False
         while not self._stopping.is_set():
             started = monotonic()
@@ -120,13 +122,13 @@ class Supervisor:
                 self._code = CONFIG_EXIT
                 self._stopping.set()
                 return
-            pause_s = self._backoff.after(pause_s, lived_s)
-            self._say(f"{item.child.name} {_how(code)}; starting it again in {pause_s:.1f} s")
+            delay_s = self._backoff.after(delay_s, lived_s)
+            self._report(f"{item.child.name} {_exit_text(code)}; restarting it in {delay_s:.1f} s")
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause_s)
+                await asyncio.wait_for(self._stopping.wait(), delay_s)
 
-    async def _run_once(self, item: _Kept) -> int | None:
-        """Runs the child to its end; its exit code, negative for a signal, None if it could not start."""
+    async def _run_once(self, item: _RunningChild) -> int | None:
+        """Runs the child until it ends. Returns its exit code, -N for signal N, None if it could not start."""
         try:
             process = await asyncio.create_subprocess_exec(
                 *item.child.argv,
@@ -134,22 +136,22 @@ class Supervisor:
                 pass_fds=item.child.fds,
                 stdin=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
-                preexec_fn=ending_with_parent(signal.SIGTERM),
+                preexec_fn=signal_at_parent_death(signal.SIGTERM),
             )
         except OSError as error:
-            self._say(f"{item.child.name} cannot be started: {error.strerror}")
+            self._report(f"{item.child.name} cannot start: {error.strerror}")
             return None
         item.process = process
-        if self._stopping.is_set():  # it was on its way while the others were told to stop
+        if self._stopping.is_set():  # it was starting while the others got their signal
             item.signal(signal.SIGTERM)
         code = await process.wait()
         item.process = None
-        self._ended(process.pid)
+        self._on_exit(process.pid)
         return code
 
 
-class _Kept:
-    """A child, the task that keeps it, and the process it is now."""
+class _RunningChild:
+    """A child, the task that keeps it running, and its current process."""
 
     def __init__(self, child: Child) -> None:
         self.child = child
@@ -166,20 +168,20 @@ class _Kept:
                 self.process.send_signal(signum)
 
 
-async def _stop(items: Sequence[_Kept], patience_s: float) -> None:
+async def _stop(items: Sequence[_RunningChild], stop_s_max: float) -> None:
     tasks = [item.task for item in items if item.task is not None]
     if not tasks:
         return
     for item in items:
         item.signal(signal.SIGTERM)
-    _, late = await asyncio.wait(tasks, timeout=patience_s)
+    _, late = await asyncio.wait(tasks, timeout=stop_s_max)
     if late:
         for item in items:
             item.signal(signal.SIGKILL)
         await asyncio.wait(late)
 
 
-def _how(code: int | None) -> str:
+def _exit_text(code: int | None) -> str:
     if code is None:
         return "did not start"
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
@@ -187,7 +189,7 @@ def _how(code: int | None) -> str:
 
 @contextlib.asynccontextmanager
 async def stop_signals() -> AsyncIterator[asyncio.Event]:
-    """An event that SIGINT, SIGTERM and SIGHUP set; meanwhile they do nothing else."""
+    """Makes SIGINT, SIGTERM and SIGHUP set an event, and nothing else, inside the block."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -200,8 +202,8 @@ async def stop_signals() -> AsyncIterator[asyncio.Event]:
             loop.remove_signal_handler(signum)
 
 
-async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """The result of `work`; None if `stop` was set first: the work is then cancelled, and has ended."""
+async def unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Returns the result of `work`, or None if `stop` was set first: then the work was cancelled and has ended."""
     task = asyncio.create_task(work)
     waiting = asyncio.create_task(stop.wait())
     try:
@@ -214,11 +216,11 @@ async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
     return None if task.cancelled() else task.result()
 
 
-def python(*words: str) -> tuple[str, ...]:
-    """The command line of one of our own modules: `python("-m", "snapurl.clicks")`."""
+def python_argv(*words: str) -> tuple[str, ...]:
+    """Returns the command line that runs this Python with `words`: `python_argv("-m", "snapurl.clicks")`."""
     return (sys.executable, *words)
 
 
 def environ_with(changes: Mapping[str, str]) -> dict[str, str]:
-    """What a child of ours gets: what we have, and `changes`."""
+    """Returns the environment of this process with `changes`, for a child."""
     return {**os.environ, **changes}

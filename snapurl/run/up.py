@@ -1,4 +1,4 @@
-"""`snapurl up`: a whole cluster and the service on this machine, in the foreground, from one command."""
+"""`snapurl up`: a complete local cluster in the foreground."""
 
 from __future__ import annotations
 
@@ -25,7 +25,15 @@ from snapurl.run.serve import (
     prepare,
     worker_children,
 )
-from snapurl.run.supervisor import Child, Stage, Supervisor, environ_with, python, stop_signals, unless
+from snapurl.run.supervisor import (
+    Child,
+    Stage,
+    Supervisor,
+    environ_with,
+    python_argv,
+    stop_signals,
+    unless_stopped,
+)
 from snapurl.store.cluster.bootstrap import has_identity
 from snapurl.tasks import cancel_and_wait
 from snapurl.telemetry.multiprocess import merge_dead
@@ -34,25 +42,25 @@ from snapurl.telemetry.multiprocess import merge_dead
 MIGRATOR_MODULE = "tools.cli"
 
 CONSUMER_STOP_S_MAX = 1.5
-READY_PATIENCE_S = 60.0
+READY_S_MAX = 60.0
 
 _POLL_S = 0.1
 _ALIAS_ALPHABET = "bcdfghjkmnpqrstvwxyz23456789"
 
 
 async def up(settings: Settings, source: BinarySource = BinarySource.ANY) -> int:
-    """Starts everything, says where it is, runs until a signal; returns the exit code.
+    """Starts everything, prints where it is, and runs until a signal. Returns the exit code.
 
-    Everything has ended within 10 s of the signal: the workers first, then the click consumer, then Redis
-    and PostgreSQL. Raises ConfigError with one line.
+    Everything ends within 10 s of the signal: first the workers, then click consumer and migrator, then Redis and
+    PostgreSQL. Raises ConfigError with one line.
     """
     with listening(settings) as listener:
         async with stop_signals() as stop:
             cluster = LocalCluster(settings.home, source=source)
             click.echo(f"Starting PostgreSQL and Redis in {cluster.home} …")
-            await unless(stop, cluster.start())
+            await unless_stopped(stop, cluster.start())
             if stop.is_set():
-                await cluster.stop()  # it may just have come up
+                await cluster.stop()  # it may just have started
                 return 0
             try:
                 return await _run(settings, cluster, listener, stop)
@@ -64,34 +72,34 @@ async def up(settings: Settings, source: BinarySource = BinarySource.ANY) -> int
 async def _run(
     settings: Settings, cluster: LocalCluster, listener: socket.socket, stop: asyncio.Event
 ) -> int:
-    changes = {**cluster.environ(), "SNAPURL_SHARDS": await _in_use(cluster)}
+    changes = {**cluster.environ(), "SNAPURL_SHARDS": await _shards_in_use(cluster)}
     if "anonymous_creation" not in settings.model_fields_set:
         changes["SNAPURL_ANONYMOUS_CREATION"] = "true"
     local = load_settings(shards=changes["SNAPURL_SHARDS"], redis_url=changes["SNAPURL_REDIS_URL"])
-    key = await unless(stop, _prepare(local, cluster.home))
+    key = await unless_stopped(stop, _prepare(local, cluster.home))
     if key is None:
         return 0
     with metrics_directory(cluster.home / "metrics") as metrics:
         environ = environ_with({**changes, "PROMETHEUS_MULTIPROC_DIR": str(metrics)})
-        consumer = Child("click consumer", python("-m", "snapurl.clicks"), environ)
+        consumer = Child("click consumer", python_argv("-m", "snapurl.clicks"), environ)
         workers = worker_children(settings, listener, metrics, changes)
         address = own_address(settings)
         url = f"http://{f'[{address.host}]' if ':' in address.host else address.host}:{address.port}"
-        migrator = Child("migrator", python("-m", MIGRATOR_MODULE, "run", "--service-url", url), environ)
+        migrator = Child("migrator", python_argv("-m", MIGRATOR_MODULE, "run", "--service-url", url), environ)
         stages = [Stage(workers, WORKER_STOP_S_MAX), Stage((consumer, migrator), CONSUMER_STOP_S_MAX)]
-        supervisor = Supervisor(stages, ended=partial(merge_dead, metrics))
-        background = [
+        supervisor = Supervisor(stages, on_exit=partial(merge_dead, metrics))
+        tasks = [
             asyncio.create_task(_greet(local, cluster, key)),
             asyncio.create_task(serve_start_requests(cluster)),
         ]
         try:
             return await supervisor.run(stop)
         finally:
-            await cancel_and_wait(*background)
+            await cancel_and_wait(*tasks)
 
 
-async def _in_use(cluster: LocalCluster) -> str:
-    """The shards, less the servers that were started for an `add` that never came to its end: these are empty."""
+async def _shards_in_use(cluster: LocalCluster) -> str:
+    """Returns SNAPURL_SHARDS without servers of an unfinished `add`: those are empty."""
     used = []
     for name, dsn in cluster.dsns.items():
         if name in SHARDS or await has_identity(name, dsn):
@@ -105,11 +113,11 @@ async def _prepare(settings: Settings, home: Path) -> str:
 
 
 async def admin_key(settings: Settings, home: Path) -> str:
-    """The admin key kept in `home`; made the first time, and again if the cluster does not know it."""
+    """Returns the admin key stored in `home`; creates one if there is none or the cluster does not know it."""
     file = home / "admin.key"
-    kept = PlainKey.parse(file.read_text().strip()) if file.exists() else None
-    if kept and any(kept.matches(key) for key in await list_keys(settings) if key.revoked_at is None):
-        return str(kept)
+    stored = PlainKey.parse(file.read_text().strip()) if file.exists() else None
+    if stored and any(stored.matches(key) for key in await list_keys(settings) if key.revoked_at is None):
+        return str(stored)
     made = await create_key(settings, "admin", [Right.ADMIN], "none")
     file.unlink(missing_ok=True)
     file.touch(mode=0o600)
@@ -118,7 +126,7 @@ async def admin_key(settings: Settings, home: Path) -> str:
 
 
 async def _greet(settings: Settings, cluster: LocalCluster, key: str) -> None:
-    """Prints the banner once the service answers."""
+    """Prints the banner once the service is ready."""
     ready = await _is_ready(settings)
     click.echo(banner(settings, cluster, key))
     if not ready:
@@ -126,7 +134,7 @@ async def _greet(settings: Settings, cluster: LocalCluster, key: str) -> None:
 
 
 async def _is_ready(settings: Settings) -> bool:
-    deadline = monotonic() + READY_PATIENCE_S
+    deadline = monotonic() + READY_S_MAX
     while monotonic() < deadline:
         if await http_status(own_address(settings), "/health/ready") == 200:
             return True
@@ -135,7 +143,7 @@ async def _is_ready(settings: Settings) -> bool:
 
 
 def banner(settings: Settings, cluster: LocalCluster, key: str) -> str:
-    """The address, the key, and three lines to try, with an alias that is not taken yet."""
+    """Returns the banner: URL, admin key, and three commands to try, with an alias that is not taken."""
     url = settings.public_url
     alias = "try-" + "".join(secrets.choice(_ALIAS_ALPHABET) for _ in range(4))
     body = f'{{"url": "https://example.org/a/long/address", "alias": "{alias}"}}'

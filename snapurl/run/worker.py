@@ -1,7 +1,7 @@
-"""`python -m snapurl.run.worker --fd N`: one HTTP worker on a listening socket that it inherits.
+"""`python -m snapurl.run.worker --fd N`: one HTTP worker on an inherited listening socket.
 
-It says one line and ends with code 2 if it cannot start as it is configured. On SIGTERM or SIGINT it takes no
-new connection, finishes the requests in hand, ships its clicks and ends, all within DRAIN_S_MAX + CLOSE_S_MAX.
+With an invalid configuration it prints one line and exits with code 2. On SIGTERM or SIGINT it accepts no more
+connections, finishes its requests, ships its clicks and ends, within DRAIN_S_MAX + CLOSE_S_MAX.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ DRAIN_S_MAX = 2.0
 CLOSE_S_MAX = 1.5
 POLL_S = 0.02
 
-# Objects made, less those that have gone, before Python looks for cycles among the youngest (700 by itself): a bulk
-# create makes ten thousand that all live until its answer, and nothing here leaves cycles behind in such numbers.
+# The threshold of generation 0 of Python's garbage collector (default 700). A bulk create makes ten thousand
+# objects that all live until its response, and no code here leaves many reference cycles.
 YOUNG_OBJECTS = 20_000
 
 EXIT_CONFIG = 2
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a worker until it is told to stop; returns the exit code."""
+    """Runs a worker until a signal. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m snapurl.run.worker")
-    parser.add_argument("--fd", type=int, required=True, help="the listening socket, as an open file")
+    parser.add_argument("--fd", type=int, required=True, help="file descriptor of the listening socket")
     fd = parser.parse_args(arguments).fd
     gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
     try:
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"snapurl: {error.detail}", file=sys.stderr, flush=True)
         return EXIT_CONFIG
     finally:
-        traces.end()
+        traces.shut_down()
     return 0
 
 
@@ -65,7 +65,10 @@ async def run(settings: Settings, listener: socket.socket) -> None:
 
 
 async def start(app: App, listener: socket.socket) -> Any:
-    """Starts serving; returns Sanic's server, which has no types. Raises ConfigError."""
+    """Connects to PostgreSQL and Redis (`app.open_services`) and accepts connections. Raises ConfigError.
+
+    Returns Sanic's server, which has no types.
+    """
     server: Any = await app.create_server(
         sock=listener,
         protocol=app.ctx.protocol,
@@ -81,7 +84,7 @@ async def start(app: App, listener: socket.socket) -> Any:
 
 
 async def finish(app: App, server: Any) -> None:
-    """Stops serving: the requests in hand are answered, then everything is let go of, bounded."""
+    """Accepts no more connections, finishes the requests, then closes everything; bounded in time."""
     server.server.close()
     try:
         async with asyncio.timeout(DRAIN_S_MAX):
@@ -102,9 +105,9 @@ async def finish(app: App, server: Any) -> None:
 
 
 def _close_quietly(connection: Any) -> None:
-    """Closes a connection on which nothing is asked; on others the answer that is to come ends it."""
-    # Sanic calls a connection idle until its task has looked at what came in. Closed in between, it would carry
-    # out the request, count the click, and then find nobody to answer.
+    """Closes an idle connection; lets any other close after its next response."""
+    # Sanic considers a connection idle until its task has read the received bytes. If it were closed before, Sanic
+    # would handle the request, count the click, and then have no connection for the response.
     if not connection.recv_buffer and connection.close_if_idle():
         return
     if connection.http is not None:

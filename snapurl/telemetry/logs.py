@@ -1,4 +1,4 @@
-"""Logs: one line per record on stderr, with the request it belongs to; JSON for programs, text for people."""
+"""Logs: one line per record on stderr, with the ids that it can be found by; JSON for programs, text for people."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from snapurl.telemetry.traces import trace_id
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 MOVE: ContextVar[str] = ContextVar("move", default="")
 
-# What else a line can be found by: the attempt to move slots, the entry of the click stream, and where it was.
-NAMES = ("move", "shipment", "shard", "slot")
+# Attributes of a record that a line is found by, besides request and trace id.
+ID_FIELDS = ("move", "shipment", "shard", "slot")
 
 
-def names_of(record: logging.LogRecord) -> dict[str, Any]:
-    """What a record can be found by: request and move, from the context or as told, and what else it names."""
+def ids_of(record: logging.LogRecord) -> dict[str, Any]:
+    """Returns the ids that a record can be found by: from its attributes, else request and move of the context."""
     request_id = getattr(record, "request_id", "") or REQUEST_ID.get()
     found = {"request_id": request_id, "move": MOVE.get(), "trace_id": trace_id()}
-    found |= {name: value for name in NAMES if (value := getattr(record, name, "")) != ""}
+    found |= {name: value for name in ID_FIELDS if (value := getattr(record, name, "")) != ""}
     return {name: value for name, value in found.items() if value != ""}
 
 
 class JsonFormatter(logging.Formatter):
-    """time, level, logger, message; request_id, move, trace_id, shipment, shard, slot, stack where it has them."""
+    """Fields: time, level, logger, message; if present request_id, move, trace_id, shipment, shard, slot, stack."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -38,7 +38,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            **names_of(record),
+            **ids_of(record),
         }
         if record.exc_info:
             line["stack"] = self.formatException(record.exc_info)
@@ -46,21 +46,21 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Local time, level, logger, message and the names; a stack follows on lines of its own."""
+    """Local time, level, logger, message and ids; a stack trace follows on separate lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created).astimezone()
-        message = record.getMessage().encode("unicode_escape").decode()  # a client may have sent line breaks
-        names = "".join(f" {name}={value}" for name, value in names_of(record).items())
+        message = record.getMessage().encode("unicode_escape").decode()  # may quote a client's line breaks
+        ids = "".join(f" {name}={value}" for name, value in ids_of(record).items())
         when = f"{at:%H:%M:%S}.{at.microsecond // 1000:03}"
-        line = f"{when} {record.levelname.lower()} {record.name}: {message}{names}"
+        line = f"{when} {record.levelname.lower()} {record.name}: {message}{ids}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
 def configure(level: str, kind: str = "") -> None:
-    """Sends every logger's lines of at least `level` to stderr, and nothing anywhere else.
+    """Configures all loggers: records of at least `level` go to stderr, and nowhere else.
 
-    `kind` is json or text; empty: text on a terminal, else json.
+    `kind` is json or text; if empty, text on a terminal and json otherwise.
     """
     text = kind == "text" or (not kind and sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
@@ -68,10 +68,10 @@ def configure(level: str, kind: str = "") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    for name in ("sanic.root", "sanic.server"):  # start and stop notices that ours say already
+    for name in ("sanic.root", "sanic.server"):  # silences start and stop messages, which we log ourselves
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def detached_task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-    """A task for everybody: it does not go by the id of the request that happened to begin it."""
+    """Starts a task outside the context of the current request, whose id its log lines must not carry."""
     return asyncio.create_task(work, name=name, context=contextvars.Context())

@@ -1,7 +1,13 @@
-"""Every metric that the service exports, by its one name.
+"""All metrics that the programs export.
 
-What is measured on hot paths goes through a `Timing`: observations are summed up in this process and told to the
-library a few times per second (`settle_all`), since telling it of one costs as much as looking a link up.
+Theory. Durations go through a `Timing`, which counts observations in plain Python fields and adds them to the
+histogram about once a second (`flush_timings`). The reason is cost: where processes share metrics (multiprocess
+mode), `Histogram.observe` takes 2.4 us, most of a redirect from L1, and `Timing.observe` takes 0.17 us.
+
+prometheus_client has no public way to add many observations at once, and multiprocess mode does not support custom
+collectors. So `Timing` uses three private fields of a histogram's child: `_upper_bounds`, and `inc` of each of
+`_buckets` (not cumulative) and of `_sum`. They are the same in versions 0.21 to 0.26, which were tested. A test
+compares the result with `Histogram.observe`, and another names the field that a later version has renamed.
 """
 
 from __future__ import annotations
@@ -17,85 +23,92 @@ from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
 from snapurl.errors import ConfigError
 
-disable_created_metrics()  # type: ignore[no-untyped-call]  # one more series for each, which the workers together do not have either
+# `_created` series would be one more per metric; multiprocess mode does not have them anyway.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
-# From what a cached redirect takes to the longest bound of a request.
+# Bucket bounds: from the time of a cached redirect to the maximum time of a request.
 SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 # the process
 BUILD = Gauge(
-    "snapurl_build_info", "1, with the version that runs.", ["version"], multiprocess_mode="livemax"
+    "snapurl_build_info",
+    "Always 1; the label is the version of the program.",
+    ["version"],
+    multiprocess_mode="livemax",
 )
-WORKERS = Gauge("snapurl_workers", "HTTP workers that run.", multiprocess_mode="livesum")
+WORKERS = Gauge("snapurl_workers", "Running HTTP workers.", multiprocess_mode="livesum")
 CHILDREN_ENDED = Counter(
-    "snapurl_children_ended_total", "Workers, and in `snapurl up` other children, that ended unasked."
+    "snapurl_children_ended_total",
+    "Workers, and in `snapurl up` other child processes, that ended unexpectedly.",
 )
-MEMORY_BYTES = Gauge("snapurl_memory_bytes", "Resident memory, of all workers.", multiprocess_mode="livesum")
-CPU_SECONDS = Counter("snapurl_cpu_seconds_total", "Time on a processor, of all workers.")
+MEMORY_BYTES = Gauge("snapurl_memory_bytes", "Resident memory of all workers.", multiprocess_mode="livesum")
+CPU_SECONDS = Counter("snapurl_cpu_seconds_total", "CPU time of all workers.")
 LOOP_LAG_SECONDS = Histogram(
     "snapurl_loop_lag_seconds",
-    "How late a worker came back to what was due: what a request waits before it is looked at.",
+    "Delay of timers on the event loop: how long a request waits before the worker reads it.",
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
 )
 
 # store
 SHARD_UP = Gauge(
     "snapurl_shard_up",
-    "1 if the shard answered when it was last asked, at least every 5 s; 0 if one worker finds that it did not.",
+    "1 if the shard answered its last check, at least every 5 s; 0 if it did not in at least one worker.",
     ["shard"],
     multiprocess_mode="livemin",
 )
 SHARD_ATTESTED = Gauge(
     "snapurl_shard_vouched",
-    "1 if the shard serves; 0 if its server has started anew and waits to be compared with the others.",
+    "1 if the shard is attested and serves; 0 if its server has restarted and is not yet attested.",
     ["shard"],
     multiprocess_mode="livemin",
 )
 POOL_WAIT_SECONDS = Histogram(
     "snapurl_pool_wait_seconds",
-    "Wait for a connection to a shard, a new one's making included, and waits that were in vain.",
+    "Wait for a connection to a shard, including connecting and waits that timed out.",
     ["shard"],
     buckets=SECONDS,
 )
 POOL_WAITING = Gauge(
-    "snapurl_pool_waiting", "Calls that wait for a connection now.", ["shard"], multiprocess_mode="livesum"
+    "snapurl_pool_waiting", "Calls that wait for a connection.", ["shard"], multiprocess_mode="livesum"
 )
 POOL_CONNECTIONS = Gauge(
     "snapurl_pool_connections",
-    "Connections to a shard: in use, idle, and the most that there may be.",
+    "Connections to a shard by state: in use, idle, and the maximum.",
     ["shard", "state"],
     multiprocess_mode="livesum",
 )
 POOL_WAITS_REFUSED = Counter(
-    "snapurl_pool_waits_refused_total", "Calls refused because no connection came free in time.", ["shard"]
+    "snapurl_pool_waits_refused_total", "Calls refused because no connection became free in time.", ["shard"]
 )
 STATEMENT_SECONDS = Histogram(
     "snapurl_statement_seconds",
-    "Time of a call on a connection to a shard, also of one that failed.",
+    "Time of a call to a shard, including failed calls.",
     ["shard"],
     buckets=SECONDS,
 )
-SHARD_ERRORS = Counter("snapurl_shard_errors_total", "Failed calls to a shard.", ["shard", "kind"])
+SHARD_ERRORS = Counter(
+    "snapurl_shard_errors_total", "Failed calls to a shard, by kind of failure.", ["shard", "kind"]
+)
 FENCE_REFUSALS = Counter(
-    "snapurl_fence_refusals_total", "Calls that a shard answered with moved or busy.", ["outcome"]
+    "snapurl_fence_refusals_total", "Calls that the fence of a shard refused with moved or busy.", ["outcome"]
 )
 WRITES_REFUSED = Counter(
     "snapurl_writes_refused_total",
-    "Writes of links that were not, or perhaps not, done, by cause.",
+    "Writes of links that failed or whose outcome is unknown, by cause.",
     ["cause"],
 )
-# By process, since a gauge without labels is 0 in every process that never sets it, and the least is looked at.
+# Labelled by process: an unlabelled gauge is 0 in each process that never sets it, and the minimum is exported.
 TOPOLOGY_VERSION = Gauge(
     "snapurl_topology_version",
-    "The newest topology that every process of a kind knows: worker, clicks, migrator.",
+    "Lowest topology version known to the processes of a kind: worker, clicks, migrator.",
     ["process"],
     multiprocess_mode="livemin",
 )
 SLOTS_IN_HAND_OFF = Gauge(
-    "snapurl_slots_in_hand_off", "Slots that leave a shard, as workers see it.", multiprocess_mode="livemax"
+    "snapurl_slots_in_hand_off", "Slots in hand-off, as workers see it.", multiprocess_mode="livemax"
 )
 SLOTS_UNKNOWN = Gauge(
-    "snapurl_slots_unknown", "Slots whose shard a worker has not heard of yet.", multiprocess_mode="livemax"
+    "snapurl_slots_unknown", "Slots whose owner a worker does not know yet.", multiprocess_mode="livemax"
 )
 
 # resharding
@@ -103,145 +116,149 @@ RESHARD_MOVES = Counter("snapurl_reshard_slots_total", "Slots whose hand-off end
 RESHARD_ROWS = Counter("snapurl_reshard_rows_total", "Rows copied or deleted by the migrator.")
 RESHARD_SLOTS_LEFT = Gauge(
     "snapurl_reshard_slots_left",
-    "Slots that are not yet where the ring wants them.",
+    "Slots that are not yet on the shard that the ring assigns.",
     multiprocess_mode="livemax",
 )
 RESHARD_LAG_ROWS = Gauge(
     "snapurl_reshard_lag_rows",
-    "Rows that changed at the source while the batches under way were copied, at the last look at each.",
+    "Rows that changed on the source since the current batches were copied, at the last poll.",
     multiprocess_mode="livemax",
 )
 RESHARD_SLOTS_IN_STATE = Gauge(
     "snapurl_reshard_slots_in_state",
-    "Rows of slots on all shards, by state; a slot on its way has one on each side.",
+    "Rows in the slots tables of all shards, by state; a slot in hand-off has a row on both shards.",
     ["state"],
     multiprocess_mode="livemax",
 )
 RESHARD_ORPHANS = Gauge(
     "snapurl_reshard_orphan_slots",
-    "Slots that were given away and whose rows are still there.",
+    "Slots that a shard has released and whose rows it still has.",
     multiprocess_mode="livemax",
 )
 RESHARD_WORKING = Gauge(
-    "snapurl_reshard_working", "1 if this migrator works, 0 if it stands by.", multiprocess_mode="livemax"
+    "snapurl_reshard_working",
+    "1 if this migrator is active, 0 if it is on standby.",
+    multiprocess_mode="livemax",
 )
 RESHARD_PAUSED = Gauge(
     "snapurl_reshard_paused", "1 if an operator has paused resharding.", multiprocess_mode="livemax"
 )
 RESHARD_MOVE_SECONDS = Gauge(
     "snapurl_reshard_move_seconds",
-    "Age of the oldest move under way; 0: none is.",
+    "Age of the oldest move in progress; 0 if there is none.",
     multiprocess_mode="livemax",
 )
 PAUSE_SECONDS = Histogram(
     "snapurl_reshard_pause_seconds",
-    "For how long writes to a batch of slots were refused.",
+    "Time for which writes to a batch of slots were refused.",
     buckets=(0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0),
 )
 
 # http
 HTTP_REQUESTS = Counter(
     "snapurl_http_requests_total",
-    "Answers of the API and the pages, by route; `other` to what reached no route of ours.",
+    "Responses of the API and the pages, by route; `other`: the request matched no route.",
     ["route", "method", "status"],
 )
 HTTP_SECONDS = Histogram(
     "snapurl_http_request_seconds",
-    "Time from the parsed head to the answer, by route and class of status.",
+    "Time from the parsed head to the response, by route and class of status.",
     ["route", "status"],
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0),
 )
 REDIRECT_SECONDS = Histogram(
     "snapurl_redirect_seconds",
-    "Time from the bytes of a redirect's head to the answer; by path, ahead of Sanic or through it.",
+    "Time from the arrival of a redirect's head to its response, by path: `ahead` is the fast path.",
     ["path"],
     buckets=SECONDS,
 )
 REDIRECTS = Counter(
-    "snapurl_redirects_total", "Answers to GET and HEAD of a code, by what came of it.", ["outcome"]
+    "snapurl_redirects_total", "Responses to GET and HEAD of a code, by outcome.", ["outcome"]
 )
-REDIRECTS_AHEAD = Counter(
+REDIRECTS_FAST_PATH = Counter(
     "snapurl_redirects_ahead_total",
-    "Redirects answered ahead of Sanic: those of them that the fast path took.",
+    "Redirects that the fast path answered.",
 )
-CREATES_AHEAD = Counter(
-    "snapurl_creates_ahead_total", "Answers to creates that the fast path took, ahead of Sanic."
-)
-PROBLEMS = Counter("snapurl_problems_total", "Problem answers, by the end of their type.", ["slug"])
+CREATES_FAST_PATH = Counter("snapurl_creates_ahead_total", "Creates that the fast path answered.")
+PROBLEMS = Counter("snapurl_problems_total", "Problem responses, by the end of their type.", ["slug"])
 KEY_LOOKUPS = Counter(
-    "snapurl_key_lookups_total", "Look-ups of API keys, by where the answer came from.", ["source"]
+    "snapurl_key_lookups_total", "Look-ups of API keys, by source of the result.", ["source"]
 )
-INTENTS_PURGED = Counter("snapurl_intents_purged_total", "Idempotency-Keys deleted after their 24 hours.")
-LIMIT_REFUSALS = Counter("snapurl_limit_refusals_total", "Hits that a rate limit refused.", ["bucket"])
+INTENTS_PURGED = Counter("snapurl_intents_purged_total", "Idempotency-Keys deleted after 24 hours.")
+LIMIT_REFUSALS = Counter("snapurl_limit_refusals_total", "Requests that a rate limit refused.", ["bucket"])
 LIMIT_FALLBACKS = Counter(
-    "snapurl_limit_fallbacks_total", "Hits counted per worker because Redis did not answer."
+    "snapurl_limit_fallbacks_total", "Requests counted per worker because Redis did not answer."
 )
 
-CONNECTIONS = Gauge(
-    "snapurl_connections", "Connections of clients that are open.", multiprocess_mode="livesum"
-)
+CONNECTIONS = Gauge("snapurl_connections", "Open client connections.", multiprocess_mode="livesum")
 CONNECTIONS_REFUSED = Counter(
     "snapurl_connections_refused_total",
-    "Connections refused because there were too many: of one address, or of all.",
+    "Client connections refused because of too many from one address, or in all.",
     ["whose"],
 )
 FAIR_QUEUE_REFUSED = Counter(
-    "snapurl_turns_refused_total", "Requests refused because those before them took too long."
+    "snapurl_turns_refused_total", "Requests refused because they waited too long in the fair queue."
 )
 BODIES_REFUSED = Counter(
-    "snapurl_bodies_refused_total", "Requests refused because the bodies of others took all the room."
+    "snapurl_bodies_refused_total", "Requests refused because the memory for request bodies was used up."
 )
 
 # caches
 CACHE_ANSWERS = Counter(
     "snapurl_cache_answers_total",
-    "Look-ups of links, by what answered: l1, l2 (Redis), shard; none: the shard has no such link; failed.",
+    "Look-ups of links by source: l1, l2 (Redis), shard; none: there is no such link; failed.",
     ["level"],
 )
 CACHE_INVALIDATIONS_PENDING = Gauge(
     "snapurl_cache_untold_changes",
-    "Changes of links that Redis has yet to be told of.",
+    "Invalidations of links that wait to be sent to Redis.",
     multiprocess_mode="livesum",
 )
-L1_LINKS = Gauge("snapurl_l1_links", "Links in the caches of all workers.", multiprocess_mode="livesum")
+L1_LINKS = Gauge("snapurl_l1_links", "Links in the L1 caches of all workers.", multiprocess_mode="livesum")
 REDIS_UP = Gauge(
     "snapurl_redis_up",
-    "1 if Redis tells every worker of changes, which is seen every 0.5 s; of clicks: if it answers the consumer.",
+    "1 if every worker receives invalidations (checked every 0.5 s), or Redis answers the click consumer.",
     ["process"],
     multiprocess_mode="livemin",
 )
 REDIS_SECONDS = Histogram(
-    "snapurl_redis_seconds", "Time of a call to Redis, also of one that failed.", ["call"], buckets=SECONDS
+    "snapurl_redis_seconds", "Time of a call to Redis, including failed calls.", ["call"], buckets=SECONDS
 )
 REDIS_FAILURES = Counter("snapurl_redis_failures_total", "Failed calls to Redis, by kind.", ["call"])
 
 # clicks
 CLICKS_SHIPPED = Counter("snapurl_clicks_shipped_total", "Clicks that Redis has confirmed.")
-CLICKS_DROPPED = Counter("snapurl_clicks_dropped_total", "Clicks lost because too many codes were held.")
+CLICKS_DROPPED = Counter(
+    "snapurl_clicks_dropped_total", "Clicks dropped because a worker held too many codes."
+)
 CLICKS_HELD = Gauge(
-    "snapurl_clicks_held", "Clicks that wait in workers for Redis.", multiprocess_mode="livesum"
+    "snapurl_clicks_held", "Clicks that workers hold until Redis confirms them.", multiprocess_mode="livesum"
 )
 CLICKS_APPLIED = Counter("snapurl_clicks_applied_total", "Clicks delivered to the shards.")
 CLICK_BACKLOG_ROWS = Gauge(
     "snapurl_click_backlog_rows",
-    "Rows read from the stream that no shard has taken.",
+    "Rows read from the click stream and not yet written to a shard.",
     multiprocess_mode="livesum",
 )
 CLICK_STREAM_ENTRIES = Gauge(
     "snapurl_click_stream_entries", "Entries in the click stream.", multiprocess_mode="livemax"
 )
 CLICK_LAG_SECONDS = Gauge(
-    "snapurl_click_lag_seconds", "Age of the oldest entry that is not counted.", multiprocess_mode="livemax"
+    "snapurl_click_lag_seconds",
+    "Age of the oldest entry that is not yet counted.",
+    multiprocess_mode="livemax",
 )
 CLICK_CONSUMER_WORKING = Gauge(
     "snapurl_click_consumer_working",
-    "1 if this click consumer works, 0 if it stands by.",
+    "1 if this click consumer is active, 0 if it is on standby.",
     multiprocess_mode="livemax",
 )
-CLICK_ENTRIES_MALFORMED = Counter("snapurl_click_entries_malformed_total", "Entries that could not be read.")
+CLICK_ENTRIES_MALFORMED = Counter(
+    "snapurl_click_entries_malformed_total", "Entries of the click stream that could not be parsed."
+)
 
 
-# A counter that is first seen at 1 has not increased, for Prometheus: what can be counted is there from the start.
+# Prometheus sees no increase in a counter that first appears at 1, so these series are exported from the start.
 SHARD_ERROR_KINDS = ("connect", "down", "late", "lost", "refused", "rights", "wrong")
 _KNOWN: tuple[tuple[Counter, tuple[str, ...]], ...] = (
     (FENCE_REFUSALS, ("moved", "busy")),
@@ -261,7 +278,7 @@ for _counter, _values in _KNOWN:
 
 
 class Timing:
-    """One series of a histogram, told in sums. An observation is a look into a short list and two additions."""
+    """Collects the observations of one series of a histogram until `flush` adds them in one step."""
 
     __slots__ = ("_bounds", "_counts", "_seconds", "_series")
 
@@ -276,32 +293,32 @@ class Timing:
         self._seconds += seconds
 
     def observe_many(self, count: int, seconds: float) -> None:
-        """So many that took `seconds` each."""
+        """Observes `count` durations of `seconds` each."""
         self._counts[bisect_left(self._bounds, seconds)] += count
         self._seconds += count * seconds
 
     def observe_quick(self, count: int, seconds: float) -> None:
-        """So many that each took less than the first bound, and `seconds` together."""
+        """Observes `count` durations below the first bound that took `seconds` in total."""
         self._counts[0] += count
         self._seconds += seconds
 
-    def settle(self) -> None:
-        """Tells the library, which has no way of its own to be told of many: a test holds this to it."""
-        for place, count in enumerate(self._counts):
+    def flush(self) -> None:
+        """Adds the observations since the last flush to the histogram."""
+        for bucket, count in enumerate(self._counts):
             if count:
-                self._series._buckets[place].inc(count)
-                self._counts[place] = 0
+                self._series._buckets[bucket].inc(count)
+                self._counts[bucket] = 0
         if self._seconds:
             self._series._sum.inc(self._seconds)
             self._seconds = 0.0
 
 
-_TIMINGS: list[Timing] = []  # of this process, as the library keeps its metrics
+_TIMINGS: list[Timing] = []  # per process, like the registry of the library
 
 
 @cache
 def timing(histogram: Histogram, *labels: str) -> Timing:
-    """The one `Timing` of a series; made once, so that it may be asked for wherever the series is used."""
+    """Returns the `Timing` of a series, which exists once per process."""
     made = Timing(histogram.labels(*labels) if labels else histogram)
     _TIMINGS.append(made)
     return made
@@ -309,7 +326,7 @@ def timing(histogram: Histogram, *labels: str) -> Timing:
 
 @contextmanager
 def timed(series: Timing) -> Iterator[None]:
-    """Observes how long what is inside takes, also if it raises."""
+    """Observes the duration of the block, also if it raises."""
     began = monotonic()
     try:
         yield
@@ -317,14 +334,14 @@ def timed(series: Timing) -> Iterator[None]:
         series.observe(monotonic() - began)
 
 
-def settle_all() -> None:
-    """Tells the library what all timings have seen since the last time."""
-    for timing in _TIMINGS:
-        timing.settle()
+def flush_timings() -> None:
+    """Flushes every `Timing` of this process."""
+    for each in _TIMINGS:
+        each.flush()
 
 
 def serve_metrics(port: int, host: str) -> None:
-    """Serves this process's metrics at `/metrics` on `host`; port 0: nowhere. Raises ConfigError."""
+    """Serves the metrics of this process at `/metrics`, unless `port` is 0. Raises ConfigError."""
     if not port:
         return
     try:

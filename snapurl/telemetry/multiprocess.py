@@ -1,9 +1,14 @@
-"""The metrics of several processes in one directory, and what becomes of those of a process that has ended.
+"""Metrics of several processes in one directory, and of processes that have ended.
 
-Theory. Each process writes files of its own, and who is asked adds all of them up. A counter must not go back
-because its process has ended, and processes may end without a bound; so the files of one that has ended are added
-to one file of the dead and deleted (`bury`). In between they would be counted twice or not at all, hence the lock:
-many may read (`collect`), one may bury, and nobody does both at once. Gauges say what is: those of the dead go.
+Theory. In multiprocess mode of prometheus_client each process writes its own files, and `collect` adds them up. A
+counter must not decrease when its process ends, and any number of processes may end. So `merge_dead` adds the
+files of an ended process to one file of dead processes and deletes them. In between, its values would be counted
+twice or not at all, hence the lock: many may `collect` at a time, or one may `merge_dead`. Gauges of dead
+processes are dropped.
+
+prometheus_client cannot merge counters and histograms of dead processes, so this module reads and writes its
+files with `mmap_dict.MmapedDict` and `mmap_dict.mmap_key`: undocumented, and the same in versions 0.21 to 0.26,
+which were tested. A test names what a later version has renamed.
 """
 
 from __future__ import annotations
@@ -25,8 +30,8 @@ from snapurl.telemetry.metrics import CHILDREN_ENDED
 
 log = logging.getLogger("snapurl.metrics")
 
-DEAD = "dead"
-ADDED_UP = ("counter", "histogram")
+DEAD = "dead"  # in place of the process id in a file's name
+MERGED = ("counter", "histogram")
 UNREADABLE = (RuntimeError, ValueError, struct.error, OSError)
 
 
@@ -35,66 +40,69 @@ class _Files(Collector):
         self._directory = directory
 
     def collect(self) -> Iterator[Metric]:
-        # A process that is just starting may have made a file without anything in it yet.
+        # The file of a process that is just starting may still be empty.
         files = [str(file) for file in self._directory.glob("*.db") if file.stat().st_size]
         yield from MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
 
 
 def collect(directory: Path) -> bytes:
-    """The metrics of all processes, as Prometheus reads them. It takes milliseconds of work and waits for a lock:
-    not to be called where others wait."""
+    """Returns the metrics of all processes in the text format.
+
+    Takes milliseconds and waits for the lock, so it must not be called on an event loop.
+    """
     registry = CollectorRegistry()
     with _locked(directory, fcntl.LOCK_SH):
         registry.register(_Files(directory))
         return generate_latest(registry)
 
 
-def begin(directory: Path) -> None:
-    """Makes an empty directory ready: what is counted here begins at 0, so that a first increase is seen."""
+def initialise(directory: Path) -> None:
+    """Prepares an empty directory: sets our own counter to 0, so that Prometheus sees the first increase."""
     with _locked(directory, fcntl.LOCK_EX):
         _count(directory, CHILDREN_ENDED, 0)
 
 
 def merge_dead(directory: Path, pid: int) -> None:
-    """Keeps what an ended process has counted, in the file of the dead, and forgets its gauges; counts its end."""
+    """Merges the counters of an ended process into the file of dead processes, drops its gauges, counts its end."""
     with _locked(directory, fcntl.LOCK_EX):
         mark_process_dead(pid, str(directory))  # type: ignore[no-untyped-call]
-        for kind in ADDED_UP:
+        for kind in MERGED:
             file = directory / f"{kind}_{pid}.db"
             if not file.exists():
                 continue
             try:
                 _add(file, directory / f"{kind}_{DEAD}.db")
             except UNREADABLE as error:
-                log.error("what process %d has counted is lost: %s", pid, type(error).__name__)
+                log.error("the metrics of process %d are lost: %s", pid, type(error).__name__)
             file.unlink()
         _count(directory, CHILDREN_ENDED, 1)
 
 
 def _add(file: Path, dead: Path) -> None:
     values = list(MmapedDict.read_all_values_from_file(str(file)))  # type: ignore[no-untyped-call]
-    with _opened(dead) as kept:
+    with _opened(dead) as merged:
         for key, value, _, _ in values:
-            kept.write_value(key, kept.read_value(key)[0] + value, 0.0)
+            merged.write_value(key, merged.read_value(key)[0] + value, 0.0)
 
 
 def _count(directory: Path, counter: Counter, by: int) -> None:
-    key = mmap_key(counter._name, f"{counter._name}_total", [], [], counter._documentation)
-    with _opened(directory / f"counter_{DEAD}.db") as kept:
-        kept.write_value(key, kept.read_value(key)[0] + by, 0.0)
+    (described,) = counter.describe()
+    key = mmap_key(described.name, f"{described.name}_total", [], [], described.documentation)
+    with _opened(directory / f"counter_{DEAD}.db") as merged:
+        merged.write_value(key, merged.read_value(key)[0] + by, 0.0)
 
 
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[Any]:
-    kept: Any = MmapedDict(str(file))  # type: ignore[no-untyped-call]
+    values: Any = MmapedDict(str(file))  # type: ignore[no-untyped-call]
     try:
-        yield kept
+        yield values
     finally:
-        kept.close()
+        values.close()
 
 
 @contextlib.contextmanager
-def _locked(directory: Path, how: int) -> Iterator[None]:
+def _locked(directory: Path, operation: int) -> Iterator[None]:
     with (directory / "lock").open("a") as file:
-        fcntl.flock(file, how)  # goes with the file, and so with a process that is killed
+        fcntl.flock(file, operation)  # released when the file is closed, also by kill -9
         yield

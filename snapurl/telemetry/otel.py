@@ -1,9 +1,8 @@
-"""What `snapurl/telemetry/traces.py` is when traces are on: the only module that imports OpenTelemetry.
+"""The implementation of `traces.py`, and the only module that imports OpenTelemetry.
 
-Spans carry names, shards, statements without their values and the kind of an error, and never a value, an address
-of a link or the text of an error, which may quote one. They wait in a queue of the library (2,048, or as many as
-OTEL_BSP_MAX_QUEUE_SIZE says; what does not fit is dropped) and are sent by a thread of its own: a collector that
-does not answer delays nobody.
+Spans carry names, shards, statements without their values, and kinds of errors: never a value, the URL of a link or
+the text of an error, which may quote one. They wait in a queue of the library: 2,048, or OTEL_BSP_MAX_QUEUE_SIZE;
+more are dropped. A thread of the library sends them, so a collector that does not answer delays no request.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, StatusCode, format_trace_id, get_current_span
 
-FLUSH_S_MAX = 0.5  # for the last spans, when the process ends
+FLUSH_S_MAX = 0.5  # for the last spans at the end of the process
 SERVER_FAULT = 500
 
 
 class Tracing:
-    """The spans of this process, on their way to the collector."""
+    """Makes the spans of this process and sends them to the collector."""
 
     def __init__(self, process: str) -> None:
         resource = Resource.create({"snapurl.process": process})
@@ -34,8 +33,8 @@ class Tracing:
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
         self._tracer = self._provider.get_tracer("snapurl")
 
-    def end(self) -> None:
-        """Sends what waits, for FLUSH_S_MAX at most."""
+    def shut_down(self) -> None:
+        """Sends the pending spans, within FLUSH_S_MAX."""
         flush = threading.Thread(target=self._provider.shutdown, daemon=True)
         flush.start()
         flush.join(FLUSH_S_MAX)
@@ -48,7 +47,7 @@ class Tracing:
         attributes: Mapping[str, str | int] | None,
         headers: Mapping[str, str] | None = None,
     ) -> Iterator[Span]:
-        """The current span of what is inside; under that of `headers` if they are given."""
+        """Makes the block the current span; a child of the span that `headers` name, if they are given."""
         with self._tracer.start_as_current_span(
             name,
             context=None if headers is None else extract(dict(headers)),
@@ -63,14 +62,14 @@ class Tracing:
                 _fail(entered, type(error).__name__)
                 raise
 
-    def answered(self, entered: Span, status: int) -> None:
-        """Sets the status of the answer to a request."""
+    def set_status(self, entered: Span, status: int) -> None:
+        """Sets the HTTP status of the response on a request's span."""
         entered.set_attribute("http.response.status_code", status)
         if status >= SERVER_FAULT:
             _fail(entered, str(status))
 
     def trace_id(self) -> str:
-        """That of the current span; empty if there is none."""
+        """Returns the trace id of the current span; empty if there is none."""
         context = get_current_span().get_span_context()
         return format_trace_id(context.trace_id) if context.is_valid else ""
 

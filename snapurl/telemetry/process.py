@@ -1,8 +1,8 @@
-"""What a process says of itself without being asked: how late its event loop is, what it uses, how its parts fare.
+"""Metrics that a process sets by itself: event loop lag, CPU, memory, and the gauges of its parts.
 
-Where several processes share their metrics, a gauge cannot be asked when somebody looks: it has to be set by its
-process now and then. Each part sets its own (`measure`); this calls them once a second. Ten times a second it looks
-how late the loop lets it have its turn, which is what a request waits too before anybody looks at it.
+In multiprocess mode a gauge cannot be computed when it is scraped: its process has to set it. Each part of a
+process has a function that sets its gauges (`measure`); `ProcessMetrics` calls them once a second. Ten times a
+second it measures how late the event loop runs a timer: a request waits as long before the worker reads it.
 """
 
 from __future__ import annotations
@@ -14,42 +14,49 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from snapurl.telemetry.metrics import BUILD, CPU_SECONDS, LOOP_LAG_SECONDS, MEMORY_BYTES, settle_all, timing
+from snapurl.telemetry.metrics import (
+    BUILD,
+    CPU_SECONDS,
+    LOOP_LAG_SECONDS,
+    MEMORY_BYTES,
+    flush_timings,
+    timing,
+)
 
 log = logging.getLogger("snapurl.pulse")
 
-BEAT_S = 0.1
-BEATS_PER_LOOK = 10
+LAG_SAMPLE_S = 0.1
+SAMPLES_PER_MEASUREMENT = 10
 
 _LAG = timing(LOOP_LAG_SECONDS)
 _STATM = Path("/proc/self/statm")
 
 
 class ProcessMetrics:
-    """Beats until it is cancelled; `looks` set the gauges of the process's parts and must not wait."""
+    """Measures until it is cancelled. `measurements` set the gauges of the process's parts and must not block."""
 
-    def __init__(self, looks: Sequence[Callable[[], None]]) -> None:
-        self._looks = looks
+    def __init__(self, measurements: Sequence[Callable[[], None]]) -> None:
+        self._measurements = measurements
         self._cpu_s = 0.0
 
     async def run(self) -> None:
         BUILD.labels(program_version()).set(1)
         clock = asyncio.get_running_loop().time
         while True:
-            self._look()
-            for _ in range(BEATS_PER_LOOK):
-                due = clock() + BEAT_S
-                await asyncio.sleep(BEAT_S)
+            self._measure()
+            for _ in range(SAMPLES_PER_MEASUREMENT):
+                due = clock() + LAG_SAMPLE_S
+                await asyncio.sleep(LAG_SAMPLE_S)
                 _LAG.observe(max(0.0, clock() - due))
 
-    def _look(self) -> None:
+    def _measure(self) -> None:
         try:
             self._measure_process()
-            for look in self._looks:
-                look()
-        except Exception:  # what cannot be measured must not end the measuring of the rest for ever
+            for measure in self._measurements:
+                measure()
+        except Exception:  # a failed measurement must not end all later ones
             log.exception("a measurement failed")
-        settle_all()
+        flush_timings()
 
     def _measure_process(self) -> None:
         used = resource.getrusage(resource.RUSAGE_SELF)
@@ -61,7 +68,7 @@ class ProcessMetrics:
 
 
 def program_version() -> str:
-    """The version that is installed; "0" in a tree that never was."""
+    """Returns the installed version, or "0" if the program is not installed."""
     try:
         return version("snapurl")
     except PackageNotFoundError:

@@ -1,12 +1,11 @@
-"""OpenTelemetry traces: of the API's requests, of redirects through Sanic, of statements, of calls to Redis, of
-deliveries of clicks and of moves.
+"""OpenTelemetry traces of API requests, redirects on Sanic's path, calls to shards and Redis, clicks and moves.
 
-They are an extra (`pip install 'snapurl[otel]'`) and off until OTEL_EXPORTER_OTLP_ENDPOINT says where to send them.
-The library (`otel.py`) reads its own variables, in the words of its standard. Off, a span is a comparison.
+Traces are an extra (`pip install 'snapurl[otel]'`) and off unless OTEL_EXPORTER_OTLP_ENDPOINT is set. The library
+(`otel.py`) reads the standard OTEL_* variables. While traces are off, a span costs one comparison.
 
-A redirect that is answered ahead of Sanic has no span of its own: it would cost several times what the redirect
-does. What it asks of Redis or a shard has. Work that is done for several requests at once (creates that come
-together, a batch of clicks) is a trace of its own.
+A redirect on the fast path has no span of its own, which would cost several times as much as the redirect. Its
+calls to Redis or a shard have spans. Work for several requests at once (a batch of creates, a batch of clicks) is
+a trace of its own.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ Kind = Literal["server", "client", "internal"]
 
 
 class _Switch:
-    """Whether this process is traced, and by what."""
+    """The tracing of this process; None while traces are off."""
 
     tracing: Tracing | None = None
 
@@ -42,9 +41,9 @@ _NONE: AbstractContextManager[Any] = nullcontext()
 
 
 def configure(process: str) -> None:
-    """Begins to trace this process ("worker", "clicks", "migrator"), if the environment asks for it.
+    """Turns traces on for this process ("worker", "clicks", "migrator") if the environment asks for them.
 
-    Raises ConfigError if the extra is missing, or the endpoint or protocol is none that it can serve.
+    Raises ConfigError if the extra is missing, or the endpoint or protocol is not supported.
     """
     endpoint = _first(ENDPOINTS)
     if (
@@ -54,29 +53,29 @@ def configure(process: str) -> None:
     ):
         return
     if not endpoint.startswith(("http://", "https://")):
-        raise ConfigError("OTEL_EXPORTER_OTLP_ENDPOINT has to begin with http:// or https://")
+        raise ConfigError("OTEL_EXPORTER_OTLP_ENDPOINT must begin with http:// or https://")
     if (_first(PROTOCOLS) or PROTOCOL) != PROTOCOL:
-        raise ConfigError(f"OTEL_EXPORTER_OTLP_PROTOCOL: only {PROTOCOL} is spoken")
+        raise ConfigError(f"OTEL_EXPORTER_OTLP_PROTOCOL: only {PROTOCOL} is supported")
     try:
         otel = import_module("snapurl.telemetry.otel")
     except ImportError:
         raise ConfigError(
-            "OTEL_EXPORTER_OTLP_ENDPOINT is set, and traces need an extra: pip install 'snapurl[otel]'"
+            "OTEL_EXPORTER_OTLP_ENDPOINT is set, but traces need an extra: pip install 'snapurl[otel]'"
         ) from None
     _Switch.tracing = otel.Tracing(process)
 
 
-def end() -> None:
-    """Sends what waits; bounded, since no collector may hold up the end of a process."""
+def shut_down() -> None:
+    """Sends the pending spans and turns traces off. Bounded: a collector must not delay the end of a process."""
     tracing, _Switch.tracing = _Switch.tracing, None
     if tracing is not None:
-        tracing.end()
+        tracing.shut_down()
 
 
 def span(
     name: str, kind: Kind = "internal", attributes: Mapping[str, Any] | None = None
 ) -> AbstractContextManager[Any]:
-    """What is inside, as a span under the current one; None is entered where nothing is traced."""
+    """Traces the block as a child of the current span; enters None while traces are off."""
     tracing = _Switch.tracing
     return _NONE if tracing is None else tracing.span(name, kind, attributes)
 
@@ -84,19 +83,19 @@ def span(
 def request_span(
     name: str, headers: Mapping[str, str], attributes: Mapping[str, Any]
 ) -> AbstractContextManager[Any]:
-    """A request, under the span that its client names in `traceparent`, if it does."""
+    """Traces a request as a child of the client's span, if its `traceparent` header names one."""
     tracing = _Switch.tracing
     return _NONE if tracing is None else tracing.span(name, "server", attributes, headers)
 
 
-def answered(entered: Any, status: int) -> None:
-    """Tells the span of a request, as it was entered, what the answer is."""
+def set_status(entered: Any, status: int) -> None:
+    """Sets the HTTP status of the response on a request's span, as it was entered."""
     if entered is not None and _Switch.tracing is not None:
-        _Switch.tracing.answered(entered, status)
+        _Switch.tracing.set_status(entered, status)
 
 
 def trace_id() -> str:
-    """That of the current span, as 32 hexadecimal digits; empty where there is none."""
+    """Returns the trace id of the current span as 32 hexadecimal digits; empty if there is none."""
     tracing = _Switch.tracing
     return "" if tracing is None else tracing.trace_id()
 

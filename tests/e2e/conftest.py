@@ -1,4 +1,4 @@
-"""The whole service: workers as processes of their own, and a consumer."""
+"""The whole service: worker processes and a click consumer."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ __all__ = ["ready", "store"]
 
 @pytest.fixture
 def make_service(settings: Settings, tmp_path: Path) -> ServiceMaker:
-    """A service of the test's own: `async with make_service(workers=2, SNAPURL_X="1")`."""
+    """Makes a service: `async with make_service(workers=2, SNAPURL_X="1")`."""
     return partial(running, settings, tmp_path)

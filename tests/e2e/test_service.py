@@ -1,4 +1,4 @@
-"""What the service promises as a whole, while parts of it are stopped and killed."""
+"""End-to-end promises of the service while parts of it are stopped and killed."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ CODES = [f"link{n}" for n in range(200)]
 
 
 class Visitor:
-    """A browser with one connection that is kept alive, and made anew when a worker goes."""
+    """A browser with one keep-alive connection, which reconnects when a worker ends."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def follow(self, code: str) -> None:
-        """Follows a link once: what ends without an answer has counted nothing, and is tried again."""
+        """Follows a link once, with retries: a request without a response has not counted a click."""
         for _ in range(200):
             try:
                 if self._streams is None:
@@ -119,7 +119,7 @@ async def _leads_to(client: httpx.AsyncClient, address: str) -> bool:
 async def test_a_stopped_shard_costs_only_what_is_in_no_cache(
     make_service: ServiceMaker, store: Store, cluster: LocalCluster, new_link: NewLinkMaker
 ) -> None:
-    """With db2 stopped its cached links redirect and all others work; readiness names it; it heals by itself."""
+    """With db2 stopped its cached links redirect and all others work; readiness names it; it recovers."""
     await links(store, new_link)
     at_db2 = [code for code in CODES if store.shards.map.owner(slot_of(code)) == "db2"]
     elsewhere = next(code for code in CODES if code not in at_db2)

@@ -1,4 +1,4 @@
-"""`snapurl up` as a person uses it: a real process, real signals, nothing left behind."""
+"""`snapurl up` as a user runs it: a real process, real signals, nothing left behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 
 from snapurl.local.free_ports import free_port
 from snapurl.local.process import is_running
-from snapurl.run.supervisor import environ_with, python
+from snapurl.run.supervisor import environ_with, python_argv
 from tests.support.waits import HANG_S
 
 _RUNS = itertools.count(1)
@@ -39,7 +39,7 @@ class Up:
         )
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                python("-m", "snapurl", "up"),
+                python_argv("-m", "snapurl", "up"),
                 env=self.environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -59,7 +59,7 @@ class Up:
             sleep(0.02)
 
     def pids(self) -> set[int]:
-        """The process and all that it has started, however deep."""
+        """The process and all its descendants."""
         lines = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
         parents = {int(pid): int(parent) for pid, parent in map(str.split, lines.splitlines())}
         found = {self.process.pid}
@@ -88,9 +88,13 @@ class Up:
         return (self.home / "admin.key").read_text().strip()
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Another command beside it, with the same settings."""
+        """Runs another command with the same settings."""
         return subprocess.run(
-            python("-m", "snapurl", *words), env=self.environ, capture_output=True, text=True, check=False
+            python_argv("-m", "snapurl", *words),
+            env=self.environ,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
 
@@ -107,7 +111,7 @@ def up(home: Path, port: int | None = None, **settings: str) -> Iterator[Up]:
 
 
 def assert_stops(running: Up, pids: set[int]) -> None:
-    """It ends cleanly and in time, and so does everything that it started."""
+    """Asserts that it and all its children end cleanly and in time."""
     assert running.process.wait(STOP_S_MAX) == 0, running.output
     assert "Traceback" not in running.output
     assert running.output.rstrip().endswith("Everything has stopped.")
@@ -163,7 +167,7 @@ def test_killed_worker_is_replaced_and_nobody_notices(tmp_path: Path) -> None:
             while len(running.workers()) < 2 or before[0] in running.workers():
                 running.ask("/health/live")
                 assert monotonic() < deadline
-        assert running.output.count("was killed by SIGKILL; starting it again") == 3
+        assert running.output.count("was killed by SIGKILL; restarting it") == 3
 
 
 def test_commands_find_the_local_cluster(tmp_path: Path) -> None:
@@ -180,7 +184,7 @@ def test_commands_find_the_local_cluster(tmp_path: Path) -> None:
 
 
 def test_taken_port_is_one_line_before_anything_starts(tmp_path: Path) -> None:
-    """If the port is taken, that is all that is said, and no directory is made."""
+    """A port in use is the only line of output, and no directory is created."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         refused = Up(tmp_path / "home", other.getsockname()[1])
         assert refused.process.wait(HANG_S) == 2
@@ -191,7 +195,7 @@ def test_taken_port_is_one_line_before_anything_starts(tmp_path: Path) -> None:
 
 
 def test_second_up_on_one_home_is_one_line(tmp_path: Path) -> None:
-    """A second `up` on the same home says that the first one runs, and does not disturb it."""
+    """A second `up` with the same home reports the first one and does not disturb it."""
     with up(tmp_path / "home") as first:
         second = Up(tmp_path / "home", free_port(set()))
         assert second.process.wait(HANG_S) == 2
@@ -238,7 +242,7 @@ def test_killed_up_is_followed_by_a_good_one(tmp_path: Path) -> None:
 
 
 def test_bad_setting_is_one_line(tmp_path: Path) -> None:
-    """A setting that cannot be is one line that names its variable, and exit code 2."""
+    """An invalid setting is one line that names its variable, with exit code 2."""
     refused = Up(tmp_path / "home", 8000, SNAPURL_WORKERS="none")
     assert refused.process.wait(HANG_S) == 2
     assert refused.output.startswith("snapurl: SNAPURL_WORKERS: ")
@@ -247,7 +251,7 @@ def test_bad_setting_is_one_line(tmp_path: Path) -> None:
 
 def test_serve_without_shards_is_one_line() -> None:
     """`serve` without SNAPURL_SHARDS says what to set."""
-    done = subprocess.run(python("-m", "snapurl", "serve"), capture_output=True, text=True, check=False)
+    done = subprocess.run(python_argv("-m", "snapurl", "serve"), capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("snapurl: SNAPURL_SHARDS is missing")
     assert len(done.stderr.splitlines()) == 1
@@ -257,7 +261,7 @@ def test_unreachable_service_is_not_ready() -> None:
     """`health` of a service that does not run fails, and says so."""
     environ = environ_with({"SNAPURL_PORT": str(free_port(set()))})
     done = subprocess.run(
-        python("-m", "snapurl", "health"), env=environ, capture_output=True, text=True, check=False
+        python_argv("-m", "snapurl", "health"), env=environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
     assert "no answer" in done.stdout

@@ -109,7 +109,7 @@ async def test_an_empty_file_and_an_unknown_variable_end_every_program(without: 
         assert f"{without.secrets_dir}/snapurl_shards_password is empty" in said.text
         said = await say(without, program, *words, SNAPURL_POOL_CONECTIONS="3")
         assert said.code == 2 and said.text.count("\n") == 1, said
-        assert "SNAPURL_POOL_CONECTIONS is no setting; the nearest is SNAPURL_POOL_CONNECTIONS" in said.text
+        assert "SNAPURL_POOL_CONECTIONS is not a setting: did you mean SNAPURL_POOL_CONNECTIONS?" in said.text
 
 
 @pytest.mark.parametrize("user", ["", "odd"])

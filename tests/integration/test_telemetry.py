@@ -1,4 +1,4 @@
-"""What can be seen of a service at work, held to the dashboard, the alerts and what was done."""
+"""Metrics of running programs, compared with the dashboard, the alerts and the traffic."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 
 @dataclass
 class Scraped:
-    """name -> the label sets with which it came out, over all that was scraped."""
+    """name -> its label sets, over all scrapes."""
 
     series: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = field(default_factory=dict)
@@ -119,7 +119,7 @@ async def watched(settings: Settings, directory: Path, **variables: str) -> Asyn
 
 
 async def traffic(api: httpx.AsyncClient) -> None:
-    """A little of everything that a client may ask for."""
+    """A few of every kind of request."""
     links = "/api/v1/links"
     code = (await api.post(links, json={"url": "https://example.org/"})).json()["code"]
     await api.post(f"{links}/bulk", json={"links": [{"url": f"https://example.org/{n}"} for n in range(50)]})
@@ -153,7 +153,7 @@ async def test_what_is_shown_and_warned_of_comes_out(
         states = ("snapurl_redis_up", "snapurl_shard_up", "snapurl_shard_vouched")
 
         async def all_well() -> bool:
-            """A busy machine may miss a look at Redis or at a shard; the next one finds it well again."""
+            """Polls, since a busy machine may miss one check of Redis or a shard."""
             found = await running.scrape("api", "clicks")
             seen = {
                 each["shard"] for each in found.series.get("snapurl_shard_up", ()) if each["job"] == "api"
@@ -184,7 +184,7 @@ async def test_what_is_shown_and_warned_of_comes_out(
 
 
 async def test_counts_are_one_for_one(ready: Settings, store: Store, tmp_path: Path) -> None:
-    """What two workers count together is what a client has asked for, and what became of its clicks."""
+    """Two workers together count exactly the client's requests and clicks."""
     async with watched(ready, tmp_path) as running:
         made = await running.api.post("/api/v1/links", json={"url": "https://example.org/"})
         path, before = f"/{made.json()['code']}", await running.scrape("api")
@@ -216,7 +216,7 @@ async def test_counts_are_one_for_one(ready: Settings, store: Store, tmp_path: P
 
 
 def held_to(found: Scraped, expression: str) -> None:
-    """Each selector of the expression selects something, or could: its labels are there."""
+    """Asserts that each selector matches a series, or has labels that exist."""
     named = SELECTOR.findall(expression)
     assert named, expression
     labels = set(GIVEN)
@@ -238,7 +238,7 @@ def held_to(found: Scraped, expression: str) -> None:
 async def test_a_worker_that_is_killed_20_times_takes_no_count_along(
     ready: Settings, store: Store, tmp_path: Path
 ) -> None:
-    """The files of its metrics do not pile up, and no counter that is scraped meanwhile ever goes back."""
+    """Its metric files do not accumulate, and no scraped counter ever decreases."""
     own = tmp_path / "tmp"
     own.mkdir()
     async with watched(ready, tmp_path, TMPDIR=str(own)) as running:

@@ -341,7 +341,7 @@ async def test_tls_asked_of_a_redis_without(servers: LocalCluster, tmp_path: Pat
         (f"rediss://:{SECRET}@127.0.0.1:1/0?ssl_ca_cert=x", "SNAPURL_REDIS_URL cannot be read"),
         (
             f"rediss://:{SECRET}@127.0.0.1:1/0?ssl_ca_certs=/none",
-            "there is no such file as ssl_ca_certs names",
+            "the file of ssl_ca_certs does not exist",
         ),
     ],
 )

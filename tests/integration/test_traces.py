@@ -1,4 +1,4 @@
-"""OpenTelemetry traces, as a collector gets them."""
+"""OpenTelemetry traces as a collector receives them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Collector:
         return [span for its, span in self.spans if its == process and span.name.startswith(beginning)]
 
     def under(self, parent: Any) -> list[Any]:
-        """The spans right under one, in their order."""
+        """The children of a span, in order."""
         found = [span for _, span in self.spans if span.parent_span_id == parent.span_id]
         return sorted(found, key=lambda span: span.start_time_unix_nano)
 
@@ -160,7 +160,7 @@ async def test_a_request_a_batch_of_clicks_and_a_move_are_traced(
 async def test_a_collector_that_is_not_there_harms_nobody(
     ready: Settings, store: Store, tmp_path: Path
 ) -> None:
-    """The service answers and ends as if nothing were traced; its log tells of the collector without a stack."""
+    """The service works and ends as without traces; its log names the collector without a stack trace."""
     log = tmp_path / "everything.log"
     async with traced(ready, log, f"http://127.0.0.1:{free_port(set())}") as api:
         for _ in range(20):
@@ -177,7 +177,7 @@ async def test_a_collector_that_is_not_there_harms_nobody(
 @pytest.mark.parametrize(
     ("variables", "said"),
     [
-        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "localhost:4318"}, "has to begin with http"),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": "localhost:4318"}, "must begin with http"),
         (
             {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://localhost:4317", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"},
             "only http/protobuf",
@@ -187,7 +187,7 @@ async def test_a_collector_that_is_not_there_harms_nobody(
 async def test_what_cannot_be_traced_is_said_in_one_line(
     ready: Settings, tmp_path: Path, variables: dict[str, str], said: str
 ) -> None:
-    """A program that is told to send its traces where it cannot does not start."""
+    """A program with an invalid traces endpoint does not start."""
     log = tmp_path / "log"
     async with program(
         ready, log, "snapurl", "serve", SNAPURL_PORT=str(free_port(set())), **variables
@@ -197,7 +197,7 @@ async def test_what_cannot_be_traced_is_said_in_one_line(
 
 
 def test_without_the_extra_it_is_said_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An endpoint without the packages is a mistake that names its mend; without an endpoint nothing is traced."""
+    """An endpoint without the packages is an error that says what to install; without one nothing is traced."""
     for name in ("snapurl.telemetry.otel", "opentelemetry.exporter.otlp.proto.http.trace_exporter"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)

@@ -7,7 +7,7 @@ from functools import partial
 from snapurl.cli import main
 from snapurl.run import supervisor
 
-vars(supervisor)["Backoff"] = partial(supervisor.Backoff, first_s=0.05, most_s=0.05)
+vars(supervisor)["Backoff"] = partial(supervisor.Backoff, first_s=0.05, max_s=0.05)
 
 if __name__ == "__main__":
     main()

@@ -40,13 +40,13 @@ def test_random_code_takes_its_randomness_from_outside() -> None:
 
 
 def test_random_code_is_never_a_reserved_word() -> None:
-    """A draw that spells one of the service's own addresses is drawn again."""
+    """A draw that gives a reserved word is repeated."""
     draws = iter((number_of("Metrics"), number_of("aaaaaab")))
     assert random_code(lambda _: next(draws)) == "aaaaaab"
 
 
 def test_many_codes_come_from_one_draw() -> None:
-    """Six bytes spell one code each, every code as likely as any other: numbers beyond are drawn anew."""
+    """Six bytes give one code each, all codes with the same probability: larger numbers are drawn again."""
     numbers = [number_of("aaaaaab"), 62**7 + number_of("ZyXwVu9"), 79 * 62**7 - 1, 79 * 62**7, 2**48 - 1]
 
     def draw(size: int) -> bytes:
@@ -60,7 +60,7 @@ def test_many_codes_come_from_one_draw() -> None:
 
 
 def test_many_random_codes_are_legal_and_never_a_reserved_word() -> None:
-    """As many as were asked for, no two alike, and a reserved word among them is drawn anew."""
+    """As many as requested, no two alike, and none reserved."""
     codes = random_codes(1_000)
     assert len(set(codes)) == 1_000 and all(re.fullmatch(r"[0-9A-Za-z]{7}", code) for code in codes)
     (code,) = random_codes(1, lambda _: number_of("Metrics").to_bytes(6, "big"))
@@ -95,6 +95,6 @@ def test_what_is_a_code() -> None:
 
 
 def test_reserved_words_are_found_in_any_case() -> None:
-    """Nobody can pose as the service's own pages by changing the case."""
+    """No link can imitate a page of the service by a change of case."""
     assert is_reserved("API") and is_reserved("health") and not is_reserved("healthy")
     assert all(word == word.lower() for word in RESERVED)

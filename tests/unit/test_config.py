@@ -1,7 +1,8 @@
-"""Where settings come from: variables, files with secrets, and what is refused in one line."""
+"""Where settings come from: variables and secret files; errors are one line."""
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -39,7 +40,7 @@ def password_of(settings: Settings, position: int = 0) -> str:
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
 def test_a_secret_is_read_from_a_file_as_it_is(secrets: Path, end: str) -> None:
-    """Every character counts, also a space at the edge; newlines at the end do not."""
+    """Every character counts, also spaces at the ends; trailing newlines do not."""
     (secrets / "snapurl_shards_password").write_bytes(f"{ODD}{end}".encode())
     (secrets / "snapurl_redis_password").write_bytes(f"{ODD}{end}".encode())
     settings = load_settings(shards="db0=postgresql://api@h/x")
@@ -49,7 +50,7 @@ def test_a_secret_is_read_from_a_file_as_it_is(secrets: Path, end: str) -> None:
 
 
 def test_the_environment_wins_over_a_file(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is then not even looked at; what is said in the program wins over both."""
+    """The file is then not read; an argument takes precedence over both."""
     (secrets / "snapurl_shards_password").write_text("of the file")
     (secrets / "snapurl_redis_password").write_text("")
     monkeypatch.setenv("SNAPURL_SHARDS_PASSWORD", "of the variable")
@@ -59,7 +60,7 @@ def test_the_environment_wins_over_a_file(secrets: Path, monkeypatch: pytest.Mon
 
 
 def test_any_setting_may_be_a_file(secrets: Path) -> None:
-    """The addresses of the shards, for example; and a bad value in a file is refused as a variable's is."""
+    """For example the DSNs of the shards; an invalid value in a file is refused like that of a variable."""
     (secrets / "snapurl_shards").write_text("db0=postgresql://a:b@h/x\ndb1=postgresql://a:b@h/y\n")
     assert [item.name for item in load_settings().shard_dsns] == ["db0", "db1"]
     (secrets / "snapurl_port").write_text("many\n")
@@ -67,18 +68,18 @@ def test_any_setting_may_be_a_file(secrets: Path) -> None:
 
 
 def test_files_of_others_do_not_matter(secrets: Path) -> None:
-    """Neither those without our prefix, nor those that are no setting."""
+    """Files without our prefix, or that are not a setting, are ignored."""
     for name in ("shards_password", "rhsm", "snapurl_owner_password", "SNAPURL_SHARDS_PASSWORD"):
         (secrets / name).write_text("other")
     assert load_settings().shards_password.get_secret_value() == ""
 
 
 def test_secrets_that_cannot_be_read(secrets: Path) -> None:
-    """Empty, no text, or no file: one line that names the file and nothing of what is in it."""
+    """Empty, not UTF-8, or a directory: one line that names the file and shows nothing of its content."""
     file = secrets / "snapurl_redis_password"
     for contents in (b"", b"\n", b"\r\n\n"):
         file.write_bytes(contents)
-        assert refusal() == f"the secret in {file} is empty: write it there, or remove the file"
+        assert refusal() == f"the secret in {file} is empty: write the secret to it, or remove the file"
     file.write_bytes(b"p\xffw")
     assert refusal() == f"the secret in {file} cannot be read: it is not UTF-8"
     file.unlink()
@@ -87,7 +88,7 @@ def test_secrets_that_cannot_be_read(secrets: Path) -> None:
 
 
 def test_a_directory_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The usual one may be missing, without a word; one that was asked for may not."""
+    """The default directory may be missing; one that is set must exist."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         monkeypatch.setattr("snapurl.config.SECRETS_DIR", tmp_path / "none")
@@ -98,7 +99,7 @@ def test_a_directory_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @requires("a user other than root")  # root may look into every directory
 def test_a_directory_that_is_somebody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The usual one may be closed to us, without a word; one that was asked for may not."""
+    """The default directory may be inaccessible; one that is set must be accessible."""
     tmp_path.chmod(0o600)
     monkeypatch.setattr("snapurl.config.SECRETS_DIR", tmp_path)
     assert load_settings().shards_password.get_secret_value() == ""
@@ -123,13 +124,13 @@ def test_a_directory_that_is_somebody_elses(tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_the_password_of_shards_goes_where_none_is(dsn: str, completed: str) -> None:
-    """Into each address that names none, percent-encoded; without the setting addresses stay as they are."""
+    """It is added to each DSN that has none, percent-encoded; without the setting DSNs stay unchanged."""
     assert load_settings(shards=f"db0={dsn}", shards_password="p@ w").shard_dsns[0].dsn == completed
     assert load_settings(shards=f"db0={dsn}").shard_dsns[0].dsn == dsn
 
 
 def test_a_redis_url_keeps_its_own_password() -> None:
-    """SNAPURL_REDIS_PASSWORD is for a URL that names none, with or without a user."""
+    """SNAPURL_REDIS_PASSWORD is used for a URL without a password, with or without a user."""
     for url, expected in (("redis://:own@h", "own"), ("redis://h", "set"), ("redis://u@h/1", "set")):
         pool = redis_pool(load_settings(redis_url=url, redis_password="set"))
         assert pool.connection_kwargs["password"] == expected
@@ -137,7 +138,7 @@ def test_a_redis_url_keeps_its_own_password() -> None:
 
 
 def test_passwords_are_not_shown() -> None:
-    """Neither by the settings nor by what is made of them."""
+    """The settings and objects made from them do not show passwords."""
     settings = load_settings(
         shards="db0=postgresql://u@h/x", shards_password="n0body-may", redis_password="n0body-may"
     )
@@ -158,14 +159,34 @@ def test_passwords_are_not_shown() -> None:
 def test_a_variable_that_is_no_setting_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, near: str
 ) -> None:
-    """One line names it and the setting that it is nearest to; what it was set to is not shown."""
+    """One line names the variable and the most similar setting; its value is not shown."""
     monkeypatch.setenv(name, "n0body-may-see-this")
-    assert refusal() == f"{name} is no setting; the nearest is {near}: correct it, or take it away"
+    assert refusal() == f"{name} is not a setting: did you mean {near}? Correct or unset it"
 
 
 def test_variables_of_others_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only our prefix is ours; a setting may be written in lower case."""
+    """Variables without our prefix are ignored; a setting may be in lower case."""
     monkeypatch.setenv("SNAPURLS_PORT", "x")
     monkeypatch.setenv("_SNAPURL_COMPLETE", "bash_source")
     monkeypatch.setenv("snapurl_port", "8123")
     assert load_settings().port == 8123
+
+
+def test_our_variables_are_read_in_one_place() -> None:
+    """Only config.py reads `SNAPURL_*`; every other use of the environment is listed here with its purpose."""
+    uses = {
+        "snapurl/config.py": "all settings",
+        "snapurl/http/api/health.py": "PROMETHEUS_MULTIPROC_DIR, which prometheus_client defines",
+        "snapurl/telemetry/traces.py": "OTEL_*, which OpenTelemetry defines",
+        "snapurl/local/binaries.py": "inherited by a child",
+        "snapurl/local/process.py": "inherited by a child",
+        "snapurl/run/supervisor.py": "inherited by a child",
+    }
+    root = Path(__file__).parents[2]
+    found = {
+        str(file.relative_to(root))
+        for package in ("ring", "snapurl", "tools", "migrations")
+        for file in (root / package).rglob("*.py")
+        if re.search(r"\bos\.environ\b|\bgetenv\b", file.read_text("utf-8"))
+    }
+    assert found == set(uses)

@@ -1,4 +1,4 @@
-"""Rate limits without Redis: whom a request is counted against, who is shut out, and the fallback."""
+"""Rate limits without Redis: the client of a request, blocked addresses, and the fallback in memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from snapurl.limits import Blocklist, Limiter, client_address
 
 
 class Clock:
-    """A clock that stands still until it is told."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now_s = 1000.0
@@ -41,12 +41,12 @@ class Clock:
 def test_whom_a_request_is_counted_against(
     peer: str, forwarded: str | None, proxies: int, counted: str
 ) -> None:
-    """Only what a trusted proxy wrote counts, and a /64 of IPv6 is one client."""
+    """Only what a trusted proxy has appended counts; a /64 of IPv6 is one client."""
     assert client_address(peer, forwarded, proxies) == counted
 
 
 def test_the_blocklist_lets_in_again_by_itself() -> None:
-    """Empty lists are false, so that asking costs nothing; entries end when their time is over."""
+    """An empty list is false, so a check costs nothing; entries expire."""
     clock = Clock()
     blocked = Blocklist(clock)
     assert not blocked
@@ -57,7 +57,7 @@ def test_the_blocklist_lets_in_again_by_itself() -> None:
 
 
 def test_the_blocklist_empties_itself() -> None:
-    """Whoever is shut out and never asks again does not keep the list from being empty."""
+    """An address that sends no more requests does not keep the list from becoming empty."""
     clock = Clock()
     blocked = Blocklist(clock)
     blocked.block("a", 9)
@@ -69,7 +69,7 @@ def test_the_blocklist_empties_itself() -> None:
 
 
 def test_the_blocklist_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The address that was shut out first goes when it is full."""
+    """When the list is full, the address that was blocked first is unblocked."""
     monkeypatch.setattr(limits, "BLOCKED_MAX", 3)
     blocked = Blocklist(Clock())
     for who in "abcd":
@@ -78,7 +78,7 @@ def test_the_blocklist_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_without_redis_each_process_counts_for_itself() -> None:
-    """The limit holds within the process, and the verdict says what is left."""
+    """The limit holds within the process, and the verdict has what remains."""
     limiter = Limiter(load_settings(redis_url="redis://127.0.0.1:1/0", redis_timeout_ms=50))
     verdicts = [await limiter.hit("create", "me", "3/hour") for _ in range(4)]
     assert [verdict and (verdict.allowed, verdict.remaining) for verdict in verdicts] == [
@@ -94,12 +94,12 @@ async def test_without_redis_each_process_counts_for_itself() -> None:
 
 
 async def test_the_fallback_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When it is full it begins anew, rather than grow."""
+    """When it is full, it is emptied and does not grow."""
     monkeypatch.setattr(limits, "MEMORY_BUCKETS_MAX", 3)
     limiter = Limiter(load_settings(redis_url="redis://127.0.0.1:1/0", redis_timeout_ms=50))
     for number in range(10):
         await limiter.hit("create", str(number), "3/hour")
-    assert len(limiter._own_storage.storage) <= 3
+    assert len(limiter._local_storage.storage) <= 3
     await limiter.close()
 
 

@@ -16,7 +16,7 @@ def record(message: str, *args: object, **extra: object) -> logging.LogRecord:
 
 
 def test_a_record_is_one_json_line() -> None:
-    """Also when the message holds line breaks or anything else that a client may have sent."""
+    """Also if the message contains line breaks or anything else that a client may have sent."""
     text = JsonFormatter().format(record("a %s", "b\n\u2028ä\x00"))
     assert "\n" not in text and text.isascii()
     line = json.loads(text)
@@ -26,7 +26,7 @@ def test_a_record_is_one_json_line() -> None:
 
 
 def test_a_record_names_its_request() -> None:
-    """From the context, or as it is told."""
+    """The request id comes from the context or from the record."""
     token = REQUEST_ID.set("r-1")
     try:
         assert json.loads(JsonFormatter().format(record("x")))["request_id"] == "r-1"
@@ -36,7 +36,7 @@ def test_a_record_names_its_request() -> None:
 
 
 def test_a_stack_stays_on_the_line() -> None:
-    """The stack is a member of the object."""
+    """The stack trace is a field of the JSON object."""
     try:
         raise ValueError("boom")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Timings, told in sums, and the metrics of processes that have ended."""
+"""Timings, which are added to histograms in sums, and the metrics of processes that have ended."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import os
 import subprocess
 import sys
 import threading
+from importlib.metadata import version
 from pathlib import Path
 from random import Random
 
 import pytest
-from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest, mmap_dict
+from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
 from snapurl.telemetry.metrics import Timing, timed
-from snapurl.telemetry.multiprocess import begin, collect, merge_dead
+from snapurl.telemetry.multiprocess import collect, initialise, merge_dead
 
 BOUNDS = (0.001, 0.01, 0.1)
 
@@ -39,22 +41,22 @@ def value_of(text: bytes, name: str, **labels: str) -> float | None:
 
 
 def test_a_timing_says_what_the_library_would() -> None:
-    """Observed one by one, many at a time or told by the library itself: the same text comes out."""
+    """Observed one by one, many at a time or by the library itself: the same text is exported."""
     seconds = [Random(7).expovariate(100) for _ in range(500)] + [*BOUNDS, 0.0, 5.0]
     texts = []
     for way in ("library", "one by one", "many"):
         registry = CollectorRegistry()
         histogram = Histogram("took_seconds", "t", ["shard"], buckets=BOUNDS, registry=registry)
-        told = Timing(histogram.labels("db0"))
+        series = Timing(histogram.labels("db0"))
         for taken in seconds:
             if way == "library":
                 histogram.labels("db0").observe(taken)
             elif way == "many":
-                told.observe_many(1, taken)
+                series.observe_many(1, taken)
             else:
-                told.observe(taken)
-        told.settle()
-        told.settle()
+                series.observe(taken)
+        series.flush()
+        series.flush()
         found = generate_latest(registry).decode().splitlines()
         texts.append([line for line in found if "_created" not in line and "_sum" not in line])
         total = value_of(generate_latest(registry), "took_seconds_sum", shard="db0")
@@ -62,18 +64,37 @@ def test_a_timing_says_what_the_library_would() -> None:
     assert texts[0] == texts[1] == texts[2]
 
 
+def test_prometheus_client_has_what_we_use_of_its_internals() -> None:
+    """After an upgrade this names what was renamed, before metrics go wrong in production."""
+    histogram = Histogram("took_seconds", "t", buckets=BOUNDS, registry=CollectorRegistry())
+    used: list[tuple[object, tuple[str, ...]]] = [
+        (histogram, ("_upper_bounds", "_buckets", "_sum")),
+        (mmap_dict, ("MmapedDict", "mmap_key")),
+        (
+            getattr(mmap_dict, "MmapedDict", None),
+            ("read_all_values_from_file", "read_value", "write_value", "close"),
+        ),
+        (MultiProcessCollector, ("merge",)),
+    ]
+    missing = [f"{owner!r}.{name}" for owner, names in used for name in names if not hasattr(owner, name)]
+    assert not missing, (
+        f"prometheus_client {version('prometheus_client')} has renamed {', '.join(missing)}: adapt "
+        "snapurl/telemetry/metrics.py (Timing) and multiprocess.py, or pin the version"
+    )
+
+
 def test_what_fails_is_timed_too() -> None:
-    """An error takes its time as an answer does."""
+    """The duration of a failed block is observed, too."""
     registry = CollectorRegistry()
-    told = Timing(Histogram("took_seconds", "t", buckets=BOUNDS, registry=registry))
-    with pytest.raises(ValueError, match="x"), timed(told):
+    series = Timing(Histogram("took_seconds", "t", buckets=BOUNDS, registry=registry))
+    with pytest.raises(ValueError, match="x"), timed(series):
         raise ValueError("x")
-    told.settle()
+    series.flush()
     assert value_of(generate_latest(registry), "took_seconds_count") == 1
 
 
 def child(directory: Path, done: int) -> subprocess.Popen[bytes]:
-    """A process that has counted `done`, and lives until it is killed."""
+    """Starts a process that counts `done` and lives until it is killed."""
     process = subprocess.Popen(
         [sys.executable, "-c", CHILD, str(done)],
         env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(directory)},
@@ -86,9 +107,9 @@ def child(directory: Path, done: int) -> subprocess.Popen[bytes]:
 
 
 def test_the_dead_stay_counted_in_a_bounded_number_of_files(tmp_path: Path) -> None:
-    """Ten processes are killed while somebody reads: no counter ever goes back, nobody is counted twice, and the
-    gauges of the dead are gone."""
-    begin(tmp_path)
+    """Ten processes are killed during reads: no counter ever decreases, none is counted twice, and the gauges of
+    dead processes are gone."""
+    initialise(tmp_path)
     seen: list[float] = []
     stop = threading.Event()
 
@@ -124,8 +145,8 @@ def test_the_dead_stay_counted_in_a_bounded_number_of_files(tmp_path: Path) -> N
 
 
 def test_the_living_and_the_dead_are_added_up(tmp_path: Path) -> None:
-    """Before the first end the count of ends is 0; gauges are those of the living."""
-    begin(tmp_path)
+    """Before a process ends the counter of ended ones is 0; gauges are those of live processes."""
+    initialise(tmp_path)
     assert value_of(collect(tmp_path), "snapurl_children_ended_total") == 0
     first, second = child(tmp_path, 3), child(tmp_path, 4)
     assert value_of(collect(tmp_path), "now_livesum") == 2
@@ -142,8 +163,8 @@ def test_the_living_and_the_dead_are_added_up(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_given_up(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Said in one line; what the others have counted stays."""
-    begin(tmp_path)
+    """One line is logged; the counts of other processes stay."""
+    initialise(tmp_path)
     (tmp_path / "counter_4194304.db").write_bytes(content)
     merge_dead(tmp_path, 4_194_304)
     assert value_of(collect(tmp_path), "snapurl_children_ended_total") == 1

@@ -21,13 +21,13 @@ from snapurl.run.supervisor import (
     Stage,
     Supervisor,
     environ_with,
-    python,
+    python_argv,
     stop_signals,
-    unless,
+    unless_stopped,
 )
 from tests.support.waits import HANG_S
 
-QUICK = Backoff(first_s=0.01, most_s=0.05)
+QUICK = Backoff(first_s=0.01, max_s=0.05)
 
 SLEEP = "import time; time.sleep(600)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
@@ -43,10 +43,10 @@ time.sleep(600)
 """
 NESTED = """
 import asyncio, sys
-from snapurl.run.supervisor import Child, Stage, Supervisor, environ_with, python, stop_signals
+from snapurl.run.supervisor import Child, Stage, Supervisor, environ_with, python_argv, stop_signals
 
 async def main():
-    inner = Child("inner", python("-c", *sys.argv[1:]), environ_with({}))
+    inner = Child("inner", python_argv("-c", *sys.argv[1:]), environ_with({}))
     async with stop_signals() as stop:
         return await Supervisor([Stage((inner,), 2.0)]).run(stop)
 
@@ -55,7 +55,7 @@ sys.exit(asyncio.run(main()))
 
 
 def child(name: str, *words: str) -> Child:
-    return Child(name, python("-c", *words), environ_with({}))
+    return Child(name, python_argv("-c", *words), environ_with({}))
 
 
 async def until(done: Callable[[], bool]) -> None:
@@ -67,7 +67,7 @@ async def running(
     stages: Sequence[Stage], said: list[str] | None = None, ended: list[int] | None = None
 ) -> AsyncIterator[tuple[Supervisor, asyncio.Event, asyncio.Task[int]]]:
     lines, pids = said if said is not None else [], ended if ended is not None else []
-    supervisor = Supervisor(stages, say=lines.append, ended=pids.append, backoff=QUICK)
+    supervisor = Supervisor(stages, report=lines.append, on_exit=pids.append, backoff=QUICK)
     stop = asyncio.Event()
     task = asyncio.create_task(supervisor.run(stop))
     try:
@@ -78,7 +78,7 @@ async def running(
 
 
 async def test_killed_child_is_started_again_and_said_so() -> None:
-    """A child that is killed is replaced; one line says which, how it ended, and when it is back."""
+    """A killed child is restarted; one line says which one, how it ended, and when it restarts."""
     said: list[str] = []
     ended: list[int] = []
     async with running([Stage((child("w1", SLEEP), child("w2", SLEEP)), 2.0)], said, ended) as (
@@ -91,14 +91,14 @@ async def test_killed_child_is_started_again_and_said_so() -> None:
         os.kill(first["w1"], signal.SIGKILL)
         await until(lambda: supervisor.pids.get("w1") not in (None, first["w1"]))
         assert supervisor.pids["w2"] == first["w2"]
-        assert said == ["w1 was killed by SIGKILL; starting it again in 0.0 s"]
+        assert said == ["w1 was killed by SIGKILL; restarting it in 0.0 s"]
         assert ended == [first["w1"]]
         last = dict(supervisor.pids)
     assert not any(map(is_running, {*first.values(), *last.values()}))
 
 
 async def test_stop_ends_every_child_and_returns_zero() -> None:
-    """After `stop` no child is left, and none is started again."""
+    """After `stop` no child is left, and none is restarted."""
     said: list[str] = []
     async with running([Stage((child("w1", SLEEP), child("w2", SLEEP)), 2.0)], said) as (
         supervisor,
@@ -115,7 +115,7 @@ async def test_stop_ends_every_child_and_returns_zero() -> None:
 
 
 async def test_stop_at_once_leaves_nothing() -> None:
-    """A stop that comes while children are being started ends them all the same."""
+    """A stop while children are starting ends them, too."""
     for _ in range(5):
         ended: list[int] = []
         async with running([Stage((child("w1", SLEEP),), 2.0)], ended=ended) as (supervisor, stop, task):
@@ -126,7 +126,7 @@ async def test_stop_at_once_leaves_nothing() -> None:
 
 
 async def test_stages_stop_in_order(tmp_path: Path) -> None:
-    """The children of a later stage are told to stop only after those of the earlier one have ended."""
+    """Children of a later stage get the signal only after those of the earlier stage have ended."""
     log = tmp_path / "log"
     stages = [
         Stage((child(name, NOTE_END, str(log), name),), 5.0) for name in ("workers", "consumer", "last")
@@ -137,7 +137,7 @@ async def test_stages_stop_in_order(tmp_path: Path) -> None:
 
 
 async def test_stubborn_child_is_killed() -> None:
-    """A child that ignores SIGTERM is killed when its time is over."""
+    """A child that ignores SIGTERM is killed after the time of its stage."""
     async with running([Stage((child("w1", STUBBORN),), 0.3)]) as (supervisor, stop, task):
         await until(lambda: len(supervisor.pids) == 1)
         pid = supervisor.pids["w1"]
@@ -158,11 +158,11 @@ async def test_configuration_error_ends_the_whole() -> None:
 
 
 async def test_dying_child_is_retried_with_growing_pauses() -> None:
-    """A child that keeps dying is retried after pauses that double up to a bound, each said in one line."""
+    """A child that keeps dying is restarted after delays that double up to a bound, with one line each."""
     said: list[str] = []
     async with running([Stage((child("w1", "raise SystemExit(3)"),), 2.0)], said):
         await until(lambda: len(said) >= 4)
-    assert all(line.startswith("w1 ended with exit code 3; starting it again in ") for line in said)
+    assert all(line.startswith("w1 ended with exit code 3; restarting it in ") for line in said)
     assert not any("\n" in line for line in said)
 
 
@@ -170,17 +170,17 @@ async def test_dying_child_is_retried_with_growing_pauses() -> None:
     ("pause_s", "lived_s", "expected"), [(0, 0, 0.1), (0.1, 0, 0.2), (4, 9, 5), (5, 0, 5), (5, 10, 0.1)]
 )
 def test_backoff_doubles_to_a_bound_and_forgets(pause_s: float, lived_s: float, expected: float) -> None:
-    """Pauses double from 0.1 s to 5 s; a child that lived 10 s starts afresh."""
+    """Delays double from 0.1 s to 5 s; after a life of 10 s they start over."""
     assert Backoff().after(pause_s, lived_s) == expected
 
 
 async def test_program_that_is_missing_is_said_and_retried() -> None:
-    """A program that cannot be started is one line, not a stack trace, and does not end the others."""
+    """A program that cannot start is one line, not a stack trace, and does not end the others."""
     said: list[str] = []
     missing = Child("ghost", ("/nonexistent/program",), {})
     async with running([Stage((missing, child("w1", SLEEP)), 2.0)], said) as (supervisor, _, task):
         await until(lambda: len(said) >= 2 and "w1" in supervisor.pids)
-        assert said[0] == "ghost cannot be started: No such file or directory"
+        assert said[0] == "ghost cannot start: No such file or directory"
         assert not task.done()
 
 
@@ -206,7 +206,7 @@ async def test_nested_supervisors_stop_together(tmp_path: Path) -> None:
 def test_signal_stops_a_whole_program(tmp_path: Path, signum: signal.Signals) -> None:
     """SIGTERM, SIGINT and SIGHUP each end a program built on the supervisor cleanly, with its children."""
     log = tmp_path / "log"
-    with subprocess.Popen([*python("-c", NESTED, NOTE_END, str(log), "inner")]) as program:
+    with subprocess.Popen([*python_argv("-c", NESTED, NOTE_END, str(log), "inner")]) as program:
         deadline = monotonic() + HANG_S
         while not (tmp_path / "log.inner").exists():
             assert monotonic() < deadline
@@ -225,7 +225,7 @@ async def test_signals_are_ours_only_meanwhile() -> None:
 
 
 async def test_unless_gives_the_result_or_cancels() -> None:
-    """`unless` returns what the work returns, raises what it raises, and cancels it when it has to stop."""
+    """`unless_stopped` returns or raises what the work does, and cancels it on a stop."""
     cleaned: list[bool] = []
 
     async def long() -> int:
@@ -242,9 +242,9 @@ async def test_unless_gives_the_result_or_cancels() -> None:
         raise ValueError("x")
 
     stop = asyncio.Event()
-    assert await unless(stop, quick()) == 7
+    assert await unless_stopped(stop, quick()) == 7
     with pytest.raises(ValueError, match="x"):
-        await unless(stop, wrong())
+        await unless_stopped(stop, wrong())
     asyncio.get_running_loop().call_later(0.05, stop.set)
-    assert await unless(stop, long()) is None
+    assert await unless_stopped(stop, long()) is None
     assert cleaned == [True]

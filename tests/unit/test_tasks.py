@@ -1,4 +1,4 @@
-"""Ending background tasks, and answers that are asked for at most so often."""
+"""Cancelling background tasks, and cached calls."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_a_task_that_loses_a_cancellation_ends_all_the_same() -> None:
 
 
 async def test_a_recent_answer_is_not_asked_for_again() -> None:
-    """All who ask within its age get one answer, those who come later a new one."""
+    """Callers within the age share one result; later callers get a new one."""
     now, asked = 0.0, 0
 
     async def ask() -> int:

@@ -1,4 +1,4 @@
-"""The dashboard and the alerts speak of metrics that exist, by the labels that they have."""
+"""Dashboard and alerts use metrics that exist, with the labels that they have."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_every_metric_is_shown() -> None:
 
 
 def test_alerts_say_what_to_do() -> None:
-    """Each has a name of its own, a severity, a summary, and a description of where to begin."""
+    """Each alert has a unique name, a severity, a summary, and a description of the first step."""
     names = [alert["alert"] for alert in alerts()]
     assert len(names) == len(set(names))
     for alert in alerts():

@@ -89,7 +89,7 @@ def test_urls_are_stored_as_a_browser_would_request_them(text: str, stored: str)
     ],
 )
 def test_bad_urls_are_refused_with_the_reason(text: str, why: str) -> None:
-    """What is not a plain web address of somebody else is refused, and the text says why."""
+    """Anything but a plain web URL of another host is refused, and the text says why."""
     with pytest.raises(UrlRefused, match=why) as caught:
         POLICY.check(text)
     assert len(str(caught.value)) < 120
@@ -136,7 +136,7 @@ def test_no_host_can_crash_the_policy(host: str) -> None:
     )
 )
 def test_a_look_and_the_parser_agree_on_what_follows_the_host(tail: list[str]) -> None:
-    """A URL that is taken at a glance is one that the parser takes and leaves as it is."""
+    """A URL that `is_plain` accepts is one that the parser leaves unchanged."""
     agree("https://example.com" + "".join(tail))
 
 
@@ -149,7 +149,7 @@ def test_a_look_and_the_parser_agree_on_what_follows_the_host(tail: list[str]) -
     st.sampled_from(["", "/", "/x", "?x", ":80/", "./", "#"]),
 )
 def test_a_look_and_the_parser_agree_on_hosts(scheme: str, host: list[str], tail: str) -> None:
-    """A host that is taken at a glance is one that the parser takes and leaves as it is."""
+    """A host that `is_plain` accepts is one that the parser leaves unchanged."""
     agree(scheme + "".join(host) + tail)
 
 
@@ -165,13 +165,13 @@ def test_a_look_and_the_parser_agree_on_hosts(scheme: str, host: list[str], tail
     ],
 )
 def test_a_look_takes_no_host_that_has_another_form(text: str) -> None:
-    """Numbers, punycode, the dot of the root and hosts of the service are left to the parser."""
+    """Numbers, punycode, a trailing dot and the service's own hosts are left to the parser."""
     assert not POLICY.is_plain(text)
     agree(text)
 
 
 def test_most_urls_are_taken_at_a_glance() -> None:
-    """A common address needs no parser; one character more than may be is too much for both."""
+    """A common URL needs no parser; one character too many is refused by both."""
     text = "https://www.example.org/articles/2026/a-new-one?utm_source=news%20letter&n=1#top"
     assert POLICY.is_plain(text)
     agree(text)
@@ -180,6 +180,6 @@ def test_most_urls_are_taken_at_a_glance() -> None:
 
 
 def agree(text: str) -> None:
-    """What is plain is what `parse` answers unchanged."""
+    """Asserts that a plain URL is one that `parse` returns unchanged."""
     if POLICY.is_plain(text):
         assert POLICY.parse(text) == POLICY.check(text) == text

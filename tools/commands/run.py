@@ -104,7 +104,7 @@ def run(
     try:
         uvloop.run(work())
     finally:
-        traces.end()
+        traces.shut_down()
 
 
 COMMANDS = (run,)

@@ -12,20 +12,20 @@ from sanic import HTTPResponse
 from snapurl.errors import NotFound
 from snapurl.http.context import RequestContext
 from snapurl.http.schema.responses import ready_body
-from snapurl.telemetry.metrics import settle_all
+from snapurl.telemetry.metrics import flush_timings
 from snapurl.telemetry.multiprocess import collect
 
 
 async def health_live(call: RequestContext) -> HTTPResponse:
     """Answers as long as the process runs; contacts nothing else."""
-    return call.answer({"status": "ok"})
+    return call.json_response({"status": "ok"})
 
 
 async def health_ready(call: RequestContext) -> HTTPResponse:
     """Checks every shard and Redis. Answers 503 only if no shard does: with one shard up, some links still work."""
     shards, redis = await asyncio.gather(call.services.shard_health(), call.services.redis_fault())
     body = ready_body(shards, redis)
-    return call.answer(body, 503 if body["status"] == "down" else 200)
+    return call.json_response(body, 503 if body["status"] == "down" else 200)
 
 
 async def metrics(call: RequestContext) -> HTTPResponse:
@@ -35,8 +35,8 @@ async def metrics(call: RequestContext) -> HTTPResponse:
     """
     if call.services.settings.proxies_count and "x-forwarded-for" in call.request.headers:
         raise NotFound("there is nothing at this address")
-    call.request.app.ctx.fast_path.settle()
-    settle_all()
+    call.request.app.ctx.fast_path.flush()
+    flush_timings()
     shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     if shared:
         text = await asyncio.to_thread(collect, Path(shared))

@@ -21,6 +21,7 @@ from snapurl.http.problems import as_refusal, problem
 from snapurl.http.rate_limits import client_of, limit_creation
 from snapurl.http.schema.requests import Bulk, LinkChange, check, draft_of
 from snapurl.http.schema.responses import link_body, moment
+from snapurl.http.schema.route import LINKS_PATH
 from snapurl.model import Draft, IdempotencyKey, Link, PageKey
 
 PAGE_LINKS_DEFAULT = 50
@@ -41,7 +42,7 @@ async def create_link(call: RequestContext) -> HTTPResponse:
     draft = draft_of(call.value, call.rules(past_allowed=key is not None))
     await limit_creation(call, 1)
     link = await call.services.links.create(draft, _owner(call), key)
-    call.headers["location"] = f"/api/v1/links/{link.code}"
+    call.headers["location"] = f"{LINKS_PATH}/{link.code}"
     return _answer(call, link, 201)
 
 
@@ -66,7 +67,7 @@ async def create_links(call: RequestContext) -> HTTPResponse:
     public_url = call.services.settings.public_url
     for place, outcome in zip(drafts, made, strict=True):
         results[place] = _result(outcome, public_url)
-    return call.answer({"results": results})
+    return call.json_response({"results": results})
 
 
 def _idempotency_key(call: RequestContext) -> IdempotencyKey | None:
@@ -131,7 +132,7 @@ def _if_match(call: RequestContext) -> int | None:
 
 def _answer(call: RequestContext, link: Link, status: int = 200) -> HTTPResponse:
     call.headers["etag"] = f'"{link.version}"'
-    return call.answer(link_body(link, call.services.settings.public_url), status)
+    return call.json_response(link_body(link, call.services.settings.public_url), status)
 
 
 # -- the list ----------------------------------------------------------------------------------------------------
@@ -147,7 +148,9 @@ async def list_links(call: RequestContext) -> HTTPResponse:
         query = urlencode({"limit": limit, "cursor": following})
         call.headers["link"] = f'</api/v1/links?{query}>; rel="next"'
     public_url = call.services.settings.public_url
-    return call.answer({"links": [link_body(link, public_url) for link in links], "next_cursor": following})
+    return call.json_response(
+        {"links": [link_body(link, public_url) for link in links], "next_cursor": following}
+    )
 
 
 def _limit(text: str | None) -> int:

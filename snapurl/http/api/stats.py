@@ -11,8 +11,8 @@ from snapurl.http.schema.responses import ring_body, stats_body
 
 async def link_stats(call: RequestContext) -> HTTPResponse:
     days, sources = await call.services.links.stats(call.code, owner_filter(call.caller))
-    return call.answer(stats_body(call.code, days, sources))
+    return call.json_response(stats_body(call.code, days, sources))
 
 
 async def ring(call: RequestContext) -> HTTPResponse:
-    return call.answer(ring_body(call.services.ring_view(), await call.services.reshard()))
+    return call.json_response(ring_body(call.services.ring_view(), await call.services.reshard()))

@@ -82,7 +82,7 @@ def _description() -> str:
 def _schemas(routes: Iterable[Route[Any]]) -> dict[str, Any]:
     # Bulk names LinkDraft only by reference, so that model is listed by its own route.
     asked = {route.body for route in routes if route.body}
-    answered = {good.model for route in routes for good in route.good if good.model} | {Problem}
+    answered = {good.model for route in routes for good in route.successes if good.model} | {Problem}
     models: list[tuple[type[BaseModel], Any]] = [(model, "validation") for model in asked]
     models += [(model, "serialization") for model in answered]
     models.sort(key=lambda item: item[0].__name__)
@@ -96,7 +96,7 @@ def _operation(route: Route[Any], anonymous: bool) -> dict[str, Any]:
         "operationId": route.name,
         "summary": route.summary,
         "tags": [route.tag],
-        "responses": _responses(route.good, route.refusals),
+        "responses": _responses(route.successes, route.refusals),
     }
     if route.description:
         operation["description"] = route.description

@@ -34,7 +34,7 @@ async def home(call: RequestContext) -> HTTPResponse:
     if wants_page(call.request):
         return HTTPResponse(home_page(site.version), 200, {**call.headers, **PAGE_HEADERS}, HTML)
     call.headers["link"] = '</docs>; rel="service-doc", </openapi.json>; rel="service-desc"'
-    return call.answer({"name": "SnapURL", "version": site.version})
+    return call.json_response({"name": "SnapURL", "version": site.version})
 
 
 async def docs(call: RequestContext) -> HTTPResponse:

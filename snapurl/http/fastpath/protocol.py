@@ -1,45 +1,46 @@
-"""The fast path: a redirect or a create, answered where its bytes arrive.
+"""The fast path: answers a redirect or a create where its bytes arrive, without Sanic.
 
-Theory. Sanic spends its time on making a request, finding a route and making a response. None of that is needed for
-`GET /{code}` of a link in L1: the answer is all but ready. So this protocol looks at what has arrived before Sanic
-does. It answers the requests that it wholly understands; from the first one that it does not, everything goes to
-Sanic, byte for byte, as if this module did not exist. It therefore never refuses; a head that is not yet complete
-is Sanic's, and so is everything until that request has been answered.
+Theory. Sanic spends its time on making a request object, finding a route and making a response. `GET /{code}` of a
+link in L1 needs none of that. So this protocol examines arriving bytes before Sanic does. It answers the requests
+that it fully understands. From the first other request on, all bytes go to Sanic unchanged, as if this module did
+not exist. So the fast path never refuses a request, and a head that is still incomplete is left to Sanic, with
+everything after it until that request has been answered.
 
-A link that L1 does not know is looked up, in Redis and at its shard, and then answered here as well; without Sanic
-that costs half as much. Meanwhile the connection waits: what comes on it is held, and once something has come, no
-more is read. If it turns out that there is no redirect, the request goes to Sanic with what was found
-(`handed_over`), so that nothing is looked up twice, and all refusals are made in one place.
+The way of a redirect, in order:
 
-A create that has come whole is carried out here as well, by the handler that Sanic would have called (`whole.py`
-has its conditions). The connection waits in the same way, and whatever the handler answers is the answer. If the
-client goes away before, the create is given up, as on Sanic's path.
+1. `FastProtocol.data_received`: Sanic is between two requests, so the packet begins with a head.
+2. `FastProtocol._respond` matches `REDIRECT_HEAD` and asks `FastPath.redirect_from_l1`.
+3. L1 has the link: `FastPath._redirect` counts the click (`self._record_click`) and returns the response.
+4. L1 has not: `FastPath.start_lookup` acquires a permit of the fair queue and calls `LinkCache.look_up`, which
+   has one load per code in flight. Meanwhile bytes that arrive on the connection are buffered, and reading from
+   it pauses.
+5. `FastProtocol._finish_lookup`: the link was found, so it continues as in step 3. Otherwise the request goes to
+   Sanic, with the result of the look-up (`redirect.hand_over`): nothing is looked up twice, and one place
+   (`redirect.follow`) makes all refusals.
 
-A redirect is answered here if all of this holds, else Sanic answers it:
+A create that arrives complete in one packet is handled here as well, by the handler that Sanic would have called
+(`create.py` has the conditions). The connection is buffered in the same way. If the client disconnects, the create
+is cancelled, as on Sanic's path.
 
-- *Sanic is between two requests* (`_is_free`): its task waits for the first byte of a head, or has not begun, since
-  the request has come along with its connection. Otherwise these bytes may belong to a body, or an answer that has
-  to go out first is not yet there.
+A redirect is answered here if all of this holds, otherwise Sanic answers it:
+
+- *Sanic is between two requests* (`_is_free`): its task waits for the first byte of a head, or has not started,
+  since the request arrived together with its connection. Otherwise the bytes may belong to a body, or an earlier
+  response has yet to be sent.
 - *The client reads* (`_can_write`): if it does not, Sanic holds its requests back, and then stops reading.
-- *The head is plain* (`HEAD`). Only the spelling that every parser reads the same way: `GET` or `HEAD`, a code
-  without `%`, a query or none, `HTTP/1.1`, header names that are tokens, ASCII values. What Sanic would refuse, and
-  what it and a proxy in front could read in two ways (a bare line feed, a space before a colon, a folded line), is
-  not plain.
-- *No header changes how a request is read or answered*: no body (`Content-Length`, `Transfer-Encoding`), no
-  `Expect`, no `Upgrade`, and no `Connection` but `keep-alive`, since the answer in hand says that.
-- *The head is not longer than Sanic takes* (`reach`).
-- *The client is not shut out* for asking for links that do not exist. Behind a proxy only Sanic can tell who the
-  client is, so while anybody is shut out it looks.
-- *The link is in L1*, where each change of it is heard, or is found, *is not deleted, and has not expired*. It is
-  looked up only if that can begin at once: where clients have to take turns (`turns.py`), Sanic's path waits.
-- *No route of ours has that name*: a word may have been reserved after a link had taken it.
+- *The head is plain* (`plain_heads.py`) and *not longer than Sanic accepts* (`match_bytes_max`).
+- *The client is not blocked* for too many requests to missing links. Behind a proxy only Sanic's path determines
+  the client, so while any client is blocked all requests go there.
+- *The link is in L1*, where changes invalidate it, or is found by the look-up; it *is not deleted and not
+  expired*. A look-up is started only if a permit of the fair queue is free; otherwise Sanic's path waits for one.
+- *The code is not reserved*: a word may have been reserved after a link had taken it.
 
-What is counted is what Sanic's path counts: a click per GET, with the host that referred and the browser family; a
-redirect and a cache's answer per request in the metrics, which get them in one sum a few times per second.
+Metrics and clicks are those of Sanic's path: a click per GET with its referring host and browser family, a redirect
+and a cache answer per request. The metrics get them in one sum every FLUSH_S.
 
-Every request is timed, from when its bytes are here until its answer is written; those that come in one packet take
-as long as the packet, since the first answer leaves with the last. That costs one more look at the clock and a sum.
-What a request waits before the worker gets to its bytes is not in it: `snapurl_loop_lag_seconds` shows that.
+The time of a request runs from the arrival of its bytes until its response is written. Requests of one packet all
+take as long as the packet, since their responses leave together. Timing costs one reading of the clock and an
+addition. Time that the bytes wait for the event loop is not included: `snapurl_loop_lag_seconds` shows that.
 """
 
 from __future__ import annotations
@@ -61,48 +62,35 @@ from snapurl.cache.reader import FROM_L1
 from snapurl.clicks.sources import browser_of, referrer_of
 from snapurl.clicks.tally import Tally
 from snapurl.codes import is_code, is_reserved
-from snapurl.http.fastpath.create import POST, WholeRequest, answer_bytes, whole_request
+from snapurl.http.fastpath.create import WholeRequest, response_bytes, whole_request
+from snapurl.http.fastpath.plain_heads import CREATE_HEAD, REDIRECT_HEAD
 from snapurl.http.redirect import REDIRECTED, hand_over, redirect_frame
 from snapurl.http.wire.connections import BoundedProtocol
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.limits import Blocklist, client_address
 from snapurl.model import CachedLink
-from snapurl.telemetry.metrics import CREATES_AHEAD, REDIRECT_SECONDS, REDIRECTS_AHEAD, SECONDS, timing
-
-SETTLE_S = 0.1  # for how long the metrics may lag behind
-_AHEAD = timing(REDIRECT_SECONDS, "ahead")
-QUICK_S = SECONDS[0]  # nearly all answers are below it, and are counted without looking for their bucket
-
-HEAD = re.compile(
-    rb"""
-    (?: GET | HEAD ) [ ] / ( [A-Za-z0-9_-]++ )
-    (?: [?] [A-Za-z0-9._~!$&'()*+,;=:@/?%-]*+ )?+
-    [ ] HTTP/1[.]1 \r\n
-    (?> (?:
-        (?! (?i: content-length | transfer-encoding | expect | upgrade ) : )
-        (?! (?i: connection ) : (?! [ \t]* (?i: keep-alive ) \r\n ) )
-        (?: (?i: referer ) : [ \t]*+ ( [\t\x20-\x7e]*+ )
-          | (?i: user-agent ) : [ \t]*+ ( [\t\x20-\x7e]*+ )
-          | [A-Za-z0-9!#$%&'*+.^_`|~-]++ : [\t\x20-\x7e]*+
-        ) \r\n
-    )* )
-    \r\n
-    """,
-    re.VERBOSE,
+from snapurl.telemetry.metrics import (
+    CREATES_FAST_PATH,
+    REDIRECT_SECONDS,
+    REDIRECTS_FAST_PATH,
+    SECONDS,
+    timing,
 )
-"""A whole plain head: its code, its last Referer, its last User-Agent. Nothing in it is tried more than twice, so
-it takes time in proportion. (`(?> … )`, as in `heads.py`: `)*+` was faulty before Python 3.11.5.)"""
+
+FLUSH_S = 0.1  # by which the metrics may lag
+_FAST_PATH_SECONDS = timing(REDIRECT_SECONDS, "ahead")
+QUICK_S = SECONDS[0]  # nearly all redirects are faster: they are counted without a search for their bucket
 
 FORWARDED = re.compile(rb"\r\n(?i:x-forwarded-for):([^\r]*)")
 
 _END_OF_HEAD = len(b"\r\n\r\n")
 _G = ord("G")
-_NOT_HERE = (b"", b"")
+_FOR_SANIC = (b"", b"")
 
 
 @dataclass(slots=True)
 class LookUp:
-    """A link that is being looked for: the request, its turn, and what will be found."""
+    """A redirect whose link is being looked up: its head, the client that holds a permit, the future link."""
 
     head: re.Match[bytes]
     code: str
@@ -112,18 +100,20 @@ class LookUp:
 
 
 class Links(Protocol):
-    """What the fast path needs of the cache."""
+    """The part of `LinkCache` that the fast path uses."""
 
     def entry(self, code: str) -> Entry | None:
-        """What L1 has."""
+        """Returns what L1 has."""
 
     def look_up(self, code: str) -> asyncio.Future[CachedLink]:
-        """What Redis has, or the shard."""
+        """Returns the one load of this code: from Redis, else from the shard."""
 
 
 class FastPath:
-    """What the connections of one worker share. `head_bytes_max` is Sanic's limit: a head, with the empty line that
-    ends it, is shorter than that and four bytes."""
+    """The part of the fast path that the connections of one worker share.
+
+    `head_bytes_max` is Sanic's limit of a head without the empty line that ends it.
+    """
 
     def __init__(
         self,
@@ -138,37 +128,39 @@ class FastPath:
         head_bytes_max: int,
         proxies_count: int,
     ) -> None:
-        self.reach = head_bytes_max - 1 + _END_OF_HEAD
+        self.match_bytes_max = head_bytes_max - 1 + _END_OF_HEAD
         self._entry = links.entry
         self._look_up = links.look_up
         self._fair_queue = fair_queue
-        self._record = tally.record
+        self._record_click = tally.record
         self._blocked = blocked
         self._proxies_count = proxies_count
         self._clock_ms = clock_ms
         self.create = create
         self._loop = loop
-        self._answered = 0
-        self._looked_up = 0  # of those answered
-        self._created = 0
-        self._slow = 0  # of those answered
-        self._quick_s = 0.0  # of all others together
+        self._redirects = 0  # since the last flush, as all below
+        self._looked_up = 0  # redirects whose link was not in L1
+        self._creates = 0
+        self._slow = 0  # redirects that took QUICK_S or longer
+        self._quick_s = 0.0  # seconds that all other redirects took
 
-    def may_be_shut_out(self, peer: str) -> bool:
-        """Whether Sanic has to look at the requests that come from the address `peer`."""
+    def may_be_blocked(self, peer: str) -> bool:
+        """Whether requests from the address `peer` may be from a blocked client, so that Sanic has to decide."""
         if not self._blocked:
             return False
         return self._proxies_count > 0 or self._blocked.seconds_left(client_address(peer, None, 0)) > 0
 
-    def answer(self, head: re.Match[bytes]) -> bytes | None:
-        """The redirect that a match of HEAD asks for if L1 has it, its click counted; None if it has not, or if it
-        is for Sanic to answer."""
+    def redirect_from_l1(self, head: re.Match[bytes]) -> bytes | None:
+        """Returns the response to a match of REDIRECT_HEAD and counts its click.
+
+        Returns None if L1 does not have the link or Sanic has to answer.
+        """
         code = head[1].decode("ascii")
         entry = self._entry(code)
         return None if entry is None else self._redirect(head, code, entry)
 
-    def look_up(self, head: re.Match[bytes], peer: str) -> LookUp | None:
-        """Begins to look for a link that L1 does not know; None if it is for Sanic to answer."""
+    def start_lookup(self, head: re.Match[bytes], peer: str) -> LookUp | None:
+        """Starts to look up a link that is not in L1; returns None if Sanic has to answer."""
         code = head[1].decode("ascii")
         if self._entry(code) is not None or is_reserved(code) or not is_code(code):
             return None
@@ -177,112 +169,116 @@ class FastPath:
             return None
         return LookUp(head, code, client, self._look_up(code))
 
-    def end_turn(self, asked: LookUp) -> None:
-        """To be called once for each look-up that has ended, also if nobody waits for it."""
-        self._fair_queue.end(asked.client)
+    def release_permit(self, lookup: LookUp) -> None:
+        """Must be called once when a look-up has ended, also if its client has disconnected."""
+        self._fair_queue.release(lookup.client)
 
-    def looked_up(self, asked: LookUp) -> bytes | None:
-        """As `answer`, for a link that has been found; None also if it was not."""
-        if asked.found.cancelled() or asked.found.exception() is not None:
+    def redirect_from_lookup(self, lookup: LookUp) -> bytes | None:
+        """As `redirect_from_l1`, for a look-up that has ended; returns None also if it found no link."""
+        if lookup.found.cancelled() or lookup.found.exception() is not None:
             return None
-        entry = self._entry(asked.code) or Entry.of(asked.found.result())
-        return self._redirect(asked.head, asked.code, entry)
+        entry = self._entry(lookup.code) or Entry.of(lookup.found.result())
+        return self._redirect(lookup.head, lookup.code, entry)
 
     def _forwarded(self, head: re.Match[bytes]) -> str | None:
-        """X-Forwarded-For as Sanic's path has it, if it counts."""
+        """Returns X-Forwarded-For as Sanic's path reads it; None if no proxy is trusted."""
         if not self._proxies_count:
             return None
         return b",".join(value.lstrip() for value in FORWARDED.findall(head[0])).decode("ascii")
 
     def _redirect(self, head: re.Match[bytes], code: str, entry: Entry) -> bytes | None:
+        """Returns the response and counts the click of a GET; returns None if the link does not redirect."""
         frame = entry.frame
         if frame is None:
             frame = entry.frame = _frame(code, entry)
-        if frame is _NOT_HERE:
+        if frame is _FOR_SANIC:
             return None
         expires_at_ms = entry.expires_at_ms
         if expires_at_ms is not None and expires_at_ms <= self._clock_ms():
             return None
         if head.string[head.start()] == _G:
-            self._record(code, referrer_of(head[2]), browser_of(head[3]))
+            self._record_click(code, referrer_of(head[2]), browser_of(head[3]))
         return entry.url.join(frame)
 
-    def answered(self, count: int, seconds: float) -> None:
-        """Counts the answers of one packet, each of which took `seconds`."""
-        self._settle_soon()
-        self._answered += count
+    def count_redirects(self, count: int, seconds: float) -> None:
+        """Counts the redirects of one packet, each of which took `seconds`."""
+        self._flush_soon()
+        self._redirects += count
         if seconds < QUICK_S:
             self._quick_s += count * seconds
         else:
             self._slow += count
-            _AHEAD.observe_many(count, seconds)
+            _FAST_PATH_SECONDS.observe_many(count, seconds)
 
-    def answered_late(self, seconds: float) -> None:
-        """Counts the answer of a link that was looked up."""
+    def count_looked_up(self, seconds: float) -> None:
+        """Counts a redirect whose link was looked up."""
         self._looked_up += 1
-        self.answered(1, seconds)
+        self.count_redirects(1, seconds)
 
-    def created(self) -> None:
-        """Counts the answer to a create."""
-        self._settle_soon()
-        self._created += 1
+    def count_create(self) -> None:
+        """Counts a response to a create, whatever its status."""
+        self._flush_soon()
+        self._creates += 1
 
-    def _settle_soon(self) -> None:
-        if not self._answered and not self._created:
-            self._loop.call_later(SETTLE_S, self.settle)
+    def _flush_soon(self) -> None:
+        if not self._redirects and not self._creates:
+            self._loop.call_later(FLUSH_S, self.flush)
 
-    def settle(self) -> None:
-        """Tells the metrics what was answered since the last time."""
-        answered, self._answered = self._answered, 0
+    def flush(self) -> None:
+        """Adds what was counted since the last flush to the metrics."""
+        redirects, self._redirects = self._redirects, 0
         looked_up, self._looked_up = self._looked_up, 0
-        created, self._created = self._created, 0
-        _AHEAD.observe_quick(answered - self._slow, self._quick_s)
+        creates, self._creates = self._creates, 0
+        _FAST_PATH_SECONDS.observe_quick(redirects - self._slow, self._quick_s)
         self._slow, self._quick_s = 0, 0.0
-        _AHEAD.settle()
-        REDIRECTED.inc(answered)
-        FROM_L1.inc(answered - looked_up)
-        REDIRECTS_AHEAD.inc(answered)
-        CREATES_AHEAD.inc(created)
+        _FAST_PATH_SECONDS.flush()
+        REDIRECTED.inc(redirects)
+        FROM_L1.inc(redirects - looked_up)
+        REDIRECTS_FAST_PATH.inc(redirects)
+        CREATES_FAST_PATH.inc(creates)
 
 
 def _frame(code: str, entry: Entry) -> tuple[bytes, bytes]:
-    """What stands around the address in the answer; `_NOT_HERE` if the link is no redirect, or none of ours."""
+    """Returns the response before and after its Location; `_FOR_SANIC` if the fast path must not redirect it."""
     if not entry.version or entry.deleted or is_reserved(code):
-        return _NOT_HERE
+        return _FOR_SANIC
     try:
         entry.url.decode("ascii")
         return redirect_frame(entry.redirect_status)
-    except ValueError:  # a row that no create of ours has written: Sanic's path says what it is
-        return _NOT_HERE
+    except ValueError:  # a row that was written by other means: Sanic's path reports the error
+        return _FOR_SANIC
 
 
 class FastProtocol(BoundedProtocol):
-    """Sanic's protocol, within its bounds, behind the fast path, which is `app.ctx.fast_path`."""
+    """Sanic's protocol, bounded, with the fast path `app.ctx.fast_path` in front of it."""
 
-    __slots__ = ("_creating", "_fast", "_held", "_is_free")
+    __slots__ = ("_buffered", "_create_task", "_fast", "_is_free")
 
     def __init__(self, *, app: Any, **others: Any) -> None:
         super().__init__(app=app, **others)
         self._fast: FastPath = app.ctx.fast_path
         self._is_free = True
-        self._held: bytearray | None = None  # what has come while an answer is waited for; None if none is
-        self._creating: asyncio.Task[None] | None = None
+        self._buffered: bytearray | None = (
+            None  # arrived during a look-up or create; None if there is neither
+        )
+        self._create_task: asyncio.Task[None] | None = None
 
     async def receive_more(self) -> None:
-        """Sanic's task waits for bytes; between two requests it has none in hand, in any other place it has."""
+        """Called by Sanic's task to wait for bytes: notes whether it is between two requests."""
         assert self._http is not None
-        # Between an answer and the end of a body that nobody wanted the stage is IDLE too, but a request is there.
+        # The stage is also IDLE while Sanic discards the rest of a body after its response, but then it has a
+        # request.
         self._is_free = self._http.stage is Stage.IDLE and self._http.request is None
         await super().receive_more()  # type: ignore[no-untyped-call]
 
     def data_received(self, data: bytes) -> None:
-        """Answers what it can; the rest, whole, is Sanic's."""
-        if self._held is not None:
-            self._held += data
+        """Answers the plain requests at the start of `data`; passes the rest to Sanic unchanged."""
+        if self._buffered is not None:
+            self._buffered += data
             self.transport.pause_reading()  # type: ignore[union-attr]
             return
         if self._is_free and not self._is_refused:
-            done = self._answer(data)
+            done = self._respond(data)
             if done == len(data):
                 return
             self._is_free = False
@@ -290,108 +286,110 @@ class FastProtocol(BoundedProtocol):
         super().data_received(data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """As Sanic's: with its client a create goes too."""
-        if self._creating is not None:
-            self._creating.cancel()
+        """As Sanic's; also cancels a create, since nobody would receive the response."""
+        if self._create_task is not None:
+            self._create_task.cancel()
         super().connection_lost(exc)
 
     def close_if_idle(self) -> bool:
-        """As Sanic's; who waits for an answer is not idle."""
-        return self._held is None and super().close_if_idle()
+        """As Sanic's; a connection with a look-up or create in flight is not idle."""
+        return self._buffered is None and super().close_if_idle()
 
-    def _answer(self, data: bytes) -> int:
-        """Answers the plain requests with which `data` begins; returns how many bytes are no longer Sanic's."""
+    def _respond(self, data: bytes) -> int:
+        """Answers the plain requests at the start of `data`; returns the number of bytes that are dealt with."""
         fast = self._fast
         assert self.transport is not None and self.conn_info is not None
-        if fast.may_be_shut_out(self.conn_info.client_ip):
+        if fast.may_be_blocked(self.conn_info.client_ip):
             return 0
         at, end = 0, len(data)
         began, count = monotonic(), 0
         while at < end and self._can_write.is_set():
-            head = HEAD.match(data, at, at + fast.reach)
+            head = REDIRECT_HEAD.match(data, at, at + fast.match_bytes_max)
             if head is None:
-                if self._create(data, at):
+                if self._start_create(data, at):
                     at = end
                 break
-            answer = fast.answer(head)
-            if answer is None:
-                if self._look_up(head, data):
+            response = fast.redirect_from_l1(head)
+            if response is None:
+                if self._start_lookup(head, data):
                     at = end
                 break
-            self.transport.write(answer)
+            self.transport.write(response)
             at = head.end()
             count += 1
         if at:
-            self._time = now = monotonic()  # from which Sanic's keep-alive time-out counts
+            self._time = now = monotonic()  # restarts Sanic's keep-alive time-out
             if count:
-                fast.answered(count, now - began)
+                fast.count_redirects(count, now - began)
         return at
 
-    def _look_up(self, head: re.Match[bytes], data: bytes) -> bool:
-        """Whether the link is being looked for; then all of `data` from the head on waits for it."""
+    def _start_lookup(self, head: re.Match[bytes], data: bytes) -> bool:
+        """Starts a look-up and buffers what follows the head in `data`; returns False if Sanic has to answer."""
         assert self.conn_info is not None
-        asked = self._fast.look_up(head, self.conn_info.client_ip)
-        if asked is None:
+        lookup = self._fast.start_lookup(head, self.conn_info.client_ip)
+        if lookup is None:
             return False
-        self._held = bytearray(data[head.end() :])
-        asked.found.add_done_callback(partial(self._looked_up, asked))
+        self._buffered = bytearray(data[head.end() :])
+        lookup.found.add_done_callback(partial(self._finish_lookup, lookup))
         return True
 
-    def _looked_up(self, asked: LookUp, found: asyncio.Future[CachedLink]) -> None:
-        self._fast.end_turn(asked)
-        held = self._taken_up()
-        if held is None:
+    def _finish_lookup(self, lookup: LookUp, found: asyncio.Future[CachedLink]) -> None:
+        """Sends the redirect, or passes the request to Sanic; then continues with the buffered bytes."""
+        self._fast.release_permit(lookup)
+        buffered = self._stop_buffering()
+        if buffered is None:
             return
         assert self.transport is not None and self.conn_info is not None
-        answer = self._fast.looked_up(asked)
-        if answer is None:
+        response = self._fast.redirect_from_lookup(lookup)
+        if response is None:
             hand_over(self.conn_info, found)
             self._is_free = False
-            super().data_received(asked.head[0] + held)
+            super().data_received(lookup.head[0] + buffered)
             return
-        self.transport.write(answer)
+        self.transport.write(response)
         self._time = now = monotonic()
-        self._fast.answered_late(now - asked.began)
-        if held:
-            self.data_received(held)
+        self._fast.count_looked_up(now - lookup.began)
+        if buffered:
+            self.data_received(buffered)
 
-    def _create(self, data: bytes, at: int) -> bool:
-        """Whether a link is being created; then all of `data` that follows waits for the answer."""
-        head = POST.match(data, at, at + self._fast.reach)
+    def _start_create(self, data: bytes, at: int) -> bool:
+        """Starts a create and buffers what follows it in `data`; returns False if Sanic has to answer."""
+        head = CREATE_HEAD.match(data, at, at + self._fast.match_bytes_max)
         request = None if head is None else whole_request(head, data, self)
         if head is None or request is None:
             return False
-        self._held = bytearray(data[head.end() + len(request.body) :])
-        self._creating = self.loop.create_task(self._carry_out(request))
+        self._buffered = bytearray(data[head.end() + len(request.body) :])
+        self._create_task = self.loop.create_task(self._run_create(request))
         return True
 
-    async def _carry_out(self, request: WholeRequest) -> None:
+    async def _run_create(self, request: WholeRequest) -> None:
+        """Sends the response of the create handler; then continues with the buffered bytes."""
         try:
-            answer = await self._fast.create(request)
+            response = await self._fast.create(request)
         except asyncio.CancelledError:
             if self.transport is not None:
-                # Counted as any request of a client that goes away.
+                # Counts it like any other request of a client that disconnects.
                 self.app.error_handler.response(request, RequestCancelled())  # type: ignore[no-untyped-call]
             raise
-        self._creating = None
-        held = self._taken_up()
-        if held is None:
+        self._create_task = None
+        buffered = self._stop_buffering()
+        if buffered is None:
             return
         assert self.transport is not None
-        self._fast.created()
-        keep_alive = self.http is None or self.http.keep_alive  # not if the worker has begun to end
-        self.transport.write(answer_bytes(answer, keep_alive=keep_alive))
+        self._fast.count_create()
+        keep_alive = self.http is None or self.http.keep_alive  # False once the worker shuts down
+        self.transport.write(response_bytes(response, keep_alive=keep_alive))
         self._time = monotonic()
         if not keep_alive:
             self.close()
-        elif held:
-            self.data_received(held)
+        elif buffered:
+            self.data_received(buffered)
 
-    def _taken_up(self) -> bytes | None:
-        """What has come while an answer was waited for; None if nobody is there any more to hear it."""
-        held, self._held = self._held, None
-        assert held is not None
+    def _stop_buffering(self) -> bytes | None:
+        """Resumes reading and returns the buffered bytes; returns None if the client has disconnected."""
+        buffered, self._buffered = self._buffered, None
+        assert buffered is not None
         if self.transport is None or self.transport.is_closing():
             return None
         self.transport.resume_reading()
-        return bytes(held)
+        return bytes(buffered)

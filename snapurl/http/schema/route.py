@@ -13,10 +13,13 @@ from snapurl.model import Right
 
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 
+LINKS_PATH = "/api/v1/links"
+"""Where links are created and listed; each link is at `/{code}` below it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A query or header parameter, as OpenAPI shows it; query parameters that are not listed are refused."""
+    """A query or header parameter, as OpenAPI shows it. Query parameters that a route does not list are refused."""
 
     name: str
     place: str
@@ -26,7 +29,7 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Success:
-    """An answer that is no problem: its status, schema (None: no body) and headers with their meaning."""
+    """A response that is not a problem: its status, schema (None: no body), and headers with their description."""
 
     status: int
     description: str
@@ -37,15 +40,18 @@ class Success:
 
 @dataclass(frozen=True, slots=True)
 class Route(Generic[HandlerT]):
-    """One address and method. `right` is what the key must have; `anonymous` routes take no key at all, and
-    `may_be_anonymous` ones do without a key where the deployment allows it."""
+    """One path and method.
+
+    `right` is the right that the API key must have; None: the route needs no key. A `may_be_anonymous` route works
+    without a key if the deployment sets SNAPURL_ANONYMOUS_CREATION (`dispatch._authorize` decides).
+    """
 
     method: str
     path: str
     handler: HandlerT
     summary: str
     tag: str
-    good: tuple[Success, ...]
+    successes: tuple[Success, ...]
     description: str = ""
     right: Right | None = None
     may_be_anonymous: bool = False
@@ -55,10 +61,10 @@ class Route(Generic[HandlerT]):
 
     @property
     def name(self) -> str:
-        """The operation id, and the route's name in metrics."""
+        """The operation id in OpenAPI, and the name of the route in Sanic."""
         return self.handler.__name__
 
     @property
     def is_page(self) -> bool:
-        """Whether it is outside the API: HEAD is answered, and unknown query parameters are let be."""
+        """Whether the route is outside the API: it answers HEAD and ignores unknown query parameters."""
         return not self.path.startswith("/api/")

@@ -1,15 +1,16 @@
-"""What connections may take from a worker: how many there are, how long a request may arrive, how much bodies hold.
+"""Bounds on connections: how many a worker has, how long a request may take to arrive, how much memory bodies use.
 
-Theory. Sanic's time-outs count from the last byte that has arrived, so a client that sends one every few seconds
-keeps its connection, and what its request holds, for as long as it likes. Here a head counts from its first byte,
-and each byte of a body buys only the time it takes at BODY_BYTES_PER_S_MIN: Sanic's own time-outs then end both.
+Theory. Sanic restarts its time-outs with each byte that arrives, so a client that sends a byte every few seconds
+could keep its connection, and the memory of its request, for ever (slowloris). Here the time of a head counts from
+its first byte, and each byte of a body extends the time only by what it takes at BODY_BYTES_PER_S_MIN. Sanic's own
+time-outs then end both.
 
-Connections are counted per worker and, unless a proxy stands in front, per address. When there are too many, an old
-one that is idle gives way to who comes; if there is none, who comes is told to come back. So clients that only hold
-connections cannot shut out those who ask.
+Connections are counted per worker and, unless a proxy stands in front, per client address. When there are too many,
+an old idle connection is closed in favour of the new one. If there is none, the new one gets 503 with Retry-After.
+So clients that only hold connections cannot lock out those that send requests.
 
-Bodies are read by handlers into memory, all of one worker into the same room. Who finds it full is told to come
-back; a body that is refused is read no further than into a buffer that is thrown away.
+Handlers read bodies into memory, within one budget per worker. A request that does not fit is refused with
+Retry-After. Sanic discards the rest of a refused body as it arrives.
 """
 
 from __future__ import annotations
@@ -21,23 +22,25 @@ from typing import Any
 from sanic.http import Stage
 from sanic.server import HttpProtocol
 
-from snapurl.http.wire.chunks import OneWayHttp
+from snapurl.http.wire.chunks import StrictHttp
 from snapurl.telemetry.metrics import CONNECTIONS, CONNECTIONS_REFUSED
 
 CONNECTIONS_MAX = 10_000  # per worker, if it may have that many open files
-OPEN_FILES_RESERVED = 500  # for shards, Redis, logs
+OPEN_FILES_RESERVED = 500  # for PostgreSQL, Redis, logs
 OPEN_FILES_MAX = 65_536
-ADDRESS_PART = 4  # one address may have a fourth of the connections
-LOOKED_AT_MAX = 32  # connections, for one that is idle
+ADDRESS_DIVISOR = 4  # one address may have a quarter of the connections
+IDLE_SCAN_MAX = 32  # connections examined to find an idle one
 BODY_BYTES_PER_S_MIN = 16_384
 BODIES_BYTES_MAX = 33_554_432  # in memory at a time, per worker
-BODIES_MIN = 2  # of the largest size that is allowed
+BODIES_MIN = 2  # bodies of the maximum size fit in the budget
 
-BUSY = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+BUSY_RESPONSE = (
+    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+)
 
 
 def raise_open_files() -> int:
-    """Lets this process have as many open files as it is allowed; how many these are."""
+    """Raises the soft limit of open files to the hard limit, OPEN_FILES_MAX at most; returns the new soft limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES_MAX)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -47,37 +50,43 @@ def raise_open_files() -> int:
 
 
 class ConnectionBudget:
-    """The connections of one worker, the oldest about first."""
+    """Counts the connections of one worker, in total and per address."""
 
-    def __init__(self, most: int, most_per_address: int) -> None:
-        self._most = most
-        self._most_per_address = most_per_address
-        self._here: dict[BoundedProtocol, None] = {}
+    def __init__(self, connections_max: int, connections_per_address_max: int) -> None:
+        self._connections_max = connections_max
+        self._connections_per_address_max = connections_per_address_max
+        self._connections: dict[BoundedProtocol, None] = {}  # roughly the oldest first
         self._by_address: dict[str, int] = {}
 
     @classmethod
     def of(cls, open_files: int, *, by_address: bool) -> ConnectionBudget:
-        """For a process that may have that many open files; behind a proxy all have one address."""
-        most = max(1, min(CONNECTIONS_MAX, open_files - OPEN_FILES_RESERVED))
-        return cls(most, max(1, most // ADDRESS_PART) if by_address else most)
+        """Makes the budget of a process with that limit of open files.
 
-    def enter(self, connection: BoundedProtocol, address: str) -> bool:
-        """Whether there is room for one more; made, if need be, by closing one that is idle."""
-        if self._by_address.get(address, 0) >= self._most_per_address:
+        `by_address` is off behind a proxy, where all connections have the same address.
+        """
+        connections_max = max(1, min(CONNECTIONS_MAX, open_files - OPEN_FILES_RESERVED))
+        return cls(
+            connections_max, max(1, connections_max // ADDRESS_DIVISOR) if by_address else connections_max
+        )
+
+    def add(self, connection: BoundedProtocol, address: str) -> bool:
+        """Counts a new connection; returns whether it is allowed. May close an idle connection to allow it."""
+        if self._by_address.get(address, 0) >= self._connections_per_address_max:
             CONNECTIONS_REFUSED.labels("address").inc()
             return False
-        if len(self._here) >= self._most and not self._close_idle():
+        if len(self._connections) >= self._connections_max and not self._close_idle():
             CONNECTIONS_REFUSED.labels("all").inc()
             return False
-        self._here[connection] = None
+        self._connections[connection] = None
         self._by_address[address] = self._by_address.get(address, 0) + 1
         CONNECTIONS.inc()
         return True
 
-    def leave(self, connection: BoundedProtocol, address: str) -> None:
-        if connection not in self._here:
+    def remove(self, connection: BoundedProtocol, address: str) -> None:
+        """No longer counts a connection; does nothing if it is not counted."""
+        if connection not in self._connections:
             return
-        del self._here[connection]
+        del self._connections[connection]
         left = self._by_address[address] - 1
         if left:
             self._by_address[address] = left
@@ -86,35 +95,35 @@ class ConnectionBudget:
         CONNECTIONS.dec()
 
     def _close_idle(self) -> bool:
-        for connection in list(itertools.islice(self._here, LOOKED_AT_MAX)):
+        for connection in list(itertools.islice(self._connections, IDLE_SCAN_MAX)):
             if connection.close_if_unused():
-                self.leave(connection, connection.address)  # it has yet to hear that it is lost
+                self.remove(connection, connection.address)  # its connection_lost is called only later
                 return True
-            self._here[connection] = self._here.pop(connection)  # in use: it goes to the end
+            self._connections[connection] = self._connections.pop(connection)  # in use: to the end
         return False
 
 
 class BodyBudget:
-    """How many bytes of bodies are in memory."""
+    """Bounds the bytes of request bodies that a worker holds in memory."""
 
     def __init__(self, body_bytes_max: int) -> None:
         self._left = max(BODIES_BYTES_MAX, BODIES_MIN * body_bytes_max)
 
-    def take(self, count: int) -> bool:
-        """Whether there is room for so many more; they must be given back."""
+    def reserve(self, count: int) -> bool:
+        """Whether `count` bytes fit, and are now reserved; they must be released."""
         if count > self._left:
             return False
         self._left -= count
         return True
 
-    def give_back(self, count: int) -> None:
+    def release(self, count: int) -> None:
         self._left += count
 
 
 class BoundedProtocol(HttpProtocol):
-    """Sanic's protocol within the bounds; its crowd is `app.ctx.crowd`."""
+    """Sanic's protocol within the bounds of this module; `app.ctx.connection_budget` is its budget."""
 
-    HTTP_CLASS = OneWayHttp
+    HTTP_CLASS = StrictHttp
     __slots__ = ("_connection_budget", "_is_refused", "address")
 
     def __init__(self, *, app: Any, **others: Any) -> None:
@@ -126,22 +135,22 @@ class BoundedProtocol(HttpProtocol):
     def connection_made(self, transport: Any) -> None:
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if peer else ""
-        if self._connection_budget.enter(self, self.address):
+        if self._connection_budget.add(self, self.address):
             super().connection_made(transport)  # type: ignore[no-untyped-call]
             return
         self._is_refused = True
         self.transport = transport
-        transport.write(BUSY)
+        transport.write(BUSY_RESPONSE)
         transport.close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._is_refused:
             return
-        self._connection_budget.leave(self, self.address)
+        self._connection_budget.remove(self, self.address)
         super().connection_lost(exc)  # type: ignore[no-untyped-call]
 
     def data_received(self, data: bytes) -> None:
-        """What comes while a request is arriving does not begin its time anew."""
+        """Passes data to Sanic, but does not let it restart the time-out of a request that is arriving."""
         if self._is_refused:
             return
         before, http = self._time, self.http
@@ -152,5 +161,6 @@ class BoundedProtocol(HttpProtocol):
             self._time = min(self._time, before + earned_s)
 
     def close_if_unused(self) -> bool:
-        """Closes a connection on which nothing is asked; False if something is."""
+        """Closes a connection that has no request; returns whether it did."""
+
         return not self.recv_buffer and self.close_if_idle()

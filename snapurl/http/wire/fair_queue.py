@@ -1,13 +1,15 @@
-"""Who is served next when there is more to do than can be done.
+"""A fair queue of API requests: clients take turns when there are more than a worker handles at a time.
 
-Theory. Requests that wait for shards all wait in the same lines, so whoever asks most has most of the places there.
-Here a client has at most CLIENT_MAX requests in work, and a worker IN_WORK_MAX; the others wait in a line of their
-own client, and the lines take turns. So a client that asks for little waits for a few turns, however long the lines
-of others are. A request that has waited WAIT_S_MAX is refused with Retry-After, before anything was done for it.
+Theory. Without it all requests would wait for the same PostgreSQL connections, so the client with the most requests
+would hold most of the places. Here a request needs a permit: CLIENT_PERMITS_MAX per client, PERMITS_MAX per worker.
+Requests without one wait in the queue of their client, and free permits go to these queues in turn (round robin). A
+client with few requests therefore waits for a few permits, however long the queues of other clients are. A request
+that has waited WAIT_S_MAX is refused with Retry-After, before anything was done for it.
 
-Waiting costs no work, and a connection has one request in hand: no more can wait than there are connections, and a
-client that sends on regardless is held back by TCP. Refusing at once would cost more than it saves, since each
-refusal is followed by the next request. A request has its turn once its body is there, so slow bodies hold none.
+The queues need no bound of their own: a connection has one request at a time, so they hold at most as many requests
+as there are connections, and TCP holds back a client that keeps sending. Refusing requests at once would cost more
+than it saves, since each refusal is followed by the next request. A request asks for its permit after its body has
+arrived, so slow bodies hold no permits.
 """
 
 from __future__ import annotations
@@ -20,98 +22,104 @@ from contextlib import asynccontextmanager
 from snapurl.errors import Unavailable
 from snapurl.telemetry.metrics import FAIR_QUEUE_REFUSED
 
-CLIENT_MAX = 128  # the most that goes to four shards in one call each
-IN_WORK_MAX = 512
+CLIENT_PERMITS_MAX = 128  # what four shards take in one call each: 32 creates
+PERMITS_MAX = 512
 WAIT_S_MAX = 1.0
 
 
 class FairQueue:
-    """The turns of one worker."""
+    """The permits of one worker. Each acquired permit must be released."""
 
     def __init__(
-        self, client_max: int = CLIENT_MAX, in_work_max: int = IN_WORK_MAX, wait_s: float = WAIT_S_MAX
+        self,
+        client_permits_max: int = CLIENT_PERMITS_MAX,
+        permits_max: int = PERMITS_MAX,
+        wait_s: float = WAIT_S_MAX,
     ) -> None:
-        self._client_max = client_max
-        self._in_work_max = in_work_max
+        self._client_permits_max = client_permits_max
+        self._permits_max = permits_max
         self._wait_s = wait_s
-        self._in_work: dict[str, int] = {}
-        self._total = 0
-        self._lines: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+        self._permits: dict[str, int] = {}
+        self._permits_total = 0
+        self._waiters: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
 
     @asynccontextmanager
-    async def of(self, client: str) -> AsyncIterator[None]:
-        """One turn of `client`, kept until the end of the block. Raises Unavailable."""
-        await self.begin(client)
+    async def permit(self, client: str) -> AsyncIterator[None]:
+        """Holds a permit of `client` for the block. Raises Unavailable after WAIT_S_MAX."""
+        await self.acquire(client)
         try:
             yield
         finally:
-            self.end(client)
+            self.release(client)
 
-    async def begin(self, client: str) -> None:
-        """Begins a turn of `client`, which whoever began it ends. Raises Unavailable."""
+    async def acquire(self, client: str) -> None:
+        """Waits for a permit of `client`. Raises Unavailable after WAIT_S_MAX."""
         if not self.try_acquire(client):
             await self._wait(client)
 
     def try_acquire(self, client: str) -> bool:
-        """Begins a turn of `client` if it need not wait for one; whoever began it ends it."""
-        if client in self._lines or not self._has_room(client):
+        """Whether a permit of `client` was free, and is now acquired."""
+        if client in self._waiters or not self._has_permit(client):
             return False
-        self._begin(client)
+        self._grant(client)
         return True
 
-    def _has_room(self, client: str) -> bool:
-        return self._total < self._in_work_max and self._in_work.get(client, 0) < self._client_max
+    def _has_permit(self, client: str) -> bool:
+        return (
+            self._permits_total < self._permits_max
+            and self._permits.get(client, 0) < self._client_permits_max
+        )
 
-    def _begin(self, client: str) -> None:
-        self._total += 1
-        self._in_work[client] = self._in_work.get(client, 0) + 1
+    def _grant(self, client: str) -> None:
+        self._permits_total += 1
+        self._permits[client] = self._permits.get(client, 0) + 1
 
-    def end(self, client: str) -> None:
-        """Ends a turn of `client`: the next one begins."""
-        self._total -= 1
-        left = self._in_work[client] - 1
+    def release(self, client: str) -> None:
+        """Returns a permit of `client` and grants it to the next waiter."""
+        self._permits_total -= 1
+        left = self._permits[client] - 1
         if left:
-            self._in_work[client] = left
+            self._permits[client] = left
         else:
-            del self._in_work[client]
-        self._call_next()
+            del self._permits[client]
+        self._grant_next()
 
     async def _wait(self, client: str) -> None:
-        """Returns when it is the turn of this request, which has begun then."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._lines.setdefault(client, deque()).append(turn)
+        """Waits until `_grant_next` has granted a permit to this request."""
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.setdefault(client, deque()).append(waiter)
         try:
             async with asyncio.timeout(self._wait_s):
-                await turn
+                await waiter
         except BaseException as error:
-            if turn.done() and not turn.cancelled():  # called and given up in the same moment
-                self.end(client)
+            if waiter.done() and not waiter.cancelled():  # granted and cancelled in the same moment
+                self.release(client)
             else:
-                self._leave(client, turn)
+                self._remove(client, waiter)
             if isinstance(error, TimeoutError):
                 FAIR_QUEUE_REFUSED.inc()
                 raise Unavailable("too many requests wait already", retry_after_s=1.0) from None
             raise
 
-    def _leave(self, client: str, turn: asyncio.Future[None]) -> None:
-        line = self._lines.get(client)
-        if line is not None and turn in line:
-            line.remove(turn)  # those at the front have waited longest: it is found at once
-            if not line:
-                del self._lines[client]
+    def _remove(self, client: str, waiter: asyncio.Future[None]) -> None:
+        queue = self._waiters.get(client)
+        if queue is not None and waiter in queue:
+            queue.remove(waiter)  # fast: the waiters that time out are at the front
+            if not queue:
+                del self._waiters[client]
 
-    def _call_next(self) -> None:
-        """Gives the free places to the lines in turn."""
-        for client in list(self._lines):
-            if self._total >= self._in_work_max:
+    def _grant_next(self) -> None:
+        """Grants the free permits, one to each client in turn."""
+        for client in list(self._waiters):
+            if self._permits_total >= self._permits_max:
                 return
-            if self._has_room(client):
-                line = self._lines[client]
-                turn = line.popleft()
-                if line:
-                    self._lines.move_to_end(client)
+            if self._has_permit(client):
+                queue = self._waiters[client]
+                waiter = queue.popleft()
+                if queue:
+                    self._waiters.move_to_end(client)
                 else:
-                    del self._lines[client]
-                if not turn.done():
-                    self._begin(client)
-                    turn.set_result(None)
+                    del self._waiters[client]
+                if not waiter.done():
+                    self._grant(client)
+                    waiter.set_result(None)

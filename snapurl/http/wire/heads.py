@@ -1,10 +1,10 @@
-"""Heads that could be read in two ways are refused.
+"""Refuses heads that two parsers could read differently (request smuggling).
 
-Sanic reads some heads otherwise than a proxy in front of it may: a space before a colon makes `Content-Length :` a
-header that it does not know, a bare line feed is a part of a value, a folded line is a header, and a length may be
-in Arabic digits. Where a proxy sees a body then, Sanic sees the next request: one that nobody in front has checked,
-and whose answer may go to somebody else. RFC 9112 has a server refuse these, or lets it; refused, they end the
-connection.
+Sanic reads some heads differently than a proxy in front of it may. With a space before the colon, `Content-Length
+:` is a header that Sanic does not know. A bare line feed is part of a value, a folded line is a header of its
+own, and a length may be in Arabic digits. Where the proxy sees a body, Sanic then sees the next request: one that
+the proxy has not checked, and whose response may reach another client. RFC 9112 requires or allows a server to
+refuse such heads. Here a refusal also closes the connection.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sanic.compat import Header
 from sanic.exceptions import BadRequest
 from sanic.models.protocol_types import TransportProtocol
 
-ONE_WAY = re.compile(
+UNAMBIGUOUS_HEAD = re.compile(
     rb"""
     [A-Za-z0-9!#$%&'*+.^_`|~-]++ [ ] [\x21-\x7e\x80-\xff]++ [ ] HTTP/1[.][01]
     (?> (?:
@@ -28,13 +28,14 @@ ONE_WAY = re.compile(
     """,
     re.VERBOSE,
 )
-"""A head, without the empty line that ends it, that every parser reads the same way.
+"""A head that every parser reads the same way, without the empty line that ends it.
 
-The lines are an atomic group, since `)*+` was faulty before Python 3.11.5: it took in half a line."""
+The lines are an atomic group, since `)*+` was faulty before Python 3.11.5: it could match half a line.
+"""
 
 
 class Head(sanic.Request[Any, Any]):
-    """A request whose head can be read in one way only. Raises sanic's BadRequest."""
+    """A request with an unambiguous head. Raises sanic's BadRequest for any other."""
 
     def __init__(
         self,
@@ -48,9 +49,9 @@ class Head(sanic.Request[Any, Any]):
         stream_id: int = 0,
     ) -> None:
         if not head:
-            # Sanic makes one of these to answer what is no request, with the address that may be why it is none:
-            # then it would fail again, with a stack in the log for each, and answer nothing.
+            # Sanic makes such an object to answer an invalid request, with the URL that may be the invalid part.
+            # With that URL this would fail again, log a stack trace, and send no response.
             url_bytes = b"*"
-        elif ONE_WAY.fullmatch(head) is None:
+        elif UNAMBIGUOUS_HEAD.fullmatch(head) is None:
             raise BadRequest("the head is malformed")
         super().__init__(url_bytes, headers, version, method, transport, app, head, stream_id)

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 
-from snapurl.parent_death import ending_with_parent
+from snapurl.parent_death import signal_at_parent_death
 
 ALONE = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
@@ -47,7 +47,7 @@ def main() -> None:
     seed = random.randrange(2**32) if asked.seed is None else asked.seed
     print(f"--minutes {asked.minutes} --seed {seed} --rate {asked.rate}", flush=True)
     words = ("--seconds", str(asked.minutes * 60), "--seed", str(seed), "--rate", str(asked.rate))
-    ends_with_us = ending_with_parent(signal.SIGKILL)  # `unshare` does not heed SIGTERM
+    ends_with_us = signal_at_parent_death(signal.SIGKILL)  # `unshare` does not heed SIGTERM
     sys.exit(subprocess.run(command(*words), check=False, preexec_fn=ends_with_us).returncode)
 
 

@@ -7,7 +7,7 @@ import os
 import random
 import signal
 
-from snapurl.parent_death import ending_with_parent
+from snapurl.parent_death import signal_at_parent_death
 from tests.drills.availability.__main__ import command
 
 RUN_S_MAX = 240.0
@@ -22,7 +22,7 @@ async def test_nothing_is_lost_while_parts_are_killed_and_frozen() -> None:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        preexec_fn=ending_with_parent(signal.SIGKILL),
+        preexec_fn=signal_at_parent_death(signal.SIGKILL),
     )
     try:
         async with asyncio.timeout(RUN_S_MAX):

@@ -16,7 +16,7 @@ import random
 import signal
 import sys
 
-from snapurl.parent_death import ending_with_parent
+from snapurl.parent_death import signal_at_parent_death
 from tests.drills.hosts.network import isolated, why_not
 
 RUN_S_MAX = 400.0
@@ -29,7 +29,7 @@ async def run_isolated(*words: str, timeout_s: float = RUN_S_MAX) -> tuple[int, 
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
-        preexec_fn=ending_with_parent(signal.SIGKILL),
+        preexec_fn=signal_at_parent_death(signal.SIGKILL),
     )
     assert process.stdout is not None
     said = []

@@ -9,7 +9,7 @@ from typing import Any
 
 from snapurl.app import App
 from snapurl.config import Settings
-from snapurl.http.wire.connections import BUSY, BodyBudget, ConnectionBudget
+from snapurl.http.wire.connections import BUSY_RESPONSE, BodyBudget, ConnectionBudget
 from tests.integration.http.test_app import served
 from tests.support.waits import HANG_S
 
@@ -97,23 +97,23 @@ async def test_bodies_fill_their_room_and_no_more(settings: Settings) -> None:
     """While others' bodies take all the room, one more is refused with Retry-After; then it is taken."""
     open_to_all = settings.model_copy(update={"anonymous_creation": True})
     async with served(open_to_all) as (app, client):
-        app.ctx.body_room = BodyBudget(1)
-        app.ctx.body_room._left = 50_000
+        app.ctx.body_budget = BodyBudget(1)
+        app.ctx.body_budget._left = 50_000
         _, writer = await connect(client)
         head = "Content-Type: application/json\r\nContent-Length: 50000\r\nHost: s\r\n\r\n"
         writer.write(f"POST /api/v1/links HTTP/1.1\r\n{head}".encode() + b" " * 49_990)
         async with asyncio.timeout(HANG_S):
-            while app.ctx.body_room._left > 10:
+            while app.ctx.body_budget._left > 10:
                 await asyncio.sleep(0.01)
         answer = await client.post("/api/v1/links", json={"url": "https://example.org/"})
         assert answer.status_code == 503 and answer.headers["retry-after"] == "1"
         writer.close()
         async with asyncio.timeout(HANG_S):
-            while app.ctx.body_room._left < 50_000:
+            while app.ctx.body_budget._left < 50_000:
                 await asyncio.sleep(0.01)
         answer = await client.post("/api/v1/links", json={"url": "https://example.org/"})
         assert answer.status_code == 201
-        assert app.ctx.body_room._left == 50_000
+        assert app.ctx.body_budget._left == 50_000
 
 
 def crowded(app: App, most: int, most_per_address: int) -> None:
@@ -145,7 +145,7 @@ async def test_one_more_than_can_be_served_is_told_so(settings: Settings) -> Non
                 writer.write(b"GET /health/live HT")
             await asyncio.sleep(0.1)
             reader, writer = await connect(client)
-            assert await reader.read() == BUSY
+            assert await reader.read() == BUSY_RESPONSE
             writer.close()
             for _, writer in busy:
                 writer.close()

@@ -1,4 +1,4 @@
-"""One service for all tests that only talk to it, and a maker of others for those that set or break things."""
+"""One shared service for tests that only send requests, and a factory for tests that need their own."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def shared_settings(
 async def service(
     shared_settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Service]:
-    """Two workers without limits, where anybody may create links."""
+    """Two workers without limits, with anonymous creation."""
     variables = {"SNAPURL_MISS_MAX_AGE_S": str(MISS_MAX_AGE_S)}
     async with running(
         shared_settings, tmp_path_factory.mktemp("workers"), workers=2, **variables
@@ -53,7 +53,7 @@ async def service(
 
 @pytest.fixture
 def make_service(settings: Settings, tmp_path: Path) -> ServiceMaker:
-    """A service of the test's own, on shards of its own: `async with make_service(workers=2, SNAPURL_X="1")`."""
+    """Makes a service on its own shards: `async with make_service(workers=2, SNAPURL_X="1")`."""
     return partial(running, settings, tmp_path)
 
 

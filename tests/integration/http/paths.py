@@ -1,7 +1,7 @@
 """The same service with the fast path and without it, side by side in this process, and requests to both.
 
-Both run on the kind of event loop that workers run on, in a thread of its own, and so do their clients: what a
-client sends between two pauses arrives as one packet.
+Both run on the event loop of workers (uvloop), in a separate thread, and so do their clients. What a client sends
+between two pauses arrives as one packet.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from snapurl.run.worker import finish, start
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
 from snapurl.telemetry.metrics import (
-    CREATES_AHEAD,
+    CREATES_FAST_PATH,
     HTTP_REQUESTS,
     HTTP_SECONDS,
     PROBLEMS,
     REDIRECTS,
-    REDIRECTS_AHEAD,
-    settle_all,
+    REDIRECTS_FAST_PATH,
+    flush_timings,
 )
 from tests.integration.http.conversations import ALIAS
 from tests.support.waits import HANG_S
@@ -62,7 +62,7 @@ def _without_chance(answers: bytes) -> bytes:
 
 
 class Loop:
-    """An event loop in a thread of its own."""
+    """An event loop in a separate thread."""
 
     def __init__(self) -> None:
         self._loop = uvloop.new_event_loop()
@@ -70,7 +70,7 @@ class Loop:
         self._thread.start()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Does the work there and waits for it here."""
+        """Runs a coroutine on the loop and waits for it."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
     def close(self) -> None:
@@ -80,11 +80,11 @@ class Loop:
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """What came of a conversation: all bytes, without random ids, made-up codes and times; clicks by code, and
-    where they came from; outcomes by the metrics; what the shards have of the links that were created.
+class Exchange:
+    """The result of a conversation: all bytes, without random ids, generated codes and times; clicks by code and
+    source; outcomes by the metrics; the created links in the shards.
 
-    `ahead` is how many requests were answered ahead of Sanic: the one thing in which the sides may differ.
+    `fast_answers` is how many requests the fast path answered: the only difference that is allowed.
     """
 
     answers: bytes
@@ -93,7 +93,7 @@ class Heard:
     outcomes: dict[str, int]
     counted: dict[str, float]
     created: list[Link | None]
-    ahead: int = field(compare=False)
+    fast_answers: int = field(compare=False)
 
 
 @dataclass
@@ -115,7 +115,7 @@ class Side:
         await self.app.ctx.services.links.create(Draft(url, alias=alias, **fields), "", None)
 
     async def warm(self, *codes: str) -> None:
-        """Sees to it that L1, if there is one, has these links."""
+        """Loads these links into L1, if there is one."""
         if not self.app.ctx.services.settings.l1_links:
             return
         async with asyncio.timeout(HANG_S):
@@ -126,11 +126,11 @@ class Side:
         cache = self.app.ctx.services.cache
         return await cache.resolve(code) is not None and cache.peek(code) is not None
 
-    async def hear(self, parts: Sequence[bytes]) -> Heard:
-        """Says the parts one by one, then LAST, over a connection of their own."""
+    async def converse(self, parts: Sequence[bytes]) -> Exchange:
+        """Sends the parts one by one, then LAST, over a new connection."""
         services = self.app.ctx.services
         services.tally.take()
-        before, counted, ahead = self.outcomes(), self.counted(), self.ahead()
+        before, counted, fast_answers = self.outcomes(), self.counted(), self.fast_answers()
         alias = b"a%07d" % next(_NUMBERS)
         async with connected(self.port) as connection:
             answers = await _talk(connection, [*(part.replace(ALIAS, alias) for part in parts), LAST])
@@ -143,21 +143,21 @@ class Side:
         }
         created = [await self._stored(code) for code in _CREATED.findall(answers)]
         said = _without_chance(answers.replace(alias, ALIAS))
-        return Heard(said, clicks, sources, outcomes, counts, created, self.ahead() - ahead)
+        return Exchange(said, clicks, sources, outcomes, counts, created, self.fast_answers() - fast_answers)
 
     async def _stored(self, code: bytes) -> Link | None:
-        """What its shard has, but what is its own: code and time."""
+        """The link's row, without code and time."""
         found = await self.app.ctx.services.links.get(code.decode(), None)
         return replace(found, code="", created_at=datetime.fromtimestamp(0, UTC))
 
-    def ahead(self) -> int:
-        """Requests answered ahead of Sanic so far."""
-        self.app.ctx.fast_path.settle()
-        return count(REDIRECTS_AHEAD) + count(CREATES_AHEAD)
+    def fast_answers(self) -> int:
+        """Requests that the fast path has answered so far."""
+        self.app.ctx.fast_path.flush()
+        return count(REDIRECTS_FAST_PATH) + count(CREATES_FAST_PATH)
 
     def counted(self) -> dict[str, float]:
         """Answers, how many of them were timed, and refusals, as the metrics have them."""
-        settle_all()
+        flush_timings()
         samples = itertools.chain(*(metric.collect() for metric in (HTTP_REQUESTS, HTTP_SECONDS, PROBLEMS)))
         return {
             f"{sample.name}{sorted(sample.labels.items())}": sample.value
@@ -168,7 +168,7 @@ class Side:
 
     def outcomes(self) -> dict[str, int]:
         """Redirects by outcome, as the metrics have them."""
-        self.app.ctx.fast_path.settle()
+        self.app.ctx.fast_path.flush()
         return {name: count(REDIRECTS.labels(name)) for name in OUTCOMES}
 
 
@@ -180,15 +180,15 @@ class Pair:
     fast: Side
     slow: Side
 
-    def hear(self, *parts: bytes) -> tuple[Heard, Heard]:
+    def converse(self, *parts: bytes) -> tuple[Exchange, Exchange]:
         """The same conversation with both."""
-        return self.loop.run(self.fast.hear(parts)), self.loop.run(self.slow.hear(parts))
+        return self.loop.run(self.fast.converse(parts)), self.loop.run(self.slow.converse(parts))
 
-    def agree(self, *parts: bytes) -> Heard:
-        """What the fast one answered, after checking that the other one says the same and counts the same."""
-        fast, slow = self.hear(*parts)
+    def agree(self, *parts: bytes) -> Exchange:
+        """Returns the result with the fast path, after checking that the other side's is the same."""
+        fast, slow = self.converse(*parts)
         assert fast == slow
-        assert slow.ahead == 0
+        assert slow.fast_answers == 0
         return fast
 
     def create(self, alias: str, **fields: Any) -> None:
@@ -237,7 +237,7 @@ async def side(settings: Settings, **config: object) -> AsyncIterator[Side]:
 
 @asynccontextmanager
 async def connected(port: int, receive_bytes: int = 0) -> AsyncIterator[socket.socket]:
-    """A plain socket: what was answered before a reset can be read from it. 0 leaves its buffer to the system."""
+    """A plain socket, from which responses before a reset can be read. 0 keeps the system's buffer size."""
     with socket.socket() as connection:
         if receive_bytes:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
@@ -271,5 +271,5 @@ async def read_all(connection: socket.socket) -> bytes:
 
 
 def count(counter: Any) -> int:
-    """What a counter of this process says."""
+    """The value of a counter of this process."""
     return int(counter._value.get())

@@ -1,4 +1,4 @@
-"""Workers as they run in production: processes of their own, each here on a port of its own."""
+"""Workers as they run in production: separate processes, here each with its own port."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Worker:
         return await self.process.wait()
 
     async def say(self, *parts: bytes, pause_s: float = 0.0) -> bytes:
-        """Sends raw bytes over a connection of its own and returns all that comes back until it is closed."""
+        """Sends raw bytes over a new connection and returns all that is received until it is closed."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             for part in parts:
@@ -105,7 +105,7 @@ class Service:
         return self.clients[0]
 
     def client(self, key: str | None = None, worker: int = 0, **headers: str) -> httpx.AsyncClient:
-        """Speaks to one worker, with that key or none; close it, or let it go with the service."""
+        """A client of one worker, with that key or none; it is closed with the service at the latest."""
         own = {**({"X-Api-Key": key} if key else {}), **headers}
         client = httpx.AsyncClient(base_url=self.workers[worker].url, headers=own, timeout=HANG_S)
         self.clients.append(client)

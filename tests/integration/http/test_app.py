@@ -1,4 +1,4 @@
-"""The app within the test's own process: several at once, time-outs, and what a bug shows."""
+"""The app inside the test's process: several at once, time-outs, and what a bug reveals."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ async def test_several_apps_can_live_in_one_process(make_settings: Callable[...,
 async def test_a_bug_is_a_500_that_tells_nothing_but_is_logged_with_its_request(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In the API and on the redirect alike; the stack goes to the log, the id to both."""
+    """In the API and on redirects: the stack trace is logged, the request id is in the log and the response."""
     async with served(settings) as (app, client):
         # No bug is known: a missing part stands in for one.
         app.ctx.services = replace(app.ctx.services, limiter=cast(Any, None), ring_view=cast(Any, None))
@@ -76,7 +76,7 @@ async def test_a_bug_is_a_500_that_tells_nothing_but_is_logged_with_its_request(
 
 
 async def test_a_request_that_arrives_as_the_worker_stops_is_answered(settings: Settings) -> None:
-    """What was counted or written for it is also said: the connection is not closed on a request that is there."""
+    """What was counted or written is also answered: a connection with a received request is not closed."""
     await migrate_all(settings)
     await ensure_cluster(settings)
     app = create_app(settings)

@@ -1,4 +1,4 @@
-"""API keys over HTTP: who may what, and how soon a revoked key is refused."""
+"""API keys over HTTP: what they allow, and how soon a revoked key is refused."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_both_headers_work_and_two_different_keys_do_not(service: Service)
     ],
 )
 async def test_a_bad_key_is_401_even_where_none_is_needed(service: Service, headers: dict[str, str]) -> None:
-    """A client that thinks it has a key is told that it has not."""
+    """A client with an invalid key gets an error even if it needs none."""
     anybody = service.client()
     for answer in (
         await anybody.post("/api/v1/links", json=BODY, headers=headers),
@@ -60,7 +60,7 @@ async def test_a_bad_key_is_401_even_where_none_is_needed(service: Service, head
 
 
 async def test_the_right_id_with_a_wrong_secret_is_401(service: Service) -> None:
-    """The id finds the key, only the secret opens it."""
+    """Only the secret authenticates, not the id."""
     plain = PlainKey.parse(service.admin_key)
     assert plain is not None
     forged = str(PlainKey(plain.key_id, PlainKey.random().secret))
@@ -68,7 +68,7 @@ async def test_the_right_id_with_a_wrong_secret_is_401(service: Service) -> None
 
 
 async def test_without_a_key_one_may_create_and_nothing_else(service: Service) -> None:
-    """Where anonymous creation is on; such a link is changed by an admin key only."""
+    """With anonymous creation; only an admin key can change such a link."""
     anybody = service.client()
     created = await anybody.post("/api/v1/links", json=BODY)
     assert created.status_code == 201
@@ -96,7 +96,7 @@ async def test_without_a_key_one_may_create_and_nothing_else(service: Service) -
     ],
 )
 async def test_a_key_has_its_rights_and_no_others(service: Service, right: str, statuses: list[int]) -> None:
-    """The link is somebody else's: only an admin key reaches it, whatever rights another one has."""
+    """The link belongs to another key: only an admin key reaches it, whatever rights others have."""
     code = (await service.shorten())["code"]
     client = service.client(await service.key(right))
     path = f"/api/v1/links/{code}"
@@ -122,7 +122,7 @@ async def test_a_key_reaches_its_own_links(service: Service) -> None:
 
 
 async def test_a_revoked_key_is_refused_by_every_worker_within_seconds(service: Service) -> None:
-    """As soon as what the workers remember of it is too old."""
+    """As soon as its entry in the workers' caches expires."""
     key = await service.key("read")
     clients = [service.client(key, worker) for worker in (0, 1)]
     for client in clients:
@@ -168,7 +168,7 @@ async def test_anonymous_creation_is_a_setting(make_service: ServiceMaker) -> No
 async def test_a_silent_shard_does_not_lock_its_keys_out(
     make_service: ServiceMaker, cluster: LocalCluster
 ) -> None:
-    """A key that is remembered goes on working on the other shards while its own is down."""
+    """A cached key keeps working on the other shards while its own is down."""
     async with make_service() as service:
         plain = PlainKey.parse(service.admin_key)
         assert plain is not None

@@ -1,4 +1,4 @@
-"""What bad input gets: a clear problem, nothing half-done, nothing internal shown."""
+"""Invalid input gets a clear problem: nothing is half done, nothing internal shown."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def is_problem(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]
 async def test_a_draft_that_does_not_fit_is_422_at_its_field(
     api: httpx.AsyncClient, fields: dict[str, Any], pointer: str
 ) -> None:
-    """The pointer says which field; what was sent is not sent back."""
+    """The pointer names the field; the response does not repeat the input."""
     answer = await api.post("/api/v1/links", content=json.dumps(fields).encode(), headers=JSON)
     body = is_problem(answer, 422, "invalid")
     assert [error["pointer"] for error in body["errors"]] == [pointer]
@@ -130,7 +130,7 @@ async def test_json_with_a_charset_is_read(api: httpx.AsyncClient) -> None:
 
 
 async def test_a_body_of_10_mb_is_413_and_the_connection_lives_on(api: httpx.AsyncClient) -> None:
-    """With its length announced or in chunks; the client gets to read the answer, and may ask again."""
+    """With Content-Length or in chunks; the client can read the response and send another request."""
 
     async def chunks() -> Any:
         for _ in range(160):
@@ -143,7 +143,7 @@ async def test_a_body_of_10_mb_is_413_and_the_connection_lives_on(api: httpx.Asy
 
 
 async def test_a_head_that_is_too_large_is_413(service: Service) -> None:
-    """Headers beyond what the server reads; the answer is a problem all the same."""
+    """Headers beyond the limit; the response is a problem, too."""
     head = b"GET /health/live HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 20_000 + b"\r\n\r\n"
     answer = await service.workers[0].say(head)
     assert answer.startswith(b"HTTP/1.1 413 ")
@@ -192,7 +192,7 @@ async def test_bytes_that_are_no_request_are_400_and_end_the_connection(
 async def test_a_method_that_is_not_there_is_405_with_those_that_are(
     api: httpx.AsyncClient, method: str, path: str, allowed: str
 ) -> None:
-    """Whether the server has ever heard of the method or not."""
+    """For methods that the server knows and for others."""
     answer = await api.request(method, path)
     assert answer.status_code == 405
     assert answer.headers["allow"] == allowed
@@ -207,7 +207,7 @@ async def test_an_address_that_is_not_there_is_404(api: httpx.AsyncClient, path:
 
 
 async def test_an_unknown_query_parameter_is_422(service: Service, api: httpx.AsyncClient) -> None:
-    """On the API a misspelt parameter is told; on pages and redirects a query means nothing."""
+    """The API refuses a misspelt parameter; pages and redirects ignore the query."""
     link = await service.shorten()
     for method, path in (
         ("GET", f"/api/v1/links/{link['code']}"),
@@ -237,7 +237,7 @@ async def test_no_bulk_items_or_too_many_are_422(api: httpx.AsyncClient, count: 
 
 
 async def test_a_body_where_none_belongs_is_swallowed(service: Service) -> None:
-    """It does not disturb the next request on the connection."""
+    """The body is discarded and does not disturb the next request on the connection."""
     answer = await service.workers[0].say(
         b"GET /health/live HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello"
         b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
@@ -246,7 +246,7 @@ async def test_a_body_where_none_belongs_is_swallowed(service: Service) -> None:
 
 
 async def test_a_sane_request_id_comes_back_and_a_strange_one_does_not(api: httpx.AsyncClient) -> None:
-    """On good answers and on problems."""
+    """On successful responses and on problems."""
     for path in ("/api/v1/ring", "/api/v1/nothing"):
         answer = await api.get(path, headers={"X-Request-Id": "abc-123"})
         assert answer.headers["x-request-id"] == "abc-123"
@@ -258,7 +258,7 @@ async def test_a_sane_request_id_comes_back_and_a_strange_one_does_not(api: http
 async def test_an_address_that_is_none_is_told_so_and_leaves_no_stack(
     service: Service, target: bytes
 ) -> None:
-    """400 and the end of the connection; a stranger cannot fill the log."""
+    """400 and the end of the connection; a client cannot fill the log with stack traces."""
     worker = service.workers[0]
     before = worker.log.read_text()
     answer = await worker.say(b"GET " + target + b" HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -279,7 +279,7 @@ async def problems(api: httpx.AsyncClient, slug: str) -> float:
 async def test_who_goes_away_in_the_midst_is_no_fault_of_ours(
     service: Service, api: httpx.AsyncClient
 ) -> None:
-    """A client that sends half a body and leaves counts as one that was too late; there is no stack in the log."""
+    """A client that disconnects in the middle of a body counts as a time-out; no stack trace is logged."""
     worker = service.workers[0]
     log = worker.log.read_text()
     late, internal = [await problems(api, slug) for slug in ("request-timeout", "internal")]

@@ -1,4 +1,4 @@
-"""Bulk creation: in the order asked, each item by itself."""
+"""Bulk creation: results in the order of the items, each independent of the others."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def test_results_come_in_the_order_asked_with_failures_in_their_places(
 
 
 async def test_a_thousand_links_at_once(api: httpx.AsyncClient) -> None:
-    """The most that one request may ask for; all different, all there."""
+    """The maximum of one request: all codes differ, and all links exist."""
     items = [{"url": f"https://example.org/{number}"} for number in range(1_000)]
     results = (await api.post("/api/v1/links/bulk", json={"links": items})).json()["results"]
     assert {result["status"] for result in results} == {201}

@@ -1,6 +1,6 @@
-"""Creates over time, ahead of Sanic and through it: turns, limits, clients that go, the end of a worker.
+"""Creates on both paths: the fair queue, limits, clients that disconnect, a worker that shuts down.
 
-What both paths must do the same is tested once with each.
+Each test runs once per path.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import asyncio
 import json
 
 from snapurl.http.wire import fair_queue
-from snapurl.telemetry.metrics import CREATES_AHEAD
+from snapurl.telemetry.metrics import CREATES_FAST_PATH
 from tests.integration.http.conversations import CREATE, URL, A, post
 from tests.integration.http.paths import Side, connected, count, read_all
 from tests.integration.http.test_fast_states import (
@@ -31,17 +31,17 @@ CLIENT = "127.0.0.1"
 
 
 def take_turns(service: Side) -> None:
-    """Has as much in work for this client as may be, so that its creates wait."""
-    for _ in range(fair_queue.CLIENT_MAX):
+    """Acquires all permits of this client, so that its creates wait."""
+    for _ in range(fair_queue.CLIENT_PERMITS_MAX):
         assert service.app.ctx.fair_queue.try_acquire(CLIENT)
 
 
 def give_turn(service: Side) -> None:
-    service.app.ctx.fair_queue.end(CLIENT)
+    service.app.ctx.fair_queue.release(CLIENT)
 
 
 def waits(service: Side) -> bool:
-    return CLIENT in service.app.ctx.fair_queue._lines
+    return CLIENT in service.app.ctx.fair_queue._waiters
 
 
 @BOTH
@@ -49,7 +49,7 @@ def waits(service: Side) -> bool:
 async def test_what_comes_while_a_link_is_created_is_answered_after_it(
     open_side: Open, is_fast: bool
 ) -> None:
-    """In its turn, however much it is; nothing of it is read for as long."""
+    """Requests are answered in order, however many; reading is paused meanwhile."""
     async with open_side(is_fast, anonymous_creation=True) as service, connected(service.port) as connection:
         await ready(service)
         take_turns(service)
@@ -68,21 +68,21 @@ async def test_what_comes_while_a_link_is_created_is_answered_after_it(
 @BOTH
 @on_loop
 async def test_a_create_that_waits_too_long_for_its_turn_is_503(open_side: Open, is_fast: bool) -> None:
-    """With Retry-After; the connection goes on."""
+    """The response has Retry-After; the connection stays open."""
     async with open_side(is_fast, anonymous_creation=True) as service:
         await ready(service)
         take_turns(service)
         async with asyncio.timeout(HANG_S):
-            heard = await service.hear([CREATE, A])
-        assert [part[:3] for part in heard.answers.split(b"HTTP/1.1 ")[1:]] == [b"503", b"302", b"200"]
-        assert b"\r\nretry-after: 1\r\n" in heard.answers
+            exchange = await service.converse([CREATE, A])
+        assert [part[:3] for part in exchange.answers.split(b"HTTP/1.1 ")[1:]] == [b"503", b"302", b"200"]
+        assert b"\r\nretry-after: 1\r\n" in exchange.answers
         assert not waits(service)
 
 
 @BOTH
 @on_loop
 async def test_a_client_that_goes_away_leaves_no_create_behind(open_side: Open, is_fast: bool) -> None:
-    """What waits for its turn is given up, and is counted as Sanic counts it."""
+    """A create in the fair queue is cancelled, and counted as on Sanic's path."""
     async with open_side(is_fast, anonymous_creation=True) as service:
         await ready(service)
         before = service.counted()
@@ -91,7 +91,7 @@ async def test_a_client_that_goes_away_leaves_no_create_behind(open_side: Open, 
             await send(connection, CREATE + A)
             await until(lambda: waits(service))
         await until(lambda: not service.server.connections and not waits(service))
-        for _ in range(fair_queue.CLIENT_MAX):
+        for _ in range(fair_queue.CLIENT_PERMITS_MAX):
             give_turn(service)
         assert service.app.ctx.fair_queue.try_acquire(CLIENT)
         give_turn(service)
@@ -106,7 +106,7 @@ async def test_a_client_that_goes_away_leaves_no_create_behind(open_side: Open, 
 @BOTH
 @on_loop
 async def test_a_worker_that_ends_answers_the_create_in_hand(open_side: Open, is_fast: bool) -> None:
-    """With the end of the connection, which the answer says."""
+    """The connection ends after the response, which says so."""
     async with open_side(is_fast, anonymous_creation=True) as service, connected(service.port) as connection:
         await ready(service)
         take_turns(service)
@@ -125,50 +125,50 @@ async def test_a_worker_that_ends_answers_the_create_in_hand(open_side: Open, is
 @BOTH
 @on_loop
 async def test_creates_are_limited_alike(open_side: Open, is_fast: bool) -> None:
-    """Each answer says what is left; one too many is 429."""
+    """Each response says what remains of the limit; one create too many is 429."""
     limits = {"anonymous_creation": True, "limit_create": "2/hour"}
     async with open_side(is_fast, **limits) as service:
         await ready(service)
-        heard = await service.hear([CREATE, CREATE + CREATE + A])
-        answers = heard.answers.split(b"HTTP/1.1 ")[1:]
+        exchange = await service.converse([CREATE, CREATE + CREATE + A])
+        answers = exchange.answers.split(b"HTTP/1.1 ")[1:]
         assert [part[:3] for part in answers] == [b"201", b"201", b"429", b"302", b"200"]
         assert [
             b'\r\nratelimit: "create";r=%d;' % left in answers[n] for n, left in enumerate((1, 0, 0))
         ] == [True] * 3
         assert b"\r\nretry-after: " in answers[2]
-        assert heard.ahead == (4 if is_fast else 0)
+        assert exchange.fast_answers == (4 if is_fast else 0)
 
 
 @BOTH
 @on_loop
 async def test_bodies_take_room_alike(open_side: Open, is_fast: bool) -> None:
-    """Where there is none left, a create is 503; what it took of it is given back."""
+    """When the memory for bodies is used up, a create is 503; what it had reserved is released."""
     async with open_side(is_fast, anonymous_creation=True, body_bytes_max=len(URL)) as service:
         await ready(service)
-        room = service.app.ctx.body_room
-        left = room._left
-        assert room.take(left - len(URL) + 1)
-        full = await service.hear([CREATE, A])
+        budget = service.app.ctx.body_budget
+        left = budget._left
+        assert budget.reserve(left - len(URL) + 1)
+        full = await service.converse([CREATE, A])
         assert [part[:3] for part in full.answers.split(b"HTTP/1.1 ")[1:]] == [b"503", b"302", b"200"]
-        room.give_back(1)
-        heard = await service.hear([CREATE, CREATE, post(URL + b" "), A])
-        assert [part[:3] for part in heard.answers.split(b"HTTP/1.1 ")[1:]] == [
+        budget.release(1)
+        exchange = await service.converse([CREATE, CREATE, post(URL + b" "), A])
+        assert [part[:3] for part in exchange.answers.split(b"HTTP/1.1 ")[1:]] == [
             b"201",
             b"201",
             b"413",
             b"302",
             b"200",
         ]
-        assert room._left == len(URL)
+        assert budget._left == len(URL)
 
 
 @on_loop
 async def test_creates_ahead_are_counted_as_such(open_side: Open) -> None:
-    """By the time that the metrics are read."""
+    """The metrics count them by the time they are scraped."""
     async with open_side(anonymous_creation=True) as service:
         await ready(service)
-        service.app.ctx.fast_path.settle()
-        before = count(CREATES_AHEAD)
+        service.app.ctx.fast_path.flush()
+        before = count(CREATES_FAST_PATH)
         async with connected(service.port) as connection:
             await send(connection, CREATE + b"GET /metrics HTTP/1.1\r\nconnection: close\r\n\r\n")
             text = await read_all(connection)

@@ -1,6 +1,6 @@
-"""The fast path over time: slow clients, links that change, limits, time-outs, the end of a worker.
+"""The fast path over time: slow clients, links that change, limits, time-outs, a worker that shuts down.
 
-Where both paths must do the same, a test runs once with each.
+Tests of behaviour that both paths share run once per path.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from snapurl.http.redirect import redirect_bytes
 from snapurl.model import LinkPatch
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
-from snapurl.telemetry.metrics import REDIRECTS_AHEAD
+from snapurl.telemetry.metrics import REDIRECTS_FAST_PATH
 from tests.integration.http.conversations import A, head
 from tests.integration.http.paths import Loop, Side, connected, count, read_all, side
 from tests.support.waits import HANG_S, until
@@ -69,7 +69,7 @@ def on_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
 @pytest.fixture
 def open_side(shared_settings: Settings, redis_url: str) -> Open:
-    """A service of the test's own, over shards that all share and a Redis that is empty."""
+    """A service on shared shards and an empty Redis."""
 
     def open_side(is_fast: bool = True, sanic: dict[str, Any] | None = None, **settings: Any) -> Any:
         update = {"fast_path": is_fast, "redis_url": SecretStr(redis_url), **settings}
@@ -79,7 +79,7 @@ def open_side(shared_settings: Settings, redis_url: str) -> Open:
 
 
 async def ready(service: Side) -> Side:
-    """The links that these tests ask for are there and in L1, and no click is counted yet."""
+    """The links of these tests are in L1, and no click is counted yet."""
     for code, url in (("fp-a", URL), ("fs-long", LONG_URL)):
         if await service.app.ctx.services.cache.resolve(code) is None:
             await service.create(code, url)
@@ -93,7 +93,7 @@ async def send(connection: socket.socket, data: bytes) -> None:
 
 
 async def receive(connection: socket.socket, length: int) -> bytes:
-    """So many bytes, less only if the connection ends."""
+    """Reads that many bytes; fewer only if the connection ends."""
     received = bytearray()
     async with asyncio.timeout(HANG_S):
         while len(received) < length:
@@ -105,7 +105,7 @@ async def receive(connection: socket.socket, length: int) -> bytes:
 
 
 async def ask(connection: socket.socket, request: bytes = A, length: int = len(KEEPING)) -> bytes:
-    """So much of what is answered."""
+    """Sends bytes and reads that many bytes of the responses."""
     await send(connection, request)
     return await receive(connection, length)
 
@@ -116,7 +116,7 @@ async def ask(connection: socket.socket, request: bytes = A, length: int = len(K
 @BOTH
 @on_loop
 async def test_a_client_that_does_not_read_is_not_read_from(open_side: Open, is_fast: bool) -> None:
-    """What waits for it is bounded; once it reads it gets an answer to each request, all of them counted."""
+    """What is buffered for it is bounded; once it reads, it gets a response to each request, all counted."""
     requests = 1_000
     async with open_side(is_fast) as service, connected(service.port, receive_bytes=4_096) as connection:
         await ready(service)
@@ -137,7 +137,7 @@ async def test_a_client_that_does_not_read_is_not_read_from(open_side: Open, is_
 @BOTH
 @on_loop
 async def test_a_client_that_never_reads_is_let_go_of(open_side: Open, is_fast: bool) -> None:
-    """After the time that an answer may take."""
+    """It is disconnected after the maximum time of a response."""
     opened = open_side(is_fast, sanic={"RESPONSE_TIMEOUT": 0.3})
     async with opened as service, connected(service.port, receive_bytes=4_096) as connection:
         await ready(service)
@@ -150,7 +150,7 @@ async def test_a_client_that_never_reads_is_let_go_of(open_side: Open, is_fast: 
 @BOTH
 @on_loop
 async def test_a_head_that_stops_half_way_is_408(open_side: Open, is_fast: bool) -> None:
-    """Also behind requests that were answered at once."""
+    """Also after requests that the fast path answered."""
     async with open_side(is_fast, sanic={"REQUEST_TIMEOUT": 0.3}) as service:
         await ready(service)
         async with connected(service.port) as connection:
@@ -162,7 +162,7 @@ async def test_a_head_that_stops_half_way_is_408(open_side: Open, is_fast: bool)
 @BOTH
 @on_loop
 async def test_a_connection_ends_when_nothing_is_asked_on_it(open_side: Open, is_fast: bool) -> None:
-    """Not while something is: each answer puts the end off."""
+    """The keep-alive time-out counts from the last response."""
     keep_alive_s = 2.0
     async with open_side(is_fast, sanic={"KEEP_ALIVE_TIMEOUT": keep_alive_s}) as service:
         await ready(service)
@@ -178,7 +178,7 @@ async def test_a_connection_ends_when_nothing_is_asked_on_it(open_side: Open, is
 async def test_clients_that_go_away_leave_nothing_in_the_log(
     open_side: Open, is_fast: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither before their answers nor in the midst of them."""
+    """Neither before their responses nor in the middle of them."""
     with caplog.at_level(logging.WARNING):
         async with open_side(is_fast) as service:
             await ready(service)
@@ -196,7 +196,7 @@ async def test_clients_that_go_away_leave_nothing_in_the_log(
 @BOTH
 @on_loop
 async def test_a_link_expires_while_it_is_cached(open_side: Open, is_fast: bool) -> None:
-    """410 from that moment on, on connections that are open."""
+    """It is 410 from that moment on, also on open connections."""
     async with open_side(is_fast) as service:
         await ready(service)
         expires_at = datetime.now(UTC) + timedelta(seconds=1)
@@ -216,14 +216,14 @@ async def test_a_link_expires_while_it_is_cached(open_side: Open, is_fast: bool)
 
 @on_loop
 async def test_a_change_elsewhere_is_seen_on_an_open_connection(open_side: Open) -> None:
-    """An edit, then a delete, by another worker; what was answered ahead before is answered ahead after it."""
+    """An edit, then a delete, by another worker; the fast path keeps answering."""
     async with open_side() as service, open_side() as other, connected(service.port) as connection:
         await ready(service)
         code = f"fs-{time.time_ns()}"
         request = head(target=f"/{code}".encode())
         await service.create(code)
         await service.warm(code)
-        ahead = count(REDIRECTS_AHEAD)
+        fast_answers = count(REDIRECTS_FAST_PATH)
         assert await ask(connection, request) == KEEPING
         links = other.app.ctx.services.links
         await links.change(code, LinkPatch(url="https://example.com/"), if_match=None, owner=None)
@@ -233,8 +233,8 @@ async def test_a_change_elsewhere_is_seen_on_an_open_connection(open_side: Open)
                 await asyncio.sleep(0.01)
         await service.warm(code)
         assert await ask(connection, request) == changed
-        service.app.ctx.fast_path.settle()
-        assert count(REDIRECTS_AHEAD) >= ahead + 2
+        service.app.ctx.fast_path.flush()
+        assert count(REDIRECTS_FAST_PATH) >= fast_answers + 2
         await links.delete(code, if_match=None, owner=None)
         async with asyncio.timeout(HANG_S):
             while (await ask(connection, request))[9:12] != b"410":
@@ -247,39 +247,41 @@ async def test_a_change_elsewhere_is_seen_on_an_open_connection(open_side: Open)
 @BOTH
 @on_loop
 async def test_who_is_shut_out_is_shut_out_of_cached_links_too(open_side: Open, is_fast: bool) -> None:
-    """429 for hits and misses alike, on connections that are open as well, until the time is over."""
+    """429 for existing and missing links, also on open connections, until the block expires."""
     async with open_side(is_fast, limit_missing="2/3 seconds") as service, connected(service.port) as early:
         await ready(service)
         assert await ask(early) == KEEPING
-        heard = await service.hear([A + NONE, NONE, NONE, A])
-        assert [answer[:3] for answer in heard.answers.split(b"HTTP/1.1 ")[1:5]] == [
+        exchange = await service.converse([A + NONE, NONE, NONE, A])
+        assert [answer[:3] for answer in exchange.answers.split(b"HTTP/1.1 ")[1:5]] == [
             b"302",
             b"404",
             b"404",
             b"429",
         ]
-        assert heard.outcomes == {"redirected": 1, "missing": 2, "gone": 0, "shut-out": 2, "failed": 0}
-        assert (heard.clicks, heard.ahead) == ({"fp-a": 1}, int(is_fast))
+        assert exchange.outcomes == {"redirected": 1, "missing": 2, "gone": 0, "shut-out": 2, "failed": 0}
+        assert (exchange.clicks, exchange.fast_answers) == ({"fp-a": 1}, int(is_fast))
         async with connected(service.port) as later:
             assert (await ask(later))[9:12] == b"429"
         async with asyncio.timeout(HANG_S):
-            while (await service.hear([A])).ahead != is_fast or not (await service.hear([A])).clicks:
+            while (await service.converse([A])).fast_answers != is_fast or not (
+                await service.converse([A])
+            ).clicks:
                 await asyncio.sleep(0.1)
 
 
 @BOTH
 @on_loop
 async def test_behind_a_proxy_only_the_client_in_question_is_shut_out(open_side: Open, is_fast: bool) -> None:
-    """Whom the proxy names, not whose the connection is."""
+    """The client that the proxy names, not the peer of the connection."""
     bad, good = b"x-forwarded-for: 192.0.2.1", b"x-forwarded-for: 192.0.2.2"
     async with open_side(is_fast, limit_missing="1/minute", proxies_count=1) as service:
         await ready(service)
         none = head(bad, target=b"/fs-none")
-        heard = await service.hear([none + none + head(bad) + head(good) + head(bad)])
-        statuses = [answer[:3] for answer in heard.answers.split(b"HTTP/1.1 ")[1:6]]
+        exchange = await service.converse([none + none + head(bad) + head(good) + head(bad)])
+        statuses = [answer[:3] for answer in exchange.answers.split(b"HTTP/1.1 ")[1:6]]
         assert statuses == [b"404", b"429", b"429", b"302", b"429"]
-        assert heard.clicks == {"fp-a": 1}
-        assert (await service.hear([head(good), head(bad)])).clicks == {"fp-a": 1}
+        assert exchange.clicks == {"fp-a": 1}
+        assert (await service.converse([head(good), head(bad)])).clicks == {"fp-a": 1}
 
 
 # -- metrics, and the end ------------------------------------------------------------------------------------
@@ -289,12 +291,12 @@ async def test_behind_a_proxy_only_the_client_in_question_is_shut_out(open_side:
 async def test_the_metrics_are_up_to_date_when_they_are_read(
     open_side: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However long the fast path would have kept its sums, and also when the worker ends."""
-    monkeypatch.setattr(protocol, "SETTLE_S", 3_600)
+    """A scrape flushes the sums of the fast path, and so does the end of the worker."""
+    monkeypatch.setattr(protocol, "FLUSH_S", 3_600)
     async with open_side() as service:
         await ready(service)
-        service.app.ctx.fast_path.settle()
-        before = count(REDIRECTS_AHEAD)
+        service.app.ctx.fast_path.flush()
+        before = count(REDIRECTS_FAST_PATH)
         async with connected(service.port) as connection:
             await ask(connection)
             await send(connection, b"GET /metrics HTTP/1.1\r\nconnection: close\r\n\r\n")
@@ -302,13 +304,13 @@ async def test_the_metrics_are_up_to_date_when_they_are_read(
             assert f"\nsnapurl_redirects_ahead_total {before + 1:.1f}\n".encode() in text
         async with connected(service.port) as connection:
             await ask(connection)
-    assert count(REDIRECTS_AHEAD) == before + 2
+    assert count(REDIRECTS_FAST_PATH) == before + 2
 
 
 @BOTH
 @on_loop
 async def test_a_worker_ends_with_connections_open(open_side: Open, is_fast: bool) -> None:
-    """Idle ones end; a head of which a part is there is waited for, answered and counted, and then it ends too."""
+    """Idle connections are closed; an incomplete head is still awaited, answered and counted."""
     async with (
         open_side(is_fast) as service,
         connected(service.port) as idle,
@@ -332,7 +334,7 @@ async def test_a_worker_ends_with_connections_open(open_side: Open, is_fast: boo
 async def test_no_click_is_counted_that_is_not_answered_as_a_worker_ends(
     open_side: Open, is_fast: bool
 ) -> None:
-    """Clients that ask without a pause get an answer to each request that was counted, and then the end."""
+    """Clients that send without a pause get a response to each counted request, and then the end."""
     async with open_side(is_fast) as service:
         await ready(service)
         before = service.outcomes()["redirected"]

@@ -33,7 +33,7 @@ async def test_a_healthy_service_says_so(service: Service) -> None:
 
 
 async def test_a_redis_that_is_full_is_named_and_nothing_waits_for_it(make_service: ServiceMaker) -> None:
-    """One that answers but takes nothing more degrades the service; links are made and followed all the same."""
+    """A Redis that refuses writes degrades the service; creates and redirects keep working."""
     async with make_service() as service, redis_client(service.settings) as redis:
         try:
             await redis.config_set("maxmemory", 1)
@@ -49,7 +49,7 @@ async def test_a_redis_that_is_full_is_named_and_nothing_waits_for_it(make_servi
 async def test_a_shard_that_is_down_is_named_and_costs_only_its_own_links(
     make_service: ServiceMaker, cluster: LocalCluster
 ) -> None:
-    """The others are created, read and redirected; and all is well by itself when it is back."""
+    """Other links keep working, and the service recovers when the shard is back."""
     async with make_service(workers=2) as service:
         shards = await Shards.connect(service.settings)
         links = [await service.shorten(alias=f"link-{number}") for number in range(40)]
@@ -89,7 +89,7 @@ async def test_a_shard_that_is_down_is_named_and_costs_only_its_own_links(
 async def test_with_no_shard_at_all_the_service_is_not_ready(
     make_service: ServiceMaker, cluster: LocalCluster
 ) -> None:
-    """503, though the process lives; and it recovers by itself."""
+    """503, though the process is live; and it recovers when the shards are back."""
     async with make_service() as service:
         for name in cluster.dsns:
             await cluster.shard(name).stop()
@@ -126,7 +126,7 @@ async def test_metrics_count_what_happened(service: Service) -> None:
 
 
 async def test_metrics_add_up_over_workers(make_service: ServiceMaker, tmp_path: Path) -> None:
-    """Where the workers share a directory, any of them tells of all."""
+    """With a shared directory each worker exports the metrics of all."""
     directory = tmp_path / "metrics"
     directory.mkdir()
     async with make_service(workers=2, PROMETHEUS_MULTIPROC_DIR=str(directory)) as service:
@@ -137,7 +137,7 @@ async def test_metrics_add_up_over_workers(make_service: ServiceMaker, tmp_path:
 
 
 async def test_the_pages(service: Service) -> None:
-    """Start page, docs, the schema, and what browsers and crawlers ask for by themselves."""
+    """Start page, docs, the schema, and what browsers and crawlers request unasked."""
     anybody = service.client()
     home = await anybody.get("/")
     assert home.json()["name"] == "SnapURL" and 'rel="service-desc"' in home.headers["link"]

@@ -21,7 +21,7 @@ def named() -> dict[str, str]:
 
 
 async def test_a_repeat_gets_the_first_answer(service: Service) -> None:
-    """From either worker, as often as it likes; and only one link is made."""
+    """From either worker, any number of times; only one link is created."""
     headers = named()
     answers = [
         await service.clients[number % 2].post("/api/v1/links", json=BODY, headers=headers)
@@ -84,7 +84,7 @@ async def test_another_request_with_the_same_key_is_422(api: httpx.AsyncClient) 
 
 
 async def test_keys_of_two_clients_are_two_keys(service: Service) -> None:
-    """What one client calls its request does not concern another."""
+    """The same Idempotency-Key of two clients names two requests."""
     headers = named()
     one, other = [service.client(await service.key("create")) for _ in range(2)]
     codes = {
@@ -113,7 +113,7 @@ async def test_a_repeat_after_a_change_gets_the_first_answer_and_brings_nothing_
 
 
 async def test_a_repeat_after_the_expiry_gets_the_first_answer(api: httpx.AsyncClient) -> None:
-    """The repeat is not told that its expiry lies in the past; a first request is."""
+    """An expiry in the past is refused in a first request but not in a repeat."""
     headers = named()
     soon = datetime.now(UTC) + timedelta(seconds=0.5)
     body = {**BODY, "expires_at": soon.isoformat()}

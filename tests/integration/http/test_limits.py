@@ -1,4 +1,4 @@
-"""Rate limits over HTTP: on creation, and on codes that nobody has."""
+"""Rate limits over HTTP: on creates and on missing links."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def left(answer: httpx.Response) -> int:
 
 
 async def test_creation_is_limited_per_key_over_all_workers(make_service: ServiceMaker) -> None:
-    """The headers count down, then 429 says when to come back; nobody else is concerned."""
+    """The headers count down, then 429 has Retry-After; other clients are not affected."""
     async with make_service(workers=2, SNAPURL_LIMIT_CREATE="4/hour") as service:
         key = await service.key("create", limit="")
         clients = [service.client(key, worker) for worker in (0, 1)]
@@ -53,7 +53,7 @@ async def test_the_limit_of_a_key_is_its_own(make_service: ServiceMaker) -> None
 
 
 async def test_a_bulk_counts_all_its_links_or_none(make_service: ServiceMaker) -> None:
-    """What does not fit into what is left is refused whole; what could never fit is said to be so."""
+    """A bulk beyond the rest of the limit is refused as a whole, with another text if it can never fit."""
     async with make_service(SNAPURL_LIMIT_CREATE="5/hour") as service:
         client = service.client()
         three = {"links": [BODY] * 3}
@@ -69,7 +69,7 @@ async def test_a_bulk_counts_all_its_links_or_none(make_service: ServiceMaker) -
 
 
 async def test_addresses_are_told_apart_behind_a_trusted_proxy(make_service: ServiceMaker) -> None:
-    """By what the proxy appended to X-Forwarded-For; an IPv6 client is its /64."""
+    """By the address that the proxy appended to X-Forwarded-For; an IPv6 client is its /64."""
     async with make_service(SNAPURL_LIMIT_CREATE="1/hour", SNAPURL_PROXIES_COUNT="1") as service:
         anybody = service.client()
 
@@ -84,7 +84,7 @@ async def test_addresses_are_told_apart_behind_a_trusted_proxy(make_service: Ser
 
 
 async def test_without_a_trusted_proxy_the_header_means_nothing(make_service: ServiceMaker) -> None:
-    """Otherwise anybody could write himself a new address."""
+    """Otherwise any client could choose its address."""
     async with make_service(SNAPURL_LIMIT_CREATE="1/hour") as service:
         anybody = service.client()
         statuses = [
@@ -99,7 +99,7 @@ async def test_without_a_trusted_proxy_the_header_means_nothing(make_service: Se
 
 
 async def test_nobody_enumerates_codes(make_service: ServiceMaker) -> None:
-    """Beyond the limit of misses an address gets 429 for hits as well, until the window allows."""
+    """Beyond the limit of misses an address gets 429 for existing links, too, until the window ends."""
     async with make_service(SNAPURL_LIMIT_MISSING="5/5second") as service:
         link = await service.shorten()
         anybody = service.client()
@@ -120,7 +120,7 @@ async def test_nobody_enumerates_codes(make_service: ServiceMaker) -> None:
 
 
 async def test_limits_go_on_without_redis(make_service: ServiceMaker, cluster: LocalCluster) -> None:
-    """Counted per worker while Redis is away; nothing else changes for the client."""
+    """Limits are counted per worker while Redis is down; nothing else changes for the client."""
     async with make_service(SNAPURL_LIMIT_CREATE="3/hour") as service:
         client = service.client()
         assert (await client.post("/api/v1/links", json=BODY)).status_code == 201

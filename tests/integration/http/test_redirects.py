@@ -20,7 +20,7 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,imag
 async def test_a_redirect_is_byte_for_byte_what_redirect_bytes_says(
     service: Service, status: int, method: bytes
 ) -> None:
-    """So that any faster path can be held to the same bytes; HTTP/1.0 and `close` end the connection."""
+    """The fast path is compared with these bytes, too; HTTP/1.0 and `close` end the connection."""
     link = await service.shorten("https://example.org/ü?q=1#f", redirect_status=status)
     path = b"/" + link["code"].encode()
     url = "https://example.org/%C3%BC?q=1#f"
@@ -48,7 +48,7 @@ async def test_the_query_and_the_spelling_of_the_code_do_not_matter(service: Ser
 
 
 async def test_every_worker_redirects_what_any_worker_created(service: Service) -> None:
-    """Also where the code was asked for before it existed, and sooner than that would be forgotten."""
+    """Also if the code was requested before it existed, sooner than the cached miss expires."""
     code = "later" + service.admin_key[-7:]
     for client in service.clients[:2]:
         assert (await client.get(f"/{code}")).status_code == 404

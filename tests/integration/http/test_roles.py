@@ -1,4 +1,4 @@
-"""The whole HTTP service and the click consumer, logged in as users of the service's role."""
+"""The HTTP service and the click consumer, connected as users of the service's role."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_everything_that_the_service_does(as_service: Settings, tmp_path: 
 
 
 async def test_serve_starts_on_current_tables_without_rights_to_them(as_service: Settings) -> None:
-    """SNAPURL_MIGRATE_ON_START as it comes needs no right to the schema while nothing is to be migrated."""
+    """SNAPURL_MIGRATE_ON_START needs no rights on the schema while no migration is missing."""
     port = free_port(set())
     found = as_service.model_copy(update={"port": port})
     process = await asyncio.create_subprocess_exec(

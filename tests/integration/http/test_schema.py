@@ -1,4 +1,4 @@
-"""The service against its own OpenAPI document, with requests made up from it."""
+"""The service against its own OpenAPI document, with requests generated from it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXCLUDED = "positive_data_acceptance"
 
 
 async def test_no_answer_is_a_5xx_or_outside_the_schema(make_service: ServiceMaker, tmp_path: Path) -> None:
-    """schemathesis in all its phases; the seed makes a failure come again."""
+    """All phases of schemathesis; the seed repeats a failure."""
     async with make_service() as service:
         process = await asyncio.create_subprocess_exec(
             str(Path(sys.executable).with_name("schemathesis")), "run", f"{service.workers[0].url}/openapi.json",

@@ -1,4 +1,4 @@
-"""A worker's life: it starts or says why not, it ends without losing a request."""
+"""A worker starts or says why not, and ends without losing a request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.waits import BUSY_S, HANG_S
 async def test_a_worker_that_cannot_start_says_one_line_and_exits_with_2(
     settings: Settings, tmp_path: Path, variables: dict[str, str], line: str
 ) -> None:
-    """No stack trace, no password; the last case is shards that nobody has initialised."""
+    """No stack trace, no password; the last case is shards that are not initialised."""
     worker = new_worker(environ_of(settings, SNAPURL_LOG_LEVEL="error", **variables), tmp_path)
     process = await worker.spawn()
     assert await asyncio.wait_for(process.wait(), HANG_S) == 2
@@ -42,7 +42,7 @@ async def test_a_worker_that_cannot_start_says_one_line_and_exits_with_2(
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 async def test_a_worker_ends_cleanly_in_bounded_time(make_service: ServiceMaker, signum: int) -> None:
-    """Exit code 0 and nothing on stderr, also with idle connections open and one that never says anything."""
+    """Exit code 0 and nothing on stderr, also with idle connections and one that never sends a byte."""
     async with make_service(SNAPURL_LOG_LEVEL="warning") as service:
         await service.shorten()
         worker = service.workers[0]
@@ -55,7 +55,7 @@ async def test_a_worker_ends_cleanly_in_bounded_time(make_service: ServiceMaker,
 
 
 async def test_requests_in_hand_are_answered_while_a_worker_ends(make_service: ServiceMaker) -> None:
-    """A request that was begun before the signal gets its answer, and the answer ends the connection."""
+    """A request that began before the signal gets its response, after which the connection ends."""
     async with make_service() as service:
         worker = service.workers[0]
         body = b'{"url": "https://example.org/"}'

@@ -41,7 +41,7 @@ def test_a_key_is_found_in_either_header(headers: dict[str, str], found: str | N
     ],
 )
 def test_unclear_headers_are_refused(headers: dict[str, str]) -> None:
-    """Two different keys, or another kind of authorization, are never taken for nobody."""
+    """Two different keys, or a scheme other than Bearer, are refused and not treated as anonymous."""
     with pytest.raises(Unauthorized):
         presented_key(headers)
 

@@ -1,4 +1,4 @@
-"""Turns: who asks for little is not behind all those who ask for much."""
+"""The fair queue: a client with few requests does not wait behind all requests of another."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ MANY = 50
 
 
 async def test_lines_of_clients_take_turns() -> None:
-    """One request that comes after fifty of another client is served second."""
-    fair_queue = FairQueue(client_max=1, in_work_max=1, wait_s=10)
+    """One request that arrives after fifty of another client is handled second."""
+    fair_queue = FairQueue(client_permits_max=1, permits_max=1, wait_s=10)
     served: list[str] = []
 
     async def ask(client: str) -> None:
-        async with fair_queue.of(client):
+        async with fair_queue.permit(client):
             await asyncio.sleep(0)
             served.append(client)
 
@@ -28,35 +28,35 @@ async def test_lines_of_clients_take_turns() -> None:
 
 
 async def test_a_client_has_so_many_places_and_no_more() -> None:
-    """While one client's places are taken, others still find some."""
-    fair_queue = FairQueue(client_max=2, in_work_max=3, wait_s=0.05)
-    async with fair_queue.of("greedy"), fair_queue.of("greedy"):
+    """While one client has all its permits, others still get theirs."""
+    fair_queue = FairQueue(client_permits_max=2, permits_max=3, wait_s=0.05)
+    async with fair_queue.permit("greedy"), fair_queue.permit("greedy"):
         with pytest.raises(Unavailable) as refused:
-            async with fair_queue.of("greedy"):
+            async with fair_queue.permit("greedy"):
                 raise AssertionError
         assert refused.value.retry_after_s == 1.0
-        async with fair_queue.of("modest"):
+        async with fair_queue.permit("modest"):
             with pytest.raises(Unavailable):
-                async with fair_queue.of("third"):
+                async with fair_queue.permit("third"):
                     raise AssertionError
-    async with fair_queue.of("greedy"), fair_queue.of("greedy"), fair_queue.of("third"):
+    async with fair_queue.permit("greedy"), fair_queue.permit("greedy"), fair_queue.permit("third"):
         pass
 
 
 async def test_those_who_give_up_leave_nothing_behind() -> None:
-    """Requests that are cancelled while they wait, or when they are called, keep nobody's place."""
-    fair_queue = FairQueue(client_max=1, in_work_max=1, wait_s=10)
+    """Requests that are cancelled while they wait, or as they get a permit, leave no permit acquired."""
+    fair_queue = FairQueue(client_permits_max=1, permits_max=1, wait_s=10)
     for _ in range(3):
-        async with fair_queue.of("first"):
+        async with fair_queue.permit("first"):
             waiting = [asyncio.create_task(_one(fair_queue, client)) for client in ("a", "a", "b")]
             await asyncio.sleep(0)
             waiting[0].cancel()
             await asyncio.sleep(0)
         waiting[1].cancel()  # it is being called in this moment
         await asyncio.gather(*waiting, return_exceptions=True)
-    assert not fair_queue._lines and not fair_queue._in_work and fair_queue._total == 0
+    assert not fair_queue._waiters and not fair_queue._permits and fair_queue._permits_total == 0
 
 
 async def _one(fair_queue: FairQueue, client: str) -> None:
-    async with fair_queue.of(client):
+    async with fair_queue.permit(client):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Which creates are plain and whole, and that an answer to one is written as Sanic writes it."""
+"""Which creates the fast path reads, and that it writes responses as Sanic does."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 from sanic import HTTPResponse
 from sanic.headers import format_http1_response
 
-from snapurl.http.fastpath.create import POST, WholeRequest, answer_bytes, whole_request
+from snapurl.http.fastpath.create import WholeRequest, response_bytes, whole_request
+from snapurl.http.fastpath.plain_heads import CREATE_HEAD
 
 LINE = b"POST /api/v1/links HTTP/1.1\r\n"
 LENGTH = b"content-length: 2\r\n"
@@ -17,12 +18,12 @@ CONNECTION: Any = SimpleNamespace(app=None, transport=None, conn_info=SimpleName
 
 
 def read(data: bytes, at: int = 0) -> WholeRequest | None:
-    head = POST.match(data, at)
+    head = CREATE_HEAD.match(data, at)
     return None if head is None else whole_request(head, data, CONNECTION)
 
 
 def test_a_whole_create_is_a_request_of_sanics() -> None:
-    """Its address, headers, client and body are those that Sanic would have found; what follows is not touched."""
+    """Its path, headers, client and body are those that Sanic would have read; bytes after it are not used."""
     data = b"GET / HTTP/1.1\r\n\r\n" + LINE + b"Host: a\r\nX-A:  b \r\nx-a: c\r\n" + LENGTH + b"\r\n{}GET"
     request = read(data, data.index(b"POST"))
     assert request is not None
@@ -64,7 +65,7 @@ def test_a_whole_create_is_a_request_of_sanics() -> None:
     ],
 )
 def test_what_is_not_plain_and_whole_is_sanics(data: bytes) -> None:
-    """Nothing is made of it."""
+    """A create that is not plain or not complete is left to Sanic."""
     assert read(data) is None
 
 
@@ -82,4 +83,4 @@ def test_an_answer_is_written_as_sanic_writes_it(status: int, keep_alive: bool, 
     sanics.headers["content-length"] = str(len(body))
     sanics.headers["connection"] = "keep-alive" if keep_alive else "close"
     expected = format_http1_response(status, sanics.processed_headers) + body
-    assert answer_bytes(answer(), keep_alive=keep_alive) == expected
+    assert response_bytes(answer(), keep_alive=keep_alive) == expected

@@ -1,4 +1,4 @@
-"""Which heads are plain, and which links are answered ahead of Sanic."""
+"""Which heads are plain, and which redirects the fast path answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from snapurl.cache.local import Entry, LocalCache
 from snapurl.cache.reader import FROM_L1
 from snapurl.clicks.tally import Tally
 from snapurl.errors import Unavailable
-from snapurl.http.fastpath.protocol import HEAD, FastPath, LookUp
+from snapurl.http.fastpath.plain_heads import REDIRECT_HEAD
+from snapurl.http.fastpath.protocol import FastPath, LookUp
 from snapurl.http.redirect import REDIRECTED, redirect_bytes
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.limits import Blocklist
@@ -28,14 +29,14 @@ HEAD_BYTES_MAX = 1_000
 
 
 class Worker:
-    """What a worker has around its fast path; both of its clocks are set by hand."""
+    """The parts of a worker that its fast path uses; the tests set both clocks."""
 
     def __init__(self, room: int = 100, proxies_count: int = 0) -> None:
         self.now_s = 0.0
         self.now_ms = 1_000
         self.local = LocalCache(100, 60.0, 2.0, lambda: self.now_s)
         self.local.enable()
-        self.fair_queue = FairQueue(client_max=2)
+        self.fair_queue = FairQueue(client_permits_max=2)
         self.asked: dict[str, asyncio.Future[CachedLink]] = {}
         self.tally = Tally(room, 100)
         self.blocked = Blocklist(lambda: self.now_s)
@@ -64,16 +65,16 @@ class Worker:
         self.local.put(code, link, self.local.generation)
 
     def ask(self, code: str = "a") -> bytes | None:
-        answer = self.fast.answer(request(code))
+        answer = self.fast.redirect_from_l1(request(code))
         if answer is not None:
-            self.fast.answered(1, 0.00002)
+            self.fast.count_redirects(1, 0.00002)
         return answer
 
 
 def request(code: str = "a", *, method: bytes = b"GET", headers: bytes = b"") -> re.Match[bytes]:
     """A plain head, behind something else in the same packet."""
     data = b"GET /z HTTP/1.1\r\n\r\n"
-    found = HEAD.match(
+    found = REDIRECT_HEAD.match(
         data + method + b" /" + code.encode() + b" HTTP/1.1\r\n" + headers + b"\r\n", len(data)
     )
     assert found is not None
@@ -94,12 +95,12 @@ def request(code: str = "a", *, method: bytes = b"GET", headers: bytes = b"") ->
     ],
 )
 def test_a_plain_head_is_recognised_to_its_end(head: bytes) -> None:
-    """The code and where the next request begins; without its last byte it is no head yet."""
-    match = HEAD.match(head + b"GET /b")
+    """The match has the code and the end of the head; a head without its last byte does not match."""
+    match = REDIRECT_HEAD.match(head + b"GET /b")
     assert match is not None
     assert match.end() == len(head)
     assert match[1] in (b"a", b"aZ_-09")
-    assert HEAD.match(head[:-1]) is None
+    assert REDIRECT_HEAD.match(head[:-1]) is None
 
 
 @pytest.mark.parametrize(
@@ -156,15 +157,15 @@ def test_a_plain_head_is_recognised_to_its_end(head: bytes) -> None:
     ],
 )
 def test_every_other_head_is_for_sanic(head: bytes) -> None:
-    """What ends the connection, has a body, or could be read in two ways."""
-    assert HEAD.match(head) is None
+    """Heads that end the connection, have a body, or could be read in two ways."""
+    assert REDIRECT_HEAD.match(head) is None
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200))
 def test_a_plain_head_ends_at_the_first_empty_line(before: bytes, after: bytes) -> None:
-    """As Sanic finds its end, whatever the headers hold."""
+    """The head ends where Sanic finds its end, whatever the headers contain."""
     data = b"GET /a HTTP/1.1\r\nx: " + before + b"\r\n\r\n" + after
-    match = HEAD.match(data)
+    match = REDIRECT_HEAD.match(data)
     assert match is None or match.end() == data.index(b"\r\n\r\n") + 4
 
 
@@ -175,18 +176,18 @@ async def test_a_link_in_l1_is_answered_and_counted() -> None:
     before, from_l1 = REDIRECTED._value.get(), FROM_L1._value.get()
     for method in (b"GET", b"HEAD", b"GET"):
         head = request(method=method, headers=b"User-Agent: curl/8\r\nReferer: http://x/\r\n")
-        assert worker.fast.answer(head) == redirect_bytes(LINK.url, 302, keep_alive=True)
-    worker.fast.answered(3, 0.00002)
+        assert worker.fast.redirect_from_l1(head) == redirect_bytes(LINK.url, 302, keep_alive=True)
+    worker.fast.count_redirects(3, 0.00002)
     assert worker.tally.sources() == {"a": {("x", "program"): 2}}
     assert worker.tally.take() == {"a": 2}
     assert REDIRECTED._value.get() == before
-    worker.fast.settle()
-    worker.fast.settle()
+    worker.fast.flush()
+    worker.fast.flush()
     assert (REDIRECTED._value.get(), FROM_L1._value.get()) == (before + 3, from_l1 + 3)
 
 
 async def test_every_answer_is_timed() -> None:
-    """The many quick ones in one sum, slow ones each in their bucket, and all of a packet as long as it took."""
+    """Quick redirects are observed in one sum, slow ones in their bucket; all of a packet took as long as it."""
 
     def seen() -> dict[str, float]:
         families = REDIRECT_SECONDS.labels("ahead")._child_samples()
@@ -198,11 +199,11 @@ async def test_every_answer_is_timed() -> None:
 
     worker = Worker()
     before = seen()
-    worker.fast.answered(1, 0.00001)
-    worker.fast.answered(2, 0.00003)
-    worker.fast.answered(3, 0.002)
-    worker.fast.answered(1, 60.0)
-    worker.fast.settle()
+    worker.fast.count_redirects(1, 0.00001)
+    worker.fast.count_redirects(2, 0.00003)
+    worker.fast.count_redirects(3, 0.002)
+    worker.fast.count_redirects(1, 60.0)
+    worker.fast.flush()
     found = {name: value - before[name] for name, value in seen().items()}
     assert (found["_count"], found["_bucket0.0001"], found["_bucket0.001"]) == (7, 3, 3)
     assert (found["_bucket0.0025"], found["_bucket5.0"], found["_bucket+Inf"]) == (6, 6, 7)
@@ -210,7 +211,7 @@ async def test_every_answer_is_timed() -> None:
 
 
 async def test_the_metrics_are_told_without_being_asked() -> None:
-    """Within a fraction of a second, every time that something was answered."""
+    """The metrics are current within a fraction of a second after each response."""
     worker = Worker()
     worker.keep(LINK)
     for _ in range(2):
@@ -232,7 +233,7 @@ async def test_the_metrics_are_told_without_being_asked() -> None:
     ],
 )
 async def test_what_is_no_redirect_is_left_alone(link: CachedLink) -> None:
-    """Misses, deleted links, and rows that no create of ours has written; nothing is counted."""
+    """Misses, deleted links and rows written by other means are left to Sanic and not counted."""
     worker = Worker()
     worker.keep(link)
     assert [worker.ask(), worker.ask(), worker.ask("b")] == [None] * 3
@@ -240,14 +241,14 @@ async def test_what_is_no_redirect_is_left_alone(link: CachedLink) -> None:
 
 
 async def test_a_link_under_a_word_that_was_reserved_later_is_left_alone() -> None:
-    """Sanic knows whether there is a route of that name."""
+    """The code of the link may now be the path of a route."""
     worker = Worker()
     worker.keep(LINK, "Health")
     assert worker.ask("Health") is None
 
 
 async def test_a_link_expires_while_it_is_cached() -> None:
-    """In the very millisecond, as on the other path."""
+    """It expires in the same millisecond as on Sanic's path."""
     worker = Worker()
     worker.keep(replace(LINK, expires_at_ms=2_000))
     worker.now_ms = 1_999
@@ -258,7 +259,7 @@ async def test_a_link_expires_while_it_is_cached() -> None:
 
 
 async def test_an_answer_goes_with_the_version_that_it_was_made_of() -> None:
-    """A newer version, a change that is heard of, and the age of the cache each end it."""
+    """A newer version, an invalidation and the age of the entry each end the use of a prepared response."""
     worker = Worker()
     worker.keep(LINK)
     assert worker.ask() is not None
@@ -273,20 +274,20 @@ async def test_an_answer_goes_with_the_version_that_it_was_made_of() -> None:
 
 
 async def test_a_link_that_is_found_is_answered_whether_l1_keeps_it_or_not() -> None:
-    """With the click and, in the metrics, as none of L1's."""
+    """The click is counted, and the metrics do not count it for L1."""
     worker = Worker()
     for is_kept in (False, True):
-        asked = worker.fast.look_up(request(headers=b"user-agent: curl/8\r\n"), "192.0.2.1")
+        asked = worker.fast.start_lookup(request(headers=b"user-agent: curl/8\r\n"), "192.0.2.1")
         assert asked is not None
         worker.asked.pop("a").set_result(LINK)
         if is_kept:
             worker.keep(LINK)
-        worker.fast.end_turn(asked)
-        assert worker.fast.looked_up(asked) == redirect_bytes(LINK.url, 302, keep_alive=True)
-        worker.fast.answered_late(0.004)
+        worker.fast.release_permit(asked)
+        assert worker.fast.redirect_from_lookup(asked) == redirect_bytes(LINK.url, 302, keep_alive=True)
+        worker.fast.count_looked_up(0.004)
     assert worker.tally.sources() == {"a": {("", "program"): 2}}
     before, from_l1 = REDIRECTED._value.get(), FROM_L1._value.get()
-    worker.fast.settle()
+    worker.fast.flush()
     assert (REDIRECTED._value.get(), FROM_L1._value.get()) == (before + 2, from_l1)
 
 
@@ -294,34 +295,34 @@ async def test_a_link_that_is_found_is_answered_whether_l1_keeps_it_or_not() -> 
     "found", [MISSING, replace(LINK, deleted=True), replace(LINK, expires_at_ms=1), None]
 )
 async def test_what_is_found_and_is_no_redirect_is_for_sanic(found: CachedLink | None) -> None:
-    """So is a look-up that fails (None)."""
+    """A link that does not redirect, or a failed look-up (None), is left to Sanic."""
     worker = Worker()
-    asked = worker.fast.look_up(request(), "192.0.2.1")
+    asked = worker.fast.start_lookup(request(), "192.0.2.1")
     assert asked is not None
     if found is None:
         worker.asked["a"].set_exception(Unavailable("shard db0 is unreachable", retry_after_s=1.0))
     else:
         worker.asked["a"].set_result(found)
-    assert worker.fast.looked_up(asked) is None
+    assert worker.fast.redirect_from_lookup(asked) is None
     assert worker.tally.take() == {}
 
 
 @pytest.mark.parametrize("code", ["known", "Health", "x" * 65])
 async def test_what_sanic_knows_better_is_not_looked_up(code: str) -> None:
-    """What L1 knows not to be there, words of our own, and what is no code."""
+    """Cached misses, reserved words, and paths that are not codes."""
     worker = Worker()
     worker.keep(MISSING, "known")
-    assert worker.fast.look_up(request(code), "192.0.2.1") is None
+    assert worker.fast.start_lookup(request(code), "192.0.2.1") is None
     assert not worker.asked
 
 
 @pytest.mark.parametrize("proxies_count", [0, 1])
 async def test_a_client_whose_turn_it_is_not_is_for_sanic(proxies_count: int) -> None:
-    """Clients are told apart as on the other path: behind a proxy, by the last of all X-Forwarded-For."""
+    """Clients are identified as on Sanic's path: behind a proxy, by the last address in X-Forwarded-For."""
     worker = Worker(proxies_count=proxies_count)
 
     def look_up(peer: str, headers: bytes) -> LookUp | None:
-        return worker.fast.look_up(request(headers=headers), peer)
+        return worker.fast.start_lookup(request(headers=headers), peer)
 
     one = b"X-Forwarded-For: 198.51.100.1, 203.0.113.1\r\n"
     same = b"x-forwarded-for: 198.51.100.2\r\nX-Forwarded-For:203.0.113.1\r\n"
@@ -331,26 +332,26 @@ async def test_a_client_whose_turn_it_is_not_is_for_sanic(proxies_count: int) ->
     assert look_up("192.0.2.1", same) is None
     assert (look_up("192.0.2.1", other) is None) is (proxies_count == 0)
     assert (look_up("192.0.2.2", one) is None) is (proxies_count == 1)
-    worker.fast.end_turn(first)
+    worker.fast.release_permit(first)
     assert look_up("192.0.2.1", same) is not None
 
 
 @pytest.mark.parametrize("proxies_count", [0, 1])
 async def test_who_is_shut_out_is_for_sanic(proxies_count: int) -> None:
-    """Without a proxy that is one address, or one /64; behind a proxy it may be anybody, until nobody is left."""
+    """Without a proxy that is one address or /64; behind a proxy it may be any client while one is blocked."""
     worker = Worker(proxies_count=proxies_count)
-    assert not worker.fast.may_be_shut_out("192.0.2.1")
+    assert not worker.fast.may_be_blocked("192.0.2.1")
     worker.blocked.block("192.0.2.1", 5)
     worker.blocked.block("2001:db8::/64", 5)
-    assert worker.fast.may_be_shut_out("192.0.2.1")
-    assert worker.fast.may_be_shut_out("2001:db8::7")
-    assert worker.fast.may_be_shut_out("192.0.2.2") is (proxies_count > 0)
+    assert worker.fast.may_be_blocked("192.0.2.1")
+    assert worker.fast.may_be_blocked("2001:db8::7")
+    assert worker.fast.may_be_blocked("192.0.2.2") is (proxies_count > 0)
     worker.now_s = 6
-    assert not worker.fast.may_be_shut_out("192.0.2.1")
+    assert not worker.fast.may_be_blocked("192.0.2.1")
 
 
 async def test_a_full_tally_does_not_stop_redirects() -> None:
-    """The click is dropped and counted as dropped, as on the other path."""
+    """The click is dropped and counted as dropped, as on Sanic's path."""
     worker = Worker(room=1)
     worker.keep(LINK, "a")
     worker.keep(LINK, "b")
@@ -360,12 +361,12 @@ async def test_a_full_tally_does_not_stop_redirects() -> None:
 
 async def test_a_head_as_long_as_sanic_takes_is_plain_and_one_more_byte_is_not() -> None:
     """Sanic refuses a head whose empty line begins at its limit or later."""
-    reach = Worker().fast.reach
+    match_bytes_max = Worker().fast.match_bytes_max
 
     def head(before_the_empty_line: int) -> bytes:
         start = b"GET /a HTTP/1.1\r\nx:"
         return start + b"y" * (before_the_empty_line - len(start)) + b"\r\n\r\n"
 
     for offset in (0, 7):
-        assert HEAD.match(b"z" * offset + head(HEAD_BYTES_MAX - 1), offset, offset + reach)
-        assert not HEAD.match(b"z" * offset + head(HEAD_BYTES_MAX), offset, offset + reach)
+        assert REDIRECT_HEAD.match(b"z" * offset + head(HEAD_BYTES_MAX - 1), offset, offset + match_bytes_max)
+        assert not REDIRECT_HEAD.match(b"z" * offset + head(HEAD_BYTES_MAX), offset, offset + match_bytes_max)

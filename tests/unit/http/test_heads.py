@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapurl.http.fastpath.protocol import HEAD
-from snapurl.http.wire.heads import ONE_WAY
+from snapurl.http.fastpath.plain_heads import REDIRECT_HEAD
+from snapurl.http.wire.heads import UNAMBIGUOUS_HEAD
 
 GOOD = (
     b"GET / HTTP/1.1",
@@ -42,18 +42,18 @@ BAD = (
 
 @pytest.mark.parametrize("head", GOOD)
 def test_what_can_be_read_in_one_way_passes(head: bytes) -> None:
-    """Whatever clients really send, bytes beyond ASCII in values included."""
-    assert ONE_WAY.fullmatch(head)
+    """Heads that real clients send, also with bytes beyond ASCII in values."""
+    assert UNAMBIGUOUS_HEAD.fullmatch(head)
 
 
 @pytest.mark.parametrize("head", BAD)
 def test_what_can_be_read_in_two_ways_does_not(head: bytes) -> None:
-    """What RFC 9112 tells servers to refuse, or lets them."""
-    assert not ONE_WAY.fullmatch(head)
+    """Heads that RFC 9112 requires or allows servers to refuse."""
+    assert not UNAMBIGUOUS_HEAD.fullmatch(head)
 
 
 @given(st.lists(st.sampled_from([*b"GET /a HTTP/1.1:\r\n \t\0\xff", 0x0D, 0x0A]), max_size=40).map(bytes))
 def test_what_the_fast_path_takes_passes(tail: bytes) -> None:
-    """It answers no head that Sanic would refuse."""
-    found = HEAD.match(b"GET /a HTTP/1.1\r\nx:" + tail + b"\r\n\r\n")
-    assert found is None or ONE_WAY.fullmatch(found[0].removesuffix(b"\r\n\r\n"))
+    """The fast path answers no head that Sanic would refuse."""
+    found = REDIRECT_HEAD.match(b"GET /a HTTP/1.1\r\nx:" + tail + b"\r\n\r\n")
+    assert found is None or UNAMBIGUOUS_HEAD.fullmatch(found[0].removesuffix(b"\r\n\r\n"))

@@ -1,4 +1,4 @@
-"""Problems: every exception as an answer that says enough and not too much."""
+"""Problems: every exception becomes a response with enough details and not too many."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from snapurl.http.problems import as_refusal, problem, request_id_of
 
 
 def test_a_problem_has_the_members_of_rfc_9457() -> None:
-    """Type, title, status and detail always; fields only where some are to blame."""
+    """Type, title, status and detail are always there; fields only if some are invalid."""
     assert problem(Unavailable("shard db1 is silent"), "r-1") == {
         "type": "urn:snapurl:problem:unavailable",
         "title": "The service cannot answer this now",
@@ -44,7 +44,7 @@ def test_a_problem_has_the_members_of_rfc_9457() -> None:
     ],
 )
 def test_whatever_is_raised_becomes_one_of_ours(raised: BaseException, kind: type[SnapURLError]) -> None:
-    """What the web server refuses is put in our words; what nobody foresaw tells nothing."""
+    """Sanic's exceptions are mapped; an unexpected exception reveals nothing."""
     refusal = as_refusal(raised)
     assert type(refusal) is kind
     assert "secret" not in str(problem(refusal))
@@ -60,7 +60,7 @@ def test_every_kind_of_problem_has_a_type_of_its_own() -> None:
 
 
 def test_a_sane_request_id_is_kept_and_any_other_replaced() -> None:
-    """A proxy's id is passed on; one that could forge a log line is not."""
+    """A proxy's request id is kept; one that could forge a log line is replaced."""
     assert request_id_of({"x-request-id": "Ab.9_-"}) == "Ab.9_-"
     for bad in ("", "x" * 65, "a b", "ä", 'a"b', "a\n"):
         made = request_id_of({"x-request-id": bad})

@@ -29,7 +29,7 @@ def test_a_redirect_is_these_bytes(status: int, phrase: str) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_the_frame_around_an_address_makes_the_same_answer(status: int) -> None:
-    """An address between the two parts of its frame is, byte for byte, the whole answer."""
+    """A URL between the two parts of the frame is, byte for byte, the complete response."""
     before, after = redirect_frame(status)
     url = "https://example.org/?a=b"
     assert before + url.encode() + after == redirect_bytes(url, status, keep_alive=True)
