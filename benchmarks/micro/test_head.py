@@ -49,7 +49,7 @@ class Known:
 
     entry: Callable[[str], Entry | None]
 
-    def look_up(self, code: str) -> asyncio.Future[CachedLink]:
+    def lookup(self, code: str) -> asyncio.Future[CachedLink]:
         raise AssertionError(code)
 
 

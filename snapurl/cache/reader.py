@@ -2,7 +2,7 @@
 
 The way of a redirect that misses L1, in order:
 
-1. `look_up` joins the load of the code that is in flight, or begins one. There is one load per code at a time.
+1. `lookup` joins the load of the code that is in flight, or begins one. There is one load per code at a time.
    A client that goes away takes nothing from the others.
 2. The batcher queries Redis for all codes that were requested since the query before (`_load_from_redis`).
    Under load a query lingers for LINGER_S: without it, links that only the shards have cost 1.28 times the CPU
@@ -156,12 +156,12 @@ class LinkCache:
         """
         found = self._local.get(code)
         if found is None:
-            found = await asyncio.shield(self.look_up(code))
+            found = await asyncio.shield(self.lookup(code))
         else:
             FROM_L1.inc()
         return None if found.is_missing else found
 
-    def look_up(self, code: str) -> asyncio.Future[CachedLink]:
+    def lookup(self, code: str) -> asyncio.Future[CachedLink]:
         """Returns the load of a code that L1 does not have. Others wait for it too, so it must not be cancelled."""
         return (self._loads.get(code) or self._begin(code)).done
 

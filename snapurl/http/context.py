@@ -77,9 +77,9 @@ class RequestContext:
         assert self.key is not None, "the route does not require a key"
         return self.key
 
-    def rules(self, *, past_allowed: bool = False) -> Rules:
+    def rules(self, *, allow_expired: bool = False) -> Rules:
         """Returns the rules for a body that arrives now."""
-        return Rules(self.services.urls, None if past_allowed else self.services.clock())
+        return Rules(self.services.urls, None if allow_expired else self.services.clock())
 
     def json_response(self, body: object, status: int = 200) -> HTTPResponse:
         """Makes a JSON response with the headers collected so far."""

@@ -50,26 +50,6 @@ PRIVATE = {
     "wishes": "requests",
 }
 
-# Modules that still have some of these words. Only ever made shorter.
-PENDING: dict[str, set[str]] = {
-    "snapurl/app.py": {"heard", "looks"},
-    "snapurl/cache/invalidations.py": {"heard"},
-    "snapurl/cache/reader.py": {"company", "heard", "look", "tell", "untold"},
-    "snapurl/cache/shared.py": {"tell"},
-    "snapurl/http/api/links.py": {"past"},
-    "snapurl/http/context.py": {"past"},
-    "snapurl/http/docs/openapi.py": {"told"},
-    "snapurl/http/fastpath/protocol.py": {"look", "looked"},
-    "snapurl/http/wire/connections.py": {"looked"},
-    "snapurl/links.py": {"tell", "told"},
-    "snapurl/store/batching/bulk.py": {"tell"},
-    "snapurl/store/batching/creates.py": {"company", "together"},
-    "snapurl/store/cluster/pool.py": {"heard"},
-    "snapurl/store/cluster/router.py": {"tell", "told"},
-    "snapurl/store/links.py": {"together"},
-    "snapurl/telemetry/process.py": {"look", "looks"},
-}
-
 # Public names that two packages define, and why that is no confusion.
 SHARED = {
     "address_of": "of a shard in a DSN; of a client in a request",
@@ -109,7 +89,7 @@ def test_no_module_is_named_by_a_gerund() -> None:
 @pytest.mark.parametrize("module", MODULES)
 def test_identifiers_have_no_words_of_our_own(module: str) -> None:
     """No identifier has a word that somebody who knows PostgreSQL, Redis and asyncio would have to learn."""
-    found = (PRIVATE.keys() & set(words_of(ROOT / module))) - PENDING.get(module, set())
+    found = PRIVATE.keys() & set(words_of(ROOT / module))
     assert not found, {word: PRIVATE[word] for word in found}
 
 

@@ -39,7 +39,7 @@ _IDEMPOTENCY_KEY = re.compile(rf"[\x21-\x7e]{{1,{KEY_CHARS_MAX}}}")
 async def create_link(call: RequestContext) -> HTTPResponse:
     key = _idempotency_key(call)
     # A repeat may arrive after the expiry that it asks for: the service then checks whether it is a repeat.
-    draft = draft_of(call.value, call.rules(past_allowed=key is not None))
+    draft = draft_of(call.value, call.rules(allow_expired=key is not None))
     await limit_creation(call, 1)
     link = await call.services.links.create(draft, _owner(call), key)
     call.headers["location"] = f"{LINKS_PATH}/{link.code}"
@@ -55,7 +55,7 @@ async def create_links(call: RequestContext) -> HTTPResponse:
     await limit_creation(call, len(items))
     results: list[dict[str, Any] | None] = [None] * len(items)
     drafts: dict[int, Draft] = {}
-    rules = call.rules(past_allowed=key is not None)
+    rules = call.rules(allow_expired=key is not None)
     for place, item in enumerate(items):
         try:
             drafts[place] = draft_of(item, rules)

@@ -70,8 +70,8 @@ def _description() -> str:
     kinds = (
         item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, SnapURLError)
     )
-    told = sorted((kind.status, kind.slug, kind.title) for kind in kinds if kind is not errors.ConfigError)
-    rows = "\n".join(f"| `{TYPE_PREFIX}{slug}` | {status} | {title} |" for status, slug, title in told)
+    listed = sorted((kind.status, kind.slug, kind.title) for kind in kinds if kind is not errors.ConfigError)
+    rows = "\n".join(f"| `{TYPE_PREFIX}{slug}` | {status} | {title} |" for status, slug, title in listed)
     return (
         "Short links, counted. Send your key as `X-Api-Key` or as `Authorization: Bearer`.\n\n"
         "Errors are RFC 9457 `application/problem+json`; their `type` is stable and one of these:\n\n"

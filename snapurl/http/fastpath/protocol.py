@@ -11,7 +11,7 @@ The way of a redirect, in order:
 1. `FastProtocol.data_received`: Sanic is between two requests, so the packet begins with a head.
 2. `FastProtocol._respond` matches `REDIRECT_HEAD` and asks `FastPath.redirect_from_l1`.
 3. L1 has the link: `FastPath._redirect` counts the click (`self._record_click`) and returns the response.
-4. L1 has not: `FastPath.start_lookup` acquires a permit of the fair queue and calls `LinkCache.look_up`, which
+4. L1 has not: `FastPath.start_lookup` acquires a permit of the fair queue and calls `LinkCache.lookup`, which
    has one load per code in flight. Meanwhile bytes that arrive on the connection are buffered, and reading from
    it pauses.
 5. `FastProtocol._finish_lookup`: the link was found, so it continues as in step 3. Otherwise the request goes to
@@ -89,7 +89,7 @@ _FOR_SANIC = (b"", b"")
 
 
 @dataclass(slots=True)
-class LookUp:
+class Lookup:
     """A redirect whose link is being looked up: its head, the client that holds a permit, the future link."""
 
     head: re.Match[bytes]
@@ -105,7 +105,7 @@ class Links(Protocol):
     def entry(self, code: str) -> Entry | None:
         """Returns what L1 has."""
 
-    def look_up(self, code: str) -> asyncio.Future[CachedLink]:
+    def lookup(self, code: str) -> asyncio.Future[CachedLink]:
         """Returns the one load of this code: from Redis, else from the shard."""
 
 
@@ -130,7 +130,7 @@ class FastPath:
     ) -> None:
         self.match_bytes_max = head_bytes_max - 1 + _END_OF_HEAD
         self._entry = links.entry
-        self._look_up = links.look_up
+        self._lookup = links.lookup
         self._fair_queue = fair_queue
         self._record_click = tally.record
         self._blocked = blocked
@@ -139,7 +139,7 @@ class FastPath:
         self.create = create
         self._loop = loop
         self._redirects = 0  # since the last flush, as all below
-        self._looked_up = 0  # redirects whose link was not in L1
+        self._lookups = 0  # redirects whose link was not in L1
         self._creates = 0
         self._slow = 0  # redirects that took QUICK_S or longer
         self._quick_s = 0.0  # seconds that all other redirects took
@@ -159,7 +159,7 @@ class FastPath:
         entry = self._entry(code)
         return None if entry is None else self._redirect(head, code, entry)
 
-    def start_lookup(self, head: re.Match[bytes], peer: str) -> LookUp | None:
+    def start_lookup(self, head: re.Match[bytes], peer: str) -> Lookup | None:
         """Starts to look up a link that is not in L1; returns None if Sanic has to answer."""
         code = head[1].decode("ascii")
         if self._entry(code) is not None or is_reserved(code) or not is_code(code):
@@ -167,13 +167,13 @@ class FastPath:
         client = client_address(peer, self._forwarded(head), self._proxies_count)
         if not self._fair_queue.try_acquire(client):
             return None
-        return LookUp(head, code, client, self._look_up(code))
+        return Lookup(head, code, client, self._lookup(code))
 
-    def release_permit(self, lookup: LookUp) -> None:
+    def release_permit(self, lookup: Lookup) -> None:
         """Must be called once when a look-up has ended, also if its client has disconnected."""
         self._fair_queue.release(lookup.client)
 
-    def redirect_from_lookup(self, lookup: LookUp) -> bytes | None:
+    def redirect_from_lookup(self, lookup: Lookup) -> bytes | None:
         """As `redirect_from_l1`, for a look-up that has ended; returns None also if it found no link."""
         if lookup.found.cancelled() or lookup.found.exception() is not None:
             return None
@@ -210,9 +210,9 @@ class FastPath:
             self._slow += count
             _FAST_PATH_SECONDS.observe_many(count, seconds)
 
-    def count_looked_up(self, seconds: float) -> None:
+    def count_lookup(self, seconds: float) -> None:
         """Counts a redirect whose link was looked up."""
-        self._looked_up += 1
+        self._lookups += 1
         self.count_redirects(1, seconds)
 
     def count_create(self) -> None:
@@ -227,13 +227,13 @@ class FastPath:
     def flush(self) -> None:
         """Adds what was counted since the last flush to the metrics."""
         redirects, self._redirects = self._redirects, 0
-        looked_up, self._looked_up = self._looked_up, 0
+        lookups, self._lookups = self._lookups, 0
         creates, self._creates = self._creates, 0
         _FAST_PATH_SECONDS.observe_quick(redirects - self._slow, self._quick_s)
         self._slow, self._quick_s = 0, 0.0
         _FAST_PATH_SECONDS.flush()
         REDIRECTED.inc(redirects)
-        FROM_L1.inc(redirects - looked_up)
+        FROM_L1.inc(redirects - lookups)
         REDIRECTS_FAST_PATH.inc(redirects)
         CREATES_FAST_PATH.inc(creates)
 
@@ -333,7 +333,7 @@ class FastProtocol(BoundedProtocol):
         lookup.found.add_done_callback(partial(self._finish_lookup, lookup))
         return True
 
-    def _finish_lookup(self, lookup: LookUp, found: asyncio.Future[CachedLink]) -> None:
+    def _finish_lookup(self, lookup: Lookup, found: asyncio.Future[CachedLink]) -> None:
         """Sends the redirect, or passes the request to Sanic; then continues with the buffered bytes."""
         self._fast.release_permit(lookup)
         buffered = self._stop_buffering()
@@ -348,7 +348,7 @@ class FastProtocol(BoundedProtocol):
             return
         self.transport.write(response)
         self._time = now = monotonic()
-        self._fast.count_looked_up(now - lookup.began)
+        self._fast.count_lookup(now - lookup.began)
         if buffered:
             self.data_received(buffered)
 

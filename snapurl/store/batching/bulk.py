@@ -100,7 +100,7 @@ class BulkCall(Generic[Item, Answer]):
         await self._router.until_settled(attempt)
         moving = next((place for place in left if self._owner(slots[place]) not in failed), None)
         if moving is not None:
-            await self._router.tell_of(slots[moving])
+            await self._router.log_hand_off(slots[moving])
         for place in left:
             if error := failed.get(self._owner(slots[place])):
                 cause = OutcomeUnknown.slug if error.sent else error.cause

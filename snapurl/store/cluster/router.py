@@ -33,7 +33,7 @@ Item = TypeVar("Item")
 
 RETRY_WAIT_MIN_S = 0.002
 RETRY_WAIT_MAX_S = 0.020
-TOLD_S = 0.2  # between two log lines of slots that stay in hand-off, each of which costs a look at the slot
+HAND_OFF_LOG_S = 0.2  # between two log lines of slots that stay in hand-off; each costs a read of the slot
 
 log = logging.getLogger("snapurl.router")
 
@@ -44,7 +44,7 @@ class Router:
     def __init__(self, shards: Shards, busy_wait_ms: int) -> None:
         self._shards = shards
         self._busy_wait_s = busy_wait_ms / 1000
-        self._tell_after = float("-inf")
+        self._log_after = float("-inf")
 
     async def at_owner(self, slot: int, call: Call) -> Sequence[Row]:
         """The rows of `call` at the owner of `slot`; each call answers with at least one row.
@@ -57,15 +57,15 @@ class Router:
         try:
             found: Sequence[Row] = await self._retrying()(self._try, slot, call)
         except RetryError:
-            await self.tell_of(slot)
+            await self.log_hand_off(slot)
             raise unavailable(slot) from None
         return found
 
-    async def tell_of(self, slot: int) -> None:
+    async def log_hand_off(self, slot: int) -> None:
         """Logs that a call has waited in vain, with the move under way, named as in the migrator's lines."""
-        if time.monotonic() < self._tell_after:
+        if time.monotonic() < self._log_after:
             return
-        self._tell_after = time.monotonic() + TOLD_S
+        self._log_after = time.monotonic() + HAND_OFF_LOG_S
         shard = self._shards.map.owner(slot)
         try:
             rows = await self._shards.pool(shard).fetch(CLUSTER["move"], slot)

@@ -16,7 +16,7 @@ from snapurl.cache.reader import FROM_L1
 from snapurl.clicks.tally import Tally
 from snapurl.errors import Unavailable
 from snapurl.http.fastpath.plain_heads import REDIRECT_HEAD
-from snapurl.http.fastpath.protocol import FastPath, LookUp
+from snapurl.http.fastpath.protocol import FastPath, Lookup
 from snapurl.http.redirect import REDIRECTED, redirect_bytes
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.limits import Blocklist
@@ -55,7 +55,7 @@ class Worker:
     def entry(self, code: str) -> Entry | None:
         return self.local.entry(code)
 
-    def look_up(self, code: str) -> asyncio.Future[CachedLink]:
+    def lookup(self, code: str) -> asyncio.Future[CachedLink]:
         return self.asked.setdefault(code, asyncio.get_running_loop().create_future())
 
     async def create(self, request: object) -> HTTPResponse:
@@ -284,7 +284,7 @@ async def test_a_link_that_is_found_is_answered_whether_l1_keeps_it_or_not() -> 
             worker.keep(LINK)
         worker.fast.release_permit(asked)
         assert worker.fast.redirect_from_lookup(asked) == redirect_bytes(LINK.url, 302, keep_alive=True)
-        worker.fast.count_looked_up(0.004)
+        worker.fast.count_lookup(0.004)
     assert worker.tally.sources() == {"a": {("", "program"): 2}}
     before, from_l1 = REDIRECTED._value.get(), FROM_L1._value.get()
     worker.fast.flush()
@@ -321,19 +321,19 @@ async def test_a_client_whose_turn_it_is_not_is_for_sanic(proxies_count: int) ->
     """Clients are identified as on Sanic's path: behind a proxy, by the last address in X-Forwarded-For."""
     worker = Worker(proxies_count=proxies_count)
 
-    def look_up(peer: str, headers: bytes) -> LookUp | None:
+    def lookup(peer: str, headers: bytes) -> Lookup | None:
         return worker.fast.start_lookup(request(headers=headers), peer)
 
     one = b"X-Forwarded-For: 198.51.100.1, 203.0.113.1\r\n"
     same = b"x-forwarded-for: 198.51.100.2\r\nX-Forwarded-For:203.0.113.1\r\n"
     other = b"x-forwarded-for: 203.0.113.2\r\n"
-    first = look_up("192.0.2.1", one)
-    assert first is not None and look_up("192.0.2.1", same) is not None
-    assert look_up("192.0.2.1", same) is None
-    assert (look_up("192.0.2.1", other) is None) is (proxies_count == 0)
-    assert (look_up("192.0.2.2", one) is None) is (proxies_count == 1)
+    first = lookup("192.0.2.1", one)
+    assert first is not None and lookup("192.0.2.1", same) is not None
+    assert lookup("192.0.2.1", same) is None
+    assert (lookup("192.0.2.1", other) is None) is (proxies_count == 0)
+    assert (lookup("192.0.2.2", one) is None) is (proxies_count == 1)
     worker.fast.release_permit(first)
-    assert look_up("192.0.2.1", same) is not None
+    assert lookup("192.0.2.1", same) is not None
 
 
 @pytest.mark.parametrize("proxies_count", [0, 1])
