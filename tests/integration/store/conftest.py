@@ -1,4 +1,4 @@
-"""A store on four fresh shards, and a way to speak to one of them directly."""
+"""A store on four fresh shards, and a plain connection to each of them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Store:
 
 @pytest.fixture
 def ready(settings: Settings) -> Settings:
-    """Settings of a cluster that is migrated and initialised: asking for it makes `fresh_shards` one."""
+    """Settings of a cluster on `fresh_shards`, which this fixture migrates and initialises."""
     return settings
 
 

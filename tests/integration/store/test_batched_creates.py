@@ -1,4 +1,4 @@
-"""Concurrent creates are batched per shard, and each has its own answer."""
+"""Concurrent creates are batched per shard, and each gets its own answer."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.integration.store.conftest import NewLinkMaker, Store
 
 
 def codes_at(store: Store, name: str) -> Iterator[str]:
-    """Codes whose slots the shard owns."""
+    """Yields codes whose slots the shard owns."""
     return (f"t{n}" for n in itertools.count() if store.shards.map.owner(slot_of(f"t{n}")) == name)
 
 
-async def test_many_at_once_are_few_transactions(
+async def test_concurrent_creates_take_few_transactions(
     store: Store, new_link: NewLinkMaker, direct: dict[str, Any]
 ) -> None:
-    """Two hundred creates at once on one shard are its rows, each once, in less than half as many transactions."""
+    """Two hundred concurrent creates on one shard write one row each, in less than half as many transactions."""
     codes = list(itertools.islice(codes_at(store, "db0"), 200))
     made = await asyncio.gather(
         *(store.links.create(new_link(code, f"https://{code}.example/")) for code in codes)
@@ -45,7 +45,7 @@ async def test_many_at_once_are_few_transactions(
 async def test_generated_codes_share_batches_whatever_the_number_of_shards(
     store: Store, new_link: NewLinkMaker, direct: dict[str, Any]
 ) -> None:
-    """Of sixty creates with generated codes, most share a transaction with more than a few others."""
+    """Most of sixty creates with generated codes share a transaction with more than a few others."""
 
     async def create() -> None:
         assert isinstance(await store.links.create(new_link(store.links.new_code())), Link)
@@ -60,7 +60,7 @@ async def test_generated_codes_share_batches_whatever_the_number_of_shards(
 async def test_a_single_create_never_lingers(
     ready: Settings, new_link: NewLinkMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Creates that come one by one are never delayed for others."""
+    """A create that arrives alone is not delayed to wait for others."""
     monkeypatch.setattr(creates, "LINGER_S", 3_600)
     store = await Store.open(ready)
     try:
@@ -70,8 +70,8 @@ async def test_a_single_create_never_lingers(
         await store.shards.close()
 
 
-async def test_one_alias_in_one_call_is_given_once(store: Store, new_link: NewLinkMaker) -> None:
-    """Of the creates of a batch one gets the alias that all want, and other links are not affected."""
+async def test_one_create_of_a_batch_gets_the_alias(store: Store, new_link: NewLinkMaker) -> None:
+    """When all creates of a batch ask for one alias, one of them gets it; other links are not affected."""
     others = [new_link(code) for code in itertools.islice(codes_at(store, "db1"), 10)]
     alias = next(codes_at(store, "db1"))
     await asyncio.gather(*(store.links.create(other) for other in others[1:]))
@@ -81,7 +81,7 @@ async def test_one_alias_in_one_call_is_given_once(store: Store, new_link: NewLi
 
 
 async def test_a_create_that_postgresql_refuses_fails_alone(store: Store, new_link: NewLinkMaker) -> None:
-    """A create that cannot be written fails; the others of its batch are done."""
+    """A create that cannot be written fails; the others of its batch succeed."""
     codes = list(itertools.islice(codes_at(store, "db2"), 20))
     new = [new_link(code) for code in codes]
     new[7] = new_link(codes[7], title="a\x00b")
@@ -93,7 +93,7 @@ async def test_a_create_that_postgresql_refuses_fails_alone(store: Store, new_li
 async def test_a_client_that_goes_away_takes_nothing_from_the_others(
     store: Store, new_link: NewLinkMaker
 ) -> None:
-    """When one of many waiting creates is cancelled, all the others get their answers."""
+    """When one of many pending creates is cancelled, all the others get their answers."""
     codes = list(itertools.islice(codes_at(store, "db3"), 50))
     tasks = [asyncio.create_task(store.links.create(new_link(code))) for code in codes]
     await asyncio.sleep(0)
@@ -106,7 +106,7 @@ async def test_a_client_that_goes_away_takes_nothing_from_the_others(
 async def test_pending_creates_are_bounded(
     ready: Settings, new_link: NewLinkMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beyond as many creates as may be pending, further ones are refused at once, and the others are done."""
+    """Creates above the limit on pending ones are refused at once, and the others succeed."""
     monkeypatch.setattr(creates, "PENDING_MAX", 20)
     store = await Store.open(ready)
     try:

@@ -1,4 +1,4 @@
-"""Concurrent reads for redirects are batched per shard, and each has its own answer."""
+"""Concurrent reads for redirects are batched per shard, and each gets its own answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from snapurl.model import MISSING, CachedLink, LinkPatch
 from snapurl.store.batching import reads
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.store.test_router import hand_over
-from tests.integration.store.test_silent_shard import behind
+from tests.integration.store.test_silent_shard import through_proxy
 from tests.support.tcp_proxy import Proxy, proxy_to
 from tests.support.waits import BUSY_S, HANG_S, until
 
@@ -30,12 +30,12 @@ ROWS = 50_000
 
 
 def codes_at(store: Store, name: str) -> Iterator[str]:
-    """Codes whose slots the shard owns."""
+    """Yields codes whose slots the shard owns."""
     return (f"r{n}" for n in itertools.count() if store.shards.map.owner(slot_of(f"r{n}")) == name)
 
 
 def find(store: Store, code: str) -> asyncio.Task[CachedLink]:
-    """A read that has begun."""
+    """Starts a read."""
     return asyncio.create_task(store.links._reads.find(code))
 
 
@@ -66,8 +66,10 @@ async def create(store: Store, new_link: NewLinkMaker, codes: list[str]) -> None
     await store.links.create_many([new_link(code, f"https://{code}.example/") for code in codes])
 
 
-async def test_many_at_once_are_few_queries(store: Store, new_link: NewLinkMaker, queries: Queries) -> None:
-    """Three hundred concurrent reads are one query to each shard, and each gets its own answer."""
+async def test_concurrent_reads_take_few_queries(
+    store: Store, new_link: NewLinkMaker, queries: Queries
+) -> None:
+    """Three hundred concurrent reads take one query per shard, and each gets its own answer."""
     codes = [f"m{n}" for n in range(300)]
     await create(store, new_link, codes[::2])
     found = await asyncio.gather(*map(store.links.find, codes))
@@ -92,8 +94,8 @@ async def test_reads_that_arrive_during_a_query_share_the_next(
     assert queries.sizes == [1, 40]
 
 
-async def test_a_link_is_found_as_the_cache_keeps_it(store: Store, new_link: NewLinkMaker) -> None:
-    """A batched read returns what a read of the whole row does: URL, status, version, expiry, whether deleted."""
+async def test_a_batched_read_returns_what_the_cache_keeps(store: Store, new_link: NewLinkMaker) -> None:
+    """A batched read returns the same as a read of the whole row: URL, status, version, expiry, deleted or not."""
     whole = []
     for number, code in enumerate(codes := ["plain", "brief", "gone", "changed"]):
         expires = None if number != 1 else datetime.now(UTC) + timedelta(hours=1)
@@ -111,10 +113,8 @@ async def test_a_link_is_found_as_the_cache_keeps_it(store: Store, new_link: New
     assert whole[2].deleted
 
 
-async def test_a_read_never_answers_with_what_was_before_it_began(
-    store: Store, new_link: NewLinkMaker
-) -> None:
-    """While a link is changed again and again, each read has at least the version acknowledged before it."""
+async def test_a_read_is_never_older_than_its_start(store: Store, new_link: NewLinkMaker) -> None:
+    """While a link keeps changing, each read returns at least the version acknowledged before the read began."""
     code, *others = some(store, "db1", 20)
     await create(store, new_link, [code, *others])
     acknowledged = 1
@@ -144,10 +144,10 @@ async def test_a_read_never_answers_with_what_was_before_it_began(
     await asyncio.gather(write(), *(read() for _ in range(12)))
 
 
-async def test_links_that_have_moved_are_followed_and_the_others_stay(
+async def test_only_links_that_have_moved_are_read_again(
     store: Store, direct: dict[str, Any], new_link: NewLinkMaker, queries: Queries
 ) -> None:
-    """Of many links in one query one has moved: it is read at its new shard, alone, and the map learns."""
+    """If one of many links in a query has moved, only that one is read at its new shard, and the map is updated."""
     codes = some(store, "db0", 30)
     await create(store, new_link, codes)
     slot = slot_of(codes[7])
@@ -159,10 +159,10 @@ async def test_links_that_have_moved_are_followed_and_the_others_stay(
     assert store.shards.map.owner(slot) == "db1"
 
 
-async def test_a_link_in_hand_off_waits_and_holds_up_no_other(
+async def test_a_link_in_hand_off_waits_and_delays_no_other(
     store: Store, direct: dict[str, Any], new_link: NewLinkMaker
 ) -> None:
-    """While the slot of one link is closed the others of its query are answered; it is as soon as it opens."""
+    """While the slot of one link is closed, the others of its query are answered; it waits until the slot opens."""
     codes = some(store, "db2", 30)
     await create(store, new_link, codes)
     slot = slot_of(codes[0])
@@ -178,7 +178,7 @@ async def test_a_link_in_hand_off_waits_and_holds_up_no_other(
 async def test_a_hand_off_that_lasts_too_long_is_a_503_for_its_links_only(
     ready: Settings, direct: dict[str, Any], new_link: NewLinkMaker
 ) -> None:
-    """A link whose slot stays closed beyond the bound is refused with a time to come back, the others are found."""
+    """A link whose slot stays closed beyond the bound is refused with a Retry-After; the others are found."""
     store = await Store.open(ready.model_copy(update={"busy_wait_ms": 100}))
     try:
         codes = some(store, "db2", 10)
@@ -193,10 +193,10 @@ async def test_a_hand_off_that_lasts_too_long_is_a_503_for_its_links_only(
         await store.shards.close()
 
 
-async def test_a_server_that_nobody_vouches_for_answers_nothing(
+async def test_an_unattested_server_answers_nothing(
     ready: Settings, direct: dict[str, Any], new_link: NewLinkMaker
 ) -> None:
-    """On a server that has started anew neither links nor their absence are told, until it is vouched for."""
+    """A restarted server reports neither links nor their absence until it is attested."""
     store = await Store.open(ready.model_copy(update={"busy_wait_ms": 3_000}))
     try:
         there, absent = some(store, "db3", 2)
@@ -214,7 +214,7 @@ async def test_a_server_that_nobody_vouches_for_answers_nothing(
 async def test_pending_reads_are_bounded(
     ready: Settings, new_link: NewLinkMaker, monkeypatch: pytest.MonkeyPatch, queries: Queries
 ) -> None:
-    """Beyond as many reads as may be pending at a shard more are refused at once; a query has only so many."""
+    """Reads above the limit on pending ones per shard are refused at once, and a query has a bounded size."""
     monkeypatch.setattr(reads, "PENDING_MAX", 50)
     monkeypatch.setattr(reads, "LINKS_MAX", 20)
     store = await Store.open(ready)
@@ -237,7 +237,7 @@ async def test_pending_reads_are_bounded(
 async def test_a_client_that_goes_away_takes_nothing_from_the_others(
     store: Store, new_link: NewLinkMaker
 ) -> None:
-    """When one of many waiting reads is cancelled all the others get their answers."""
+    """When one of many pending reads is cancelled, all the others get their answers."""
     codes = some(store, "db3", 30)
     await create(store, new_link, codes)
     waiting = [find(store, code) for code in codes]
@@ -260,8 +260,8 @@ async def test_a_read_that_postgresql_refuses_fails_alone(store: Store, new_link
     assert all(isinstance(link, CachedLink) for link in found)
 
 
-async def test_a_shard_that_is_not_known_yet_is_waited_for(store: Store, new_link: NewLinkMaker) -> None:
-    """Links of a slot whose shard no topology has named are found once the map knows better."""
+async def test_a_read_waits_for_a_shard_that_is_not_known_yet(store: Store, new_link: NewLinkMaker) -> None:
+    """Links of a slot whose shard no topology has named yet are found once the map knows the shard."""
     code = some(store, "db0", 1)[0]
     await create(store, new_link, [code])
     slot = slot_of(code)
@@ -277,12 +277,12 @@ async def test_a_shard_that_is_not_known_yet_is_waited_for(store: Store, new_lin
 # -- shards that fail --------------------------------------------------------------------------------------------
 
 
-class Behind:
-    """A store whose first shard is behind a proxy."""
+class ProxiedStore:
+    """A store that reaches its first shard through a proxy."""
 
     def __init__(self, settings: Settings, proxy: Proxy) -> None:
         dsns = {item.name: item.dsn for item in settings.shard_dsns}
-        dsns["db0"] = behind(dsns["db0"], proxy)
+        dsns["db0"] = through_proxy(dsns["db0"], proxy)
         self.settings = load_settings(
             shards=" ".join(f"{name}={dsn}" for name, dsn in dsns.items()),
             redis_url=settings.redis_url.get_secret_value(),
@@ -293,11 +293,11 @@ class Behind:
 async def test_links_of_a_connection_that_is_cut_are_read_again(
     ready: Settings, new_link: NewLinkMaker
 ) -> None:
-    """When the connection is lost with a query on it, its links are read again and found."""
+    """When a connection is lost during a query, the links of the query are read again and found."""
     port = urlsplit(ready.shard_dsns[0].dsn).port
     assert port is not None
     async with proxy_to("127.0.0.1", port) as proxy:
-        store = await Store.open(Behind(ready, proxy).settings)
+        store = await Store.open(ProxiedStore(ready, proxy).settings)
         try:
             codes = some(store, "db0", 20)
             await create(store, new_link, codes)
@@ -310,11 +310,11 @@ async def test_links_of_a_connection_that_is_cut_are_read_again(
 
 
 async def test_a_silent_shard_refuses_its_own_links_only(ready: Settings, new_link: NewLinkMaker) -> None:
-    """While a shard says nothing its links are refused in the time of two calls, and those of others are found."""
+    """Links of a silent shard are refused within the time of two calls; links of other shards are found."""
     port = urlsplit(ready.shard_dsns[0].dsn).port
     assert port is not None
     async with proxy_to("127.0.0.1", port) as proxy:
-        store = await Store.open(Behind(ready, proxy).settings)
+        store = await Store.open(ProxiedStore(ready, proxy).settings)
         try:
             silent, well = some(store, "db0", 20), some(store, "db1", 20)
             await create(store, new_link, [*silent, *well])
@@ -368,7 +368,7 @@ async def test_a_query_that_takes_long_delays_no_other(
 
 @pytest.mark.parametrize("analysed", [False, True])
 async def test_each_link_is_looked_up_by_its_key(direct: dict[str, Any], analysed: bool) -> None:
-    """With statistics and without, a query reads the rows that it is for and no others, by one plan for all."""
+    """With and without statistics, a query reads only the rows of its links, with one generic plan."""
     shard = direct["db0"]
     await shard.execute("ALTER TABLE links SET (autovacuum_enabled = off)")
     await shard.execute(
@@ -396,7 +396,7 @@ async def test_each_link_is_looked_up_by_its_key(direct: dict[str, Any], analyse
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A plan's node and all below it."""
+    """Yields a node of a plan and all nodes below it."""
     yield plan
     for below in plan.get("Plans", ()):
         yield from nodes(below)

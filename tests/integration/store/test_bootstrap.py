@@ -39,7 +39,7 @@ async def rows(dsn: str, query: str) -> list[asyncpg.Record]:
 async def test_eight_starts_at_once_initialise_exactly_once(
     settings: Settings, fresh_shards: dict[str, str]
 ) -> None:
-    """Eight processes that start together on empty shards make one cluster with every slot owned once."""
+    """Eight processes that start at once on empty shards make one cluster in which every slot has one owner."""
     await asyncio.gather(*(start(settings) for _ in range(8)))
     identities = [
         (await rows(dsn, "SELECT cluster_id, shard, state FROM cluster"))[0] for dsn in fresh_shards.values()
@@ -57,7 +57,7 @@ async def test_eight_starts_at_once_initialise_exactly_once(
 async def test_an_interrupted_first_start_is_finished_by_the_next(
     settings: Settings, fresh_shards: dict[str, str], filled: int
 ) -> None:
-    """Whichever shards a killed first start had filled, the next start completes the same cluster."""
+    """Whichever shards a killed first start had initialised, the next start completes the same cluster."""
     await start(settings)
     before = (await rows(fresh_shards["db0"], "SELECT cluster_id FROM cluster"))[0]["cluster_id"]
     await rows(fresh_shards["db0"], "DELETE FROM slots")
@@ -79,7 +79,7 @@ async def test_an_interrupted_first_start_is_finished_by_the_next(
 async def test_one_empty_shard_among_initialised_ones_is_refused(
     settings: Settings, fresh_shards: dict[str, str]
 ) -> None:
-    """A shard that has lost its data stops the start instead of being filled anew."""
+    """A shard that has lost its data stops the start instead of being initialised again."""
     await start(settings)
     for table in ("slots", "topology", "cluster"):
         await rows(fresh_shards["db2"], f"DELETE FROM {table}")
@@ -89,7 +89,7 @@ async def test_one_empty_shard_among_initialised_ones_is_refused(
 
 
 async def test_two_swapped_dsns_are_refused(settings: Settings, fresh_shards: dict[str, str]) -> None:
-    """DSNs that are swapped stop the start with the names of both shards."""
+    """Swapped DSNs stop the start with an error that names both shards."""
     await start(settings)
     swapped = {**fresh_shards, "db0": fresh_shards["db1"], "db1": fresh_shards["db0"]}
     with pytest.raises(ConfigError, match="db0 leads to shard db1: are two DSNs swapped"):
@@ -111,7 +111,7 @@ async def test_a_shard_of_another_cluster_is_refused(
 
 
 async def test_a_first_start_needs_every_shard(settings: Settings, fresh_shards: dict[str, str]) -> None:
-    """While a shard cannot be reached no cluster is initialised, and nothing is written."""
+    """While a shard cannot be reached, no cluster is initialised and nothing is written."""
     await migrate_all(settings)
     broken = {**fresh_shards, "db2": "postgresql://snapurl@127.0.0.1:1/none"}
     with pytest.raises(ConfigError, match="db2 is unreachable"):
@@ -122,7 +122,7 @@ async def test_a_first_start_needs_every_shard(settings: Settings, fresh_shards:
 async def test_a_later_start_goes_on_without_a_silent_shard(
     settings: Settings, fresh_shards: dict[str, str]
 ) -> None:
-    """With one shard unreachable an initialised cluster starts, and health names the shard."""
+    """An initialised cluster starts with one shard unreachable, and health names the shard."""
     await start(settings)
     broken = with_shards(settings, {**fresh_shards, "db2": "postgresql://snapurl@127.0.0.1:1/none"})
     await start(broken)
@@ -149,7 +149,7 @@ async def test_a_later_start_goes_on_without_a_silent_shard(
 async def test_a_wrong_dsn_stops_the_start_with_one_line(
     settings: Settings, fresh_shards: dict[str, str], change: Callable[[str], str], message: str
 ) -> None:
-    """A wrong password, database or port stops the start with one line without the password in it."""
+    """A wrong password, database or port stops the start with one line that does not contain the password."""
     await start(settings)
     wrong = with_shards(settings, {**fresh_shards, "db1": change(fresh_shards["db1"])})
     with pytest.raises(ConfigError, match=message) as caught:
@@ -162,7 +162,7 @@ async def test_a_wrong_dsn_stops_the_start_with_one_line(
 async def test_shards_that_the_list_leaves_out_are_found_through_the_topology(
     settings: Settings, fresh_shards: dict[str, str]
 ) -> None:
-    """A process that was told of one shard only reaches the others at the topology's addresses."""
+    """A process configured with one shard reaches the others at the addresses in the topology."""
     await start(settings)
     shards = await Shards.connect(with_shards(settings, {"db0": fresh_shards["db0"]}))
     try:
@@ -172,8 +172,8 @@ async def test_shards_that_the_list_leaves_out_are_found_through_the_topology(
         await shards.close()
 
 
-async def test_a_server_that_is_slow_to_say_goodbye_fails_nothing(settings: Settings) -> None:
-    """What was read over a connection counts, also if its server does not close it in time."""
+async def test_a_server_that_is_slow_to_close_fails_nothing(settings: Settings) -> None:
+    """A result read over a connection is used even if the server does not close the connection in time."""
     connection = await connect_once("db0", settings.shard_dsns[0].dsn, 5.0)
     await close_quietly(connection, 1e-9)
     assert connection.is_closed()

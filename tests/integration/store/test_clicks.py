@@ -27,7 +27,7 @@ async def apply(store: Store, stream: str, rows: Sequence[ClickRow]) -> set[int]
 
 
 async def test_entries_delivered_again_change_nothing(store: Store) -> None:
-    """Whatever is delivered again, in whatever batches, each entry counts once per slot."""
+    """However often entries are delivered again, and in whatever batches, each counts once per slot."""
     rows = [row(f"c{n % 7}", entry) for entry in range(30) for n in range(entry % 5)]
     for end in (10, len(rows), 25, len(rows)):
         part = rows[:end]
@@ -51,7 +51,7 @@ async def test_two_consumers_at_once_count_once(store: Store) -> None:
 
 
 async def test_clicks_are_kept_by_day(store: Store) -> None:
-    """Totals come by UTC day, oldest first."""
+    """Totals are listed by UTC day, oldest first."""
     later = date(2026, 5, 3)
     await apply(store, "s", [row("d", 1, 2), row("d", 2, 3, later), row("d", 3, 4, later)])
     assert await store.clicks.totals("d") == [DayClicks(DAY, 2), DayClicks(later, 7)]
@@ -59,16 +59,14 @@ async def test_clicks_are_kept_by_day(store: Store) -> None:
 
 
 async def test_another_stream_has_its_own_cursor(store: Store) -> None:
-    """After Redis was wiped a new stream begins, and the old one's cursor does not swallow its entries."""
+    """After Redis is wiped a new stream begins, and the cursor of the old one does not skip its entries."""
     await apply(store, "old", [row("e", 1_000_000)])
     await apply(store, "new", [row("e", 1)])
     assert sum(day.clicks for day in await store.clicks.totals("e")) == 2
 
 
-async def test_a_slot_that_was_counted_in_part_holds_no_other_up(
-    store: Store, direct: dict[str, Any]
-) -> None:
-    """What a consumer had not got to is counted once, beside slots that are new, done or in hand-off."""
+async def test_a_slot_that_was_counted_in_part_delays_no_other(store: Store, direct: dict[str, Any]) -> None:
+    """Rows that a consumer had not applied are counted once, in one call with slots new, done or in hand-off."""
     (owner,) = store.router.group([slot_of("part")], int)
     codes = [code for n in range(200) if (code := f"p{n}") and store.shards.map.owner(slot_of(code)) == owner]
     done, moving, *new = codes
@@ -87,7 +85,7 @@ async def test_a_slot_that_was_counted_in_part_holds_no_other_up(
 
 
 async def test_a_consumer_without_the_lock_counts_nothing_twice(store: Store, direct: dict[str, Any]) -> None:
-    """A writer that has moved the cursor without the stream's lock is waited for; then nothing is left to count."""
+    """A call waits for a writer that moved the cursor without the lock of the stream, then counts nothing again."""
     (owner,) = store.router.group([slot_of("old")], int)
     await apply(store, "s", [row("old", 1)])
     async with direct[owner].transaction():
@@ -106,7 +104,7 @@ async def test_a_consumer_without_the_lock_counts_nothing_twice(store: Store, di
 
 
 async def by_referrer(store: Store, code: str) -> list[tuple[str, int]]:
-    """Those shown, in their order."""
+    """Returns the referrers shown for the link, in their order."""
     shown = await store.clicks.sources(code)
     return [(item.value, item.clicks) for item in shown if item.kind is SourceKind.REFERRER]
 
@@ -117,7 +115,7 @@ def sourced(code: str, entry: int, referrers: dict[str, int], day: date = DAY) -
 
 
 async def test_sources_are_counted_once_with_their_clicks(store: Store) -> None:
-    """Whatever is delivered again, by whom, changes nothing; what is under no source is under the empty one."""
+    """A repeated delivery, by any consumer, changes nothing; clicks without a source are under the empty one."""
     rows = [
         sourced("f", 1, {"x": 2, "": 1}),
         row("f", 2),
@@ -139,7 +137,7 @@ async def test_sources_are_counted_once_with_their_clicks(store: Store) -> None:
 async def test_sources_of_a_slot_in_hand_off_wait_with_their_clicks(
     store: Store, direct: dict[str, Any]
 ) -> None:
-    """The fence that stops the one stops the other, also where the slot has been counted before."""
+    """The fence refuses sources together with their clicks, also in a slot that was counted before."""
     slot = slot_of("k")
     (owner,) = store.router.group([slot], lambda slot: slot)
     later = [sourced("k", 2, {"x": 3})]
@@ -151,8 +149,10 @@ async def test_sources_of_a_slot_in_hand_off_wait_with_their_clicks(
     assert await by_referrer(store, "k") == [("x", 4)]
 
 
-async def test_a_source_says_which_transaction_changed_it_last(store: Store, direct: dict[str, Any]) -> None:
-    """So that the catch-up of a hand-off finds it."""
+async def test_a_source_row_carries_the_id_of_its_last_transaction(
+    store: Store, direct: dict[str, Any]
+) -> None:
+    """A source row carries the id of the transaction that changed it last, so a catch-up finds it."""
     (owner,) = store.router.group([slot_of("m")], lambda slot: slot)
     seen = []
     for entry in (1, 2):
@@ -163,8 +163,8 @@ async def test_a_source_says_which_transaction_changed_it_last(store: Store, dir
     assert seen[0] < seen[1]
 
 
-async def test_made_up_referrers_do_not_fill_the_table(store: Store) -> None:
-    """A link has 100 of them on a day, those with most clicks first come; the clicks of others are under `*`."""
+async def test_random_referrers_do_not_fill_the_table(store: Store) -> None:
+    """A link keeps at most 100 referrers per day, those with most clicks first; the other clicks go to `*`."""
     first = {f"a{n}": 1 for n in range(70)} | {"known": 5}
     second = {f"b{n}": 2 + n for n in range(60)} | {"known": 7}
     await apply(store, "s", [sourced("h", 1, first)])

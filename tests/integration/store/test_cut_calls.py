@@ -1,4 +1,4 @@
-"""A connection that is cut at each await of a call in turn: the shard has failed, and nothing else has."""
+"""A connection is cut at each await of a call in turn: the call reports a failure of the shard and nothing else."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from snapurl.store.cluster.migrate import migrate_all
 from snapurl.store.cluster.pool import DOWN_S, Pool, ShardFailed
 from snapurl.store.cluster.shards import close_quietly, connect_once, read_topology
 from tests.integration.store.test_bootstrap import with_shards
-from tests.integration.store.test_silent_shard import behind
+from tests.integration.store.test_silent_shard import through_proxy
 from tests.support.cut import Connections, cut_at, cut_at_each
 from tests.support.tcp_proxy import proxy_to
 
@@ -75,7 +75,7 @@ at_each_side = pytest.mark.parametrize("answered", [False, True], ids=["waiting"
 
 @asynccontextmanager
 async def pool_of(settings: Settings) -> AsyncIterator[Pool]:
-    """A pool for one connection to the first shard."""
+    """Yields a pool with one connection to the first shard."""
     first = settings.shard_dsns[0]
     cluster_id = (await read_topology(settings)).cluster_id
     pool = Pool(first.name, first.dsn, cluster_id, size=1, wait_ms=500, statement_timeout_ms=5_000)
@@ -84,9 +84,7 @@ async def pool_of(settings: Settings) -> AsyncIterator[Pool]:
 
 
 @at_each_side
-async def test_a_call_that_is_cut_at_any_await_says_that_the_connection_is_lost(
-    ready: Settings, answered: bool
-) -> None:
+async def test_a_call_cut_at_any_await_reports_a_lost_connection(ready: Settings, answered: bool) -> None:
     """Whatever asyncpg raises on a connection that was closed under a call is reported as a lost connection."""
 
     async def once(name: str, at: int) -> bool:
@@ -105,10 +103,10 @@ async def test_a_call_that_is_cut_at_any_await_says_that_the_connection_is_lost(
 
 
 @at_each_side
-async def test_a_pools_call_that_is_cut_at_any_await_is_a_failure_of_the_shard(
+async def test_a_pool_call_cut_at_any_await_is_a_failure_of_the_shard(
     ready: Settings, monkeypatch: pytest.MonkeyPatch, answered: bool
 ) -> None:
-    """A connection that is terminated under a call, new or used, gives 503; the next call has a new one."""
+    """A call whose connection, new or used, is terminated gives 503; the next call gets a new connection."""
     connections = Connections(monkeypatch)
 
     async def once(method: PoolMethod, used: bool, at: int) -> bool:
@@ -132,15 +130,15 @@ async def test_a_pools_call_that_is_cut_at_any_await_is_a_failure_of_the_shard(
             assert await cut_at_each(partial(once, method, used)) >= 2, (method, used)
 
 
-async def test_connecting_that_is_cut_at_any_await_is_a_failure_of_the_shard(ready: Settings) -> None:
-    """A connection that breaks while it is made is a shard that does not answer, not an error of the program."""
+async def test_a_connect_cut_at_any_await_is_a_failure_of_the_shard(ready: Settings) -> None:
+    """A connection that breaks while it is opened is reported as a failed shard, not as an error of the program."""
     first = ready.shard_dsns[0]
     port = urlsplit(first.dsn).port
     assert port is not None
     async with proxy_to("127.0.0.1", port) as proxy:
 
         async def once(at: int) -> bool:
-            opening = connect_once(first.name, behind(first.dsn, proxy), 5.0)
+            opening = connect_once(first.name, through_proxy(first.dsn, proxy), 5.0)
             try:
                 connection, was_cut = await cut_at(opening, at, proxy.cut, answered=False)
             except ShardFailed:
@@ -171,10 +169,10 @@ async def test_a_bug_on_a_live_connection_stays_a_bug(ready: Settings) -> None:
         assert pool.last_error is None
 
 
-async def test_a_first_start_that_is_cut_at_any_await_is_finished_by_the_next(
+async def test_a_first_start_cut_at_any_await_is_finished_by_the_next(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A shard that is lost in the middle of a first start ends that with one line, and the next start goes on."""
+    """Losing a shard during a first start ends the start with one line, and the next start completes it."""
     two = with_shards(settings, {item.name: item.dsn for item in settings.shard_dsns[:2]})
     await migrate_all(two)
     connections = Connections(monkeypatch)

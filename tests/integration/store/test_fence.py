@@ -1,4 +1,4 @@
-"""The fence: what each state lets through, and that a freeze cannot be outrun."""
+"""The fence: which calls each state accepts, and that no write escapes a freeze."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ async def set_state(connection: Any, slot: int, state: str) -> None:
         (None, "moved", "moved"),
     ],
 )
-async def test_each_state_lets_through_what_it_should(
+async def test_each_state_accepts_the_calls_it_should(
     store: Store, direct: dict[str, Any], state: str | None, write: str, read: str
 ) -> None:
-    """Writes pass in owned and leaving, reads also in frozen; a slot that is not here is moved."""
+    """Writes pass in owned and leaving, reads also in frozen; a slot that the shard does not hold is moved."""
     slot = slot_of("probe")
     connection = direct[store.shards.map.owner(slot)]
     if state is None:
@@ -61,10 +61,10 @@ async def test_each_state_lets_through_what_it_should(
 
 
 @pytest.mark.parametrize("state", ["owned", "leaving", "frozen", "closed", "importing", "released", None])
-async def test_many_creates_are_answered_like_single_ones(
+async def test_bulk_creates_are_answered_like_single_ones(
     store: Store, direct: dict[str, Any], new_link: NewLinkMaker, state: str | None
 ) -> None:
-    """Each link of one call gets the answer that a call of its own gets: made, repeated, taken, refused."""
+    """Each link of a bulk call gets the answer that a single call would get: made, repeated, taken or refused."""
     shard = direct["db0"]
     codes = list(itertools.islice(codes_at(store, "db0"), 4))
     slot = slot_of(codes[3])
@@ -88,14 +88,14 @@ async def test_many_creates_are_answered_like_single_ones(
 
 
 async def one_by_one(pool: Pool, links: Sequence[NewLink]) -> Sequence[Any]:
-    """The answers to one call per link."""
+    """Returns the answers to one call per link."""
     return [await create_row(pool, new) for new in links]
 
 
-async def test_a_slot_that_comes_while_many_creates_wait_is_asked_again(
+async def test_a_slot_that_arrives_while_bulk_creates_wait_is_asked_again(
     store: Store, direct: dict[str, Any], new_link: NewLinkMaker
 ) -> None:
-    """A link that was not made since its slot was elsewhere is not called taken once the slot has come."""
+    """A link that was refused because its slot was elsewhere is not reported as taken once the slot has arrived."""
     shard, pool = direct["db0"], store.shards.pool("db0")
     code, coming = itertools.islice(codes_at(store, "db0"), 2)
     await set_state(shard, slot_of(coming), "importing")
@@ -112,10 +112,10 @@ async def test_a_slot_that_comes_while_many_creates_wait_is_asked_again(
     assert [row["outcome"] for row in await create] == ["taken", "busy"]
 
 
-async def test_many_creates_that_waited_for_a_freeze_see_it(
+async def test_bulk_creates_that_waited_for_a_freeze_see_it(
     store: Store, direct: dict[str, Any], new_link: NewLinkMaker
 ) -> None:
-    """Of the links of one call that waited for a freeze, those of the frozen slot are refused, the others made."""
+    """After a bulk call waited for a freeze, its links in the frozen slot are refused and the others are made."""
     freezer = direct["db0"]
     codes = list(itertools.islice(codes_at(store, "db0"), 5))
     transaction = freezer.transaction()
@@ -132,7 +132,7 @@ async def test_many_creates_that_waited_for_a_freeze_see_it(
 async def test_a_write_that_waited_for_a_freeze_sees_the_freeze(
     store: Store, direct: dict[str, Any], new_link: NewLinkMaker
 ) -> None:
-    """A write that waited for a freeze is refused, not carried out on the state from before it."""
+    """A write that waited for a freeze is refused, not executed on the state from before the freeze."""
     slot = slot_of("probe")
     name = store.shards.map.owner(slot)
     freezer = direct[name]
@@ -149,7 +149,7 @@ async def test_a_write_that_waited_for_a_freeze_sees_the_freeze(
 
 
 async def _until_waiting(name: str, settings: Settings, kind: str = "advisory") -> None:
-    """Returns when somebody waits for a lock of that kind on shard `name`."""
+    """Returns when a backend waits for a lock of that kind on shard `name`."""
     dsn = next(item.dsn for item in settings.shard_dsns if item.name == name)
     watcher = await asyncpg.connect(dsn)
     try:
@@ -186,7 +186,7 @@ async def test_a_freeze_waits_for_a_write_that_passed_the_fence(
 
 
 async def test_a_fenced_write_refuses_other_isolation_levels(store: Store, direct: dict[str, Any]) -> None:
-    """Under REPEATABLE READ the state would be read from before the lock, so the fence refuses to run."""
+    """The fence refuses to run under REPEATABLE READ, which would read the state from before the lock."""
     connection = direct["db0"]
     with pytest.raises(asyncpg.RaiseError, match="READ COMMITTED"):
         async with connection.transaction(isolation="repeatable_read"):

@@ -1,4 +1,4 @@
-"""Links in the shards: creates, changes, lists, and replies that get lost."""
+"""Links in the shards: creates, changes, lists, and lost replies."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.waits import until
 
 
 async def test_one_of_many_creates_of_an_alias_wins(store: Store, new_link: NewLinkMaker) -> None:
-    """Of twenty creates of one alias at once exactly one wins, and the others are told that it is taken."""
+    """Of twenty concurrent creates of one alias exactly one wins, and the others get "taken"."""
     answers = await asyncio.gather(*(store.links.create(new_link("race")) for _ in range(20)))
     assert sum(isinstance(answer, Link) for answer in answers) == 1
     assert sum(isinstance(answer, Taken) for answer in answers) == 19
@@ -30,7 +30,7 @@ async def test_one_of_many_creates_of_an_alias_wins(store: Store, new_link: NewL
 async def test_a_create_repeated_with_its_token_answers_the_same(
     store: Store, new_link: NewLinkMaker
 ) -> None:
-    """Calling a create again with its token gives the first answer, also after the link was edited."""
+    """A create repeated with its token gets the first answer, even after the link was edited."""
     new = new_link("again")
     first = await store.links.create(new)
     await store.links.change(
@@ -40,7 +40,7 @@ async def test_a_create_repeated_with_its_token_answers_the_same(
 
 
 async def test_a_change_is_refused_for_each_reason(store: Store, new_link: NewLinkMaker) -> None:
-    """Missing, foreign, outdated and deleted links each refuse a change with their own reason."""
+    """A change of a missing, foreign, outdated or deleted link is refused with the reason for each."""
     await store.links.create(new_link("mine", owner="me"))
     change = LinkPatch(title="t")
 
@@ -62,7 +62,7 @@ async def test_a_change_is_refused_for_each_reason(store: Store, new_link: NewLi
 
 
 async def test_a_bulk_create_answers_item_by_item_in_order(store: Store, new_link: NewLinkMaker) -> None:
-    """A bulk create keeps the order, and a taken alias spoils only its own item, also within the call."""
+    """A bulk create keeps the order, and a taken alias fails only its own item, also within the call."""
     await store.links.create(new_link("taken"))
     asked = [new_link(code) for code in ("a1", "taken", "b2", "c3", "b2")]
     answers = await store.links.create_many(asked)
@@ -72,7 +72,7 @@ async def test_a_bulk_create_answers_item_by_item_in_order(store: Store, new_lin
 
 
 async def test_a_bulk_create_writes_every_field_as_it_is(store: Store, new_link: NewLinkMaker) -> None:
-    """Tags of any number and with any character, titles, moments, owners: what is read is what was asked for."""
+    """A bulk create stores every field as given: any number of tags, any character, titles, times and owners."""
     tags = ('a"b', "c\\d", "{x,y}", "NULL", "ü ❤", "'", ",", "{}")
     at = datetime(2099, 1, 31, 12, 0, 0, 123_456, tzinfo=UTC)
     asked = [
@@ -105,10 +105,10 @@ async def test_pages_show_each_link_once_newest_first(store: Store, new_link: Ne
     ]
 
 
-async def test_a_page_waits_until_every_slot_is_answered_for_once(
+async def test_a_page_waits_until_every_slot_has_one_owner(
     store: Store, direct: dict[str, Any], new_link: NewLinkMaker
 ) -> None:
-    """While a slot is answered for by no shard a listing waits, instead of leaving its links out."""
+    """While no shard answers for a slot, a listing waits instead of leaving out its links."""
     await store.links.create(new_link("shy"))
     slot = slot_of("shy")
     owner = direct[store.shards.map.owner(slot)]
@@ -123,7 +123,7 @@ async def test_a_page_waits_until_every_slot_is_answered_for_once(
 async def test_a_listing_never_shows_rows_that_a_shard_only_keeps(
     store: Store, direct: dict[str, Any], new_link: NewLinkMaker
 ) -> None:
-    """Rows of a slot that a shard no longer owns are not listed; two owners of a slot stop a listing."""
+    """Rows of a slot that the shard no longer owns are not listed, and a slot with two owners stops a listing."""
     await store.links.create(new_link("twice"))
     slot = slot_of("twice")
     name = store.shards.map.owner(slot)
@@ -136,7 +136,7 @@ async def test_a_listing_never_shows_rows_that_a_shard_only_keeps(
 
 
 async def through(ready: Settings, proxy: Proxy, name: str) -> Store:
-    """A store that reaches shard `name` through `proxy`, on one connection."""
+    """Returns a store that reaches shard `name` through `proxy`, on one connection."""
     dsns = {item.name: item.dsn for item in ready.shard_dsns}
     parts = urlsplit(dsns[name])
     dsns[name] = dsns[name].replace(f"127.0.0.1:{parts.port}", f"127.0.0.1:{proxy.port}")
@@ -155,8 +155,10 @@ async def change(store: Store, code: str, if_match: int | None) -> Link:
     )
 
 
-async def test_lost_replies_of_writes_are_asked_for(ready: Settings, new_link: NewLinkMaker) -> None:
-    """A create, a bulk create and a change whose reply was lost are each told truly."""
+async def test_writes_with_lost_replies_report_their_true_outcome(
+    ready: Settings, new_link: NewLinkMaker
+) -> None:
+    """A create, a bulk create and a change whose reply was lost each report their true outcome."""
     async with proxy_to(*target_of(ready, "db0")) as proxy:
         store = await through(ready, proxy, "db0")
         try:
@@ -169,7 +171,7 @@ async def test_lost_replies_of_writes_are_asked_for(ready: Settings, new_link: N
             assert isinstance(await store.links.create(new_link(code)), Link)
 
             for if_match in (None, 4):
-                # The first call prepares the statement, so that the lost reply is that of the change itself.
+                # The first call prepares the statement, so the lost reply is that of the change.
                 await change(store, code, None)
                 proxy.replies_to_lose = 1
                 changed = await change(store, code, if_match)
@@ -184,10 +186,8 @@ async def test_lost_replies_of_writes_are_asked_for(ready: Settings, new_link: N
             await store.shards.close()
 
 
-async def test_an_outcome_that_cannot_be_asked_for_is_called_unknown(
-    ready: Settings, new_link: NewLinkMaker
-) -> None:
-    """When the reply and the question after it are lost, the caller hears of an unknown outcome."""
+async def test_an_outcome_that_cannot_be_queried_is_unknown(ready: Settings, new_link: NewLinkMaker) -> None:
+    """When both the reply and the query for the outcome are lost, the caller gets OutcomeUnknown."""
     async with proxy_to(*target_of(ready, "db0")) as proxy:
         store = await through(ready, proxy, "db0")
         try:
@@ -205,7 +205,7 @@ async def test_an_outcome_that_cannot_be_asked_for_is_called_unknown(
 
 
 async def test_a_silent_shard_costs_only_its_own_slots(ready: Settings, new_link: NewLinkMaker) -> None:
-    """With one shard cut off, links of the others are created; when it is back all is well by itself."""
+    """While one shard is cut off, links of the others are created; once it is back, all creates succeed."""
     async with proxy_to(*target_of(ready, "db0")) as proxy:
         store = await through(ready, proxy, "db0")
         try:
@@ -227,7 +227,7 @@ async def test_a_silent_shard_costs_only_its_own_slots(ready: Settings, new_link
 
 
 async def test_an_idempotency_key_is_stored_once(store: Store, direct: dict[str, Any]) -> None:
-    """Within 24 hours every use of an Idempotency-Key finds the record of the first; after that it is replaced."""
+    """Every use of an Idempotency-Key finds the first record for 24 hours; after that the record is replaced."""
     key = IdempotencyKey("key", "k1")
     records = await asyncio.gather(*(store.links.reserve(key, bytes([n])) for n in range(20)))
     assert len(set(records)) == 1

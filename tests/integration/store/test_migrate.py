@@ -23,7 +23,7 @@ async def record(dsn: str, statement: str) -> None:
 
 
 async def test_every_shard_gets_every_migration_once(settings: Settings) -> None:
-    """Eight processes that migrate at once apply each migration to each shard exactly once."""
+    """Eight concurrent processes apply each migration to each shard exactly once."""
     lines = await asyncio.gather(*(migrate_all(settings) for _ in range(8)))
     applied = sorted(line for part in lines for line in part)
     expected = sorted(
@@ -53,7 +53,7 @@ async def test_a_record_that_disagrees_with_the_files_is_refused(
         await migrate_all(settings)
 
 
-# A record of the fourteen migrations of the development versions, with the checksum of their first.
+# The migration record of a development version: fourteen migrations, with the checksum of the first.
 DEVELOPMENT = """
 CREATE TABLE schema_migrations (
     version integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,
@@ -83,7 +83,7 @@ async def test_data_of_a_development_version_is_refused_in_one_line(
 
 
 async def test_a_sharded_table_carries_slot_and_xid(settings: Settings, fresh_shards: dict[str, str]) -> None:
-    """Each table with a slot has the xid that a catch-up needs, and a key that begins with the slot."""
+    """Each table with a slot has the xid column that a catch-up needs, and a key that begins with the slot."""
     await migrate_all(settings)
     connection = await asyncpg.connect(fresh_shards["db0"])
     try:

@@ -1,4 +1,4 @@
-"""The rights of the roles that the migrations make: enough to work, and no more."""
+"""The rights of the roles that the migrations create: enough to work, and no more."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def migrator(ready: Settings) -> AsyncIterator[Any]:
 
 
 async def test_service_role_is_enough_for_links(as_service: Settings) -> None:
-    """As the service role a store creates, reads, lists and deletes."""
+    """The service role can create, read, list and delete links."""
     store = await Store.open(as_service)
     try:
         new = NewLink("abc", LinkFields("https://example.org/"), "me", uuid.uuid4())
@@ -65,13 +65,13 @@ async def test_service_role_is_enough_for_links(as_service: Settings) -> None:
     ],
 )
 async def test_service_role_is_refused(service: Any, statement: str) -> None:
-    """The service role changes neither slots nor rows nor the schema, except through the fence."""
+    """The service role cannot change slots, rows or the schema, except through the fence."""
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await service.execute(statement)
 
 
-async def test_a_path_of_ones_own_does_not_lead_the_functions_astray(service: Any) -> None:
-    """Who puts tables of the same names before those of the owner writes into the owner's all the same."""
+async def test_the_callers_search_path_does_not_redirect_the_functions(service: Any) -> None:
+    """A caller with tables of the same names earlier in its search_path still writes to the owner's tables."""
     await service.execute(
         "CREATE TEMPORARY TABLE slots AS SELECT slot, 'owned' AS state FROM public.slots WHERE false"
     )
@@ -88,8 +88,8 @@ async def test_a_path_of_ones_own_does_not_lead_the_functions_astray(service: An
     assert await service.fetchval("SELECT count(*) FROM pg_temp.links") == 0
 
 
-async def test_migrator_role_carries_out_steps(migrator: Any) -> None:
-    """As the migrator role a slot leaves its shard and is given back."""
+async def test_migrator_role_is_enough_for_steps(migrator: Any) -> None:
+    """The migrator role can let a slot leave its shard and give it back."""
     slot = await migrator.fetchval("SELECT min(slot) FROM slots")
     token = uuid.uuid4()
     await migrator.execute("SELECT handoff_leave_v1($1, '{1}', 'db1', $2, 100)", [slot], token)
@@ -111,13 +111,13 @@ async def test_migrator_role_carries_out_steps(migrator: Any) -> None:
     ],
 )
 async def test_migrator_role_is_refused(migrator: Any, statement: str) -> None:
-    """The migrator role changes neither the schema, nor the identity of a shard, nor what was."""
+    """The migrator role cannot change the schema, the identity of a shard, or the history."""
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await migrator.execute(statement)
 
 
-async def test_every_function_that_writes_for_clients_has_a_path_of_its_own(ready: Settings) -> None:
-    """A function that runs as the owner would else find what its caller has put into the way."""
+async def test_every_function_that_writes_for_clients_sets_its_search_path(ready: Settings) -> None:
+    """Each function that runs as the owner sets its search_path, so objects of its caller cannot shadow others."""
     async with connected(ready.shard_dsns[0].dsn) as owner:
         found = await owner.fetch("SELECT proname, prosecdef, proconfig FROM pg_proc WHERE prosecdef")
     assert {row["proname"] for row in found} >= {
@@ -134,10 +134,10 @@ async def test_every_function_that_writes_for_clients_has_a_path_of_its_own(read
 # -- a user without rights -----------------------------------------------------------------------------------------
 
 
-async def test_rights_taken_away_at_work_are_a_refusal_and_come_back(
+async def test_revoked_rights_give_503_until_they_are_granted_again(
     as_service: Settings, ready: Settings, new_link: NewLinkMaker
 ) -> None:
-    """A running service answers 503 for that shard, and goes on when the right is given back, without a restart."""
+    """If a right is revoked, a running service answers 503 for that shard, and recovers once it is granted."""
     store = await Store.open(as_service)
     try:
         codes = [f"c{n}" for n in range(20)]
@@ -153,8 +153,10 @@ async def test_rights_taken_away_at_work_are_a_refusal_and_come_back(
         await store.shards.close()
 
 
-async def test_old_tables_are_told_to_who_may_not_change_them(as_service: Settings, ready: Settings) -> None:
-    """A start that would have to migrate, as the service role, names the migrations and who may apply them."""
+async def test_a_start_that_may_not_migrate_names_the_migrations(
+    as_service: Settings, ready: Settings
+) -> None:
+    """A start as the service role that would have to migrate names the migrations and who may apply them."""
     newest = load_migrations()[-1]
     async with connected(ready.shard_dsns[0].dsn) as owner:
         await owner.execute("DELETE FROM schema_migrations WHERE version = $1", newest.version)
@@ -164,12 +166,12 @@ async def test_old_tables_are_told_to_who_may_not_change_them(as_service: Settin
     assert "run `snapurl migrate` as the owner of its tables" in refused.value.detail
 
 
-# -- an owner who is no superuser ----------------------------------------------------------------------------------
+# -- an owner that is no superuser ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
 async def owned(settings: Settings) -> Settings:
-    """Settings over empty databases for their owner, a user who may do nothing else on the servers."""
+    """Settings with empty databases, as their owner, a user with no other rights on the servers."""
     found = await make_login(settings, "plain_owner")
     for item in settings.shard_dsns:
         async with connected(item.dsn) as superuser:
@@ -177,8 +179,8 @@ async def owned(settings: Settings) -> Settings:
     return found
 
 
-async def test_roles_that_the_owner_may_not_make(settings: Settings, owned: Settings) -> None:
-    """The tables are made all the same; `snapurl migrate` says what is missing, and gives the rights afterwards."""
+async def test_roles_that_the_owner_may_not_create(settings: Settings, owned: Settings) -> None:
+    """The tables are created without the roles; `snapurl migrate` says what is missing, and later grants rights."""
     await migrate_all(settings.model_copy())  # by the superuser first, so that both roles are there
     for item in settings.shard_dsns:
         async with connected(item.dsn) as superuser:

@@ -1,4 +1,4 @@
-"""Calls find a slot that has moved or is moving."""
+"""The router finds a slot that has moved or is moving."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.integration.store.conftest import NewLinkMaker, Store
 
 
 async def hand_over(direct: dict[str, Any], slot: int, source: str, target: str) -> None:
-    """Moves one slot by hand, rows and all, the way a finished hand-off leaves it."""
+    """Moves one slot with its rows by SQL, and leaves it as a finished hand-off does."""
     rows = await direct[source].fetch("SELECT * FROM links WHERE slot = $1", slot)
     columns = ", ".join(rows[0].keys()) if rows else ""
     for row in rows:
@@ -38,7 +38,7 @@ def other(name: str) -> str:
 async def test_calls_follow_a_slot_that_has_moved(
     store: Store, direct: dict[str, Any], new_link: NewLinkMaker
 ) -> None:
-    """A process whose map is old reads and writes a moved link without an error."""
+    """A process with an outdated map reads and writes a moved link without an error."""
     await store.links.create(new_link("wander"))
     slot = slot_of("wander")
     source = store.shards.map.owner(slot)
@@ -50,7 +50,7 @@ async def test_calls_follow_a_slot_that_has_moved(
 
 
 async def test_a_stale_claim_never_undoes_a_newer_one(store: Store) -> None:
-    """Of two claims to a slot the one with the higher epoch stays, in whichever order they come."""
+    """The claim with the higher epoch wins, in whichever order two claims to a slot arrive."""
     assert store.shards.map.learn(7, "db2", 9)
     assert not store.shards.map.learn(7, "db3", 9)
     assert not store.shards.map.learn(7, "db3", 3)
@@ -98,7 +98,7 @@ async def test_waiting_calls_hold_no_connection(
 async def test_a_hand_off_that_lasts_too_long_is_a_503(
     ready: Settings, direct: dict[str, Any], new_link: NewLinkMaker
 ) -> None:
-    """A slot that stays in hand-off beyond the bound refuses the call with a time to come back."""
+    """A call to a slot that stays in hand-off beyond the bound is refused with a Retry-After."""
     store = await Store.open(ready.model_copy(update={"busy_wait_ms": 100}))
     try:
         slot = slot_of("stuck")

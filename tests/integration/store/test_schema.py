@@ -16,7 +16,7 @@ SCHEMA = Path(__file__).parents[3] / "migrations" / "schema.sql"
 async def test_schema_sql_is_what_the_migrations_make(
     settings: Settings, fresh_shards: dict[str, str]
 ) -> None:
-    """A change of the migrations that schema.sql lacks fails here; `make schema` writes the file from here."""
+    """schema.sql contains every change that the migrations make; `make schema` writes the file with this test."""
     await migrate_all(settings)
     async with connected(fresh_shards["db0"]) as shard:
         made = await render(shard)

@@ -1,4 +1,4 @@
-"""A shard that does not answer at all: packets vanish, or its machine hangs."""
+"""A shard that does not answer at all: its packets are dropped, or its machine hangs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CALLS = 20
 CONNECT_MS = 1_000
 
 
-def behind(dsn: str, proxy: Proxy) -> str:
+def through_proxy(dsn: str, proxy: Proxy) -> str:
     parts = urlsplit(dsn)
     credentials = parts.netloc.rpartition("@")[0]
     return urlunsplit(parts._replace(netloc=f"{credentials}@127.0.0.1:{proxy.port}"))
@@ -32,13 +32,13 @@ def behind(dsn: str, proxy: Proxy) -> str:
 
 @asynccontextmanager
 async def pool_behind_proxy(settings: Settings) -> AsyncIterator[tuple[Pool, Proxy]]:
-    """The pool of one shard, with a proxy in between."""
+    """Yields the pool of one shard and the proxy that it connects through."""
     first = settings.shard_dsns[0]
     topology = await read_topology(settings)
     port = urlsplit(first.dsn).port
     assert port is not None
     async with proxy_to("127.0.0.1", port) as proxy:
-        dsn = behind(first.dsn, proxy)
+        dsn = through_proxy(first.dsn, proxy)
         pool = Pool(
             first.name, dsn, topology.cluster_id, size=8, wait_ms=500, statement_timeout_ms=CONNECT_MS
         )
@@ -47,12 +47,12 @@ async def pool_behind_proxy(settings: Settings) -> AsyncIterator[tuple[Pool, Pro
 
 
 async def until_tried(pool: Pool) -> None:
-    """Past the time in which nobody tries."""
+    """Waits until the back-off after a failed connect is over."""
     await asyncio.sleep(DOWN_S * 1.2)
 
 
 async def test_only_one_call_at_a_time_waits_for_a_silent_shard(ready: Settings) -> None:
-    """While a shard is silent one call per quarter of a second tries to connect; the others are refused at once."""
+    """While a shard is silent, one call per 250 ms tries to connect; the others are refused at once."""
     async with pool_behind_proxy(ready) as (pool, proxy):
         proxy.deaf = True
         with pytest.raises(ShardFailed, match="in time"):
@@ -70,8 +70,8 @@ async def test_only_one_call_at_a_time_waits_for_a_silent_shard(ready: Settings)
         assert await pool.fetch("SELECT 1")
 
 
-async def test_a_shard_that_is_back_is_not_given_up_for_an_attempt_from_before(ready: Settings) -> None:
-    """A connection that was asked for while the shard was silent, and fails later, shuts nobody out."""
+async def test_an_old_connect_that_fails_does_not_block_a_shard_that_is_back(ready: Settings) -> None:
+    """A connect that began while the shard was silent and fails after its return does not cause a refusal."""
     async with pool_behind_proxy(ready) as (pool, proxy):
         proxy.deaf = True
         early = asyncio.create_task(pool.fetch("SELECT 1"))
@@ -86,15 +86,18 @@ async def test_a_shard_that_is_back_is_not_given_up_for_an_attempt_from_before(r
         assert pool.last_error is None
 
 
-async def test_links_whose_code_is_made_up_go_to_shards_that_answer(
+async def test_links_with_generated_codes_go_to_shards_that_answer(
     ready: Settings, new_link: NewLinkMaker
 ) -> None:
-    """Once a shard is known to be silent no such create fails: alone, in company, in bulk. Back, it gets some."""
+    """Single, concurrent and bulk creates with generated codes avoid a silent shard until it is back."""
     first, *others = ready.shard_dsns
     port = urlsplit(first.dsn).port
     assert port is not None
     async with proxy_to("127.0.0.1", port) as proxy:
-        dsns = [f"{first.name}={behind(first.dsn, proxy)}", *(f"{item.name}={item.dsn}" for item in others)]
+        dsns = [
+            f"{first.name}={through_proxy(first.dsn, proxy)}",
+            *(f"{item.name}={item.dsn}" for item in others),
+        ]
         store = await Store.open(ready.model_copy(update={"shards": SecretStr(" ".join(dsns))}))
         try:
             proxy.refuse = True
@@ -106,7 +109,7 @@ async def test_links_whose_code_is_made_up_go_to_shards_that_answer(
                 return store.shards.map.owner(slot_of(made.code))
 
             async def create_until(at_first: bool) -> None:
-                """Until it is known that the shard is silent, or that it is back."""
+                """Creates links until the shard is known to be silent, or known to be back."""
                 async with asyncio.timeout(HANG_S):
                     while store.shards.serves(first.name) is not at_first:
                         with suppress(Unavailable, OutcomeUnknown):
