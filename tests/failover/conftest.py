@@ -1,4 +1,4 @@
-"""Three shards, the first with a standby where a test asks for one; a store, and a migrator on demand."""
+"""Three shards, the first with a standby if a test asks for one, a store, and a migrator on demand."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NAMES = ("db0", "db1", "db2")
 
 @dataclass
 class World:
-    """Three shards, and what was acknowledged. `hosts` are the servers that the DSN of a shard names."""
+    """Three shards and the acknowledged links. `hosts` are the servers that the DSN of a shard names."""
 
     machine: Machine
     hosts: dict[str, list[Server]]
@@ -44,7 +44,7 @@ class World:
     numbers: itertools.count[int] = field(default_factory=itertools.count)
 
     def codes(self, name: str) -> itertools.chain[str]:
-        """Fresh codes whose slots the ring gives to shard `name`."""
+        """Yields unused codes whose slots the ring gives to shard `name`."""
         placement = place(self.store.shards.topology)
         made = (f"p{number}" for number in self.numbers)
         return itertools.chain(code for code in made if placement[slot_of(code)] == name)
@@ -61,7 +61,7 @@ class World:
         return False
 
     async def heals(self, name: str) -> float:
-        """Seconds until shard `name` takes a write again. Fails after HANG_S."""
+        """Returns the seconds until shard `name` accepts a write again. Fails after HANG_S."""
         clock = asyncio.get_running_loop().time
         began = clock()
         for code in self.codes(name):
@@ -72,11 +72,11 @@ class World:
         raise AssertionError("unreachable")
 
     async def missing(self) -> set[str]:
-        """Acknowledged links that are not there."""
+        """Returns the acknowledged links that are missing."""
         return {code for code in self.acked if await self.store.links.get(code) is None}
 
     async def ready(self, name: str) -> str:
-        """What readiness says of a shard."""
+        """Returns what readiness reports for a shard."""
         return next(shard.detail for shard in await self.store.shards.health() if shard.name == name)
 
     async def diagnoses(self) -> list[Diagnosis]:
@@ -88,7 +88,7 @@ class World:
             await fleet.close()
 
     async def fix(self, *kinds: str) -> None:
-        """What `doctor --fix` does: once about findings of some kinds, or until it finds nothing more to do."""
+        """Does what `doctor --fix` does: once for some kinds of diagnoses, or until nothing is left to fix."""
         fleet = await Fleet.connect(self.settings)
         try:
             for _ in range(1 if kinds else 3):
@@ -99,18 +99,18 @@ class World:
             await fleet.close()
 
     async def reopen(self) -> None:
-        """Another process, which remembers nothing."""
+        """Opens a new store, which has no state, like a new process."""
         await self.store.shards.close()
         self.store = await Store.open(self.settings)
 
     async def weigh(self, weight: float) -> None:
-        """Publishes another weight of db0: some of its slots are to leave, or others to come."""
+        """Publishes another weight of db0, so that some slots must leave it or others must come."""
         fleet = await Fleet.connect(self.settings)
         await publish(fleet, fleet.topology.with_weight("db0", weight))
         await fleet.close()
 
     async def serves(self, slot: int, *names: str) -> set[str]:
-        """Which of the shards would take a write to a slot, or answer a read of it, by what they say themselves."""
+        """Returns which of the shards report that they would accept a write to a slot or answer a read of it."""
         found = set()
         for name in names or NAMES:
             wrote = (await self.ask(name, "SELECT outcome FROM slot_fence_v1($1::smallint)", slot))[0][
@@ -122,7 +122,7 @@ class World:
         return found
 
     async def ask(self, name: str, query: str, *args: object) -> list[asyncpg.Record]:
-        """Rows straight from the primary of a shard, without any check of ours."""
+        """Returns rows from the primary of a shard over a plain connection, without SnapURL's checks."""
         connection = await connect_primary(all_hosts(*self.hosts[name]), HANG_S)
         try:
             rows: list[asyncpg.Record] = await connection.fetch(query, *args)
@@ -133,7 +133,7 @@ class World:
 
 @pytest.fixture(scope="session")
 async def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data of a server whose database is migrated, and belongs to no cluster yet."""
+    """Returns the data directory of a server whose database is migrated and belongs to no cluster yet."""
     machine = Machine(tmp_path_factory.mktemp("template"))
     server = machine.server("template")
     await server.start()

@@ -19,7 +19,7 @@ SLOTS = 20
 
 @dataclass
 class Move:
-    """The first batch of what has to move, and its steps."""
+    """The first batch of slots that must move, and its steps."""
 
     executor: Executor
     program: tuple[Step, ...]
@@ -36,25 +36,25 @@ class Move:
         return batch.target if batch.source == "db0" else batch.source
 
     async def through(self, step: Step) -> None:
-        """Carries out what is left up to the last `step`."""
+        """Executes the remaining steps up to and including the last `step`."""
         last = len(self.program) - 1 - self.program[::-1].index(step)
         await self.executor.run(self.program[self.done : last + 1])
         self.done = last + 1
 
     async def before(self, step: Step) -> None:
-        """Carries out what comes before the last `step`."""
+        """Executes the steps before the last `step`."""
         last = len(self.program) - 1 - self.program[::-1].index(step)
         await self.executor.run(self.program[self.done : last])
         self.done = last
 
     async def on(self) -> None:
-        """Carries out the rest."""
+        """Executes the remaining steps."""
         await self.executor.run(self.program[self.done :])
 
 
 @contextlib.asynccontextmanager
 async def moving(world: World, weight: float) -> AsyncIterator[Move]:
-    """A move that is to begin; the links that were acknowledged are in its slots too."""
+    """Yields a move that has not begun; its slots hold some of the acknowledged links."""
     await world.weigh(weight)
     fleet = await Fleet.connect(world.settings)
     lane = LaneConnections(fleet)

@@ -1,4 +1,4 @@
-"""A primary with a streaming standby, promoted on demand, and data directories that are put back as they were."""
+"""A primary with a streaming standby that is promoted on demand, and data directories that can be restored."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PASSWORD = "of-the-tests"
 
 
 class Server(PostgresServer):
-    """A server of the project's own launcher. As a standby its data come from `follows`, else from `template`."""
+    """A server of the project's launcher. A standby copies its data from `follows`, any other from `template`."""
 
     follows: Server | None = None
     template: Path | None = None
@@ -47,7 +47,7 @@ class Server(PostgresServer):
             await super()._make_database()
 
     async def ask(self, query: str, database: str = DATABASE) -> object:
-        """One value, or what a statement says, straight from this server."""
+        """Returns one value, or the status of a statement, from this server over a plain connection."""
         connection = await asyncpg.connect(self.dsn(database))
         try:
             return await connection.fetchval(query)
@@ -55,7 +55,7 @@ class Server(PostgresServer):
             await connection.close()
 
     async def says(self, question: str) -> None:
-        """Waits until the server answers a question with yes."""
+        """Waits until a query on the server returns true."""
         await until(lambda: self.ask(question, "postgres"))
 
 
@@ -73,7 +73,7 @@ async def run(account: SystemUser, *words: str | Path) -> None:
 
 
 class Machine:
-    """The servers of one test: plain ones by name, and standbys of them. `template` are data to begin with."""
+    """The servers of one test, by name, and their standbys. `template` is the initial data directory."""
 
     def __init__(self, home: Path, template: Path | None = None) -> None:
         self._home = home
@@ -97,13 +97,13 @@ class Machine:
         return made
 
     async def standby_of(self, primary: Server, *, synchronous: bool) -> Server:
-        """A standby that streams from `primary`; if synchronous, every commit waits for it."""
+        """Returns a standby that streams from `primary`; if synchronous, every commit waits for it."""
         number = len(self._servers)
         standby = self.server(f"standby{number}")
         standby.follows = primary
         await standby.start()
         if synchronous:
-            # Only now: the copy would have taken the setting along, and wait for a standby of its own.
+            # Not earlier: the copy would contain the setting, and the standby would wait for a standby.
             await primary.ask("ALTER SYSTEM SET synchronous_standby_names = '*'", "postgres")
             await primary.ask("SELECT pg_reload_conf()", "postgres")
             await primary.says("SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'")
@@ -118,19 +118,19 @@ async def promote(standby: Server) -> None:
 
 
 async def cut_stream(standby: Server) -> None:
-    """From here on the standby gets nothing from its primary: what comes is what an asynchronous one loses."""
+    """Stops replication to the standby: later writes are those that an asynchronous standby would lose."""
     await standby.ask("ALTER SYSTEM SET primary_conninfo = ''", "postgres")
     await standby.ask("SELECT pg_reload_conf()", "postgres")
     await standby.says("SELECT count(*) = 0 FROM pg_stat_wal_receiver")
 
 
 def copy_data(source: Path, target: Path) -> None:
-    """Copies a data directory, whoever owns it."""
+    """Copies a data directory and keeps its owner."""
     subprocess.run(["cp", "-a", source, target], check=True)
 
 
 def save(server: Server) -> Path:
-    """A copy of the data of a server that is stopped."""
+    """Copies the data of a stopped server. Returns the copy."""
     copy = server.data.with_name("saved")
     shutil.rmtree(copy, ignore_errors=True)
     copy_data(server.data, copy)
@@ -138,12 +138,12 @@ def save(server: Server) -> Path:
 
 
 def put_back(server: Server, copy: Path) -> None:
-    """The data of a server that is stopped, as they were."""
+    """Restores the data of a stopped server from a copy."""
     shutil.rmtree(server.data)
     copy_data(copy, server.data)
 
 
 def all_hosts(*servers: Server, user: str = USER) -> str:
-    """One DSN that names all of them."""
+    """Returns one DSN that names all servers."""
     hosts = ",".join(f"127.0.0.1:{server.port}" for server in servers)
     return f"postgresql://{user}:{PASSWORD}@{hosts}/{DATABASE}"

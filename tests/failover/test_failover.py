@@ -1,4 +1,4 @@
-"""The primary of a shard is lost and its standby promoted, under load."""
+"""The primary of a shard fails and its standby is promoted, under load."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.requirements import requires
 
 @contextlib.asynccontextmanager
 async def load(world: World) -> AsyncIterator[list[str]]:
-    """Creates on every shard for as long as the block runs; the codes that failed on shards other than db0."""
+    """Creates links on every shard during the block. Yields the codes that failed on shards other than db0."""
     failed: list[str] = []
 
     async def create(name: str) -> None:
@@ -44,13 +44,13 @@ async def kill(server: Server) -> None:
 
 
 async def freeze(server: Server) -> None:
-    """As a machine that hangs: connections stay open, nothing answers."""
+    """Freezes a server as if its machine hung: connections stay open, nothing answers."""
     for pid in pids_of(server):
         os.kill(pid, signal.SIGSTOP)
 
 
 async def kill_frozen(server: Server) -> None:
-    """Its processes cannot notice that the postmaster is gone: they are ended one by one."""
+    """Kills each process: frozen ones cannot notice that the postmaster has gone."""
     children = pids_of(server)[1:]
     await server.kill()
     for pid in children:
@@ -59,7 +59,7 @@ async def kill_frozen(server: Server) -> None:
 
 
 def pids_of(server: PostgresServer) -> list[int]:
-    """The postmaster and its children."""
+    """Returns the process ids of the postmaster and its children."""
     assert server.pid is not None
     children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text()
     return [server.pid, *map(int, children.split())]
@@ -69,7 +69,7 @@ def pids_of(server: PostgresServer) -> list[int]:
 async def test_a_promoted_standby_takes_over_and_nothing_acknowledged_is_missing(
     make_world: Maker, end: Callable[[Server], Awaitable[None]]
 ) -> None:
-    """With a synchronous standby, all acknowledged creates survive the end of their primary; others never fail."""
+    """With a synchronous standby, acknowledged creates survive the loss of the primary; other shards never fail."""
     world = await make_world(standby=True, synchronous=True)
     primary, standby = world.hosts["db0"]
     async with load(world) as failed:
@@ -89,7 +89,7 @@ async def test_a_promoted_standby_takes_over_and_nothing_acknowledged_is_missing
 
 
 async def test_a_connection_to_a_standby_is_refused(make_world: Maker) -> None:
-    """A standby is not spoken to, named alone or with others, until it is promoted."""
+    """A standby is not used until it is promoted, whether the DSN names it alone or with others."""
     world = await make_world(standby=True)
     primary, standby = world.hosts["db0"]
     with pytest.raises(NotPrimary):

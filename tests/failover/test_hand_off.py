@@ -1,4 +1,4 @@
-"""Failover of one side of a hand-off at its steps, with a synchronous standby, under writes to its slots."""
+"""Failover of one side of a hand-off after each step, with a synchronous standby and writes to its slots."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CASES = [
 
 @contextlib.asynccontextmanager
 async def writing(world: World, slots: tuple[int, ...]) -> AsyncIterator[None]:
-    """Creates in the slots until the end of the block; every acknowledged one is remembered."""
+    """Creates links in the slots during the block, and records each acknowledged one."""
 
     async def write() -> None:
         for code in (f"w{number}" for number in itertools.count()):
@@ -62,7 +62,7 @@ async def writing(world: World, slots: tuple[int, ...]) -> AsyncIterator[None]:
 
 @pytest.mark.parametrize(("side", "step"), CASES)
 async def test_a_failover_at_any_step_loses_nothing(make_world: Maker, side: str, step: Step) -> None:
-    """The primary of one side is killed after a step and its standby promoted: a migrator gets everything done."""
+    """After the primary of one side is killed and its standby promoted, a migrator completes the move."""
     world = await make_world(standby=True, synchronous=True)
     primary, standby = world.hosts["db0"]
     async with moving(world, AWAY if side == "source" else HERE) as move, writing(world, move.slots):

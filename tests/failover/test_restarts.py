@@ -1,4 +1,4 @@
-"""Shards that come back as they were some time ago: none serves a slot that another owns at a higher epoch."""
+"""Shards that return with old data: none serves a slot that another shard owns at a higher epoch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tools.transfer.executor import Refused
 
 
 async def fill(world: World, slots: tuple[int, ...]) -> None:
-    """An acknowledged link in each of the slots."""
+    """Creates an acknowledged link in each of the slots."""
     left = set(slots)
     for code in (f"f{number}" for number in itertools.count()):
         if slot_of(code) in left:
@@ -39,7 +39,7 @@ async def fail_over(world: World) -> None:
 
 
 async def all_is_well(world: World) -> None:
-    """A migrator gets everything done, `verify` finds nothing, and no acknowledged link is missing."""
+    """Asserts that a migrator settles, `verify` finds nothing, and no acknowledged link is missing."""
     await settle(world.settings)
     fleet = await Fleet.connect(world.settings)
     assert await verify_cluster(fleet, await fleet.observe()) == []
@@ -52,9 +52,9 @@ async def all_is_well(world: World) -> None:
 async def test_an_older_backup_serves_nothing_that_was_given_away_since(
     make_world: Maker, *, guarded: bool
 ) -> None:
-    """A data directory put back as it was serves nothing, is named by readiness and doctor, and is fixed.
+    """A restored data directory serves nothing, is reported by readiness and doctor, and can be fixed.
 
-    Without the guard, here an attestation without an assessment, two shards would serve the same slots.
+    Without the guard (the test attests without an assessment) two shards would serve the same slots.
     """
     world = await make_world()
     server = world.hosts["db0"][0]
@@ -93,7 +93,7 @@ async def test_an_older_backup_serves_nothing_that_was_given_away_since(
 
 
 async def test_a_migrator_rejoins_a_shard_that_lost_transactions(make_world: Maker) -> None:
-    """A standby that was promoted without the whole move gives up what it has lost as soon as a migrator runs."""
+    """A standby promoted without the whole move gives up the slots it has lost as soon as a migrator runs."""
     world = await make_world(standby=True)
     async with moving(world, AWAY) as move:
         await fill(world, move.slots)
@@ -111,7 +111,7 @@ async def test_a_migrator_rejoins_a_shard_that_lost_transactions(make_world: Mak
 async def test_a_lost_step_of_the_source_never_makes_two_owners(
     make_world: Maker, lost: Step, *, decided: bool
 ) -> None:
-    """The source comes back without its last steps, after the decision or before the old migrator tries it."""
+    """A source that returns without its last steps, before or after the commit, never makes two owners."""
     world = await make_world(standby=True)
     async with moving(world, AWAY) as move:
         await fill(world, move.slots)
@@ -137,7 +137,7 @@ async def test_a_lost_step_of_the_source_never_makes_two_owners(
 
 
 async def test_a_target_that_lost_the_decision_is_named_by_doctor(make_world: Maker) -> None:
-    """When the new owner has lost the slots, nobody serves them, and doctor names who has the last copy."""
+    """If the new owner has lost the slots, no shard serves them, and doctor names the shard with the last copy."""
     world = await make_world(standby=True)
     async with moving(world, HERE) as move:
         await move.before(Step.COMMIT)
@@ -151,8 +151,8 @@ async def test_a_target_that_lost_the_decision_is_named_by_doctor(make_world: Ma
     assert f"{move.other} gave them to db0, which has lost them" in found[0].problem
 
 
-async def test_an_old_primary_that_comes_back_is_known_for_one(make_world: Maker) -> None:
-    """After a promotion was attested, the old primary started again serves nothing, and doctor says why."""
+async def test_an_old_primary_that_restarts_serves_nothing(make_world: Maker) -> None:
+    """After a promotion is attested, the restarted old primary serves nothing, and doctor says why."""
     world = await make_world(standby=True)
     primary, standby = world.hosts["db0"]
     await fail_over(world)
@@ -172,8 +172,8 @@ async def test_an_old_primary_that_comes_back_is_known_for_one(make_world: Maker
     await world.heals("db0")
 
 
-async def test_an_old_primary_beside_the_new_one_is_left_for_it(make_world: Maker) -> None:
-    """When the old primary starts again unasked, services and migrators that begin at it find the new one."""
+async def test_clients_of_a_restarted_old_primary_find_the_new_one(make_world: Maker) -> None:
+    """If the old primary restarts, services and migrators that connect to it first find the new primary."""
     world = await make_world(standby=True)
     primary, standby = world.hosts["db0"]
     await fail_over(world)
@@ -189,8 +189,8 @@ async def test_an_old_primary_beside_the_new_one_is_left_for_it(make_world: Make
     assert await primary.ask("SELECT count(*) FROM slots WHERE state = 'released'") == 0
 
 
-async def test_a_plain_restart_waits_for_nobody_who_cannot_have_its_slots(make_world: Maker) -> None:
-    """A server that is only started again serves while another is down, unless slots were meant for that one."""
+async def test_a_plain_restart_waits_only_for_shards_that_may_have_its_slots(make_world: Maker) -> None:
+    """A plainly restarted server serves while another is down, unless slots are to move to that one."""
     world = await make_world()
     await world.hosts["db2"][0].stop()
     await world.hosts["db0"][0].stop()
@@ -212,7 +212,7 @@ async def test_a_plain_restart_waits_for_nobody_who_cannot_have_its_slots(make_w
 
 
 async def test_a_promoted_standby_waits_until_all_shards_answer(make_world: Maker) -> None:
-    """What was promoted may have forgotten anything: while a shard is silent, it serves nothing."""
+    """A promoted standby, which may have lost anything, serves nothing while a shard is silent."""
     world = await make_world(standby=True)
     await world.hosts["db2"][0].stop()
     await fail_over(world)

@@ -1,4 +1,4 @@
-"""One pair of shards for all faults; after a test that failed the next has a new one."""
+"""One pair of shards for all faults; a failed test is followed by a new pair."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NUMBERS = itertools.count(1)
 
 
 class Pairs:
-    """The pair in use."""
+    """Holds the current pair."""
 
     def __init__(self, cluster: LocalCluster) -> None:
         self._cluster = cluster

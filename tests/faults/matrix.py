@@ -1,7 +1,7 @@
 """The steps of a hand-off at which a fault is placed, and one case of the matrix.
 
-Every step is met on its way to the shard, and again after its commit with the reply still under way. A part of
-the product of steps, moments and faults is run by default, and all of it with FULL_FAULTS=1.
+A fault strikes each step before its request reaches the shard, or after its commit and before its reply arrives.
+By default a part of the product of steps, moments and faults runs; FULL_FAULTS=1 runs all of it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Two shards between which a handful of slots goes to and fro, under writes that remember what was acknowledged.
+"""Two shards between which a few slots move back and forth, under writers that record acknowledged writes.
 
-Each move is made by a change of one weight so small that about a dozen slots follow. The slots that came in
+Each move follows a change of one weight so small that about a dozen slots move. The slots that came in
 one move leave in the next, so every second move is the way back of an A -> B -> A.
 """
 
@@ -51,7 +51,7 @@ def new_link(code: str, url: str = "https://example.org/") -> NewLink:
 
 
 def codes_in(slots: set[int]) -> dict[int, Iterator[str]]:
-    """Endless codes of each slot, by slot."""
+    """Returns an endless iterator of codes for each slot, by slot."""
 
     def of(slot: int) -> Iterator[str]:
         return (code for n in itertools.count() if slot_of(code := f"c{n}") == slot)
@@ -61,9 +61,9 @@ def codes_in(slots: set[int]) -> dict[int, Iterator[str]]:
 
 @dataclass
 class Traffic:
-    """Writers of a few links: creates, and changes of what exists. Every acknowledged one is remembered.
+    """Writers that create and change a few links, and record every acknowledged write.
 
-    A write of which nothing is known may or may not be there later; anything else that fails, fails the test.
+    A write with an unknown outcome may or may not be found later; any other failure fails the test.
     """
 
     store: Store
@@ -90,7 +90,7 @@ class Traffic:
             self.acked[code] = (link.version, title)
 
     async def _writer(self, number: int) -> None:
-        """Each writer has links of its own, so it knows which version was the last acknowledged."""
+        """Writes to links that no other writer uses, so the last acknowledged version is known."""
         mine = list(self.acked)[number::2]
         for count in itertools.count():
             await self.change(mine[count % len(mine)], f"{number}-{count}")
@@ -100,7 +100,7 @@ class Traffic:
 
     @contextlib.asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
-        """Two writers until the end of the block; raises what they have found wrong."""
+        """Runs two writers during the block, and raises the errors that they found."""
         writers = [asyncio.create_task(self._writer(number)) for number in range(2)]
         try:
             yield
@@ -114,14 +114,14 @@ class Traffic:
 
 
 class Process:
-    """A migrator in a process of its own, behind the wires."""
+    """A migrator in its own process, which connects through the wires."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.ended = asyncio.create_task(self._end())
 
     async def _end(self) -> str:
-        """Everything it said."""
+        """Returns all output of the process."""
         assert self._process.stderr is not None
         said = await self._process.stderr.read()
         await self._process.wait()
@@ -141,7 +141,7 @@ class Process:
         await self.ended
 
     async def finishes(self) -> None:
-        """It gets everything done unaided and ends well."""
+        """Asserts that the migrator completes everything without help and exits with 0."""
         try:
             said = await asyncio.wait_for(asyncio.shield(self.ended), HANG_S)
         except TimeoutError:
@@ -151,7 +151,7 @@ class Process:
 
 
 class Pair:
-    """The two shards, their wires, the slots that go to and fro, and the traffic on them."""
+    """The two shards, their wires, the slots that move back and forth, and the traffic on them."""
 
     def __init__(
         self, cluster: LocalCluster, settings: Settings, wires: dict[str, Wire], database: str
@@ -187,7 +187,7 @@ class Pair:
     # -- moves -------------------------------------------------------------------------------------------------
 
     async def turn(self) -> tuple[str, str]:
-        """Publishes the topology that sends the slots to the other shard; names source and target."""
+        """Publishes the topology that sends the slots to the other shard. Returns source and target."""
         fleet = await Fleet.connect(self.settings)
         now = fleet.topology.shard("db1").weight
         await publish(fleet, fleet.topology.with_weight("db1", WEIGHTS[now == WEIGHTS[0]]))
@@ -195,7 +195,7 @@ class Pair:
         return NAMES if now == WEIGHTS[0] else NAMES[::-1]
 
     async def litter(self, name: str) -> None:
-        """Leaves debris on a shard that does not have the slots, as a killed migrator would."""
+        """Leaves rows on a shard that does not own the slots, as a killed migrator would."""
         connection = await self.connect(name)
         for code in ["debris", *itertools.islice(self.traffic.acked, 5)]:
             await connection.execute(
@@ -211,7 +211,7 @@ class Pair:
         return await asyncpg.connect(self.cluster.shard(name).dsn(self._database))
 
     async def process(self) -> Process:
-        """A migrator behind the wires that has just begun; the next one is being warmed up meanwhile."""
+        """Returns a migrator that has just begun, connected through the wires. The next one already starts up."""
         await self.forget_lease()
         process = self._warm or await self._spawn()
         self._warm = await self._spawn()
@@ -244,14 +244,14 @@ class Pair:
         return self.cluster.shard(name).dsn(self._database).rpartition("@")[0]
 
     async def forget_lease(self) -> None:
-        """So that the next migrator need not wait until the last one's heartbeat is old."""
+        """Deletes the lease, so that the next migrator need not wait until it expires."""
         for name in NAMES:
             connection = await self.connect(name)
             await connection.execute("DELETE FROM migrator")
             await connection.close()
 
     async def settle(self) -> Migrator:
-        """Runs a fresh migrator, not through the wires, until nothing is left to do."""
+        """Runs a new migrator with direct connections until nothing is left to do."""
         await self.forget_lease()
         migrator = Migrator(self.settings, Options(grace_s=0.0))
         try:
@@ -261,7 +261,7 @@ class Pair:
         return migrator
 
     async def crash(self, name: str) -> None:
-        """Ends a server without letting it finish anything, and starts it again."""
+        """Stops a server in immediate mode, and starts it again."""
         server: PostgresServer = self.cluster.shard(name)
         port = server.port
         assert server.pid is not None
@@ -271,10 +271,10 @@ class Pair:
         await server.start()
         assert server.port == port, "another program took the port of a server while it was down"
 
-    # -- the proof ---------------------------------------------------------------------------------------------
+    # -- checks ------------------------------------------------------------------------------------------------
 
     async def check(self) -> None:
-        """Ownership is what the ring says, each link is in one shard, and no acknowledged write is missing."""
+        """Asserts that ownership matches the ring, each link is in one shard, and no acknowledged write is lost."""
         fleet = await Fleet.connect(self.settings)
         try:
             snapshot = await fleet.observe()
@@ -305,7 +305,7 @@ class Pair:
 
 @contextlib.asynccontextmanager
 async def open_pair(cluster: LocalCluster, database: str) -> AsyncIterator[Pair]:
-    """A pair in new databases on the servers of db0 and db1."""
+    """Yields a pair in new databases on the servers of db0 and db1."""
     pace = tools.migrator.loop.IDLE_S, tools.migrator.loop.HEARTBEAT_S
     tools.migrator.loop.IDLE_S, tools.migrator.loop.HEARTBEAT_S = 0.05, 0.1  # as in run_migrator
     for name in NAMES:

@@ -1,6 +1,6 @@
-"""A migrator in a process of its own, for the tests to kill, stop and wake.
+"""A migrator in its own process, which the tests kill, stop and continue.
 
-It says "ready", waits for a line on its standard input, works until nothing is left to do, and ends with code 0.
+It prints "ready", waits for a line on standard input, works until nothing is left to do, and exits with 0.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.faults.pair import SLOTS_FIRST
 from tools.migrator.loop import Migrator, Options
 from tools.migrator.throttle import Throttle
 
-tools.migrator.loop.IDLE_S = 0.05  # a test has dozens of runs to get through
+tools.migrator.loop.IDLE_S = 0.05  # the tests run it dozens of times
 tools.migrator.loop.HEARTBEAT_S = 0.1
 
 

@@ -1,4 +1,4 @@
-"""Moves that are taken back: a copy that is wrong, an abort that fails half-way, a target that refuses rows."""
+"""Aborted moves: a wrong copy, an abort that fails half-way, a target that refuses rows."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def heal(pair: Pair, target: str) -> None:
 @pytest.mark.parametrize("text", ["handoff_retract_v1", "handoff_restore_v1"])
 @pytest.mark.parametrize("when", When)
 async def test_an_abort_that_itself_fails_is_finished_by_the_next(pair: Pair, text: str, when: When) -> None:
-    """A copy that differs is taken back, also if the migrator dies in the middle of taking it back."""
+    """A move whose copy differs is aborted, even if the migrator dies during the abort."""
     pair.whole = False
     source, target = await pair.turn()
     await spoil(pair, target, "NEW.title := 'spoilt';")
@@ -49,7 +49,7 @@ async def test_an_abort_that_itself_fails_is_finished_by_the_next(pair: Pair, te
 
 
 async def test_a_copy_that_differs_is_never_served(pair: Pair) -> None:
-    """While the target spoils what it is given, the source keeps the slots and all their writes."""
+    """While the target corrupts its rows, the source keeps the slots and all their writes."""
     pair.whole = False
     source, target = await pair.turn()
     await spoil(pair, target, "NEW.title := 'spoilt';")
@@ -70,8 +70,8 @@ async def test_a_copy_that_differs_is_never_served(pair: Pair) -> None:
     pair.whole = True
 
 
-async def test_a_target_that_refuses_the_rows_stops_nothing_but_the_move(pair: Pair) -> None:
-    """A migrator whose copy fails on the target says why, goes on trying, and succeeds once it can."""
+async def test_a_target_that_refuses_the_rows_stops_only_the_move(pair: Pair) -> None:
+    """A migrator whose copy fails on the target reports why, retries, and succeeds once the target accepts rows."""
     pair.whole = False
     _, target = await pair.turn()
     await spoil(pair, target, "RAISE EXCEPTION 'no room left' USING ERRCODE = 'disk_full';")

@@ -1,4 +1,4 @@
-"""An immediate stop of the source's server, which is then started again, at every step."""
+"""The server of the source is stopped in immediate mode and started again, at every step."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ async def crash_source(pair: Pair, trip: Trip, process: Process, source: str, _t
 
 @cases("freeze-after", "close-after")
 async def test_a_crash_of_the_source_loses_nothing(pair: Pair, spot: Spot, when: When) -> None:
-    """The source's server may crash at any step: the migrator waits for it and gets everything done."""
+    """After a crash of the source's server at any step, the migrator waits for it and completes the move."""
     await run_case(pair, spot, when, crash_source)

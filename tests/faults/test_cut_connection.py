@@ -1,4 +1,4 @@
-"""A connection that is cut, at every step."""
+"""The connections of the migrator are cut, at every step."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ async def cut(pair: Pair, trip: Trip, process: Process, _source: str, _target: s
 
 @cases("copy-before", "verify-before", "commit-after", "clean-after")
 async def test_a_migrator_goes_on_after_its_connections_are_cut(pair: Pair, spot: Spot, when: When) -> None:
-    """A migrator that loses its connections at any step reads the shards again and gets everything done."""
+    """A migrator that loses its connections at any step reads the shards again and completes the move."""
     await run_case(pair, spot, when, cut)

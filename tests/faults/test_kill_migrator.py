@@ -14,5 +14,5 @@ async def kill(pair: Pair, trip: Trip, process: Process, _source: str, _target: 
 
 @cases("leave-after", "copy-before", "freeze-after", "commit-after")
 async def test_a_killed_migrator_is_finished_by_the_next(pair: Pair, spot: Spot, when: When) -> None:
-    """Whatever the migrator was doing when it was killed, the next one finishes it and nothing is lost."""
+    """After a migrator is killed at any step, the next one completes the move and nothing is lost."""
     await run_case(pair, spot, when, kill)

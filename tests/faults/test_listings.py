@@ -13,7 +13,7 @@ PAGE = 50
 
 
 async def listing(pair: Pair) -> Counter[str]:
-    """Every link, page by page: code -> how often it was listed."""
+    """Lists all links page by page. Returns how often each code was listed."""
     found: Counter[str] = Counter()
     before = None
     while page := await pair.traffic.store.links.page(PAGE, before, None):
@@ -23,7 +23,7 @@ async def listing(pair: Pair) -> Counter[str]:
 
 
 async def test_a_listing_shows_each_key_once_while_slots_move(pair: Pair) -> None:
-    """Every link that was there before a listing began is in it exactly once, whatever moves and is created."""
+    """While slots move and links are created, a listing shows every link from before its start exactly once."""
     pair.whole = False
     listings = 0
     async with pair.traffic.flowing():

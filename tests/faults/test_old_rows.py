@@ -1,4 +1,4 @@
-"""Rows that were left behind: they never come back, and removing them never removes others."""
+"""Left-over rows: they never reappear, and deleting them never deletes others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tools.migrator.loop import Migrator, Options
 
 
 async def move_without_cleaning(pair: Pair) -> tuple[str, str]:
-    """One move whose old rows stay at the source; names source and target."""
+    """Moves the slots once and leaves the old rows at the source. Returns source and target."""
     ends = await pair.turn()
     await pair.forget_lease()
     stop = asyncio.Event()
@@ -36,7 +36,7 @@ async def move_without_cleaning(pair: Pair) -> tuple[str, str]:
 
 
 async def test_a_slot_that_goes_there_and_back_does_not_bring_old_rows_back(pair: Pair) -> None:
-    """A -> B -> A with the old rows still in A: what was changed and deleted in B stays so."""
+    """After A -> B -> A with the old rows still in A, changes and deletions made in B persist."""
     pair.whole = False
     source, _ = await move_without_cleaning(pair)
     connection = await pair.connect(source)
@@ -55,7 +55,7 @@ async def test_a_slot_that_goes_there_and_back_does_not_bring_old_rows_back(pair
 
 
 async def test_a_cleaner_from_before_never_deletes_live_rows(pair: Pair) -> None:
-    """A -> B -> A with a cleaner stopped in A: coming back ends its transaction, and its next step is refused."""
+    """A -> B -> A with a cleaner stopped in A: the return ends its transaction, and its next step is refused."""
     pair.whole = False
     source, _ = await move_without_cleaning(pair)
     cleaner = await pair.connect(source)
@@ -80,14 +80,14 @@ async def test_a_cleaner_from_before_never_deletes_live_rows(pair: Pair) -> None
 
 
 async def test_debris_of_a_killed_migrator_does_not_block_the_next(pair: Pair) -> None:
-    """Three migrators killed in the middle of the same move leave nothing that stops the fourth."""
+    """Three migrators killed during the same move leave nothing that stops the fourth."""
     for name in ("copying", "catch-up", "close"):
         spot = next(spot for spot in SPOTS if spot.step == name)
         await run_case(pair, spot, spot.moments[-1], kill)
 
 
 async def test_expired_intents_in_hand_off_are_left_alone(pair: Pair) -> None:
-    """The purge of expired intents deletes those of owned slots only, so that no hand-off misses a row."""
+    """The purge of expired intents deletes only those of owned slots, so no hand-off misses a row."""
     pair.whole = False
     source, _ = await pair.turn()
     connection = await pair.connect(source)
@@ -116,7 +116,7 @@ async def test_expired_intents_in_hand_off_are_left_alone(pair: Pair) -> None:
 
 
 async def _held(pair: Pair, source: asyncpg.Connection[asyncpg.Record]) -> int:
-    """One of the slots whose hand-off is held up, once the migrator has nothing else left to move."""
+    """Waits until only delayed slots are left to move. Returns one of them."""
     query = "SELECT slot, state FROM slots WHERE slot = ANY ($1::smallint[]) AND state <> 'released'"
     while True:
         rows = await source.fetch(query, sorted(pair.slots))

@@ -1,4 +1,4 @@
-"""SIGSTOP of the migrator at every step, a second that takes over and finishes, and SIGCONT."""
+"""The migrator is stopped (SIGSTOP) at every step, a second one finishes, and the first continues (SIGCONT)."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ async def stop_and_wake(pair: Pair, trip: Trip, process: Process, _source: str, 
 async def test_a_migrator_that_wakes_after_its_successor_does_no_harm(
     pair: Pair, spot: Spot, when: When
 ) -> None:
-    """A migrator stopped at any step does not block its successor, and its late request changes nothing."""
+    """A migrator stopped at any step does not block the next one, and its late request changes nothing."""
     await run_case(pair, spot, when, stop_and_wake)

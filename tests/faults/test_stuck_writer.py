@@ -1,4 +1,4 @@
-"""Writers that the freeze must wait for, and writers that it must not wait for indefinitely."""
+"""Writers that a freeze must wait for, and writers that it must not wait for indefinitely."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHANGE = (
 
 @asynccontextmanager
 async def migrating(pair: Pair) -> AsyncIterator[Migrator]:
-    """A migrator at work until the end of the block."""
+    """Runs a migrator during the block."""
     await pair.forget_lease()
     migrator, stop = Migrator(pair.settings, Options(grace_s=0.0)), asyncio.Event()
     running = asyncio.create_task(migrator.run(stop))
@@ -41,7 +41,7 @@ async def migrating(pair: Pair) -> AsyncIterator[Migrator]:
 
 
 async def has_given_up(migrator: Migrator) -> str:
-    """What it says once it has."""
+    """Waits until the migrator gives up a move. Returns its error."""
     async with asyncio.timeout(HANG_S):
         while "held the lock of one of the slots for too long" not in migrator.status.last_error:
             await asyncio.sleep(0.02)
@@ -68,7 +68,7 @@ async def write_and_wait(pair: Pair, source: str, found: str) -> tuple[Any, Any,
 
 
 async def test_a_write_that_passed_the_check_and_commits_after_the_freeze_is_waited_for(pair: Pair) -> None:
-    """A write under way when the freeze is asked for holds it up, and arrives with the slot."""
+    """A freeze waits for a write under way, and the write moves with the slot."""
     pair.whole = False
     source, _ = await pair.turn()
     wire = pair.wires[source]
@@ -95,7 +95,7 @@ async def test_a_write_that_passed_the_check_and_commits_after_the_freeze_is_wai
 async def test_a_transaction_left_idle_makes_the_move_give_up_and_harms_nobody(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While a transaction sits on a slot the move gives up and says so, all is served, and later it succeeds."""
+    """If an idle transaction holds a slot, the move gives up and says so, all is served, and later it succeeds."""
     pair.whole = False
     monkeypatch.setattr(tools.transfer.executor, "LOCK_ATTEMPTS", 5)
     source, _ = await pair.turn()
@@ -120,7 +120,7 @@ async def test_a_transaction_left_idle_makes_the_move_give_up_and_harms_nobody(
 async def test_a_prepared_transaction_makes_the_move_give_up_and_harms_nobody(
     cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A prepared transaction that holds a slot aborts the move, which names it; later the move succeeds."""
+    """A prepared transaction that holds a slot aborts the move, and the error names it; later the move succeeds."""
     monkeypatch.setattr(tools.transfer.executor, "LOCK_ATTEMPTS", 5)
     monkeypatch.setitem(postgres_server._SETTINGS, "max_prepared_transactions", "5")
     async with (

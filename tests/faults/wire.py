@@ -1,13 +1,13 @@
-"""A proxy that reads what a client says to PostgreSQL, and stops the talk at a given statement.
+"""A proxy that reads what a client sends to PostgreSQL, and holds the connection at a given statement.
 
-The steps of a hand-off go over the wire as readable text, so a fault can be put between any two of them with no
-hook in the product. A `Trip` is laid across one text, or across the last of several that follow each other on
-one connection:
+The steps of a hand-off are sent as readable text, so a fault can be placed between any two of them without a
+hook in the program. A `Trip` is set on one text, or on the last of several that follow each other on one
+connection:
 
-- *before*: the request has been made and has not arrived yet;
-- *after*: it has been carried out and committed, and its reply has not arrived yet.
+- *before*: the request has been sent and has not arrived yet;
+- *after*: the request has been executed and committed, and its reply has not arrived yet.
 
-The talk waits there until the test says whether the message is lost or only late.
+The connection is held there until the test decides whether the message is lost or only late.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tests.support.tcp_proxy import Proxy
 
 SSL_REQUEST = 80_877_103
 READY = b"Z\x00\x00\x00\x05"  # ReadyForQuery: the last message of an answer, before the status byte
-EARLIER = (b"G", b"1")  # CopyIn, ParseComplete: the server goes on only when the client has had them
+EARLIER = (b"G", b"1")  # CopyIn, ParseComplete: the server continues only when the client has received them
 
 
 class When(StrEnum):
@@ -33,7 +33,7 @@ class When(StrEnum):
 
 @dataclass
 class Trip:
-    """Where the talk is to stop. `reached` is set when it has."""
+    """Where to hold the connection. `reached` is set when it is held."""
 
     texts: tuple[str, ...]
     when: When
@@ -42,12 +42,12 @@ class Trip:
     _go: asyncio.Event = field(default_factory=asyncio.Event)
 
     def lose(self) -> None:
-        """The message never arrives: its connection is cut."""
+        """Cuts the connection, so the message never arrives."""
         self.lost = True
         self._go.set()
 
     def deliver(self) -> None:
-        """A request arrives late; a reply, which is of no use to anybody by now, is lost."""
+        """Lets a request arrive late. Drops a reply, which is useless by now."""
         self._go.set()
 
     async def hold(self) -> None:
@@ -55,8 +55,8 @@ class Trip:
         await self._go.wait()
 
 
-class _Talk:
-    """One connection: how much of the trip's texts it has said, and the trip it is stopped at, if any."""
+class _Connection:
+    """One connection: how many texts of the trip it has sent, and the trip that holds it, if any."""
 
     def __init__(self) -> None:
         self.matched = 0
@@ -71,12 +71,12 @@ class Wire(Proxy):
         self._trip: Trip | None = None
 
     def lay(self, when: When, *texts: str) -> Trip:
-        """A trip at the first connection that says `texts` one after the other."""
+        """Sets a trip for the first connection that sends `texts` one after the other."""
         self._trip = Trip(texts, when)
         return self._trip
 
     def lift(self) -> None:
-        """Takes away a trip that was not reached."""
+        """Removes a trip that was not reached."""
         self._trip = None
 
     async def _forward(
@@ -86,24 +86,24 @@ class Wire(Proxy):
         back_reader: asyncio.StreamReader,
         back_writer: asyncio.StreamWriter,
     ) -> None:
-        talk = _Talk()
+        connection = _Connection()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._requests(talk, reader, back_writer))
-                group.create_task(self._replies(talk, back_reader, writer))
+                group.create_task(self._requests(connection, reader, back_writer))
+                group.create_task(self._replies(connection, back_reader, writer))
         except* (OSError, asyncio.IncompleteReadError):
             pass
 
     async def _requests(
-        self, talk: _Talk, reader: asyncio.StreamReader, server: asyncio.StreamWriter
+        self, connection: _Connection, reader: asyncio.StreamReader, server: asyncio.StreamWriter
     ) -> None:
         await _start_up(reader, server)
         while True:
             head = await reader.readexactly(5)
             body = await reader.readexactly(struct.unpack("!I", head[1:])[0] - 4)
-            if head[:1] in b"QP" and (trip := self._stops(talk, body)):
+            if head[:1] in b"QP" and (trip := self._stops(connection, body)):
                 if trip.when is When.AFTER:
-                    talk.withheld = trip
+                    connection.withheld = trip
                 else:
                     await trip.hold()
                     if trip.lost:
@@ -111,19 +111,21 @@ class Wire(Proxy):
             server.write(head + body)
             await server.drain()
 
-    def _stops(self, talk: _Talk, body: bytes) -> Trip | None:
+    def _stops(self, connection: _Connection, body: bytes) -> Trip | None:
         trip = self._trip
-        if trip is None or trip.texts[talk.matched].encode() not in body:
+        if trip is None or trip.texts[connection.matched].encode() not in body:
             return None
-        talk.matched += 1
-        if talk.matched < len(trip.texts):
+        connection.matched += 1
+        if connection.matched < len(trip.texts):
             return None
         self._trip = None
         return trip
 
-    async def _replies(self, talk: _Talk, server: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+    async def _replies(
+        self, connection: _Connection, server: asyncio.StreamReader, client: asyncio.StreamWriter
+    ) -> None:
         while data := await server.read(65_536):
-            if (trip := talk.withheld) is not None:
+            if (trip := connection.withheld) is not None:
                 if data[-6:-1] != READY and data[:1] not in EARLIER:
                     continue
                 await trip.hold()
@@ -134,7 +136,7 @@ class Wire(Proxy):
 
 
 async def _start_up(reader: asyncio.StreamReader, server: asyncio.StreamWriter) -> None:
-    """Forwards the messages that come before any has a type: a question for TLS, then the greeting."""
+    """Forwards the messages that have no type yet: the SSLRequest, then the StartupMessage."""
     code = SSL_REQUEST
     while code == SSL_REQUEST:
         head = await reader.readexactly(8)
@@ -145,7 +147,7 @@ async def _start_up(reader: asyncio.StreamReader, server: asyncio.StreamWriter) 
 
 @contextlib.asynccontextmanager
 async def wire_to(host: str, port: int) -> AsyncIterator[Wire]:
-    """A running wire to `host:port`, stopped at the end."""
+    """Yields a running wire to `host:port`, and stops it at the end."""
     wire = Wire(host, port)
     await wire.start()
     try:
