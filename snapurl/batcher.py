@@ -10,6 +10,9 @@ batches. An item for an idle destination is sent at once. A policy bounds this:
 - `linger_s`: under load a batch waits that long for more items, unless it has ENOUGH. The load is high if
   LOADED_MIN items, over all destinations, were unanswered within the last LOADED_S. A single item never
   lingers.
+- `awaits_return`: under load, callers that were answered together submit their next items together. So a batch
+  lingers only until every caller that was answered within `linger_s` has come back, instead of until it has
+  ENOUGH. Creates with a plain linger of 2 ms reached 0.76 of the throughput (two workers, four shards).
 
 `send` answers each item, then or later. If it raises, the exception is the answer of each item that has none. A
 waiter that is cancelled takes nothing from the others. An item is sent after it was submitted, never before, so
@@ -89,6 +92,7 @@ class Batcher(Generic[K, P]):
         refusal: Callable[[K], Exception] | None = None,
         patience_s: float | None = None,
         linger_s: float = 0.0,
+        awaits_return: bool = False,
         unanswered: Callable[[], int] | None = None,
     ) -> None:
         assert (pending_max is None) == (refusal is None)
@@ -99,6 +103,9 @@ class Batcher(Generic[K, P]):
         self._refusal = refusal
         self._patience_s = patience_s
         self._linger_s = linger_s
+        self._awaits_return = awaits_return
+        self._returning: deque[list[int]] = deque()  # per answered batch, how many callers have not come back
+        self._lingering: set[_Lane[K, P]] = set()
         self._pending = 0
         self._unanswered = unanswered or (lambda: self._pending)
         self._lanes: dict[K, _Lane[K, P]] = {}
@@ -115,6 +122,8 @@ class Batcher(Generic[K, P]):
         lane.pending += 1
         self._pending += 1
         lane.waiting.append(item)
+        if self._returning:
+            self._note_return()
         if lane.call is None and lane.timer is None:  # the items of this moment are one batch
             lane.timer = asyncio.get_running_loop().call_soon(self._begin, lane)
 
@@ -138,12 +147,43 @@ class Batcher(Generic[K, P]):
             item.done.cancel()
 
     def _begin(self, lane: _Lane[K, P]) -> None:
-        if self._linger_s and len(lane.waiting) < ENOUGH and self.is_loaded():
+        if self._lingers(lane):
             lane.timer = asyncio.get_running_loop().call_later(self._linger_s, self._send_batch, lane)
+            self._lingering.add(lane)
         else:
             self._send_batch(lane)
 
+    def _lingers(self, lane: _Lane[K, P]) -> bool:
+        if not self._linger_s or not self.is_loaded():
+            return False
+        return bool(self._returning) if self._awaits_return else len(lane.waiting) < ENOUGH
+
+    def _expect_return(self, callers: int) -> None:
+        batch = [callers]
+        self._returning.append(batch)
+        asyncio.get_running_loop().call_later(self._linger_s, self._stop_expecting, batch)
+
+    def _stop_expecting(self, batch: list[int]) -> None:
+        if batch[0]:
+            self._returning.remove(batch)
+            self._send_if_all_returned()
+
+    def _note_return(self) -> None:
+        self._returning[0][0] -= 1
+        if not self._returning[0][0]:
+            self._returning.popleft()
+            self._send_if_all_returned()
+
+    def _send_if_all_returned(self) -> None:
+        if self._returning:
+            return
+        for lane in list(self._lingering):
+            assert lane.timer is not None
+            lane.timer.cancel()
+            self._send_batch(lane)
+
     def _send_batch(self, lane: _Lane[K, P]) -> None:
+        self._lingering.discard(lane)
         items = [lane.waiting.popleft() for _ in range(min(len(lane.waiting), self._items_max))]
         lane.call = detached_task(self._call(lane, items), self._name)
         self._calls[lane.call] = items
@@ -173,5 +213,7 @@ class Batcher(Generic[K, P]):
             del self._calls[call]
             lane.pending -= len(items)
             self._pending -= len(items)
+            if self._awaits_return:
+                self._expect_return(len(items))
             if lane.call is call or not lane.pending:
                 self._continue(lane)

@@ -189,7 +189,7 @@ async def refused_alike(
         ("expired", "ours", "shard db0 has a certificate that has expired"),
         ("misnamed", "ours", "shard db0 has a certificate that is for another host name"),
         ("plain", "ours", "shard db0 does not speak TLS, which its DSN asks for"),
-        ("good", "missing", "the DSN of shard db0: there is no such file as sslrootcert names"),
+        ("good", "missing", "the DSN of shard db0: the file that sslrootcert names does not exist"),
         ("good", "empty", "shard db0 does not speak TLS in the way that is asked of it"),
         ("good", None, "the DSN of shard db0 names no sslrootcert to verify it by"),
     ],

@@ -194,6 +194,31 @@ async def test_a_batch_with_enough_items_does_not_linger(destination: Destinatio
     assert await asyncio.gather(*answers) == list(range(batcher.ENOUGH))
 
 
+async def test_a_batch_lingers_until_the_callers_answered_before_are_back(destination: Destination) -> None:
+    """Four callers that were answered together are one batch again, sent as soon as the last of them is back."""
+    batches = batching(destination, linger_s=3_600, awaits_return=True)
+    destination.open.set()
+    await asyncio.gather(*submit(batches, 1, 2, 3, 4))
+    answers = submit(batches, 5, 6, 7)
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert destination.batches == [[1, 2, 3, 4]]
+    answers += submit(batches, 8)
+    assert await asyncio.gather(*answers) == [5, 6, 7, 8]
+    assert destination.batches == [[1, 2, 3, 4], [5, 6, 7, 8]]
+
+
+async def test_a_caller_that_does_not_come_back_delays_the_others_no_longer_than_the_linger(
+    destination: Destination,
+) -> None:
+    """Three of four callers come back: their batch is sent when the fourth is no longer expected."""
+    batches = batching(destination, linger_s=0.01, awaits_return=True)
+    destination.open.set()
+    await asyncio.gather(*submit(batches, 1, 2, 3, 4))
+    async with asyncio.timeout(HANG_S):
+        assert await asyncio.gather(*submit(batches, 5, 6, 7)) == [5, 6, 7]
+
+
 async def test_without_load_nothing_lingers(destination: Destination) -> None:
     """Items that come one by one are sent at once, each alone."""
     destination.open.set()

@@ -24,7 +24,7 @@ from snapurl.store.cluster.pool import Pool, ShardFailed, too_busy
 LINKS_MAX = 32  # in one call, which holds a lock on the slot of each
 PENDING_MAX = 1_000  # creates per shard; then 503, as if no connection became free
 PATIENCE_S = 0.02  # then the next call is sent while one is in flight
-LINGER_S = 0.002  # of a batch under load
+LINGER_S = 0.004  # of a batch under load
 
 Row = Mapping[str, Any]
 
@@ -56,6 +56,7 @@ class CreateBatcher:
             refusal=lambda pool: too_busy(pool.name),
             patience_s=PATIENCE_S,
             linger_s=LINGER_S,
+            awaits_return=True,
         )
 
     def new_code(self) -> str:

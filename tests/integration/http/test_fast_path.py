@@ -36,6 +36,7 @@ from tests.integration.http.conversations import (
     post,
 )
 from tests.integration.http.paths import Pair, paired
+from tests.support.waits import HANG_S
 
 OVER_S = 0.2
 EXAMPLES = 150
@@ -95,8 +96,12 @@ def test_both_paths_answer_and_count_the_same(pair: Pair, case: Case) -> None:
     ],
     ids=["one", "two", "a browser", "a refused create", "a missing one between", "close", "a create"],
 )
-def test_packets_may_end_at_every_byte(pair: Pair, parts: tuple[bytes, ...]) -> None:
+def test_packets_may_end_at_every_byte(
+    pair: Pair, parts: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The responses are the same wherever the bytes are split, also if each byte arrives alone."""
+    for side in (pair.fast, pair.slow):
+        monkeypatch.setitem(side.app.config, "REQUEST_TIMEOUT", HANG_S)  # hundreds of packets take their time
     data = b"".join(parts)
     whole = pair.agree(data)
     assert whole.clicks
