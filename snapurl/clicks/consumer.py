@@ -69,7 +69,7 @@ log = logging.getLogger("snapurl.clicks")
 
 ENTRIES_PER_READ = 500
 ROWS_PER_APPLY = 5_000
-BACKLOG_ROWS_MAX = 200_000  # then reading stops until shards take next_batch
+BACKLOG_ROWS_MAX = 200_000  # then reading stops until shards apply some
 IDLE_S = 0.05
 CLICKS_MANY = (
     500  # per delivery; from here on the consumer waits GATHER_S, so that a link's clicks become one sum
