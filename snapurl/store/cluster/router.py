@@ -62,7 +62,7 @@ class Router:
         return found
 
     async def log_hand_off(self, slot: int) -> None:
-        """Logs that a call has waited in vain, with the move under way, named as in the migrator's lines."""
+        """Logs that a call timed out on a slot in hand-off, with the id of its move."""
         if time.monotonic() < self._log_after:
             return
         self._log_after = time.monotonic() + HAND_OFF_LOG_S
@@ -73,7 +73,7 @@ class Router:
             rows = []
         move = str(rows[0]["move_token"]) if rows else ""
         what = f"{rows[0]['state']}, from or to {rows[0]['peer']}" if rows else "no move is known any more"
-        refused = "a call waited in vain for %.1f s for a slot in hand-off (%s)"
+        refused = "a call timed out after %.1f s on a slot in hand-off (%s)"
         log.warning(refused, self._busy_wait_s, what, extra={"shard": shard, "slot": slot, "move": move})
 
     async def read(self, slot: int, call: Call) -> Sequence[Row]:
