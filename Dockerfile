@@ -1,10 +1,10 @@
-# The service, the click consumer and the migrator in one image; docker-compose.yml has what is around them.
-# It holds no secret: passwords come as files in /run/secrets, or as variables.
+# The service, the click consumer and the migrator in one image; docker-compose.yml adds the other services.
+# The image contains no secret: passwords come from files in /run/secrets or from variables.
 
 FROM python:3.13-slim AS build
 WORKDIR /build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-# LOCK=otel has OpenTelemetry as well.
+# LOCK=otel adds OpenTelemetry.
 ARG LOCK=run
 COPY requirements requirements
 RUN python -m venv /opt/tools && /opt/tools/bin/pip install --require-hashes -r requirements/build.lock \

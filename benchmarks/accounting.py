@@ -1,7 +1,8 @@
-"""CPU time and memory of groups of processes, from /proc: of each root process and all that it has started.
+"""CPU time and memory of groups of processes, from /proc.
 
-What a process has used stays in the account when it ends, in its parent's time of children, if the parent has
-asked for it; PostgreSQL, gunicorn, nginx and our supervisor all do.
+A group is a set of root processes and their descendants. The CPU time of a process that has ended stays in
+the sum if its parent waited for it: the kernel adds it to the parent's child time. PostgreSQL, gunicorn, nginx and
+the supervisor all wait for their children.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _TICKS = os.sysconf("SC_CLK_TCK")
-_MIB = 1024.0  # of the KiB in which /proc counts
+_MIB = 1024.0  # in KiB, the unit of /proc
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class _Process:
 
 
 def cpu_seconds(groups: Mapping[str, Sequence[int]]) -> dict[str, float]:
-    """Group -> seconds of CPU, user and system, that its processes have used so far."""
+    """Returns, per group, the CPU seconds (user and system) that its processes have used so far."""
     table = _table()
     return {
         name: sum(table[pid].cpu_s for pid in _trees(table, roots) if pid in table)
@@ -31,23 +32,23 @@ def cpu_seconds(groups: Mapping[str, Sequence[int]]) -> dict[str, float]:
 
 
 def memory_mib(groups: Mapping[str, Sequence[int]]) -> dict[str, float]:
-    """Group -> MiB. What several processes share (PostgreSQL's buffers) is counted once: proportional set sizes."""
+    """Returns MiB per group as proportional set sizes, so shared memory (PostgreSQL's buffers) is counted once."""
     table = _table()
     return {name: sum(map(_pss_mib, _trees(table, roots))) for name, roots in groups.items()}
 
 
 def children(root: int) -> list[int]:
-    """The processes that `root` has started and that still run."""
+    """Returns the running child processes of `root`."""
     return [pid for pid, process in _table().items() if process.parent == root]
 
 
 def resident_mib(pid: int) -> float:
-    """Resident memory of one process, in MiB; 0 if there is none of that number."""
+    """Returns the resident memory of a process in MiB, or 0 if there is no such process."""
     return _field_kib(Path(f"/proc/{pid}/status"), "VmRSS:") / _MIB
 
 
 def peak_resident_mib(pids: Sequence[int]) -> float:
-    """The sum of the most that each process ever had resident, in MiB."""
+    """Returns the sum of the peak resident memory of each process, in MiB."""
     return sum(_field_kib(Path(f"/proc/{pid}/status"), "VmHWM:") for pid in pids) / _MIB
 
 
@@ -61,13 +62,13 @@ def _field_kib(file: Path, name: str) -> float:
             if line.startswith(name):
                 return float(line.split()[1])
     except (OSError, ValueError):
-        pass  # it has ended meanwhile
+        pass  # the process has ended meanwhile
     return 0.0
 
 
 def _trees(table: Mapping[int, _Process], roots: Sequence[int]) -> list[int]:
     found = list(roots)
-    for pid in found:  # grows while it is walked
+    for pid in found:  # the list grows during the iteration
         found += [child for child, process in table.items() if process.parent == pid]
     return found
 
@@ -78,7 +79,7 @@ def _table() -> dict[int, _Process]:
         if not place.name.isdigit():
             continue
         try:
-            # The name in parentheses may hold anything; what follows it are numbers, the state first.
+            # The name in parentheses may contain any character. The state and the numbers follow it.
             words = (place / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue

@@ -1,4 +1,4 @@
-"""What a measurement runs on: a local cluster that is initialised, and the project's own programs over it."""
+"""The test bed of a measurement: an initialised local cluster and the project's programs on it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOST = "127.0.0.1"
 
 @dataclass
 class Bed:
-    """A running cluster. `members` are the shards of the topology, as far as the benchmark knows."""
+    """A running cluster. `members` are the shards of the topology as the benchmark has changed it."""
 
     cluster: LocalCluster
     members: list[str]
@@ -33,7 +33,7 @@ class Bed:
 
     @property
     def dsns(self) -> dict[str, str]:
-        """Name -> DSN of the members."""
+        """Returns the DSN of each member by name."""
         return {name: self.cluster.dsns[name] for name in self.members}
 
     @property
@@ -41,7 +41,10 @@ class Bed:
         return load_settings(shards=_listed(self.dsns), redis_url=self.cluster.redis_url)
 
     def environ(self, **variables: str) -> dict[str, str]:
-        """What leads a process to the members: unlimited, anonymous creation, unless `variables` say otherwise."""
+        """Returns the environment of a process that uses the members.
+
+        Creation is anonymous and unlimited unless `variables` say otherwise.
+        """
         return {
             **{name: value for name, value in os.environ.items() if not name.startswith("SNAPURL_")},
             "SNAPURL_SHARDS": _listed(self.dsns),
@@ -54,11 +57,11 @@ class Bed:
         }
 
     def log(self, name: str) -> Path:
-        """Where a program's output goes."""
+        """Returns the file for a program's output."""
         return self.directory / f"{name}.log"
 
     async def fetchval(self, shard: str, query: str, *arguments: object) -> Any:
-        """One value from one shard."""
+        """Returns one value from one shard."""
         connection = await asyncpg.connect(self.cluster.dsns[shard])
         try:
             return await connection.fetchval(query, *arguments)
@@ -66,7 +69,7 @@ class Bed:
             await connection.close()
 
     async def fetchrow(self, shard: str, query: str, *arguments: object) -> Any:
-        """One row from one shard."""
+        """Returns one row from one shard."""
         connection = await asyncpg.connect(self.cluster.dsns[shard])
         try:
             return await connection.fetchrow(query, *arguments)
@@ -74,19 +77,19 @@ class Bed:
             await connection.close()
 
     def servers(self) -> dict[str, list[int]]:
-        """The processes of PostgreSQL and of Redis, as accounting takes them."""
+        """Returns the root processes of PostgreSQL and Redis by group, for `accounting`."""
         postgres = [pid for name in self.cluster.dsns if (pid := self.cluster.shard(name).pid) is not None]
         redis = self.cluster.redis.pid
         return {"postgres": postgres, "redis": [redis] if redis is not None else []}
 
     async def total(self, query: str) -> int:
-        """The sum of one number over the members."""
+        """Returns the sum of a number over the members."""
         return sum(await asyncio.gather(*(self.fetchval(name, query) for name in self.members)))
 
 
 @asynccontextmanager
 async def made(directory: Path, shards: int = 4, *, durable: bool = True) -> AsyncIterator[Bed]:
-    """A new cluster of that many empty shards under `directory`, stopped at the end."""
+    """Starts a new cluster of `shards` empty shards under `directory` and stops it at the end of the block."""
     names = [f"db{number}" for number in range(shards)]
     async with LocalCluster(directory / "cluster", names, durable=durable) as cluster:
         bed = Bed(cluster, names, directory)
@@ -97,7 +100,7 @@ async def made(directory: Path, shards: int = 4, *, durable: bool = True) -> Asy
 
 @dataclass
 class Service:
-    """HTTP workers under their supervisor and a click consumer, as in production."""
+    """HTTP workers with their supervisor, and a click consumer, as in production."""
 
     port: int
     workers: Program
@@ -110,7 +113,7 @@ class Service:
 
 @asynccontextmanager
 async def consuming(bed: Bed, **variables: str) -> AsyncIterator[Program]:
-    """`snapurl clicks`."""
+    """Runs `snapurl clicks`."""
     argv = [sys.executable, "-m", "snapurl.clicks"]
     async with running(
         "click consumer", argv, bed.log("consumer"), environ=bed.environ(**variables)
@@ -122,7 +125,7 @@ async def consuming(bed: Bed, **variables: str) -> AsyncIterator[Program]:
 async def serving(
     bed: Bed, workers: int, *, cores: Sequence[int] = (), **variables: str
 ) -> AsyncIterator[Service]:
-    """`snapurl serve` and `snapurl clicks`; the workers are kept to `cores`, the consumer is not."""
+    """Runs `snapurl serve` and `snapurl clicks`. The workers are pinned to `cores`, the consumer is not."""
     port = free_port(set())
     environ = bed.environ(SNAPURL_PORT=str(port), SNAPURL_WORKERS=str(workers), **variables)
     serve = [sys.executable, "-m", "snapurl", "serve"]

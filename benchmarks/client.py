@@ -1,4 +1,4 @@
-"""A small HTTP client for measuring: one connection that is kept alive, and what came back over it."""
+"""A small HTTP client for measurements, with one keep-alive connection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ANSWER_S_MAX = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Status and body; status 0 is a connection that failed."""
+    """Status and body. Status 0 means that the connection failed."""
 
     status: int
     body: bytes
@@ -23,7 +23,7 @@ class Answer:
 
 
 class Connection:
-    """Requests one after another. A connection that the server has closed is made anew for the next one."""
+    """Sends requests one at a time. Reconnects for the next request if the server has closed the connection."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host = host

@@ -1,4 +1,4 @@
-"""Goals: what was to be reached, what was measured, and whether that is enough."""
+"""Goals: the target value, the measured value, and whether the goal is reached."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One row of the table. `measured` None is a goal that this run has no figure for, which is not reached."""
+    """One row of the table. `measured` is None if this run has no figure for the goal; it then counts as missed."""
 
     what: str
     relation: Literal["<=", ">=", "="]
@@ -33,7 +33,7 @@ class Goal:
 
 
 def goal_table(goals: Sequence[Goal]) -> str:
-    """The goals as a Markdown table."""
+    """Returns the goals as a Markdown table."""
     lines = ["| what | goal | measured | |", "|---|---|---|---|"]
     for item in goals:
         measured = "not measured" if item.measured is None else f"{figure(item.measured)}{item.unit}"
@@ -44,7 +44,7 @@ def goal_table(goals: Sequence[Goal]) -> str:
 
 
 def figure(value: float) -> str:
-    """Three significant digits, thousands with commas; whole numbers as they are."""
+    """Formats to three significant digits with thousands separators; whole numbers keep all their digits."""
     if value == int(value) or abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"

@@ -1,4 +1,4 @@
-"""What the figures were measured on: no figure is shown without it."""
+"""The machine that the figures were measured on. No figure is shown without it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """The machine, the programs, and when. `load_before` is the load average as the run began."""
+    """The machine, the programs and the time. `load_before` is the load average at the start of the run."""
 
     cpu: str
     cores: int
@@ -33,7 +33,7 @@ class Machine:
 
 
 def this_machine(cluster: str) -> Machine:
-    """`cluster` says which PostgreSQL and Redis, as `LocalCluster.describe` does."""
+    """Describes this machine. `cluster` names PostgreSQL and Redis, as `LocalCluster.describe` does."""
     return Machine(
         cpu=_cpu(),
         cores=len(os.sched_getaffinity(0)),

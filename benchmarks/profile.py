@@ -1,8 +1,8 @@
-"""`python -m benchmarks.profile` (`make profile`): where the CPU time of a request goes, path by path.
+"""`python -m benchmarks.profile` (`make profile`): the CPU time of a request by part of the code, path by path.
 
-A sampler looks at one worker while scenarios of the load suite run. The shares that it finds become microseconds by
-the CPU time per request of a run without it, since looking slows the worker down. A sample belongs to the innermost
-part that it is in; C code and system calls belong to the Python function that calls them.
+A sampler profiles one worker while scenarios of the load suite run. Sampling slows the worker down, so its shares
+are multiplied by the CPU time per request of a run without it. A sample belongs to the innermost matching part; C
+code and system calls belong to the Python function that calls them.
 
 `--beside FILE` shows another run's figures (its JSON) in the same table, for instance those of an earlier version.
 """
@@ -35,14 +35,14 @@ RESULTS = Path(__file__).parent / "results"
 PATHS = ("hot", "warm", "cold", "create", "bulk")
 SCALE = Scale(links=100_000, draws=1_000, seconds=8.0, warm_up_s=3.0, runs=1)
 RATE_HZ = 250
-LEAST_US = 0.5  # a part below it in each path is among the others
+LEAST_US = 0.5  # parts below this in every path are summed up as others
 HOW_TO_INSTALL = "py-spy is not installed (the extra `bench`)"
 
-# Part -> what names it in a frame, the first that matches; frames that match none are the caller's.
+# Part -> pattern of its frames; the first match counts. Frames that match none belong to the caller.
 PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("PostgreSQL client (asyncpg)", ("asyncpg/",)),
     ("Redis client (redis-py)", ("redis/",)),
-    # Sanic compiles some of its functions anew, which then bear their names in the place of a file.
+    # Sanic recompiles some of its functions; those have their name in place of a file name.
     ("event loop, sockets (uvloop)", ("uvloop/", "asyncio/runners.py", "(send:")),
     (
         "HTTP (Sanic)",
@@ -73,7 +73,7 @@ OTHERS = "others"
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One path: CPU microseconds of the worker per request (bulk: per link), in all and by part."""
+    """One path: CPU microseconds of the worker per request (bulk: per link), in total and by part."""
 
     path: str
     us: float
@@ -84,7 +84,7 @@ class Profile:
 
 
 def part_of(stack: Sequence[str]) -> str:
-    """The part to which a stack of frames, outermost first, belongs."""
+    """Returns the part that a stack of frames, outermost first, belongs to."""
     for frame in reversed(stack):
         for part, change_stamps in PARTS:
             if any(mark in frame for mark in change_stamps):
@@ -93,7 +93,7 @@ def part_of(stack: Sequence[str]) -> str:
 
 
 def shares(collapsed: str) -> dict[str, float]:
-    """Part -> share of the samples, of lines `frame;frame;frame count`."""
+    """Returns the share of the samples per part, from lines `frame;frame;frame count`."""
     counts: Counter[str] = Counter()
     for line in collapsed.splitlines():
         stack, _, count = line.rpartition(" ")
@@ -105,13 +105,13 @@ def shares(collapsed: str) -> dict[str, float]:
 
 
 async def profile(bed: Bed, scenario: Scenario, generator: Wrk, sampler: str) -> Profile:
-    """One scenario with one worker. Raises BenchmarkFailed."""
+    """Profiles one scenario with one worker. Raises BenchmarkFailed."""
     shape = scenario.shape(SCALE)
     sender = Sender(generator)
     async with snapurl(bed, Conditions(1, (), scenario.settings, SCALE.links)) as subject:
         await warm_up(bed, subject, sender, shape, SCALE.warm_up_s)
         await scenario.prepare(bed)
-        first = 50_000  # places of the paths that the warm-up has not been at
+        first = 50_000  # paths that the warm-up has not requested
         bare = await measure(bed, subject, sender, shape, SCALE.seconds / 2, first)
         await scenario.prepare(bed)
         sampling = asyncio.create_task(_sampled(bed, subject, sampler))
@@ -122,7 +122,7 @@ async def profile(bed: Bed, scenario: Scenario, generator: Wrk, sampler: str) ->
 
 
 async def _sampled(bed: Bed, subject: Subject, sampler: str) -> str:
-    """What the sampler has seen of the worker while requests came."""
+    """Returns the sampler's output for the worker under load."""
     (worker,) = children(subject.groups["service"][0])
     await asyncio.sleep(0.5)
     seconds = SCALE.seconds - 2
@@ -140,7 +140,7 @@ async def _sampled(bed: Bed, subject: Subject, sampler: str) -> str:
 
 
 def table(profiles: Sequence[Profile], beside: Sequence[Profile], named: str) -> str:
-    """The parts as rows and the paths as columns; with `beside`, a cell is `then → now`."""
+    """Returns a table with parts as rows and paths as columns. With `beside`, a cell is `then → now`."""
     earlier = {item.path: item for item in beside}
     names = [part for part, _ in PARTS] + [OTHERS]
     seen = [
@@ -161,18 +161,18 @@ def _row(name: str, cells: Sequence[str]) -> str:
 
 
 def _cell(now: Profile, then: Profile | None, part: str | None) -> str:
-    """Microseconds of a part; of all parts if it is None."""
+    """Returns the microseconds of a part, or of all parts if it is None."""
     texts = [f"{item.us if part is None else item.parts.get(part, 0.0):.1f}" for item in (then, now) if item]
     return " → ".join(texts)
 
 
 def read(file: Path) -> list[Profile]:
-    """The profiles of a JSON file that an earlier run has written."""
+    """Reads the profiles from the JSON file of an earlier run."""
     return [Profile(**item) for item in json.loads(file.read_text())["profiles"]]
 
 
 async def run(paths: Sequence[str]) -> tuple[str, list[Profile]]:
-    """The machine, and a profile of each path. Raises BenchmarkFailed."""
+    """Returns the machine and a profile of each path. Raises BenchmarkFailed."""
     beside_python = Path(sys.executable).parent / "py-spy"
     sampler = str(beside_python) if beside_python.exists() else shutil.which("py-spy")
     if sampler is None:
@@ -191,7 +191,7 @@ async def run(paths: Sequence[str]) -> tuple[str, list[Profile]]:
 
 
 def main(words: list[str] | None = None) -> int:
-    """The command; returns the exit code."""
+    """Runs the command. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.profile", description=__doc__)
     parser.add_argument("--only", default=",".join(PATHS), help="these paths, by commas")
     parser.add_argument("--beside", type=Path, help="JSON of another run, to be shown in the same table")

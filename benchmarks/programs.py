@@ -1,4 +1,4 @@
-"""Programs that a benchmark starts: each in a session of its own, its output in a file, ended with us."""
+"""Programs of a benchmark: each in a new session, with its output in a file, stopped with the benchmark."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _POLL_S = 0.05
 
 
 class BenchmarkFailed(Exception):
-    """A measurement could not be made; the message says why in one line."""
+    """A measurement could not be made. The message gives the reason in one line."""
 
 
 @dataclass(slots=True)
 class Program:
-    """A program that runs. `log` is the file that has its output."""
+    """A running program. `log` is the file with its output."""
 
     name: str
     process: asyncio.subprocess.Process
@@ -36,11 +36,11 @@ class Program:
         return self.process.pid
 
     def last_words(self) -> str:
-        """The end of its output, on one line."""
+        """Returns the end of the output on one line."""
         return " ".join(self.log.read_text(errors="replace").split())[-400:] or "it said nothing"
 
     async def ended(self, timeout_s: float) -> None:
-        """Returns when it has ended well. Raises BenchmarkFailed if it fails or takes longer."""
+        """Waits until the program has exited with 0. Raises BenchmarkFailed if it fails or takes longer."""
         try:
             code = await asyncio.wait_for(self.process.wait(), timeout_s)
         except TimeoutError:
@@ -49,7 +49,7 @@ class Program:
             raise BenchmarkFailed(f"{self.name} ended with {code}: {self.last_words()}")
 
     async def stop(self) -> None:
-        """SIGTERM, and SIGKILL to its whole session if that is not heeded."""
+        """Sends SIGTERM, then SIGKILL to the whole session if the program does not exit."""
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
         try:
@@ -68,7 +68,7 @@ async def start(
     cores: Sequence[int] = (),
     cwd: Path | None = None,
 ) -> Program:
-    """Starts a program, kept to `cores` if any are named; whoever calls stops it."""
+    """Starts a program, pinned to `cores` if any are given. The caller must stop it."""
     dies_with_us = signal_at_parent_death(signal.SIGTERM)
 
     def before_exec() -> None:
@@ -101,7 +101,7 @@ async def running(
     cores: Sequence[int] = (),
     cwd: Path | None = None,
 ) -> AsyncIterator[Program]:
-    """The same, stopped at the end of the block."""
+    """Starts a program and stops it at the end of the block."""
     program = await start(name, argv, log, environ=environ, cores=cores, cwd=cwd)
     try:
         yield program
@@ -110,7 +110,7 @@ async def running(
 
 
 async def answering(program: Program, url: str) -> None:
-    """Returns when `url` answers without an error. Raises BenchmarkFailed if it does not in time."""
+    """Waits until `url` responds without an error. Raises BenchmarkFailed on time-out."""
     deadline = asyncio.get_running_loop().time() + ANSWER_S_MAX
     async with httpx.AsyncClient(follow_redirects=False) as client:
         while True:

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.reshard`: how fast slots move, and what visitors notice of it.
+"""`python -m benchmarks.reshard`: measures how fast slots move, and what visitors notice.
 
-It starts a cluster of its own with so many links, and writes reshard.json and reshard.md. The exit code is 1 if a
-goal falls short.
+Starts a new local cluster with seeded links, and writes reshard.json and reshard.md. The exit code is 1 if a goal
+is missed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def main() -> int:
-    """The command; returns the exit code."""
+    """Runs the command. Returns the exit code."""
     options = _options()
     try:
         goals = asyncio.run(run(options))
@@ -66,7 +66,7 @@ def _options() -> argparse.Namespace:
 
 
 async def run(options: argparse.Namespace) -> list[Goal]:
-    """Measures what is asked for, prints and writes it; the goals. Raises BenchmarkFailed, ConfigError."""
+    """Measures what `options` select and reports it. Returns the goals. Raises BenchmarkFailed, ConfigError."""
     speed: Speed | None = None
     traffic: Traffic | None = None
     with tempfile.TemporaryDirectory(prefix="snapurl-bench-") as directory:

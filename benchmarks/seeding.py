@@ -1,4 +1,4 @@
-"""Links to measure with: made by the shards themselves, each those of its own slots."""
+"""Seed links for measurements. Each shard generates the links of its slots."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import asyncpg
 
-# Code n is the same on every machine. The owner "" is nobody: what an anonymous create leaves.
+# Code n is the same on every machine. The owner "" is that of an anonymous create.
 _FILL = """
 INSERT INTO links (slot, code, version, url, tags, redirect_status, created_at, owner, token)
 SELECT c.slot, c.code, 1, 'https://www.example.org/articles/2026/' || c.code || '?utm_source=benchmark', '{}', 302,
@@ -24,19 +24,19 @@ ON CONFLICT DO NOTHING
 
 
 def code_of(number: int) -> str:
-    """The code of a seeded link."""
+    """Returns the code of a seeded link."""
     return f"n{number:07d}"
 
 
 def url_of(code: str) -> str:
-    """Where it leads."""
+    """Returns the address of a seeded link."""
     return f"https://www.example.org/articles/2026/{code}?utm_source=benchmark"
 
 
 async def seed(dsns: Mapping[str, str], first: int, end: int) -> int:
-    """Makes the links `first` to `end - 1`; how many are new. The tables are vacuumed and on disk afterwards."""
+    """Creates links `first` to `end - 1`, then vacuums and flushes the tables. Returns how many links are new."""
     made = await asyncio.gather(*(_fill(dsn, first, end) for dsn in dsns.values()))
-    await asyncio.to_thread(os.sync)  # else a later fsync, of Redis for one, would wait for all of it
+    await asyncio.to_thread(os.sync)  # else a later fsync, such as Redis's, would wait for it
     return sum(made)
 
 
@@ -51,6 +51,6 @@ async def _fill(dsn: str, first: int, end: int) -> int:
 
 
 async def settle(connection: asyncpg.Connection) -> None:
-    """Leaves no work behind that a measurement would pay for."""
+    """Finishes pending maintenance work, so that it does not disturb a measurement."""
     await connection.execute("VACUUM (ANALYZE) links", timeout=600)
     await connection.execute("CHECKPOINT", timeout=600)

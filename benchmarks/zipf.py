@@ -1,4 +1,4 @@
-"""Which links are asked for: link k is asked for in proportion to 1 / k**s, as visitors do."""
+"""Popularity of links: link k is requested in proportion to 1 / k**s, as in real traffic."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ EXPONENT = 1.0
 
 
 def zipf_numbers(links: int, draws: int, seed: int, exponent: float = EXPONENT) -> list[int]:
-    """`draws` numbers from 0 to `links - 1`. Popular ones are spread over the numbers, and so over the shards."""
+    """Draws numbers from 0 to `links - 1`. Popular ones are spread over the range, and so over the shards."""
     rng = random.Random(seed)
     weights = list(itertools.accumulate(1 / (rank**exponent) for rank in range(1, links + 1)))
     numbers = list(range(links))

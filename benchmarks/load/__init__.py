@@ -1,1 +1,1 @@
-"""The load suite: scenarios, what is measured of them, and how it is shown."""
+"""The load suite: scenarios, measurements and reports."""

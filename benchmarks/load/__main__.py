@@ -1,7 +1,7 @@
-"""`python -m benchmarks.load` (`make bench`): SnapURL beside its peers, on a cluster of its own.
+"""`python -m benchmarks.load` (`make bench`): compares SnapURL with its peers, on a new local cluster.
 
-Prints what it measures as it goes, writes load.json, load.md and the plots. The exit code is 1 if a goal falls
-short; a quick run, whose figures say nothing, fails only where something does not work.
+Prints each measurement, then writes load.json, load.md and the plots. The exit code is 1 if a goal is missed.
+The figures of a quick run mean nothing; it fails only if something does not work.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ RESULTS = Path(__file__).parents[1] / "results"
 FURTHER = ("memory", "flood", "reshard", "links", "shards")
 NAMES = (*(scenario.name for scenario in SCENARIOS), *FURTHER)
 FULL = Scale(links=100_000, draws=1_000_000, seconds=5.0, warm_up_s=5.0, runs=3)
-FLOOD_RUNS = 6  # the seconds of so many runs make a flood
+FLOOD_RUNS = 6  # a flood lasts as long as this many runs
 BEGAN_S = monotonic()
 QUICK = Scale(links=500, draws=2_000, seconds=0.5, warm_up_s=0.2, runs=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What is run, and where results go (None: nowhere)."""
+    """What to run, and where to write the results (None: nowhere)."""
 
     names: tuple[str, ...]
     scale: Scale
@@ -55,7 +55,7 @@ class Choice:
 
 
 def main(words: list[str] | None = None) -> int:
-    """The command; returns the exit code."""
+    """Runs the command. Returns the exit code."""
     choice = _choice(words)
     try:
         goals, found = asyncio.run(run(choice))
@@ -89,7 +89,7 @@ def _choice(words: list[str] | None) -> Choice:
 
 
 async def run(choice: Choice) -> tuple[list[Goal], Outcome]:
-    """Measures, prints and writes. Raises BenchmarkFailed, ConfigError."""
+    """Measures, prints and writes the results. Raises BenchmarkFailed, ConfigError."""
     generator = PythonLoad() if choice.quick else find_wrk()
     with tempfile.TemporaryDirectory(prefix="snapurl-bench-") as place:
         directory = Path(place)
@@ -114,7 +114,7 @@ async def run(choice: Choice) -> tuple[list[Goal], Outcome]:
 
 
 async def _scenarios(choice: Choice, suite: Suite) -> Outcome:
-    """Those on the cluster of four shards that all share."""
+    """Runs the scenarios that share one cluster of four shards."""
     found = Outcome()
     for scenario in SCENARIOS:
         if choice.has(scenario.name):
@@ -156,7 +156,7 @@ def _write(results: Path, text: str, machine: str, how: str, goals: list[Goal], 
 
 
 def _works(found: Outcome) -> bool:
-    """Whether a quick run saw what must hold at any speed: no error, and every click counted."""
+    """Whether a quick run was correct: no errors, and every click counted."""
     exact = [goal for goal in goals_of(found) if goal.relation == "=" and goal.measured is not None]
     failed = [goal for goal in exact if not goal.reached]
     for goal in failed:

@@ -1,7 +1,7 @@
-"""A flood of clicks on many links, more than the load generator can ask for, recorded as a worker records them.
+"""A flood of clicks on many links, at a higher rate than the load generator can reach over HTTP.
 
-A worker's tally and shipper are fed at a steady rate; Redis, the click consumer and the shards are as they ship. If
-these kept up only for a while, the lag would grow, or the stream, or the consumer.
+It feeds a worker's tally and shipper at a steady rate. Redis, the click consumer and the shards are configured as
+shipped. If they cannot keep up, the lag, the stream or the memory of the consumer grows.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from snapurl.redis_client import redis_client
 from snapurl.tasks import cancel_and_wait
 
 TICK_S = 0.005
-REDIS_S = 2.0  # our own loop is late at times: it records
+REDIS_S = 2.0  # this event loop is sometimes late because it records clicks
 LOOK_S = 0.5
 DRAWS = 1_000_000
 FLOODS = (
     (100_000, False),
     (20_000, True),
-)  # clicks per second, and whether requests say where they come from
+)  # clicks per second, and whether requests carry a referrer and a browser
 BROWSERS = ("chrome", "safari", "firefox", "edge", "bot")
 REFERRERS = ("", "", "", "news.example.org", "social.example.com", "mail.example.net")
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How it stands: the age of the oldest click that no shard has, entries in the stream, MiB of the consumer."""
+    """One sample: age of the oldest click not in a shard yet, entries in the stream, MiB of the consumer."""
 
     lag_s: float
     entries: int
@@ -50,7 +50,7 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Flood:
-    """What was offered and what came of it. Lags and memory are of the first and the second half."""
+    """Clicks offered and clicks counted. Lag and memory are given for the first and the second half."""
 
     sources: bool
     per_second: float
@@ -67,7 +67,7 @@ class Flood:
 
 
 async def flood(bed: Bed, links: int, per_second: int, seconds: float, *, sources: bool) -> Flood:
-    """Records so many clicks per second, Zipf over `links`, and waits until all are counted."""
+    """Records `per_second` clicks, Zipf-distributed over `links`, and waits until all are counted."""
     settings = bed.settings
     namespace = await bed.fetchval(bed.members[0], "SELECT cluster_id FROM cluster")
     tally = Tally(settings.click_codes_max, settings.click_sources_max)
@@ -101,7 +101,7 @@ async def flood(bed: Bed, links: int, per_second: int, seconds: float, *, source
 
 
 def _clicks(links: int, sources: bool) -> Iterator[tuple[str, str, str]]:
-    """Code, referrer and browser, for ever."""
+    """Yields code, referrer and browser without end."""
     codes = [code_of(number) for number in zipf_numbers(links, DRAWS, seed=13)]
     referrers, browsers = (REFERRERS, BROWSERS) if sources else (("",), ("",))
     return zip(*map(itertools.cycle, (codes, referrers, browsers)), strict=False)
@@ -110,7 +110,7 @@ def _clicks(links: int, sources: bool) -> Iterator[tuple[str, str, str]]:
 async def _record(
     tally: Tally, clicks: Iterator[tuple[str, str, str]], per_second: int, seconds: float
 ) -> int:
-    """Records at that rate; what a tick is late, it makes up for. How many were recorded."""
+    """Records at that rate; a late tick records the clicks it has missed. Returns the number recorded."""
     began, recorded = monotonic(), 0
     while (past_s := monotonic() - began) < seconds:
         due = int(past_s * per_second) - recorded
@@ -134,7 +134,7 @@ async def _watch(redis: Any, key: str, consumer: int, looks: list[Look]) -> None
 
 
 async def _counted(bed: Bed, expected: int) -> int:
-    """The clicks in the shards when they are as many as expected, or time is up."""
+    """Returns the clicks in the shards, once there are as many as expected or the time is up."""
     deadline = monotonic() + COUNTED_S_MAX
     while True:
         found = await counted_clicks(bed)

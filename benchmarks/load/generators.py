@@ -1,4 +1,4 @@
-"""Load generators: wrk, and a small one in Python for a run that only shows that everything works."""
+"""Load generators: wrk, and a small one in Python for runs that only check that everything works."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ HOW_TO_INSTALL = (
 
 
 class Generator(Protocol):
-    """`first` is the place in `shape.paths` to begin at, so that a further run can go on where one ended."""
+    """`first` is the index in `shape.paths` to start from, so that a run can continue where another ended."""
 
     name: str
 
@@ -38,14 +38,14 @@ class Generator(Protocol):
 
 
 def find_wrk() -> Wrk:
-    """Raises BenchmarkFailed that says how to install it."""
+    """Returns wrk. Raises BenchmarkFailed with installation instructions if it is missing."""
     if shutil.which("wrk") is None:
         raise BenchmarkFailed(HOW_TO_INSTALL)
     return Wrk()
 
 
 class Wrk:
-    """wrk with one thread, as many requests as get answered."""
+    """wrk with one thread, in a closed loop."""
 
     name = "wrk"
 
@@ -88,7 +88,7 @@ def _read(said: str) -> Sent:
 
 
 class PythonLoad:
-    """The same with asyncio, far slower: its figures say nothing of a server."""
+    """The same with asyncio. It is too slow for its figures to describe a server."""
 
     name = "a generator in Python"
 

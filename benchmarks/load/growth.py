@@ -1,4 +1,4 @@
-"""How cost grows: with links in the same shards, and with shards for the same links."""
+"""How the cost per request grows with the number of links, and with the number of shards for the same links."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.seeding import seed
 
 LINKS = (10_000, 100_000, 1_000_000)
 SHARDS = (1, 2, 4, 8)
-WARM_UPS = 12  # the more links, the longer it takes until those that are often asked for were asked for
+WARM_UPS = 12  # the more links there are, the longer it takes until the popular ones are cached
 
 
 def _alone(name: str) -> Scenario:
@@ -24,7 +24,7 @@ def _alone(name: str) -> Scenario:
 
 
 async def by_links(suite: Suite, directory: Path, counts: Sequence[int]) -> dict[int, Result]:
-    """Number of links -> the Zipf scenario over all of them, on a cluster that grows."""
+    """Returns, per number of links, the result of the Zipf scenario over all of them, on a growing cluster."""
     found = {}
     async with made(directory / "links", durable=suite.durable) as bed:
         seeded = 0
@@ -40,7 +40,7 @@ async def by_links(suite: Suite, directory: Path, counts: Sequence[int]) -> dict
 
 
 async def by_shards(suite: Suite, directory: Path, counts: Sequence[int]) -> dict[int, dict[str, Result]]:
-    """Number of shards -> scenario -> result, each on a cluster of its own."""
+    """Returns, per number of shards, the result of each scenario, each on a new cluster."""
     found: dict[int, dict[str, Result]] = {}
     for shards in counts:
         async with made(directory / f"shards-{shards}", shards, durable=suite.durable) as bed:

@@ -1,4 +1,4 @@
-"""One run: send the requests, and account for everything that they cost until the last click is counted."""
+"""One run: sends the requests, and measures all their cost until the last click is counted."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from benchmarks.load.subjects import Subject
 from benchmarks.programs import BenchmarkFailed
 
 COUNTED_S_MAX = 60.0
-QUIET_S = 0.3  # after which requests that were under way as the generator stopped have been answered
+QUIET_S = 0.3  # requests in flight when the generator stops are answered within this time
 _COUNTED = "SELECT coalesce(sum(clicks), 0)::bigint FROM click_days"
 
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """The load generator, and the cores that it is kept to (none: any)."""
+    """The load generator, and the cores that it is pinned to (none: any)."""
 
     generator: Generator
     cores: Sequence[int] = ()
@@ -33,7 +33,7 @@ class Sender:
 async def measure(
     bed: Bed, subject: Subject, sender: Sender, shape: Shape, seconds: float, first: int = 0
 ) -> Sample:
-    """Runs `shape` for that long. Raises BenchmarkFailed if nothing is answered."""
+    """Runs `shape` for that time. Raises BenchmarkFailed if no request is answered."""
     before = await clicks(bed, subject)
     cpu_before = cpu_seconds(subject.groups)
     sent = await sender.generator.send(subject.port, shape, seconds, sender.cores, first)
@@ -45,7 +45,7 @@ async def measure(
 
 
 async def warm_up(bed: Bed, subject: Subject, sender: Sender, shape: Shape, seconds: float) -> int:
-    """The same with nothing measured; its clicks are counted when this returns. The place in the paths after it."""
+    """Does the same without measuring, until all its clicks are counted. Returns the next index in the paths."""
     before = await clicks(bed, subject)
     sent = await sender.generator.send(subject.port, shape, seconds, sender.cores)
     await asyncio.sleep(QUIET_S)
@@ -54,7 +54,7 @@ async def warm_up(bed: Bed, subject: Subject, sender: Sender, shape: Shape, seco
 
 
 def _memory(subject: Subject) -> dict[str, float]:
-    """Peak resident memory of each process of the service, summed; what the servers have now."""
+    """Returns MiB per group: the sum of peak resident memory for the service, current memory for the servers."""
     found = memory_mib(subject.groups)
     roots = subject.groups["service"]
     family = [pid for root in roots for pid in (root, *children(root))]
@@ -62,19 +62,19 @@ def _memory(subject: Subject) -> dict[str, float]:
 
 
 async def clicks(bed: Bed, subject: Subject) -> Clicks | None:
-    """Redirects answered and clicks counted so far; None of a peer."""
+    """Returns redirects answered and clicks counted so far, or None for a peer."""
     if not subject.counts:
         return None
     return Clicks(await redirects_answered(subject.port), await counted_clicks(bed))
 
 
 async def counted_clicks(bed: Bed) -> int:
-    """All clicks that the shards have counted so far."""
+    """Returns all clicks that the shards have counted so far."""
     return await bed.total(_COUNTED)
 
 
 async def counted(bed: Bed, subject: Subject, before: Clicks | None) -> Clicks | None:
-    """Waits until as many clicks are counted as redirects were answered since `before`, or time is up."""
+    """Waits until every redirect answered since `before` is counted as a click, or until the time is up."""
     if before is None:
         return None
     deadline = monotonic() + COUNTED_S_MAX
@@ -87,7 +87,7 @@ async def counted(bed: Bed, subject: Subject, before: Clicks | None) -> Clicks |
 
 
 async def redirects_answered(port: int) -> int:
-    """How many redirects all workers of a SnapURL have answered, by its own metrics."""
+    """Returns how many redirects all workers have answered, according to SnapURL's metrics."""
     connection = Connection(HOST, port)
     try:
         answer = await connection.get("/metrics")

@@ -1,4 +1,4 @@
-"""What a worker holds with 100,000 links in its cache: each is asked for once, then the process is looked at."""
+"""Memory of a worker with 100,000 cached links: requests each link once, then measures the process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SETTLE_S = 1.0
 
 
 async def worker_mib(bed: Bed, links: int) -> tuple[float, float]:
-    """Resident MiB of one worker: with nothing cached, and with that many links cached."""
+    """Returns the resident MiB of one worker with an empty cache and with `links` cached links."""
     async with serving(bed, 1, SNAPURL_L1_MAX_AGE_S="3600", SNAPURL_L1_LINKS=str(links)) as service:
         await asyncio.sleep(SETTLE_S)
         (worker,) = children(service.workers.pid)

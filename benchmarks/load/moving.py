@@ -1,4 +1,4 @@
-"""Redirects as fast as they go while a shard is added: what is left when both fight for the cores."""
+"""Redirects at full rate while a shard is added: the throughput that remains when both compete for the cores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WORKERS = 2
 
 @dataclass(frozen=True, slots=True)
 class Moving:
-    """The same requests without a move and for as long as one takes; `added` is the move. The clicks are of all."""
+    """The same requests without a move and during one. `added` is the move; the clicks cover all requests."""
 
     still: Result
     moving: Result
@@ -28,12 +28,12 @@ class Moving:
 
 
 async def redirects_while_moving(suite: Suite, scenario: Scenario) -> Moving:
-    """Runs `scenario` alone, then while a shard is added; that is drained in the end. Raises BenchmarkFailed."""
+    """Runs `scenario` alone, then while a shard is added. Drains the shard at the end. Raises BenchmarkFailed."""
     bed = suite.bed
     shape = scenario.shape(suite.scale)
     sender = Sender(suite.generator)
     async with snapurl(bed, Conditions(WORKERS)) as subject:
-        # Rows that move are in two places for a while: clicks are only counted before and after.
+        # Moving rows exist on two shards for a while, so clicks are counted only before and after the move.
         uncounted = dataclasses.replace(subject, counts=False)
         before = await clicks(bed, subject)
         assert before is not None

@@ -1,4 +1,4 @@
-"""All that a run of the suite has found, and the goals it is held against. Pure."""
+"""All results of a run of the suite, and its goals. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REDIRECTS = ("hot", "hot2", "zipf", "warm", "cold", "mixed")
 
 @dataclass(slots=True)
 class Outcome:
-    """What was measured; what was not is not in it."""
+    """The results that were measured; others are absent."""
 
     results: list[Result] = field(default_factory=list)
     worker_mib: tuple[float, float] | None = None
@@ -31,7 +31,7 @@ class Outcome:
         )
 
     def own(self) -> list[Result]:
-        """Every result of SnapURL, also those of growth and of the move."""
+        """Returns every result of SnapURL, including those of growth and of the move."""
         shards = (item for results in self.by_shards.values() for item in results.values())
         moving = (self.moving.still, self.moving.moving) if self.moving else ()
         plain = (item for item in self.results if item.subject == "SnapURL")
@@ -62,7 +62,7 @@ class Outcome:
 
 
 def goals_of(found: Outcome) -> list[Goal]:
-    """The goals, each with what was measured."""
+    """Returns the goals, each with its measured value."""
     snap, nginx = found.find("hot", "SnapURL"), found.find("hot", "nginx")
     bulk = found.find("bulk", "SnapURL")
     create = found.find("create", "SnapURL")
@@ -119,7 +119,7 @@ def _against_flask(found: Outcome, what: str, scenario: str, goal: float) -> Goa
 
 
 def _cpu(result: Result | None) -> float | None:
-    """Of the workers, their supervisor and the click consumer."""
+    """Returns the CPU time of the workers, their supervisor and the click consumer."""
     return result.cpu["service"] + result.cpu["consumer"] if result else None
 
 
@@ -140,7 +140,7 @@ def _worst_clicks(found: Outcome) -> float | None:
 
 
 def _errors(found: Outcome) -> float | None:
-    """Errors that the generator saw, and answers that were no redirect by the service's own count."""
+    """Returns the errors seen by the generator, plus the responses that the service did not count as redirects."""
     results = [item for item in found.own() if item.scenario in (*REDIRECTS, "still", "moving")]
     if not results:
         return None
@@ -149,7 +149,7 @@ def _errors(found: Outcome) -> float | None:
 
 
 def _not_redirected(results: Iterable[Result]) -> Iterable[int]:
-    """Of runs of redirects alone: requests answered less redirects counted as answered, if positive."""
+    """Yields, for runs of redirects alone, requests answered minus redirects counted, if positive."""
     for item in results:
         if item.scenario == "mixed":
             continue

@@ -1,4 +1,4 @@
-"""The results as pictures: requests per second beside the peers, where the CPU goes, and how it grows."""
+"""Plots of the results: requests per second compared with the peers, CPU time by group, and growth."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GROUPS = {"service": "#2563eb", "consumer": "#7c3aed", "postgres": "#16a34a", "r
 
 
 def draw(found: Outcome, directory: Path, machine: str) -> list[Path]:
-    """Writes what there is to draw as SVG; nothing if matplotlib is not installed."""
+    """Writes the plots as SVG and returns the files; writes nothing if matplotlib is not installed."""
     try:
         plots: Any = importlib.import_module("matplotlib.figure")
         importlib.import_module("matplotlib").rcParams["svg.hashsalt"] = "snapurl"
@@ -43,7 +43,7 @@ def _save(figure: Any, file: Path, machine: str) -> Path:
 
 
 def _rates(plots: Any, results: Sequence[Result]) -> Any:
-    """One bar per scenario and subject, on a logarithmic scale."""
+    """Draws one bar per scenario and subject, on a logarithmic scale."""
     figure = plots.Figure(figsize=(9, 0.32 * len(results) + 1.4), layout="constrained")
     axes = figure.subplots()
     names = [f"{item.scenario}: {item.subject}" for item in results]
@@ -58,7 +58,7 @@ def _rates(plots: Any, results: Sequence[Result]) -> Any:
 
 
 def _costs(plots: Any, results: Sequence[Result]) -> Any:
-    """Where the CPU time of a request goes, in microseconds."""
+    """Draws the CPU time of a request by group of processes, in microseconds."""
     figure = plots.Figure(figsize=(9, 0.32 * len(results) + 1.4), layout="constrained")
     axes = figure.subplots()
     names = [f"{item.scenario}: {item.subject}" for item in results]

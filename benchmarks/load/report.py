@@ -1,4 +1,4 @@
-"""The results as a page of Markdown. Pure."""
+"""The results as a Markdown page. Pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FLOOD_NOTE = (
 
 
 def page(machine: str, goals: Sequence[Goal], found: Outcome, how: str) -> str:
-    """The whole of it; `how` says with what and how long it was measured."""
+    """Returns the whole page. `how` describes the load generator and the duration."""
     parts = ["# Load", f"{machine}. {how}", NOTE, "## Goals", goal_table(goals), *_tables(found)]
     return "\n\n".join(parts) + "\n"
 
@@ -56,7 +56,7 @@ def _tables(found: Outcome) -> list[str]:
 
 
 def scenario_table(results: Sequence[Result]) -> str:
-    """One row per scenario and subject."""
+    """Returns a table with one row per scenario and subject."""
     head = (
         "| scenario | of | workers | requests/s | p50 ms | p99 ms | p99.9 ms | errors | CPU s per 1,000: service | "
         "clicks | PostgreSQL | Redis | memory MiB: service | PostgreSQL | Redis |"
@@ -65,7 +65,7 @@ def scenario_table(results: Sequence[Result]) -> str:
 
 
 def flood_table(floods: Sequence[Flood]) -> str:
-    """One row per flood."""
+    """Returns a table with one row per flood."""
     head = (
         "| clicks/s | their sources | counted / recorded | lag s: first half | second half | most | entries in "
         "Redis, most | consumer MiB: at half | at the end | CPU us per click: consumer | PostgreSQL | Redis |"

@@ -1,4 +1,4 @@
-"""What is sent, and what one run of it gave. Pure."""
+"""The requests of a run, and its results. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The requests of a run. `paths` are asked for one after another (one path: always that). With `post_every` n
+    """The requests of a run. `paths` are requested in order, a single one repeatedly. With `post_every` n
     each n-th request is a POST of `body` to `post_path` instead; 0 is none, 1 is all."""
 
     paths: Sequence[str] = ("/",)
@@ -22,7 +22,7 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What the load generator saw: answers, seconds, latencies in ms, errors by kind ("status": 4xx and 5xx)."""
+    """What the load generator saw: responses, seconds, latencies in ms, errors by kind ("status": 4xx and 5xx)."""
 
     requests: int
     seconds: float
@@ -34,7 +34,7 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Clicks:
-    """Of a run of SnapURL: redirects as the service counts its answers, and clicks as the shards have counted."""
+    """Redirects according to SnapURL's metrics, and clicks according to the shards."""
 
     answered: int
     counted: int
@@ -46,7 +46,7 @@ class Clicks:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One run. CPU is in seconds per 1,000 requests, by group of processes; memory in MiB, by group."""
+    """One run. CPU in seconds per 1,000 requests and memory in MiB, both by group of processes."""
 
     sent: Sent
     cpu: Mapping[str, float]
@@ -55,13 +55,13 @@ class Sample:
 
     @property
     def rate(self) -> float:
-        """Requests per second."""
+        """Returns requests per second."""
         return self.sent.requests / self.sent.seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """All runs of one subject in one scenario. `per_request` are the links that one request makes (bulk)."""
+    """All runs of one subject in one scenario. `per_request` is the number of links created by a request."""
 
     scenario: str
     subject: str
@@ -75,19 +75,19 @@ class Result:
 
     @property
     def cpu(self) -> dict[str, float]:
-        """Group -> median of CPU seconds per 1,000 requests."""
+        """Returns the median CPU seconds per 1,000 requests for each group."""
         groups = self.samples[0].cpu
         return {name: median(sample.cpu[name] for sample in self.samples) for name in groups}
 
     @property
     def memory_mib(self) -> dict[str, float]:
-        """Group -> the most of any run."""
+        """Returns the maximum of all runs for each group."""
         groups = self.samples[0].memory_mib
         return {name: max(sample.memory_mib[name] for sample in self.samples) for name in groups}
 
     @property
     def errors(self) -> dict[str, int]:
-        """Kind -> how many in all runs."""
+        """Returns the total of all runs for each kind of error."""
         found: dict[str, int] = {}
         for sample in self.samples:
             for kind, count in sample.sent.errors.items():
@@ -95,7 +95,7 @@ class Result:
         return found
 
     def latency(self, what: str) -> float:
-        """Median of `p50_ms`, `p99_ms` or `p999_ms`."""
+        """Returns the median over the runs of `p50_ms`, `p99_ms` or `p999_ms`."""
         return median(float(getattr(sample.sent, what)) for sample in self.samples)
 
     def document(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The scenarios: what is asked for, of whom, under which conditions. Each is one row of `SCENARIOS`."""
+"""The scenarios: requests, subjects and conditions. Each is one row of `SCENARIOS`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SCAN_COUNT = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much of it: links seeded, draws of a Zipf sequence, seconds of a run and of its warm-up, runs."""
+    """The size of a run: links seeded, draws of a Zipf sequence, seconds of a run and of its warm-up, runs."""
 
     links: int
     draws: int
@@ -36,11 +36,11 @@ class Scale:
 
 
 async def nothing(bed: Bed) -> None:
-    """No preparation."""
+    """Does nothing: no preparation."""
 
 
 async def forget_in_redis(bed: Bed) -> None:
-    """Empties L2, so that the shards are asked."""
+    """Empties L2, so that reads reach the shards."""
     async with Redis.from_url(bed.cluster.redis_url) as client:
         batch = []
         async for key in client.scan_iter(match="snapurl:*:link:*", count=SCAN_COUNT):
@@ -54,7 +54,7 @@ async def forget_in_redis(bed: Bed) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """`shape` makes the requests; `prepare` runs before each run. One-worker scenarios keep the server to one core
+    """`shape` makes the requests; `prepare` runs before each run. One-worker scenarios pin the server to one core
     and the load generator to another."""
 
     name: str
@@ -64,7 +64,7 @@ class Scenario:
     shape: Callable[[Scale], Shape]
     settings: tuple[tuple[str, str], ...] = ()
     prepare: Callable[[Bed], Awaitable[None]] = nothing
-    warm_ups: int = 1  # each of the scale's `warm_up_s`
+    warm_ups: int = 1  # each lasts the scale's `warm_up_s`
     per_request: int = 1
 
 
@@ -78,14 +78,14 @@ def _zipf(scale: Scale) -> Shape:
 
 
 def _each(scale: Scale) -> Shape:
-    """Every link once, in no order."""
+    """Requests every link once, in random order."""
     numbers = list(range(scale.links))
     random.Random(11).shuffle(numbers)
     return Shape([f"/{code_of(number)}" for number in numbers], connections=32)
 
 
 def _few(scale: Scale) -> Shape:
-    """Two thousand links, in turn: the warm-up has put each of them into Redis, also on a slow machine."""
+    """Requests 2,000 links in turn; even on a slow machine the warm-up puts all of them into Redis."""
     return Shape([f"/{code_of(number)}" for number in range(min(2_000, scale.links))])
 
 

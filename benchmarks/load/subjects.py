@@ -1,4 +1,4 @@
-"""What is measured: SnapURL and its peers, each started for its scenario on the same cluster, ended after it."""
+"""The measured servers, SnapURL and its peers. Each runs for its scenario only; all use the same cluster."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ REDIS_BATCH = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A server that answers at `port`. `groups` are root processes by what their cost is booked under.
-    `counts` says whether it is SnapURL, whose clicks are checked."""
+    """A server that listens on `port`. `groups` are its root processes by the group that their cost is assigned to.
+    `counts` is true for SnapURL, whose clicks are checked."""
 
     name: str
     port: int
@@ -41,8 +41,7 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """How a subject runs: on these cores only (none: on any), with these settings if it is SnapURL, with
-    so many links."""
+    """How a subject runs: its cores (none: any), its settings if it is SnapURL, and the number of links."""
 
     workers: int
     cores: Sequence[int] = ()
@@ -55,7 +54,7 @@ Start = Callable[[Bed, Conditions], AbstractAsyncContextManager[Subject]]
 
 @asynccontextmanager
 async def snapurl(bed: Bed, how: Conditions) -> AsyncIterator[Subject]:
-    """SnapURL as it ships: `snapurl serve` and a click consumer."""
+    """Runs SnapURL as shipped: `snapurl serve` and a click consumer."""
     async with serving(bed, how.workers, cores=how.cores, **dict(how.settings)) as service:
         groups = {"service": [service.workers.pid], "consumer": [service.consumer.pid]}
         yield Subject("SnapURL", service.port, how.workers, {**groups, **bed.servers()}, counts=True)
@@ -63,7 +62,7 @@ async def snapurl(bed: Bed, how: Conditions) -> AsyncIterator[Subject]:
 
 @asynccontextmanager
 async def nginx(bed: Bed, how: Conditions) -> AsyncIterator[Subject]:
-    """The limit."""
+    """Runs nginx, the upper limit."""
     port = free_port(set())
     command = nginx_command(bed.directory, port, how.workers, url_of(code_of(0)))
     async with _one_program("nginx", command, port, bed, how) as subject:
@@ -72,7 +71,7 @@ async def nginx(bed: Bed, how: Conditions) -> AsyncIterator[Subject]:
 
 @asynccontextmanager
 async def plain_sanic(bed: Bed, how: Conditions) -> AsyncIterator[Subject]:
-    """A Sanic handler that answers from memory."""
+    """Runs a Sanic handler that answers from memory."""
     _one_worker("a plain Sanic handler", how)
     port = free_port(set())
     command = [sys.executable, "-m", "benchmarks.peers.sanic_plain", str(port)]
@@ -82,7 +81,7 @@ async def plain_sanic(bed: Bed, how: Conditions) -> AsyncIterator[Subject]:
 
 @asynccontextmanager
 async def sanic_redis(bed: Bed, how: Conditions) -> AsyncIterator[Subject]:
-    """A Sanic handler with one Redis GET."""
+    """Runs a Sanic handler with one Redis GET."""
     _one_worker("a plain Sanic handler", how)
     await _fill_redis(bed.cluster.redis.url(PEER_REDIS_DATABASE), PLAIN_KEY, how.links)
     port = free_port(set())
@@ -94,7 +93,7 @@ async def sanic_redis(bed: Bed, how: Conditions) -> AsyncIterator[Subject]:
 
 @asynccontextmanager
 async def flask_stack(bed: Bed, how: Conditions) -> AsyncIterator[Subject]:
-    """Flask, gunicorn with gevent, Redis, and a database on each of the cluster's servers by SHA-256 modulo."""
+    """Runs Flask, gunicorn with gevent, Redis, and one database per server, chosen by SHA-256 modulo."""
     missing = [name for name in ("flask", "gunicorn", "gevent", "psycopg_pool") if not _is_installed(name)]
     if missing:
         raise BenchmarkFailed(f"{', '.join(missing)} not installed (the extra `bench`)")
@@ -140,7 +139,7 @@ async def _answers(program: Program, port: int) -> None:
     await answering(program, f"http://{HOST}:{port}/{code_of(0)}")
 
 
-# -- what the peers find -----------------------------------------------------------------------------------------
+# -- data of the peers -------------------------------------------------------------------------------------------
 
 
 async def _fill_redis(url: str, prefix: str, links: int) -> None:
@@ -151,7 +150,7 @@ async def _fill_redis(url: str, prefix: str, links: int) -> None:
 
 
 async def _peer_databases(bed: Bed, links: int) -> list[str]:
-    """Makes and fills a database on each of the first four servers, unless they are there; their DSNs."""
+    """Creates and fills a database on each of the first four servers if it is missing. Returns the DSNs."""
     names = sorted(bed.cluster.dsns)[:4]
     return list(
         await asyncio.gather(*(_peer_database(bed, names, place, links) for place in range(len(names))))

@@ -1,4 +1,4 @@
-"""Runs scenarios: all subjects of one are up at the same time and take turns, run by run."""
+"""Runs scenarios. All subjects of a scenario are up at the same time, and their runs alternate."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REST_S = 0.3  # between two runs
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """How all scenarios are run. With `may_skip` a peer that is not installed is left out and told of."""
+    """How all scenarios are run. With `may_skip`, a peer that is not installed is skipped and reported."""
 
     bed: Bed
     generator: Generator
@@ -31,7 +31,7 @@ class Suite:
     say: Callable[[str], None]
 
     async def run(self, scenario: Scenario) -> list[Result]:
-        """The results of its subjects, SnapURL first. Raises BenchmarkFailed."""
+        """Returns the results of the scenario's subjects, SnapURL first. Raises BenchmarkFailed."""
         server_cores, sender_cores = cores_for(scenario.workers)
         how = Conditions(scenario.workers, server_cores, scenario.settings, self.scale.links)
         sender = Sender(self.generator, sender_cores)
@@ -60,13 +60,13 @@ class Suite:
         self, scenario: Scenario, subjects: list[Subject], sender: Sender
     ) -> dict[str, list[Sample]]:
         shape = scenario.shape(self.scale)
-        # Each subject goes on in the paths where it stopped: the same links again would all be cached.
+        # Each subject continues in the paths where it stopped: the same links would all be cached.
         places = {subject.name: 0 for subject in subjects}
         samples: dict[str, list[Sample]] = {subject.name: [] for subject in subjects}
         warm_up_s = self.scale.warm_up_s * scenario.warm_ups
         for turn in range(self.scale.runs):
             for subject in subjects:
-                # What a subject knew it may have forgotten while the others had their turns.
+                # The caches of a subject may have expired during the runs of the others.
                 if warm_up_s and (turn == 0 or len(subjects) > 1):
                     places[subject.name] += await warm_up(self.bed, subject, sender, shape, warm_up_s)
                 await scenario.prepare(self.bed)
@@ -89,19 +89,19 @@ class Suite:
         return samples
 
     async def _links(self, subject: Subject, shape: Shape) -> int:
-        """Links in the shards, if SnapURL makes any."""
+        """Returns the number of links in the shards if SnapURL creates any."""
         makes = subject.counts and shape.post_every
         return await self.bed.total("SELECT count(*) FROM links") if makes else 0
 
 
 def cores_for(workers: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The cores of the server and of the load generator: one each for one worker, else whatever is free."""
+    """Returns the cores of the server and of the load generator: one each for one worker, otherwise any."""
     cores = sorted(os.sched_getaffinity(0))
     return ((cores[0],), (cores[1],)) if workers == 1 and len(cores) > 1 else ((), ())
 
 
 def line(sample: Sample) -> str:
-    """A run in a few words."""
+    """Returns a one-line summary of a run."""
     errors = {kind: count for kind, count in sample.sent.errors.items() if count}
     return (
         f"{sample.rate:,.0f} requests/s, p99 {sample.sent.p99_ms:.2f} ms, "

@@ -1,4 +1,4 @@
-"""Micro-benchmarks of what each request or each plan passes through.
+"""Micro-benchmarks of the code that every request or every plan runs.
 
-`make micro` times them; a plain pytest runs each once, so that they go on working.
+`make micro` times them. A plain pytest runs each once, to show that they still work.
 """

@@ -1,4 +1,4 @@
-"""L1: what a worker remembers of links."""
+"""L1, the cache of links in a worker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LINK = CachedLink("https://www.example.org/articles/2026/n0000000", 302, 1, None
 
 @pytest.fixture
 def full() -> LocalCache:
-    """A cache with all the links that it may have."""
+    """A full cache."""
     cache = LocalCache(LINKS, 60.0, 2.0, time.monotonic)
     cache.enable()
     for number in range(LINKS):
@@ -28,20 +28,20 @@ def full() -> LocalCache:
 
 @pytest.mark.benchmark(group="cache look-up")
 def test_hit(benchmark: BenchmarkFixture, full: LocalCache) -> None:
-    """A link that is there, among 100,000."""
+    """Finds a cached link among 100,000."""
     codes = itertools.cycle([f"n{number:07d}" for number in range(0, LINKS, 97)])
     assert benchmark(lambda: full.get(next(codes))) == LINK
 
 
 @pytest.mark.benchmark(group="cache look-up")
 def test_miss(benchmark: BenchmarkFixture, full: LocalCache) -> None:
-    """A link that is not there."""
+    """Looks up a link that is not cached."""
     assert benchmark(full.get, "absent") is None
 
 
 @pytest.mark.benchmark(group="cache filled")
 def test_put_into_a_full_cache(benchmark: BenchmarkFixture, full: LocalCache) -> None:
-    """A further link, for which another goes."""
+    """Adds a link, which evicts another."""
     codes = (f"x{number}" for number in itertools.count())
     benchmark(lambda: full.put(next(codes), LINK, full.generation))
     assert len(full) == LINKS
@@ -49,5 +49,5 @@ def test_put_into_a_full_cache(benchmark: BenchmarkFixture, full: LocalCache) ->
 
 @pytest.mark.benchmark(group="L2 text")
 def test_decode(benchmark: BenchmarkFixture) -> None:
-    """A link as Redis has it, read."""
+    """Decodes a link read from Redis."""
     assert benchmark(decode, encode(LINK)) == LINK

@@ -1,4 +1,4 @@
-"""Clicks: recorded by a redirect, taken and spelled by the shipper, read by the consumer."""
+"""Clicks: recorded by a redirect, encoded by the shipper, decoded by the consumer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COUNTS = {f"n{number:07d}": number % 9 + 1 for number in range(1000)}
 @pytest.mark.benchmark(group="click recorded")
 @pytest.mark.parametrize("links", [1, 10_000])
 def test_record(benchmark: BenchmarkFixture, links: int) -> None:
-    """One click, of one link for ever or of many in turn."""
+    """Records one click, always on one link or on many links in turn."""
     tally = Tally(200_000)
     codes = itertools.cycle([f"n{number:07d}" for number in range(links)])
     benchmark(lambda: tally.record(next(codes)))
@@ -28,13 +28,13 @@ def test_record(benchmark: BenchmarkFixture, links: int) -> None:
 
 @pytest.mark.benchmark(group="1,000 codes' clicks")
 def test_encode(benchmark: BenchmarkFixture) -> None:
-    """What one flush sends to Redis."""
+    """Encodes what one flush sends to Redis."""
     assert benchmark(encode_entry, DAY, COUNTS)
 
 
 @pytest.mark.benchmark(group="1,000 codes' clicks")
 def test_decode(benchmark: BenchmarkFixture) -> None:
-    """The same, read by the consumer, with the slot of each code."""
+    """Decodes the same in the consumer, and computes the slot of each code."""
     fields = {FIELD: encode_entry(DAY, COUNTS).encode()}
     rows = benchmark(decode_entry, b"1700000000000-0", fields)
     assert sum(row.clicks for row in rows) == sum(COUNTS.values())

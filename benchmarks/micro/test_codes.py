@@ -1,4 +1,4 @@
-"""Codes: made at random, derived from a token, checked."""
+"""Codes: random, derived from a token, checked."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ NONCE = UUID("5f1d6c1e-3b1c-4b52-9d0f-2f7c8a4b6e90")
 
 @pytest.mark.benchmark(group="code generation")
 def test_random_code(benchmark: BenchmarkFixture) -> None:
-    """Seven characters that nobody can guess."""
+    """Generates seven unguessable characters."""
     assert is_code(benchmark(random_code))
 
 
 @pytest.mark.benchmark(group="code generation")
 def test_derived_code(benchmark: BenchmarkFixture) -> None:
-    """The code of a create with an Idempotency-Key."""
+    """Derives the code of a create with an Idempotency-Key."""
     assert is_code(benchmark(derived_code, NONCE, 0))
 
 
 @pytest.mark.benchmark(group="code check")
 def test_is_code(benchmark: BenchmarkFixture) -> None:
-    """Whether a path could be a code at all: asked of each redirect."""
+    """Checks whether a path is a valid code, as each redirect does."""
     assert benchmark(is_code, "n0012345")

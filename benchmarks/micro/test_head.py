@@ -1,4 +1,4 @@
-"""The fast path: a head recognised, and a redirect from the bytes that arrive to those that leave."""
+"""The fast path: matching a request head, and a redirect from the bytes received to the bytes sent."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HEADS = pytest.mark.parametrize("head", [SHORT, BROWSER], ids=["short", "browser
 
 
 class Heard:
-    """What a parser of the whole head calls; it keeps nothing."""
+    """The callbacks of a parser of the whole head; they store nothing."""
 
     def on_url(self, url: bytes) -> None: ...
 
@@ -45,7 +45,7 @@ class Heard:
 
 @dataclass
 class Known:
-    """Links of which none has to be looked up."""
+    """A cache in which every link is found, so that nothing is looked up."""
 
     entry: Callable[[str], Entry | None]
 
@@ -81,7 +81,7 @@ def fast() -> Iterator[FastPath]:
 @pytest.mark.benchmark(group="head")
 @HEADS
 def test_plain_head(benchmark: BenchmarkFixture, head: bytes) -> None:
-    """Recognised as one that the fast path may answer."""
+    """Matches a head that the fast path may answer."""
     found = benchmark(REDIRECT_HEAD.match, head, 0, 16_387)
     assert found is not None and found[1] == b"n0000000"
 
@@ -89,14 +89,14 @@ def test_plain_head(benchmark: BenchmarkFixture, head: bytes) -> None:
 @pytest.mark.benchmark(group="head")
 @HEADS
 def test_head_read_one_way(benchmark: BenchmarkFixture, head: bytes) -> None:
-    """What Sanic's requests go through besides Sanic."""
+    """Runs the check that requests pass before Sanic parses them."""
     assert benchmark(UNAMBIGUOUS_HEAD.fullmatch, head.removesuffix(b"\r\n\r\n"))
 
 
 @pytest.mark.benchmark(group="head")
 @HEADS
 def test_httptools(benchmark: BenchmarkFixture, head: bytes) -> None:
-    """For comparison: a parser in C that calls back for each header."""
+    """Runs, for comparison, a parser in C that calls back for each header."""
 
     def parse() -> bytes:
         parser = httptools.HttpRequestParser(Heard())
@@ -110,7 +110,7 @@ def test_httptools(benchmark: BenchmarkFixture, head: bytes) -> None:
 @pytest.mark.benchmark(group="redirect")
 @HEADS
 def test_redirect(benchmark: BenchmarkFixture, fast: FastPath, head: bytes) -> None:
-    """All but the socket: the head, L1, the expiry, the click, the answer."""
+    """Answers a redirect without the socket: head, L1, expiry, click, response."""
 
     def redirect() -> bytes | None:
         found = REDIRECT_HEAD.match(head, 0, fast.match_bytes_max)

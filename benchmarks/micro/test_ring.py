@@ -1,4 +1,4 @@
-"""The ring: a code's slot, the slot table of a topology, the plan of adding a shard."""
+"""The ring: the slot of a code, the slot table of a topology, the plan for adding a shard."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from ring.topology import Shard, Topology
 VIRTUAL_NODES = 1024
 CODES = [f"n{number:07d}" for number in range(1000)]
 
-compute_slot = slot_of.__wrapped__  # not the codes that it remembers
+compute_slot = slot_of.__wrapped__  # without its cache
 
 
 def topology_of(shards: int) -> Topology:
-    """So many equal shards."""
+    """Returns a topology of `shards` equal shards."""
     found = (Shard(f"db{number}", 1.0, f"127.0.0.1:{20_000 + number}/snapurl") for number in range(shards))
     return Topology("benchmark", 1, VIRTUAL_NODES, tuple(sorted(found, key=lambda shard: shard.name)))
 
 
 def sha256_point(key: str) -> int:
-    """What SnapURL's own ring hashes with."""
+    """Returns the hash that SnapURL's ring uses."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest(), "big")
 
 
 @pytest.mark.benchmark(group="code to shard")
 def test_shard_of_a_code_by_slot(benchmark: BenchmarkFixture) -> None:
-    """A code's slot, and the slot's shard from the table: what the router does for each call."""
+    """Finds the slot of a code and its shard in the table, as the router does for each call."""
     table = place(topology_of(4))
     codes = itertools.cycle(CODES)
     assert benchmark(lambda: table[compute_slot(next(codes))]) in {"db0", "db1", "db2", "db3"}
@@ -44,7 +44,7 @@ def test_shard_of_a_code_by_slot(benchmark: BenchmarkFixture) -> None:
 @pytest.mark.benchmark(group="code to shard")
 @pytest.mark.parametrize("hashed", ["md5", "sha256"])
 def test_shard_of_a_code_by_get_node(benchmark: BenchmarkFixture, hashed: str) -> None:
-    """uhashring's own look-up on a ring of as many points, with its own hash and with ours."""
+    """Runs uhashring's look-up on a ring with as many points, with its hash and with SnapURL's."""
     options: dict[str, Any] = {"hash_fn": sha256_point} if hashed == "sha256" else {}
     ring = HashRing(nodes={f"db{number}": {"vnodes": VIRTUAL_NODES} for number in range(4)}, **options)
     codes = itertools.cycle(CODES)
@@ -53,14 +53,14 @@ def test_shard_of_a_code_by_get_node(benchmark: BenchmarkFixture, hashed: str) -
 
 @pytest.mark.benchmark(group="slot of a code")
 def test_slot_of_a_code(benchmark: BenchmarkFixture) -> None:
-    """The first 14 bits of SHA-256."""
+    """Computes the first 14 bits of SHA-256."""
     assert 0 <= benchmark(compute_slot, CODES[0]) < SLOT_COUNT
 
 
 @pytest.mark.benchmark(group="ring built")
 @pytest.mark.parametrize("shards", [4, 16, 64])
 def test_slot_table_of_a_topology(benchmark: BenchmarkFixture, shards: int) -> None:
-    """All 16,384 slots placed, with 1,024 virtual nodes for each shard."""
+    """Places all 16,384 slots, with 1,024 virtual nodes per shard."""
     topology = topology_of(shards)
     assert len(set(benchmark(place, topology))) == shards
 
@@ -68,7 +68,7 @@ def test_slot_table_of_a_topology(benchmark: BenchmarkFixture, shards: int) -> N
 @pytest.mark.benchmark(group="plan of adding one")
 @pytest.mark.parametrize("shards", [4, 16, 64])
 def test_plan_of_adding_one(benchmark: BenchmarkFixture, shards: int) -> None:
-    """From ownership to moves, the new slot table included."""
+    """Plans moves from the ownership, including the new slot table."""
     before = topology_of(shards)
     rows: dict[str, list[SlotRow]] = {shard.name: [] for shard in before.shards}
     for slot, owner in enumerate(place(before)):

@@ -1,4 +1,4 @@
-"""The operator's part: a migrator that runs, commands as they are typed, and what the shards say came of them."""
+"""The operator's part: runs a migrator and `snapurl-reshard` commands, and reads their effect from the shards."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ T = TypeVar("T")
 
 MOVE_S_MAX = 600.0
 POLL_S = 0.2
-HEARTBEATS_S = 1.2  # after which the migrator has said what it did
+HEARTBEATS_S = 1.2  # the migrator reports its progress within this time
 GRACE_S = 1.0
 _NO_END = "the migrator did not come to an end"
 
-# When the new goal was published, and when its first and last slot had a new owner: by the clock of the machine
-# that all shards run on, so that no polling is in between.
+# When the new goal was published, and when its first and last slot got a new owner, by the clock of the machine
+# that all shards run on. Polling intervals therefore do not affect the figures.
 _PUBLISHED = "SELECT extract(epoch FROM published_at)::float8 FROM topology WHERE version = $1"
 _NEW_OWNERS = """
 SELECT count(*), extract(epoch FROM min(changed_at))::float8 AS first,
@@ -42,10 +42,11 @@ SELECT EXISTS (SELECT 1 FROM links WHERE slot = ANY (ARRAY(SELECT slot FROM slot
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """One change of the goal that was carried out.
+    """One completed change of the goal.
 
-    `seconds` go from its publication to the last slot served by its new owner, verification included, `first_s`
-    to the first batch; `cleaned_s` to the last old row deleted, the grace period included. Pauses are of writes.
+    Times count from its publication: `seconds` until the last slot is served by its new owner, including
+    verification; `first_s` until the first batch; `cleaned_s` until the last old row is deleted, including the
+    grace period. Pauses are pauses of writes.
     """
 
     what: str
@@ -66,7 +67,7 @@ class Moved:
 
 @asynccontextmanager
 async def migrating(bed: Bed, *options: str) -> AsyncIterator[Program]:
-    """A migrator that has the lease."""
+    """Runs a migrator that holds the lease."""
     argv = [sys.executable, "-m", "tools.cli", "run", "--grace-s", str(GRACE_S), *options]
     async with running("migrator", argv, bed.log("migrator"), environ=bed.environ()) as program:
         await _until(bed, lambda now: now.age_s is not None and now.age_s < 1)
@@ -74,7 +75,7 @@ async def migrating(bed: Bed, *options: str) -> AsyncIterator[Program]:
 
 
 async def reshard(bed: Bed, *words: str) -> str:
-    """Runs `snapurl-reshard` with these words to its end; what it printed."""
+    """Runs `snapurl-reshard` with these arguments to its end. Returns its output."""
     log = bed.log("reshard")
     log.unlink(missing_ok=True)
     argv = [sys.executable, "-m", "tools.cli", *words]
@@ -89,10 +90,10 @@ async def reshard(bed: Bed, *words: str) -> str:
 async def follow(
     bed: Bed, words: Sequence[str], shard: str, mark: Callable[[str], None] = lambda what: None
 ) -> Moved:
-    """Gives the command (`add` or `drain` of `shard`), waits until slots and rows are where they belong.
+    """Runs the command (`add` or `drain` of `shard`) and waits until slots and rows are where they belong.
 
-    `mark` hears "moving" as the command is given, "cleaning" when the slots have moved, "checking" when their old
-    rows are gone, "still" in the end.
+    Calls `mark` with "moving" when the command starts, "cleaning" when the slots have moved, "checking" when their
+    old rows are deleted, and "still" at the end.
     """
     draining = words[0] == "drain"
     rows = await bed.fetchval(shard, "SELECT count(*) FROM links") if draining else 0
@@ -147,7 +148,7 @@ async def _look(bed: Bed) -> ClusterStatus:
 
 
 async def _until_migrator(bed: Bed, condition: Callable[[MigratorStatus], bool]) -> None:
-    """As `_until`, but asks the migrator alone, which costs next to nothing while visitors are being measured."""
+    """Like `_until`, but queries only the migrator, which hardly disturbs a measurement of visitors."""
     connection = await asyncpg.connect(bed.cluster.dsns[bed.members[0]])
 
     async def ask() -> MigratorStatus:
@@ -173,7 +174,7 @@ async def _until(bed: Bed, condition: Callable[[ClusterStatus], bool]) -> None:
 async def _poll(
     read: Callable[[], Awaitable[T]], condition: Callable[[T], bool], complaint: Callable[[T], str]
 ) -> None:
-    """Reads until `condition` holds. Raises BenchmarkFailed with the complaint after MOVE_S_MAX."""
+    """Polls until `condition` holds. Raises BenchmarkFailed with the complaint after MOVE_S_MAX."""
     deadline = asyncio.get_running_loop().time() + MOVE_S_MAX
     while not condition(found := await read()):
         if asyncio.get_running_loop().time() > deadline:

@@ -1,8 +1,8 @@
 """How fast `add` moves rows, compared with psql piping the same rows to psql with binary COPY.
 
-The pipe is what there is to reach: it neither verifies nor serves anything meanwhile, and writes into tables with
-the same indexes on the same server. It runs once for one source after another and once for all at once; the faster
-of the two counts. Each round adds a shard with a new server, and drains it again.
+The pipe is the reference: it neither verifies rows nor serves requests, and it writes into tables with the same
+indexes on the same server. It runs once with the sources in sequence and once with all in parallel; the faster
+counts. Each round adds a shard on a new server and drains it again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round: rows per second of the pipe (both ways) and of the move."""
+    """One round: rows per second of the pipe (in sequence and in parallel) and of the move."""
 
     rows: int
     pipe_in_turn: float
@@ -66,7 +66,7 @@ class Speed:
 
     @property
     def ratio(self) -> float:
-        """Median over the rounds: rows per second of `add` / of the pipe."""
+        """Returns the median over the rounds of rows per second of `add` divided by those of the pipe."""
         return median(item.ratio for item in self.rounds)
 
     def document(self) -> dict[str, Any]:
@@ -74,7 +74,7 @@ class Speed:
 
 
 async def measure_speed(bed: Bed, rounds: int, options: Sequence[str] = ()) -> Speed:
-    """Rounds of pipe, add and drain over the links that `bed` has. `options` go to the migrator."""
+    """Runs rounds of pipe, add and drain over the links of `bed`. `options` go to the migrator."""
     if shutil.which("psql") is None:
         raise BenchmarkFailed("psql is not on PATH: install PostgreSQL's client programs (postgresql-client)")
     return Speed(tuple([await _round(bed, f"x{number}", options) for number in range(rounds)]))
@@ -103,7 +103,7 @@ async def _round(bed: Bed, name: str, options: Sequence[str]) -> Round:
 
 
 async def _moving(bed: Bed, name: str, dsn: str) -> dict[str, list[int]]:
-    """Source -> the slots that the new shard will get from it."""
+    """Returns, per source, the slots that the new shard will get from it."""
     topology = await read_topology(bed.settings)
     after = place(topology.with_shard(Shard(name, 1.0, address_of(dsn))))
     moving: dict[str, list[int]] = {member: [] for member in bed.members}
@@ -114,7 +114,7 @@ async def _moving(bed: Bed, name: str, dsn: str) -> dict[str, list[int]]:
 
 
 async def _make_scratch(cluster: LocalCluster, name: str) -> str:
-    """Makes a second database on the new shard's server, with the same tables and indexes. Returns its DSN."""
+    """Creates a second database on the new shard's server, with the same tables and indexes. Returns its DSN."""
     await _execute(cluster.shard(name).dsn("postgres"), f"CREATE DATABASE {SCRATCH}")
     dsn = cluster.shard(name).dsn(SCRATCH)
     await migrate_all(load_settings(shards=f"scratch={dsn}"))
@@ -126,7 +126,7 @@ async def _drop_scratch(cluster: LocalCluster, name: str) -> None:
 
 
 async def _pipe(bed: Bed, moving: dict[str, list[int]], scratch: str, *, at_once: bool) -> tuple[int, float]:
-    """Pipes the rows of all sources into the emptied scratch table; how many, and the seconds it took."""
+    """Pipes the rows of all sources into the emptied scratch table. Returns the number of rows and the seconds."""
     await _execute(scratch, "TRUNCATE links", "CHECKPOINT")
     began = time.monotonic()
     if at_once:

@@ -1,9 +1,8 @@
-"""What visitors notice of `add` and then `drain`: redirects and creates go on at a steady rate all the time.
+"""What visitors notice of `add` and then `drain`, under redirects and creates at a steady rate.
 
-The rate is that of visitors who do not know of each other: a request is due at its time whether or not the one
-before it is answered, and what it waits for its turn counts into its latency. What the client's own timer is late
-does not. Redirects follow a Zipf distribution over all links, so that some are answered from memory, some by Redis
-and some by a shard.
+The load is open-loop: a request is due at its time whether or not the one before it has been answered, and its
+queueing time counts as latency. Delays of the client's timer do not count. Redirects follow a Zipf distribution
+over all links, so memory, Redis and the shards each answer some.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ SHARD = "db4"
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """Requests per second, and the seconds without a move before, between and after."""
+    """Requests per second, and the seconds without a move before, between and after the changes."""
 
     redirects: float
     creates: float
@@ -42,7 +41,7 @@ class Rates:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`at_s` is when it was due, on the monotonic clock; status 0 is a connection that failed."""
+    """`at_s` is when it was due, on the monotonic clock. Status 0 means that the connection failed."""
 
     kind: str
     at_s: float
@@ -52,7 +51,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """Of the requests of one kind in one phase, in ms."""
+    """Latencies of the requests of one kind in one phase, in ms."""
 
     count: int
     p50_ms: float
@@ -62,7 +61,7 @@ class Latency:
 
 @dataclass(slots=True)
 class Log:
-    """All requests, and from when on which phase was: "still", "moving", "cleaning" or "checking"."""
+    """All requests, and the start of each phase: "still", "moving", "cleaning" or "checking"."""
 
     requests: list[Request] = field(default_factory=list)
     change_stamps: list[tuple[float, str]] = field(default_factory=list)
@@ -82,7 +81,7 @@ class Log:
         return Latency(len(found), found[len(found) // 2], found[int(len(found) * 0.99)], found[-1])
 
     def failed(self) -> Counter[str]:
-        """What was not answered as it should be: "redirect 503" -> how many."""
+        """Returns the number of unexpected responses by kind and status, for instance "redirect 503"."""
         good = {"redirect": 302, "create": 201}
         return Counter(
             f"{item.kind} {item.status}" for item in self.requests if item.status != good[item.kind]
@@ -91,7 +90,7 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What was measured. `created` are the acknowledged creates, `found` how many of them the shards hold."""
+    """The results. `created` counts the acknowledged creates, `found` those of them that the shards hold."""
 
     added: Moved
     drained: Moved
@@ -104,7 +103,7 @@ class Traffic:
 
     @property
     def pause_ms_p99(self) -> float:
-        """Of the worse of the two changes."""
+        """Returns the p99 pause of the worse of the two changes."""
         return max(self.added.pauses.p99_ms, self.drained.pauses.p99_ms)
 
     @property
@@ -113,7 +112,7 @@ class Traffic:
 
     @property
     def slowdown(self) -> float:
-        """Redirect p99 while slots move / without a move."""
+        """Returns the redirect p99 while slots move, divided by that without a move."""
         return self.latencies["redirect"]["moving"].p99_ms / self.latencies["redirect"]["still"].p99_ms
 
     def document(self) -> dict[str, Any]:
@@ -179,7 +178,7 @@ async def _reshard(bed: Bed, rates: Rates, log: Log, options: Sequence[str]) -> 
 
 
 async def _counted(bed: Bed, before: int, expected: int) -> int:
-    """The clicks that the shards have counted since, when they are as many as expected or time is up."""
+    """Returns the clicks counted since `before`, once there are as many as expected or the time is up."""
     deadline = monotonic() + COUNTED_S_MAX
     while True:
         counted = await bed.total("SELECT coalesce(sum(clicks), 0)::bigint FROM click_days") - before
@@ -192,7 +191,7 @@ async def _counted(bed: Bed, before: int, expected: int) -> int:
 
 
 async def _visit(service: Service, links: int, rates: Rates, log: Log, stop: asyncio.Event) -> list[str]:
-    """All visitors, until `stop`; the codes of the creates that were acknowledged."""
+    """Runs all visitors until `stop`. Returns the codes of the acknowledged creates."""
     codes = itertools.cycle([code_of(number) for number in zipf_numbers(links, DRAWS, seed=1)])
     created: list[str] = []
 
@@ -228,9 +227,9 @@ async def _steadily(
     log: Log,
     stop: asyncio.Event,
 ) -> None:
-    """Asks each time that a request is due."""
+    """Sends a request each time that one is due."""
     while not stop.is_set():
-        late = monotonic() > due_s  # because of the answer before: that is the service's time
+        late = monotonic() > due_s  # delayed by the previous response, so it counts as latency
         if not late:
             await asyncio.sleep(due_s - monotonic())
         began_s = due_s if late else monotonic()

@@ -1,13 +1,13 @@
 """The stack that SnapURL was first described with: Flask under gunicorn and gevent, Redis, and four PostgreSQL
-databases of which SHA-256(code) modulo 4 takes one.
+databases chosen by SHA-256(code) modulo 4.
 
-Written as one would who knows these tools: everything cooperates with gevent, connections are pooled and kept, a
-redirect asks Redis once (the address and the click go in one pipeline), a miss asks one database and is cached, a
-create is one INSERT that is on disk when it is answered. What it cannot do is resharding: with another number
-of databases nearly every code belongs to another one. Its clicks are in Redis only, which is to its advantage here.
+It follows the good practice of these tools: everything cooperates with gevent, and connections are pooled. A
+redirect needs one Redis pipeline for the address and the click. A miss reads one database and is cached. A create
+is one INSERT, on disk before the response. It cannot reshard: with another number of databases nearly every code
+belongs to another database. It counts clicks in Redis only, which is to its advantage here.
 
-gunicorn runs it as `benchmarks.peers.flask_stack:make_app()`; PEER_DATABASES (DSNs by spaces) and PEER_REDIS_URL
-say where things are.
+gunicorn runs it as `benchmarks.peers.flask_stack:make_app()`. PEER_DATABASES (DSNs separated by spaces) and
+PEER_REDIS_URL hold the addresses.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Links:
         return self._pools[shard_of(code, len(self._pools))]
 
     def follow(self, code: str) -> str | None:
-        """The address, counted; None if there is no such link."""
+        """Returns the address and counts the click. Returns None if there is no such link."""
         with self._redis.pipeline(transaction=False) as pipe:
             pipe.get(f"peer:url:{code}")
             pipe.hincrby("peer:clicks", code, 1)
@@ -63,7 +63,7 @@ class Links:
         return str(row[0])
 
     def create(self, url: str) -> str:
-        """The code of a new link."""
+        """Creates a link. Returns its code."""
         for _ in range(ATTEMPTS):
             code = "".join(secrets.choice(ALPHABET) for _ in range(CODE_LENGTH))
             try:
@@ -77,7 +77,7 @@ class Links:
 
 
 def make_app() -> Flask:
-    """The WSGI app."""
+    """Returns the WSGI app."""
     app = Flask("peer")
     links = Links(os.environ["PEER_DATABASES"].split(), os.environ["PEER_REDIS_URL"])
 

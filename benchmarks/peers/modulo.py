@@ -1,4 +1,4 @@
-"""Where the Flask stack keeps a link: in database SHA-256(code) modulo their number."""
+"""Placement of the Flask stack: SHA-256(code) modulo the number of databases."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ CREATE TABLE IF NOT EXISTS links (
 
 
 def shard_of(code: str, shards: int) -> int:
-    """The database that has `code`."""
+    """Returns the index of the database that holds `code`."""
     return int.from_bytes(sha256(code.encode()).digest(), "big") % shards

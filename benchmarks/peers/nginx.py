@@ -1,4 +1,4 @@
-"""nginx that answers everything with `return 302`: the limit of what a web server does with these cores."""
+"""nginx that answers everything with `return 302`: the upper limit for a web server on these cores."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ http {{
 
 
 def nginx_command(directory: Path, port: int, workers: int, target: str) -> list[str | Path]:
-    """Writes its configuration; the command that runs it. Raises BenchmarkFailed if there is no nginx."""
+    """Writes the configuration of nginx. Returns the command that runs it. Raises BenchmarkFailed without nginx."""
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         raise BenchmarkFailed("nginx is not on PATH (Debian, Ubuntu: apt-get install nginx-light)")

@@ -1,7 +1,7 @@
-"""`python -m benchmarks.peers.sanic_plain PORT [REDIS_URL]`: the least that Sanic needs for a redirect.
+"""`python -m benchmarks.peers.sanic_plain PORT [REDIS_URL]`: the minimum that Sanic needs for a redirect.
 
-Without a Redis the answer comes from memory, always the same; with one, each request asks it once for
-`plain:CODE`. Nothing is counted, checked or logged.
+Without Redis the response is constant. With it, each request sends one GET of `plain:CODE`. Nothing is counted,
+checked or logged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ TARGET = "https://www.example.org/articles/2026/n0000000?utm_source=benchmark"
 
 
 def make_app(redis_url: str | None) -> Any:
-    """A Sanic app in one process."""
+    """Returns a Sanic app for one process."""
     app: Any = Sanic("plain", configure_logging=False)
     app.config.ACCESS_LOG = False
 

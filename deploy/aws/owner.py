@@ -1,13 +1,13 @@
-"""What the owner of the tables does on AWS besides `snapurl migrate`: users, and what `doctor` wants done in SQL.
+"""The owner's tasks on AWS besides `snapurl migrate`: creates users, and runs the SQL that `doctor` recommends.
 
     owner.py                      makes the users of the service and of the migrator on every shard
     owner.py sql SHARD STATEMENT  runs one statement on one shard
 
-To make the users again changes nothing but passwords. A shard is sent what it keeps of a password, never the
-password: so it is in no log of PostgreSQL, whatever fails.
+Creating the users again changes only passwords. A shard receives the verifier of a password, never the password,
+so no log of PostgreSQL can contain it.
 
 The environment: SNAPURL_SHARDS and SNAPURL_SHARDS_PASSWORD of the owner; SERVICE_USER and MIGRATOR_USER;
-SERVICE_PASSWORD and MIGRATOR_PASSWORD; RETIRED_USERS, by spaces, who may no longer log in.
+SERVICE_PASSWORD and MIGRATOR_PASSWORD; RETIRED_USERS, separated by spaces, may no longer log in.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from snapurl.errors import SnapURLError
 from snapurl.store.cluster.pool import ShardFailed
 from snapurl.store.cluster.shards import close_quietly, connect_once
 
-ITERATIONS = 4096  # PostgreSQL's own number; these passwords have 40 random characters
+ITERATIONS = 4096  # PostgreSQL's default; these passwords have 40 random characters
 CONNECT_S_MAX = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A login user, the role whose rights it has, and what a shard keeps of its password."""
+    """A login user, the role that it is a member of, and the verifier of its password."""
 
     name: str
     role: str
@@ -44,11 +44,11 @@ class User:
 
 
 class Refused(SnapURLError):
-    """What the environment asks for cannot be done; nothing was changed."""
+    """The environment is invalid. Nothing was changed."""
 
 
 def scram(password: str, salt: bytes) -> str:
-    """What PostgreSQL keeps of an ASCII password (RFC 5803)."""
+    """Returns the SCRAM verifier that PostgreSQL stores for an ASCII password (RFC 5803)."""
     salted = hashlib.pbkdf2_hmac("sha256", password.encode("ascii"), salt, ITERATIONS)
     client = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
     server = hmac.digest(salted, b"Server Key", "sha256")
@@ -57,7 +57,7 @@ def scram(password: str, salt: bytes) -> str:
 
 
 def wanted(environ: Mapping[str, str]) -> tuple[list[User], list[str]]:
-    """The users that there shall be, and those that may no longer log in. Raises Refused."""
+    """Returns the users to create, and those that may no longer log in. Raises Refused."""
     users = []
     for word, role in (("SERVICE", "snapurl_service"), ("MIGRATOR", "snapurl_migrator")):
         name, password = environ.get(f"{word}_USER"), environ.get(f"{word}_PASSWORD")
@@ -73,7 +73,7 @@ def wanted(environ: Mapping[str, str]) -> tuple[list[User], list[str]]:
 
 
 async def prepare(database: Any, users: list[User], retired: list[str]) -> None:
-    """Does it on one shard, all or nothing."""
+    """Creates and retires the users on one shard, in one transaction."""
     async with database.transaction():
         for user in users:
             if not await _exists(database, user.name):
@@ -96,7 +96,7 @@ async def _run(database: Any, statement: str, *words: str) -> None:
 
 
 async def make_users(settings: Settings, environ: Mapping[str, str]) -> None:
-    """Every shard in turn; a shard that fails stops it, and it is run again when the shard is back."""
+    """Prepares one shard after another. Stops at a shard that fails; run it again when the shard is back."""
     users, retired = wanted(environ)
     for shard in settings.shard_dsns:
         database = await connect_once(shard.name, shard.dsn, CONNECT_S_MAX)
@@ -110,7 +110,7 @@ async def make_users(settings: Settings, environ: Mapping[str, str]) -> None:
 
 
 async def run_sql(settings: Settings, name: str, statement: str) -> None:
-    """Prints the rows, and what PostgreSQL says of them (`UPDATE 3`). Raises Refused, ShardFailed."""
+    """Prints the rows and PostgreSQL's status (`UPDATE 3`). Raises Refused, ShardFailed."""
     found = [item for item in settings.shard_dsns if item.name == name]
     if not found:
         raise Refused(f"there is no shard {name}")
@@ -127,7 +127,7 @@ async def run_sql(settings: Settings, name: str, statement: str) -> None:
 
 
 async def main(words: Sequence[str], environ: Mapping[str, str]) -> None:
-    """One of the two. Raises Refused, ConfigError, ShardFailed."""
+    """Runs one of the two commands. Raises Refused, ConfigError, ShardFailed."""
     match words:
         case []:
             await make_users(load_settings(), environ)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Gets the database of one shard ready: who may log in, with the passwords in the secrets, and the tables.
+# Prepares the database of one shard: the logins, with the passwords in the secrets, and the tables.
 #
 # The image of PostgreSQL runs it once, on an empty volume. Run it by hand, any number of times, after a password was
 # changed, and on a volume from before there were these logins:
@@ -77,7 +77,7 @@ if [ "$relations" = 0 ]; then
     sql --single-transaction -c "SET client_min_messages = 'warning'" -c "SET ROLE snapurl_owner" "$@" > /dev/null
 fi
 
-# Whoever made the tables: the roles have their rights from here on.
+# The roles have their rights from here on, whichever user created the tables.
 ours=$(sql -c "SELECT to_regproc('grant_roles_v1') IS NOT NULL")
 if [ "$ours" = t ]; then
     said=$(sql -c "SET ROLE snapurl_owner" -c "SELECT grant_roles_v1()")

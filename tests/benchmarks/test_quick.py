@@ -1,4 +1,4 @@
-"""The benchmarks work: each scenario once, for less than a second, with no figure looked at."""
+"""The benchmarks work: each scenario runs once, for less than a second, and no figure is checked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def quick(results: Path, module: str, *words: str) -> subprocess.CompletedProces
 @requires("nginx")
 @requires("wrk")
 def test_load_suite_runs_every_scenario_without_an_error(tmp_path: Path) -> None:
-    """Each scenario answers without an error and counts each click, and the results say so."""
+    """Each scenario runs without an error and counts each click, and the results show it."""
     done = quick(tmp_path, "benchmarks.load")
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "load.json").read_text())
@@ -54,7 +54,7 @@ def test_load_suite_runs_every_scenario_without_an_error(tmp_path: Path) -> None
 
 def test_reshard_benchmark_loses_nothing(tmp_path: Path) -> None:
     """Rows are moved at some speed, and under traffic no request fails and no create or click is lost."""
-    has_psql = program("psql") is not None  # beside which the speed is measured
+    has_psql = program("psql") is not None  # the speed is compared with it
     done = quick(tmp_path, "benchmarks.reshard", *(() if has_psql else ("--only", "traffic")))
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "reshard.json").read_text())
@@ -68,7 +68,7 @@ def test_reshard_benchmark_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_a_profile_books_samples_under_the_innermost_part() -> None:
-    """Time in a library is the library's, time in a C function its caller's; shares sum to the whole."""
+    """Time in a library counts for the library, time in a C function for its caller, and shares add up to 1."""
     stacks = (
         "main (snapurl/run/worker.py:41);Runner.run (asyncio/runners.py:118) 10\n"
         "main (snapurl/run/worker.py:41);handler (snapurl/http/dispatch.py:5);check (pydantic/main.py:7) 30\n"
@@ -82,7 +82,7 @@ def test_a_profile_books_samples_under_the_innermost_part() -> None:
 
 
 def test_a_profile_is_shown_beside_an_earlier_one() -> None:
-    """Each path has its parts and their sum, then and now; a path that was not there has one figure."""
+    """Each path shows its parts and their sum, then and now; a path that is new has one figure."""
     now = [Profile("warm", 20.0, {"caches": 12.0, "clicks": 8.0}), Profile("bulk", 5.0, {"caches": 5.0})]
     shown = table(now, [Profile("warm", 50.0, {"caches": 50.0})], "before")
     assert "| caches | 50.0 → 12.0 | 5.0 |" in shown

@@ -1,10 +1,10 @@
-"""The stacks as `moto` makes them: AWS's answers, without AWS.
+"""The stacks as created by `moto`, which imitates AWS.
 
-moto's CloudFormation does not know every type, and of those that it knows it heeds only some properties. So the
-tests look at what moto has made where moto is told, and else at `Cloud.made`: the properties of every resource
-after moto has resolved all references. STAND_INS are those types of ours that moto does not make; they only give
-out a name and made-up addresses, so that whoever refers to one gets something. That their properties exist is
-cfn-lint's to say.
+moto's CloudFormation does not support every type, and ignores some properties of the types that it supports. The
+tests check the created resource where moto uses a property, and otherwise `Cloud.made`: the properties of every
+resource after moto has resolved all references. STAND_INS are the types in the templates that moto does not
+support. They only return a name and fictitious addresses, so that references resolve. cfn-lint checks that their
+properties exist.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from moto.rds.models import DBParameterGroup
 
 from tests.deploy.templates import NAMES, template
 
-REGION = "us-east-1"  # the one whose zones moto knows by heart
+REGION = "us-east-1"  # the region whose zones moto has built in
 ACCOUNT = "123456789012"
 BUCKET = "templates"
 
@@ -87,14 +87,14 @@ def _stand_in(kind: str) -> type[CloudFormationModel]:
 
 
 def known_types() -> set[str]:
-    """The types that moto's CloudFormation can make by itself."""
+    """Returns the types that moto's CloudFormation supports."""
     return {
         model.cloudformation_type() for model in CloudFormationModel.__subclasses__() if model is not _StandIn
     }
 
 
 def _output(stack: Stack, attribute: str) -> str:
-    """`Outputs.Name` of a nested stack."""
+    """Returns `Outputs.Name` of a nested stack."""
     found = stack.output_map[attribute.removeprefix("Outputs.")]
     assert found is not None
     return found.value
@@ -107,14 +107,14 @@ class Cloud:
         self.made: dict[str, dict[str, Properties]] = {}
 
     def stack(self, logical: str) -> dict[str, Properties]:
-        """What the nested stack of that name in the root is made of."""
+        """Returns the resources of the nested stack with this logical name in the root."""
         (found,) = (name for name in self.made if name.startswith(f"snapurl-{logical}-"))
         return self.made[found]
 
 
 @contextmanager
 def account() -> Iterator[Cloud]:
-    """An AWS account that lasts as long as this."""
+    """Provides an AWS account for the duration of the block."""
     cloud = Cloud()
     types = {f"AWS::{kind}": _stand_in(kind) for kind in STAND_INS}
     find, read = parsing.resource_class_from_type, parsing.parse_resource_and_generate_name
@@ -132,7 +132,7 @@ def account() -> Iterator[Cloud]:
         mock_aws(),
         patch.object(parsing, "resource_class_from_type", find_ours),
         patch.object(parsing, "parse_resource_and_generate_name", remember),
-        # What AWS has and moto lacks: outputs of nested stacks, attributes of a target group, and a name that
+        # Missing in moto: outputs of nested stacks, attributes of a target group, and the name that
         # stands for a parameter group wherever something refers to it.
         patch.object(Stack, "get_cfn_attribute", _output, create=True),
         patch.object(
@@ -151,9 +151,9 @@ def client(service: str) -> Any:
 
 
 def put_templates() -> None:
-    """What `aws cloudformation package` does: the templates into S3, their addresses into the root.
+    """Does what `aws cloudformation package` does: puts the templates into S3 and their addresses into the root.
 
-    As JSON, since moto takes the short form `!GetAtt Nested.Outputs.Name` apart at every dot.
+    It writes JSON, since moto splits the short form `!GetAtt Nested.Outputs.Name` at every dot.
     """
     s3 = client("s3")
     s3.create_bucket(Bucket=BUCKET)
@@ -169,7 +169,7 @@ def address(name: str) -> str:
 
 
 def create(stack: str, name: str, **parameters: str) -> dict[str, str]:
-    """A stack of the template `name`; its outputs."""
+    """Creates a stack of the template `name`. Returns its outputs."""
     cloudformation = client("cloudformation")
     cloudformation.create_stack(
         StackName=stack,

@@ -1,4 +1,4 @@
-"""The deployment as moto makes it, once for each module: the root stack."""
+"""The root stack as created by moto, once per module."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GIVEN = {"S3PrefixList": "pl-123abc", "BaseUrl": "https://s.example.org", "Versi
 
 @pytest.fixture(scope="module")
 def cloud() -> Iterator[Cloud]:
-    """An account in which the root stack was deployed; nothing is changed in it."""
+    """An account with the root stack deployed. Tests do not change it."""
     with account() as made:
         create("snapurl", "snapurl", Certificate=certificate(), **GIVEN)
         yield made

@@ -16,7 +16,7 @@ Resource = dict[str, Any]
 
 
 class _Loader(yaml.SafeLoader):
-    """Knows CloudFormation's short forms."""
+    """Reads CloudFormation's short forms."""
 
 
 def _function(loader: _Loader, suffix: str, node: yaml.Node) -> dict[str, Any]:
@@ -37,14 +37,14 @@ _Loader.add_multi_constructor("!", _function)
 
 
 def template(name: str) -> dict[str, Any]:
-    """The template `name`.yml."""
+    """Returns the template `name`.yml."""
     loaded = yaml.load((AWS / f"{name}.yml").read_text(encoding="utf-8"), _Loader)
     assert isinstance(loaded, dict)
     return loaded
 
 
 def resources(name: str, kind: str) -> dict[str, Resource]:
-    """Logical name -> properties of the resources of a template that are of type AWS::`kind`."""
+    """Returns the properties of the resources of type AWS::`kind` in a template, by logical name."""
     return {
         logical: each["Properties"]
         for logical, each in template(name)["Resources"].items()
@@ -53,12 +53,12 @@ def resources(name: str, kind: str) -> dict[str, Resource]:
 
 
 def everywhere(kind: str) -> dict[str, Resource]:
-    """As `resources`, of all templates: `service.ApiTask` -> properties."""
+    """Returns the same for all templates, with keys such as `service.ApiTask`."""
     return {f"{name}.{logical}": each for name in NAMES for logical, each in resources(name, kind).items()}
 
 
 def walk(value: Any) -> Iterator[Any]:
-    """Every value in `value`, itself first."""
+    """Yields `value` and every value within it."""
     yield value
     if isinstance(value, dict):
         for each in value.values():

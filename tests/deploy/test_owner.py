@@ -1,4 +1,4 @@
-"""deploy/aws/owner.py, on real PostgreSQL, as an owner who is no superuser: nobody is one on RDS."""
+"""deploy/aws/owner.py on real PostgreSQL, as an owner without superuser rights, which RDS does not grant."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ program: Any = load()
 
 @pytest.fixture
 async def owner(settings: Settings) -> AsyncIterator[Settings]:
-    """Settings of an owner who may create roles, over shards that he has migrated; nobody is left of it."""
+    """Provides settings of an owner with CREATEROLE on migrated shards, and drops all its users at the end."""
     for item in settings.shard_dsns:
         async with connected(item.dsn) as superuser:
             await superuser.execute(f"CREATE ROLE {OWNER} LOGIN CREATEROLE PASSWORD 'of-the-tests'")
             await superuser.execute(f'ALTER DATABASE "{item.dsn.rpartition("/")[2]}" OWNER TO {OWNER}')
             await superuser.execute(f"ALTER SCHEMA public OWNER TO {OWNER}")
-            for role in ROLES:  # that other tests have made already; on RDS the owner makes them
+            for role in ROLES:  # other tests have created them already; on RDS the owner does
                 if await superuser.fetchval("SELECT count(*) FROM pg_roles WHERE rolname = $1", role):
                     await superuser.execute(f"GRANT {role} TO {OWNER} WITH ADMIN OPTION")
     mine = as_user(settings, OWNER)
@@ -70,7 +70,7 @@ async def owner(settings: Settings) -> AsyncIterator[Settings]:
 
 
 async def may_log_in(settings: Settings, user: str, password: str) -> bool:
-    """On all shards, or on none: anything else is an error."""
+    """Whether the user can log in on all shards. Fails if the shards differ."""
     found = set()
     for item in settings.shard_dsns:
         try:
@@ -84,7 +84,7 @@ async def may_log_in(settings: Settings, user: str, password: str) -> bool:
 
 
 async def test_users_log_in_with_the_rights_of_their_roles(settings: Settings, owner: Settings) -> None:
-    """Each gets its password on every shard and one role; to run it again changes nothing."""
+    """Each user gets its password and one role on every shard; a second run changes nothing."""
     for _ in range(2):
         await program.make_users(owner, GIVEN)
         assert await may_log_in(settings, "aws_api_a", "of-the-service")
@@ -101,7 +101,7 @@ async def test_users_log_in_with_the_rights_of_their_roles(settings: Settings, o
 
 
 async def test_a_password_changes_without_an_interruption(settings: Settings, owner: Settings) -> None:
-    """The second user gets the new one while the first goes on with the old; then the first is locked out."""
+    """The second user gets the new password while the first keeps the old one; then the first is locked out."""
     await program.make_users(owner, GIVEN)
     turned = GIVEN | {"SERVICE_USER": "aws_api_b", "SERVICE_PASSWORD": "the-new-one"}
     await program.make_users(owner, turned)
@@ -115,7 +115,7 @@ async def test_a_password_changes_without_an_interruption(settings: Settings, ow
 
 
 async def test_no_shard_is_told_a_password(owner: Settings) -> None:
-    """What goes over the wire, and might be logged there, is the verifier that PostgreSQL keeps."""
+    """A shard receives, and may log, only the SCRAM verifier that PostgreSQL stores, never the password."""
     told: list[str] = []
 
     class Listening(asyncpg.Connection):
@@ -147,14 +147,14 @@ async def test_no_shard_is_told_a_password(owner: Settings) -> None:
     ],
 )
 def test_what_cannot_be_done_is_refused(change: dict[str, str], line: str) -> None:
-    """One line, before any shard is asked, without a password in it."""
+    """An invalid request is refused in one line without a password, before any shard is queried."""
     with pytest.raises(program.Refused) as caught:
         program.wanted(GIVEN | change)
     assert str(caught.value) == line
 
 
 async def test_a_refusal_is_one_line(owner: Settings, tmp_path: Path) -> None:
-    """The program itself, with a wrong password: exit code 1, one line, no stack, no secret."""
+    """With a wrong password the program prints one line without a stack trace or secret, and exits with 1."""
     wrong = as_user(owner, OWNER, "a-wrong-one")
     environ = {
         **os.environ,
@@ -175,7 +175,7 @@ async def test_a_refusal_is_one_line(owner: Settings, tmp_path: Path) -> None:
 
 
 async def test_a_statement_runs_on_one_shard(owner: Settings, capsys: pytest.CaptureFixture[str]) -> None:
-    """It prints rows and what PostgreSQL says; what is wrong with it is one line."""
+    """A statement prints its rows and PostgreSQL's status; an error is one line."""
     await program.run_sql(owner, "db1", "SELECT shard, state FROM cluster")
     await program.run_sql(owner, "db1", "DELETE FROM peer_logs WHERE shard = 'db0'")
     first, said, deleted = capsys.readouterr().out.splitlines()

@@ -1,4 +1,4 @@
-"""The commands of deploy/aws/README.md exist, in this program and in AWS, with the options that they are given."""
+"""The commands in deploy/aws/README.md exist in the program and in AWS, with the options used there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tools.cli import cli as reshard
 TEXT = (AWS / "README.md").read_text(encoding="utf-8")
 SESSION = botocore.session.get_session()
 
-# Of the AWS command line alone, with the options that are used here; the API has no such operations.
+# Commands that only the AWS command line has, with the options used here; the API has no such operations.
 ONLY_CLI = {
     ("cloudformation", "package"): {"--template-file", "--s3-bucket", "--output-template-file"},
     ("cloudformation", "deploy"): {
@@ -35,7 +35,7 @@ API = {"s3api": "s3"}
 
 
 def lines() -> Iterator[str]:
-    """Every command: those after `$ ` in blocks, those between backticks, and those within $(…) of either."""
+    """Yields every command: after `$ ` in blocks, between backticks, and within $(…) of either."""
     blocks = re.findall(r"(?ms)^ *```console\n(.*?)^ *```", TEXT)
     found = [line for block in blocks for line in re.findall(r"(?m)^ *\$ (.*)$", block.replace("\\\n", " "))]
     inline = re.findall(r"`((?:aws|\./task) [^`]+)`", re.sub(r"(?ms)^ *```.*?^ *```", "", TEXT))
@@ -45,7 +45,7 @@ def lines() -> Iterator[str]:
 
 
 def commands(program: str) -> list[list[str]]:
-    """The words of every command of `program`, each once."""
+    """Returns the words of every command of `program`, without duplicates."""
     found = set()
     for line in lines():
         words = shlex.split(line)
@@ -57,14 +57,14 @@ def commands(program: str) -> list[list[str]]:
 
 
 def test_there_are_commands_to_check() -> None:
-    """The reading of the page finds what stands in it."""
+    """The parser finds the commands of the page."""
     assert len(commands("aws")) > 35
     assert len(commands("./task")) > 15
 
 
 @pytest.mark.parametrize("words", commands("./task"), ids=" ".join)
 def test_commands_of_the_program_exist(words: list[str]) -> None:
-    """What `./task` is to run is a command of the program that takes these words."""
+    """Every command given to `./task` exists in the program and accepts these arguments."""
     _, cluster, name, *rest = words
     assert cluster == "snapurl"
     if name in ("owner", "sql"):
@@ -93,7 +93,7 @@ def shape(service: str, operation: str) -> Any:
 
 
 def options_of(service: str, operation: str) -> set[str]:
-    """As the AWS command line calls the members of an operation's input."""
+    """Returns the AWS command line's options for the members of an operation's input."""
     members = shape(service, operation).members
     found = {f"--{xform_name(name, '-')}" for name in members}
     switches = [name for name, member in members.items() if member.type_name == "boolean"]
@@ -102,7 +102,7 @@ def options_of(service: str, operation: str) -> set[str]:
 
 @pytest.mark.parametrize("words", commands("aws"), ids=" ".join)
 def test_commands_of_aws_exist(words: list[str]) -> None:
-    """Each is an operation of the API, or a waiter, that has these options."""
+    """Every `aws` command is an operation of the API, or a waiter, with these options."""
     _, service, operation, *rest = words
     given = {word.partition("=")[0] for word in rest if word.startswith("--")}
     if (service, operation) in ONLY_CLI:
@@ -117,7 +117,7 @@ def test_commands_of_aws_exist(words: list[str]) -> None:
 
 @pytest.mark.parametrize("words", [each for each in commands("aws") if "deploy" in each], ids=" ".join)
 def test_deployments_give_parameters_that_there_are(words: list[str]) -> None:
-    """Every parameter is one of the template that is deployed."""
+    """Every parameter exists in the deployed template."""
     file = words[words.index("--template-file") + 1].removesuffix(".yml")
     known = template("snapurl" if file == "packaged" else file)["Parameters"]
     given = words[words.index("--parameter-overrides") + 1 :]
@@ -128,7 +128,7 @@ def test_deployments_give_parameters_that_there_are(words: list[str]) -> None:
 
 
 def test_every_alarm_is_explained() -> None:
-    """The table has a line for each alarm that the templates make, and for no other."""
+    """The table has one line for each alarm in the templates, and no other."""
     names = {each["AlarmName"]["Fn::Sub"] for each in everywhere("CloudWatch::Alarm").values()}
     expected = {name.removeprefix("${Cluster}-").replace("${Shard}", "dbN") for name in names}
     table = TEXT[TEXT.index("## Alarms") :]

@@ -1,4 +1,4 @@
-"""What comes out when the stacks are made. tests/deploy/cloud.py says what moto makes, and what it does not."""
+"""The resources of the created stacks. tests/deploy/cloud.py describes what moto supports."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tests.deploy.cloud import REGION, STAND_INS, Cloud, client, known_types, ou
 from tests.deploy.conftest import GIVEN
 from tests.deploy.templates import ROOT, resources, template
 
-ASSOCIATION = {"SubnetId", "RouteTableId"}  # which moto makes, but does not tell of
+ASSOCIATION = {"SubnetId", "RouteTableId"}  # moto creates it, but does not report it
 SHARDS = ["db0", "db1", "db2", "db3"]
 
 
 def test_the_stand_ins_are_needed() -> None:
-    """Whatever moto's CloudFormation has learned to make by now, it is left to make."""
+    """No stand-in replaces a type that moto's CloudFormation supports."""
     assert not {f"AWS::{kind}" for kind in STAND_INS} & known_types()
 
 
 def test_all_stacks_are_complete(cloud: Cloud) -> None:
-    """The root and everything nested in it is made, and the root says where the public name has to lead."""
+    """The root and all nested stacks are created, and the root outputs the target of the public name."""
     found = client("cloudformation").describe_stacks()["Stacks"]
     assert {stack["StackStatus"] for stack in found} == {"CREATE_COMPLETE"}
     names = {re.sub(r"-[A-Z0-9]{12}$", "", stack["StackName"]) for stack in found}
@@ -44,7 +44,7 @@ def subnets(cloud: Cloud, ring: str) -> list[dict[str, Any]]:
 
 
 def test_each_ring_of_subnets_is_in_two_zones(cloud: Cloud) -> None:
-    """Public, tasks and data have a subnet in each of two zones; none overlaps, none gives out public addresses."""
+    """Public, tasks and data each have a subnet in two zones, without overlaps and without public addresses."""
     rings = [subnets(cloud, ring) for ring in ("public", "tasks", "data")]
     for ring in rings:
         assert {each["AvailabilityZone"] for each in ring} == {f"{REGION}a", f"{REGION}b"}
@@ -55,7 +55,7 @@ def test_each_ring_of_subnets_is_in_two_zones(cloud: Cloud) -> None:
 
 
 def test_only_the_public_ring_has_a_way_to_the_internet(cloud: Cloud) -> None:
-    """Tasks reach S3 by an endpoint and nothing else outside; data has no route but the network's own."""
+    """Tasks reach only S3, through an endpoint; data has only the local route of the network."""
     made = cloud.stack("Network")
     tables = {each["SubnetId"]: each["RouteTableId"] for each in made.values() if {*each} == ASSOCIATION}
     for ring, expected in (("public", {"local", "igw"}), ("tasks", {"local", "vpce"}), ("data", {"local"})):
@@ -67,7 +67,7 @@ def test_only_the_public_ring_has_a_way_to_the_internet(cloud: Cloud) -> None:
 
 
 def test_tasks_reach_what_starts_them(cloud: Cloud) -> None:
-    """The registry, secrets and logs have endpoints in both zones of the tasks; S3 gives layers of images only."""
+    """Registry, secrets and logs have endpoints in both zones of the tasks; S3 serves image layers only."""
     found = client("ec2").describe_vpc_endpoints()["VpcEndpoints"]
     inside = {each["SubnetId"] for each in subnets(cloud, "tasks")}
     by_name = {each["ServiceName"].removeprefix(f"com.amazonaws.{REGION}."): each for each in found}
@@ -82,7 +82,7 @@ def test_tasks_reach_what_starts_them(cloud: Cloud) -> None:
 
 
 def groups(cloud: Cloud) -> dict[str, str]:
-    """Id -> name of every security group of ours."""
+    """Returns the name of every security group of the stacks by id."""
     found = client("ec2").describe_security_groups()["SecurityGroups"]
     said = "snapurl: "
     return {
@@ -93,7 +93,7 @@ def groups(cloud: Cloud) -> dict[str, str]:
 
 
 def test_each_part_is_reached_only_by_those_who_need_it(cloud: Cloud) -> None:
-    """Who may open a connection to whom, and to which port, is exactly this."""
+    """Exactly these connections between security groups are allowed, each to its port."""
     names = groups(cloud)
     reached = set()
     for each in client("ec2").describe_security_groups(GroupIds=list(names))["SecurityGroups"]:
@@ -114,7 +114,7 @@ def test_each_part_is_reached_only_by_those_who_need_it(cloud: Cloud) -> None:
 
 
 def test_each_part_reaches_only_what_it_needs(cloud: Cloud) -> None:
-    """The rules of what goes out mirror those of what comes in. moto does not make them: they are as resolved."""
+    """The egress rules mirror the ingress rules. moto does not create them: the resolved properties are checked."""
     names = groups(cloud)
     leaving = set()
     for logical, made in cloud.stack("Network").items():
@@ -147,7 +147,7 @@ def test_each_part_reaches_only_what_it_needs(cloud: Cloud) -> None:
 
 
 def test_every_shard_has_a_standby_and_is_for_insiders(cloud: Cloud) -> None:
-    """Each is Multi-AZ, not public, encrypted, restorable, protected, in the data subnets, behind its own group."""
+    """Each shard is Multi-AZ, private, encrypted, restorable, protected, in the data subnets and its own group."""
     inside = {each["SubnetId"] for each in subnets(cloud, "data")}
     names = groups(cloud)
     found = {
@@ -160,7 +160,7 @@ def test_every_shard_has_a_standby_and_is_for_insiders(cloud: Cloud) -> None:
         assert each["CopyTagsToSnapshot"]
         assert {subnet["SubnetIdentifier"] for subnet in each["DBSubnetGroup"]["Subnets"]} == inside
         assert (each["DBName"], each["MasterUsername"]) == ("snapurl", "snapurl_owner")
-    for name in SHARDS:  # moto looks for them under another name than CloudFormation's
+    for name in SHARDS:  # moto names them differently from CloudFormation
         assert [names[group] for group in cloud.stack(name.title())["Database"]["VPCSecurityGroups"]] == [
             "shards"
         ]
@@ -169,7 +169,7 @@ def test_every_shard_has_a_standby_and_is_for_insiders(cloud: Cloud) -> None:
 
 
 def test_nothing_takes_a_shard_away_by_mistake(cloud: Cloud) -> None:
-    """Deletion needs two steps and leaves a snapshot. moto does not keep these: as resolved."""
+    """Deleting a shard takes two steps and leaves a snapshot. moto drops this: resolved properties are checked."""
     for name in SHARDS:
         made = cloud.stack(name.title())["Database"]
         assert made["DeletionProtection"] is True
@@ -182,7 +182,7 @@ def test_nothing_takes_a_shard_away_by_mistake(cloud: Cloud) -> None:
 
 
 def compose_settings() -> dict[str, str]:
-    """What docker-compose.yml sets on the command line of a shard."""
+    """Returns the settings on a shard's command line in docker-compose.yml."""
     words = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]["db0"]["command"]
     return dict(
         word.split("=", 1) for flag, word in zip(words[1::2], words[2::2], strict=True) if flag == "-c"
@@ -190,7 +190,7 @@ def compose_settings() -> dict[str, str]:
 
 
 def test_shards_are_set_as_in_the_compose_file(cloud: Cloud) -> None:
-    """The parameter group has what docker-compose.yml gives its shards, asks for TLS, and nothing else."""
+    """The parameter group has exactly the shard settings of docker-compose.yml, and requires TLS."""
     rds = client("rds")
     for each in rds.describe_db_instances()["DBInstances"]:
         (group,) = each["DBParameterGroups"]
@@ -204,7 +204,7 @@ def test_shards_are_set_as_in_the_compose_file(cloud: Cloud) -> None:
 
 
 def test_redis_has_a_replica_and_evicts_nothing(cloud: Cloud) -> None:
-    """Two nodes in two zones, failover, TLS, a password, noeviction. moto does not make it: as resolved."""
+    """Redis has two nodes in two zones, failover, TLS, a password and noeviction (as resolved: moto lacks it)."""
     made = cloud.stack("Redis")
     group = made["Group"]
     assert (group["NumCacheClusters"], group["AutomaticFailoverEnabled"], group["MultiAZEnabled"]) == (
@@ -223,7 +223,7 @@ def test_redis_has_a_replica_and_evicts_nothing(cloud: Cloud) -> None:
 
 
 def test_visitors_get_https_and_no_metrics(cloud: Cloud) -> None:
-    """HTTP leads to HTTPS; HTTPS is TLS 1.2 or newer with the certificate given; /metrics is not shown outside."""
+    """HTTP redirects to HTTPS, HTTPS is TLS 1.2 or newer with the given certificate, and /metrics is hidden."""
     elb = client("elbv2")
     (balancer,) = elb.describe_load_balancers()["LoadBalancers"]
     assert balancer["Scheme"] == "internet-facing"
@@ -244,7 +244,7 @@ def test_visitors_get_https_and_no_metrics(cloud: Cloud) -> None:
 
 
 def test_the_balancer_asks_for_life_and_closes_first(cloud: Cloud) -> None:
-    """It drops a task that does not answer, not one whose shards do not; and idle connections first."""
+    """The balancer drops a task only if it does not respond itself, and is the first to close idle connections."""
     (group,) = client("elbv2").describe_target_groups()["TargetGroups"]
     assert (group["TargetType"], group["Port"], group["HealthCheckPath"]) == ("ip", 8000, "/health/live")
     attributes = resources("balancer", "ElasticLoadBalancingV2::LoadBalancer")["Balancer"][

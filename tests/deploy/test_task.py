@@ -1,4 +1,4 @@
-"""deploy/aws/task, with an `aws` that notes what it is asked and answers as AWS would."""
+"""deploy/aws/task, with a fake `aws` that records its calls and responds like AWS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from tests.deploy.templates import AWS, resources
 from tests.support.waits import HANG_S
 
-# Notes each call in a line; `2` is the exit code that the task is to have had.
+# Records each call in a line; `2` is the exit code of the task.
 AWS_COMMAND = """#!/usr/bin/env bash
 printf '%s\\x1f' "$@" >> "$CALLS"; echo >> "$CALLS"
 case "$1 $2" in
@@ -72,7 +72,7 @@ def option(calls: Calls, operation: str, name: str) -> str:
 def test_a_task_is_told_what_to_run(
     tmp_path: Path, words: list[str], family: str, overrides: list[dict[str, object]]
 ) -> None:
-    """It starts the right task in the right place, waits, prints what it said, and leaves no log behind."""
+    """The script starts the right task in the right network, waits, prints its output, and deletes the log."""
     done, calls = run(tmp_path, "snapurl", *words)
     assert done.returncode == 0, done.stderr
     assert option(calls, "run-task", "--task-definition") == f"snapurl-{family}"
@@ -89,7 +89,7 @@ def test_a_task_is_told_what_to_run(
 
 @pytest.mark.parametrize(("said", "code"), [("2", 2), ("None", 1)])
 def test_the_exit_code_is_that_of_the_program(tmp_path: Path, said: str, code: int) -> None:
-    """And 1 if the program never ran."""
+    """The exit code is that of the program, or 1 if the program never ran."""
     done, _ = run(tmp_path, "snapurl", "migrator", "doctor", code=said)
     assert done.returncode == code
 
@@ -98,14 +98,14 @@ def test_the_exit_code_is_that_of_the_program(tmp_path: Path, said: str, code: i
     "words", [[], ["snapurl"], ["snapurl", "sql", "db0", 'SELECT "a"'], ["snapurl", "clicks", "a\\b"]]
 )
 def test_what_cannot_be_passed_on_is_refused(tmp_path: Path, words: list[str]) -> None:
-    """Before anything is started."""
+    """Arguments that cannot be passed on are refused before anything is started."""
     done, calls = run(tmp_path, *words)
     assert (done.returncode, calls) == (2, [])
     assert done.stderr
 
 
 def test_names_are_those_of_the_templates() -> None:
-    """Families, containers, log groups and prefixes of streams are as `task` puts them together."""
+    """Families, containers, log groups and stream prefixes in the templates are those that `task` composes."""
     for task in resources("service", "ECS::TaskDefinition").values():
         family = task["Family"]["Fn::Sub"].removeprefix("${Cluster}-")
         names = [each["Name"] for each in task["ContainerDefinitions"]]

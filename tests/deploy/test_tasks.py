@@ -1,4 +1,4 @@
-"""What runs: the commands, what they are given, what they may do."""
+"""The ECS tasks: their commands, environment and rights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tools.cli import cli as reshard
 
 PREFIX = "SNAPURL_"
 FAMILIES = ["api", "clicks", "migrator", "owner"]
-# Of owner.py, which is not the program: it makes the users of the other two.
+# Variables of owner.py, which is not part of the program and creates the users of the other two.
 OF_USERS = {"SERVICE_USER", "SERVICE_PASSWORD", "MIGRATOR_USER", "MIGRATOR_PASSWORD"}
 SECRETS = {
     "api": {"SHARDS_PASSWORD": "ServicePassword", "REDIS_PASSWORD": "RedisPassword"},
@@ -32,7 +32,7 @@ Container = dict[str, Any]
 
 
 def containers() -> dict[str, Container]:
-    """Name -> container, of all task definitions that ECS has."""
+    """Returns the containers of all task definitions in ECS by name."""
     ecs = client("ecs")
     arns = ecs.list_task_definitions()["taskDefinitionArns"]
     definitions = [ecs.describe_task_definition(taskDefinition=arn)["taskDefinition"] for arn in arns]
@@ -54,7 +54,7 @@ def found(cloud: Cloud) -> dict[str, Container]:
 
 
 def test_services_run_the_task_of_their_name(cloud: Cloud) -> None:
-    """api, clicks and migrator are services; owner is only a task, to be run by hand."""
+    """api, clicks and migrator are services; owner is only a task that is run by hand."""
     ecs = client("ecs")
     made = ecs.describe_services(cluster="snapurl", services=["api", "clicks", "migrator"])["services"]
     assert sorted(each["serviceName"] for each in made) == ["api", "clicks", "migrator"]
@@ -64,7 +64,7 @@ def test_services_run_the_task_of_their_name(cloud: Cloud) -> None:
 
 
 def test_services_are_inside_and_each_in_its_own_group(cloud: Cloud) -> None:
-    """No service has a public address, or a shell. moto does not keep this: it is as resolved."""
+    """No service has a public address or a shell. moto drops this: the resolved properties are checked."""
     for name, group in (("ApiService", "Api"), ("ClicksService", "Clicks"), ("MigratorService", "Migrator")):
         made = cloud.stack("Service")[name]
         where = made["NetworkConfiguration"]["AwsvpcConfiguration"]
@@ -81,7 +81,7 @@ def test_services_are_inside_and_each_in_its_own_group(cloud: Cloud) -> None:
 
 
 def test_api_scales_on_requests_and_on_processors(cloud: Cloud) -> None:
-    """Between the bounds given, for whichever of the two asks for more. moto does not make it: as resolved."""
+    """api scales within its bounds, by requests or CPU, whichever needs more tasks (as resolved: moto lacks it)."""
     made = cloud.stack("Service")
     target = made["ApiScaling"]
     assert (target["MinCapacity"], target["MaxCapacity"]) == (2, 10)
@@ -95,7 +95,7 @@ def test_api_scales_on_requests_and_on_processors(cloud: Cloud) -> None:
     ]
 
 
-# -- what they are given -----------------------------------------------------------------------------------------
+# -- environment --------------------------------------------------------------------------------------------------
 
 
 def test_variables_are_those_that_the_program_accepts(found: dict[str, Container]) -> None:
@@ -118,7 +118,7 @@ def settings_of(container: Container) -> Settings:
 
 
 def test_the_program_starts_with_what_it_is_given(found: dict[str, Container]) -> None:
-    """The settings load; all four shards are there, by TLS that is verified, each program as its own user."""
+    """The settings load, with all four shards over verified TLS, and each program has its own user."""
     users = {"api": "api_a", "clicks": "api_a", "migrator": "resharder_a"}
     for name, container in found.items():
         settings = settings_of(container)
@@ -141,7 +141,7 @@ def test_the_program_starts_with_what_it_is_given(found: dict[str, Container]) -
 
 
 def test_no_secret_is_in_plain_sight(found: dict[str, Container]) -> None:
-    """Passwords come from Secrets Manager, each to those whose it is; no plain value is or holds one."""
+    """Passwords come from Secrets Manager, each only for its own tasks, and no plain value contains one."""
     for name, container in found.items():
         given = secrets(container)
         expected = {f"{PREFIX}{key}": value for key, value in SECRETS[name].items()}
@@ -157,7 +157,7 @@ def test_no_secret_is_in_plain_sight(found: dict[str, Container]) -> None:
 
 
 def test_secrets_are_made_by_aws(cloud: Cloud) -> None:
-    """Four, long, of letters and digits only, so that they fit into any address. moto does not make them."""
+    """The four secrets are long and alphanumeric, so that they fit into any address. moto does not create them."""
     made = {key: value for key, value in cloud.stack("Secrets").items() if "GenerateSecretString" in value}
     assert sorted(made) == ["MigratorPassword", "OwnerPassword", "RedisPassword", "ServicePassword"]
     for each in made.values():
@@ -169,11 +169,11 @@ def test_secrets_are_made_by_aws(cloud: Cloud) -> None:
         )
 
 
-# -- what they may do --------------------------------------------------------------------------------------------
+# -- rights ------------------------------------------------------------------------------------------------------
 
 
 def test_containers_are_small_in_rights(found: dict[str, Container]) -> None:
-    """Not root, a read-only root file system with a /tmp, no capability, an init, and logs that end."""
+    """No container has root or capabilities; each has a read-only root, a /tmp, an init and bounded logs."""
     groups = client("logs").describe_log_groups()["logGroups"]
     kept = {each["logGroupName"]: each["retentionInDays"] for each in groups}
     for container in found.values():
@@ -186,7 +186,7 @@ def test_containers_are_small_in_rights(found: dict[str, Container]) -> None:
 
 
 def test_tasks_have_no_right_in_aws(cloud: Cloud) -> None:
-    """No task role: what a stolen task holds opens shards and Redis, and nothing of AWS. As resolved."""
+    """Tasks have no task role, so a compromised task reaches shards and Redis but no AWS API (as resolved)."""
     tasks = resources("service", "ECS::TaskDefinition")
     assert len(tasks) == len(FAMILIES)
     for each in tasks.values():
@@ -195,7 +195,7 @@ def test_tasks_have_no_right_in_aws(cloud: Cloud) -> None:
 
 
 def statements(cloud: Cloud) -> list[tuple[str, dict[str, Any]]]:
-    """Role -> statement, of every role. moto would give the documents in another spelling: they are as resolved."""
+    """Returns role and statement of every role, as resolved: moto writes the documents differently."""
     roles = {
         name: made for name, made in cloud.stack("Service").items() if "AssumeRolePolicyDocument" in made
     }
@@ -213,12 +213,12 @@ def listed(value: object) -> list[str]:
     return [str(each) for each in value] if isinstance(value, list) else [str(value)]
 
 
-# AWS has no resource for these.
+# AWS defines no resource for these actions.
 ANY_RESOURCE = {"ecr:GetAuthorizationToken"}
 
 
 def test_roles_name_what_they_reach(cloud: Cloud) -> None:
-    """No action is a pattern; a resource that stands for all only where AWS knows no other."""
+    """No action is a pattern, and `*` is a resource only for actions for which AWS defines none."""
     for _, each in statements(cloud):
         actions = listed(each["Action"])
         assert not [action for action in actions if "*" in action]
@@ -227,7 +227,7 @@ def test_roles_name_what_they_reach(cloud: Cloud) -> None:
 
 
 def test_roles_read_the_secrets_of_their_tasks_only(cloud: Cloud) -> None:
-    """Each execution role opens exactly the secrets that its task definitions name."""
+    """Each execution role can read exactly the secrets that its task definitions name."""
     may = {
         name.removesuffix("Execution"): sorted(
             re.findall(r"-(\w+Password)-", " ".join(listed(each["Resource"])))
@@ -243,7 +243,7 @@ def test_roles_read_the_secrets_of_their_tasks_only(cloud: Cloud) -> None:
 
 
 def test_templates_have_no_policy_that_allows_everything() -> None:
-    """As above, of every policy in every template, also of endpoints."""
+    """No policy in any template, including those of endpoints, allows everything."""
     seen = 0
     for value in walk(
         [template(name) for name in ("network", "secrets", "shard", "redis", "balancer", "service")]
@@ -265,7 +265,7 @@ def assert_is_command(words: list[str]) -> None:
 
 
 def test_commands_are_those_of_the_program(found: dict[str, Container]) -> None:
-    """What the containers run, and what their health checks run, are commands (and options) that exist."""
+    """The commands and health checks of the containers use commands and options that exist."""
     for name in ("api", "clicks", "migrate"):
         assert "entryPoint" not in found[name]
         assert_is_command(found[name]["command"])
@@ -279,7 +279,7 @@ def test_commands_are_those_of_the_program(found: dict[str, Container]) -> None:
 
 
 def test_nobody_restarts_a_task_because_a_shard_is_away(found: dict[str, Container]) -> None:
-    """api is given up by its own check only when its caches have nothing left to serve."""
+    """ECS replaces an api task for failed readiness only when its caches have nothing left to serve."""
     check = found["api"]["healthCheck"]
     settings = load_settings()
     assert check["interval"] * check["retries"] > settings.l1_max_age_s + settings.l2_max_age_s
@@ -301,7 +301,7 @@ def test_time_to_stop_is_enough(found: dict[str, Container]) -> None:
 
 @pytest.mark.parametrize("cores", ["1", "2"])
 def test_connections_suffice_while_a_deployment_replaces_tasks(cores: str) -> None:
-    """As many api tasks as there may ever be, and clicks twice, stay below the alarm and the limit of a shard."""
+    """The maximum of api tasks plus two clicks tasks stay below the alarm and the connection limit of a shard."""
     size = template("service")["Mappings"]["Api"][cores]
     assert int(size["Cpu"]) == 1024 * int(cores)
     most = template("snapurl")["Parameters"]["ApiTasksMax"]["MaxValue"]
@@ -316,7 +316,7 @@ def test_connections_suffice_while_a_deployment_replaces_tasks(cores: str) -> No
 
 
 def test_every_alarm_reaches_the_topic() -> None:
-    """Each has a name and a sentence of its own, and tells the one topic."""
+    """Each alarm has a unique name and description, and notifies the one topic."""
     found = everywhere("CloudWatch::Alarm")
     names = [json.dumps(each["AlarmName"]) for each in found.values()]
     assert len(names) == len({*names}) == 15

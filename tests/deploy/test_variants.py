@@ -1,4 +1,4 @@
-"""What the parameters of the templates change. Each test has an account of its own."""
+"""The effects of the templates' parameters. Each test uses a new account."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHARDS = ["db0", "db1", "db2", "db3"]
 
 
 def test_shards_can_differ_in_size() -> None:
-    """Class, storage and its speed are each shard's own; one whose class is empty is not made and not named."""
+    """Class, storage and throughput are set per shard; a shard with an empty class is neither created nor named."""
     with account() as cloud:
         sizes = {
             "Db1Class": "db.r7g.xlarge",
@@ -39,8 +39,7 @@ def test_shards_can_differ_in_size() -> None:
 
 
 def test_a_shard_more_is_a_stack_of_its_own() -> None:
-    """It takes the name of the deployment, its own name and its size, and changes no other stack; once it is named
-    in MoreShards, the programs are given it with the others."""
+    """Another shard is a separate stack that changes no other; once named in MoreShards, the programs use it."""
     with account() as cloud:
         create("snapurl", "snapurl", Certificate=certificate(), **GIVEN)
         before = {stack: dict(made) for stack, made in cloud.made.items()}
@@ -56,14 +55,14 @@ def test_a_shard_more_is_a_stack_of_its_own() -> None:
     with account() as cloud:
         create("snapurl", "snapurl", Certificate=certificate(), MoreShards=said["Dsn"], **GIVEN)
         assert {named(each) for each in containers().values()} == {(*SHARDS, "db4")}
-    with account():  # before it has tables and users, only their maker hears of it
+    with account():  # before it has tables and users, only the owner's task gets it
         create("snapurl", "snapurl", Certificate=certificate(), NextShards=said["Dsn"], **GIVEN)
         for name, container in containers().items():
             assert named(container) == ((*SHARDS, "db4") if name in ("migrate", "owner") else (*SHARDS,))
 
 
 def test_a_new_version_migrates_before_it_serves() -> None:
-    """NextVersion is the image of the owner's task and of no service; without it all have the same."""
+    """Only the owner's task runs the image NextVersion; without it all tasks run the same image."""
     for more, expected in (({}, "1.0"), ({"NextVersion": "2.0"}, "2.0")):
         with account():
             create("snapurl", "snapurl", Certificate=certificate(), **GIVEN, **more)
@@ -73,13 +72,13 @@ def test_a_new_version_migrates_before_it_serves() -> None:
 
 
 def named(container: Container) -> tuple[str, ...]:
-    """The shards that a container is told of."""
+    """Returns the shards in a container's settings."""
     user = r"(?:api_a|resharder_a|snapurl_owner)"
     return tuple(re.findall(rf"(db\d)=postgresql://{user}@", environment(container)["SNAPURL_SHARDS"]))
 
 
 def test_a_first_start_waits_for_the_tables() -> None:
-    """With FirstStart nothing runs and nothing scales; without, ECS decides how many api tasks there are."""
+    """With FirstStart nothing runs or scales; without it, scaling decides the number of api tasks."""
     for first, counts in (("true", (0, 0, 0)), ("false", (None, 1, 1))):
         with account() as cloud:
             create("snapurl", "snapurl", Certificate=certificate(), FirstStart=first, **GIVEN)
@@ -90,7 +89,7 @@ def test_a_first_start_waits_for_the_tables() -> None:
 
 
 def test_the_other_user_comes_with_the_other_turn() -> None:
-    """ServiceTurn and MigratorTurn give each program its second user, and the owner's task makes that one."""
+    """ServiceTurn and MigratorTurn give each program its second user, which the owner's task creates."""
     with account():
         create("snapurl", "snapurl", Certificate=certificate(), ServiceTurn="b", MigratorTurn="b", **GIVEN)
         found = containers()

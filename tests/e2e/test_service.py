@@ -1,4 +1,4 @@
-"""End-to-end promises of the service while parts of it are stopped and killed."""
+"""End-to-end guarantees of the service while parts of it are stopped and killed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ async def test_20_000_clicks_over_http_count_exactly(
     new_link: NewLinkMaker,
     seed: int,
 ) -> None:
-    """20,000 redirects over eight connections count 20,000 although a worker, the consumer and Redis restart."""
+    """20,000 redirects count as 20,000 clicks although a worker, the consumer and Redis restart."""
     rng = random.Random(seed)
     await links(store, new_link)
     expected: Counter[str] = Counter()
@@ -99,7 +99,7 @@ async def test_20_000_clicks_over_http_count_exactly(
 
 
 async def test_an_edit_is_seen_by_every_worker(make_service: ServiceMaker) -> None:
-    """A link that every worker has cached leads to its new address at all of them right after the edit."""
+    """Right after an edit, every worker that has cached the link redirects to its new address."""
     async with make_service(workers=3) as service:
         link = await service.shorten("https://old.example/", alias="edited")
         for number in range(20):
@@ -119,14 +119,14 @@ async def _leads_to(client: httpx.AsyncClient, address: str) -> bool:
 async def test_a_stopped_shard_costs_only_what_is_in_no_cache(
     make_service: ServiceMaker, store: Store, cluster: LocalCluster, new_link: NewLinkMaker
 ) -> None:
-    """With db2 stopped its cached links redirect and all others work; readiness names it; it recovers."""
+    """With db2 stopped, its cached links and all other links redirect, readiness names it, and it recovers."""
     await links(store, new_link)
     at_db2 = [code for code in CODES if store.shards.map.owner(slot_of(code)) == "db2"]
     elsewhere = next(code for code in CODES if code not in at_db2)
     cached, cold = at_db2[:2]
     async with make_service(workers=1) as service, consumer(service.settings):
         while store.shards.map.owner(slot_of(str(service.admin_key).split("_")[1])) == "db2":
-            service.admin_key = await service.key("admin")  # it would not be known while db2 is away
+            service.admin_key = await service.key("admin")  # it could not be looked up while db2 is down
         service.api.headers["X-Api-Key"] = str(service.admin_key)
         assert (await service.api.get(f"/{cached}")).status_code == 302
         await cluster.shard("db2").kill()

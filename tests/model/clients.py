@@ -1,6 +1,6 @@
-"""What the clients can do next: writes through the fence, reads through the cache; and who purges dead rows.
+"""The clients' next events: writes through the fence, reads through the cache, and the purge of dead rows.
 
-A client may go to any shard at any time: a router whose map is as stale as it can be. The fence decides.
+A client may use any shard at any time, like a router with an arbitrarily stale map. The fence decides.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from tests.model.world import (
 
 
 class Clients:
-    """The clients' part of the events, under a mutation."""
+    """Events of the clients, under a mutation."""
 
     def __init__(self, mutation: Mutation, scope: Scope) -> None:
         self._mutation = mutation
         self._scope = scope
 
     def events(self, world: World) -> Iterator[Event]:
-        """Everything that they can do next. Raises Violation if a write loses another."""
+        """Yields all possible next events. Raises Violation if a write loses another."""
         for place in (0, 1):
             yield from self._write(world, place)
         if self._scope.cache:
@@ -74,7 +74,7 @@ class Clients:
             yield Event(f"a write commits {row} in {shard}", False, _wrote(after, place, then))
 
     def _cached(self, world: World, row: int) -> World:
-        """The world after `row` was put into the cache."""
+        """Returns the world after `row` was put into the cache."""
         if self._mutation.versions and world.cached is not None and abs(row) <= abs(world.cached):
             return world
         return world._replace(cached=row)
@@ -94,6 +94,6 @@ class Clients:
 
 
 def _wrote(world: World, place: int, writer: Writer) -> World:
-    """Writers are interchangeable: worlds that differ only in their order are one world."""
+    """Writers are interchangeable: worlds that differ only in the order of writers are the same world."""
     other = world.writers[1 - place]
     return world._replace(writers=(writer, other) if hash(writer) <= hash(other) else (other, writer))

@@ -1,4 +1,4 @@
-"""The collector of cyclic garbage rests during a search: it would walk through all worlds again and again."""
+"""Disables the cyclic garbage collector during a search: it would traverse all worlds again and again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def no_collector() -> Iterator[None]:
-    """None of the values of a search is part of a cycle."""
+    """Disables the collector. No value of a search is part of a cycle."""
     gc.disable()
     yield
     gc.enable()

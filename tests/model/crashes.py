@@ -1,7 +1,7 @@
-"""A shard that crashes: it comes back as it was after one of its commits, and everybody's connection to it is gone.
+"""A shard that crashes: it restarts in the state after one of its commits, and all connections to it are lost.
 
-What waited for the disk is there, and all that was committed before it; of what came after it and did not wait,
-the later part may be lost. The promotion of a synchronous standby looks the same to the hand-off.
+Every commit that waited for the disk survives, and so do all before it. Of the later commits, which did not wait,
+the last ones may be lost. The promotion of a synchronous standby looks the same to the hand-off.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tests.model.world import IDLE, Busy, Migrator, Row, Snapshot, State, World,
 
 
 def flushed(before: World, after: World, *, relaxed: bool) -> World:
-    """`after`, with what a crash may bring back on the shards that one commit has changed since `before`."""
+    """Returns `after` with the states that a crash may restore on the shards that one commit has changed."""
     if not before.crashes:
         return after
     unflushed = after.unflushed
@@ -24,7 +24,7 @@ def flushed(before: World, after: World, *, relaxed: bool) -> World:
 
 
 def crashes(world: World) -> Iterator[tuple[str, World]]:
-    """Every way in which a shard can crash now: what happened, and the world after it."""
+    """Yields every possible crash of a shard now: the event, and the world after it."""
     if not world.crashes:
         return
     for shard, states in enumerate(world.unflushed):
@@ -52,7 +52,7 @@ def _crashed(world: World, shard: int, state: State) -> World:
 
 
 def _cut_off(migrator: Migrator, shard: int, row: Row | None) -> Migrator:
-    """Who has only looked may find what it saw again: the row can have gone back to it, token and all."""
+    """Returns the migrator after the crash. A snapshot may stay valid: a crash can restore the row it read."""
     if isinstance(migrator, Snapshot) and migrator.source == shard:
         return migrator._replace(unchanged=row is not None and row.state == migrator.found.value)
     if isinstance(migrator, Busy):

@@ -1,9 +1,9 @@
-"""What the migrators can do next: they look, look up the real table, and do its steps; or they are stopped.
+"""The migrators' next events: they observe, consult the real table, and run its steps, or they are stopped.
 
-A step is one event, with its check, as in one transaction. COPY, CATCH_UP and CHECK read the source and write the
-target in one event too: what was read earlier and is written later, under the same token, nobody else can
-have seen meanwhile, and the last CATCH_UP reads a source that is frozen. A request that is lost is a
-migrator killed before its step, a lost reply one killed after it.
+A step with its check is one event, like one transaction. COPY, CATCH_UP and CHECK also read the source and write
+the target in one event. This is sound: between the read and the write, under the same token, nothing else can
+observe the difference, and the last CATCH_UP reads a frozen source. A lost request is a migrator killed before its
+step, a lost reply one killed after it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Violation(Exception):
 
 
 class Event(NamedTuple):
-    """One thing that happens: its name, whether it is a fault or the operator's whim, the world after it."""
+    """An event: its name, whether it is a fault or the operator's choice, and the world after it."""
 
     name: str
     fault: bool
@@ -60,7 +60,7 @@ class Event(NamedTuple):
 
 
 class Migrators:
-    """The migrators' part of the events, under a mutation."""
+    """Events of the migrators, under a mutation."""
 
     def __init__(self, mutation: Mutation, scope: Scope) -> None:
         self._mutation = mutation
@@ -68,7 +68,7 @@ class Migrators:
         self._shards = Shards(mutation)
 
     def events(self, world: World) -> Iterator[Event]:
-        """Everything that they can do next. Raises Violation if that itself breaks an invariant."""
+        """Yields all possible next events. Raises Violation if an event itself breaks an invariant."""
         if isinstance(world.migrators[0], Idle):
             yield from _looks(world)
         else:
@@ -80,7 +80,7 @@ class Migrators:
                 yield from self._step(world, place, me)
 
     def _stop(self, world: World) -> Iterator[Event]:
-        """The one who works is killed, or is stopped and replaced: then it may wake at any later time."""
+        """The active migrator is killed, or is stopped and replaced; a stopped one may wake at any later time."""
         working, stale = world.migrators
         yield Event("the migrator is killed", True, world._replace(migrators=(IDLE, stale)))
         if self._scope.stale:
@@ -93,7 +93,7 @@ class Migrators:
             yield Event(f"{_who(place)} finds the target {target}", fault, _now(world, place, then))
 
     def _program(self, seen: Snapshot, target: TargetState | None) -> Program:
-        """The steps that the real table gives; none if it has no such pair: then one looks again."""
+        """Returns the steps of the real table, or none if it lacks the pair: the migrator then observes again."""
         if target is None:
             return ()
         try:
@@ -106,7 +106,7 @@ class Migrators:
         return tuple(step for step in steps if step not in self._mutation.without)
 
     def _ready(self, seen: Snapshot, steps: Program) -> Migrator:
-        """Whether the source is unchanged matters only to CLAIM."""
+        """Returns the busy migrator. Only CLAIM depends on whether the source is unchanged."""
         if steps in ((), (Step.WAIT,)):
             return IDLE
         unchanged = seen.unchanged and Step.CLAIM in steps
@@ -143,7 +143,7 @@ class Migrators:
         yield Event(f"{_who(place)}: {step}", False, after)
 
     def _done(self, world: World, place: int, step: Step) -> World:
-        """The step's effect on the rows, and what its migrator does then."""
+        """Returns the world after the step, including its migrator's next state."""
         me = world.migrators[place]
         assert isinstance(me, Busy)
         copies = step is Step.COPY or (step in _SNAPSHOTS and me.behind)
@@ -159,7 +159,8 @@ class Migrators:
         return _now(world, place, _next(me, step))
 
     def _notices_a_difference(self, world: World, step: Step, me: Busy) -> bool:
-        """CHECK compares all rows; VERIFY their number, and the rows unless they are known to be equal."""
+        """Whether the step detects a difference. CHECK compares all rows; VERIFY their number, and the rows unless
+        they are known to be equal."""
         left, right = world.rows[me.source], world.rows[me.target]
         if step is Step.CHECK:
             return left != right
@@ -171,7 +172,7 @@ class Migrators:
 
 
 def _touched(step: Step, me: Busy) -> Iterator[int]:
-    """The shards that the step talks to."""
+    """Yields the shards that the step accesses."""
     if RULES[step].source is not None or step in _SNAPSHOTS:
         yield me.source
     if RULES[step].target is not None:
@@ -198,8 +199,7 @@ def _next(me: Busy, step: Step) -> Migrator:
 
 
 def fall_behind(world: World, shard: int, mutation: Mutation) -> World:
-    """The world after a commit in `shard`, to those who have a snapshot of it and will take another, or have found
-    its rows to be equal."""
+    """Returns the world in which a commit in `shard` invalidates the migrators' snapshots and comparisons of it."""
     first, second = (
         me._replace(behind=me.behind or _has_snapshot(me), equal=me.equal and not mutation.looks_again)
         if isinstance(me, Busy) and me.source == shard
@@ -214,7 +214,7 @@ def _has_snapshot(me: Busy) -> bool:
 
 
 def _looks(world: World) -> Iterator[Event]:
-    """What the migrator may look at: hand-offs under way, releases with rows left, the move to make."""
+    """Yields what the migrator may observe: hand-offs in progress, releases with rows left, the move to make."""
     for shard in range(len(world.slots)):
         seen = concerns(world, shard)
         if seen is not None:
@@ -223,11 +223,11 @@ def _looks(world: World) -> Iterator[Event]:
 
 
 def concerns(world: World, shard: int) -> Snapshot | None:
-    """The move, if any, that the row of `shard` asks to be looked at, with what is found on its source."""
+    """Returns the move that the row of `shard` belongs to, with the state of its source, or None."""
     return _concerns(world.wanted, world.slots, shard, bool(world.rows[shard]))
 
 
-@cache  # a search asks the same few questions in each of its 100,000 worlds
+@cache  # a search calls it with the same few arguments in each of its 100,000 worlds
 def _concerns(wanted: int, slots: Slots, shard: int, has_row: bool) -> Snapshot | None:
     match slots[shard]:
         case None:
@@ -254,7 +254,7 @@ def _as_move(seen: Snapshot) -> str:
 
 
 def look_at_target(world: World, seen: Snapshot) -> TargetState | None:
-    """What is found on the target; None if it contradicts the move."""
+    """Returns the state of the target, or None if it contradicts the move."""
     try:
         return _found_on_target(seen, world.slots[seen.target])
     except HandOffError:
@@ -262,13 +262,13 @@ def look_at_target(world: World, seen: Snapshot) -> TargetState | None:
 
 
 def found_wrong(world: World, seen: Snapshot) -> str | None:
-    """What the table has against the pair of states that is there now; None if it is listed."""
+    """Returns the table's error for the current pair of states, or None if it is listed."""
     return refused_pair(seen, world.slots[seen.target])
 
 
 @cache
 def refused_pair(seen: Snapshot, on_target: Row | None) -> str | None:
-    """What the table has against a move and the row on its target; None if it is listed."""
+    """Returns the table's error for a move and the row on its target, or None if it is listed."""
     try:
         next_steps(seen.goal, seen.found, _found_on_target(seen, on_target))
     except HandOffError as error:

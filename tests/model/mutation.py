@@ -1,4 +1,4 @@
-"""What can be taken out of the protocol, to see the model notice."""
+"""Safety steps that can be removed from the protocol, to show that the model notices."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ring.handoff import RELAXED, Step
 class Mutation:
     """Safety steps that are left out; the default leaves out nothing.
 
-    `without`: steps that no program has. `drain`: FREEZE waits for writers under way. `tokens`, `epochs`:
-    the guards compare them. `claims_compare`: CLAIM wants the row as it was seen. `clean_checks`: CLEAN looks
-    at the row again when it deletes. `versions`: the cache takes a value only if it is newer.
-    `own_check`: VERIFY spares only what CHECK of the same attempt has compared. `looks_again`: it does not spare
-    what was written since. `purge_checks`: dead rows are purged only where the slot is `owned`. `relaxed`: steps
-    that do not wait for the disk.
+    `without`: steps removed from every program. `drain`: FREEZE waits for writers in progress. `tokens`, `epochs`:
+    the guards compare them. `claims_compare`: CLAIM requires the row to be as observed. `clean_checks`: CLEAN
+    checks the row again when it deletes. `versions`: the cache accepts a value only if it is newer. `own_check`:
+    VERIFY skips only rows that CHECK of the same attempt has compared. `looks_again`: VERIFY does not skip rows
+    written since. `purge_checks`: dead rows are purged only where the slot is `owned`. `relaxed`: steps that do
+    not wait for the disk.
     """
 
     without: frozenset[Step] = frozenset()
@@ -37,5 +37,5 @@ NONE: Final = Mutation()
 
 
 def without(*steps: Step) -> Mutation:
-    """The table with some steps taken out of all its programs."""
+    """Returns the mutation that removes some steps from all programs of the table."""
     return Mutation(without=frozenset(steps))

@@ -1,4 +1,4 @@
-"""Breadth-first search of all worlds that the model can reach, and the invariants that each must satisfy."""
+"""Breadth-first search of all reachable worlds, and the invariants that each must satisfy."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tests.model.world import HAND_OFF, IDLE, Scope, World, begin, readable, wri
 
 @dataclass(slots=True)
 class Found:
-    """All worlds in the order in which they were found, and how each can be reached.
+    """All worlds in the order in which they were found, and how each is reached.
 
-    `parents[n]` and `by[n]`: from which world, by what, world n was reached first (shortest way). `edges[n]`:
-    the numbers of the worlds that follow n without a fault.
+    `parents[n]` and `by[n]`: the world and the event from which world n was first reached (shortest path).
+    `edges[n]`: the numbers of the worlds that follow n without a fault.
     """
 
     worlds: list[World]
@@ -28,7 +28,7 @@ class Found:
     edges: list[list[int]] = field(default_factory=list)
 
     def path(self, number: int) -> str:
-        """What happened, from the beginning to world `number`, a line each."""
+        """Returns the events from the beginning to world `number`, one per line."""
         names: list[str] = []
         while number:
             names.append(f"  {self.by[number]}")
@@ -37,11 +37,11 @@ class Found:
 
 
 class Broken(AssertionError):
-    """An invariant does not hold; the message is the shortest run that shows it."""
+    """An invariant does not hold. The message is the shortest run that breaks it."""
 
 
 class Search:
-    """The events of a scope under a mutation, and all the worlds that they lead to."""
+    """The events of a scope under a mutation, and all worlds that they lead to."""
 
     def __init__(self, scope: Scope, mutation: Mutation) -> None:
         self._scope = scope
@@ -51,7 +51,7 @@ class Search:
         self.found = Found([begin(scope)])
 
     def run(self) -> None:
-        """Raises Broken at the first world that breaks an invariant."""
+        """Searches all worlds. Raises Broken at the first one that breaks an invariant."""
         number = 0
         while number < len(self.found.worlds):
             world = self.found.worlds[number]
@@ -86,14 +86,14 @@ class Search:
 
 
 def search(scope: Scope = HAND_OFF, mutation: Mutation = NONE) -> Found:
-    """All reachable worlds. Raises Broken with the shortest run that breaks an invariant."""
+    """Returns all reachable worlds. Raises Broken with the shortest run that breaks an invariant."""
     whole = Search(scope, mutation)
     whole.run()
     return whole.found
 
 
 def check(world: World) -> None:
-    """The invariants of a single world. Raises Violation."""
+    """Checks the invariants of a single world. Raises Violation."""
     readers = readable(world)
     if len(readers) > 1 or len(writable(world)) > 1:
         raise Violation("two shards serve the slot")
@@ -108,7 +108,7 @@ def check(world: World) -> None:
 
 
 def _check_served(world: World, shard: int) -> None:
-    """What a shard would answer to a read now is what the last commit anywhere left."""
+    """Checks that a read of the shard now returns the result of the last commit on any shard."""
     row = world.rows[shard]
     purged = row == 0 and world.latest < 0
     if row != world.latest and not purged:
@@ -116,7 +116,7 @@ def _check_served(world: World, shard: int) -> None:
 
 
 def _check_pairs(world: World) -> None:
-    """Every pair of states is one of the table's; when none asks for anything, all is done."""
+    """Checks that the table lists every pair of states, and that the move is finished when no step remains."""
     moves = [seen for shard in range(len(world.slots)) if (seen := concerns(world, shard)) is not None]
     for seen in moves:
         wrong = found_wrong(world, seen)
@@ -127,7 +127,7 @@ def _check_pairs(world: World) -> None:
 
 
 def finished(world: World) -> bool:
-    """The slot is where it is wanted, no other shard has a row of it, no hand-off is under way."""
+    """Whether the slot is on the desired shard, no other shard has its rows, and no hand-off is in progress."""
     for shard, row in enumerate(world.slots):
         if shard == world.wanted:
             if row is None or row.state is not SlotState.OWNED:
@@ -138,7 +138,7 @@ def finished(world: World) -> bool:
 
 
 def stuck(found: Found) -> list[int]:
-    """Worlds from which one migrator that is run again, and not disturbed, cannot finish (invariant 8)."""
+    """Returns the worlds from which an undisturbed migrator that is run again cannot finish (invariant 8)."""
     alone = [world.migrators[1] == IDLE for world in found.worlds]
     before: list[list[int]] = [[] for _ in found.worlds]
     for number, follow in enumerate(found.edges):

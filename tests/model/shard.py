@@ -14,17 +14,17 @@ _SETTLED: Final = frozenset({SlotState.OWNED, SlotState.RELEASED})
 
 
 class Refused(Exception):
-    """A guard did not find what it wants."""
+    """A guard did not hold."""
 
 
 class Shards:
-    """Does a step's checks, and its change of the `slots` rows, for the migrator at `place`."""
+    """Runs the checks of a step and its change of the `slots` rows, for the migrator at `place`."""
 
     def __init__(self, mutation: Mutation) -> None:
         self._mutation = mutation
 
     def apply(self, world: World, place: int, step: Step, me: Busy) -> World:
-        """The world after `step`, its migrators included. Raises Refused if a guard does not hold."""
+        """Returns the world after `step`, including its migrators. Raises Refused if a guard does not hold."""
         rule = RULES[step]
         if step is Step.RETRACT and not self._retractable(world, me):
             return world
@@ -37,7 +37,7 @@ class Shards:
 
     @staticmethod
     def _retractable(world: World, me: Busy) -> bool:
-        """RETRACT is content with a target that is not importing for this move, unless that is decided."""
+        """Whether the target imports for this move; if not, RETRACT does nothing. Raises Refused if decided."""
         row = world.slots[me.target]
         if row is not None and row.epoch > me.epoch:
             raise Refused
@@ -67,7 +67,7 @@ class Shards:
 
     @staticmethod
     def _fits(row: Row, guard: Guard, peer: int, epoch: int) -> bool:
-        """The row's epoch and peer are the move's; for IMPORT, they may be those of an earlier one."""
+        """Whether the row has the epoch and peer of the move; for IMPORT, those of an earlier move also fit."""
         if guard.epoch is Epoch.MOVES:
             return row.epoch <= epoch
         return row.epoch == epoch and row.peer in (peer, None)
@@ -83,7 +83,7 @@ def _after(row: Row | None, guard: Guard, me: Busy, peer: int) -> Row:
 
 
 def _changed(world: World, place: int, shard: int, row: Row, *, fresh: bool) -> World:
-    """The world with another row, and what that means to the tokens and to what others have seen."""
+    """Returns the world with another row, and with the tokens and snapshots of the migrators updated."""
     kept = not fresh and row.state not in _SETTLED
     first, second = (
         _noticed(migrator, shard, mine=(fresh and at == place), kept=kept)

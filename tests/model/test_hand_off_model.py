@@ -1,12 +1,12 @@
-"""The hand-off, searched: every reachable state satisfies the invariants, and no step can be spared.
+"""An exhaustive search of the hand-off: every reachable state is safe, and every step is necessary.
 
-The model drives `ring.handoff` itself: its table decides what migrators do, its rules what shards let them
-do. A mutation takes one safety step out; that must break an invariant, or else the model shows nothing.
+The model runs `ring.handoff` itself: its table decides what migrators do, and its rules what shards allow. A
+mutation removes one safety step. That must break an invariant; otherwise the model shows nothing.
 
-Covered, exhaustively in each scope: kill, stop, take-over and waking at any step, lost requests and replies,
-a target that cannot be reached, a router as stale as can be, the goal changing at any time, dead rows purged, a
+Covered, exhaustively in each scope: kill, stop, take-over and waking at any step, lost requests and replies, an
+unreachable target, an arbitrarily stale router, a goal that changes at any time, the purge of dead rows, and a
 shard that crashes and loses commits that did not wait for the disk.
-Not covered: a shard that loses what was on its disk, and whether the SQL does what the rules say.
+Not covered: a shard that loses data on its disk, and whether the SQL implements the rules.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ NOT_VERIFIED = "an attempt that nobody disturbed does not verify"
 
 
 def first_violation(scope: Scope, mutation: Mutation) -> str:
-    """The first line of what the search reports: what is broken."""
+    """Returns the first line of the search's report, which names the broken invariant."""
     with pytest.raises(Broken) as caught:
         search(scope, mutation)
     return str(caught.value).partition(";")[0]
 
 
 def whole(scope: Scope) -> Found:
-    """All that can be reached without a mutation; that alone checks the invariants of each world."""
+    """Returns all worlds reachable without a mutation; the search checks the invariants of each."""
     found = search(scope, NONE)
     blocked = stuck(found)
     assert not blocked, f"cannot finish after\n{found.path(blocked[0])}\nin {found.worlds[blocked[0]]}"
@@ -57,7 +57,7 @@ def test_every_reachable_state_is_safe_and_can_finish(scope: Scope, least: int) 
 
 
 def test_the_model_uses_the_whole_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each pair of states in the table is met, apart from two that only an old plan leads to."""
+    """The search reaches each pair of states in the table, except two that only an old plan leads to."""
     met: set[tuple[SourceState, TargetState]] = set()
 
     def noting(goal: Desired, source: SourceState, target: TargetState) -> tuple[Step, ...]:
@@ -82,22 +82,22 @@ def test_without_the_drain_a_write_is_lost() -> None:
 
 
 def test_without_tokens_two_shards_serve() -> None:
-    """If tokens are not compared, a migrator that wakes up does harm to its successor's work."""
+    """If tokens are not compared, a migrator that wakes up damages its successor's work."""
     assert first_violation(CONSEQUENCES, Mutation(tokens=False)) == TWO_SERVE
 
 
 def test_without_verify_rows_are_lost() -> None:
-    """If the copy is not verified, who takes over hands on a copy that was never completed."""
+    """If the copy is not verified, a successor hands over a copy that was never completed."""
     assert OLD_SERVED in first_violation(HAND_OFF, without(Step.VERIFY))
 
 
 def test_what_another_has_checked_is_verified_again() -> None:
-    """If who takes over spares what the one before it may have checked, an unfinished copy is handed on."""
+    """If a successor skips what its predecessor may have checked, an unfinished copy is handed over."""
     assert EARLIER_SERVED in first_violation(HAND_OFF, Mutation(own_check=False))
 
 
 def test_what_was_written_since_the_check_is_verified() -> None:
-    """If VERIFY spares what CHECK has compared and was written since, it does not notice that it was not copied."""
+    """If VERIFY skips rows that were written since CHECK, it does not notice that they were not copied."""
     missing = frozenset({Step.CATCH_UP})
     assert EARLIER_SERVED in first_violation(CONSEQUENCES, Mutation(without=missing, looks_again=False))
 
@@ -108,38 +108,38 @@ def test_without_close_two_shards_serve() -> None:
 
 
 def test_without_the_purge_old_rows_come_back() -> None:
-    """If the target is not purged, rows of an earlier stay are there again: no such attempt verifies."""
+    """If the target is not purged, rows of an earlier stay reappear, and no such attempt verifies."""
     assert first_violation(HAND_OFF, without(Step.PURGE)) == NOT_VERIFIED
 
 
 def test_without_versions_the_cache_goes_back() -> None:
-    """If the cache takes any value, a slow reader puts an old one over what was acknowledged."""
+    """If the cache accepts any value, a slow reader replaces an acknowledged value by an older one."""
     found = first_violation(CACHED, Mutation(versions=False))
     assert found == "the cache is older than what was acknowledged"
 
 
 def test_without_retract_two_shards_serve() -> None:
-    """If an abort gives the source back before the target's import is taken away, a commit may follow."""
+    """If an abort restores the source before it retracts the target's import, a commit may follow."""
     assert first_violation(HAND_OFF, without(Step.RETRACT)) == TWO_SERVE
 
 
 def test_without_comparing_the_claimed_row_two_shards_serve() -> None:
-    """If CLAIM does not want the row as it was seen, it may restore a source that was closed meanwhile."""
+    """If CLAIM does not compare the row with the observed one, it may restore a source closed meanwhile."""
     assert first_violation(HAND_OFF, Mutation(claims_compare=False)) == TWO_SERVE
 
 
 def test_without_epochs_an_old_plan_is_carried_out() -> None:
-    """If epochs are not compared, a migrator with a plan from an earlier stay begins a move that is none."""
+    """If epochs are not compared, a migrator with a plan from an earlier stay begins an invalid move."""
     assert first_violation(HAND_OFF, Mutation(epochs=False)).endswith("no hand-off leads there")
 
 
 def test_without_the_check_of_the_cleaner_live_rows_go() -> None:
-    """If CLEAN does not look at the row again, it deletes rows of a slot that came back."""
+    """If CLEAN does not check the row again, it deletes rows of a slot that has returned."""
     assert OLD_SERVED in first_violation(CONSEQUENCES, Mutation(clean_checks=False))
 
 
 def test_dead_rows_must_stay_during_a_hand_off() -> None:
-    """If dead rows are purged on a leaving source, the copies differ: a row that is gone leaves no trace."""
+    """If dead rows are purged on a leaving source, the copies differ: a purged row leaves no trace."""
     assert first_violation(HAND_OFF, Mutation(purge_checks=False)) == NOT_VERIFIED
 
 
@@ -152,7 +152,7 @@ def test_dead_rows_must_stay_during_a_hand_off() -> None:
     ],
 )
 def test_some_steps_must_wait_for_the_disk(step: Step, broken: str) -> None:
-    """If a crash can take back what the next step relies on, two shards serve the slot, none does, or it stays."""
+    """If a crash can undo what the next step relies on, two shards serve the slot, or none, or it never moves."""
     assert first_violation(CRASHING, Mutation(relaxed=RELAXED | {step})) == broken
 
 
@@ -163,7 +163,7 @@ def test_without_copying_nothing_verifies(step: Step) -> None:
 
 
 def test_commit_comes_before_release() -> None:
-    """If the source is released with no decision made, the slot has no owner."""
+    """If the source is released before the decision, the slot has no owner."""
     found = first_violation(HAND_OFF, without(Step.COMMIT))
     assert found == "source released, target importing: no hand-off leads there"
 
@@ -182,5 +182,5 @@ def test_commit_comes_before_release() -> None:
     ],
 )
 def test_without_the_other_steps_nothing_finishes(step: Step) -> None:
-    """The remaining steps are harmless to leave out, but then some state can no longer be finished."""
+    """Without one of the remaining steps nothing breaks, but some state can no longer be finished."""
     assert stuck(search(Scope(goals=(1, 0), versions=1), without(step)))

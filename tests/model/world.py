@@ -4,9 +4,9 @@ Values are plain and hashable. Shards are numbered from 0. A copy of the key's r
 `v` live at version v, `-v` deleted at version v. Each kind of tuple has its `kind`, because named tuples of
 different classes are equal when their fields are.
 
-Tokens are only ever compared with one's own, so the model does not keep their values: it keeps, for each
-migrator, on which shards' rows its own token stands now. A fresh token on a row takes the others' away.
-Likewise a migrator that is to claim a row remembers only whether the row is still as it saw it.
+A migrator compares tokens only with its own, so the model stores no values. It stores, for each migrator, the
+shards whose rows hold its token now. A fresh token on a row replaces the tokens of other migrators. Likewise, a
+migrator that is to claim a row stores only whether the row is still as observed.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ Value = TypeVar("Value")
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """How much of the world a search covers; each search is exhaustive in its scope.
+    """The scope of a search; each search is exhaustive in its scope.
 
-    `goals`: the shards where the ring wants the slot, one after the other; it begins in shard 0. `versions`:
-    how often the key is written. `stale`: a migrator may be stopped, replaced, and woken at any time after.
-    `cache`: there are a reader and a cache, and a commit and its acknowledgement are two events.
-    `undisturbed`: that a whole attempt does not verify is itself a violation; without it, what that leads to
-    is looked for. `crashes`: how often a shard may crash.
+    `goals`: the shards on which the ring places the slot, in order; it starts on shard 0. `versions`: how often
+    the key is written. `stale`: a migrator may be stopped, replaced, and woken at any later time. `cache`: there
+    are a reader and a cache, and a commit and its acknowledgement are two events. `undisturbed`: a whole attempt
+    that does not verify is itself a violation; otherwise the search follows its consequences. `crashes`: how often
+    a shard may crash.
     """
 
     goals: tuple[int, ...]
@@ -78,13 +78,13 @@ Slots = tuple[Row | None, ...]
 
 
 class Idle(NamedTuple):
-    """A migrator that has just been started, or has to look again; a writer with nothing under way."""
+    """A migrator that has just started or must observe again; a writer with nothing in progress."""
 
     kind: str = "idle"
 
 
 class Snapshot(NamedTuple):
-    """A migrator that has looked at the source of a move, but not at its target yet."""
+    """A migrator that has observed the source of a move, but not its target yet."""
 
     goal: Desired
     source: int
@@ -98,11 +98,11 @@ class Snapshot(NamedTuple):
 class Busy(NamedTuple):
     """A migrator with steps to do.
 
-    `unchanged`: the source's row is as it was seen. `mine`: on which shards its token stands. `whole`: this
-    attempt filled the target itself, from the purge on. `behind`: the source was written to since this
-    attempt's last snapshot of it, so that CATCH_UP has something to find. `equal`: CHECK found both sides equal,
-    and nothing was written to the source since. `cut`: which shards have crashed since the attempt began, and its
-    connections with them.
+    `unchanged`: the source's row is as observed. `mine`: the shards that hold its token. `whole`: this attempt
+    filled the target itself, from the purge on. `behind`: the source was written to since this attempt's last
+    snapshot of it, so that CATCH_UP has rows to copy. `equal`: CHECK found both sides equal, and nothing was
+    written to the source since. `cut`: the shards that have crashed since the attempt began, which ended its
+    connections to them.
     """
 
     steps: Program
@@ -126,7 +126,7 @@ class Writing(NamedTuple):
 
 
 class Committed(NamedTuple):
-    """A write that has committed `row`, and has neither told the cache nor answered its client."""
+    """A write that has committed `row`, but has neither updated the cache nor answered its client."""
 
     row: int
     kind: str = "committed"
@@ -137,19 +137,19 @@ Writer = Idle | Writing | Committed
 
 
 class State(NamedTuple):
-    """What a shard has on its disk, or would have: its row of `slots`, and the key's row."""
+    """The state of a shard on disk, current or possible: its row of `slots`, and the key's row."""
 
     slot: Row | None
     row: int
 
 
 class World(NamedTuple):
-    """`turn`: which of the scope's goals holds now; `wanted`: the shard that it names.
+    """`turn`: the index of the current goal in the scope; `wanted`: the shard that it names.
 
-    `migrators`: the one who works, and one who was stopped and may wake. `latest`: the row as the last
-    commit left it, wherever that was. `acked`: the highest version told to a client. `cached`: None for an
-    empty cache. `loaded`: what the reader has read and not put into the cache yet. `crashes`: how many may still
-    come. `unflushed`: for each shard, the earlier states that one of them may bring back.
+    `migrators`: the active one, and one that was stopped and may wake. `latest`: the row after the last commit on
+    any shard. `acked`: the highest version acknowledged to a client. `cached`: None for an empty cache. `loaded`:
+    the value that the reader has read and not put into the cache yet. `crashes`: how many may still happen.
+    `unflushed`: for each shard, the earlier states that a crash may restore.
     """
 
     turn: int
@@ -170,7 +170,7 @@ IDLE: Final = Idle()
 
 
 def begin(scope: Scope) -> World:
-    """Shard 0 owns the slot, the key does not exist, the first goal was just published."""
+    """Returns the first world: shard 0 owns the slot, the key does not exist, the first goal is published."""
     return World(
         turn=0,
         wanted=scope.goals[0],
@@ -197,14 +197,14 @@ def writable(world: World) -> list[int]:
 
 @cache
 def slot_row(row: Row | None) -> SlotRow | None:
-    """A row as `ring` knows it."""
+    """Returns the row as a value of `ring`."""
     if row is None:
         return None
     return SlotRow(SLOT, row.state, row.epoch, None if row.peer is None else NAMES[row.peer])
 
 
 def put(values: tuple[Value, ...], shard: int, value: Value) -> tuple[Value, ...]:
-    """`values` with that of one shard replaced."""
+    """Returns `values` with that of one shard replaced."""
     return (*values[:shard], value, *values[shard + 1 :])
 
 

@@ -1,4 +1,4 @@
-"""Cuts connections at a chosen await of a call, which no timing of a test could hit."""
+"""Cuts connections at a chosen await of a call, which a test could not hit by timing."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def cut_at(
 ) -> Generator[Any, Any, tuple[T, bool]]:
     """Awaits `call` and calls `cut` at suspension number `at`, counted from 1.
 
-    It does so as the suspension begins or, if `answered`, once it is over and before the call goes on. Returns the
+    It does so when the suspension begins or, if `answered`, when it ends and before the call continues. Returns the
     result, and whether there was such a suspension.
     """
     steps = call.__await__()
@@ -46,7 +46,7 @@ def cut_at(
 
 
 async def cut_at_each(call: Callable[[int], Awaitable[bool]]) -> int:
-    """Calls `call` with 1, 2, … until it says that there was no such await. Returns how many there were."""
+    """Calls `call` with 1, 2, … until it reports that there was no such await. Returns how many there were."""
     for at in count(1):
         async with asyncio.timeout(60):
             if not await call(at):
@@ -55,7 +55,7 @@ async def cut_at_each(call: Callable[[int], Awaitable[bool]]) -> int:
 
 
 class Connections:
-    """All connections that are made from now on."""
+    """All connections opened after this object was created."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._made: list[Any] = []
@@ -68,7 +68,7 @@ class Connections:
         monkeypatch.setattr(asyncpg, "connect", remembered)
 
     def cut(self) -> None:
-        """Terminates them, and forgets them."""
+        """Terminates all recorded connections and clears the record."""
         for connection in self._made:
             connection.terminate()
         self._made.clear()

@@ -1,7 +1,7 @@
 """Databases on the servers of a local cluster: empty ones, and clones of a template that is migrated once.
 
-A template is made at its first use, by the program's own migrations and first start. A clone is a copy of its
-files, several times faster than to make it anew.
+A template is created at its first use, by the program's migrations and first start. A clone copies its files, which
+is several times faster.
 """
 
 from __future__ import annotations
@@ -31,35 +31,35 @@ _IN_MEMORY = Path("/dev/shm")
 _IN_MEMORY_BYTES_MIN = 6 * 2**30
 
 _IDENTITY = "DELETE FROM cluster RETURNING shard, state"
-# The defaults of the table attest the start of the server that runs now.
+# The defaults of the table attest the current start of the server.
 _PUT_IDENTITY = "INSERT INTO cluster (cluster_id, shard, state) VALUES ($1, $2, $3)"
 
 
 def memory_directory() -> Path | None:
-    """Where files take no disk's time; None if this machine has no such place with enough room."""
+    """Returns a directory in memory, or None if this machine has none with enough space."""
     if not os.access(_IN_MEMORY, os.W_OK | os.X_OK):
         return None
     return _IN_MEMORY if shutil.disk_usage(_IN_MEMORY).free >= _IN_MEMORY_BYTES_MIN else None
 
 
 class Databases:
-    """Makes and drops databases, under one name on several servers at once."""
+    """Creates and drops databases, under one name on several servers at once."""
 
     def __init__(self, cluster: LocalCluster) -> None:
         self._cluster = cluster
         self._topology: Topology | None = None
 
     async def create(self, name: str, shards: Iterable[str] | None = None) -> None:
-        """An empty database."""
+        """Creates an empty database."""
         await self._on(shards, f"CREATE DATABASE {name}")
 
     async def clone_migrated(self, name: str, shards: Iterable[str] | None = None) -> None:
-        """A database with all tables, of no cluster yet."""
+        """Creates a database with all tables that belongs to no cluster yet."""
         await self._make_templates()
         await self._clone(MIGRATED, name, shards)
 
     async def clone_initialised(self, name: str) -> None:
-        """A database on each server, which together are a cluster of their own that has just started."""
+        """Creates a database on each server; together they are a new cluster after its first start."""
         await self._make_templates()
         await self._clone(INITIALISED, name, None)
         assert self._topology is not None
@@ -71,11 +71,11 @@ class Databases:
         await asyncio.gather(*(self._become(shard.name, name, topology) for shard in topology.shards))
 
     async def drop(self, name: str, shards: Iterable[str] | None = None) -> None:
-        """Drops the database, whoever is connected to it."""
+        """Drops the database, even if clients are connected."""
         await self._on(shards, f"DROP DATABASE {name} WITH (FORCE)")
 
     def settings(self, name: str) -> Settings:
-        """Settings of the cluster that databases of this name are."""
+        """Returns the settings of the cluster made of the databases with this name."""
         shards = " ".join(f"{shard}={self._cluster.shard(shard).dsn(name)}" for shard in self._cluster.dsns)
         return load_settings(shards=shards, **PATIENT)
 
@@ -94,7 +94,7 @@ class Databases:
         await self._on(shards, f"CREATE DATABASE {name} TEMPLATE {template}", " STRATEGY FILE_COPY")
 
     async def _become(self, shard: str, name: str, topology: Topology) -> None:
-        """Makes the clone on one server a shard of another cluster than the template is of."""
+        """Makes the clone on one server a shard of a cluster other than the template's."""
         connection = await asyncpg.connect(self._cluster.shard(shard).dsn(name))
         try:
             async with connection.transaction():

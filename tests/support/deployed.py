@@ -1,4 +1,4 @@
-"""docker-compose.yml as Compose reads it: variables filled in, secrets where they are mounted."""
+"""docker-compose.yml as Compose reads it, with variables filled in and secrets mounted."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Service = dict[str, Any]
 
 
 def composed(name: str = "docker-compose.yml") -> dict[str, Any]:
-    """A file as it is written."""
+    """Returns a Compose file as it is written."""
     return dict(yaml.safe_load((ROOT / name).read_text()))
 
 
 def filled(value: object, given: Mapping[str, str] | None = None) -> str:
-    """A value as Compose hands it over, with the variables of `given` set and all others at their defaults."""
+    """Returns a value as Compose passes it, with the variables of `given` set and all others at their defaults."""
     known = given or {}
     return VARIABLE.sub(lambda match: known.get(match[1]) or match[2], str(value)).replace("$$", "$")
 
@@ -33,7 +33,7 @@ def environ(service: Service, given: Mapping[str, str] | None = None) -> dict[st
 
 
 def image_environ() -> dict[str, str]:
-    """What the Dockerfile sets in the image that the program's services run."""
+    """Returns the environment that the Dockerfile sets for the program's services."""
     text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
     last = text[text.rindex("\nFROM ") :]
     return dict(
@@ -42,25 +42,25 @@ def image_environ() -> dict[str, str]:
 
 
 def secrets_of(service: Service) -> dict[str, str]:
-    """File under /run/secrets -> name of the secret."""
+    """Returns the name of the secret for each file under /run/secrets."""
     listed = service.get("secrets", [])
     pairs = [(item, item) if isinstance(item, str) else (item["target"], item["source"]) for item in listed]
     return dict(pairs)
 
 
 def secret_file(name: str) -> str:
-    """Where a secret is, seen from the directory of the compose file."""
+    """Returns the path of a secret relative to the directory of the compose file."""
     return str(composed()["secrets"][name]["file"])
 
 
 def make_secrets(directory: Path) -> None:
-    """Runs the script that the operator runs, in an empty directory."""
+    """Runs the operator's script in an empty directory."""
     script = ROOT / "deploy/compose/make-secrets.sh"
     subprocess.run(["sh", script], cwd=directory, check=True)
 
 
 def mount_secrets(service: Service, made: Path, place: Path) -> Path:
-    """The files of `made` in `place`, under the names that the service finds below /run/secrets."""
+    """Copies the files of `made` to `place`, under the names that the service finds below /run/secrets."""
     place.mkdir(exist_ok=True)
     for target, source in secrets_of(service).items():
         (place / target).write_bytes((made / secret_file(source)).read_bytes())

@@ -1,7 +1,7 @@
 """Writes the generated parts of the documents: `make tables`.
 
-A generated part stands between `<!-- generated:NAME … -->` and `<!-- end:NAME -->`. `GENERATED` says which file has
-which part, and what writes it; `tests/unit/test_docs.py` fails when a file differs from what is written here.
+A generated part is between `<!-- generated:NAME … -->` and `<!-- end:NAME -->`. `GENERATED` lists the parts of each
+file and their functions. `tests/unit/test_docs.py` fails if a file differs from their output.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def modules(_: str) -> str:
-    """One table: each folder, then its modules, each with the first sentence of its docstring."""
+    """Returns a table of the folders and their modules, each with the first sentence of its docstring."""
     files = [file for package in PACKAGES for file in (ROOT / package).rglob("*.py")]
     rows = []
     for folder, found in groupby(
@@ -49,7 +49,7 @@ def modules(_: str) -> str:
 
 
 def first_sentence(file: Path) -> str:
-    """The first sentence of a module's docstring on one line, without its full stop; empty if there is none."""
+    """Returns the first sentence of a module's docstring on one line without the full stop; "" if it has none."""
     text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
     line = " ".join(text.split("\n\n")[0].split())
     return re.split(r"(?<=[^.]{3})\.(?= |$)", line)[0].replace("|", r"\|")
@@ -59,7 +59,7 @@ def first_sentence(file: Path) -> str:
 
 
 def settings(_: str) -> str:
-    """Every setting with its default and what it is."""
+    """Returns a table of all settings with default and meaning."""
     rows = [
         (f"`SNAPURL_{name.upper()}`", _default(field), field.description or "")
         for name, field in Settings.model_fields.items()
@@ -68,7 +68,7 @@ def settings(_: str) -> str:
 
 
 def setting_bounds(_: str) -> str:
-    """Every numeric setting with its default and the range that the program accepts."""
+    """Returns a table of all numeric settings with default and accepted range."""
     rows = [
         (f"`SNAPURL_{name.upper()}`", _default(field).strip("`"), _range(field), field.description or "")
         for name, field in Settings.model_fields.items()
@@ -102,7 +102,7 @@ _ROW = re.compile(r"^\| (?P<what>[^|]+) \| [^|]+ \| `(?P<file>[\w/]+)\.py` `(?P<
 
 
 def constants(text: str) -> str:
-    """The rows that stand there, each with the value that its constant has now."""
+    """Returns the existing rows, each with the current value of its constant."""
 
     def refresh(row: re.Match[str]) -> str:
         value = getattr(importlib.import_module(row["file"].replace("/", ".")), row["name"], None)
@@ -117,7 +117,7 @@ def constants(text: str) -> str:
 
 
 def metric_table(_: str) -> str:
-    """Every metric with its type, labels and meaning."""
+    """Returns a table of all metrics with type, labels and meaning."""
     rows = [
         (f"`{_exported(each)}`", each._type, ", ".join(each._labelnames), each._documentation)
         for each in vars(metrics).values()
@@ -134,7 +134,7 @@ def _exported(metric: Counter | Gauge | Histogram) -> str:
 
 
 def hand_off(_: str) -> str:
-    """The crash table, the guards and the state diagram, drawn from `ring/handoff.py`."""
+    """Returns the crash table, the guards and the state diagram, generated from `ring/handoff.py`."""
     return "\n".join(
         [
             "### What is found after a crash, and which steps follow\n",
@@ -160,7 +160,7 @@ GENERATED: dict[tuple[str, str], Callable[[str], str]] = {
 
 
 def rewritten(name: str, text: str) -> str:
-    """The text of the file `name` with its generated parts as they should be. Raises ValueError without markers."""
+    """Returns the text of the file `name` with its generated parts updated. Raises ValueError without markers."""
     for (file, part), write in GENERATED.items():
         if file == name:
             text = _replaced(text, part, write)
@@ -176,12 +176,12 @@ def _replaced(text: str, part: str, write: Callable[[str], str]) -> str:
 
 
 def generated_files() -> list[Path]:
-    """The files that have generated parts."""
+    """Returns the files that have generated parts."""
     return [ROOT / name for name in dict.fromkeys(file for file, _ in GENERATED)]
 
 
 def main() -> None:
-    """Writes all generated parts anew, and says which files changed."""
+    """Rewrites all generated parts and prints which files changed."""
     for file in generated_files():
         before = file.read_text(encoding="utf-8")
         after = rewritten(str(file.relative_to(ROOT)), before)

@@ -1,7 +1,7 @@
-"""What a test may need of the machine beyond Python's packages, by name.
+"""Requirements of tests beyond Python packages, such as programs of the machine, by name.
 
-A test is skipped only through `requires` or `skip_without`, and only if the thing is not there. Any other skip
-fails. Where `--may-lack haproxy,wrk` says which programs may be missing, so does a skip for want of another one.
+A test is skipped only through `requires` or `skip_without`, and only if a requirement is missing. Any other skip
+fails. With `--may-lack haproxy,wrk`, a skip for any program not in the list also fails.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SYSTEM_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin",
 
 
 def program(name: str) -> str | None:
-    """The path of a program; services are often where only root looks."""
+    """Returns the path of a program, also from the directories that only root has in its PATH."""
     return shutil.which(name, path=_SYSTEM_PATH)
 
 
@@ -35,26 +35,26 @@ _IS_THERE: dict[str, Callable[[], object]] = {
 
 
 def requires(name: str) -> pytest.MarkDecorator:
-    """Marks a test that is skipped where the thing is not there."""
+    """Marks a test that is skipped if the requirement is missing."""
     assert name in _IS_THERE, name
     return pytest.mark.requires(name)
 
 
 def skip_unless_there(item: pytest.Item) -> None:
-    """Skips a test that is marked as requiring what is not there."""
+    """Skips a test if a requirement that it is marked with is missing."""
     for mark in item.iter_markers("requires"):
         if not _IS_THERE[mark.args[0]]():
             skip_without(mark.args[0])
 
 
 def skip_without(name: str, why: str = "") -> NoReturn:
-    """Skips the test that runs: the machine has turned out to lack what `name` says."""
+    """Skips the running test, which has found that the requirement `name` is missing."""
     said = f"{PREFIX}{name}" + (f" ({why})" if why else "")
-    raise pytest.skip.Exception(said, _use_item_location=True)  # else this line is named, and not the test
+    raise pytest.skip.Exception(said, _use_item_location=True)  # else this line is reported, not the test
 
 
 def unfit_skip(reason: str, may_lack: frozenset[str] | None) -> str:
-    """Why a skip for that reason is a failure; empty if it is not. `may_lack` None allows for every program."""
+    """Returns why a skip for this reason fails, or "" if it is allowed. `may_lack` None allows every program."""
     _, found, rest = reason.partition(PREFIX)
     if not found:
         return f"a skip has to say what it requires, and this one does not: {reason}"

@@ -30,7 +30,7 @@ async def connected(dsn: str) -> AsyncIterator[Any]:
 
 
 async def make_login(settings: Settings, user: str, role: str | None = None) -> Settings:
-    """`settings` with `user` in every DSN, who is made on every server and has the rights of `role`, or none.
+    """Creates `user` on every server with the rights of `role`, or none. Returns `settings` with it in every DSN.
 
     The DSNs of `settings` are those of a superuser.
     """
@@ -56,7 +56,7 @@ def dsn_as(dsn: str, user: str, password: str = PASSWORD) -> str:
 
 @dataclass(frozen=True)
 class Said:
-    """What a program left: its exit code, and stdout and stderr together."""
+    """The result of a program: its exit code, and stdout and stderr together."""
 
     code: int
     text: str

@@ -1,4 +1,4 @@
-"""`snapurl serve`, which starts a worker that has died again at once, however often that happens."""
+"""`snapurl serve` with a supervisor that restarts a dead worker without delay, however often it dies."""
 
 from __future__ import annotations
 

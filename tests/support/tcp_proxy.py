@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator
 class Proxy:
     """Forwards connections to `host:port`; four switches make it fail.
 
-    `refuse` closes new connections, `deaf` leaves them without an answer for ever, a cleared `forwarding` keeps
-    bytes back, and `replies_to_lose` passes so many requests on, but cuts the connection when the answer comes:
-    carried out, the outcome lost.
+    `refuse` closes new connections, `deaf` never answers them, and a cleared `forwarding` holds bytes back.
+    `replies_to_lose` passes that many requests on, but cuts the connection when the reply arrives: the request is
+    carried out and its outcome lost.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -39,7 +39,7 @@ class Proxy:
         self.cut()
 
     def cut(self) -> None:
-        """Drops every connection that is open now."""
+        """Drops all open connections."""
         for writer in list(self._writers):
             writer.transport.abort()
 
@@ -74,7 +74,7 @@ class Proxy:
         back_reader: asyncio.StreamReader,
         back_writer: asyncio.StreamWriter,
     ) -> None:
-        """Passes the bytes of one connection on, both ways, until one end is gone: then raises OSError."""
+        """Forwards the bytes of one connection in both directions until an end closes; then raises OSError."""
         await asyncio.gather(
             self._pump(reader, back_writer, replies=False), self._pump(back_reader, writer, replies=True)
         )
@@ -95,7 +95,7 @@ class Proxy:
 
 @contextlib.asynccontextmanager
 async def proxy_to(host: str, port: int) -> AsyncIterator[Proxy]:
-    """A running proxy to `host:port`, stopped at the end."""
+    """Runs a proxy to `host:port` and stops it at the end of the block."""
     proxy = Proxy(host, port)
     await proxy.start()
     try:

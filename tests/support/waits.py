@@ -1,4 +1,4 @@
-"""Waiting for what a test has set off: for the event itself, with a bound that only a hang reaches."""
+"""Waits for events that a test has caused, with a bound that only a hang reaches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The batcher alone: what is sent when, and who gets which answer."""
+"""The batcher alone: when it sends which items, and which waiter gets which answer."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Item(Pending[int]):
 
 
 class Destination:
-    """Answers each item with its number, once it is open; records the batches."""
+    """Answers each item with its number once it is open. Records the batches."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
         self.open = asyncio.Event()
-        self.errors: dict[int, Exception] = {}  # by the first item of a batch
+        self.errors: dict[int, Exception] = {}  # by the first item of the batch
         self._arrived = asyncio.Condition()
 
     async def send(self, name: str, items: Sequence[Item]) -> None:
@@ -101,7 +101,7 @@ async def test_a_batch_has_no_more_items_than_allowed(destination: Destination) 
 
 
 async def test_items_beyond_the_bound_are_refused_with_the_stated_error(destination: Destination) -> None:
-    """What waits and what is in flight count; once they are answered, the destination takes items again."""
+    """Pending and in-flight items count towards the bound; once they are answered, items are accepted again."""
     batches = batching(destination, pending_max=3, refusal=Refused)
     answers = submit(batches, 1)
     await destination.has(1)
@@ -163,7 +163,7 @@ async def test_a_call_that_takes_long_delays_no_other(destination: Destination) 
 
 
 async def test_without_patience_a_batch_waits_for_the_call_in_flight(destination: Destination) -> None:
-    """However long the call takes, there is one at a time."""
+    """Without patience, calls run one at a time, however long they take."""
     batches = batching(destination)
     answers = submit(batches, 1)
     await destination.has(1)
@@ -175,7 +175,7 @@ async def test_without_patience_a_batch_waits_for_the_call_in_flight(destination
 
 
 async def test_under_load_a_batch_lingers_for_more_items(destination: Destination) -> None:
-    """Items that arrive one by one within the time to linger are one batch."""
+    """Items that arrive one by one within the linger time form one batch."""
     destination.open.set()
     batches = batching(destination, linger_s=0.5)
     answers = submit(batches, *range(batcher.LOADED_MIN))
@@ -244,7 +244,7 @@ async def test_stop_cancels_what_is_unanswered(destination: Destination) -> None
 async def test_an_error_that_nobody_waits_for_is_not_logged(
     destination: Destination, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """When all waiters have gone away, the exception of the call is nobody's."""
+    """If all waiters were cancelled, asyncio does not log the exception of the call."""
     destination.errors[1] = OSError("cut")
     destination.open.set()
     answer = submit(batching(destination), 1)[0]
@@ -256,7 +256,7 @@ async def test_an_error_that_nobody_waits_for_is_not_logged(
 
 
 async def test_a_destination_without_items_is_forgotten(destination: Destination) -> None:
-    """Once all its items are answered nothing refers to a destination: a shard may be removed."""
+    """Once all its items are answered, nothing refers to a destination, so a shard can be removed."""
     batches = batching(destination, patience_s=0.001)
     answers = submit(batches, 1)
     await destination.has(1)

@@ -25,14 +25,14 @@ def help_of(*words: str) -> str:
 
 @pytest.mark.parametrize("words", list(commands(cli)), ids=" ".join)
 def test_no_line_of_the_help_is_cut(words: tuple[str, ...]) -> None:
-    """On a terminal of 80 columns each command's summary is shown to its end."""
+    """On a terminal of 80 columns each command's summary is shown in full."""
     _, _, body = help_of(*words).partition("\n")
     assert "Show this message" in body
     assert "..." not in body
 
 
 def test_each_right_is_explained() -> None:
-    """The help of `keys create` says what every right allows."""
+    """The help of `keys create` explains every right."""
     described = {
         line.split()[0] for line in help_of("keys", "create").splitlines() if line.startswith("    ")
     }

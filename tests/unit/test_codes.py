@@ -24,7 +24,7 @@ NONCE = UUID("12345678-1234-5678-1234-567812345678")
 
 
 def number_of(code: str) -> int:
-    """The number that spells `code`."""
+    """Returns the number that encodes to `code`."""
     return sum(ALPHABET.index(character) * 62**place for place, character in enumerate(code))
 
 
@@ -60,7 +60,7 @@ def test_many_codes_come_from_one_draw() -> None:
 
 
 def test_many_random_codes_are_legal_and_never_a_reserved_word() -> None:
-    """As many as requested, no two alike, and none reserved."""
+    """As many codes as requested are returned, all different and none reserved."""
     codes = random_codes(1_000)
     assert len(set(codes)) == 1_000 and all(re.fullmatch(r"[0-9A-Za-z]{7}", code) for code in codes)
     (code,) = random_codes(1, lambda _: number_of("Metrics").to_bytes(6, "big"))
@@ -68,7 +68,7 @@ def test_many_random_codes_are_legal_and_never_a_reserved_word() -> None:
 
 
 def test_derived_codes_are_fixed_for_ever() -> None:
-    """Known answers: an old and a new worker must derive the same code from one Idempotency-Key."""
+    """Derived codes never change: old and new workers must derive the same code from one Idempotency-Key."""
     assert [derived_code(NONCE, attempt) for attempt in range(3)] == KNOWN
 
 
@@ -77,7 +77,7 @@ KNOWN = ["M88On2t", "9HdrE2T", "9rtPRHj"]
 
 @given(st.uuids(), st.integers(0, 1000))
 def test_derived_codes_are_legal(token: UUID, attempt: int) -> None:
-    """Whatever the token, the code is a legal random-looking one."""
+    """Whatever the token, the derived code is a legal code of the usual form."""
     code = derived_code(token, attempt)
     assert len(code) == CODE_LENGTH and set(code) <= set(ALPHABET) and not is_reserved(code)
 
@@ -88,7 +88,7 @@ def test_attempts_of_one_nonce_differ() -> None:
 
 
 def test_what_is_a_code() -> None:
-    """Letters, digits, `_` and `-`, up to 64, and nothing else."""
+    """A code consists of up to 64 letters, digits, `_` and `-`."""
     assert is_code("a") and is_code("A-z_9") and is_code("x" * 64)
     for text in ("", "x" * 65, "a b", "a.b", "ä", "a\n", "a/b", "a%41", "\x00"):
         assert not is_code(text)

@@ -1,4 +1,4 @@
-"""The deployment files, checked against what the program accepts: no Docker engine is needed."""
+"""The Compose files agree with what the program accepts. No Docker engine is needed."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def services() -> dict[str, Service]:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory in which the operator's script has made the secrets."""
+    """Returns a directory in which the operator's script has made the secrets."""
     directory = tmp_path_factory.mktemp("operator")
     make_secrets(directory)
     return directory
@@ -58,7 +58,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def settings_of(
     service: Service, made: Path, place: Path, monkeypatch: pytest.MonkeyPatch, **given: str
 ) -> Settings:
-    """What the program reads in that container: of the image, of the file, and of the secrets."""
+    """Returns the settings that the program reads in a container: from the image, the file and the secrets."""
     for name, value in {**image_environ(), **environ(service, given)}.items():
         if name.startswith("SNAPURL_"):
             monkeypatch.setenv(name, value)
@@ -71,7 +71,7 @@ def settings_of(
 
 
 def test_services_are_those_of_the_design(services: dict[str, Service]) -> None:
-    """Proxy, service, consumer, migrator, the one that makes tables, Redis, four shards, and one more if wanted."""
+    """The file has proxy, service, consumer, migrator, migrations, Redis, four shards and an optional fifth."""
     assert sorted(services) == sorted(["proxy", *PROGRAMS, "redis", *SHARDS, "db4"])
     assert sorted(name for name, service in services.items() if "build" in service) == PROGRAMS
     assert {name: service["profiles"] for name, service in services.items() if "profiles" in service} == {
@@ -83,7 +83,7 @@ def test_services_are_those_of_the_design(services: dict[str, Service]) -> None:
 def test_the_program_accepts_what_it_is_given(
     services: dict[str, Service], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    """Every variable and every secret is a setting, with a value that is taken; the shards are the databases."""
+    """Every variable and secret is a setting with a valid value, and the shards are the databases of the file."""
     service = services[name]
     settings = settings_of(service, made, tmp_path, monkeypatch)
     for variable in environ(service):
@@ -103,7 +103,7 @@ def test_the_program_accepts_what_it_is_given(
 def test_more_shards_and_others_may_be_given(
     services: dict[str, Service], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MORE_SHARDS is added to the four, SHARDS and REDIS_URL stand for other machines."""
+    """MORE_SHARDS adds to the four shards; SHARDS and REDIS_URL replace them by servers elsewhere."""
     more = {"MORE_SHARDS": "db4=postgresql://db4:5432/snapurl"}
     settings = settings_of(services["api"], made, tmp_path / "a", monkeypatch, **more)
     assert [item.name for item in settings.shard_dsns] == [*SHARDS, "db4"]
@@ -114,7 +114,7 @@ def test_more_shards_and_others_may_be_given(
 
 
 def test_everybody_logs_in_with_the_least_rights(services: dict[str, Service]) -> None:
-    """Service and consumer, migrator, and owner each have a user and a secret of their own, and no other secret."""
+    """Service and consumer, migrator, and owner each have a separate user and secret, and no other secret."""
     own = {"api": "service", "clicks": "service", "migrate": "owner", "migrator": "migrator"}
     for name, login in LOGINS.items():
         assert environ(services[name])["PGUSER"] == login
@@ -127,7 +127,7 @@ def test_everybody_logs_in_with_the_least_rights(services: dict[str, Service]) -
 
 
 def test_commands_are_those_of_the_program(services: dict[str, Service]) -> None:
-    """What the services run, and what their health checks run, are commands (and options) that exist."""
+    """The commands and health checks of the services use commands and options that exist."""
     migrator = services["migrator"]
     assert migrator["entrypoint"] == ["snapurl-reshard"]
     _, _, words = reshard.resolve_command(click.Context(reshard), migrator["command"])
@@ -147,7 +147,7 @@ def assert_is_command(words: list[str]) -> None:
 
 
 def test_time_to_stop_is_enough(services: dict[str, Service]) -> None:
-    """Compose waits longer than the service waits for its workers, and than the proxy for its clients."""
+    """Compose waits longer than the service waits for its workers, and longer than the proxy for its clients."""
     for name in PROGRAMS:
         assert seconds(services[name]["stop_grace_period"]) > WORKER_STOP_S_MAX + 1
     assert seconds(services["proxy"]["stop_grace_period"]) > seconds(proxy_setting("hard-stop-after"))
@@ -161,7 +161,7 @@ def seconds(text: str) -> float:
 
 
 def test_secrets_are_made_once_and_are_random(made: Path, tmp_path: Path) -> None:
-    """The script makes the files that the compose file names, and leaves those that are there."""
+    """The script creates the files that the compose file names, and keeps existing ones."""
     files = [made / entry["file"] for entry in composed()["secrets"].values()]
     assert list(composed()["secrets"]) == SECRETS
     first = {file: file.read_text() for file in files}
@@ -178,7 +178,7 @@ def test_secrets_are_made_once_and_are_random(made: Path, tmp_path: Path) -> Non
 
 
 def test_secrets_are_in_files_and_nowhere_else(services: dict[str, Service]) -> None:
-    """No variable, command or health check holds one or asks for one, git ignores them, and no image gets them."""
+    """No variable, command or health check contains or requests a secret; git and the images exclude them."""
     assert "/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
     assert "*" in (ROOT / ".dockerignore").read_text().splitlines()
     for service in services.values():
@@ -198,7 +198,7 @@ def test_secrets_are_in_files_and_nowhere_else(services: dict[str, Service]) -> 
 
 
 def test_containers_are_confined(services: dict[str, Service]) -> None:
-    """Nothing writes its file system, has a capability or gets one, is root, or speaks without end."""
+    """No container writes to its file system, has or gains a capability, runs as root, or logs without a bound."""
     for name, service in services.items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"] and "cap_add" not in service, name
@@ -206,13 +206,13 @@ def test_containers_are_confined(services: dict[str, Service]) -> None:
         assert "privileged" not in service and "network_mode" not in service, name
         assert service["restart"] == ("no" if name == "migrate" else "unless-stopped"), name
         assert set(service["logging"]["options"]) == {"max-size", "max-file"}, name
-        if "build" not in service:  # the user of ours is in the Dockerfile
+        if "build" not in service:  # for our image, the Dockerfile sets the user
             assert service["user"] in ("postgres", "redis", "haproxy"), name
             assert re.fullmatch(r"[a-z]+:\d+(\.\d+)?(-alpine)?", service["image"]), name
 
 
 def test_everything_has_limits(services: dict[str, Service]) -> None:
-    """CPU, memory and processes of every container are bounded; the bounds leave room for what is asked of it."""
+    """CPU, memory and processes of every container are bounded, with enough room for its configured work."""
     for name, service in services.items():
         limits = service["deploy"]["resources"]["limits"]
         assert float(filled(limits["cpus"])) > 0, name
@@ -238,7 +238,7 @@ def memory(text: str) -> int:
 
 
 def test_only_the_proxy_reaches_outside(services: dict[str, Service]) -> None:
-    """It alone has a port, on loopback unless said otherwise; databases and Redis are where it is not."""
+    """Only the proxy publishes a port, by default on loopback; databases and Redis are on another network."""
     networks = composed()["networks"]
     inner = {name for name, how in networks.items() if how.get("internal") is True}
     assert networks.keys() - inner == {"outside"}
@@ -252,7 +252,7 @@ def test_only_the_proxy_reaches_outside(services: dict[str, Service]) -> None:
 
 
 def test_what_is_mounted_is_there_and_cannot_be_written(services: dict[str, Service]) -> None:
-    """Files of the repository are mounted read-only; each volume has one owner; what is written to is memory."""
+    """Repository files are mounted read-only, each volume has one owner, and other writable paths are in memory."""
     owners: dict[str, str] = {}
     for name, service in services.items():
         for entry in service.get("volumes", []):
@@ -276,7 +276,7 @@ def test_what_is_mounted_is_there_and_cannot_be_written(services: dict[str, Serv
 
 
 def test_things_start_in_an_order(services: dict[str, Service]) -> None:
-    """Everybody waits for what is healthy or done, nobody for himself, and nobody must wait for db4."""
+    """Services wait for healthy or completed ones, without cycles, and none requires db4."""
     graph = {name: set(service.get("depends_on", {})) for name, service in services.items()}
     order = list(TopologicalSorter(graph).static_order())  # raises CycleError
     assert set(order) == set(services)
@@ -302,7 +302,7 @@ def test_things_start_in_an_order(services: dict[str, Service]) -> None:
 
 
 def test_a_shard_more_is_as_the_others(services: dict[str, Service]) -> None:
-    """It differs in its volume and its profile only, so the same users log in to it with the same passwords."""
+    """The optional shard differs only in volume and profile, so the same users log in with the same passwords."""
     kept = [
         {key: value for key, value in services[name].items() if key not in ("volumes", "profiles")}
         for name in (*SHARDS, "db4")
@@ -330,14 +330,14 @@ def proxy_setting(name: str) -> str:
 
 
 def test_the_proxy_has_the_bounds_of_the_service(services: dict[str, Service]) -> None:
-    """Bodies, heads and waits: what the service takes gets through, and the service is the first to give up."""
+    """The proxy passes every body and head that the service accepts, and the service times out first."""
     assert int(proxy_setting("BODY_BYTES_MAX")) == Settings.model_fields["body_bytes_max"].default
     both = environ(services["proxy"])["BODY_BYTES_MAX"], environ(services["api"])["SNAPURL_BODY_BYTES_MAX"]
     assert both == (proxy_setting("BODY_BYTES_MAX"),) * 2
     given = {"SNAPURL_BODY_BYTES_MAX": "123456"}
     assert environ(services["proxy"], given)["BODY_BYTES_MAX"] == "123456"
     assert environ(services["api"], given)["SNAPURL_BODY_BYTES_MAX"] == "123456"
-    assert int(proxy_setting("tune.bufsize")) >= HEAD_BYTES_MAX + 2048  # 1,024 of it are for what is added
+    assert int(proxy_setting("tune.bufsize")) >= HEAD_BYTES_MAX + 2048  # 1,024 of it are for added headers
     assert seconds(proxy_setting("http-request")) == REQUEST_S_MAX
     assert seconds(proxy_setting("http-keep-alive")) == KEEP_ALIVE_S
     assert seconds(proxy_setting("server")) > RESPONSE_S_MAX
@@ -346,7 +346,7 @@ def test_the_proxy_has_the_bounds_of_the_service(services: dict[str, Service]) -
 
 
 def test_tls_is_one_file_more(services: dict[str, Service]) -> None:
-    """It changes the proxy's configuration, and adds a port and a secret; nothing else."""
+    """The TLS file changes the proxy's configuration and adds a port and a secret, and nothing else."""
     more = composed("deploy/compose/tls.yml")
     assert list(more["services"]) == ["proxy"] and set(more) == {"services", "secrets"}
     proxy = more["services"]["proxy"]
@@ -361,7 +361,7 @@ def test_tls_is_one_file_more(services: dict[str, Service]) -> None:
 def test_shards_elsewhere_are_one_file_more(
     made: Path, services: dict[str, Service], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It gives the programs a CA and a way out, and nothing else; the addresses that it shows are accepted."""
+    """The file adds only a CA and a route outside, and the program accepts the addresses in its comments."""
     text = (ROOT / "deploy/compose/hosts.yml").read_text()
     more = composed("deploy/compose/hosts.yml")
     assert set(more) == {"services", "networks", "secrets"}
@@ -408,7 +408,7 @@ def test_image_is_small_in_rights_and_says_how_it_is() -> None:
 
 
 def test_image_gets_all_that_it_copies() -> None:
-    """Whatever the Dockerfile copies exists and is let through by .dockerignore; the rest stays out."""
+    """Everything that the Dockerfile copies exists and passes .dockerignore; other files are excluded."""
     copied = set(re.findall(r"^COPY (?!--)(.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     names = {name for line in copied for name in line.split()}
     ignore = (ROOT / ".dockerignore").read_text().splitlines()

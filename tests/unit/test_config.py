@@ -1,4 +1,4 @@
-"""Where settings come from: variables and secret files; errors are one line."""
+"""Settings come from variables and secret files; errors are one line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ODD = " p@ss:w/o%rd#?&+ ü'\"\\ "
 
 @pytest.fixture
 def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The directory of the program's secrets, empty."""
+    """Returns the directory of the program's secrets, which is empty."""
     monkeypatch.setenv("SNAPURL_SECRETS_DIR", str(tmp_path))
     return tmp_path
 
@@ -40,7 +40,7 @@ def password_of(settings: Settings, position: int = 0) -> str:
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n", "\n\n"])
 def test_a_secret_is_read_from_a_file_as_it_is(secrets: Path, end: str) -> None:
-    """Every character counts, also spaces at the ends; trailing newlines do not."""
+    """A secret is read from its file with every character, including outer spaces, except trailing newlines."""
     (secrets / "snapurl_shards_password").write_bytes(f"{ODD}{end}".encode())
     (secrets / "snapurl_redis_password").write_bytes(f"{ODD}{end}".encode())
     settings = load_settings(shards="db0=postgresql://api@h/x")
@@ -50,7 +50,7 @@ def test_a_secret_is_read_from_a_file_as_it_is(secrets: Path, end: str) -> None:
 
 
 def test_the_environment_wins_over_a_file(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is then not read; an argument takes precedence over both."""
+    """A variable takes precedence over a file, which is then not read; an argument precedes both."""
     (secrets / "snapurl_shards_password").write_text("of the file")
     (secrets / "snapurl_redis_password").write_text("")
     monkeypatch.setenv("SNAPURL_SHARDS_PASSWORD", "of the variable")
@@ -60,7 +60,7 @@ def test_the_environment_wins_over_a_file(secrets: Path, monkeypatch: pytest.Mon
 
 
 def test_any_setting_may_be_a_file(secrets: Path) -> None:
-    """For example the DSNs of the shards; an invalid value in a file is refused like that of a variable."""
+    """Any setting can be in a file, and an invalid value there is refused like that of a variable."""
     (secrets / "snapurl_shards").write_text("db0=postgresql://a:b@h/x\ndb1=postgresql://a:b@h/y\n")
     assert [item.name for item in load_settings().shard_dsns] == ["db0", "db1"]
     (secrets / "snapurl_port").write_text("many\n")
@@ -75,7 +75,7 @@ def test_files_of_others_do_not_matter(secrets: Path) -> None:
 
 
 def test_secrets_that_cannot_be_read(secrets: Path) -> None:
-    """Empty, not UTF-8, or a directory: one line that names the file and shows nothing of its content."""
+    """An unreadable secret (empty, not UTF-8, a directory) gives one line with the file name and no content."""
     file = secrets / "snapurl_redis_password"
     for contents in (b"", b"\n", b"\r\n\n"):
         file.write_bytes(contents)
@@ -97,7 +97,7 @@ def test_a_directory_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert refusal() == f"SNAPURL_SECRETS_DIR: there is no directory {tmp_path}/none"
 
 
-@requires("a user other than root")  # root may look into every directory
+@requires("a user other than root")  # root can read every directory
 def test_a_directory_that_is_somebody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The default directory may be inaccessible; one that is set must be accessible."""
     tmp_path.chmod(0o600)
@@ -124,7 +124,7 @@ def test_a_directory_that_is_somebody_elses(tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_the_password_of_shards_goes_where_none_is(dsn: str, completed: str) -> None:
-    """It is added to each DSN that has none, percent-encoded; without the setting DSNs stay unchanged."""
+    """The shard password is added, percent-encoded, to each DSN without one; otherwise DSNs stay unchanged."""
     assert load_settings(shards=f"db0={dsn}", shards_password="p@ w").shard_dsns[0].dsn == completed
     assert load_settings(shards=f"db0={dsn}").shard_dsns[0].dsn == dsn
 
@@ -145,7 +145,7 @@ def test_passwords_are_not_shown() -> None:
     assert "n0body" not in f"{settings!r} {settings} {settings.shard_dsns!r} {settings.model_dump_json()}"
 
 
-# -- variables that are no settings -------------------------------------------------------------------------------
+# -- variables that are not settings-----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

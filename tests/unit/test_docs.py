@@ -1,4 +1,4 @@
-"""The documents say what the program does, and what they point to is there."""
+"""The documents agree with the program, and everything that they refer to exists."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SUFFIXES = "py|sql|md|yml|toml|sh|cfg|conf|lua|css|lock|svg|json"
 
 
 def documents() -> list[Path]:
-    """Every Markdown file of the repository, also one that is not committed yet."""
+    """Returns every Markdown file of the repository, including uncommitted ones."""
     command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", "*.md"]
     try:
         listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
@@ -50,13 +50,13 @@ DOCUMENTS = documents()
 
 
 def prose(text: str) -> str:
-    """The text without code blocks."""
+    """Returns the text without code blocks."""
     return re.sub(r"(?ms)^ *```.*?^ *```$", "", text)
 
 
 @cache
 def anchors(file: Path) -> frozenset[str]:
-    """The anchors that a git host gives the headings of a page."""
+    """Returns the anchors that a git host derives from the headings of a page."""
     found: dict[str, int] = {}
     names = []
     for heading in re.findall(r"(?m)^#{1,6} +(.+?) *#*$", prose(file.read_text(encoding="utf-8"))):
@@ -68,7 +68,7 @@ def anchors(file: Path) -> frozenset[str]:
 
 
 def test_there_are_documents_to_check() -> None:
-    """The list of documents has README, ARCHITECTURE and the pages of docs/."""
+    """The list of documents contains README, ARCHITECTURE and the pages of docs/."""
     names = {str(file.relative_to(ROOT)) for file in DOCUMENTS}
     assert {"README.md", "ARCHITECTURE.md", "docs/index.md", ".github/CONTRIBUTING.md"} <= names
     assert len(names) > 30
@@ -76,14 +76,14 @@ def test_there_are_documents_to_check() -> None:
 
 @pytest.mark.parametrize("file", generated_files(), ids=lambda file: str(file.relative_to(ROOT)))
 def test_generated_parts_are_what_the_program_says(file: Path) -> None:
-    """Tables of modules, settings, bounds, metrics and the hand-off are those of the program: `make tables`."""
+    """Generated tables (modules, settings, bounds, metrics, hand-off) match the program: `make tables`."""
     text = file.read_text(encoding="utf-8")
     assert text == rewritten(str(file.relative_to(ROOT)), text), "run `make tables`"
 
 
 @pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
 def test_relative_links_lead_somewhere(file: Path) -> None:
-    """A link to a file of the repository, and to a heading in it, leads there."""
+    """Every relative link points at an existing file and, if it names a heading, at an existing heading."""
     broken = []
     for target in re.findall(r"\]\(([^()\s]+)\)", prose(file.read_text(encoding="utf-8"))):
         if target.startswith(EXTERNAL):
@@ -103,7 +103,7 @@ def test_paths_that_are_named_exist(file: Path) -> None:
         ROOT,
         file.parent,
         ROOT / "snapurl",
-    )  # the last for sentences of docstrings in the table of modules
+    )  # the last is for docstring sentences in the table of modules
     text = prose(file.read_text(encoding="utf-8"))
     for path, name in re.findall(rf"`([\w.-]+(?:/[\w.-]+)+\.(?:{SUFFIXES}))(?:::(\w+))?`", text):
         if path.startswith(("secrets/", "build/")):
@@ -127,7 +127,7 @@ def test_settings_and_metrics_that_are_named_exist(file: Path) -> None:
 
 @pytest.mark.parametrize("file", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
 def test_commands_that_are_named_exist(file: Path) -> None:
-    """`snapurl …` and `snapurl-reshard …` in code are commands, with the options that they are given."""
+    """Every `snapurl …` and `snapurl-reshard …` in code is an existing command with existing options."""
     text = file.read_text(encoding="utf-8").replace("\\\n", " ")
     code = re.findall(r"`([^`\n]+)`", prose(text)) + re.findall(r"(?ms)^ *```\w*\n(.*?)^ *```$", text)
     for program, words in re.findall(COMMAND, "\n".join(code)):

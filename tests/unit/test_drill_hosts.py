@@ -21,12 +21,12 @@ from tools.change.request import Add
     ],
 )
 def test_hosts_of_a_dsn(dsn: str, hosts: tuple[tuple[str, int], ...]) -> None:
-    """Each host has its own port, 5432 unless it says another."""
+    """Each host of a DSN has its own port, by default 5432."""
     assert hosts_of(dsn) == hosts
 
 
 def test_an_address_keeps_every_host() -> None:
-    """What the topology remembers of a shard leads, with another's credentials, to the same hosts."""
+    """The address of a shard in the topology, combined with any credentials, leads to all hosts of its DSN."""
     dsn = "postgresql://u:p@h1,h2:5434/db4?target_session_attrs=primary"
     assert address_of(dsn) == "h1:5432,h2:5434/db4"
     template = "postgresql://who:what@x1,x2/db0?target_session_attrs=read-write"
@@ -37,7 +37,7 @@ def test_an_address_keeps_every_host() -> None:
 
 
 def test_a_shard_with_several_hosts_can_be_added() -> None:
-    """`add` takes such a DSN, and the topology that comes of it can be written and read."""
+    """`add` accepts a DSN with several hosts, and the resulting topology can be written and read."""
     before = Topology("c", 1, 64, (Shard("db0", 1.0, "x:5432/db0"),))
     after = Add("db4", dsn="postgresql://u:p@h1,h2:5434/db4").apply_to(before)
     assert after.shard("db4").address == "h1:5432,h2:5434/db4"

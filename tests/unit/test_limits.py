@@ -41,12 +41,12 @@ class Clock:
 def test_whom_a_request_is_counted_against(
     peer: str, forwarded: str | None, proxies: int, counted: str
 ) -> None:
-    """Only what a trusted proxy has appended counts; a /64 of IPv6 is one client."""
+    """Only addresses appended by a trusted proxy identify a client; an IPv6 /64 is one client."""
     assert client_address(peer, forwarded, proxies) == counted
 
 
 def test_the_blocklist_lets_in_again_by_itself() -> None:
-    """An empty list is false, so a check costs nothing; entries expire."""
+    """Blocked addresses are unblocked when their entries expire; an empty list is false, so a check is free."""
     clock = Clock()
     blocked = Blocklist(clock)
     assert not blocked
@@ -78,7 +78,7 @@ def test_the_blocklist_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_without_redis_each_process_counts_for_itself() -> None:
-    """The limit holds within the process, and the verdict has what remains."""
+    """Without Redis the limit holds within each process, and the verdict says how much remains."""
     limiter = Limiter(load_settings(redis_url="redis://127.0.0.1:1/0", redis_timeout_ms=50))
     verdicts = [await limiter.hit("create", "me", "3/hour") for _ in range(4)]
     assert [verdict and (verdict.allowed, verdict.remaining) for verdict in verdicts] == [
@@ -94,7 +94,7 @@ async def test_without_redis_each_process_counts_for_itself() -> None:
 
 
 async def test_the_fallback_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When it is full, it is emptied and does not grow."""
+    """When the fallback table is full, it is emptied and does not grow."""
     monkeypatch.setattr(limits, "MEMORY_BUCKETS_MAX", 3)
     limiter = Limiter(load_settings(redis_url="redis://127.0.0.1:1/0", redis_timeout_ms=50))
     for number in range(10):
@@ -104,7 +104,7 @@ async def test_the_fallback_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_no_limit_costs_nothing() -> None:
-    """`none` is not even counted."""
+    """Requests under the limit `none` are not counted."""
     limiter = Limiter(load_settings(redis_url="redis://127.0.0.1:1/0"))
     assert await limiter.hit("create", "me", "none", cost=10**9) is None
     await limiter.close()

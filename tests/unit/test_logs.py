@@ -16,7 +16,7 @@ def record(message: str, *args: object, **extra: object) -> logging.LogRecord:
 
 
 def test_a_record_is_one_json_line() -> None:
-    """Also if the message contains line breaks or anything else that a client may have sent."""
+    """A record is one line of JSON, even if the message contains line breaks or other client input."""
     text = JsonFormatter().format(record("a %s", "b\n\u2028ä\x00"))
     assert "\n" not in text and text.isascii()
     line = json.loads(text)

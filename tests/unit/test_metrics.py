@@ -1,4 +1,4 @@
-"""Timings, which are added to histograms in sums, and the metrics of processes that have ended."""
+"""Timings, which are added to histograms in batches, and the metrics of ended processes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_timing_says_what_the_library_would() -> None:
 
 
 def test_prometheus_client_has_what_we_use_of_its_internals() -> None:
-    """After an upgrade this names what was renamed, before metrics go wrong in production."""
+    """The internals of prometheus_client that the program uses exist; after an upgrade this names missing ones."""
     histogram = Histogram("took_seconds", "t", buckets=BOUNDS, registry=CollectorRegistry())
     used: list[tuple[object, tuple[str, ...]]] = [
         (histogram, ("_upper_bounds", "_buckets", "_sum")),
@@ -84,7 +84,7 @@ def test_prometheus_client_has_what_we_use_of_its_internals() -> None:
 
 
 def test_what_fails_is_timed_too() -> None:
-    """The duration of a failed block is observed, too."""
+    """The duration of a failed block is observed as well."""
     registry = CollectorRegistry()
     series = Timing(Histogram("took_seconds", "t", buckets=BOUNDS, registry=registry))
     with pytest.raises(ValueError, match="x"), timed(series):
@@ -107,8 +107,7 @@ def child(directory: Path, done: int) -> subprocess.Popen[bytes]:
 
 
 def test_the_dead_stay_counted_in_a_bounded_number_of_files(tmp_path: Path) -> None:
-    """Ten processes are killed during reads: no counter ever decreases, none is counted twice, and the gauges of
-    dead processes are gone."""
+    """If processes are killed during reads, counters never decrease or count twice, and their gauges disappear."""
     initialise(tmp_path)
     seen: list[float] = []
     stop = threading.Event()
@@ -145,7 +144,7 @@ def test_the_dead_stay_counted_in_a_bounded_number_of_files(tmp_path: Path) -> N
 
 
 def test_the_living_and_the_dead_are_added_up(tmp_path: Path) -> None:
-    """Before a process ends the counter of ended ones is 0; gauges are those of live processes."""
+    """Counters include ended processes, of which there are none at first; gauges are those of live processes."""
     initialise(tmp_path)
     assert value_of(collect(tmp_path), "snapurl_children_ended_total") == 0
     first, second = child(tmp_path, 3), child(tmp_path, 4)
@@ -163,7 +162,7 @@ def test_the_living_and_the_dead_are_added_up(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_given_up(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line is logged; the counts of other processes stay."""
+    """An unreadable metrics file is skipped with one log line; the counts of other processes stay."""
     initialise(tmp_path)
     (tmp_path / "counter_4194304.db").write_bytes(content)
     merge_dead(tmp_path, 4_194_304)

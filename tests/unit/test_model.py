@@ -1,4 +1,4 @@
-"""What fields a link has, and the fingerprints of requests with an Idempotency-Key."""
+"""The fields of a link, and the fingerprints of requests with an Idempotency-Key."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ FULL: dict[str, Any] = {
     ],
 )
 def test_fingerprints_outlive_upgrades(draft: Draft, digest: str) -> None:
-    """A repeat that is sent to a newer version has the fingerprint that the older one stored."""
+    """A repeat that reaches a newer version has the fingerprint stored by the older one."""
     assert draft.fingerprint().hex() == digest
 
 
 @dataclass(slots=True, kw_only=True)
 class DraftWithNote(Draft):
-    """A draft in a version that has one field more."""
+    """A draft in a version with one more field."""
 
     note: str | None = None
 
 
 def test_a_new_field_leaves_old_fingerprints_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A body without the new field keeps its fingerprint; one with it has another, whatever the value."""
+    """A body without a new field keeps its fingerprint; a body with it gets another, whatever the value."""
     old = Draft(**FULL).fingerprint()
     monkeypatch.setattr(model, "_LATER_FIELDS", model._later_fields(DraftWithNote))
     assert DraftWithNote(**FULL).fingerprint() == old
@@ -71,7 +71,7 @@ def test_every_field_counts_for_the_fingerprint(name: str) -> None:
 
 
 def test_a_patch_sets_only_what_a_client_may_set() -> None:
-    """A patch of the code, the owner or an unknown field is a bug."""
+    """A patch of the code, the owner or an unknown field fails as a bug."""
     assert LinkPatch(title=None).values == {"title": None}
     with pytest.raises(AssertionError):
         LinkPatch(owner="me")

@@ -1,4 +1,4 @@
-"""Names say in the field's words what a module, class or function is or does; each word means one thing."""
+"""Names use the standard terms of the field, and each word has one meaning."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILES = tuple(sorted(path for package in PACKAGES for path in (ROOT / package).r
 DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 MODULES = tuple(str(path.relative_to(ROOT)) for path in FILES)
 
-# Words of our own, and what the field says instead.
+# Private words, and the standard terms for them.
 PRIVATE = {
     "agenda": "schedule",
     "beside": "concurrently, in the background",
@@ -50,7 +50,7 @@ PRIVATE = {
     "wishes": "requests",
 }
 
-# Public names that two packages define, and why that is no confusion.
+# Public names that two packages define, and why that is not confusing.
 SHARED = {
     "address_of": "of a shard in a DSN; of a client in a request",
     "cli": "the commands of a program",
@@ -64,7 +64,7 @@ SHARED = {
 
 
 def words_of(path: Path) -> Iterator[str]:
-    """The words of every identifier, parted at underscores and capitals."""
+    """Yields the words of every identifier, split at underscores and capitals."""
     for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline):
         if token.type == tokenize.NAME:
             yield from map(str.lower, re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", token.string))
@@ -72,7 +72,7 @@ def words_of(path: Path) -> Iterator[str]:
 
 @cache
 def public_names() -> dict[str, set[str]]:
-    """Public class or function at the top of a module -> the packages that define one of that name."""
+    """Returns, per public top-level class or function, the packages that define one of that name."""
     found: defaultdict[str, set[str]] = defaultdict(set)
     for path in FILES:
         for node in ast.parse(path.read_text()).body:
@@ -82,18 +82,18 @@ def public_names() -> dict[str, set[str]]:
 
 
 def test_no_module_is_named_by_a_gerund() -> None:
-    """A module is named by what it holds, not by an activity."""
+    """Modules are named for their content, not for an activity."""
     assert [module for module in MODULES if module.endswith("ing.py")] == []
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_identifiers_have_no_words_of_our_own(module: str) -> None:
-    """No identifier has a word that somebody who knows PostgreSQL, Redis and asyncio would have to learn."""
+    """No identifier uses a private word that a reader who knows PostgreSQL, Redis and asyncio has to learn."""
     found = PRIVATE.keys() & set(words_of(ROOT / module))
     assert not found, {word: PRIVATE[word] for word in found}
 
 
 def test_no_public_name_is_defined_in_two_packages() -> None:
-    """A name that is imported means one thing, unless it is listed with its reason."""
+    """A public name has one meaning, unless it is listed with its reason."""
     shared = {name: found for name, found in public_names().items() if len(found) > 1}
     assert {name: sorted(found) for name, found in shared.items() if name not in SHARED} == {}

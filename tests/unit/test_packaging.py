@@ -1,4 +1,4 @@
-"""What is shipped, and what it is pinned to."""
+"""The content of the wheel, and the pinned dependencies."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
 
 
 def test_wheel_carries_the_program_and_its_data(wheel: zipfile.ZipFile) -> None:
-    """Every module and every data file of the program is in the wheel, and the licence."""
+    """The wheel contains every module, every data file and the licence."""
     names = set(wheel.namelist())
     for package in ("ring", "snapurl", "tools", "migrations"):
         files = [
@@ -46,7 +46,7 @@ def test_wheel_carries_the_program_and_its_data(wheel: zipfile.ZipFile) -> None:
 
 
 def test_wheel_carries_nothing_else(wheel: zipfile.ZipFile) -> None:
-    """Neither tests nor benchmarks nor anything of the repository's root is shipped."""
+    """The wheel contains no tests, benchmarks or files of the repository's root."""
     tops = {name.split("/")[0] for name in wheel.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == {
         "ring",
@@ -57,13 +57,13 @@ def test_wheel_carries_nothing_else(wheel: zipfile.ZipFile) -> None:
 
 
 def test_the_migrator_that_up_starts_is_the_installed_command() -> None:
-    """`snapurl up` starts the program that is installed as `snapurl-reshard`, and that is there."""
+    """`snapurl up` starts the program that is installed as `snapurl-reshard`, and that program exists."""
     assert PROJECT["scripts"]["snapurl-reshard"] == f"{MIGRATOR_MODULE}:main"
     assert importlib.util.find_spec(MIGRATOR_MODULE) is not None
 
 
 def test_installed_ring_is_ours(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
-    """`ring` is also the name of a library on the package index: what is installed must be this one."""
+    """The installed `ring` is this project's package, not the library of that name on the package index."""
     wheel.extractall(tmp_path)
     program = (
         "import sys; sys.path.insert(0, sys.argv[1]); import ring.slots as s; print(s.__file__, s.SLOT_COUNT)"
@@ -83,7 +83,7 @@ def test_packages_of_this_environment_are_ours() -> None:
 
 
 def pinned(lock: Path) -> dict[str, list[str]]:
-    """Canonical name -> versions (more than one if they differ by platform) of a lock file."""
+    """Returns the pinned versions by canonical name (several if they differ by platform)."""
     found: dict[str, list[str]] = {}
     for name, version in re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", lock.read_text(), re.MULTILINE):
         found.setdefault(canonicalize_name(name), []).append(version)
@@ -91,7 +91,7 @@ def pinned(lock: Path) -> dict[str, list[str]]:
 
 
 def asked(*extras: str) -> list[Requirement]:
-    """The direct dependencies, with those of `extras`."""
+    """Returns the direct dependencies and those of `extras`."""
     lines = [*PROJECT["dependencies"]]
     for extra in extras:
         lines += PROJECT["optional-dependencies"][extra]
@@ -109,7 +109,7 @@ def asked(*extras: str) -> list[Requirement]:
     ],
 )
 def test_lock_has_every_dependency(lock: str, extras: tuple[str, ...]) -> None:
-    """Each dependency is pinned, at a version that pyproject allows: `make lock` after changing one."""
+    """Each dependency is pinned at a version that pyproject allows; after a change, run `make lock`."""
     versions = pinned(ROOT / "requirements" / f"{lock}.lock")
     for requirement in asked(*extras):
         found = versions.get(canonicalize_name(requirement.name), [])
@@ -119,7 +119,7 @@ def test_lock_has_every_dependency(lock: str, extras: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.stem)
 def test_lock_is_hashed_and_names_no_host(lock: Path) -> None:
-    """Every pin has hashes, and no file says where packages come from."""
+    """Every pin has hashes, and no lock file names a package host."""
     text = lock.read_text()
     for entry in re.split(r"\n(?=[A-Za-z0-9])", text):
         if "==" in entry:
@@ -128,7 +128,7 @@ def test_lock_is_hashed_and_names_no_host(lock: Path) -> None:
 
 
 def test_locks_agree() -> None:
-    """One package has one version in all lock files, whichever of them is installed."""
+    """A package has the same version in all lock files."""
     versions: dict[str, list[str]] = {}
     for lock in LOCKS:
         for name, found in pinned(lock).items():

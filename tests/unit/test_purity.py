@@ -1,4 +1,4 @@
-"""Modules that say they are pure are held to it by an import contract."""
+"""An import contract covers every module that is described as pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["import
 
 
 def saying_pure(package: str) -> set[str]:
-    """The modules of `package` whose docstring has the word."""
+    """Returns the modules of `package` whose docstring contains the word."""
     return {
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for path in (ROOT / package).rglob("*.py")
@@ -21,7 +21,7 @@ def saying_pure(package: str) -> set[str]:
 
 
 def test_modules_that_say_they_are_pure_are_under_the_contract() -> None:
-    """The contract lists these modules and no others, and looks through what they import."""
+    """The contract lists exactly the modules described as pure, and includes indirect imports."""
     (contract,) = (each for each in CONTRACTS if "say they are pure" in each["name"])
     assert "allow_indirect_imports" not in contract
     assert {"asyncio", "asyncpg", "redis", "sanic"} <= set(contract["forbidden_modules"])

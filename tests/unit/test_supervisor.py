@@ -78,7 +78,7 @@ async def running(
 
 
 async def test_killed_child_is_started_again_and_said_so() -> None:
-    """A killed child is restarted; one line says which one, how it ended, and when it restarts."""
+    """A killed child is restarted, and one line says which child, how it ended, and when it restarts."""
     said: list[str] = []
     ended: list[int] = []
     async with running([Stage((child("w1", SLEEP), child("w2", SLEEP)), 2.0)], said, ended) as (
@@ -115,7 +115,7 @@ async def test_stop_ends_every_child_and_returns_zero() -> None:
 
 
 async def test_stop_at_once_leaves_nothing() -> None:
-    """A stop while children are starting ends them, too."""
+    """A stop while children are starting also ends them."""
     for _ in range(5):
         ended: list[int] = []
         async with running([Stage((child("w1", SLEEP),), 2.0)], ended=ended) as (supervisor, stop, task):
@@ -141,7 +141,7 @@ async def test_stubborn_child_is_killed() -> None:
     async with running([Stage((child("w1", STUBBORN),), 0.3)]) as (supervisor, stop, task):
         await until(lambda: len(supervisor.pids) == 1)
         pid = supervisor.pids["w1"]
-        await asyncio.sleep(0.2)  # until it ignores the signal; if not yet, it ends the easy way
+        await asyncio.sleep(0.2)  # until it ignores the signal; if it does not yet, it ends on SIGTERM
         stop.set()
         await task
         assert not is_running(pid)
@@ -175,7 +175,7 @@ def test_backoff_doubles_to_a_bound_and_forgets(pause_s: float, lived_s: float, 
 
 
 async def test_program_that_is_missing_is_said_and_retried() -> None:
-    """A program that cannot start is one line, not a stack trace, and does not end the others."""
+    """A program that cannot start is reported in one line without a stack trace, and the others keep running."""
     said: list[str] = []
     missing = Child("ghost", ("/nonexistent/program",), {})
     async with running([Stage((missing, child("w1", SLEEP)), 2.0)], said) as (supervisor, _, task):
@@ -196,7 +196,7 @@ async def test_nested_supervisors_stop_together(tmp_path: Path) -> None:
         (tmp_path / "log.inner").unlink()
         os.kill(supervisor.pids["outer"], signal.SIGKILL)
         await until((tmp_path / "log.inner").exists)
-        if sys.platform == "linux":  # elsewhere nothing tells the grandchild of its parent's death
+        if sys.platform == "linux":  # other systems do not signal a process when its parent dies
             await until(lambda: log.exists() and log.read_text() == "inner\n")
         log.unlink(missing_ok=True)
     assert log.read_text() == "inner\n"
@@ -217,7 +217,7 @@ def test_signal_stops_a_whole_program(tmp_path: Path, signum: signal.Signals) ->
 
 
 async def test_signals_are_ours_only_meanwhile() -> None:
-    """Inside `stop_signals` a SIGTERM sets the event and nothing else; afterwards the handler is gone."""
+    """Inside `stop_signals` a SIGTERM only sets the event; afterwards the handler is removed."""
     async with stop_signals() as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         await asyncio.wait_for(stop.wait(), HANG_S)
@@ -225,7 +225,7 @@ async def test_signals_are_ours_only_meanwhile() -> None:
 
 
 async def test_unless_gives_the_result_or_cancels() -> None:
-    """`unless_stopped` returns or raises what the work does, and cancels it on a stop."""
+    """`unless_stopped` returns the result or raises the error of the work, and cancels it on a stop."""
     cleaned: list[bool] = []
 
     async def long() -> int:

@@ -50,7 +50,7 @@ async def test_a_recent_answer_is_not_asked_for_again() -> None:
 
 
 async def test_of_two_coroutines_none_runs_on_after_the_other_has_failed() -> None:
-    """The error of one is raised as it is, once the other has ended: what that one used is free."""
+    """If one of two coroutines fails, its error is raised unchanged once the other has ended."""
     ended = asyncio.Event()
 
     async def endless() -> None:

@@ -1,4 +1,4 @@
-"""Dashboard and alerts use metrics that exist, with the labels that they have."""
+"""Dashboard and alerts use existing metrics and labels."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "deploy/grafana/snapurl.json").read_text())
 ALERTS = yaml.safe_load((ROOT / "deploy/prometheus/alerts.yml").read_text())
 
-# What a selector names: `snapurl_x_total{outcome="failed"}`, and what sums are by.
+# The labels of a selector, such as `snapurl_x_total{outcome="failed"}`, and those of `by` clauses.
 SELECTOR = re.compile(r"(snapurl_\w+)(?:\{([^}]*)\})?")
 BY = re.compile(r"\bby \(([^)]*)\)")
 GIVEN = {"instance", "job"}  # labels that Prometheus adds
 
 
 def exported() -> dict[str, set[str]]:
-    """Name as it is scraped -> labels."""
+    """Returns the labels of each metric by its scraped name."""
     assert isinstance(REGISTRY, CollectorRegistry)
     found: dict[str, set[str]] = {}
     for metric in vars(metrics).values():
@@ -70,7 +70,7 @@ def test_expressions_name_what_is_exported(expression: str) -> None:
 
 
 def test_every_metric_is_shown() -> None:
-    """The dashboard leaves none of the metrics out."""
+    """The dashboard shows every metric."""
     shown = {
         name
         for panel in DASHBOARD["panels"]

@@ -1,4 +1,4 @@
-"""The URL policy: what may be linked to, and the form in which it is stored."""
+"""The URL policy: which URLs are accepted, and the form in which they are stored."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ POLICY = UrlPolicy(2_000, own_hosts(["s.example.org", "kurz.münchen.example"]))
     ],
 )
 def test_urls_are_stored_as_a_browser_would_request_them(text: str, stored: str) -> None:
-    """A good URL comes back in canonical ASCII form."""
+    """A valid URL is stored in canonical ASCII form."""
     assert POLICY.check(text) == stored
 
 
@@ -89,14 +89,14 @@ def test_urls_are_stored_as_a_browser_would_request_them(text: str, stored: str)
     ],
 )
 def test_bad_urls_are_refused_with_the_reason(text: str, why: str) -> None:
-    """Anything but a plain web URL of another host is refused, and the text says why."""
+    """Anything but a plain web URL of another host is refused with a reason."""
     with pytest.raises(UrlRefused, match=why) as caught:
         POLICY.check(text)
     assert len(str(caught.value)) < 120
 
 
 def test_every_way_of_writing_the_loopback_address_is_own() -> None:
-    """A service at 127.0.0.1 is also localhost, 2130706433 and [::1]."""
+    """A service at 127.0.0.1 also refuses localhost, 2130706433 and [::1] as its own host."""
     policy = UrlPolicy(2_000, own_hosts(["127.0.0.1"]))
     for host in (
         "127.0.0.1",
@@ -113,7 +113,7 @@ def test_every_way_of_writing_the_loopback_address_is_own() -> None:
 
 @given(st.text(max_size=60))
 def test_what_is_stored_can_stand_in_a_header(tail: str) -> None:
-    """Whatever is accepted is printable ASCII without spaces, and is itself accepted unchanged."""
+    """A stored URL is printable ASCII without spaces, and is accepted unchanged."""
     try:
         stored = POLICY.check("https://example.com/" + tail)
     except UrlRefused:
@@ -124,7 +124,7 @@ def test_what_is_stored_can_stand_in_a_header(tail: str) -> None:
 
 @given(st.text(min_size=1, max_size=40))
 def test_no_host_can_crash_the_policy(host: str) -> None:
-    """Any host is either refused or stored; nothing else is raised."""
+    """Any host is either accepted or refused, and causes no other error."""
     with contextlib.suppress(UrlRefused):
         assert POLICY.check(f"http://{host}/").startswith("http://")
 
@@ -165,13 +165,13 @@ def test_a_look_and_the_parser_agree_on_hosts(scheme: str, host: list[str], tail
     ],
 )
 def test_a_look_takes_no_host_that_has_another_form(text: str) -> None:
-    """Numbers, punycode, a trailing dot and the service's own hosts are left to the parser."""
+    """`is_plain` leaves numbers, punycode, a trailing dot and the service's own hosts to the parser."""
     assert not POLICY.is_plain(text)
     agree(text)
 
 
 def test_most_urls_are_taken_at_a_glance() -> None:
-    """A common URL needs no parser; one character too many is refused by both."""
+    """`is_plain` accepts a common URL; a URL that is one character too long is refused by it and by the parser."""
     text = "https://www.example.org/articles/2026/a-new-one?utm_source=news%20letter&n=1#top"
     assert POLICY.is_plain(text)
     agree(text)

@@ -15,7 +15,7 @@ LINK = CachedLink("https://example.org/", 302, 3, None, deleted=False)
 
 
 class Clock:
-    """A monotonic clock that a test winds."""
+    """A monotonic clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -31,7 +31,7 @@ def cache(clock: Clock | None = None, links_max: int = 3) -> LocalCache:
 
 
 def test_the_least_recently_used_link_goes_first() -> None:
-    """A full cache forgets the link that was asked for longest ago."""
+    """A full cache evicts the least recently used link."""
     local = cache()
     for code in "abc":
         local.put(code, LINK, local.generation)
@@ -41,7 +41,7 @@ def test_the_least_recently_used_link_goes_first() -> None:
 
 
 def test_links_and_misses_are_forgotten_at_their_own_age() -> None:
-    """A miss is forgotten after its short age, a link after its longer one."""
+    """A cached miss expires after its short age, a cached link after its longer one."""
     clock = Clock()
     local = cache(clock)
     local.put("link", LINK, local.generation)
@@ -54,7 +54,7 @@ def test_links_and_misses_are_forgotten_at_their_own_age() -> None:
 
 
 def test_an_older_version_never_replaces_a_newer_one() -> None:
-    """Putting version 2 where version 3 is changes nothing; news of version 4 drops version 3."""
+    """Putting version 2 over version 3 changes nothing; an invalidation for version 4 drops version 3."""
     local = cache()
     local.put("a", LINK, local.generation)
     local.put("a", replace(LINK, version=2), local.generation)
@@ -66,7 +66,7 @@ def test_an_older_version_never_replaces_a_newer_one() -> None:
 
 
 def test_what_was_read_before_the_cache_was_emptied_is_not_taken() -> None:
-    """A link that was being read when the news were lost is not kept after they are back."""
+    """A link whose read was in flight when invalidations were lost is not cached after they are back."""
     local = cache()
     before = local.generation
     local.disable()

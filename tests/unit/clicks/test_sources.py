@@ -1,4 +1,4 @@
-"""Where a click comes from, as its request says."""
+"""The referrer and the browser of a click, from the headers of its request."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from snapurl.clicks.stream import VALUE_CHARS_MAX
     ],
 )
 def test_the_referrer_is_a_host_and_no_more(header: bytes | None, host: str) -> None:
-    """In small letters, without path, port, name and password."""
+    """The referrer is stored as a host in lower case, without path, port, user and password."""
     assert referrer_of(header) == host
 
 
@@ -56,14 +56,14 @@ def test_the_referrer_is_a_host_and_no_more(header: bytes | None, host: str) -> 
     ],
 )
 def test_the_browser_is_a_family(header: bytes | None, family: str) -> None:
-    """Of those that say they are several, the one that is meant."""
+    """The browser is stored as a family; a browser that also names others is stored as what it is."""
     assert browser_of(header) == family
     assert family in BROWSERS
 
 
 @given(st.binary(max_size=400))
 def test_whatever_is_said_fits(header: bytes) -> None:
-    """The shards take it, and it is printable."""
+    """Whatever the header contains, the stored value is printable and short enough for the shards."""
     for prefix in (b"", b"http://", b"https://a."):
         host = referrer_of(prefix + header)
         assert len(host) <= VALUE_CHARS_MAX

@@ -1,4 +1,4 @@
-"""Counting in memory, and how an entry is spelled."""
+"""Counting clicks in memory, and the encoding of stream entries."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from snapurl.clicks.tally import Tally
 
 
 def test_a_full_tally_goes_on_counting_the_codes_it_has() -> None:
-    """At its bound a tally drops clicks of further codes, and says how many, but counts those it has."""
+    """A full tally drops and reports clicks of further codes, and still counts those of the codes it holds."""
     tally = Tally(2)
     for code in "abcacb":
         tally.record(code)
@@ -23,7 +23,7 @@ def test_a_full_tally_goes_on_counting_the_codes_it_has() -> None:
 
 
 def test_a_tally_without_room_for_a_source_counts_the_click() -> None:
-    """Sources have a bound of their own, over all codes; those that are held go on."""
+    """Click sources have a separate bound over all codes; at the bound, known sources are still counted."""
     tally = Tally(2, 2)
     for code, referrer in (("a", "x"), ("a", "y"), ("b", "x"), ("a", "y"), ("c", "x")):
         tally.record(code, referrer, "firefox")
@@ -34,7 +34,7 @@ def test_a_tally_without_room_for_a_source_counts_the_click() -> None:
 
 
 def test_a_request_that_says_nothing_takes_no_room_for_its_source() -> None:
-    """Half of it does."""
+    """A request without referrer and browser takes no space for its source; one with either takes half."""
     tally = Tally(9, 1)
     tally.record("a")
     tally.record("a", "", "firefox")
@@ -43,7 +43,7 @@ def test_a_request_that_says_nothing_takes_no_room_for_its_source() -> None:
 
 
 def test_sources_come_back_by_kind() -> None:
-    """Each click is once under its referrer and once under its browser, if its request said either."""
+    """Each click counts once for its referrer and once for its browser, if its request has them."""
     day = date(2026, 5, 1)
     entry = {b"clicks": encode_entry(day, {"a": 5, "b": 1}).encode()}
     sources = encode_sources(day, {"a": {("x", "firefox"): 2, ("x", "edge"): 1, ("", "edge"): 1}})
@@ -69,7 +69,7 @@ def test_an_entry_comes_back_as_it_went_in() -> None:
 
 @pytest.mark.parametrize("payload", [b"", b"{", b"[]", b'{"x":{"a":1}}', b'{"2026-05-01":{"a":-1}}', b"3"])
 def test_a_malformed_entry_is_told_apart(payload: bytes) -> None:
-    """Whatever is not an entry raises one of the errors that the consumer skips it for."""
+    """A malformed entry raises one of the errors for which the consumer skips it."""
     with pytest.raises((ValueError, KeyError, TypeError, AttributeError)):
         decode_entry(b"7-1", {b"clicks": payload})
 
@@ -78,7 +78,7 @@ def test_a_malformed_entry_is_told_apart(payload: bytes) -> None:
     st.lists(st.tuples(st.integers(0, 2**42), st.integers(0, 2**20 - 1)), min_size=2, max_size=2, unique=True)
 )
 def test_places_sort_as_ids_do(ids: list[tuple[int, int]]) -> None:
-    """The number of an entry sorts as its id does, fits a bigint, and gives the id back."""
+    """The number of an entry sorts like its id, fits a bigint, and converts back to the id."""
     places = [entry_place(f"{ms}-{sequence}".encode()) for ms, sequence in ids]
     assert (places[0] < places[1]) == (ids[0] < ids[1])
     assert max(places) < 2**63

@@ -1,4 +1,4 @@
-"""Keys in headers, and what a key may do."""
+"""API keys in headers, and the rights of a key."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def key(*rights: Right) -> ApiKey:
     ],
 )
 def test_a_key_is_found_in_either_header(headers: dict[str, str], found: str | None) -> None:
-    """X-Api-Key and Authorization: Bearer are the same."""
+    """X-Api-Key and Authorization: Bearer are equivalent."""
     assert presented_key(headers) == found
 
 
@@ -47,7 +47,7 @@ def test_unclear_headers_are_refused(headers: dict[str, str]) -> None:
 
 
 def test_rights() -> None:
-    """A key has exactly its rights, an admin key all; no key has none."""
+    """A key has exactly its rights, an admin key has all, and a request without a key has none."""
     assert require(key(Right.READ), Right.READ)
     assert require(key(Right.ADMIN), Right.CHANGE)
     with pytest.raises(Forbidden):
@@ -57,6 +57,6 @@ def test_rights() -> None:
 
 
 def test_whose_links_a_key_reaches() -> None:
-    """Its own; an admin key everybody's."""
+    """A key reaches the links that it owns; an admin key reaches all links."""
     assert owner_filter(key(Right.READ)) == "k"
     assert owner_filter(key(Right.ADMIN)) is None

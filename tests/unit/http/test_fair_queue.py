@@ -44,7 +44,7 @@ async def test_a_client_has_so_many_places_and_no_more() -> None:
 
 
 async def test_those_who_give_up_leave_nothing_behind() -> None:
-    """Requests that are cancelled while they wait, or as they get a permit, leave no permit acquired."""
+    """A request that is cancelled while it waits, or as it gets a permit, leaves no permit acquired."""
     fair_queue = FairQueue(client_permits_max=1, permits_max=1, wait_s=10)
     for _ in range(3):
         async with fair_queue.permit("first"):
@@ -52,7 +52,7 @@ async def test_those_who_give_up_leave_nothing_behind() -> None:
             await asyncio.sleep(0)
             waiting[0].cancel()
             await asyncio.sleep(0)
-        waiting[1].cancel()  # it is being called in this moment
+        waiting[1].cancel()  # it gets its permit at this moment
         await asyncio.gather(*waiting, return_exceptions=True)
     assert not fair_queue._waiters and not fair_queue._permits and fair_queue._permits_total == 0
 

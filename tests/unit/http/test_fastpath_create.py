@@ -23,7 +23,7 @@ def read(data: bytes, at: int = 0) -> WholeRequest | None:
 
 
 def test_a_whole_create_is_a_request_of_sanics() -> None:
-    """Its path, headers, client and body are those that Sanic would have read; bytes after it are not used."""
+    """The fast path reads the same path, headers, client and body as Sanic, and leaves later bytes alone."""
     data = b"GET / HTTP/1.1\r\n\r\n" + LINE + b"Host: a\r\nX-A:  b \r\nx-a: c\r\n" + LENGTH + b"\r\n{}GET"
     request = read(data, data.index(b"POST"))
     assert request is not None
@@ -73,7 +73,7 @@ def test_what_is_not_plain_and_whole_is_sanics(data: bytes) -> None:
 @pytest.mark.parametrize("keep_alive", [True, False])
 @pytest.mark.parametrize("body", [b"{}", b'{"a": "\xc3\xbc"}', b""])
 def test_an_answer_is_written_as_sanic_writes_it(status: int, keep_alive: bool, body: bytes) -> None:
-    """The same bytes, with the headers in the same order."""
+    """The fast path writes the same bytes as Sanic, with the headers in the same order."""
 
     def answer() -> HTTPResponse:
         headers = {"x-request-id": "a.b-c", "ratelimit": '"create";r=1;t=2', "location": "/api/v1/links/a"}

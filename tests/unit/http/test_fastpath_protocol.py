@@ -72,7 +72,7 @@ class Worker:
 
 
 def request(code: str = "a", *, method: bytes = b"GET", headers: bytes = b"") -> re.Match[bytes]:
-    """A plain head, behind something else in the same packet."""
+    """Matches a plain head that follows other bytes in the same packet."""
     data = b"GET /z HTTP/1.1\r\n\r\n"
     found = REDIRECT_HEAD.match(
         data + method + b" /" + code.encode() + b" HTTP/1.1\r\n" + headers + b"\r\n", len(data)
@@ -157,7 +157,7 @@ def test_a_plain_head_is_recognised_to_its_end(head: bytes) -> None:
     ],
 )
 def test_every_other_head_is_for_sanic(head: bytes) -> None:
-    """Heads that end the connection, have a body, or could be read in two ways."""
+    """Heads that close the connection, have a body, or are ambiguous are left to Sanic."""
     assert REDIRECT_HEAD.match(head) is None
 
 
@@ -170,7 +170,7 @@ def test_a_plain_head_ends_at_the_first_empty_line(before: bytes, after: bytes) 
 
 
 async def test_a_link_in_l1_is_answered_and_counted() -> None:
-    """A GET is a click, a HEAD is not; the metrics get both together."""
+    """A GET counts as a click, a HEAD does not; the metrics count both."""
     worker = Worker()
     worker.keep(LINK)
     before, from_l1 = REDIRECTED._value.get(), FROM_L1._value.get()
@@ -187,7 +187,7 @@ async def test_a_link_in_l1_is_answered_and_counted() -> None:
 
 
 async def test_every_answer_is_timed() -> None:
-    """Quick redirects are observed in one sum, slow ones in their bucket; all of a packet took as long as it."""
+    """Fast redirects are observed as one sum, slow ones in their bucket; all of a packet get its duration."""
 
     def seen() -> dict[str, float]:
         families = REDIRECT_SECONDS.labels("ahead")._child_samples()
@@ -233,7 +233,7 @@ async def test_the_metrics_are_told_without_being_asked() -> None:
     ],
 )
 async def test_what_is_no_redirect_is_left_alone(link: CachedLink) -> None:
-    """Misses, deleted links and rows written by other means are left to Sanic and not counted."""
+    """Misses, deleted links and rows not written by the program are left to Sanic and not counted."""
     worker = Worker()
     worker.keep(link)
     assert [worker.ask(), worker.ask(), worker.ask("b")] == [None] * 3
@@ -241,14 +241,14 @@ async def test_what_is_no_redirect_is_left_alone(link: CachedLink) -> None:
 
 
 async def test_a_link_under_a_word_that_was_reserved_later_is_left_alone() -> None:
-    """The code of the link may now be the path of a route."""
+    """A link whose code has become a reserved word is left to Sanic: the code may be the path of a route."""
     worker = Worker()
     worker.keep(LINK, "Health")
     assert worker.ask("Health") is None
 
 
 async def test_a_link_expires_while_it_is_cached() -> None:
-    """It expires in the same millisecond as on Sanic's path."""
+    """A cached link expires in the same millisecond as on Sanic's path."""
     worker = Worker()
     worker.keep(replace(LINK, expires_at_ms=2_000))
     worker.now_ms = 1_999
@@ -259,7 +259,7 @@ async def test_a_link_expires_while_it_is_cached() -> None:
 
 
 async def test_an_answer_goes_with_the_version_that_it_was_made_of() -> None:
-    """A newer version, an invalidation and the age of the entry each end the use of a prepared response."""
+    """A prepared response is not used after a newer version, an invalidation, or the cache age of its entry."""
     worker = Worker()
     worker.keep(LINK)
     assert worker.ask() is not None
@@ -274,7 +274,7 @@ async def test_an_answer_goes_with_the_version_that_it_was_made_of() -> None:
 
 
 async def test_a_link_that_is_found_is_answered_whether_l1_keeps_it_or_not() -> None:
-    """The click is counted, and the metrics do not count it for L1."""
+    """A looked-up link is answered and its click counted, whether or not L1 keeps it; it is no L1 hit."""
     worker = Worker()
     for is_kept in (False, True):
         asked = worker.fast.start_lookup(request(headers=b"user-agent: curl/8\r\n"), "192.0.2.1")
@@ -309,7 +309,7 @@ async def test_what_is_found_and_is_no_redirect_is_for_sanic(found: CachedLink |
 
 @pytest.mark.parametrize("code", ["known", "Health", "x" * 65])
 async def test_what_sanic_knows_better_is_not_looked_up(code: str) -> None:
-    """Cached misses, reserved words, and paths that are not codes."""
+    """Cached misses, reserved words and paths that are not codes are left to Sanic without a look-up."""
     worker = Worker()
     worker.keep(MISSING, "known")
     assert worker.fast.start_lookup(request(code), "192.0.2.1") is None
@@ -318,7 +318,7 @@ async def test_what_sanic_knows_better_is_not_looked_up(code: str) -> None:
 
 @pytest.mark.parametrize("proxies_count", [0, 1])
 async def test_a_client_whose_turn_it_is_not_is_for_sanic(proxies_count: int) -> None:
-    """Clients are identified as on Sanic's path: behind a proxy, by the last address in X-Forwarded-For."""
+    """A client without a permit is left to Sanic; behind a proxy it is the last address in X-Forwarded-For."""
     worker = Worker(proxies_count=proxies_count)
 
     def lookup(peer: str, headers: bytes) -> Lookup | None:
@@ -338,7 +338,7 @@ async def test_a_client_whose_turn_it_is_not_is_for_sanic(proxies_count: int) ->
 
 @pytest.mark.parametrize("proxies_count", [0, 1])
 async def test_who_is_shut_out_is_for_sanic(proxies_count: int) -> None:
-    """Without a proxy that is one address or /64; behind a proxy it may be any client while one is blocked."""
+    """A blocked address or /64 is left to Sanic; behind a proxy, every client is while any is blocked."""
     worker = Worker(proxies_count=proxies_count)
     assert not worker.fast.may_be_blocked("192.0.2.1")
     worker.blocked.block("192.0.2.1", 5)
@@ -351,7 +351,7 @@ async def test_who_is_shut_out_is_for_sanic(proxies_count: int) -> None:
 
 
 async def test_a_full_tally_does_not_stop_redirects() -> None:
-    """The click is dropped and counted as dropped, as on Sanic's path."""
+    """With a full tally the redirect is answered, and its click is counted as dropped, as on Sanic's path."""
     worker = Worker(room=1)
     worker.keep(LINK, "a")
     worker.keep(LINK, "b")
@@ -360,7 +360,7 @@ async def test_a_full_tally_does_not_stop_redirects() -> None:
 
 
 async def test_a_head_as_long_as_sanic_takes_is_plain_and_one_more_byte_is_not() -> None:
-    """Sanic refuses a head whose empty line begins at its limit or later."""
+    """The fast path accepts heads up to the limit of Sanic, which counts up to the start of the empty line."""
     match_bytes_max = Worker().fast.match_bytes_max
 
     def head(before_the_empty_line: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Which heads are refused because two servers could read them differently."""
+"""Heads that are refused because two servers could parse them differently."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ BAD = (
 
 @pytest.mark.parametrize("head", GOOD)
 def test_what_can_be_read_in_one_way_passes(head: bytes) -> None:
-    """Heads that real clients send, also with bytes beyond ASCII in values."""
+    """Heads that real clients send are accepted, including non-ASCII bytes in values."""
     assert UNAMBIGUOUS_HEAD.fullmatch(head)
 
 
 @pytest.mark.parametrize("head", BAD)
 def test_what_can_be_read_in_two_ways_does_not(head: bytes) -> None:
-    """Heads that RFC 9112 requires or allows servers to refuse."""
+    """Heads that RFC 9112 requires or allows servers to refuse are refused."""
     assert not UNAMBIGUOUS_HEAD.fullmatch(head)
 
 

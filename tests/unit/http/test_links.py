@@ -1,4 +1,4 @@
-"""Cursors of the list: opaque, exact, and not to be forged."""
+"""Cursors of the list: opaque, exact and strictly checked."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def encoded(value: object) -> str:
     st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True),
 )
 def test_a_cursor_comes_back_as_it_was(created_at: datetime, code: str) -> None:
-    """To the microsecond, and within the length that the API takes."""
+    """A cursor keeps the time to the microsecond, and is no longer than the API accepts."""
     cursor = write_cursor(PageKey(created_at, code))
     assert read_cursor(cursor) == PageKey(created_at, code)
     assert len(cursor) <= CURSOR_CHARS_MAX
@@ -55,7 +55,7 @@ def test_a_cursor_comes_back_as_it_was(created_at: datetime, code: str) -> None:
     ],
 )
 def test_what_we_did_not_write_is_refused(cursor: str) -> None:
-    """A cursor is ours to the last character, or a client's mistake that points at the parameter."""
+    """A cursor that differs in any character is refused with an error that points at the parameter."""
     with pytest.raises(Invalid) as caught:
         read_cursor(cursor)
     assert caught.value.fields[0].pointer == "/query/cursor"
@@ -63,7 +63,7 @@ def test_what_we_did_not_write_is_refused(cursor: str) -> None:
 
 @given(st.text(max_size=80))
 def test_no_text_can_crash_the_reader(text: str) -> None:
-    """Nothing but Invalid is raised."""
+    """Whatever the text, a cursor is either read or refused as Invalid."""
     try:
         read_cursor(text)
     except Invalid:

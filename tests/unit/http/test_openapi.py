@@ -1,4 +1,4 @@
-"""The OpenAPI document, /docs and the route table: one description that agrees with itself and the code."""
+"""The OpenAPI document, /docs and the route table agree with each other and with the code."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def walk(value: Any) -> Iterator[Any]:
 
 
 def test_every_reference_leads_somewhere() -> None:
-    """No `$ref` of the document points at a schema that is not there."""
+    """Every `$ref` of the document points at an existing schema."""
     references = {item["$ref"] for item in walk(DOCUMENT) if isinstance(item, dict) and "$ref" in item}
     known = {f"#/components/schemas/{name}" for name in DOCUMENT["components"]["schemas"]}
     assert references and references <= known
 
 
 def test_every_route_is_documented_with_its_problems() -> None:
-    """Each operation has an id of its own and says what a wrong method gets."""
+    """Each operation has a unique id and documents the answer to a wrong method."""
     operations = [operation for methods in DOCUMENT["paths"].values() for operation in methods.values()]
     assert len({operation["operationId"] for operation in operations}) == len(operations) == len(ROUTES) + 2
     for operation in operations:
@@ -59,7 +59,7 @@ def test_every_route_is_documented_with_its_problems() -> None:
 
 
 def test_creating_needs_a_key_unless_the_deployment_lets_anybody() -> None:
-    """The empty security requirement, which makes the key optional, depends on the setting."""
+    """The document makes the key optional for a create only if the setting allows anonymous creates."""
     closed = document(ROUTES, "https://s.example.org", "1", anonymous=False)
     assert {} in DOCUMENT["paths"]["/api/v1/links"]["post"]["security"]
     assert {} not in closed["paths"]["/api/v1/links"]["post"]["security"]
@@ -77,7 +77,7 @@ def test_no_alias_can_hide_one_of_our_own_addresses() -> None:
 
 
 def test_pages_load_nothing_from_anywhere() -> None:
-    """No page has a script of its own text or an address outside this deployment that a browser would fetch."""
+    """No page has an inline script, or an address outside this deployment that a browser would fetch."""
     for html in (PAGE, home_page("1"), refusal_page(Gone())):
         assert "@import" not in html and "url(" not in html
         assert all(inside == "" for inside in re.findall(r"<script[^>]*>([^<]*)", html))
@@ -87,14 +87,14 @@ def test_pages_load_nothing_from_anywhere() -> None:
 
 
 def test_everything_that_the_docs_load_has_a_route() -> None:
-    """Each script and style of /docs is an address of the service."""
+    """Each script and style of /docs has a route of the service."""
     paths = {route.path for route in ROUTES}
     loaded = re.findall(r'(?:src|href)="([^"]*)"', PAGE)
     assert {f"/{address}" for address in loaded} <= paths
 
 
 def test_the_viewer_is_what_was_vendored() -> None:
-    """Every file of the viewer has the digest that VENDORED.toml records: `make vendor` fetches them again."""
+    """Every file of the viewer has the digest recorded in VENDORED.toml; `make vendor` fetches the files again."""
     place = files("snapurl.http.docs").joinpath("viewer")
     vendored = tomllib.loads(place.joinpath("VENDORED.toml").read_text("utf-8"))["swagger-ui-dist"]
     digests = {name: sha256(place.joinpath(name).read_bytes()).hexdigest() for name in vendored["sha256"]}
@@ -103,19 +103,19 @@ def test_the_viewer_is_what_was_vendored() -> None:
 
 
 def test_the_description_explains_every_problem() -> None:
-    """A client finds each `type` that it can be sent, with status and title, in the document."""
+    """The document lists each problem `type` with its status and title."""
     description = DOCUMENT["info"]["description"]
     for kind in (Gone, Invalid):
         assert f"| `{TYPE_PREFIX}{kind.slug}` | {kind.status} | {kind.title} |" in description
 
 
 def test_refusal_pages_escape_what_they_show() -> None:
-    """Nothing that a client sent can become markup."""
+    """Refusal pages escape everything that a client sent."""
     assert "<b>" not in refusal_page(Gone("<b>bold</b>"))
 
 
 def test_bodies_of_answers_fit_their_schemas() -> None:
-    """The dicts that we build are what the schema promises, with no field more or less."""
+    """Response bodies have exactly the fields of their schemas."""
     link = responses.link_body(LINK, "https://s.example.org")
     assert link["short_url"] == "https://s.example.org/abc"
     assert link["created_at"] == "2030-01-01T00:00:00.000000Z"
@@ -150,7 +150,7 @@ def test_bodies_of_answers_fit_their_schemas() -> None:
 
 
 def test_readiness_says_ok_degraded_or_down() -> None:
-    """Degraded is said, not hidden; down is only when no shard responses."""
+    """Readiness reports `degraded` if some shards are down, and `down` only if no shard responds."""
     up, down = ShardHealth("db0", True, "responses"), ShardHealth("db1", False, "does not answer")
     cases = {
         "ok": responses.ready_body([up, up], None),

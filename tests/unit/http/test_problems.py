@@ -1,4 +1,4 @@
-"""Problems: every exception becomes a response with enough details and not too many."""
+"""Problems: every exception becomes a response with enough detail, but no internals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from snapurl.http.problems import as_refusal, problem, request_id_of
 
 
 def test_a_problem_has_the_members_of_rfc_9457() -> None:
-    """Type, title, status and detail are always there; fields only if some are invalid."""
+    """A problem always has type, title, status and detail, and lists fields only if some are invalid."""
     assert problem(Unavailable("shard db1 is silent"), "r-1") == {
         "type": "urn:snapurl:problem:unavailable",
         "title": "The service cannot answer this now",
@@ -51,7 +51,7 @@ def test_whatever_is_raised_becomes_one_of_ours(raised: BaseException, kind: typ
 
 
 def test_every_kind_of_problem_has_a_type_of_its_own() -> None:
-    """Clients can rely on the type alone."""
+    """Every kind of problem has a distinct type, so clients can rely on the type alone."""
     kinds = [
         kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, SnapURLError)
     ]

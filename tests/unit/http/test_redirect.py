@@ -12,7 +12,7 @@ from snapurl.http.redirect import redirect_bytes, redirect_frame
     [(301, "Moved Permanently"), (302, "Found"), (307, "Temporary Redirect"), (308, "Permanent Redirect")],
 )
 def test_a_redirect_is_these_bytes(status: int, phrase: str) -> None:
-    """Location, a cache age of zero for every status, no body, and the connection's fate."""
+    """A redirect has Location, a cache age of zero for every status, no body, and a Connection header."""
     assert (
         redirect_bytes("https://example.org/", status, keep_alive=True)
         == (

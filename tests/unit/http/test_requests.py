@@ -1,4 +1,4 @@
-"""Request bodies: what is taken, what is refused, and where the refusal points."""
+"""Request bodies: what is accepted, what is refused, and where the refusal points."""
 
 from __future__ import annotations
 
@@ -36,19 +36,19 @@ def draft(**fields: object) -> Draft:
 
 
 def refused(value: object) -> dict[str, str]:
-    """Pointer -> detail of the errors of a refused draft."""
+    """Returns the errors of a refused draft as detail by pointer."""
     with pytest.raises(Invalid) as caught:
         check(LinkDraft, value, RULES)
     return {field.pointer: field.detail for field in caught.value.fields}
 
 
 def test_a_url_is_enough() -> None:
-    """Everything else has a default."""
+    """A URL alone is a valid create; every other field has a default."""
     assert draft() == Draft(URL)
 
 
 def test_every_field_is_taken() -> None:
-    """A full draft comes through as it was asked for, its moment in UTC."""
+    """A create with every field is read as sent, with the expiry converted to UTC."""
     full = draft(
         alias="a-b_C9",
         title="Title ❤",
@@ -110,7 +110,7 @@ def test_every_field_is_taken() -> None:
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_refused_by_its_field(fields: dict[str, Any], pointer: str, why: str) -> None:
-    """The refusal points at the field and says what would do."""
+    """The refusal points at the invalid field and says what would be valid."""
     errors = refused({"url": URL, **fields})
     assert list(errors) == [pointer]
     assert why in errors[pointer]
@@ -118,35 +118,35 @@ def test_what_does_not_fit_is_refused_by_its_field(fields: dict[str, Any], point
 
 @pytest.mark.parametrize("value", [None, [], "x", 5, True])
 def test_a_body_that_is_no_object_is_refused(value: object) -> None:
-    """The pointer to the whole body is empty."""
+    """A body that is no object is refused with the empty pointer, which means the whole body."""
     assert refused(value) == {"": "must be an object"}
 
 
 def test_all_fields_at_fault_are_told_at_once_up_to_a_bound() -> None:
-    """A client sees every mistake in one go, but not a thousand of them."""
+    """A refusal lists all invalid fields at once, up to a bound."""
     assert set(refused({"alias": " ", "x": 1})) == {"/url", "/alias", "/x"}
     assert len(refused({f"x{n}": n for n in range(1000)})) == ERRORS_MAX
 
 
 def test_moments_are_compared_in_utc() -> None:
-    """An expiry is in the future or not, whatever its offset."""
+    """An expiry is compared with the present in UTC, whatever its offset."""
     in_an_hour = (NOW + timedelta(hours=1)).astimezone(timezone(timedelta(hours=-11)))
     assert draft(expires_at=in_an_hour.isoformat()).expires_at == NOW + timedelta(hours=1)
 
 
 def test_an_expiry_in_the_past_can_be_let_through() -> None:
-    """Whoever repeats a request may come after the expiry that it asks for."""
+    """A repeated request is accepted even if its expiry has passed meanwhile."""
     past = check(LinkDraft, {"url": URL, "expires_at": "2020-01-01T00:00:00Z"}, Rules(RULES.urls, None))
     assert past.as_draft().expires_at == datetime(2020, 1, 1, tzinfo=UTC)
 
 
 def test_a_whole_number_may_be_written_with_a_point() -> None:
-    """JSON knows one kind of number: 308.0 is 308, and comes out as an integer."""
+    """308.0 is accepted as the integer 308, since JSON has one type of number."""
     assert type(draft(redirect_status=308.0).redirect_status) is int
 
 
 def test_a_change_says_what_stays_and_what_is_cleared() -> None:
-    """A field left out stays; null clears title and expiry."""
+    """In a PATCH, an absent field stays unchanged, and null clears title and expiry."""
     patch = check(LinkChange, {"title": None, "tags": []}, RULES).as_patch()
     assert patch.values == {"title": None, "tags": ()}
 
@@ -156,13 +156,13 @@ def test_a_change_says_what_stays_and_what_is_cleared() -> None:
     [{}, {"alias": "x"}, {"url": None}, {"tags": None}, {"redirect_status": None}, {"version": 2}, []],
 )
 def test_a_change_of_nothing_or_of_the_unchangeable_is_refused(value: object) -> None:
-    """At least one field, none that cannot change, and no null where there must be something."""
+    """A PATCH without fields, of an immutable field, or with null for a required field is refused."""
     with pytest.raises(Invalid):
         check(LinkChange, value, RULES)
 
 
 def test_bulk_takes_anything_as_an_item_but_only_so_many() -> None:
-    """Items are checked one by one, so that one bad item is not the others' fault."""
+    """A bulk request accepts any item up to a maximum number: items are checked one by one later."""
     assert check(Bulk, {"links": [1, None, {}]}, RULES).links == [1, None, {}]
     many: list[object] = [{}] * 1_001
     for links in ([], many, "x", None):
@@ -191,7 +191,7 @@ def test_bulk_takes_anything_as_an_item_but_only_so_many() -> None:
     ],
 )
 def test_bytes_that_are_not_one_clear_json_value_are_refused(raw: bytes, why: str) -> None:
-    """What two readers could understand differently is no request."""
+    """A body that two JSON parsers could read differently is refused."""
     with pytest.raises(BadRequest, match=why):
         parse_json(raw)
 
@@ -209,7 +209,7 @@ drafts = st.fixed_dictionaries(
 
 @given(json_values | drafts)
 def test_any_json_is_either_a_draft_or_refused(value: object) -> None:
-    """Nothing but a refusal is ever raised, and its text is bounded."""
+    """Any JSON value is either a draft or refused, and the text of the refusal is bounded."""
     for model in (LinkDraft, LinkChange, Bulk):
         try:
             check(model, value, RULES)
@@ -257,7 +257,7 @@ NEAR = {
     st.sampled_from([RULES, Rules(RULES.urls, None)]),
 )
 def test_a_draft_is_what_the_schema_says_it_is(value: object, rules: Rules) -> None:
-    """Whether the schema was needed or not: the same draft, or the same refusal."""
+    """The short cut and the schema give the same draft or the same refusal."""
 
     def answer(read: Callable[[], Draft]) -> object:
         try:
@@ -269,7 +269,7 @@ def test_a_draft_is_what_the_schema_says_it_is(value: object, rules: Rules) -> N
 
 
 def test_the_schemas_have_the_fields_of_a_link() -> None:
-    """A create takes each field of a link and an alias, a change takes each field, with the model's defaults."""
+    """A create accepts each field of a link and an alias, a PATCH each field, with the model's defaults."""
     assert LinkDraft.model_fields.keys() == {*LINK_FIELDS, "alias"}
     assert LinkChange.model_fields.keys() == set(LINK_FIELDS)
     for field in fields(Draft)[1:]:
@@ -297,7 +297,7 @@ def test_sound_drafts_need_no_schema(monkeypatch: pytest.MonkeyPatch) -> None:
     st.recursive(st.integers(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner))
 )
 def test_nesting_is_measured_as_it_is_defined(value: object) -> None:
-    """A value is deeper than its depth less one, and not deeper than its depth."""
+    """A value is nested deeper than its depth minus one, and not deeper than its depth."""
 
     def depth(of: object) -> int:
         if not isinstance(of, dict | list):
@@ -311,7 +311,7 @@ def test_nesting_is_measured_as_it_is_defined(value: object) -> None:
 
 @given(st.binary(max_size=60))
 def test_any_bytes_are_either_json_or_refused(raw: bytes) -> None:
-    """Nothing but a refusal is ever raised."""
+    """Any bytes are either parsed as JSON or refused."""
     try:
         parse_json(raw)
     except SnapURLError as refusal:

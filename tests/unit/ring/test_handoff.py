@@ -1,4 +1,4 @@
-"""The hand-off's table and rules: complete, consistent with themselves, and with what they are drawn as."""
+"""The hand-off's table and rules are complete and consistent, and agree with the generated tables."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_the_errors_are_of_the_one_tree() -> None:
     ],
 )
 def test_known_answers(goal: Desired, source: SourceState, target: TargetState, steps: Program) -> None:
-    """What an operator would look up in the crash table."""
+    """Pairs that an operator looks up in the crash table give the documented steps."""
     assert next_steps(goal, source, target) == steps
 
 
@@ -101,7 +101,7 @@ def before(program: Program, first: Step, then: Step) -> bool:
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=" ".join)
 def test_order_of_the_steps(program: Program) -> None:
-    """Whatever is started from: a fresh token on the source first; verify, close, decide."""
+    """Every program first puts a fresh token on the source, and verifies before it closes and decides."""
     touched = [step for step in program if (guard := RULES[step].source) and guard.token is Token.MINE]
     if touched:
         assert program[0] in (Step.LEAVE, Step.CLAIM)
@@ -128,7 +128,7 @@ def test_the_source_is_restored_after_the_retract() -> None:
 
 
 def test_after_the_decision_there_is_no_way_back() -> None:
-    """With the target as owner, nothing is restored or retracted, whatever the goal."""
+    """Once the target owns the slot, nothing is restored or retracted, whatever the goal."""
     for (_, target), line in TABLE.items():
         if target is TargetState.OWNER:
             assert line.move == line.stay
@@ -136,14 +136,14 @@ def test_after_the_decision_there_is_no_way_back() -> None:
 
 
 def test_an_unreachable_target_decides_nothing() -> None:
-    """Without the target, nothing is begun, released or deleted."""
+    """While the target is unreachable, nothing is begun, released or deleted."""
     for (_, target), line in TABLE.items():
         if target is TargetState.UNREACHABLE:
             for program in (line.move, line.stay):
                 assert program in ((), (Step.WAIT,), (Step.CLAIM, Step.RESTORE))
 
 
-# -- what is found --
+# -- observed states --
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_what_is_found_on_the_source(found: SlotRow | None, source: SourceState)
     ],
 )
 def test_what_is_found_on_the_target(found: SlotRow | None, target: TargetState) -> None:
-    """A target beyond the move's epoch shows that the move was decided, whatever it did since."""
+    """A target beyond the move's epoch shows that the move was decided, whatever happened to the target since."""
     assert found_on_target(MOVE, found) is target
 
 
@@ -193,7 +193,7 @@ def test_what_is_found_on_the_target(found: SlotRow | None, target: TargetState)
     "found", [row(OWNED, 7), row(OWNED, 6), row(LEAVING, 6, "db0"), row(CLOSED, 7, "db1")]
 )
 def test_a_target_that_serves_too_is_an_error(found: SlotRow) -> None:
-    """A target that holds the slot although the source does is named, with the move and its state."""
+    """If the target holds the slot although the source does, the error names the target, the move and the state."""
     with pytest.raises(
         HandOffError, match=rf"slot 42, db0@7 -> db4: the target is {found.state}@{found.epoch}"
     ):
@@ -212,12 +212,12 @@ def test_a_target_that_serves_too_is_an_error(found: SlotRow) -> None:
     ],
 )
 def test_a_row_names_its_move(shard: str, found: SlotRow, move: Move | None) -> None:
-    """The row of either side is enough to know which move it belongs to."""
+    """A row on either side identifies its move."""
     assert move_of(shard, found) == move
 
 
 def test_a_retracted_target_is_cleaned_like_a_source() -> None:
-    """After an abort the target looks like a shard that gave the slot to the source, and is cleaned so."""
+    """After an abort the target looks like a shard that gave the slot to the source, and is cleaned like one."""
     retracted = move_of("db4", row(RELEASED, 7, "db0"))
     assert retracted == Move(42, "db4", 6, "db0")
     source = found_on_source(retracted, row(RELEASED, 7, "db0"))
@@ -229,7 +229,7 @@ def test_a_retracted_target_is_cleaned_like_a_source() -> None:
 
 
 def test_every_step_has_a_rule() -> None:
-    """Each step is guarded on at least one side; only waiting is not."""
+    """Each step except WAIT is guarded on at least one side."""
     assert set(RULES) == set(Step)
     assert [step for step, rule in RULES.items() if not (rule.source or rule.target)] == [Step.WAIT]
 
@@ -240,7 +240,7 @@ def test_every_step_is_used() -> None:
 
 
 def test_legal_transitions_of_a_row() -> None:
-    """The changes that the steps make of a row, each with everything that may happen to the epoch."""
+    """The steps make exactly the legal changes of a row, with their effects on the epoch."""
     kept, plus_one, moves = {Epoch.KEPT}, {Epoch.NEXT}, {Epoch.MOVES}
     epochs: dict[tuple[SlotState | None, SlotState], set[Epoch]] = {}
     for change in state_changes():
@@ -266,6 +266,6 @@ def test_legal_transitions_of_a_row() -> None:
 
 
 def test_only_commit_and_the_first_start_make_an_owner_at_a_new_epoch() -> None:
-    """A slot gets an owner by the decision, by being given back, or on the first start."""
+    """A slot gets an owner only by the decision, by an abort, or on the first start."""
     owners = {(change.step, change.epoch) for change in state_changes() if change.after is OWNED}
     assert owners == {(None, Epoch.NEXT), (Step.COMMIT, Epoch.NEXT), (Step.RESTORE, Epoch.KEPT)}

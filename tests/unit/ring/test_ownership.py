@@ -1,4 +1,4 @@
-"""Ownership: putting the shards' rows together, and what is wrong with them."""
+"""Ownership: merging the rows of the shards, and detecting inconsistencies."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_whole_cluster() -> None:
     ],
 )
 def test_one_owner_at_every_step_of_a_hand_off(source: SlotRow, target: SlotRow, owner: Owner) -> None:
-    """In each pair of states that a hand-off goes through there is one owner and no contest."""
+    """Each pair of states that a hand-off passes through has one owner and is not contested."""
     found = merge({"db0": [source], "db4": [target]})
     assert found.owners[5] == owner
     assert found.contested == ()
@@ -63,7 +63,7 @@ def test_one_owner_at_every_step_of_a_hand_off(source: SlotRow, target: SlotRow,
     ],
 )
 def test_two_owners_are_contested(source: SlotRow, target: SlotRow) -> None:
-    """Two shards that answer reads, or hold the slot at one epoch, are named."""
+    """Two shards that both answer reads, or hold the slot at one epoch, are reported."""
     assert source.epoch <= target.epoch
     found = merge({"db0": [source], "db4": [target]})
     claims = (Owner("db0", source.epoch, source.state), Owner("db4", target.epoch, target.state))
@@ -71,12 +71,12 @@ def test_two_owners_are_contested(source: SlotRow, target: SlotRow) -> None:
 
 
 def test_a_slot_given_to_a_shard_that_lost_it_is_unowned() -> None:
-    """A `released` row does not make its peer the owner when the peer answered that it is not."""
+    """A `released` row does not make its peer the owner if the peer reports otherwise."""
     assert 5 in merge({"db0": [row(RELEASED, 8, "db4")], "db4": ()}).unowned
 
 
 def test_the_owner_that_does_not_answer_is_known_from_who_gave() -> None:
-    """While a shard is down, `released` rows elsewhere still say which slots are its own."""
+    """While a shard is down, `released` rows on other shards still show which slots it owns."""
     found = merge({"db0": [row(RELEASED, 8, "db4")], "db1": [row(RELEASED, 3, "db0")]})
     assert found.owners[5] == Owner("db4", 8, None)
     assert found.contested == ()
@@ -100,5 +100,5 @@ def test_rows_that_cannot_be(make: object) -> None:
 
 
 def test_states_nest() -> None:
-    """What accepts writes answers reads, and what answers reads holds the slot."""
+    """A state that accepts writes also answers reads, and one that answers reads also holds the slot."""
     assert WRITABLE < READABLE < HOLDING < set(SlotState)

@@ -1,4 +1,4 @@
-"""The ring's promises: everything is placed, little moves, shares are fair, the answer never changes.
+"""The ring's guarantees: every slot is placed, few slots move, shares are fair, and the result never changes.
 
 How tight the statistical bounds may be. A shard with `n` points of `N` on the ring holds a share `s = n/N`
 of the circle, with a relative spread of about `sqrt((1 - s) / n)`. Slots sample the circle at 16,384 places,
@@ -58,7 +58,7 @@ def tolerance(points: float, share: float) -> float:
 @settings(max_examples=40, deadline=None)
 @given(clusters(1, 6))
 def test_every_slot_is_placed(members: tuple[Shard, ...]) -> None:
-    """Every slot is given to a shard of the topology."""
+    """Every slot is placed on a shard of the topology."""
     placement = place(of(members))
     assert len(placement) == SLOT_COUNT
     assert set(placement) <= {member.name for member in members}
@@ -67,7 +67,7 @@ def test_every_slot_is_placed(members: tuple[Shard, ...]) -> None:
 @settings(max_examples=40, deadline=None)
 @given(clusters(2, 7))
 def test_adding_moves_only_onto_the_new_shard(members: tuple[Shard, ...]) -> None:
-    """A slot whose shard changes when a shard is added is then the new shard's."""
+    """When a shard is added, slots move only to the new shard."""
     *before, added = members
     old = of(before)
     changed = [b for a, b in zip(place(old), place(old.with_shard(added)), strict=True) if a != b]
@@ -99,7 +99,7 @@ def test_more_weight_moves_only_onto_that_shard(members: tuple[Shard, ...], quar
 @settings(max_examples=15, deadline=None)
 @given(st.lists(names, min_size=2, max_size=8, unique=True))
 def test_moved_share_is_near_the_ideal(chosen: list[str]) -> None:
-    """Adding the n-th equal shard moves 1/n of the slots, within 15 %: that is over five spreads here."""
+    """Adding the n-th equal shard moves 1/n of the slots, within 15 %, which is over five spreads here."""
     *before, added = chosen
     old = topology(before, MANY_VIRTUAL_NODES)
     share = place(old.with_shard(shard(added))).count(added) / SLOT_COUNT
@@ -141,13 +141,13 @@ def test_weights_are_honoured_in_proportion(members: tuple[Shard, ...]) -> None:
 
 
 def test_known_answers() -> None:
-    """The placement of db0 to db3, and of db0 to db4, is the same for ever."""
+    """The placement of db0 to db3, and of db0 to db4, never changes."""
     assert digest(place(topology(FOUR))) == DIGEST_OF_FOUR
     assert digest(place(topology((*FOUR, "db4")))) == DIGEST_OF_FIVE
 
 
 def test_a_slot_belongs_to_the_next_point_on_the_circle() -> None:
-    """Looked up by hand from the definition: the first point above the slot's own, else the first of all."""
+    """A slot belongs to the first point above its own, or to the first of all if there is none."""
     points = sorted(
         (int.from_bytes(sha256(f"{name}-{i}".encode()).digest(), "big"), name)
         for name in FOUR

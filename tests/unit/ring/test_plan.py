@@ -1,4 +1,4 @@
-"""The plan: what is left to move."""
+"""The plan: the slots that remain to be moved."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def owned(placement: Sequence[str]) -> Ownership:
 
 
 def test_nothing_to_do() -> None:
-    """When ownership is what the ring says, the plan is empty."""
+    """When ownership matches the ring, the plan is empty."""
     assert plan(owned(place(FOUR)), place(FOUR)) == Plan((), ())
 
 
 def test_adding_a_shard() -> None:
-    """Adding a fifth shard is one transfer from each of the four, a fifth of the slots in all."""
+    """Adding a fifth shard plans one transfer from each of the four, a fifth of the slots in total."""
     target = place(FOUR.with_shard(shard("db4")))
     found = plan(owned(place(FOUR)), target)
     assert [(r.source, r.target) for r in found.transfers] == [(f"db{n}", "db4") for n in range(4)]
@@ -43,7 +43,7 @@ def test_draining_a_shard() -> None:
 
 
 def test_unowned_slots_are_in_no_transfer() -> None:
-    """A slot without an owner cannot be moved and is listed on its own."""
+    """A slot without an owner cannot be moved and is listed separately."""
     found = plan(merge({"db0": [SlotRow(3, SlotState.OWNED, 1, None)]}), ("db1",) * SLOT_COUNT)
     assert found.transfers == (Transfer("db0", "db1", (3,)),)
     assert len(found.unowned) == SLOT_COUNT - 1

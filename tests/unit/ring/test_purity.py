@@ -1,4 +1,4 @@
-"""The pure part is pure: what it may import is a closed list."""
+"""The pure part imports only modules of a closed list."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def imported(path: Path) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
 def test_imports_are_on_the_list(path: Path) -> None:
-    """No clock, randomness, I/O or event loop is imported, and nothing of the service."""
+    """The pure part imports no clock, randomness, I/O or event loop, and nothing of the service."""
     assert set(imported(path)) <= ALLOWED
 
 

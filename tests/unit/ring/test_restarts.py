@@ -1,4 +1,4 @@
-"""What is decided about a restarted shard from the rows of all shards."""
+"""The decision about a restarted shard, made from the rows of all shards."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def topology(*names: str) -> Topology:
 
 @pytest.mark.parametrize("state", [S.OWNED, S.LEAVING, S.FROZEN])
 def test_a_slot_that_another_has_at_a_higher_epoch_is_lost(state: SlotState) -> None:
-    """Whatever serves at a lower epoch is given up, to the shard that has the slot."""
+    """A restarted shard gives up a slot that another shard holds at a higher epoch."""
     mine = row(state, 3, None if state is S.OWNED else "t")
     assert found(mine, t=row(S.OWNED, 4)).lost == (Lost(SLOT, "t", 4),)
     assert found(mine, t=row(S.RELEASED, 5, "u")).lost == (Lost(SLOT, "u", 5),)
@@ -47,7 +47,7 @@ def test_a_slot_that_another_has_at_a_higher_epoch_is_lost(state: SlotState) -> 
 
 
 def test_a_slot_that_came_back_and_was_forgotten_is_lost_too() -> None:
-    """If the last owner gave it to the very shard that has forgotten it, nobody serves it."""
+    """A slot that was handed to the restarted shard, which has lost that hand-off, is reported as lost."""
     assert found(row(S.OWNED, 3), t=row(S.RELEASED, 5, "b")).lost == (Lost(SLOT, "t", 5),)
 
 
@@ -55,25 +55,25 @@ def test_a_slot_that_came_back_and_was_forgotten_is_lost_too() -> None:
     "mine", [row(S.CLOSED, 3, "t"), row(S.RELEASED, 4, "t"), row(S.IMPORTING, 2, "u"), None]
 )
 def test_what_serves_nothing_needs_nothing(mine: SlotRow | None) -> None:
-    """A row that neither reads nor writes are answered from is left to the hand-off."""
+    """A row that serves neither reads nor writes is left to the hand-off."""
     assert found(mine, t=row(S.OWNED, 4)).clean
 
 
 def test_an_import_that_may_be_under_way_is_retracted() -> None:
-    """Only one of this very epoch from this shard: its COMMIT may be on its way."""
+    """Only an import of this epoch from this shard is retracted: its COMMIT may still arrive."""
     assert found(row(S.LEAVING, 3, "t"), t=row(S.IMPORTING, 3, "b")).imports == {"t": ((SLOT, 3),)}
     assert found(row(S.OWNED, 3), t=row(S.IMPORTING, 3, "b")).imports == {"t": ((SLOT, 3),)}
     assert found(row(S.OWNED, 3), t=row(S.IMPORTING, 2, "u")).clean
 
 
 def test_equal_claims_are_left_to_an_operator() -> None:
-    """Two that hold a slot at one epoch: no rule says who is right."""
+    """If two shards hold a slot at one epoch, no rule decides, and an operator must."""
     assert "at the same epoch 3" in found(row(S.OWNED, 3), t=row(S.OWNED, 3)).blockers[0].reason
     assert found(row(S.OWNED, 3), t=row(S.RELEASED, 3, "b")).clean
 
 
 def test_an_older_timeline_is_that_of_a_server_that_was_replaced() -> None:
-    """The others have recorded the newest timeline that was attested."""
+    """A timeline older than the newest attested one, which the other shards record, means a replaced server."""
     assessment = found(row(S.OWNED, 3), t=None, newest=2)
     assert assessment.replaced
     assert "timeline 1, and 2" in assessment.blockers[0].reason

@@ -1,4 +1,4 @@
-"""Topologies: what is refused, what a change gives, and the document."""
+"""Topologies: refusals, changes, and the document."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def with_first_shard(**changes: object) -> str:
 
 @given(topologies)
 def test_documents_round_trip(value: Topology) -> None:
-    """A topology written and read is the same value, and is written the same way again."""
+    """A topology that is written and read again is the same value and the same text."""
     text = value.to_json()
     assert Topology.from_json(text) == value
     assert Topology.from_json(json.dumps(json.loads(text), indent=2)).to_json() == text
 
 
 def test_the_document_is_canonical() -> None:
-    """The order in which shards are given, and whole-number weights, do not show in the document."""
+    """The document does not depend on the order of the shards or on how a whole-number weight is written."""
     one = Topology("c", 3, 1024, (shard("db1", 2), shard("db0")))
     assert one == Topology("c", 3, 1024, (shard("db0"), shard("db1", 2.0)))
     assert one.to_json() == (
@@ -115,7 +115,7 @@ def test_the_document_is_canonical() -> None:
     ],
 )
 def test_ill_formed_documents_are_refused_in_one_line(text: str) -> None:
-    """A document with anything unknown, missing, repeated or out of range is refused with one line."""
+    """A document with an unknown, missing, repeated or out-of-range field is refused with one line."""
     with pytest.raises(TopologyError) as caught:
         Topology.from_json(text)
     assert 0 < len(str(caught.value)) < 200
@@ -147,7 +147,7 @@ def test_ill_formed_documents_are_refused_in_one_line(text: str) -> None:
     ],
 )
 def test_addresses_hold_no_secret(address: str) -> None:
-    """An address that is more than host, port and database is refused, and not repeated in the message."""
+    """An address with more than host, port and database is refused, and the message does not repeat it."""
     with pytest.raises(TopologyError) as caught:
         Shard("db0", 1.0, address)
     assert "hunter2" not in str(caught.value)
@@ -164,7 +164,7 @@ def test_addresses_hold_no_secret(address: str) -> None:
     ],
 )
 def test_addresses_of_every_kind(address: str) -> None:
-    """Names, numbers, several hosts and socket directories are addresses."""
+    """Host names, IP addresses, several hosts and socket directories are valid addresses."""
     assert Shard("db0", 1.0, address).address == address
 
 
@@ -241,7 +241,7 @@ def test_a_draining_shard_can_be_taken_back() -> None:
 @settings(max_examples=25, deadline=None)
 @given(topologies, names, weights)
 def test_cancelling_places_every_slot_as_before(before: Topology, name: str, weight: float) -> None:
-    """Going back to a topology places as it did, and keeps the shards that came after it, draining."""
+    """A cancel restores the earlier placement, and keeps shards that were added since as draining."""
     if name in {s.name for s in before.shards}:
         return
     small = Topology(before.cluster_id, before.version, 64, before.shards)

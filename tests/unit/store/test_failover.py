@@ -1,4 +1,4 @@
-"""Connecting to a shard, where the attempt is given up."""
+"""Abandoned attempts to connect to a shard."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from snapurl.store.cluster.failover import connect_primary
 
 
 async def test_an_attempt_that_is_given_up_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """A program that ends, or waits no longer, while a server has yet to say whether it speaks TLS leaves no word
-    of asyncio's on stderr, neither if it is cancelled nor if the time is over."""
+    """A connection attempt that is cancelled or times out during TLS negotiation logs no asyncio message."""
     asked = asyncio.Event()
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

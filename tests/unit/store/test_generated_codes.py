@@ -1,4 +1,4 @@
-"""Generated codes: drawn for one shard after the other."""
+"""Generated codes, drawn for one shard at a time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def codes() -> GeneratedCodes:
 
 
 def test_the_codes_of_a_batch_belong_to_one_shard(codes: GeneratedCodes) -> None:
-    """Until a batch is sent all codes belong to one shard; then another is drawn, and each gets its turns."""
+    """All codes of a batch belong to one shard; the next batch goes to another, and every shard is used."""
     seen = set()
     for _ in range(200):
         turn = {owner(codes.for_batch()) for _ in range(PER_BATCH)}
@@ -39,7 +39,7 @@ def test_the_codes_of_a_batch_belong_to_one_shard(codes: GeneratedCodes) -> None
 
 
 def test_every_shard_gets_its_share_of_the_ring(codes: GeneratedCodes) -> None:
-    """Drawing for a target favours no shard, and within a shard no slot, and returns no code twice."""
+    """Generated codes favour no shard and, within a shard, no slot; no code is returned twice."""
     made: list[str] = []
     while len(made) < CODES:
         turn = [codes.for_batch() for _ in range(PER_BATCH)]
@@ -55,7 +55,7 @@ def test_every_shard_gets_its_share_of_the_ring(codes: GeneratedCodes) -> None:
 
 
 def test_a_target_that_has_lost_its_slots_is_given_up() -> None:
-    """If the target has given its last slot away, codes of other shards are generated."""
+    """If the target shard no longer owns any slot, codes of other shards are generated."""
     owners = ["db4"]
     codes = GeneratedCodes(lambda code: owners[0], lambda shard: True)
     codes.for_batch()
@@ -64,7 +64,7 @@ def test_a_target_that_has_lost_its_slots_is_given_up() -> None:
 
 
 def test_no_code_is_generated_for_a_shard_that_is_down() -> None:
-    """Neither for a single create nor for a batch, also not if the shard was the target before."""
+    """Neither a single create nor a batch gets a code of a shard that is down, even if it was the target."""
     down: set[str] = set()
     codes = GeneratedCodes(
         owner, lambda shard: shard not in down, partial(random_code, random.Random(5).randrange)
@@ -80,6 +80,6 @@ def test_no_code_is_generated_for_a_shard_that_is_down() -> None:
 
 
 def test_codes_are_generated_even_if_all_shards_are_down() -> None:
-    """The create is then answered with the shard that is down."""
+    """If all shards are down, codes are still generated, and the create fails with the shard's error."""
     codes = GeneratedCodes(owner, lambda shard: False)
     assert len({codes.one() for _ in range(50)} | {codes.for_batch() for _ in range(50)}) == 100

@@ -1,4 +1,4 @@
-"""Which released slots are cleaned: those for which the hand-off's table says CLEAN."""
+"""Released slots are cleaned if the hand-off's table says CLEAN."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ RELEASED = SlotRow(7, SlotState.RELEASED, 3, "db1")  # db0@2 -> db1
     ("owner", "expected"),
     [
         (Owner("db1", 3, SlotState.OWNED), Step.CLEAN),
-        (Owner("db2", 5, SlotState.OWNED), Step.CLEAN),  # db1 has given it on, and may be gone
-        (Owner("db1", 3, None), Step.WAIT),  # db0 alone says so: db1 does not answer
+        (Owner("db2", 5, SlotState.OWNED), Step.CLEAN),  # db1 has handed it on, and may be removed
+        (Owner("db1", 3, None), Step.WAIT),  # only db0's row says so: db1 does not answer
         (Owner("db2", 2, SlotState.OWNED), Step.WAIT),
         (None, Step.WAIT),
     ],
@@ -27,13 +27,13 @@ def test_released_rows_are_cleaned_while_a_later_owner_answers(owner: Owner | No
 
 
 def test_an_import_that_was_taken_back_is_cleaned_too() -> None:
-    """A target that was retracted keeps no rows: its source still owns the slot, at the epoch of the row."""
+    """A retracted target is cleaned, since its source still owns the slot at the epoch of the row."""
     owner = Owner("db0", 1, SlotState.OWNED)
     assert steps_after_release("db1", SlotRow(7, SlotState.RELEASED, 1, "db0"), owner) == (Step.CLEAN,)
 
 
 def test_cleanup_follows_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
-    """If the table asked for nothing where it asks for CLEAN, nothing would be deleted."""
+    """If the table does not say CLEAN, nothing is deleted."""
     nothing = {(SourceState.RELEASED, TargetState.OWNER): TableRow((), ())}
     monkeypatch.setattr("ring.handoff.TABLE", nothing)
     assert steps_after_release("db0", RELEASED, Owner("db1", 3, SlotState.OWNED)) == ()

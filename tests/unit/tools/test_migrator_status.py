@@ -1,4 +1,4 @@
-"""How fast the migrator says it is."""
+"""The rate that the migrator reports."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Clock:
 
 
 def test_a_rate_is_right_from_the_first_second_on() -> None:
-    """What was done in the first second is not spread over more; later only the last seconds count."""
+    """The rate is right from the first second on; later only the last seconds count."""
     clock = Clock()
     rate = Rate(clock)
     clock.now += 60

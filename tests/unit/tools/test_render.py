@@ -22,7 +22,7 @@ TOPOLOGY = Topology("c1", 3, 64, tuple(Shard(f"db{n}", 1.0, f"h{n}:5432/d") for 
 
 
 def snapshot(topology: Topology = TOPOLOGY, silent: str = "") -> Snapshot:
-    """Two shards that own what TOPOLOGY places on them, read under `topology`."""
+    """Returns a snapshot of two shards that own what TOPOLOGY places on them, read under `topology`."""
     rows: dict[str, list[SlotRow]] = {"db0": [], "db1": []}
     for slot, name in enumerate(place(TOPOLOGY)):
         rows[name].append(SlotRow(slot, SlotState.OWNED, 1, None))
@@ -37,7 +37,7 @@ def text(thing: RenderableType) -> str:
 
 
 def test_a_settled_cluster_says_so() -> None:
-    """With every slot in its place the line says it, and the document too."""
+    """When every slot is where it belongs, both the status line and the JSON say so."""
     found = summarize(snapshot(), MigratorStatus(), 0.5)
     assert found.settled
     assert "every slot is where the ring wants it" in render.status_line(found)
@@ -45,7 +45,7 @@ def test_a_settled_cluster_says_so() -> None:
 
 
 def test_no_migrator_is_said_with_the_command_that_starts_one() -> None:
-    """Whether none ever ran or the last one is silent, the line names `snapurl-reshard run`."""
+    """If no migrator ever ran or the last one is silent, the line names `snapurl-reshard run`."""
     for age_s in (None, 40.0):
         found = summarize(snapshot(), MigratorStatus(), age_s)
         assert not found.migrator_runs
@@ -53,7 +53,7 @@ def test_no_migrator_is_said_with_the_command_that_starts_one() -> None:
 
 
 def test_a_move_shows_progress_pauses_and_what_holds_it_back() -> None:
-    """The line and the view have slots, rows, rate, ETA, pauses, throttle, last error and the moves under way."""
+    """The line and the view show slots, rows, rate, ETA, pauses, throttle, last error and moves in progress."""
     status = MigratorStatus(
         state="moving", slots_total=20_000, slots_left=5, rows_copied=1234, rows_per_s=50.0, eta_s=61.0,
         moves=(MoveStatus("slot 3, db0@1 -> db1", "copy", 1.5),), pauses=Pauses(4, 5.0, 9.0, 11.0),
@@ -76,7 +76,7 @@ def test_a_move_shows_progress_pauses_and_what_holds_it_back() -> None:
 
 
 def test_the_bar_has_a_line_of_its_own() -> None:
-    """In the live display the line of status begins below the bar and is not cut."""
+    """In the live display the status line starts below the bar and is not cut."""
     status = MigratorStatus(state="moving", slots_total=20_000)
     shown = text(render.status_view(summarize(snapshot(TOPOLOGY.drained("db0")), status, 0.1)))
     bar = next(line for line in shown.splitlines() if "━" in line)
@@ -85,13 +85,13 @@ def test_the_bar_has_a_line_of_its_own() -> None:
 
 
 def test_a_migrator_that_has_just_ended_is_not_shown_as_moving() -> None:
-    """What the migrator says of itself is a little older than what the shards say, which counts."""
+    """The state of the shards takes precedence over the migrator's report, which is slightly older."""
     assert "moving" not in render.status_line(summarize(snapshot(), MigratorStatus(state="moving"), 0.1))
     assert "cleaning" in render.status_line(summarize(snapshot(), MigratorStatus(state="cleaning"), 0.1))
 
 
 def test_a_slot_that_changes_its_owner_between_two_snapshots_is_consistent() -> None:
-    """Two owners are reported only if an earlier snapshot has them too: shards are not read at one instant."""
+    """Two owners are reported only if an earlier snapshot shows them too: shards are read at different times."""
     alone = snapshot()
     second = SlotRow(alone.rows["db0"][0].slot, SlotState.OWNED, 2, None)
     both = replace(alone, rows={**alone.rows, "db1": (*alone.rows["db1"], second)})
@@ -100,20 +100,20 @@ def test_a_slot_that_changes_its_owner_between_two_snapshots_is_consistent() -> 
 
 
 def test_a_silent_shard_is_never_settled() -> None:
-    """A shard that does not answer is named with its reason, and nothing counts as settled."""
+    """A shard that does not answer is named with the reason, and the cluster does not count as settled."""
     found = summarize(snapshot(silent="db1"), MigratorStatus(), 0.1)
     assert not found.settled
     assert "shard db1 is unreachable" in render.status_line(found)
 
 
 def test_pausing_shows() -> None:
-    """A paused cluster says how to go on."""
+    """The status of a paused cluster says how to resume."""
     found: ClusterStatus = replace(summarize(snapshot(), MigratorStatus(), 0.1), paused=True)
     assert "PAUSED" in render.status_line(found)
 
 
 def test_a_plan_shows_obstacles_and_notes() -> None:
-    """The table has each shard before and after; what stops the change stands below it."""
+    """The table shows each shard before and after the change, with the obstacles and notes below."""
     shards = (ShardEstimate("db0", 16_384, 8_000, 1000, 500, 2_000_000, 1_000_000),)
     shown = text(
         render.estimate_lines(Estimate(TOPOLOGY, shards, 8_384, 500, 100.0, ("no disk",), ("a note",)))
@@ -133,5 +133,5 @@ def test_a_plan_shows_obstacles_and_notes() -> None:
     ("seconds", "said"), [(None, "unknown"), (0.2, "1 s"), (70, "1 min 10 s"), (3900, "1 h 05 min")]
 )
 def test_durations_are_written_for_people(seconds: float | None, said: str) -> None:
-    """Seconds, minutes, hours."""
+    """Durations are written in seconds, minutes or hours."""
     assert render.duration(seconds) == said

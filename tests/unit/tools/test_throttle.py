@@ -1,4 +1,4 @@
-"""The migrator's pace: when it gives way, and how large its batches are."""
+"""The migrator's throttle: when it pauses, and the size of its batches."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CALM = Sample(shards_ms=1.0, lag_s=0.0, service_ms=1.0)
     ],
 )
 def test_it_rests_while_something_suffers_and_goes_on_after(sample: Sample, why: str) -> None:
-    """Slow shards, a slow service or a lagging standby make it wait longer and longer, calm makes it go on."""
+    """Slow shards, a slow service or a lagging standby make it pause longer and longer until they recover."""
     throttle = Throttle()
     for _ in range(5):
         throttle.observe(CALM)
@@ -49,7 +49,7 @@ def test_it_rests_while_something_suffers_and_goes_on_after(sample: Sample, why:
 
 
 def test_a_service_that_is_not_asked_holds_nothing_back() -> None:
-    """Without an address of the service only the shards count."""
+    """Without an address of the service, only the shards throttle the migrator."""
     throttle = Throttle(service_p99_ms_max=1.0)
     throttle.observe(Sample(shards_ms=50.0))
     assert throttle.wait_s(1_000, 0.1) == 0.0
@@ -63,7 +63,7 @@ def test_the_limit_of_rows_is_kept() -> None:
 
 
 def test_a_batch_has_as_many_slots_as_fit_its_size() -> None:
-    """The first slot shows how many rows a slot has; full slots go by few, empty ones by many."""
+    """Batches have few slots if these are full and many if they are empty, judged by the first slot."""
     throttle = Throttle()
     assert throttle.slots == 1
     throttle.after_batch(slots=1, rows=100, pause_ms=20.0)
@@ -87,7 +87,7 @@ def test_batches_grow_while_pauses_are_short() -> None:
 
 
 def test_batches_shrink_while_pauses_are_long() -> None:
-    """Several long pauses halve the batches; one among short ones does not, nor do long pauses of small batches."""
+    """Several long pauses halve the batches; a single one, or long pauses of small batches, do not."""
     throttle = Throttle()
     for pause_ms in (20.0, 400.0, 20.0, 20.0, 400.0, 20.0):
         throttle.after_batch(slots=40, rows=4_000, pause_ms=pause_ms)
@@ -102,7 +102,7 @@ def test_batches_shrink_while_pauses_are_long() -> None:
 
 
 def test_a_single_lane_spares_visitors() -> None:
-    """With one lane batches stay small however short their pauses are, and a rest follows each."""
+    """With one lane, batches stay small however short their pauses are, and a rest follows each."""
     throttle = Throttle(lanes=1)
     for _ in range(4 * PAUSES_WEIGHED):
         throttle.after_batch(slots=10, rows=1_000, pause_ms=3.0)
