@@ -1,1 +1,1 @@
-"""How much is answered, and whether anything is lost, while parts of a cluster are killed and frozen."""
+"""Measures the share of correct answers, and checks for losses, while parts of a cluster are killed and frozen."""

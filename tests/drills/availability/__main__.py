@@ -1,11 +1,11 @@
-"""How much is answered while parts of a cluster are killed, frozen, or out of disk.
+"""Measures the share of correct redirects while parts of a cluster are killed, frozen, or out of disk.
 
     python -m tests.drills.availability --minutes 10 --seed 7
 
 Visitors follow links at a steady rate, with a realistic popularity (Zipf) and warm caches, through the processes of
-two API hosts; editors make, change and delete others; slots go to a fifth shard and back all the time. Every few
-seconds something is killed or frozen, or a disk is full. The report says which share of redirects was answered
-rightly, where one that comes too late, a 503 or a lost connection is not right and nothing is tried again.
+two API hosts; editors create, change and delete other links; slots move to a fifth shard and back all the time.
+Every few seconds something is killed or frozen, or a disk fills up. The report gives the share of redirects that
+were answered correctly. A late answer, a 503 and a lost connection count as wrong, and nothing is retried.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ALONE = ("--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 def isolated(*words: str) -> list[str]:
-    """A command line that runs `words`, where that is allowed with processes and mounts that end with it."""
+    """Returns a command line that runs `words`, if allowed in PID and mount namespaces that end with it."""
     for prefix in (("unshare", *ALONE), ("unshare", "--user", "--map-root-user", *ALONE)):
         if shutil.which("unshare") and _runs([*prefix, "true"]):
             return [*prefix, *words]
@@ -47,7 +47,7 @@ def main() -> None:
     seed = random.randrange(2**32) if asked.seed is None else asked.seed
     print(f"--minutes {asked.minutes} --seed {seed} --rate {asked.rate}", flush=True)
     words = ("--seconds", str(asked.minutes * 60), "--seed", str(seed), "--rate", str(asked.rate))
-    ends_with_us = signal_at_parent_death(signal.SIGKILL)  # `unshare` does not heed SIGTERM
+    ends_with_us = signal_at_parent_death(signal.SIGKILL)  # `unshare` ignores SIGTERM
     sys.exit(subprocess.run(command(*words), check=False, preexec_fn=ends_with_us).returncode)
 
 

@@ -1,4 +1,4 @@
-"""The faults: each breaks one thing, for a while, and mends it as a launcher or a platform would."""
+"""The faults: each breaks one thing for a while and repairs it as a launcher or a platform would."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.failover.test_failover import pids_of
 
 FULL_SHARD = "db3"
 DISK_MIB = 600
-MENDED_S = 1.5  # after which the next may come: clicks that Redis did not take meanwhile have been sent
+MENDED_S = 1.5  # before the next fault: workers resend the clicks that Redis did not accept
 
 
 @dataclass
 class Kept:
-    """A program that is started again when it was killed, as a platform does."""
+    """A program that is restarted after a kill, as a platform does."""
 
     name: str
     start: Callable[[], Awaitable[Program]]
@@ -35,16 +35,16 @@ class Kept:
 
     @property
     def running(self) -> Program:
-        """It, which nobody has ended but a fault that is over."""
+        """Returns the program. Fails if it exited without a fault having killed it."""
         code = self.program.process.returncode
         assert code is None, f"{self.name} ended by itself, with {code}: {self.program.last_words()}"
         return self.program
 
 
 def mount_disk(place: Path) -> bool:
-    """Puts the data of a shard on a small disk of its own; False where that is not allowed.
+    """Mounts a small separate disk for the data of a shard. Returns False where that is not allowed.
 
-    In the mount namespace of this run, with which it goes.
+    The mount exists only in the mount namespace of this run and disappears with it.
     """
     place.mkdir(parents=True, mode=0o700)
     command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m,mode=0700", "snapurl-test", str(place)]
@@ -53,7 +53,7 @@ def mount_disk(place: Path) -> bool:
 
 
 class Faults:
-    """Chooses and carries out. `killed` has the (time, API host) of each worker that was killed."""
+    """Chooses faults and causes them. `killed` has the (time, API host) of each killed worker."""
 
     def __init__(
         self,
@@ -95,14 +95,14 @@ class Faults:
     # -- workers -----------------------------------------------------------------------------------------------
 
     def _worker(self) -> tuple[int, int]:
-        """An API host, and the process id of one of its workers."""
+        """Returns an API host and the process id of one of its workers."""
         api = self._rng.randrange(len(self._apis))
         supervisor = self._apis[api].pid
         workers = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
         return api, int(self._rng.choice(sorted(workers)))
 
     async def worker_killed(self) -> None:
-        """Its supervisor starts another."""
+        """Kills a worker; its supervisor starts another."""
         api, pid = self._worker()
         os.kill(pid, signal.SIGKILL)
         self.killed.append((asyncio.get_running_loop().time(), api))
@@ -137,7 +137,7 @@ class Faults:
         await self._frozen(pids_of(self._shard()))
 
     async def disk_full(self) -> None:
-        """Nothing can be written on that shard; if its server does not survive that, it is started again."""
+        """Fills the disk of a shard, so that it rejects writes, and restarts its server if that crashes."""
         assert self._disk is not None
         ballast = self._disk / "ballast"
         with ballast.open("wb") as file:

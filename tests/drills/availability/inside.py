@@ -1,4 +1,4 @@
-"""The run itself: a local cluster, two API hosts' processes over it, visitors, editors, a reshard, and faults."""
+"""The run itself: a local cluster, the processes of two API hosts, visitors, editors, a reshard, and faults."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ COUNTED_S_MAX = 60.0
 
 @dataclass(frozen=True)
 class Plan:
-    """`rate` are redirects per second. In a short run each fault comes once, and only for a moment."""
+    """`rate` is redirects per second. In a short run each fault occurs once, and only briefly."""
 
     seconds: float
     seed: int
@@ -58,7 +58,7 @@ class Plan:
 
 
 class Availability:
-    """One run over a cluster that is there."""
+    """One run on a running cluster."""
 
     def __init__(self, plan: Plan, cluster: LocalCluster, directory: Path, disk: Path | None) -> None:
         self._plan = plan
@@ -74,7 +74,7 @@ class Availability:
         )
 
     async def run(self) -> None:
-        """Raises AssertionError that says what was wrong."""
+        """Raises AssertionError with what was wrong."""
         settings = self._settings
         await migrate_all(settings)
         await ensure_cluster(settings)
@@ -124,7 +124,7 @@ class Availability:
             await self._check_owners()
 
     async def _make_links(self) -> list[str]:
-        """LINKS links to follow; returns others that are deleted."""
+        """Creates LINKS links to follow, and others that it deletes. Returns the codes of the deleted ones."""
         store = await Store.open(self._settings)
         for begin in range(0, LINKS, 1_000):
             codes = [f"link{begin + n}" for n in range(1_000)]
@@ -179,17 +179,17 @@ class Availability:
         return process.returncode, output.decode().strip()
 
     async def _turn(self) -> None:
-        """A reshard is always under way: slots go to the fifth shard and back."""
+        """Reshards without a break: slots move to the fifth shard and back."""
         for weight in itertools.cycle(reversed(WEIGHTS)):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), TURN_S)
             if self._stop.is_set():
                 return
             code, _ = await self._reshard("weight", "db4", str(weight), "--yes")
-            self._turns += code == 0  # else a shard is silent, and the operator tries again later
+            self._turns += code == 0  # otherwise a shard does not respond, and the operator retries later
 
     async def _warm(self, ports: list[int]) -> None:
-        """Every link is followed once through each API host, so that caches are as on any other day."""
+        """Follows every link once through each API host, so that the caches are as warm as in normal operation."""
         for port in ports:
             visitors = Visitors([("127.0.0.1", port)], LINKS, [], 0.0, self._plan.seed)
             async with asyncio.timeout(WARM_S_MAX):
@@ -205,7 +205,7 @@ class Availability:
         ends = time.monotonic() + self._plan.seconds
         while time.monotonic() < ends:
             kinds = sorted(faults.kinds)
-            self._rng.shuffle(kinds)  # every kind once before any comes again
+            self._rng.shuffle(kinds)  # every kind occurs once before any repeats
             for kind in kinds:
                 if time.monotonic() >= ends:
                     break
@@ -231,7 +231,7 @@ class Availability:
         assert tally.misdirected == 0, f"{tally.misdirected} redirects led elsewhere"
 
     async def _check_clicks(self, store: Store, tally: Tally, killed: list[tuple[float, int]]) -> None:
-        """At least those that were answered, less what a kill may take; at most those that were asked for."""
+        """Checks that no more clicks are lost than kills may lose, and that no more are counted than requested."""
         answered = tally.redirected + self._warmed
         lost_max = self._lost_max(tally, killed)
         found: Counter[str] = Counter()
@@ -261,9 +261,8 @@ class Availability:
                 await asyncio.sleep(0.2)
 
     def _lost_max(self, tally: Tally, killed: list[tuple[float, int]]) -> int:
-        """What may be lost: what the host's workers have answered since the last flush that Redis confirmed.
-
-        That is a flush interval, and as long as a flush may be under way.
+        """Returns how many clicks may be lost: those that the host's workers answered since the last confirmed
+        flush. That period is one flush interval plus the maximum duration of a flush.
         """
         window_s = (self._settings.click_flush_ms + self._settings.redis_timeout_ms) / 1000
         most = 0

@@ -1,4 +1,4 @@
-"""A short run, in which each fault comes once and nothing is measured: see `make drill NAME=availability`."""
+"""A short run in which each fault occurs once and nothing is measured: see `make drill NAME=availability`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RUN_S_MAX = 240.0
 
 
 async def test_nothing_is_lost_while_parts_are_killed_and_frozen() -> None:
-    """Workers, shards, Redis, consumer and migrator are killed and frozen: no write is lost, clicks are exact."""
+    """No write is lost and clicks are exact while workers, servers, consumer and migrator are killed and frozen."""
     seed = int(os.environ.get("TEST_SEED") or random.randrange(2**32))
     print(f"TEST_SEED={seed}")
     process = await asyncio.create_subprocess_exec(

@@ -1,7 +1,8 @@
-"""Visitors who come at a steady rate, whatever becomes of those before them, and know what is right.
+"""Visitors that arrive at a steady rate, independent of earlier answers, and know the correct answer.
 
-Each request is judged as it is answered; none is tried again. Right is a redirect to the link's target, 404 for
-what does not exist and 410 for what was deleted, within PATIENCE_S; all else, also a 503 and no answer, is not.
+Each answer is checked when it arrives; no request is retried. Correct answers are a redirect to the link's target,
+404 for a missing link and 410 for a deleted one, within PATIENCE_S. Everything else, including a 503 and no answer,
+is wrong.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def target_of(code: str) -> str:
-    """Where the link leads."""
+    """Returns the target URL of a link."""
     return f"https://example.org/to/{code}"
 
 
 @dataclass
 class Tally:
-    """What was answered. `unanswered` and `redirected` are by code, `redirects` are (time, API host)."""
+    """Counts of the answers. `unanswered` and `redirected` are by code, `redirects` are (time, API host)."""
 
     requests: int = 0
     right: int = 0
@@ -47,7 +48,7 @@ class Tally:
 
 
 class Visitors:
-    """`apis` are host and port of each; `fault` is what is wrong now, for the report."""
+    """`apis` are the host and port of each API host; `fault` names the current fault, for the report."""
 
     def __init__(
         self, apis: Sequence[tuple[str, int]], links: int, gone: Sequence[str], rate: float, seed: int
@@ -63,7 +64,7 @@ class Visitors:
         self._running: set[asyncio.Task[None]] = set()
 
     async def come(self, stop: asyncio.Event) -> None:
-        """Until `stop`, and until the last one has been answered or has gone away."""
+        """Sends requests until `stop`, then waits until the last one has been answered or has given up."""
         loop = asyncio.get_running_loop()
         at = loop.time()
         while not stop.is_set():
@@ -83,7 +84,7 @@ class Visitors:
             writer.close()
 
     def _choice(self) -> tuple[str, str]:
-        """A code, and what is right for it."""
+        """Returns a code and its correct answer."""
         dice = self._rng.random()
         if dice < MISSING_SHARE:
             return f"nothing{self._rng.randrange(1_000_000)}", "404"
@@ -118,7 +119,7 @@ class Visitors:
             self.tally.wrong[fault, what] += 1
 
     async def ask(self, api: int, code: str) -> str:
-        """Where the answer leads, or its status."""
+        """Returns the target of the answer's redirect, or the status of the answer."""
         reader, writer = await self._streams(api)
         try:
             writer.write(f"GET /{code} HTTP/1.1\r\nHost: s\r\n\r\n".encode())
@@ -135,7 +136,7 @@ class Visitors:
         return headers.get("location") or head[9:12]
 
     async def _streams(self, api: int) -> Streams:
-        """A connection that is not known to be closed: one that was kept, or a new one."""
+        """Returns a connection that is not known to be closed: an idle kept one, or a new one."""
         while self._idle[api]:
             reader, writer = self._idle[api].pop()
             if not reader.at_eof() and not writer.is_closing():

@@ -1,10 +1,10 @@
 """Checks a history of operations on one link for linearizability.
 
 Theory. A link is a register whose writes carry consecutive versions, so their order is known and need not be
-searched for. Give the write of version v the rank 2v, its readers 2v + 1, those who found nothing 1, and the
-delete, which is the last write, a rank above all. An operation that only tells that a write had happened
+searched for. Give the write of version v the rank 2v, its readers 2v + 1, reads that found nothing 1, and the
+delete, which is the last write, a rank above all. An operation that only shows that a write had happened
 ("taken", "gone", a version that no longer matches) has a range of ranks. The history is linearizable exactly
-if no operation ended before another began that must come before it:
+if no operation ended before another began that must precede it:
 
     for every b:  b.returned >= max(a.invoked for every a whose highest rank is below b's lowest)
 
@@ -12,11 +12,11 @@ Why that is enough: say boundary(r) = max(a.invoked for a with highest rank < r)
 take effect at max(b.invoked, boundary(lowest of b)). That is before b returned, not before the ranks below b
 may end, and not after boundary(highest of b + 1), since b.invoked is part of that.
 
-A write of which nothing is known may take effect at any later time, or never. If somebody saw its value it is
-the write of that version. If a version is left that nobody is known to have written, one of the writes of unknown
-outcome must have, and have begun before the end of whatever shows a later version: those tied to that version by
-If-Match first, since they fit nowhere else, then any other. If a link is gone and no delete is known to have
-worked, each of unknown outcome is tried. A write that was refused must never be seen.
+A write of unknown outcome may take effect at any later time, or never. If a read returned its value, it is the
+write of that version. If a version remains without a known writer, one of the writes of unknown outcome must have
+written it. That write must have begun before the end of any operation that shows a later version. Writes tied to
+that version by If-Match are assigned first, since they fit nowhere else, then any other. If a link is gone and no
+delete is known to have succeeded, each delete of unknown outcome is tried. A refused write must never be read.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Kind(StrEnum):
 
 
 class Outcome(StrEnum):
-    """`UNKNOWN`: it may happen, now, later or never. `REFUSED`: it has not happened and will not."""
+    """`UNKNOWN`: the operation may happen now, later or never. `REFUSED`: it has not happened and will not."""
 
     DONE = "done"
     UNKNOWN = "unknown"
@@ -51,10 +51,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What one client asked of one link and was told. Times are of one clock, in any unit.
+    """One client's request on one link, and its answer. Times are from one clock, in any unit.
 
-    `value` is what a write sets, unique among all writes of the link, or what a read found. `version` is
-    what the answer said; a delete need not say one.
+    `value` is what a write sets, unique among all writes of the link, or what a read returned. `version` is
+    the version in the answer; the answer to a delete need not have one.
     """
 
     kind: Kind
@@ -68,7 +68,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """An operation that must take effect among the ranks from `low` to `high`."""
+    """An operation that must take effect at a rank from `low` to `high`."""
 
     operation: Operation
     low: float
@@ -76,11 +76,11 @@ class _Placed:
 
 
 class Impossible(Exception):
-    """No order of the operations explains the answers. The message says why."""
+    """No order of the operations explains the answers. The message gives the reason."""
 
 
 def check_history(history: Iterable[tuple[str, Operation]]) -> dict[str, str]:
-    """Code -> what is wrong with it, for (code, operation) in any order; empty if the history is linearizable."""
+    """Returns code -> error for a history of (code, operation) in any order; empty if it is linearizable."""
     by_code: defaultdict[str, list[Operation]] = defaultdict(list)
     for code, operation in history:
         by_code[code].append(operation)
@@ -94,7 +94,7 @@ def check_history(history: Iterable[tuple[str, Operation]]) -> dict[str, str]:
 
 
 def check_link(operations: Sequence[Operation]) -> None:
-    """Raises Impossible if the history of one link cannot be."""
+    """Raises Impossible if the history of one link is not linearizable."""
     writes = _Writes(operations)
     deletes = writes.possible_deletes(operations)
     for tried, delete in enumerate(deletes, 1):
@@ -109,7 +109,7 @@ def check_link(operations: Sequence[Operation]) -> None:
 def _check_order(placed: list[_Placed]) -> None:
     ordered = sorted(placed, key=lambda spot: spot.high)
     highs = [spot.high for spot in ordered]
-    latest: list[_Placed] = []  # of each and all before it the one that was invoked last
+    latest: list[_Placed] = []  # for each prefix, the operation that was invoked last
     for spot in ordered:
         newest = not latest or spot.operation.invoked > latest[-1].operation.invoked
         latest.append(spot if newest else latest[-1])
@@ -123,7 +123,7 @@ def _check_order(placed: list[_Placed]) -> None:
 
 
 class _Writes:
-    """Which operation wrote which version, as far as answers tell."""
+    """Which operation wrote which version, as far as the answers show."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
         self.top = 0
@@ -188,7 +188,7 @@ class _Writes:
         self._unknown = [item for item in self._unknown if item.value != write.value]
 
     def possible_deletes(self, operations: Sequence[Operation]) -> Sequence[Operation | None]:
-        """The deletes of which one must have worked, or [None] if none need have."""
+        """Returns the deletes of which one must have succeeded, or [None] if none need have."""
         if len(self._deletes) > 1:
             raise Impossible(f"two winners: {_words(self._deletes[0])}, {_words(self._deletes[1])}")
         if self._deletes:
@@ -202,7 +202,7 @@ class _Writes:
 
 
 class _Ranks:
-    """The ranks of all operations if `delete` is the one that worked."""
+    """The ranks of all operations if `delete` is the one that succeeded."""
 
     def __init__(self, writes: _Writes, delete: Operation | None) -> None:
         self._writes = writes
@@ -217,7 +217,7 @@ class _Ranks:
                 raise Impossible(f"{_words(delete)}, and version {self._top} was there")
 
     def of(self, operations: Sequence[Operation]) -> list[_Placed]:
-        """Every operation that says something, and the writes of unknown outcome that must have happened."""
+        """Returns the operations that constrain the order, among them unknown writes that must have happened."""
         placed = [spot for operation in operations if (spot := self._place(operation)) is not None]
         known = self._writes.by_version
         placed += [_Placed(write, 2 * at, 2 * at) for at, write in known.items() if write.returned == inf]
@@ -239,14 +239,14 @@ class _Ranks:
             Outcome.MISSING: (1, 1),
             Outcome.TAKEN: (3, inf),
             Outcome.GONE: (self._end + 1, inf),
-            # The client had read the version it names, so it is a later one that did not match.
+            # The client had read the version in its If-Match, so the current version was a later one.
             Outcome.MISMATCH: (2 * (operation.if_match or 0) + 3, self._end - 1),
         }[operation.outcome]
 
     def _fill(self, versions: Sequence[int], placed: Sequence[_Placed]) -> list[_Placed]:
-        """Who wrote the versions (ascending) of which that is not known.
+        """Assigns writers to the versions (ascending) whose writer is not known.
 
-        A later version leaves more time, so whoever was in time for one is in time for those after it.
+        A later version has a later deadline, so a write that began in time for one did so for all after it.
         """
         ordered = sorted(placed, key=lambda spot: spot.low, reverse=True)
         lows = [-spot.low for spot in ordered]
@@ -273,7 +273,7 @@ class _Ranks:
 
 
 def _proves(operation: Operation) -> int:
-    """The version that there must have been, whoever wrote it, for the answer to be what it is."""
+    """Returns the version that must have existed to explain the answer, whichever operation wrote it."""
     match operation.outcome:
         case Outcome.TAKEN | Outcome.GONE:
             return 1

@@ -1,4 +1,4 @@
-"""Clients that remember what they asked and were told. Over HTTP here; any other way in needs only `Client`."""
+"""HTTP clients whose requests and answers can be recorded. Any other transport needs only `Client`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Answer:
 
 
 class Client(Protocol):
-    """One way to reach the links. `value` is what a write leaves in the link; nothing raises."""
+    """One way to access the links. `value` is what a write stores in the link; no method raises."""
 
     async def create(self, code: str, value: str) -> Answer: ...
 
@@ -38,10 +38,10 @@ _REFUSALS = {
 
 
 class HttpClient:
-    """Speaks to one worker. `value` is the link's title.
+    """A client of one worker. `value` is the link's title.
 
-    An answer that never came, and one that says so, leave the outcome unknown; any other 503 says that nothing
-    was done, and is taken at its word.
+    The outcome is unknown if no answer arrives or the answer says that it is. Any other 503 says that nothing was
+    written, and the checker relies on that.
     """
 
     def __init__(self, http: httpx.AsyncClient) -> None:

@@ -1,10 +1,10 @@
-"""The history check: clients at work while the cluster goes from 4 to 6 to 3 shards and migrators are killed.
+"""The history check: clients use links while the cluster goes from 4 to 6 to 3 shards and migrators are killed.
 
     python -m tests.drills.history.soak --minutes 10 --seed 7
 
 Eight clients create, change, delete and read links through two worker processes, and visitors follow some.
-Meanwhile the topology changes, and each migrator is killed after a random time until the last. In the end each
-link's history must be linearizable, every slot where the ring wants it, and the clicks those that were made.
+Meanwhile the topology changes, and each migrator but the last is killed after a random time. In the end each
+link's history must be linearizable, every slot on the shard that the ring assigns, and every click counted once.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ Change = Callable[[Topology], Topology]
 
 @dataclass
 class Plan:
-    """How long, how much of the ring moves, and the seed of all choices.
+    """How long the run takes, how much of the ring moves, and the seed of all random choices.
 
-    `weight` is that of the shards other than db0. With 1.0 most slots move in the course of a run; a short run
-    takes little, and links only in slots that move.
+    `weight` is that of the shards other than db0. With 1.0 most slots move during a run. A short run uses a small
+    weight, and links only in slots that move.
     """
 
     seconds: float
@@ -71,7 +71,7 @@ class Plan:
 
 @dataclass
 class Figures:
-    """What a run was made of."""
+    """Totals of a run."""
 
     operations: int = 0
     by_outcome: Counter[str] = field(default_factory=Counter)
@@ -92,7 +92,7 @@ class Figures:
 
 
 class Recorder:
-    """Random operations on a window of links that moves on, and the history of them all."""
+    """Executes random operations on a sliding window of links, and records their history."""
 
     def __init__(self, codes: list[str], rng: random.Random) -> None:
         self.history: list[tuple[str, Operation]] = []
@@ -101,7 +101,7 @@ class Recorder:
         self._values = itertools.count(1)
 
     async def work(self, client: Client, stop: asyncio.Event) -> None:
-        """One client, until `stop`."""
+        """Runs one client until `stop`."""
         seen: dict[str, int] = {}
         while not stop.is_set():
             place_ = len(self.history) // OPERATIONS_PER_KEY + self._rng.randrange(KEYS_AT_ONCE)
@@ -135,7 +135,7 @@ class Recorder:
 
 
 class Soak:
-    """One run over a cluster that is there."""
+    """One run on a running cluster."""
 
     def __init__(self, plan: Plan, settings: Settings, dsns: dict[str, str], directory: Path) -> None:
         self._plan = plan
@@ -148,7 +148,7 @@ class Soak:
         self.figures = Figures()
 
     async def run(self) -> Figures:
-        """Raises AssertionError that says what was wrong."""
+        """Raises AssertionError with what was wrong."""
         await ensure_cluster(self._settings)
         await self._lay_out()
         limits = {"SNAPURL_LIMIT_CREATE": "none", "SNAPURL_LIMIT_MISSING": "none"}
@@ -184,7 +184,7 @@ class Soak:
     # -- the cluster -------------------------------------------------------------------------------------------
 
     async def _lay_out(self) -> None:
-        """Gives the four shards their first weights while they are still empty, with no move."""
+        """Sets the initial weights of the four shards while they are still empty, so that nothing has to move."""
         fleet = await Fleet.connect(self._settings)
         topology = fleet.topology
         for name in FIRST[1:]:
@@ -200,7 +200,7 @@ class Soak:
         await fleet.close()
 
     def _changes(self) -> list[Change]:
-        """4 -> 6 -> 3 shards, with weights changed on the way."""
+        """Returns the changes from 4 to 6 to 3 shards, with weight changes in between."""
         weight = self._plan.weight
 
         def add(topology: Topology) -> Topology:
@@ -221,7 +221,7 @@ class Soak:
         ]
 
     async def _codes(self, changes: list[Change]) -> list[str]:
-        """Enough codes, all of them in slots that move."""
+        """Returns enough codes, all in slots that move."""
         fleet = await Fleet.connect(self._settings)
         topology = fleet.topology
         await fleet.close()
@@ -239,7 +239,7 @@ class Soak:
         return list(itertools.islice(found, wanted))
 
     async def _reshard(self, changes: list[Change]) -> None:
-        """Publishes each topology at its time, with a migrator always at work and often killed."""
+        """Publishes each topology when it is due, while a migrator always runs and is often killed."""
         migrating = asyncio.create_task(self._migrate())
         pause_s = self._plan.seconds / (len(changes) + 1)
         try:
@@ -254,7 +254,7 @@ class Soak:
                 await migrating
 
     async def _publish(self, change: Change) -> None:
-        """As an operator would: again if the migrator has published in the same moment."""
+        """Publishes like an operator: retries if the migrator published at the same moment."""
         while True:
             fleet = await Fleet.connect(self._settings)
             try:
@@ -272,13 +272,13 @@ class Soak:
                 await fleet.close()
 
     async def _migrate(self) -> None:
-        """Migrators one after another, each killed after a random time unless it has finished."""
+        """Runs migrators one after another, and kills each after a random time unless it has finished."""
         while True:
             process = await self._migrator()
             try:
                 await asyncio.wait_for(process.wait(), self._rng.uniform(0.8, 3.0))
             except TimeoutError:
-                with contextlib.suppress(ProcessLookupError):  # it came to its end in the same moment
+                with contextlib.suppress(ProcessLookupError):  # it exited at the same moment
                     process.kill()
                     self.figures.migrators_killed += 1
             finally:
@@ -288,7 +288,7 @@ class Soak:
                 await process.wait()
 
     async def _migrator(self) -> asyncio.subprocess.Process:
-        for dsn in self._dsns.values():  # the lease of one that was killed; a test need not wait for its end
+        for dsn in self._dsns.values():  # a killed migrator's lease: the test need not wait for its expiry
             connection = await asyncpg.connect(dsn)
             await connection.execute("DELETE FROM migrator")
             await connection.close()
@@ -325,7 +325,7 @@ class Soak:
             code = self._rng.choice(codes)
             writer.write(f"GET /{code} HTTP/1.1\r\nHost: s\r\n\r\n".encode())
             head = await reader.readuntil(b"\r\n\r\n")
-            if head.startswith(b"HTTP/1.1 503 "):  # of a slot whose migrator was just killed, not cached yet
+            if head.startswith(b"HTTP/1.1 503 "):  # uncached, and the slot's migrator was just killed
                 await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split()[0]))
                 self.figures.refused_redirects += 1
             else:
@@ -348,7 +348,7 @@ class Soak:
         assert not wrong, f"{len(wrong)} histories are not linearizable; TEST_SEED={self._plan.seed}"
 
     async def _check_rows(self) -> None:
-        """Every slot is where the ring wants it, and every row is where its slot is."""
+        """Checks that the ring's shard owns each slot, and that each row is on the owner of its slot."""
         fleet = await Fleet.connect(self._settings)
         try:
             seen = await fleet.observe()
@@ -370,7 +370,7 @@ def _with_shards(settings: Settings, dsns: dict[str, str]) -> Settings:
 
 @contextlib.asynccontextmanager
 async def six_shards(cluster: LocalCluster, database: str) -> AsyncIterator[dict[str, str]]:
-    """Name -> DSN of six databases on the four servers, migrated where the service does not do it."""
+    """Yields name -> DSN of six databases on the four servers, migrated where the service does not do it."""
     homes = {name: FIRST[number % 4] for number, name in enumerate((*FIRST, "db4", "db5"))}
     names = {name: f"{database}_{name}" for name in homes}
 
@@ -386,7 +386,7 @@ async def six_shards(cluster: LocalCluster, database: str) -> AsyncIterator[dict
 
 
 async def soak(plan: Plan, cluster: LocalCluster, redis_url: str, directory: Path) -> Figures:
-    """One run on databases of its own."""
+    """Executes one run on newly created databases."""
     print(f"TEST_SEED={plan.seed}", flush=True)
     async with six_shards(cluster, f"soak_{os.getpid()}") as dsns:
         first = {name: dsns[name] for name in FIRST}

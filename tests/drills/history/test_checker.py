@@ -1,4 +1,4 @@
-"""The checker of histories: what it lets pass, and each kind of wrong that it must see."""
+"""The history checker: the histories that it accepts, and each kind of error that it must detect."""
 
 from __future__ import annotations
 
@@ -113,19 +113,19 @@ BAD = {
 
 @pytest.mark.parametrize("operations", GOOD.values(), ids=GOOD)
 def test_a_possible_history_passes(operations: list[Operation]) -> None:
-    """A history that some order of its operations explains is let through."""
+    """A history that some order of its operations explains is accepted."""
     check_link(operations)
 
 
 @pytest.mark.parametrize("operations", BAD.values(), ids=BAD)
 def test_an_impossible_history_is_caught(operations: list[Operation]) -> None:
-    """A history that no order of its operations explains is named."""
+    """A history that no order of its operations explains is reported."""
     with pytest.raises(Impossible):
         check_link(operations)
 
 
 def linearizable_by_search(operations: list[Operation]) -> bool:
-    """The definition itself: some order that respects real time and that a register explains."""
+    """Checks the definition itself: whether a register explains some order that respects real time."""
 
     def go(left: tuple[int, ...], version: int, value: str | None, dead: bool) -> bool:
         if all(operations[n].outcome in (UNKNOWN, Outcome.REFUSED) for n in left):
@@ -145,7 +145,7 @@ def linearizable_by_search(operations: list[Operation]) -> bool:
 
 
 def step(item: Operation, version: int, value: str | None, dead: bool) -> tuple[int, str | None, bool] | None:
-    """The register after an operation; None if it could not have been answered like that."""
+    """Returns the register after an operation, or None if a register could not have given that answer."""
     if version == 0:
         told = Outcome.DONE if item.kind is Kind.CREATE else Outcome.MISSING
     elif item.kind is Kind.CREATE:
@@ -157,7 +157,7 @@ def step(item: Operation, version: int, value: str | None, dead: bool) -> tuple[
     else:
         told = Outcome.DONE
     if item.outcome is UNKNOWN and told is not DONE:
-        return None  # it did nothing: the search leaves it out instead
+        return None  # it had no effect: the search leaves it out instead
     if item.outcome not in (told, UNKNOWN):
         return None
     if told is not DONE or item.kind is Kind.READ:
@@ -169,7 +169,7 @@ def step(item: Operation, version: int, value: str | None, dead: bool) -> tuple[
 
 
 def random_history(rng: random.Random) -> list[Operation]:
-    """What a register answers to overlapping calls; in half of the cases one answer is then made wrong."""
+    """Returns a register's answers to overlapping calls; in half of the cases one answer is then falsified."""
     version, value, dead = 0, None, False
     found: list[Operation] = []
     for n in range(rng.randint(3, 7)):
@@ -216,7 +216,7 @@ def random_history(rng: random.Random) -> list[Operation]:
 
 
 def test_the_checker_agrees_with_the_definition(request: pytest.FixtureRequest) -> None:
-    """On thousands of small histories the checker says what a search through all orders says."""
+    """On thousands of small histories the checker agrees with a search through all orders."""
     seed = random.randrange(10**6)
     print(f"seed {seed}")
     rng = random.Random(seed)
@@ -224,7 +224,7 @@ def test_the_checker_agrees_with_the_definition(request: pytest.FixtureRequest) 
     for _ in range(4_000):
         history = random_history(rng)
         if any(item.outcome is Outcome.MISMATCH and not _had_been(item, history) for item in history):
-            continue  # clients name only versions that they have seen
+            continue  # clients send only versions that they have read
         expected = linearizable_by_search(history)
         assert (not check_history(("code", item) for item in history)) == expected, (seed, history)
         verdicts[expected] += 1

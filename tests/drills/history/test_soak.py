@@ -15,7 +15,7 @@ SECONDS = 15.0
 async def test_histories_are_linearizable_while_shards_come_and_go(
     cluster: LocalCluster, redis_url: str, tmp_path: Path
 ) -> None:
-    """Eight clients through two workers see one history per link while shards are added and drained."""
+    """Eight clients of two workers see a linearizable history of each link while shards are added and drained."""
     seed = int(os.environ.get("TEST_SEED") or random.randrange(2**32))
     figures = await soak(Plan(SECONDS, seed, weight=0.02), cluster, redis_url, tmp_path)
     print(figures)

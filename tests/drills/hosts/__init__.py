@@ -1,1 +1,1 @@
-"""A cluster on hosts of its own: each in a network namespace, with a switch between them that fails on demand."""
+"""A cluster on separate hosts, each a network namespace, with a switch between them that fails on demand."""

@@ -1,11 +1,11 @@
-"""A whole cluster on hosts of its own, whose network fails.
+"""A whole cluster on separate hosts, whose network fails.
 
     python -m tests.drills.hosts --seed 7 --fault-s 5 [SCENARIO …]
 
-Two API hosts, five shards, a Redis and a migrator, each with an address of its own in a network namespace of its
-own. Between them is a switch of ours (`switch.py`), since netem is not in every kernel, and a cut has to be silent.
-Needs Linux, util-linux, and the right to make namespaces and a tun device; nothing of the machine's own network is
-touched, and nothing is left behind.
+Two API hosts, five shards, a Redis and a migrator, each in a separate network namespace with a separate address.
+They are connected by a switch in user space (`switch.py`), since not every kernel has netem, and a cut has to be
+silent. Needs Linux, util-linux, and the right to make namespaces and a tun device. The machine's own network is
+not changed, and nothing is left behind.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ RUN_S_MAX = 400.0
 
 
 async def run_isolated(*words: str, timeout_s: float = RUN_S_MAX) -> tuple[int, str]:
-    """Exit code and output of a run; whatever has become of it, nothing of it is left. Raises TimeoutError."""
+    """Returns the exit code and output of a run, and leaves no process behind. Raises TimeoutError."""
     process = await asyncio.create_subprocess_exec(
         *isolated(sys.executable, "-m", "tests.drills.hosts.inside", *words),
         stdin=asyncio.subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""The run itself, in the network that `__main__` has made for it."""
+"""The run itself, in the network that `__main__` has created."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from tools.cluster.fleet import Fleet
 
 LINKS = 4_000
 CLICKED = 24
-ROWS_PER_S = 400.0  # the move shall last for as long as the faults do
+ROWS_PER_S = 400.0  # slow enough for the move to last as long as the faults
 GRACE_S = 0.5
 
 
 async def run(seed: int, names: list[str], fault_s: float, directory: Path) -> None:
-    """Raises AssertionError that says what was wrong."""
+    """Raises AssertionError with what was wrong."""
     rng = random.Random(seed)
     began = time.monotonic()
     async with machines(directory, seed) as cluster, AsyncExitStack() as stack:
@@ -66,7 +66,7 @@ async def run(seed: int, names: list[str], fault_s: float, directory: Path) -> N
 
 @asynccontextmanager
 async def programs(cluster: Machines) -> AsyncIterator[None]:
-    """The service and the click consumers on the API hosts, and the migrator on its own."""
+    """Runs the service and the click consumers on the API hosts, and the migrator on its host."""
     async with AsyncExitStack() as stack:
         for api in API_HOSTS:
             where = {"SNAPURL_HOST": cluster.net.hosts[api].address, "SNAPURL_PORT": str(HTTP_PORT)}
@@ -99,7 +99,7 @@ async def _answering(cluster: Machines, api: str) -> None:
 
 
 async def _codes(cluster: Machines) -> list[str]:
-    """Codes for the histories: every other one in a slot that goes to the shard that comes."""
+    """Returns codes for the histories, every other one in a slot that moves to the added shard."""
     fleet = await Fleet.connect(cluster.settings)
     topology = fleet.topology
     await fleet.close()
@@ -111,7 +111,7 @@ async def _codes(cluster: Machines) -> list[str]:
 
 
 async def prove(world: World, store: Store) -> None:
-    """Histories, clicks, owners and rows."""
+    """Checks histories, clicks, owners and rows."""
     print(await world.traffic.judge(), flush=True)
     await until_counted(store, world.traffic.clicks)
     print(f"{world.traffic.clicks.total()} clicks, each counted once", flush=True)

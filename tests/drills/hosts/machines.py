@@ -1,4 +1,4 @@
-"""What runs on the hosts: the project's own launcher for the servers, its own programs for the rest."""
+"""The programs on the hosts: servers under the project's launcher, and the project's own programs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ REDIS_PORT = 6379
 
 
 class HostedPostgres(PostgresServer):
-    """A shard's server on a host of its own, with the usual port."""
+    """A shard's server on a separate host, on the default port."""
 
     def __init__(self, host: Host, directory: Path, account: SystemUser) -> None:
         self._host = host
@@ -65,7 +65,7 @@ class HostedPostgres(PostgresServer):
 
 
 class HostedRedis(RedisServer):
-    """The Redis on a host of its own, with the usual port."""
+    """The Redis on a separate host, on the default port."""
 
     def __init__(self, host: Host, directory: Path) -> None:
         self._host = host
@@ -86,7 +86,7 @@ class HostedRedis(RedisServer):
 
 @dataclass
 class Machines:
-    """The hosts with their servers. `settings` lead to the first four shards, as everybody's do at first."""
+    """The hosts with their servers. `settings` name the first four shards, like all programs' settings at first."""
 
     net: Network
     directory: Path
@@ -100,7 +100,7 @@ class Machines:
 
     @asynccontextmanager
     async def program(self, host: str, name: str, *words: str, **variables: str) -> AsyncIterator[Program]:
-        """One of our programs on a host, stopped at the end."""
+        """Runs one of the project's programs on a host, and stops it at the end."""
         argv = (*self.net.hosts[host].prefix, sys.executable, *words)
         log = self.directory / f"{name}.log"
         async with running(name, argv, log, environ=self._environ(variables)) as program:
@@ -108,7 +108,7 @@ class Machines:
             yield program
 
     async def reshard(self, *words: str, timeout_s: float = 30.0) -> tuple[int, str]:
-        """Exit code and output of one `snapurl-reshard` command on the migrator's host."""
+        """Returns the exit code and output of a `snapurl-reshard` command on the migrator's host."""
         process = await asyncio.create_subprocess_exec(
             *self.net.hosts[MIGRATOR_HOST].prefix,
             *(sys.executable, "-m", "tools.cli", *words),
@@ -137,7 +137,7 @@ class Machines:
 
 @asynccontextmanager
 async def machines(directory: Path, seed: int) -> AsyncIterator[Machines]:
-    """Two API hosts, five shards, a Redis and the migrator's, with PostgreSQL and Redis running."""
+    """Yields the hosts (two API, five shards, Redis, migrator) with PostgreSQL and Redis running."""
     async with AsyncExitStack() as stack:
         names = (*API_HOSTS, *SHARD_HOSTS, REDIS_HOST, MIGRATOR_HOST)
         net = await stack.enter_async_context(network(names, seed))

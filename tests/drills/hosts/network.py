@@ -1,4 +1,4 @@
-"""Hosts, their network, and what is wrong with it."""
+"""The hosts, their network, and the faults in it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _ALONE = ("--net", "--pid", "--fork", "--kill-child", "--mount-proc")
 
 
 def isolated(*words: str) -> list[str]:
-    """A command line that runs `words` in a network and with processes of its own.
+    """Returns a command line that runs `words` in separate network and PID namespaces.
 
-    Whatever it has started ends with it, also when it is killed: they are all children of a process of whose
-    death the kernel makes theirs.
+    All its processes end with it, even if it is killed: the kernel kills a PID namespace when its first process
+    dies.
     """
     as_root = () if os.geteuid() == 0 else ("--user", "--map-root-user")
     return ["unshare", *as_root, *_ALONE, *words]
 
 
 def why_not() -> str | None:
-    """Why hosts cannot be made here; None if they can."""
+    """Returns why hosts cannot be created here, or None if they can."""
     if sys.platform != "linux":
         return "network namespaces are Linux's"
     if missing := [name for name in ("unshare", "nsenter") if not shutil.which(name)]:
@@ -54,7 +54,7 @@ def why_not() -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """One machine. `prefix` goes before a command line that is to run there."""
+    """One machine. `prefix` goes before a command line to run it there."""
 
     name: str
     address: str
@@ -63,7 +63,7 @@ class Host:
 
 @dataclass
 class Network:
-    """All hosts, with a switch between them; whole until a fault is set."""
+    """All hosts, with a switch between them. It has no faults at first."""
 
     hosts: dict[str, Host]
     switch: asyncio.subprocess.Process
@@ -72,7 +72,7 @@ class Network:
     _loss: float = 0.0
 
     async def cut(self, one: str, others: Iterable[str], *, both: bool = True) -> None:
-        """From now on nothing that `one` sends reaches `others`, nor (if `both`) the other way round."""
+        """Drops all packets from `one` to `others` from now on and, if `both`, those in the other direction."""
         for other in others:
             self._cut.add((one, other))
             if both:
@@ -84,7 +84,7 @@ class Network:
         await self.cut(name, self.hosts.keys() - {name})
 
     async def worsen(self, *, delay_ms: float, loss: float) -> None:
-        """Every packet takes `delay_ms` longer, and the share `loss` of them is lost."""
+        """Delays every packet by `delay_ms`, and drops the share `loss` of them."""
         self._delay_ms, self._loss = delay_ms, loss
         await self._tell()
 
@@ -104,7 +104,7 @@ class Network:
 
 @contextlib.asynccontextmanager
 async def network(names: Iterable[str], seed: int) -> AsyncIterator[Network]:
-    """The hosts `names`, and HERE. To be called in a process that `isolated` has started."""
+    """Yields a network of the hosts `names` and HERE. Call it in a process that `isolated` has started."""
     ours = Host(HERE, NETWORK + "250")
     hosts, tunnels, ends = {HERE: ours}, {ours.address: open_tunnel(ours.address)}, []
     keepers = []

@@ -1,7 +1,7 @@
-"""What is done to the network, and what must hold meanwhile and afterwards.
+"""The network faults, and what must hold during and after each of them.
 
-Every scenario breaks something, waits, and mends it. `World.heals` then waits until every API host works with every
-shard again, and says how long that took.
+Every scenario breaks something, waits, and repairs it. `World.heals` then waits until every API host works with
+every shard again, and reports how long that took.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from tools.cluster.fleet import Fleet
 from tools.cluster.snapshot import Snapshot
 
 WAIT_S_MAX = 9.0
-"""The longest a request may take, whatever is cut: a call of a shard ends after the statement time-out + 0.5 s, one
-whose reply was lost is made once more, each after a wait for a connection and one to make it."""
+"""The longest a request may take, whatever is cut. A call to a shard ends after the statement time-out + 0.5 s.
+After a lost reply the call is retried once. Each waits for a connection, and then for it to be established."""
 
 HEAL_S_MAX = 15.0
 SETTLE_S_MAX = 90.0
@@ -41,12 +41,14 @@ class World:
     probes: int = 0
 
     async def during(self) -> Tale:
-        """Lets the fault last; what happened meanwhile."""
+        """Waits while the fault lasts, and returns what happened meanwhile."""
         await asyncio.sleep(self.fault_s)
         return self.traffic.next_tale()
 
     async def heals(self) -> str:
-        """Mends the network and waits until every API host has made a link in every shard; how long that took."""
+        """Repairs the network, waits until every API host has created a link on every shard, and returns how long
+        that took.
+        """
         loop = asyncio.get_running_loop()
         await self.machines.net.heal()
         began = loop.time()
@@ -54,7 +56,7 @@ class World:
         took = loop.time() - began
         assert took < HEAL_S_MAX, f"well again only after {took:.1f} s"
         async with asyncio.timeout(WAIT_S_MAX):
-            await self.traffic.earlier_ones_end()  # they may still be refused for what is mended now
+            await self.traffic.earlier_ones_end()  # they may still fail because of the repaired fault
         tale = self.traffic.next_tale()
         _bounded(tale)
         return f"well again after {took:.1f} s ({tale})"
@@ -72,7 +74,7 @@ class World:
                         await asyncio.sleep(0.05)
 
     async def _probe_codes(self) -> list[str]:
-        """A code for each shard, that nobody has used."""
+        """Returns an unused code for each shard."""
         fleet = await Fleet.connect(self.machines.settings)
         owners = place(fleet.topology)
         left = {shard.name for shard in fleet.topology.shards}
@@ -87,7 +89,7 @@ class World:
         return codes
 
     async def settles(self) -> None:
-        """Waits until every slot is where the ring wants it."""
+        """Waits until every slot is on the shard that the ring assigns."""
         async with asyncio.timeout(SETTLE_S_MAX):
             while not await self._settled():
                 await asyncio.sleep(0.2)
@@ -98,10 +100,10 @@ class World:
         return not seen.silent and owners == list(seen.placement)
 
     async def look(self) -> Snapshot:
-        """The slots as all shards have them. Raises AssertionError if one has two owners.
+        """Returns the slots as all shards have them. Raises AssertionError if one has two owners.
 
-        Shards are not read in the same moment: who is seen as an owner may have closed before the next one opened.
-        Whoever is still one in a look that began later is a second owner.
+        Shards are not read at the same moment: a shard read as an owner may have closed the slot before the next
+        one opened it. Only if it is still an owner in a later snapshot does the slot have two owners.
         """
         fleet = await Fleet.connect(self.machines.settings)
         try:
@@ -115,7 +117,7 @@ class World:
             await fleet.close()
 
     async def until_moved(self, part: float) -> int:
-        """Waits until db4 has that part of the slots that it is to get, or more; how many it has."""
+        """Waits until db4 has at least that share of the slots it is to get, and returns how many it has."""
         while True:
             seen = await self.look()
             has = sum(owner is not None and owner.shard == "db4" for owner in seen.ownership.owners)
@@ -134,7 +136,7 @@ def _bounded(tale: Tale) -> None:
 
 
 async def one_api_host_loses_one_shard(world: World) -> str:
-    """The other API host notices nothing; this one goes on with the other shards."""
+    """The other API host is not affected; this one keeps working with the other shards."""
     shard = world.rng.choice(FIRST)
     await world.machines.net.cut("api0", [shard])
     tale = await world.during()
@@ -146,7 +148,7 @@ async def one_api_host_loses_one_shard(world: World) -> str:
 
 
 async def replies_of_one_shard_vanish(world: World) -> str:
-    """What is sent arrives and is carried out; nobody hears of it."""
+    """Requests reach the shard and are executed, but their replies are lost."""
     shard = world.rng.choice(FIRST)
     await world.machines.net.cut(shard, ["api0"], both=False)
     tale = await world.during()
@@ -156,7 +158,7 @@ async def replies_of_one_shard_vanish(world: World) -> str:
 
 
 async def a_shard_loses_everybody(world: World) -> str:
-    """Links on other shards work, and what caches hold is redirected."""
+    """Links on other shards keep working, and cached links are redirected."""
     shard = world.rng.choice(FIRST)
     await world.machines.net.isolate(shard)
     tale = await world.during()
@@ -166,7 +168,7 @@ async def a_shard_loses_everybody(world: World) -> str:
 
 
 async def redis_loses_everybody(world: World) -> str:
-    """Nothing is refused: shards answer instead of caches, limits count alone, clicks wait."""
+    """Nothing is refused: shards answer instead of caches, each process counts its limits alone, clicks wait."""
     await world.machines.net.isolate(REDIS_HOST)
     tale = await world.during()
     _bounded(tale)
@@ -177,7 +179,7 @@ async def redis_loses_everybody(world: World) -> str:
 
 
 async def packets_are_late_and_lost(world: World) -> str:
-    """Slow, but right."""
+    """Answers are slow but correct."""
     await world.machines.net.worsen(delay_ms=DELAY_MS, loss=LOSS)
     tale = await world.during()
     _bounded(tale)
@@ -186,7 +188,7 @@ async def packets_are_late_and_lost(world: World) -> str:
 
 
 async def a_shard_is_added_meanwhile(world: World) -> str:
-    """The fifth shard comes while the migrator loses it, then everybody does, then packets vanish everywhere."""
+    """A fifth shard is added while the migrator loses it, then all hosts do, then packets are lost everywhere."""
     machines = world.machines
     await machines.net.worsen(delay_ms=DELAY_MS / 5, loss=LOSS / 5)
     code, said = await machines.reshard("add", "db4", "--dsn", _bare(machines.shards["db4"].dsn()), "--yes")
@@ -216,7 +218,7 @@ async def a_shard_is_added_meanwhile(world: World) -> str:
 
 
 def _bare(dsn: str) -> str:
-    """Without credentials, as an operator types it."""
+    """Returns the DSN without credentials, as an operator types it."""
     scheme, _, rest = dsn.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"
 

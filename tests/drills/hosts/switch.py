@@ -1,10 +1,10 @@
-"""The switch between the hosts: a process that passes packets on, or does not, or later.
+"""The switch between the hosts: a process that forwards, drops or delays packets.
 
     python -m tests.drills.hosts.switch SEED ADDRESS=FD …
 
-It reads one line of JSON per change from its standard input, the whole of what is wrong from then on, and says
-"ok" when it is in force: `{"cut": [[from, to], …], "delay_ms": 25, "loss": 0.05}`. A cut is silent, and in one
-direction: the packets vanish, and nobody is told.
+It reads one line of JSON per change from its standard input, with all faults from then on, and prints "ok" when
+they are in force: `{"cut": [[from, to], …], "delay_ms": 25, "loss": 0.05}`. A cut is silent and has one direction:
+packets are dropped, and the sender gets no error.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PACKETS_AT_ONCE = 64
-WAITING_MAX = 50_000  # packets that are delayed; beyond it they are lost, as in any switch
+WAITING_MAX = 50_000  # delayed packets; further ones are dropped, as in any switch
 _READ_BYTES = 65_536
 _IPV4 = 4
 
 
 @dataclass
 class Switch:
-    """`tunnels` are address -> file descriptor."""
+    """`tunnels` is address -> file descriptor."""
 
     tunnels: dict[bytes, int]
     rng: random.Random
@@ -45,7 +45,7 @@ class Switch:
         self.loss = faults["loss"]
 
     def take(self, fd: int) -> None:
-        """Passes on what a host has sent."""
+        """Forwards what a host has sent."""
         for _ in range(PACKETS_AT_ONCE):
             try:
                 packet = os.read(fd, _READ_BYTES)
@@ -68,7 +68,7 @@ class Switch:
             heapq.heappush(self.late, (time.monotonic() + self.delay_s, self.count, tunnel, packet))
 
     def due(self) -> float | None:
-        """Sends what has waited long enough; the seconds until the next, None if nothing waits."""
+        """Sends the packets that are due. Returns the seconds until the next one, or None if none waits."""
         while self.late:
             left = self.late[0][0] - time.monotonic()
             if left > 0:
@@ -79,12 +79,12 @@ class Switch:
 
 
 def _send(tunnel: int, packet: bytes) -> None:
-    with contextlib.suppress(OSError):  # its queue is full, or the host has gone
+    with contextlib.suppress(OSError):  # its queue is full, or the host no longer exists
         os.write(tunnel, packet)
 
 
 def run(switch: Switch) -> None:
-    """Until the standard input ends."""
+    """Runs until the standard input ends."""
     poll = select.epoll()
     orders = sys.stdin.fileno()
     poll.register(orders, select.EPOLLIN)

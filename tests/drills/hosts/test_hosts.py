@@ -1,4 +1,4 @@
-"""A short run on hosts of their own; `make drill NAME=hosts` runs all of it, with longer faults."""
+"""A short run on separate hosts; `make drill NAME=hosts` runs every scenario, with longer faults."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHORT = ("replies_of_one_shard_vanish", "redis_loses_everybody", "a_shard_is_add
 
 
 async def test_the_cluster_survives_a_network_that_fails() -> None:
-    """Links are cut, late and lossy, also while a shard is added: histories, clicks and owners are right."""
+    """Histories, clicks and owners stay correct on a cut, slow or lossy network, also while a shard is added."""
     if reason := why_not():
         skip_without("network namespaces", reason)
     seed = int(os.environ.get("TEST_SEED") or random.randrange(2**32))

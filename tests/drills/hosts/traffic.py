@@ -1,4 +1,4 @@
-"""Traffic through both API hosts that remembers everything: histories, clicks, and the longest waits."""
+"""Traffic through both API hosts, with a record of histories, clicks, and the longest waits."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.drills.history.soak import Recorder
 
 CLIENTS_PER_API = 3
 PAUSE_S = 0.02
-PATIENCE_S = 60.0  # of a client; long, so that what waits for ever is seen
+PATIENCE_S = 60.0  # of a client; long, so that an endless wait is noticed
 
 
 @dataclass
 class Tale:
-    """What happened since it was last asked: by API host."""
+    """What happened since the last `next_tale`, by API host."""
 
     longest_s: Counter[str] = field(default_factory=Counter)
     outcomes: dict[str, Counter[str]] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Tale:
 
 
 class Paced:
-    """A client that takes breath, and notes what became of each request and how long that took."""
+    """A client that pauses between requests, and records the outcome and duration of each."""
 
     def __init__(self, api: str, inner: HttpClient, traffic: Traffic) -> None:
         self._api = api
@@ -70,7 +70,7 @@ class Paced:
 
 
 class Traffic:
-    """`urls` are the API hosts. Flows inside of `flowing()`; `judge` says what was wrong."""
+    """`urls` are the API hosts. Traffic flows inside `flowing()`; `judge` checks the record."""
 
     def __init__(
         self, urls: dict[str, str], key: str, codes: Sequence[str], clicked: Sequence[str], rng: random.Random
@@ -87,13 +87,13 @@ class Traffic:
         self._under_way: Counter[float] = Counter()  # when they began
 
     def next_tale(self) -> Tale:
-        """What happened since the last call."""
+        """Returns what happened since the last call."""
         tale, self.tale = self.tale, Tale()
         return tale
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[Callable[[], float]]:
-        """Around a request; says how many seconds it has taken so far."""
+        """Times a request. Yields a function that returns the seconds since its start."""
         clock = asyncio.get_running_loop().time
         began = clock()
         self._under_way[began] += 1
@@ -104,7 +104,7 @@ class Traffic:
             self._under_way = +self._under_way
 
     async def earlier_ones_end(self) -> None:
-        """Waits until each request that is under way now has ended."""
+        """Waits until each request that is in flight now has ended."""
         now = asyncio.get_running_loop().time()
         while any(began <= now for began in self._under_way):
             await asyncio.sleep(PAUSE_S)
@@ -132,7 +132,7 @@ class Traffic:
             await client.aclose()
 
     async def _visit(self, api: str) -> None:
-        """Follows links over one connection and counts what was answered."""
+        """Follows links over one connection and counts the answers."""
         url = httpx.URL(self._urls[api])
         reader, writer = await asyncio.open_connection(url.host, url.port)
         while not self._stop.is_set():
@@ -150,7 +150,7 @@ class Traffic:
         writer: asyncio.StreamWriter,
         seconds: Callable[[], float],
     ) -> None:
-        """Follows one link, and notes what came of it."""
+        """Follows one link and records the outcome."""
         writer.write(f"GET /{code} HTTP/1.1\r\nHost: s\r\n\r\n".encode())
         head = await reader.readuntil(b"\r\n\r\n")
         redirected = head.startswith(b"HTTP/1.1 302 ")
@@ -162,7 +162,7 @@ class Traffic:
         self.tale.note(api, "redirected" if redirected else "not redirected", seconds())
 
     async def judge(self) -> str:
-        """Reads every link once more, and returns a line on the histories. Raises AssertionError."""
+        """Reads every link once more and returns a line about the histories. Raises AssertionError."""
         history = self.recorder.history
         client = HttpClient(self._clients[0])
         loop = asyncio.get_running_loop()

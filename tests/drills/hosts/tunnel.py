@@ -1,9 +1,9 @@
-"""One host's network: a device whose packets a process reads and writes, in a network namespace of its own.
+"""One host's network: a device in a separate network namespace, whose packets a process reads and writes.
 
     unshare --net python tunnel.py ADDRESS FD
 
-puts the device into the new namespace, hands its other end to whoever holds the other end of the socket FD, and
-keeps the namespace until that socket is closed. Nothing has to be removed: a namespace goes with its last process.
+puts the device into the new namespace, sends its file descriptor through the socket FD, and keeps the namespace
+until that socket is closed. Nothing has to be removed: a namespace disappears with its last process.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _IFF_UP = 0x1
 
 
 def open_tunnel(address: str) -> int:
-    """Makes the device of this process's namespace, with `address`; what is read from the result was sent there.
+    """Creates the device of this process's namespace, with `address`, and returns its file descriptor.
 
-    Raises OSError where that is not allowed.
+    Reads from it return the packets that the namespace sends. Raises OSError where that is not allowed.
     """
     tunnel = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     fcntl.ioctl(tunnel, _TUNSETIFF, struct.pack("16sH22x", DEVICE.encode(), _IFF_TUN | _IFF_NO_PI))
@@ -55,7 +55,7 @@ def _bring_up(control: socket.socket, name: str) -> None:
 
 
 def main() -> None:
-    if len(sys.argv) == 2:  # only to see whether it can be done
+    if len(sys.argv) == 2:  # only to find out whether it is possible
         open_tunnel(sys.argv[1])
         return
     address, fd = sys.argv[1], int(sys.argv[2])
@@ -63,7 +63,7 @@ def main() -> None:
         tunnel = open_tunnel(address)
         socket.send_fds(parent, [b"up"], [tunnel])
         os.close(tunnel)
-        parent.recv(1)  # until it is closed
+        parent.recv(1)  # returns when the socket is closed
 
 
 if __name__ == "__main__":

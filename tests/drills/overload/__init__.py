@@ -1,1 +1,1 @@
-"""What becomes of the service under more than it can do, and of those who ask for little meanwhile."""
+"""How the service behaves under more load than it can serve, and what well-behaved clients see of it."""

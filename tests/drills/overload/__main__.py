@@ -1,11 +1,11 @@
-"""Ten times as many requests as the service can answer, while others want a little.
+"""Ten times as many requests as the service can answer, while well-behaved clients send a few.
 
     python -m tests.drills.overload --seconds 30
 
-Creates are what is asked for too much of: a cached redirect costs so little that no generator on the same machine
-could ask for ten times as many. Rate limits are off; what holds is what a worker does by itself. With the flood
-come slow clients (heads and bodies, a byte per second), idle connections, and large bodies. Well-behaved clients
-make and follow a link now and then, before, during and after; the report is about them, and the workers' memory.
+The flood consists of creates: a cached redirect costs so little that no generator on the same machine could send
+ten times as many. Rate limits are off, so only the bounds of a worker protect it. Slow clients (heads and bodies, a
+byte per second), idle connections, and large bodies come with the flood. Well-behaved clients create and follow a
+link now and then, before, during and after it; the report is about them and the workers' memory.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ POLITE_PAUSE_S = 0.25
 CALM_S = 8.0
 RECOVER_S_MAX = 5.0
 SAMPLE_S = 0.5
-SHORT = 0.1  # of the times and connections
+SHORT = 0.1  # share of the durations and connections
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked for too much."""
+    """The size of the overload."""
 
     seconds: float
     idle: int
@@ -51,7 +51,7 @@ class Plan:
 
 @dataclass
 class Polite:
-    """Clients that ask for little: (when, seconds, status) of each request."""
+    """Well-behaved clients: (start time, seconds, status) of each request."""
 
     port: int
     creates: list[tuple[float, float, int]] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Polite:
         await connection.close()
 
     def between(self, begin: float, end: float) -> str:
-        """What they met, in words."""
+        """Returns a line with the statuses and p99 of the requests in that period."""
         return "; ".join(
             f"{name}: {_words([item for item in items if begin <= item[0] < end])}"
             for name, items in (("creates", self.creates), ("redirects", self.redirects))
@@ -93,7 +93,7 @@ def _words(items: list[tuple[float, float, int]]) -> str:
 
 
 class Memory:
-    """The resident memory of the workers, and the most that one has had."""
+    """The resident memory of the workers, and the peak of any of them."""
 
     def __init__(self, supervisor: int) -> None:
         children = Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()
@@ -111,7 +111,7 @@ class Memory:
 
 
 async def capacity(port: int, seconds: float) -> float:
-    """Creates per second that are answered to clients that wait for their answers."""
+    """Returns the creates per second that clients achieve in a closed loop."""
     ends = time.monotonic() + seconds
     done = 0
 
@@ -145,7 +145,7 @@ async def flood(*words: object) -> dict[str, object]:
 
 
 async def overload(plan: Plan, service: Service, scale: float) -> dict[str, float]:
-    """One overload; prints what came of it and returns the figures."""
+    """Executes one overload, prints the results and returns the figures."""
     port = service.port
     answer = await Connection("127.0.0.1", port).post(
         "/api/v1/links", {"url": "https://example.org/", "alias": "followed"}
@@ -204,7 +204,7 @@ async def overload(plan: Plan, service: Service, scale: float) -> dict[str, floa
 
 
 async def run(plan: Plan, home: Path, *, short: bool = False) -> dict[str, float]:
-    """The figures of one overload; a short one is for finding out whether it works."""
+    """Returns the figures of one overload; a short one only checks that the drill works."""
     async with AsyncExitStack() as stack:
         bed = await stack.enter_async_context(made(home, durable=False))
         service = await stack.enter_async_context(serving(bed, WORKERS))

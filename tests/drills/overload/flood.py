@@ -1,11 +1,11 @@
-"""Clients that ask for too much, each kind a process: `python -m tests.drills.overload.flood KIND PORT …`.
+"""Clients that overload the service, one process per kind: `python -m tests.drills.overload.flood KIND PORT …`.
 
-    creates RATE SECONDS CONNECTIONS ADDRESS   so many requests per second, whatever is answered
-    idle COUNT SECONDS                         connections on which nothing is asked, from several addresses
-    drips COUNT SECONDS                        half of them heads, half bodies, a byte at a time
+    creates RATE SECONDS CONNECTIONS ADDRESS   RATE requests per second, whatever the answers
+    idle COUNT SECONDS                         connections without requests, from several addresses
+    drips COUNT SECONDS                        half of them send heads, half bodies, a byte at a time
     bodies BYTES AT_ONCE                       large bodies, one after another, BYTES in all
 
-Each says one line of JSON when it is done. What is asked when is a matter of the schedule, never of the answers.
+Each prints one line of JSON when it is done. Requests follow the schedule, whatever the answers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def creates(port: int, rate: float, seconds: float, connections: int, address: str) -> Counter[str]:
-    """An open loop: requests go out as the schedule says, over whichever connection is next."""
+    """Sends requests in an open loop: on schedule, over the connections round-robin."""
     flood = _Flood(port, address, connections)
     began = time.monotonic()
     sent = 0
@@ -67,7 +67,7 @@ class _Flood:
                 if self._sockets[self._next].send(REQUEST) < len(REQUEST):
                     self._again(self._sockets[self._next])
             except BlockingIOError:
-                self.seen["not taken"] += 1  # the service does not even read
+                self.seen["not taken"] += 1  # the service does not read from the socket
             except OSError:
                 self._again(self._sockets[self._next])
 
@@ -107,7 +107,7 @@ REQUEST = (
 
 
 async def idle(port: int, count: int, seconds: float) -> Counter[str]:
-    """Connections from eight addresses, opened in groups so that the queue of the listening socket takes them."""
+    """Opens connections from eight addresses, in groups that fit into the backlog of the listening socket."""
 
     seen: Counter[str] = Counter()
     ends = time.monotonic() + seconds
@@ -131,7 +131,7 @@ async def idle(port: int, count: int, seconds: float) -> Counter[str]:
 
 
 async def _is_answered(reader: asyncio.StreamReader, patience_s: float) -> bool:
-    """Whether the service says something, or closes the connection."""
+    """Whether the service sends something or closes the connection."""
     try:
         async with asyncio.timeout(patience_s):
             await reader.read(1_000)

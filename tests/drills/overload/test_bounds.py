@@ -1,4 +1,4 @@
-"""Connections that come in crowds, requests that never come to their end, bodies that would fill the memory."""
+"""Too many connections, requests that never end, and bodies that would fill the memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def connect(client: Any) -> Streams:
 
 
 async def ask(streams: Streams) -> bytes:
-    """The head of the answer to a small request; empty if the connection is closed."""
+    """Returns the head of the answer to a small request, empty if the connection is closed."""
     reader, writer = streams
     with suppress(ConnectionError, asyncio.IncompleteReadError):
         writer.write(HEAD)
@@ -35,7 +35,7 @@ async def ask(streams: Streams) -> bytes:
 
 
 async def drip(streams: Streams, text: bytes) -> bytes:
-    """Sends a byte at a time, for ever, and returns what is answered in the end."""
+    """Sends one byte at a time without end, and returns the answer."""
 
     async def send() -> None:
         with suppress(ConnectionError):
@@ -48,9 +48,7 @@ async def drip(streams: Streams, text: bytes) -> bytes:
     sending = asyncio.create_task(send())
     try:
         async with asyncio.timeout(HANG_S):
-            with suppress(
-                ConnectionError
-            ):  # the server closes while we go on sending: what it said before has come
+            with suppress(ConnectionError):  # the server closes during a write: its answer has arrived before
                 while part := await streams[0].read(4_096):
                     answer += part
     finally:
@@ -59,7 +57,7 @@ async def drip(streams: Streams, text: bytes) -> bytes:
 
 
 async def test_a_head_that_is_dripped_is_ended(settings: Settings) -> None:
-    """Each byte comes in time, and the head never ends: the client is told, and its connection closed."""
+    """A head that never ends is answered with an error and its connection closed, although each byte is in time."""
     async with served(settings, REQUEST_TIMEOUT=0.4) as (_, client):
         streams = await connect(client)
         streams[1].write(b"GET /health/live HTTP/1.1\r\nX-Slow: ")
@@ -67,7 +65,7 @@ async def test_a_head_that_is_dripped_is_ended(settings: Settings) -> None:
 
 
 async def test_a_body_that_is_dripped_is_ended(settings: Settings) -> None:
-    """Wanted or not, a body that would take for ever is not waited for."""
+    """The service does not wait for a body that never ends, whether or not it needs the body."""
     body = b"Content-Type: application/json\r\nContent-Length: 100000\r\nHost: s\r\n\r\n{"
     open_to_all = settings.model_copy(update={"anonymous_creation": True})
     async with served(open_to_all, RESPONSE_TIMEOUT=0.4, KEEP_ALIVE_TIMEOUT=0.6) as (_, client):
@@ -79,7 +77,7 @@ async def test_a_body_that_is_dripped_is_ended(settings: Settings) -> None:
 
 
 async def test_a_body_that_comes_steadily_may_take_its_time(settings: Settings) -> None:
-    """A slow line is no attack: at the least rate or above it, a body may take longer than the time-out."""
+    """A body that arrives at the minimum rate or faster may take longer than the time-out."""
     open_to_all = settings.model_copy(update={"anonymous_creation": True})
     async with served(open_to_all, RESPONSE_TIMEOUT=1.5) as (_, client):
         body = json.dumps({"url": "https://example.org/", "title": "x"}).encode() + b" " * 80_000
@@ -94,7 +92,7 @@ async def test_a_body_that_comes_steadily_may_take_its_time(settings: Settings) 
 
 
 async def test_bodies_fill_their_room_and_no_more(settings: Settings) -> None:
-    """While others' bodies take all the room, one more is refused with Retry-After; then it is taken."""
+    """While other bodies use up the memory budget, a body is refused with Retry-After; later it is accepted."""
     open_to_all = settings.model_copy(update={"anonymous_creation": True})
     async with served(open_to_all) as (app, client):
         app.ctx.body_budget = BodyBudget(1)
@@ -121,7 +119,7 @@ def crowded(app: App, most: int, most_per_address: int) -> None:
 
 
 async def test_who_only_holds_connections_gives_way(settings: Settings) -> None:
-    """When there are too many connections the oldest that is idle is closed for one that comes."""
+    """At the connection limit, the oldest idle connection is closed in favour of a new one."""
     async with served(settings) as (app, client):
         crowded(app, 4, 9)
         idle = [await connect(client) for _ in range(4)]
@@ -136,7 +134,7 @@ async def test_who_only_holds_connections_gives_way(settings: Settings) -> None:
 
 
 async def test_one_more_than_can_be_served_is_told_so(settings: Settings) -> None:
-    """If no connection is idle, and beyond what one address may have, there is a 503 at once; then room again."""
+    """Without an idle connection, or above the limit per address, a new one gets 503 until others close."""
     async with served(settings) as (app, client):
         for most, each in ((2, 2), (9, 2)):
             crowded(app, most, each)

@@ -1,4 +1,4 @@
-"""Two workers' caches over one Redis: what is seen, and what can never come back."""
+"""The caches of two workers over one Redis: what they return, and which stale values they never return."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NEW = replace(LINK, url="https://new.example/", version=2)
 
 
 class Shard:
-    """The shard behind the caches: counts its reads, and holds one back on demand after it has read."""
+    """The shard behind the caches. It counts its reads, and delays the result of one on demand."""
 
     def __init__(self, link: Link | None = LINK) -> None:
         self.link = link
@@ -53,7 +53,7 @@ async def settings(redis_url: str) -> Settings:
 
 @asynccontextmanager
 async def worker(settings: Settings, shard: Shard, *, listening: bool = True) -> AsyncIterator[LinkCache]:
-    """One worker's caches, subscribed."""
+    """Yields one worker's caches, by default subscribed to invalidations."""
     redis = redis_client(settings)
     cache = LinkCache(settings, "test", shard.find, redis, time.monotonic)
     await cache.start()
@@ -78,7 +78,7 @@ async def until_url(cache: LinkCache, url: str | None) -> None:
 
 
 async def test_an_edit_is_seen_by_every_worker(settings: Settings) -> None:
-    """A link that two workers have cached shows its new address at both as soon as it is edited."""
+    """A link that two workers have cached shows its new URL at both as soon as it is edited."""
     shard = Shard()
     async with worker(settings, shard) as one, worker(settings, shard) as two:
         assert [await url_of(one), await url_of(two)] == [LINK.url] * 2
@@ -92,7 +92,7 @@ async def test_an_edit_is_seen_by_every_worker(settings: Settings) -> None:
 
 @pytest.mark.parametrize("what", ["ALL", "WRITE"])
 async def test_nobody_waits_for_a_redis_that_stalls(settings: Settings, what: str) -> None:
-    """While Redis answers nobody, or keeps nothing, a link comes from its shard, and Redis has it afterwards."""
+    """While Redis does not answer or stores nothing, links come from their shard; Redis caches them afterwards."""
     patient = settings.model_copy(update={"redis_timeout_ms": 10_000})
     shard = Shard()
     async with worker(patient, shard) as one, redis_client(patient) as redis:
@@ -107,7 +107,7 @@ async def test_nobody_waits_for_a_redis_that_stalls(settings: Settings, what: st
 
 
 async def test_a_slow_reader_cannot_bring_the_old_address_back(settings: Settings) -> None:
-    """A worker that has read the old row and puts it away after the edit leaves it in neither cache."""
+    """A worker that read the old row before an edit and caches it after the edit leaves it in neither cache."""
     shard = Shard()
     async with worker(settings, shard) as slow, worker(settings, shard) as editor:
         shard.open.clear()
@@ -126,7 +126,7 @@ async def test_a_slow_reader_cannot_bring_the_old_address_back(settings: Setting
 
 
 async def test_a_slow_reader_without_a_subscription_cannot_bring_it_back_either(settings: Settings) -> None:
-    """Without any subscription, Redis itself refuses the old version after the edit."""
+    """Without any subscription, Redis rejects the old version after the edit."""
     shard = Shard()
     redis = redis_client(settings)
     unsubscribed = LinkCache(settings, "test", shard.find, redis, time.monotonic)
@@ -144,7 +144,7 @@ async def test_a_slow_reader_without_a_subscription_cannot_bring_it_back_either(
 
 
 async def test_a_deleted_link_stays_deleted(settings: Settings) -> None:
-    """A delete leaves a tombstone in Redis that a late reader of the live row does not replace."""
+    """A delete leaves a tombstone in Redis that a late reader of the old row does not replace."""
     shard = Shard()
     gone = replace(LINK, version=2, deleted_at=datetime.now(UTC))
     async with worker(settings, shard) as one, worker(settings, shard) as two:
@@ -162,7 +162,7 @@ async def test_a_deleted_link_stays_deleted(settings: Settings) -> None:
 
 
 async def test_a_new_link_replaces_a_cached_miss(settings: Settings) -> None:
-    """A code that was just found missing redirects as soon as it is created, at every worker."""
+    """A code with a cached miss redirects at every worker as soon as it is created."""
     shard = Shard(None)
     async with worker(settings, shard) as one, worker(settings, shard) as two:
         assert [await url_of(one), await url_of(two)] == [None, None]
@@ -176,7 +176,7 @@ async def test_a_new_link_replaces_a_cached_miss(settings: Settings) -> None:
 
 
 async def test_a_hundred_at_once_are_one_load(settings: Settings) -> None:
-    """A hundred requests for one code that is in no cache cost one read of the shard."""
+    """A hundred concurrent requests for one uncached code cause one read of the shard."""
     shard = Shard()
     async with worker(settings, shard) as cache:
         found = await asyncio.gather(*(cache.resolve("a") for _ in range(100)))
@@ -185,7 +185,7 @@ async def test_a_hundred_at_once_are_one_load(settings: Settings) -> None:
 
 
 async def test_many_links_at_once_are_few_queries(settings: Settings) -> None:
-    """A thousand requests for links that L1 lacks cost Redis two or three commands, each with its right answer."""
+    """A thousand concurrent requests for links not in L1 need two or three Redis commands, all answered right."""
     codes = [f"c{number}" for number in range(1_000)]
     links = {code: replace(LINK, code=code, url=f"https://{code}.example/") for code in codes}
 
@@ -207,7 +207,7 @@ async def test_many_links_at_once_are_few_queries(settings: Settings) -> None:
 
 
 async def mgets(redis: Redis) -> int:
-    """How many queries for links Redis has received."""
+    """Returns how many queries for links Redis has received."""
     stats = await redis.info("commandstats")
     return int(stats.get("cmdstat_mget", {"calls": 0})["calls"])
 
@@ -215,7 +215,7 @@ async def mgets(redis: Redis) -> int:
 async def test_links_requested_at_the_same_time_share_queries(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of links that are requested one after the other while others are being loaded, most share a query."""
+    """Most of the links that are requested while others are being loaded share a query."""
     monkeypatch.setattr(reader, "LINGER_S", 0.1)
     shard = Shard()
     shard.open.clear()
@@ -231,7 +231,7 @@ async def test_links_requested_at_the_same_time_share_queries(
 
 
 async def test_a_single_query_never_lingers(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Links that are requested one by one are never delayed for others."""
+    """A link that is requested alone is not delayed to wait for others."""
     monkeypatch.setattr(reader, "LINGER_S", 3_600)
     async with worker(settings, Shard()) as cache:
         for number in range(batcher.LOADED_MIN * 2):
@@ -239,7 +239,7 @@ async def test_a_single_query_never_lingers(settings: Settings, monkeypatch: pyt
 
 
 async def test_a_client_that_goes_away_takes_nothing_from_the_others(settings: Settings) -> None:
-    """When the first of several waiting requests is cancelled, the others still get their answer."""
+    """When the first of several pending requests is cancelled, the others still get their answer."""
     shard = Shard()
     async with worker(settings, shard) as cache:
         shard.open.clear()
@@ -257,7 +257,7 @@ async def test_a_client_that_goes_away_takes_nothing_from_the_others(settings: S
 async def test_a_worker_without_a_subscription_keeps_nothing(
     settings: Settings, cluster: LocalCluster
 ) -> None:
-    """When Redis dies a worker empties its cache and reads from the shard; when it is back it caches again."""
+    """When Redis fails a worker empties its cache and reads from the shard; when Redis is back it caches again."""
     shard = Shard()
     async with worker(settings, shard) as cache:
         assert await url_of(cache) == LINK.url
@@ -278,7 +278,7 @@ async def test_a_worker_without_a_subscription_keeps_nothing(
 async def test_an_edit_while_redis_is_down_is_announced_when_it_is_back(
     settings: Settings, cluster: LocalCluster
 ) -> None:
-    """A link that is cached in Redis and edited during an outage shows its new address after the outage."""
+    """A link that is cached in Redis and edited during an outage shows its new URL after the outage."""
     shard = Shard()
     async with worker(settings, shard) as editor, worker(settings, shard) as other:
         assert await url_of(editor) == LINK.url

@@ -1,4 +1,4 @@
-"""Clicks from workers to shards, exactly once whatever is killed."""
+"""Clicks from workers to shards, counted exactly once whatever is killed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ REFERRERS = ["", "a.example", "b.example"]
 
 @pytest.fixture
 def seed() -> int:
-    """Printed, so that a failing run can be repeated with TEST_SEED."""
+    """Returns the seed, and prints it so that a failing run can be repeated with TEST_SEED."""
     chosen = int(os.environ.get("TEST_SEED") or random.randrange(2**32))
     print(f"TEST_SEED={chosen}")
     return chosen
@@ -78,7 +78,7 @@ async def consumer(settings: Settings) -> AsyncIterator[Process]:
 
 @asynccontextmanager
 async def shipper(settings: Settings, namespace: str) -> AsyncIterator[Tally]:
-    """A worker's tally, shipped until the end of the block and then flushed."""
+    """Yields a worker's tally, which is shipped until the end of the block and then flushed."""
     redis = redis_client(settings)
     tally = Tally(settings.click_codes_max, settings.click_sources_max)
     made = Shipper(settings, namespace, tally, redis, lambda: datetime.now(UTC))
@@ -91,10 +91,10 @@ async def shipper(settings: Settings, namespace: str) -> AsyncIterator[Tally]:
 
 
 async def until_counted(store: Store, expected: Counter[str]) -> None:
-    """Waits until the counts are the expected ones, and makes sure that they stay so."""
+    """Waits until the counts are the expected ones, and asserts that they stay so."""
     async with asyncio.timeout(HANG_S):
         while True:
-            # A shard that was stopped serves once it has been compared with the others.
+            # A restarted shard serves requests once it has been compared with the others.
             with contextlib.suppress(Unavailable):
                 if await counted(store, expected) == expected:
                     break
@@ -111,7 +111,7 @@ async def counted(store: Store, codes: Counter[str]) -> Counter[str]:
 async def test_20_000_clicks_count_exactly_whatever_is_killed(
     store: Store, ready: Settings, cluster: LocalCluster, seed: int
 ) -> None:
-    """20,000 clicks over 200 links are 20,000, each from where it came, after consumers were killed, workers
+    """20,000 clicks on 200 links are counted exactly, with their sources, although consumers are killed, workers
     stopped and Redis restarted."""
     rng = random.Random(seed)
     namespace = store.shards.topology.cluster_id
@@ -152,7 +152,7 @@ async def test_20_000_clicks_count_exactly_whatever_is_killed(
 
 
 async def test_lost_replies_of_redis_count_nothing_twice(store: Store, ready: Settings) -> None:
-    """A batch whose confirmation was lost is sent again, and counts once."""
+    """A batch whose acknowledgement was lost is sent again, and counts once."""
     parts = urlsplit(ready.redis_url.get_secret_value())
     assert parts.hostname is not None
     assert parts.port is not None
@@ -173,7 +173,7 @@ async def test_lost_replies_of_redis_count_nothing_twice(store: Store, ready: Se
 
 
 async def test_a_wiped_redis_begins_a_new_stream(store: Store, ready: Settings) -> None:
-    """After Redis has lost its data the cursors of the old stream swallow nothing of the new one."""
+    """After Redis has lost its data, the cursors of the old stream skip no click of the new one."""
     namespace = store.shards.topology.cluster_id
     expected: Counter[str] = Counter()
     async with consumer(ready), shipper(ready, namespace) as tally:
@@ -189,7 +189,7 @@ async def test_a_wiped_redis_begins_a_new_stream(store: Store, ready: Settings) 
 async def test_clicks_of_a_silent_shard_wait_and_the_others_count(
     store: Store, ready: Settings, cluster: LocalCluster
 ) -> None:
-    """While one shard is down the clicks of the others are counted, and its own as soon as it is back."""
+    """While one shard is down the clicks of the others are counted; its clicks follow when it is back."""
     namespace = store.shards.topology.cluster_id
     at_db1 = [code for code in CODES if store.shards.map.owner(slot_of(code)) == "db1"]
     others = [code for code in CODES if code not in at_db1]
@@ -205,7 +205,7 @@ async def test_clicks_of_a_silent_shard_wait_and_the_others_count(
 
 
 async def test_two_consumers_count_once_and_one_takes_over(store: Store, ready: Settings) -> None:
-    """With two consumers each click counts once, and when one is killed the other goes on within seconds."""
+    """With two consumers each click counts once; when one is killed, the other takes over within seconds."""
     namespace = store.shards.topology.cluster_id
     expected: Counter[str] = Counter()
     async with consumer(ready) as one, consumer(ready), shipper(ready, namespace) as tally:
@@ -219,7 +219,7 @@ async def test_two_consumers_count_once_and_one_takes_over(store: Store, ready: 
 
 
 async def test_the_stream_is_trimmed_and_bounded(store: Store, ready: Settings) -> None:
-    """Counted entries leave the stream; at its bound workers hold their clicks until there is room again."""
+    """Counted entries are trimmed from the stream; while it is full, workers keep their clicks."""
     namespace = store.shards.topology.cluster_id
     small = ready.model_copy(update={"click_stream_entries_max": 3, "click_flush_ms": 5})
     expected: Counter[str] = Counter()
@@ -248,7 +248,7 @@ async def until_it_is(answer: object, ask: Callable[[], Awaitable[object]]) -> N
 
 
 async def test_an_entry_that_cannot_be_read_is_skipped(store: Store, ready: Settings) -> None:
-    """Nonsense in the stream stops nothing: what comes after it is counted."""
+    """An unreadable entry in the stream is skipped, and the clicks after it are counted."""
     namespace = store.shards.topology.cluster_id
     async with Redis.from_url(ready.redis_url.get_secret_value()) as redis:
         await redis.set(name_key(namespace), "nonsense")
@@ -260,7 +260,7 @@ async def test_an_entry_that_cannot_be_read_is_skipped(store: Store, ready: Sett
 
 
 async def test_a_millisecond_that_lasts_does_not_run_out_of_numbers(store: Store, ready: Settings) -> None:
-    """When the clock of Redis has gone back so far that ids run out, clicks go on being counted."""
+    """Clicks are still counted when the clock of Redis has gone back so far that stream ids run out."""
     namespace = store.shards.topology.cluster_id
     future = 1 << 42
     async with Redis.from_url(ready.redis_url.get_secret_value()) as redis:
@@ -276,13 +276,13 @@ async def test_a_millisecond_that_lasts_does_not_run_out_of_numbers(store: Store
 
 
 async def test_sources_are_bounded_while_redis_is_away(ready: Settings) -> None:
-    """What is sealed and what is being counted have one bound together; the clicks themselves go on."""
+    """While Redis is down, sealed and current click sources share one bound; clicks are counted beyond it."""
     away = ready.model_copy(
         update={"redis_url": SecretStr("redis://127.0.0.1:1/0"), "click_sources_max": 3, "click_flush_ms": 5}
     )
     async with shipper(away, "nowhere") as tally:
         tally.record("a", "one", "firefox")
-        await until(lambda: not len(tally))  # it is in the entry under way
+        await until(lambda: not len(tally))  # it is in the entry in flight
         tally.record("a", "two", "firefox")
         tally.record("a", "three", "firefox")
         await until(lambda: tally.sources_budget == 1)
@@ -293,7 +293,7 @@ async def test_sources_are_bounded_while_redis_is_away(ready: Settings) -> None:
 
 
 async def test_a_consumer_of_its_own_serves_its_metrics(ready: Settings) -> None:
-    """With `--metrics-port` the lag and the deliveries of a consumer can be scraped; a port in use is one line."""
+    """With `--metrics-port` a consumer's lag and deliveries can be scraped; a port in use is a one-line error."""
     port = free_port(set())
     words = (sys.executable, "-m", "snapurl", "clicks", "--metrics-port", str(port))
     process = await asyncio.create_subprocess_exec(*words, env=environ(ready))
@@ -317,7 +317,7 @@ async def test_a_consumer_of_its_own_serves_its_metrics(ready: Settings) -> None
 
 
 async def test_clicks_are_counted_though_redis_is_full(store: Store, ready: Settings) -> None:
-    """A Redis that takes nothing more still gives: a consumer that starts then empties the stream."""
+    """A consumer that starts while Redis is full still empties the stream."""
     expected = Counter(dict.fromkeys(CODES, 3))
     namespace = store.shards.topology.cluster_id
     redis = redis_client(ready)
@@ -338,7 +338,7 @@ async def test_clicks_are_counted_though_redis_is_full(store: Store, ready: Sett
 
 
 async def test_the_health_check_asks_the_consumer_itself(store: Store, ready: Settings) -> None:
-    """It fails where no consumer runs, and where one is frozen, though Redis and the shards are well."""
+    """The health check fails if no consumer runs or one is frozen, although Redis and the shards are healthy."""
     key = alive_key(store.shards.topology.cluster_id, socket.gethostname())
     none = "no click consumer has been at work on this host for some seconds"
     async with redis_client(ready) as redis:

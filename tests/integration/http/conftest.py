@@ -26,7 +26,7 @@ ServiceMaker = Callable[..., AbstractAsyncContextManager[Service]]
 async def shared_settings(
     cluster: LocalCluster, databases: Databases, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Settings]:
-    """Settings over databases that live as long as the test session, and Redis database 0."""
+    """Returns settings for Redis database 0 and databases that live as long as the test session."""
     database = f"http_{os.getpid()}"
     await databases.clone_initialised(database)
     shards = " ".join(f"{name}={cluster.shard(name).dsn(database)}" for name in cluster.dsns)
@@ -43,7 +43,7 @@ async def shared_settings(
 async def service(
     shared_settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Service]:
-    """Two workers without limits, with anonymous creation."""
+    """Yields a service of two workers without limits, with anonymous creation."""
     variables = {"SNAPURL_MISS_MAX_AGE_S": str(MISS_MAX_AGE_S)}
     async with running(
         shared_settings, tmp_path_factory.mktemp("workers"), workers=2, **variables
@@ -53,11 +53,11 @@ async def service(
 
 @pytest.fixture
 def make_service(settings: Settings, tmp_path: Path) -> ServiceMaker:
-    """Makes a service on its own shards: `async with make_service(workers=2, SNAPURL_X="1")`."""
+    """Returns a factory of services on fresh shards: `async with make_service(workers=2, SNAPURL_X="1")`."""
     return partial(running, settings, tmp_path)
 
 
 @pytest.fixture
 def api(service: Service) -> httpx.AsyncClient:
-    """The shared service, with its admin key."""
+    """Returns a client of the shared service with its admin key."""
     return service.api

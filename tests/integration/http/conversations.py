@@ -1,7 +1,7 @@
 """Conversations of clients with redirects and creates: plain, odd and ambiguous ones.
 
-Links that are there: `fp-a` (302), `fp-b` (308), `fp-c` (301, a URL with escapes), `fp-over` (expired), `fp-gone`
-(deleted); `fp-none` is not. ALIAS stands for a word that nobody has used yet, as an alias or an Idempotency-Key.
+These links exist: `fp-a` (302), `fp-b` (308), `fp-c` (301, a URL with escapes), `fp-over` (expired), `fp-gone`
+(deleted); `fp-none` does not. ALIAS stands for an unused word, as an alias or an Idempotency-Key.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ ALIAS = b"alias-00"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Packets. `fast_answers` is how many of their requests the fast path answers; None if that may vary."""
+    """Packets. `fast_answers` is the number of requests in them that the fast path answers; None if it may vary."""
 
     name: str
     parts: tuple[bytes, ...]
@@ -25,18 +25,18 @@ class Case:
 def head(
     *headers: bytes, target: bytes = b"/fp-a", method: bytes = b"GET", version: bytes = b"HTTP/1.1"
 ) -> bytes:
-    """A request without a body."""
+    """Returns a request without a body."""
     return b"\r\n".join([method + b" " + target + b" " + version, *headers, b"", b""])
 
 
 def post(body: bytes, *headers: bytes, media: bytes = b"application/json") -> bytes:
-    """A create with a Content-Length as most clients send it."""
+    """Returns a create with a Content-Length, as most clients send it."""
     own = (b"Host: s.example.org", b"Content-Type: " + media, b"Content-Length: %d" % len(body))
     return head(*own, *headers, target=b"/api/v1/links", method=b"POST") + body
 
 
 def odd_post(*headers: bytes, **spelled: bytes) -> bytes:
-    """The head of a create with only `headers` about its body."""
+    """Returns the head of a create in which only `headers` describe its body."""
     return head(
         b"content-type: application/json",
         *headers,
@@ -45,7 +45,7 @@ def odd_post(*headers: bytes, **spelled: bytes) -> bytes:
 
 
 def padded(length: int) -> bytes:
-    """A plain head with that many bytes before its empty line."""
+    """Returns a plain head with `length` bytes before its empty line."""
     bare = len(head(b"x: ")) - 4
     return head(b"x: " + b"y" * (length - bare))
 

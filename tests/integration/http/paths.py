@@ -44,7 +44,7 @@ T = TypeVar("T")
 LAST = b"GET /health/live HTTP/1.1\r\nhost: last\r\nconnection: close\r\n\r\n"
 """Ends a conversation, so that all of its answers are there when the connection is."""
 
-PAUSE_S = 0.001  # after which what was sent has been received: both ends are in one loop
+PAUSE_S = 0.001  # long enough for a packet to arrive: both ends are on one loop
 OUTCOMES = ("redirected", "missing", "gone", "shut-out", "failed")
 
 _RANDOM = re.compile(rb'(x-request-id: |"request_id": ")[0-9a-f]{16}\b')
@@ -82,9 +82,9 @@ class Loop:
 @dataclass(frozen=True, slots=True)
 class Exchange:
     """The result of a conversation: all bytes, without random ids, generated codes and times; clicks by code and
-    source; outcomes by the metrics; the created links in the shards.
+    source; outcomes in the metrics; the created links in the shards.
 
-    `fast_answers` is how many requests the fast path answered: the only difference that is allowed.
+    `fast_answers` is the number of requests that the fast path answered: the only allowed difference.
     """
 
     answers: bytes
@@ -106,12 +106,12 @@ class Side:
     is_finished: bool = False
 
     async def finish(self) -> None:
-        """Stops as a worker does."""
+        """Stops the service as a worker does."""
         self.is_finished = True
         await finish(self.app, self.server)
 
     async def create(self, alias: str, url: str = "https://example.org/", **fields: Any) -> None:
-        """A link."""
+        """Creates a link."""
         await self.app.ctx.services.links.create(Draft(url, alias=alias, **fields), "", None)
 
     async def warm(self, *codes: str) -> None:
@@ -146,17 +146,17 @@ class Side:
         return Exchange(said, clicks, sources, outcomes, counts, created, self.fast_answers() - fast_answers)
 
     async def _stored(self, code: bytes) -> Link | None:
-        """The link's row, without code and time."""
+        """Returns the link's row, without code and time."""
         found = await self.app.ctx.services.links.get(code.decode(), None)
         return replace(found, code="", created_at=datetime.fromtimestamp(0, UTC))
 
     def fast_answers(self) -> int:
-        """Requests that the fast path has answered so far."""
+        """Returns how many requests the fast path has answered so far."""
         self.app.ctx.fast_path.flush()
         return count(REDIRECTS_FAST_PATH) + count(CREATES_FAST_PATH)
 
     def counted(self) -> dict[str, float]:
-        """Answers, how many of them were timed, and refusals, as the metrics have them."""
+        """Returns the metrics' counts of answers, of timed answers, and of refusals."""
         flush_timings()
         samples = itertools.chain(*(metric.collect() for metric in (HTTP_REQUESTS, HTTP_SECONDS, PROBLEMS)))
         return {
@@ -167,7 +167,7 @@ class Side:
         }
 
     def outcomes(self) -> dict[str, int]:
-        """Redirects by outcome, as the metrics have them."""
+        """Returns the metrics' counts of redirects by outcome."""
         self.app.ctx.fast_path.flush()
         return {name: count(REDIRECTS.labels(name)) for name in OUTCOMES}
 
@@ -181,18 +181,18 @@ class Pair:
     slow: Side
 
     def converse(self, *parts: bytes) -> tuple[Exchange, Exchange]:
-        """The same conversation with both."""
+        """Has the same conversation with both services."""
         return self.loop.run(self.fast.converse(parts)), self.loop.run(self.slow.converse(parts))
 
     def agree(self, *parts: bytes) -> Exchange:
-        """Returns the result with the fast path, after checking that the other side's is the same."""
+        """Returns the result with the fast path. Asserts that the other side's is the same."""
         fast, slow = self.converse(*parts)
         assert fast == slow
         assert slow.fast_answers == 0
         return fast
 
     def create(self, alias: str, **fields: Any) -> None:
-        """A link that both have in L1."""
+        """Creates a link and loads it into L1 of both services."""
         self.loop.run(self.fast.create(alias, **fields))
         self.warm(alias)
 
@@ -203,7 +203,7 @@ class Pair:
 
 @contextmanager
 def paired(settings: Settings, **config: object) -> Iterator[Pair]:
-    """Both services, over empty or initialised shards; `config` is Sanic's."""
+    """Yields both services on empty or initialised shards; `config` is Sanic's."""
     loop = Loop()
     stop: list[Any] = []
     try:
@@ -222,7 +222,7 @@ def paired(settings: Settings, **config: object) -> Iterator[Pair]:
 
 @asynccontextmanager
 async def side(settings: Settings, **config: object) -> AsyncIterator[Side]:
-    """A service within this process, over shards that are initialised."""
+    """Runs a service in this process, on initialised shards."""
     app = create_app(settings.model_copy(update={"click_flush_ms": 86_400_000}))
     app.config.update(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -237,7 +237,7 @@ async def side(settings: Settings, **config: object) -> AsyncIterator[Side]:
 
 @asynccontextmanager
 async def connected(port: int, receive_bytes: int = 0) -> AsyncIterator[socket.socket]:
-    """A plain socket, from which responses before a reset can be read. 0 keeps the system's buffer size."""
+    """Yields a plain socket that can read responses sent before a reset. 0 keeps the system's buffer size."""
     with socket.socket() as connection:
         if receive_bytes:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
@@ -254,12 +254,12 @@ async def _talk(connection: socket.socket, parts: Sequence[bytes]) -> bytes:
             await loop.sock_sendall(connection, part)
             await asyncio.sleep(PAUSE_S)
     except (BrokenPipeError, ConnectionResetError):
-        pass  # it was closed on us; what was answered before that is there
+        pass  # the service closed the connection; the responses before that can still be read
     return await read_all(connection)
 
 
 async def read_all(connection: socket.socket) -> bytes:
-    """What comes until the connection ends. Fails if it never does."""
+    """Returns all bytes until the connection ends. Fails if it never does."""
     answers = bytearray()
     try:
         async with asyncio.timeout(HANG_S):
@@ -271,5 +271,5 @@ async def read_all(connection: socket.socket) -> bytes:
 
 
 def count(counter: Any) -> int:
-    """The value of a counter of this process."""
+    """Returns the value of a counter of this process."""
     return int(counter._value.get())

@@ -1,4 +1,4 @@
-"""Workers as they run in production: separate processes, here each with its own port."""
+"""Workers as they run in production, as separate processes; here each has its own port."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PUBLIC_URL = "https://s.example.org"
 
 @dataclass
 class Worker:
-    """One `snapurl.worker` process. Its listening socket is kept here, as a supervisor keeps it."""
+    """One `snapurl.worker` process. This object holds its listening socket, as a supervisor does."""
 
     listener: socket.socket
     environ: dict[str, str]
@@ -78,7 +78,7 @@ class Worker:
         return await self.process.wait()
 
     async def say(self, *parts: bytes, pause_s: float = 0.0) -> bytes:
-        """Sends raw bytes over a new connection and returns all that is received until it is closed."""
+        """Sends raw bytes over a new connection and returns all bytes received until it is closed."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             for part in parts:
@@ -92,7 +92,7 @@ class Worker:
 
 @dataclass
 class Service:
-    """Workers over one set of shards, with an admin key and a client that uses it."""
+    """Workers on one set of shards, with an admin key and a client that uses it."""
 
     settings: Settings
     workers: list[Worker]
@@ -101,18 +101,18 @@ class Service:
 
     @property
     def api(self) -> httpx.AsyncClient:
-        """The first worker, with the admin key."""
+        """Returns a client of the first worker with the admin key."""
         return self.clients[0]
 
     def client(self, key: str | None = None, worker: int = 0, **headers: str) -> httpx.AsyncClient:
-        """A client of one worker, with that key or none; it is closed with the service at the latest."""
+        """Returns a client of one worker, with that key or none. It is closed with the service at the latest."""
         own = {**({"X-Api-Key": key} if key else {}), **headers}
         client = httpx.AsyncClient(base_url=self.workers[worker].url, headers=own, timeout=HANG_S)
         self.clients.append(client)
         return client
 
     async def key(self, *rights: str, limit: str = "none") -> str:
-        """A new key with those rights."""
+        """Creates and returns a key with those rights."""
         return await create_key(self.settings, "test", rights, limit)
 
     async def shorten(self, url: str = "https://example.org/", **fields: Any) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class Service:
 
 
 def environ_of(settings: Settings, **variables: str) -> dict[str, str]:
-    """The environment that leads a worker to the shards and the Redis of `settings`, as patient as these are."""
+    """Returns a worker's environment with the shards, the Redis and the time-outs of `settings`."""
     shards = " ".join(f"{item.name}={item.dsn}" for item in settings.shard_dsns)
     return {
         **{name: value for name, value in os.environ.items() if not name.startswith("SNAPURL_")},
@@ -140,7 +140,7 @@ def environ_of(settings: Settings, **variables: str) -> dict[str, str]:
 
 
 def new_worker(environ: dict[str, str], directory: Path) -> Worker:
-    """A worker with a listening socket, not started."""
+    """Returns a worker that has a listening socket and is not started."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     return Worker(listener, environ, directory / f"worker-{listener.fileno()}.log")
 
@@ -149,7 +149,7 @@ def new_worker(environ: dict[str, str], directory: Path) -> Worker:
 async def running(
     settings: Settings, directory: Path, workers: int = 1, **variables: str
 ) -> AsyncIterator[Service]:
-    """A service over empty or initialised shards, stopped at the end."""
+    """Runs a service on empty or initialised shards, and stops it at the end."""
     await migrate_all(settings)
     await ensure_cluster(settings)
     environ = environ_of(settings, **variables)

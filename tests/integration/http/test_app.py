@@ -1,4 +1,4 @@
-"""The app inside the test's process: several at once, time-outs, and what a bug reveals."""
+"""The app in the test's process: several at once, time-outs, and what the response to a bug reveals."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.waits import HANG_S
 
 @asynccontextmanager
 async def served(settings: Settings, **config: object) -> AsyncIterator[tuple[App, httpx.AsyncClient]]:
-    """The app, started as a worker starts it, and a client."""
+    """Yields the app, started as a worker starts it, and a client."""
     await migrate_all(settings)
     await ensure_cluster(settings)
     app = create_app(settings)
@@ -40,7 +40,7 @@ async def served(settings: Settings, **config: object) -> AsyncIterator[tuple[Ap
 
 
 async def test_several_apps_can_live_in_one_process(make_settings: Callable[..., Settings]) -> None:
-    """Nothing is kept in module globals: two services with different settings answer side by side."""
+    """Two services with different settings work in one process: no state is in module globals."""
     one = make_settings(base_url="https://one.example", anonymous_creation=True)
     two = make_settings(base_url="https://two.example", anonymous_creation=False)
     body = {"url": "https://example.org/"}
@@ -54,9 +54,9 @@ async def test_several_apps_can_live_in_one_process(make_settings: Callable[...,
 async def test_a_bug_is_a_500_that_tells_nothing_but_is_logged_with_its_request(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In the API and on redirects: the stack trace is logged, the request id is in the log and the response."""
+    """A bug is a 500 that reveals nothing; its stack trace is logged with the request id of the response."""
     async with served(settings) as (app, client):
-        # No bug is known: a missing part stands in for one.
+        # No bug is known, so a missing attribute causes the error.
         app.ctx.services = replace(app.ctx.services, limiter=cast(Any, None), ring_view=cast(Any, None))
         for path in ("/api/v1/ring", "/some-code"):
             with caplog.at_level(logging.ERROR, "snapurl.http"):
@@ -76,7 +76,7 @@ async def test_a_bug_is_a_500_that_tells_nothing_but_is_logged_with_its_request(
 
 
 async def test_a_request_that_arrives_as_the_worker_stops_is_answered(settings: Settings) -> None:
-    """What was counted or written is also answered: a connection with a received request is not closed."""
+    """A request received before the worker stops is answered before its connection is closed."""
     await migrate_all(settings)
     await ensure_cluster(settings)
     app = create_app(settings)
@@ -94,7 +94,7 @@ async def test_a_request_that_arrives_as_the_worker_stops_is_answered(settings: 
 
 
 async def test_a_head_that_does_not_arrive_is_408(settings: Settings) -> None:
-    """As a problem, and the connection ends."""
+    """A head that does not arrive in time gets a 408 problem, and the connection is closed."""
     async with served(settings, REQUEST_TIMEOUT=0.2) as (_, client):
         reader, writer = await asyncio.open_connection("127.0.0.1", client.base_url.port)
         writer.write(b"GET /health/live HTTP/1.1\r\nhost:")
@@ -106,7 +106,7 @@ async def test_a_head_that_does_not_arrive_is_408(settings: Settings) -> None:
 
 
 async def test_a_body_that_does_not_arrive_is_503(settings: Settings) -> None:
-    """Nothing was created."""
+    """A body that does not arrive in time gets 503, and nothing is created."""
     async with served(settings.model_copy(update={"anonymous_creation": True}), RESPONSE_TIMEOUT=0.2) as (
         _,
         client,

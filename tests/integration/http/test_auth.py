@@ -21,7 +21,7 @@ BODY = {"url": "https://example.org/"}
 
 
 async def test_both_headers_work_and_two_different_keys_do_not(service: Service) -> None:
-    """X-Api-Key, Authorization: Bearer, or both with the same key."""
+    """X-Api-Key and Authorization: Bearer both work, also together if they have the same key."""
     key, other = service.admin_key, await service.key("admin")
     anybody = service.client()
     for headers in (
@@ -48,7 +48,7 @@ async def test_both_headers_work_and_two_different_keys_do_not(service: Service)
     ],
 )
 async def test_a_bad_key_is_401_even_where_none_is_needed(service: Service, headers: dict[str, str]) -> None:
-    """A client with an invalid key gets an error even if it needs none."""
+    """A client with an invalid key gets 401 even where no key is needed."""
     anybody = service.client()
     for answer in (
         await anybody.post("/api/v1/links", json=BODY, headers=headers),
@@ -60,7 +60,7 @@ async def test_a_bad_key_is_401_even_where_none_is_needed(service: Service, head
 
 
 async def test_the_right_id_with_a_wrong_secret_is_401(service: Service) -> None:
-    """Only the secret authenticates, not the id."""
+    """A key with a valid id and a wrong secret gets 401."""
     plain = PlainKey.parse(service.admin_key)
     assert plain is not None
     forged = str(PlainKey(plain.key_id, PlainKey.random().secret))
@@ -68,7 +68,7 @@ async def test_the_right_id_with_a_wrong_secret_is_401(service: Service) -> None
 
 
 async def test_without_a_key_one_may_create_and_nothing_else(service: Service) -> None:
-    """With anonymous creation; only an admin key can change such a link."""
+    """With anonymous creation a client without a key can only create; only an admin key can change such a link."""
     anybody = service.client()
     created = await anybody.post("/api/v1/links", json=BODY)
     assert created.status_code == 201
@@ -96,7 +96,7 @@ async def test_without_a_key_one_may_create_and_nothing_else(service: Service) -
     ],
 )
 async def test_a_key_has_its_rights_and_no_others(service: Service, right: str, statuses: list[int]) -> None:
-    """The link belongs to another key: only an admin key reaches it, whatever rights others have."""
+    """A key can do only what its rights allow, and only an admin key can access another key's link."""
     code = (await service.shorten())["code"]
     client = service.client(await service.key(right))
     path = f"/api/v1/links/{code}"
@@ -113,7 +113,7 @@ async def test_a_key_has_its_rights_and_no_others(service: Service, right: str, 
 
 
 async def test_a_key_reaches_its_own_links(service: Service) -> None:
-    """With the rights to read and change."""
+    """A key with the rights to read and change can access its own links."""
     client = service.client(await service.key("create", "read", "change"))
     path = (await client.post("/api/v1/links", json=BODY)).headers["location"]
     assert (await client.get(path)).status_code == 200
@@ -122,7 +122,7 @@ async def test_a_key_reaches_its_own_links(service: Service) -> None:
 
 
 async def test_a_revoked_key_is_refused_by_every_worker_within_seconds(service: Service) -> None:
-    """As soon as its entry in the workers' caches expires."""
+    """Every worker refuses a revoked key as soon as the key's cache entry expires."""
     key = await service.key("read")
     clients = [service.client(key, worker) for worker in (0, 1)]
     for client in clients:
@@ -143,7 +143,7 @@ async def test_a_revoked_key_is_refused_by_every_worker_within_seconds(service: 
 
 
 async def test_keys_are_listed_without_their_secrets(service: Service) -> None:
-    """Name, rights and dates; the secret is nowhere."""
+    """The list of keys shows name, rights and dates, but no secret."""
     key = await service.key("read", "create")
     plain = PlainKey.parse(key)
     assert plain is not None
@@ -156,7 +156,7 @@ async def test_keys_are_listed_without_their_secrets(service: Service) -> None:
 
 
 async def test_anonymous_creation_is_a_setting(make_service: ServiceMaker) -> None:
-    """Where it is off, creating needs a key."""
+    """With anonymous creation off, a create needs a key."""
     async with make_service(SNAPURL_ANONYMOUS_CREATION="false") as service:
         anybody = service.client()
         for path, body in (("/api/v1/links", BODY), ("/api/v1/links/bulk", {"links": [BODY]})):
@@ -168,7 +168,7 @@ async def test_anonymous_creation_is_a_setting(make_service: ServiceMaker) -> No
 async def test_a_silent_shard_does_not_lock_its_keys_out(
     make_service: ServiceMaker, cluster: LocalCluster
 ) -> None:
-    """A cached key keeps working on the other shards while its own is down."""
+    """A cached key keeps working on the other shards while the key's shard is down."""
     async with make_service() as service:
         plain = PlainKey.parse(service.admin_key)
         assert plain is not None

@@ -1,4 +1,4 @@
-"""Invalid input gets a clear problem: nothing is half done, nothing internal shown."""
+"""Invalid input gets a clear problem, is never partly executed, and reveals no internals."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 def is_problem(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]:
-    """The body of a problem answer, after checking that it is one of that kind."""
+    """Returns the body of a problem response. Asserts its status and type."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     body: dict[str, Any] = answer.json()
@@ -68,7 +68,7 @@ def is_problem(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]
 async def test_a_draft_that_does_not_fit_is_422_at_its_field(
     api: httpx.AsyncClient, fields: dict[str, Any], pointer: str
 ) -> None:
-    """The pointer names the field; the response does not repeat the input."""
+    """An invalid field gets 422 with a pointer to it; the response does not repeat the input."""
     answer = await api.post("/api/v1/links", content=json.dumps(fields).encode(), headers=JSON)
     body = is_problem(answer, 422, "invalid")
     assert [error["pointer"] for error in body["errors"]] == [pointer]
@@ -95,13 +95,13 @@ async def test_a_draft_that_does_not_fit_is_422_at_its_field(
 async def test_what_is_not_json_is_400(
     api: httpx.AsyncClient, method: str, path: str, content: bytes
 ) -> None:
-    """Wherever a body is read."""
+    """A body that is not JSON gets 400 from every endpoint that reads one."""
     is_problem(await api.request(method, path, content=content, headers=JSON), 400, "bad-request")
 
 
 @pytest.mark.parametrize("value", [None, 1, "x", [], True])
 async def test_json_that_is_no_object_is_422(api: httpx.AsyncClient, value: object) -> None:
-    """Nothing but an object is a draft."""
+    """JSON other than an object gets 422."""
     answer = await api.post("/api/v1/links", content=json.dumps(value).encode(), headers=JSON)
     is_problem(answer, 422, "invalid")
 
@@ -117,20 +117,20 @@ async def test_json_that_is_no_object_is_422(api: httpx.AsyncClient, value: obje
     ],
 )
 async def test_another_media_type_is_415(api: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    """Only plain JSON in UTF-8 is read."""
+    """Any media type but plain JSON in UTF-8 gets 415."""
     answer = await api.post("/api/v1/links", content=b'{"url": "https://example.org/"}', headers=headers)
     is_problem(answer, 415, "unsupported-media-type")
 
 
 async def test_json_with_a_charset_is_read(api: httpx.AsyncClient) -> None:
-    """`application/json; charset=utf-8` is what many clients send."""
+    """`application/json; charset=utf-8`, which many clients send, is accepted."""
     headers = {"Content-Type": 'Application/JSON; charset="UTF-8"'}
     answer = await api.post("/api/v1/links", content=b'{"url": "https://example.org/"}', headers=headers)
     assert answer.status_code == 201
 
 
 async def test_a_body_of_10_mb_is_413_and_the_connection_lives_on(api: httpx.AsyncClient) -> None:
-    """With Content-Length or in chunks; the client can read the response and send another request."""
+    """A body of 10 MB gets 413, also in chunks; the client can read that and send another request."""
 
     async def chunks() -> Any:
         for _ in range(160):
@@ -143,7 +143,7 @@ async def test_a_body_of_10_mb_is_413_and_the_connection_lives_on(api: httpx.Asy
 
 
 async def test_a_head_that_is_too_large_is_413(service: Service) -> None:
-    """Headers beyond the limit; the response is a problem, too."""
+    """Headers above the limit get 413, as a problem."""
     head = b"GET /health/live HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 20_000 + b"\r\n\r\n"
     answer = await service.workers[0].say(head)
     assert answer.startswith(b"HTTP/1.1 413 ")
@@ -167,7 +167,7 @@ async def test_a_head_that_is_too_large_is_413(service: Service) -> None:
 async def test_bytes_that_are_no_request_are_400_and_end_the_connection(
     service: Service, head: bytes
 ) -> None:
-    """Also those that two servers could read differently."""
+    """Bytes that are not a request, or that two servers could parse differently, get 400 and end the connection."""
     answer = await service.workers[0].say(head)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"urn:snapurl:problem:bad-request" in answer
@@ -192,7 +192,7 @@ async def test_bytes_that_are_no_request_are_400_and_end_the_connection(
 async def test_a_method_that_is_not_there_is_405_with_those_that_are(
     api: httpx.AsyncClient, method: str, path: str, allowed: str
 ) -> None:
-    """For methods that the server knows and for others."""
+    """An unsupported method, known or unknown, gets 405 with the supported ones."""
     answer = await api.request(method, path)
     assert answer.status_code == 405
     assert answer.headers["allow"] == allowed
@@ -202,12 +202,12 @@ async def test_a_method_that_is_not_there_is_405_with_those_that_are(
 
 @pytest.mark.parametrize("path", ["/api", "/api/v1", "/api/v2/links", "/a/b", "/api/v1/links/a/b", "/docs/x"])
 async def test_an_address_that_is_not_there_is_404(api: httpx.AsyncClient, path: str) -> None:
-    """As a problem, on every path."""
+    """An unknown path gets a 404 problem."""
     is_problem(await api.get(path), 404, "not-found")
 
 
 async def test_an_unknown_query_parameter_is_422(service: Service, api: httpx.AsyncClient) -> None:
-    """The API refuses a misspelt parameter; pages and redirects ignore the query."""
+    """The API answers 422 to an unknown query parameter; pages and redirects ignore the query."""
     link = await service.shorten()
     for method, path in (
         ("GET", f"/api/v1/links/{link['code']}"),
@@ -224,20 +224,20 @@ async def test_an_unknown_query_parameter_is_422(service: Service, api: httpx.As
 
 @pytest.mark.parametrize("key", ["", "a b", "a\tb", "x" * 256])
 async def test_an_ill_formed_idempotency_key_is_422(api: httpx.AsyncClient, key: str) -> None:
-    """1 to 255 visible ASCII characters."""
+    """An Idempotency-Key other than 1 to 255 visible ASCII characters gets 422."""
     answer = await api.post("/api/v1/links", json={"url": URL}, headers={"Idempotency-Key": key})
     assert is_problem(answer, 422, "invalid")["errors"][0]["pointer"] == "/headers/idempotency-key"
 
 
 @pytest.mark.parametrize("count", [0, 1_001])
 async def test_no_bulk_items_or_too_many_are_422(api: httpx.AsyncClient, count: int) -> None:
-    """And then none of them is created."""
+    """A bulk request without items, or with too many, gets 422 and creates nothing."""
     answer = await api.post("/api/v1/links/bulk", json={"links": [{"url": URL}] * count})
     assert is_problem(answer, 422, "invalid")["errors"][0]["pointer"] == "/links"
 
 
 async def test_a_body_where_none_belongs_is_swallowed(service: Service) -> None:
-    """The body is discarded and does not disturb the next request on the connection."""
+    """An unexpected body is discarded and does not affect the next request on the connection."""
     answer = await service.workers[0].say(
         b"GET /health/live HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nhello"
         b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
@@ -246,7 +246,7 @@ async def test_a_body_where_none_belongs_is_swallowed(service: Service) -> None:
 
 
 async def test_a_sane_request_id_comes_back_and_a_strange_one_does_not(api: httpx.AsyncClient) -> None:
-    """On successful responses and on problems."""
+    """A valid request id is returned with successes and problems; an invalid one is not."""
     for path in ("/api/v1/ring", "/api/v1/nothing"):
         answer = await api.get(path, headers={"X-Request-Id": "abc-123"})
         assert answer.headers["x-request-id"] == "abc-123"
@@ -258,7 +258,7 @@ async def test_a_sane_request_id_comes_back_and_a_strange_one_does_not(api: http
 async def test_an_address_that_is_none_is_told_so_and_leaves_no_stack(
     service: Service, target: bytes
 ) -> None:
-    """400 and the end of the connection; a client cannot fill the log with stack traces."""
+    """An invalid URL gets 400 and ends the connection; no stack trace is logged."""
     worker = service.workers[0]
     before = worker.log.read_text()
     answer = await worker.say(b"GET " + target + b" HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -267,7 +267,7 @@ async def test_an_address_that_is_none_is_told_so_and_leaves_no_stack(
 
 
 async def problems(api: httpx.AsyncClient, slug: str) -> float:
-    """How many answers of that type there were."""
+    """Returns how many responses had that problem type."""
     line = next(
         line
         for line in (await api.get("/metrics")).text.splitlines()

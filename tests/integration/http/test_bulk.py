@@ -16,7 +16,7 @@ from tests.integration.http.service import PUBLIC_URL, Service
 async def test_results_come_in_the_order_asked_with_failures_in_their_places(
     service: Service, api: httpx.AsyncClient
 ) -> None:
-    """Good, bad and conflicting items side by side."""
+    """A bulk response has one result per item in request order, also for invalid and conflicting items."""
     taken = (await service.shorten())["code"]
     twice = f"twice-{uuid.uuid4().hex[:8]}"
     items = [
@@ -47,7 +47,7 @@ async def test_results_come_in_the_order_asked_with_failures_in_their_places(
 
 
 async def test_a_thousand_links_at_once(api: httpx.AsyncClient) -> None:
-    """The maximum of one request: all codes differ, and all links exist."""
+    """A bulk request of 1,000 links, the maximum, creates all of them with different codes."""
     items = [{"url": f"https://example.org/{number}"} for number in range(1_000)]
     results = (await api.post("/api/v1/links/bulk", json={"links": items})).json()["results"]
     assert {result["status"] for result in results} == {201}
@@ -60,7 +60,7 @@ async def test_a_thousand_links_at_once(api: httpx.AsyncClient) -> None:
 async def test_a_shard_that_is_down_fails_its_items_only(
     make_service: ServiceMaker, cluster: LocalCluster
 ) -> None:
-    """503 for those, 201 for the others."""
+    """When a shard is down, items for it get 503 and the others 201."""
     async with make_service() as service:
         shards = await Shards.connect(service.settings)
         aliases = [f"down-{number}" for number in range(40)]

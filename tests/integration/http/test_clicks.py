@@ -1,4 +1,4 @@
-"""From a redirect to the count, and from an edit to every worker, through the whole service."""
+"""Clicks from redirect to count, and edits from one worker to all, through the whole service."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EDIT_SEEN_S_MAX = 0.2
 
 
 async def consumer(service: Service) -> Process:
-    """The click consumer, as a process."""
+    """Starts the click consumer as a process."""
     log = service.workers[0].log.with_name("consumer.log").open("ab")
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "snapurl.clicks", env=service.workers[0].environ, stdout=log, stderr=log
@@ -60,7 +60,7 @@ def today() -> date:
 
 
 async def test_a_redirect_is_counted_and_nothing_else_is(make_service: ServiceMaker) -> None:
-    """GETs that redirect are clicks of today; HEADs, 404s and 410s are not."""
+    """A GET that redirects counts as a click of today; HEADs, 404s and 410s do not."""
     began = today()
     async with make_service(workers=2) as service, consuming(service):
         counted, deleted = await service.shorten(), await service.shorten()
@@ -86,7 +86,7 @@ async def test_a_redirect_is_counted_and_nothing_else_is(make_service: ServiceMa
 
 
 class Visitor:
-    """One keep-alive connection that follows links, and connects again when it is cut."""
+    """One keep-alive connection that follows links, and reconnects when it is cut."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -94,7 +94,7 @@ class Visitor:
         self._writer: asyncio.StreamWriter | None = None
 
     async def follow(self, code: str) -> None:
-        """Asks until it is answered: what was not answered was not a redirect."""
+        """Repeats the request until it is answered: an unanswered one was not a redirect."""
         while True:
             try:
                 if self._writer is None or self._reader is None:
@@ -126,7 +126,7 @@ async def visit(worker: Worker, codes: list[str]) -> None:
 async def test_20_000_clicks_are_counted_exactly_whatever_is_restarted(
     make_service: ServiceMaker, cluster: LocalCluster
 ) -> None:
-    """A worker gets SIGTERM, the consumer is killed in the middle, Redis restarts: not one more, not one less."""
+    """Clicks are counted exactly although a worker gets SIGTERM, the consumer is killed, and Redis restarts."""
     async with make_service(workers=2) as service:
         made = await service.api.post(
             "/api/v1/links/bulk", json={"links": [{"url": "https://example.org/"}] * LINKS}
@@ -171,7 +171,7 @@ async def leads_to(client: httpx.AsyncClient, code: str, url: str) -> bool:
 
 
 async def test_an_edit_is_seen_by_every_worker_at_once(service: Service) -> None:
-    """Both workers have the link in their caches; each follows the change within 200 ms (the median of 21)."""
+    """Workers that have a link cached follow an edit within 200 ms (the median of 21)."""
     link = await service.shorten()
     waits = []
     for number in range(21):

@@ -49,7 +49,7 @@ def waits(service: Side) -> bool:
 async def test_what_comes_while_a_link_is_created_is_answered_after_it(
     open_side: Open, is_fast: bool
 ) -> None:
-    """Requests are answered in order, however many; reading is paused meanwhile."""
+    """Requests that arrive during a create are answered after it, in order; reading is paused meanwhile."""
     async with open_side(is_fast, anonymous_creation=True) as service, connected(service.port) as connection:
         await ready(service)
         take_turns(service)
@@ -68,7 +68,7 @@ async def test_what_comes_while_a_link_is_created_is_answered_after_it(
 @BOTH
 @on_loop
 async def test_a_create_that_waits_too_long_for_its_turn_is_503(open_side: Open, is_fast: bool) -> None:
-    """The response has Retry-After; the connection stays open."""
+    """A create that waits too long in the fair queue gets 503 with Retry-After; the connection stays open."""
     async with open_side(is_fast, anonymous_creation=True) as service:
         await ready(service)
         take_turns(service)
@@ -82,7 +82,7 @@ async def test_a_create_that_waits_too_long_for_its_turn_is_503(open_side: Open,
 @BOTH
 @on_loop
 async def test_a_client_that_goes_away_leaves_no_create_behind(open_side: Open, is_fast: bool) -> None:
-    """A create in the fair queue is cancelled, and counted as on Sanic's path."""
+    """When its client disconnects, a create in the fair queue is cancelled, and counted as on Sanic's path."""
     async with open_side(is_fast, anonymous_creation=True) as service:
         await ready(service)
         before = service.counted()
@@ -106,7 +106,7 @@ async def test_a_client_that_goes_away_leaves_no_create_behind(open_side: Open, 
 @BOTH
 @on_loop
 async def test_a_worker_that_ends_answers_the_create_in_hand(open_side: Open, is_fast: bool) -> None:
-    """The connection ends after the response, which says so."""
+    """A worker that shuts down answers a create in progress with `Connection: close`, then disconnects."""
     async with open_side(is_fast, anonymous_creation=True) as service, connected(service.port) as connection:
         await ready(service)
         take_turns(service)
@@ -125,7 +125,7 @@ async def test_a_worker_that_ends_answers_the_create_in_hand(open_side: Open, is
 @BOTH
 @on_loop
 async def test_creates_are_limited_alike(open_side: Open, is_fast: bool) -> None:
-    """Each response says what remains of the limit; one create too many is 429."""
+    """Each response to a create has the remaining limit; a create above the limit gets 429."""
     limits = {"anonymous_creation": True, "limit_create": "2/hour"}
     async with open_side(is_fast, **limits) as service:
         await ready(service)
@@ -142,7 +142,7 @@ async def test_creates_are_limited_alike(open_side: Open, is_fast: bool) -> None
 @BOTH
 @on_loop
 async def test_bodies_take_room_alike(open_side: Open, is_fast: bool) -> None:
-    """When the memory for bodies is used up, a create is 503; what it had reserved is released."""
+    """When the memory for bodies is used up, a create gets 503, and its reservation is released."""
     async with open_side(is_fast, anonymous_creation=True, body_bytes_max=len(URL)) as service:
         await ready(service)
         budget = service.app.ctx.body_budget
@@ -164,7 +164,7 @@ async def test_bodies_take_room_alike(open_side: Open, is_fast: bool) -> None:
 
 @on_loop
 async def test_creates_ahead_are_counted_as_such(open_side: Open) -> None:
-    """The metrics count them by the time they are scraped."""
+    """A scrape of the metrics includes all creates that the fast path has answered."""
     async with open_side(anonymous_creation=True) as service:
         await ready(service)
         service.app.ctx.fast_path.flush()

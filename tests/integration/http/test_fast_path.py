@@ -40,12 +40,12 @@ from tests.support.waits import HANG_S
 
 OVER_S = 0.2
 EXAMPLES = 150
-REQUEST_S_MAX = 2.0  # for a head or body whose end never comes
+REQUEST_S_MAX = 2.0  # for a head or body that never ends
 
 
 @pytest.fixture(scope="session")
 def links(shared_settings: Settings) -> None:
-    """Links of all kinds. The first is also that of `test_fast_states`, which may have come before."""
+    """Creates links of all kinds. `test_fast_states` uses the first one too, and may have created it before."""
     over = datetime.now(UTC) + timedelta(seconds=OVER_S)
     with paired(shared_settings) as pair:
         with suppress(AliasTaken):
@@ -61,7 +61,7 @@ def links(shared_settings: Settings) -> None:
 
 @pytest.fixture(scope="module", params=[100_000, 0], ids=["from L1", "looked up"])
 def pair(links: None, shared_settings: Settings, request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """Both services, with the links of `conversations` in L1, or with no L1."""
+    """Yields both services, with the links of `conversations` in L1, or without L1."""
     unlimited = {"limit_missing": "none", "limit_create": "none"}
     update = {**unlimited, "anonymous_creation": True, "l1_links": request.param}
     settings = shared_settings.model_copy(update=update)
@@ -71,13 +71,13 @@ def pair(links: None, shared_settings: Settings, request: pytest.FixtureRequest)
 
 @pytest.fixture(autouse=True)
 def warm(pair: Pair) -> None:
-    """Both have all links in L1, if there is one."""
+    """Loads all links into L1 of both services, if there is one."""
     pair.warm(*CODES)
 
 
 @pytest.mark.parametrize("case", [*PLAIN, *OTHER, *CREATES, *OTHER_CREATES], ids=lambda case: case.name)
 def test_both_paths_answer_and_count_the_same(pair: Pair, case: Case) -> None:
-    """Byte for byte and click for click; and the fast path answers what it should."""
+    """Both paths give the same bytes and clicks, and the fast path answers the requests that it should."""
     exchange = pair.agree(*case.parts)
     assert case.fast_answers in (None, exchange.fast_answers)
     assert exchange.outcomes["failed"] == 0
@@ -101,7 +101,7 @@ def test_packets_may_end_at_every_byte(
 ) -> None:
     """The responses are the same wherever the bytes are split, also if each byte arrives alone."""
     for side in (pair.fast, pair.slow):
-        monkeypatch.setitem(side.app.config, "REQUEST_TIMEOUT", HANG_S)  # hundreds of packets take their time
+        monkeypatch.setitem(side.app.config, "REQUEST_TIMEOUT", HANG_S)  # hundreds of packets take a while
     data = b"".join(parts)
     whole = pair.agree(data)
     assert whole.clicks
@@ -113,7 +113,7 @@ def test_packets_may_end_at_every_byte(
 
 @pytest.mark.parametrize("case", AMBIGUOUS, ids=lambda case: case.name)
 def test_an_ambiguous_head_is_refused_on_both_paths(pair: Pair, case: Case) -> None:
-    """400 and the end of the connection: bytes after it are not treated as a request."""
+    """An ambiguous head gets 400 and ends the connection; bytes after it are not parsed as a request."""
     for parts in ((*case.parts, SMUGGLED), (case.parts[0] + SMUGGLED,), (A + case.parts[0] + SMUGGLED,)):
         exchange = pair.agree(*parts)
         before = parts[0].startswith(A)
@@ -124,7 +124,7 @@ def test_an_ambiguous_head_is_refused_on_both_paths(pair: Pair, case: Case) -> N
 
 @pytest.mark.parametrize("body", AMBIGUOUS_BODIES.values(), ids=AMBIGUOUS_BODIES)
 def test_an_ambiguous_body_ends_the_connection_on_both_paths(pair: Pair, body: bytes) -> None:
-    """Bytes after it are not treated as a request: a create is refused, a redirect needs no body."""
+    """Bytes after an ambiguous body are not parsed as a request, whether it follows a create or a redirect."""
     chunked = head(b"transfer-encoding: chunked")
     create = head(
         b"content-type: application/json",
@@ -177,7 +177,7 @@ BODIES = st.sampled_from([b""] * 8 + [b"abc", b"3\r\nabc\r\n0\r\n\r\n", b"\r\n",
 
 @st.composite
 def requests(draw: st.DrawFn) -> bytes:
-    """A request, more often than not a plain one."""
+    """Draws a request, usually a plain one."""
     method = draw(st.sampled_from([b"GET"] * 6 + [b"HEAD"] * 2 + [b"POST", b"get"]))
     version = draw(st.sampled_from([b"HTTP/1.1"] * 9 + [b"HTTP/1.0"]))
     headers = draw(st.lists(HEADERS, max_size=3))
@@ -186,7 +186,7 @@ def requests(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def creates(draw: st.DrawFn) -> bytes:
-    """A create, more often than not a plain one."""
+    """Draws a create, usually a plain one."""
     body = draw(st.sampled_from([URL] * 6 + [b"", b"{}", b"\xff", b'{"url": 1}']))
     if draw(st.sampled_from([True] * 4 + [False])):
         return post(body, *draw(st.lists(HEADERS, max_size=2)))
@@ -197,7 +197,7 @@ def creates(draw: st.DrawFn) -> bytes:
 
 @st.composite
 def conversations(draw: st.DrawFn) -> list[bytes]:
-    """Requests with some changed bytes, in packets that end anywhere."""
+    """Draws requests with some changed bytes, in packets that end anywhere."""
     case = bytearray(b"".join(draw(st.lists(requests() | creates(), min_size=1, max_size=4))))
     for _ in range(draw(st.sampled_from([0, 0, 0, 1, 2]))):
         at = draw(st.integers(0, len(case) - 1))
@@ -215,6 +215,6 @@ def conversations(draw: st.DrawFn) -> list[bytes]:
 @trying(max_examples=EXAMPLES, deadline=None)
 @given(conversations())
 def test_both_paths_agree_on_whatever_is_said(pair: Pair, parts: list[bytes]) -> None:
-    """Random conversations, part of which is no longer HTTP."""
+    """Both paths answer random conversations alike, including bytes that are not HTTP."""
     pair.warm(*CODES)
     pair.agree(*parts)

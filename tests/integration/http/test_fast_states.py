@@ -37,8 +37,8 @@ LONG_URL = URL + "x" * 8_000
 LONG = head(target=b"/fs-long")
 LONG_ANSWER = redirect_bytes(LONG_URL, 302, keep_alive=True)
 
-WRITE_BYTES_MAX = 65_536  # of Sanic's transports, before they call for a pause
-PACKET_BYTES_MAX = 262_144  # that uvloop reads at once
+WRITE_BYTES_MAX = 65_536  # the buffer of Sanic's transports, above which they pause writing
+PACKET_BYTES_MAX = 262_144  # the most that uvloop reads at once
 
 Open = Callable[..., AbstractAsyncContextManager[Side]]
 BOTH = pytest.mark.parametrize("is_fast", [True, False], ids=["fast", "slow"])
@@ -46,7 +46,7 @@ BOTH = pytest.mark.parametrize("is_fast", [True, False], ids=["fast", "slow"])
 
 @pytest.fixture(scope="module")
 def loop(shared_settings: Settings) -> Iterator[Loop]:
-    """The kind of loop that workers run on; the shards are initialised."""
+    """Yields the kind of loop that workers run on. The shards are initialised."""
     loop = Loop()
     loop.run(migrate_all(shared_settings))
     loop.run(ensure_cluster(shared_settings))
@@ -69,7 +69,7 @@ def on_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
 
 @pytest.fixture
 def open_side(shared_settings: Settings, redis_url: str) -> Open:
-    """A service on shared shards and an empty Redis."""
+    """Returns a factory of services on shared shards and an empty Redis."""
 
     def open_side(is_fast: bool = True, sanic: dict[str, Any] | None = None, **settings: Any) -> Any:
         update = {"fast_path": is_fast, "redis_url": SecretStr(redis_url), **settings}
@@ -79,7 +79,7 @@ def open_side(shared_settings: Settings, redis_url: str) -> Open:
 
 
 async def ready(service: Side) -> Side:
-    """The links of these tests are in L1, and no click is counted yet."""
+    """Loads the links of these tests into L1, and drops all clicks counted so far."""
     for code, url in (("fp-a", URL), ("fs-long", LONG_URL)):
         if await service.app.ctx.services.cache.resolve(code) is None:
             await service.create(code, url)
@@ -93,7 +93,7 @@ async def send(connection: socket.socket, data: bytes) -> None:
 
 
 async def receive(connection: socket.socket, length: int) -> bytes:
-    """Reads that many bytes; fewer only if the connection ends."""
+    """Reads `length` bytes, fewer only if the connection ends."""
     received = bytearray()
     async with asyncio.timeout(HANG_S):
         while len(received) < length:
@@ -105,7 +105,7 @@ async def receive(connection: socket.socket, length: int) -> bytes:
 
 
 async def ask(connection: socket.socket, request: bytes = A, length: int = len(KEEPING)) -> bytes:
-    """Sends bytes and reads that many bytes of the responses."""
+    """Sends `request` and reads `length` bytes of the responses."""
     await send(connection, request)
     return await receive(connection, length)
 
@@ -116,7 +116,7 @@ async def ask(connection: socket.socket, request: bytes = A, length: int = len(K
 @BOTH
 @on_loop
 async def test_a_client_that_does_not_read_is_not_read_from(open_side: Open, is_fast: bool) -> None:
-    """What is buffered for it is bounded; once it reads, it gets a response to each request, all counted."""
+    """The buffer for a client that does not read is bounded; once it reads, it gets all responses, all counted."""
     requests = 1_000
     async with open_side(is_fast) as service, connected(service.port, receive_bytes=4_096) as connection:
         await ready(service)
@@ -137,7 +137,7 @@ async def test_a_client_that_does_not_read_is_not_read_from(open_side: Open, is_
 @BOTH
 @on_loop
 async def test_a_client_that_never_reads_is_let_go_of(open_side: Open, is_fast: bool) -> None:
-    """It is disconnected after the maximum time of a response."""
+    """A client that never reads is disconnected after the response time-out."""
     opened = open_side(is_fast, sanic={"RESPONSE_TIMEOUT": 0.3})
     async with opened as service, connected(service.port, receive_bytes=4_096) as connection:
         await ready(service)
@@ -150,7 +150,7 @@ async def test_a_client_that_never_reads_is_let_go_of(open_side: Open, is_fast: 
 @BOTH
 @on_loop
 async def test_a_head_that_stops_half_way_is_408(open_side: Open, is_fast: bool) -> None:
-    """Also after requests that the fast path answered."""
+    """An incomplete head gets 408, also after requests that the fast path answered."""
     async with open_side(is_fast, sanic={"REQUEST_TIMEOUT": 0.3}) as service:
         await ready(service)
         async with connected(service.port) as connection:
@@ -162,7 +162,7 @@ async def test_a_head_that_stops_half_way_is_408(open_side: Open, is_fast: bool)
 @BOTH
 @on_loop
 async def test_a_connection_ends_when_nothing_is_asked_on_it(open_side: Open, is_fast: bool) -> None:
-    """The keep-alive time-out counts from the last response."""
+    """A connection without requests is closed when the keep-alive time-out since the last response is over."""
     keep_alive_s = 2.0
     async with open_side(is_fast, sanic={"KEEP_ALIVE_TIMEOUT": keep_alive_s}) as service:
         await ready(service)
@@ -178,7 +178,7 @@ async def test_a_connection_ends_when_nothing_is_asked_on_it(open_side: Open, is
 async def test_clients_that_go_away_leave_nothing_in_the_log(
     open_side: Open, is_fast: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Neither before their responses nor in the middle of them."""
+    """Clients that disconnect before or during a response cause no log lines."""
     with caplog.at_level(logging.WARNING):
         async with open_side(is_fast) as service:
             await ready(service)
@@ -196,7 +196,7 @@ async def test_clients_that_go_away_leave_nothing_in_the_log(
 @BOTH
 @on_loop
 async def test_a_link_expires_while_it_is_cached(open_side: Open, is_fast: bool) -> None:
-    """It is 410 from that moment on, also on open connections."""
+    """A cached link gets 410 from its expiry on, also on open connections."""
     async with open_side(is_fast) as service:
         await ready(service)
         expires_at = datetime.now(UTC) + timedelta(seconds=1)
@@ -216,7 +216,7 @@ async def test_a_link_expires_while_it_is_cached(open_side: Open, is_fast: bool)
 
 @on_loop
 async def test_a_change_elsewhere_is_seen_on_an_open_connection(open_side: Open) -> None:
-    """An edit, then a delete, by another worker; the fast path keeps answering."""
+    """The fast path follows an edit and a delete by another worker on an open connection."""
     async with open_side() as service, open_side() as other, connected(service.port) as connection:
         await ready(service)
         code = f"fs-{time.time_ns()}"
@@ -247,7 +247,7 @@ async def test_a_change_elsewhere_is_seen_on_an_open_connection(open_side: Open)
 @BOTH
 @on_loop
 async def test_who_is_shut_out_is_shut_out_of_cached_links_too(open_side: Open, is_fast: bool) -> None:
-    """429 for existing and missing links, also on open connections, until the block expires."""
+    """A blocked address gets 429 for existing and missing links, also on open connections, until the block ends."""
     async with open_side(is_fast, limit_missing="2/3 seconds") as service, connected(service.port) as early:
         await ready(service)
         assert await ask(early) == KEEPING
@@ -272,7 +272,7 @@ async def test_who_is_shut_out_is_shut_out_of_cached_links_too(open_side: Open, 
 @BOTH
 @on_loop
 async def test_behind_a_proxy_only_the_client_in_question_is_shut_out(open_side: Open, is_fast: bool) -> None:
-    """The client that the proxy names, not the peer of the connection."""
+    """Behind a proxy, the client that the proxy names is blocked, not the peer of the connection."""
     bad, good = b"x-forwarded-for: 192.0.2.1", b"x-forwarded-for: 192.0.2.2"
     async with open_side(is_fast, limit_missing="1/minute", proxies_count=1) as service:
         await ready(service)
@@ -291,7 +291,7 @@ async def test_behind_a_proxy_only_the_client_in_question_is_shut_out(open_side:
 async def test_the_metrics_are_up_to_date_when_they_are_read(
     open_side: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A scrape flushes the sums of the fast path, and so does the end of the worker."""
+    """A scrape includes all redirects of the fast path, and so do the counters after a worker's shutdown."""
     monkeypatch.setattr(protocol, "FLUSH_S", 3_600)
     async with open_side() as service:
         await ready(service)
@@ -310,7 +310,7 @@ async def test_the_metrics_are_up_to_date_when_they_are_read(
 @BOTH
 @on_loop
 async def test_a_worker_ends_with_connections_open(open_side: Open, is_fast: bool) -> None:
-    """Idle connections are closed; an incomplete head is still awaited, answered and counted."""
+    """A worker that shuts down closes idle connections, but waits for an incomplete head and answers it."""
     async with (
         open_side(is_fast) as service,
         connected(service.port) as idle,
@@ -334,7 +334,7 @@ async def test_a_worker_ends_with_connections_open(open_side: Open, is_fast: boo
 async def test_no_click_is_counted_that_is_not_answered_as_a_worker_ends(
     open_side: Open, is_fast: bool
 ) -> None:
-    """Clients that send without a pause get a response to each counted request, and then the end."""
+    """During a shutdown, clients that send without a pause get a response to each counted request."""
     async with open_side(is_fast) as service:
         await ready(service)
         before = service.outcomes()["redirected"]
@@ -352,6 +352,6 @@ async def _ask_till_the_end(port: int) -> int:
         async with connected(port) as connection:
             while (answer := await ask(connection)).startswith(b"HTTP/1.1 302 "):
                 answered += 1
-                if answer != KEEPING:  # it is shorter, and says that it is the last
+                if answer != KEEPING:  # the last response, which announces the close
                     break
     return answered

@@ -1,4 +1,4 @@
-"""Health, metrics and the pages."""
+"""Health checks, metrics and the pages."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from tests.support.waits import until
 
 
 async def test_a_healthy_service_says_so(service: Service) -> None:
-    """Live and ready, to GET and HEAD, without a key."""
+    """A healthy service reports that it is live and ready to GET and HEAD without a key."""
     anybody = service.client()
     assert (await anybody.get("/health/live")).json() == {"status": "ok"}
 
-    async def well() -> Any:  # at once, or as soon as what an earlier test has stopped is back
+    async def well() -> Any:  # at once, or as soon as a server that an earlier test stopped is back
         ready = (await anybody.get("/health/ready")).json()
         return ready if ready["status"] == "ok" else None
 
@@ -33,7 +33,7 @@ async def test_a_healthy_service_says_so(service: Service) -> None:
 
 
 async def test_a_redis_that_is_full_is_named_and_nothing_waits_for_it(make_service: ServiceMaker) -> None:
-    """A Redis that refuses writes degrades the service; creates and redirects keep working."""
+    """A Redis that refuses writes is reported as degraded; creates and redirects keep working."""
     async with make_service() as service, redis_client(service.settings) as redis:
         try:
             await redis.config_set("maxmemory", 1)
@@ -49,7 +49,7 @@ async def test_a_redis_that_is_full_is_named_and_nothing_waits_for_it(make_servi
 async def test_a_shard_that_is_down_is_named_and_costs_only_its_own_links(
     make_service: ServiceMaker, cluster: LocalCluster
 ) -> None:
-    """Other links keep working, and the service recovers when the shard is back."""
+    """A shard that is down is named and fails only its own links; the service recovers when it is back."""
     async with make_service(workers=2) as service:
         shards = await Shards.connect(service.settings)
         links = [await service.shorten(alias=f"link-{number}") for number in range(40)]
@@ -89,7 +89,7 @@ async def test_a_shard_that_is_down_is_named_and_costs_only_its_own_links(
 async def test_with_no_shard_at_all_the_service_is_not_ready(
     make_service: ServiceMaker, cluster: LocalCluster
 ) -> None:
-    """503, though the process is live; and it recovers when the shards are back."""
+    """Without any shard the service is live but not ready (503), and recovers when the shards are back."""
     async with make_service() as service:
         for name in cluster.dsns:
             await cluster.shard(name).stop()
@@ -107,10 +107,10 @@ async def test_with_no_shard_at_all_the_service_is_not_ready(
 
 
 async def test_metrics_count_what_happened(service: Service) -> None:
-    """Requests by route and status, redirects by outcome, problems by type."""
+    """The metrics count requests by route and status, redirects by outcome, and problems by type."""
     link = await service.shorten()
     await service.api.get(f"/{link['code']}")
-    await service.api.get(f"/{link['code']}", headers={"Connection": "close"})  # Sanic's to answer
+    await service.api.get(f"/{link['code']}", headers={"Connection": "close"})  # answered by Sanic
     await service.api.get("/api/v1/links/nobody-has-this")
     text = (await service.client().get("/metrics")).text
     for pattern in (
@@ -126,7 +126,7 @@ async def test_metrics_count_what_happened(service: Service) -> None:
 
 
 async def test_metrics_add_up_over_workers(make_service: ServiceMaker, tmp_path: Path) -> None:
-    """With a shared directory each worker exports the metrics of all."""
+    """With a shared directory each worker exports the metrics of all workers."""
     directory = tmp_path / "metrics"
     directory.mkdir()
     async with make_service(workers=2, PROMETHEUS_MULTIPROC_DIR=str(directory)) as service:
@@ -137,7 +137,7 @@ async def test_metrics_add_up_over_workers(make_service: ServiceMaker, tmp_path:
 
 
 async def test_the_pages(service: Service) -> None:
-    """Start page, docs, the schema, and what browsers and crawlers request unasked."""
+    """The start page, docs and schema are served, and so are the files that browsers and crawlers request."""
     anybody = service.client()
     home = await anybody.get("/")
     assert home.json()["name"] == "SnapURL" and 'rel="service-desc"' in home.headers["link"]

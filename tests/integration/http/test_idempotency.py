@@ -1,4 +1,4 @@
-"""Idempotency-Key: a repeat gets the first answer, whatever happened in between."""
+"""Idempotency-Key: a retry gets the first answer, whatever happened in between."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def named() -> dict[str, str]:
 
 
 async def test_a_repeat_gets_the_first_answer(service: Service) -> None:
-    """From either worker, any number of times; only one link is created."""
+    """A retry gets the first answer from either worker any number of times, and only one link is created."""
     headers = named()
     answers = [
         await service.clients[number % 2].post("/api/v1/links", json=BODY, headers=headers)
@@ -33,7 +33,7 @@ async def test_a_repeat_gets_the_first_answer(service: Service) -> None:
 
 
 async def test_repeats_at_once_make_one_link(service: Service) -> None:
-    """Twenty at the same time over two workers."""
+    """Twenty concurrent requests with one key on two workers create one link."""
     headers = named()
     key = service.client(await service.key("create", "read")).headers["x-api-key"]
     clients = [service.client(key, worker) for worker in (0, 1)]
@@ -46,7 +46,7 @@ async def test_repeats_at_once_make_one_link(service: Service) -> None:
 
 
 async def test_a_repeat_with_an_alias_is_no_conflict(service: Service, api: httpx.AsyncClient) -> None:
-    """The alias is taken by the very link that the repeat is about; without the key it is a conflict."""
+    """A retry of a create with an alias succeeds; without the key it is a conflict."""
     headers = named()
     body = {**BODY, "alias": f"again-{uuid.uuid4().hex[:8]}"}
     first = await api.post("/api/v1/links", json=body, headers=headers)
@@ -57,7 +57,7 @@ async def test_a_repeat_with_an_alias_is_no_conflict(service: Service, api: http
 
 
 async def test_a_refusal_is_repeated_too(service: Service, api: httpx.AsyncClient) -> None:
-    """An alias that was taken by somebody else stays taken."""
+    """A retry gets the same refusal: an alias that was taken stays taken."""
     other = await service.shorten()
     headers = named()
     for _ in range(2):
@@ -66,7 +66,7 @@ async def test_a_refusal_is_repeated_too(service: Service, api: httpx.AsyncClien
 
 
 async def test_another_request_with_the_same_key_is_422(api: httpx.AsyncClient) -> None:
-    """In any field; the same request in another form is the same request."""
+    """Another request with a used key gets 422, whichever field differs; an equivalent one is a retry."""
     headers = named()
     first = await api.post("/api/v1/links", json={**BODY, "tags": ["a"]}, headers=headers)
     assert first.status_code == 201
@@ -84,7 +84,7 @@ async def test_another_request_with_the_same_key_is_422(api: httpx.AsyncClient) 
 
 
 async def test_keys_of_two_clients_are_two_keys(service: Service) -> None:
-    """The same Idempotency-Key of two clients names two requests."""
+    """The same Idempotency-Key from two clients identifies two requests."""
     headers = named()
     one, other = [service.client(await service.key("create")) for _ in range(2)]
     codes = {
@@ -97,7 +97,7 @@ async def test_keys_of_two_clients_are_two_keys(service: Service) -> None:
 async def test_a_repeat_after_a_change_gets_the_first_answer_and_brings_nothing_back(
     service: Service, api: httpx.AsyncClient
 ) -> None:
-    """The answer is that of version 1, while the redirect stays with version 2."""
+    """A retry after a change returns version 1, while the link stays at version 2."""
     headers = named()
     first = await api.post("/api/v1/links", json=BODY, headers=headers)
     path, code = first.headers["location"], first.json()["code"]
@@ -113,7 +113,7 @@ async def test_a_repeat_after_a_change_gets_the_first_answer_and_brings_nothing_
 
 
 async def test_a_repeat_after_the_expiry_gets_the_first_answer(api: httpx.AsyncClient) -> None:
-    """An expiry in the past is refused in a first request but not in a repeat."""
+    """A retry after the link's expiry gets the first answer; only a first request with a past expiry is refused."""
     headers = named()
     soon = datetime.now(UTC) + timedelta(seconds=0.5)
     body = {**BODY, "expires_at": soon.isoformat()}
@@ -130,7 +130,7 @@ async def test_a_repeat_after_the_expiry_gets_the_first_answer(api: httpx.AsyncC
 async def test_a_repeated_bulk_finds_each_of_its_links_again(
     service: Service, api: httpx.AsyncClient
 ) -> None:
-    """Item by item: the same place must ask for the same; a longer repeat makes what is new in it."""
+    """A bulk retry finds its links by position: a different item gets 422, an additional one is created."""
     headers = named()
     items = [{"url": f"https://example.org/{number}"} for number in range(5)]
     first = (await api.post("/api/v1/links/bulk", json={"links": items}, headers=headers)).json()["results"]
@@ -147,7 +147,7 @@ async def test_a_repeated_bulk_finds_each_of_its_links_again(
 
 
 async def test_repeats_survive_the_death_of_workers(make_service: ServiceMaker) -> None:
-    """Clients whose worker is killed under them repeat at another one: one link per key, whatever was answered."""
+    """Clients whose worker is killed retry at another one and get one link per key."""
     async with make_service(workers=2) as service:
         key = await service.key("create", "read")
         names = [named() for _ in range(60)]

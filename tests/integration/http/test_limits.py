@@ -23,7 +23,7 @@ def left(answer: httpx.Response) -> int:
 
 
 async def test_creation_is_limited_per_key_over_all_workers(make_service: ServiceMaker) -> None:
-    """The headers count down, then 429 has Retry-After; other clients are not affected."""
+    """All workers share a key's limit: headers count down, then 429 has Retry-After; others are not affected."""
     async with make_service(workers=2, SNAPURL_LIMIT_CREATE="4/hour") as service:
         key = await service.key("create", limit="")
         clients = [service.client(key, worker) for worker in (0, 1)]
@@ -39,7 +39,7 @@ async def test_creation_is_limited_per_key_over_all_workers(make_service: Servic
 
 
 async def test_the_limit_of_a_key_is_its_own(make_service: ServiceMaker) -> None:
-    """A key's own rate counts, an admin key has none by default, and `none` is none."""
+    """A key's own limit applies; an admin key has none by default, and `none` means no limit."""
     async with make_service(SNAPURL_LIMIT_CREATE="1/hour") as service:
         own = service.client(await service.key("create", limit="2/hour"))
         assert [(await own.post("/api/v1/links", json=BODY)).status_code for _ in range(3)] == [201, 201, 429]
@@ -53,7 +53,7 @@ async def test_the_limit_of_a_key_is_its_own(make_service: ServiceMaker) -> None
 
 
 async def test_a_bulk_counts_all_its_links_or_none(make_service: ServiceMaker) -> None:
-    """A bulk beyond the rest of the limit is refused as a whole, with another text if it can never fit."""
+    """A bulk above the remaining limit is refused as a whole, with a different text if it can never fit."""
     async with make_service(SNAPURL_LIMIT_CREATE="5/hour") as service:
         client = service.client()
         three = {"links": [BODY] * 3}
@@ -69,7 +69,7 @@ async def test_a_bulk_counts_all_its_links_or_none(make_service: ServiceMaker) -
 
 
 async def test_addresses_are_told_apart_behind_a_trusted_proxy(make_service: ServiceMaker) -> None:
-    """By the address that the proxy appended to X-Forwarded-For; an IPv6 client is its /64."""
+    """A client is the address that a trusted proxy appended to X-Forwarded-For; an IPv6 client is its /64."""
     async with make_service(SNAPURL_LIMIT_CREATE="1/hour", SNAPURL_PROXIES_COUNT="1") as service:
         anybody = service.client()
 
@@ -84,7 +84,7 @@ async def test_addresses_are_told_apart_behind_a_trusted_proxy(make_service: Ser
 
 
 async def test_without_a_trusted_proxy_the_header_means_nothing(make_service: ServiceMaker) -> None:
-    """Otherwise any client could choose its address."""
+    """Without a trusted proxy the header is ignored, so that no client can choose its address."""
     async with make_service(SNAPURL_LIMIT_CREATE="1/hour") as service:
         anybody = service.client()
         statuses = [
@@ -99,11 +99,11 @@ async def test_without_a_trusted_proxy_the_header_means_nothing(make_service: Se
 
 
 async def test_nobody_enumerates_codes(make_service: ServiceMaker) -> None:
-    """Beyond the limit of misses an address gets 429 for existing links, too, until the window ends."""
+    """An address above the limit of misses gets 429, also for existing links, until the window ends."""
     async with make_service(SNAPURL_LIMIT_MISSING="5/5second") as service:
         link = await service.shorten()
         anybody = service.client()
-        # Files that browsers ask for by themselves are no guesses.
+        # Files that browsers request automatically do not count as misses.
         for _ in range(10):
             assert (await anybody.get("/apple-touch-icon.png")).status_code == 404
         statuses = [(await anybody.get(f"/{uuid.uuid4().hex[:7]}")).status_code for _ in range(8)]
@@ -120,7 +120,7 @@ async def test_nobody_enumerates_codes(make_service: ServiceMaker) -> None:
 
 
 async def test_limits_go_on_without_redis(make_service: ServiceMaker, cluster: LocalCluster) -> None:
-    """Limits are counted per worker while Redis is down; nothing else changes for the client."""
+    """While Redis is down limits are counted per worker; nothing else changes for the client."""
     async with make_service(SNAPURL_LIMIT_CREATE="3/hour") as service:
         client = service.client()
         assert (await client.post("/api/v1/links", json=BODY)).status_code == 201
@@ -142,7 +142,7 @@ async def test_limits_go_on_without_redis(make_service: ServiceMaker, cluster: L
 async def test_the_headers_come_with_good_answers_only_where_a_limit_applies(
     service: Service, path: str
 ) -> None:
-    """No limit, no headers."""
+    """Successful responses have rate-limit headers only where a limit applies."""
     body = BODY if path.endswith("links") else {"links": [BODY]}
     answer = await service.api.post(path, json=body)
     assert answer.is_success and "ratelimit" not in answer.headers

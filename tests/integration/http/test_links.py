@@ -1,4 +1,4 @@
-"""Create, read, change, delete, list: the API as a client meets it."""
+"""Create, read, change, delete and list links over the API."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def alias() -> str:
 
 
 async def test_a_link_is_created_with_everything_asked_for(api: httpx.AsyncClient) -> None:
-    """201 with the whole link, its address, and its version as an ETag."""
+    """A create returns 201 with the whole link, its URL, and its version as an ETag."""
     name = alias()
     expires = datetime.now(UTC) + timedelta(days=1)
     body = {
@@ -52,7 +52,7 @@ async def test_a_link_is_created_with_everything_asked_for(api: httpx.AsyncClien
 
 
 async def test_a_code_is_made_up_where_none_is_asked_for(api: httpx.AsyncClient) -> None:
-    """Seven characters of base 62, another each time, also for the same URL."""
+    """A create without an alias gets a code of seven base-62 characters, different each time."""
     answers = [await api.post("/api/v1/links", json={"url": "https://example.org/"}) for _ in range(3)]
     codes = {answer.json()["code"] for answer in answers}
     assert len(codes) == 3
@@ -60,7 +60,7 @@ async def test_a_code_is_made_up_where_none_is_asked_for(api: httpx.AsyncClient)
 
 
 async def test_a_taken_alias_is_409_for_ever(api: httpx.AsyncClient) -> None:
-    """Also after the link was deleted: its code is never given out again."""
+    """A taken alias gets 409, also after its link was deleted: a code is never reused."""
     name = alias()
     body = {"url": "https://example.org/", "alias": name}
     assert (await api.post("/api/v1/links", json=body)).status_code == 201
@@ -74,7 +74,7 @@ async def test_a_taken_alias_is_409_for_ever(api: httpx.AsyncClient) -> None:
 
 
 async def test_two_workers_race_for_one_alias_500_times(service: Service) -> None:
-    """Exactly one of two creates at once wins, and the link is the winner's."""
+    """Exactly one of two concurrent creates gets the alias, and the link has that one's URL."""
     one, other = service.clients[0], service.clients[1]
     for number in range(500):
         name = f"race-{uuid.uuid4().hex[:10]}"
@@ -91,7 +91,7 @@ async def test_two_workers_race_for_one_alias_500_times(service: Service) -> Non
 async def test_a_change_sets_what_it_names_and_leaves_the_rest(
     service: Service, api: httpx.AsyncClient
 ) -> None:
-    """PATCH answers the whole link with the next version; null clears."""
+    """PATCH changes only the given fields (null clears one) and returns the whole link with the next version."""
     link = await service.shorten(alias=alias(), title="old", tags=["a"])
     path = f"/api/v1/links/{link['code']}"
     changed = await api.patch(path, json={"url": "https://example.com/new", "title": None})
@@ -109,7 +109,7 @@ async def test_a_change_sets_what_it_names_and_leaves_the_rest(
 async def test_a_change_goes_through_if_the_version_is_right(
     service: Service, api: httpx.AsyncClient, if_match: str | None
 ) -> None:
-    """With or without quotes; `*` and no header mean any version."""
+    """A change succeeds if If-Match has the version, with or without quotes; `*` or no header match any version."""
     link = await service.shorten()
     headers = {"If-Match": if_match} if if_match else {}
     answer = await api.patch(f"/api/v1/links/{link['code']}", json={"title": "x"}, headers=headers)
@@ -119,7 +119,7 @@ async def test_a_change_goes_through_if_the_version_is_right(
 async def test_a_change_of_another_version_is_412_and_changes_nothing(
     service: Service, api: httpx.AsyncClient
 ) -> None:
-    """PATCH and DELETE alike."""
+    """PATCH and DELETE with another version get 412 and change nothing."""
     link = await service.shorten()
     path = f"/api/v1/links/{link['code']}"
     for answer in (
@@ -135,7 +135,7 @@ async def test_a_change_of_another_version_is_412_and_changes_nothing(
 async def test_an_if_match_that_is_no_version_is_refused(
     service: Service, api: httpx.AsyncClient, if_match: str
 ) -> None:
-    """It is never taken for `any`."""
+    """An If-Match that is not a version is refused, not treated as any version."""
     link = await service.shorten()
     answer = await api.delete(f"/api/v1/links/{link['code']}", headers={"If-Match": if_match})
     assert answer.status_code == 422
@@ -143,7 +143,7 @@ async def test_an_if_match_that_is_no_version_is_refused(
 
 
 async def test_of_two_changes_of_one_version_one_wins(service: Service) -> None:
-    """No update is lost between two clients that both saw version 1."""
+    """Of two concurrent changes to version 1 one succeeds, so no update is lost."""
     link = await service.shorten()
     answers = await asyncio.gather(
         *(
@@ -157,7 +157,7 @@ async def test_of_two_changes_of_one_version_one_wins(service: Service) -> None:
 
 
 async def test_a_deleted_link_is_gone(service: Service, api: httpx.AsyncClient) -> None:
-    """DELETE is 204 once; then everything about the link is 410, and the list no longer has it."""
+    """DELETE returns 204 once; then every request for the link gets 410, and the list omits it."""
     link = await service.shorten()
     path = f"/api/v1/links/{link['code']}"
     answer = await api.delete(path)
@@ -175,7 +175,7 @@ async def test_a_deleted_link_is_gone(service: Service, api: httpx.AsyncClient) 
 
 
 async def test_an_expired_link_keeps_its_data(service: Service, api: httpx.AsyncClient) -> None:
-    """Its redirect is 410, while the API still shows it and can prolong it."""
+    """The redirect of an expired link is 410, while the API still shows the link and can extend it."""
     soon = datetime.now(UTC) + timedelta(seconds=0.7)
     link = await service.shorten(expires_at=soon.isoformat())
     code = link["code"]
@@ -190,7 +190,7 @@ async def test_an_expired_link_keeps_its_data(service: Service, api: httpx.Async
 
 
 async def test_codes_that_nobody_has_are_404(api: httpx.AsyncClient) -> None:
-    """Whether they could be a code or not."""
+    """An unused code gets 404, whether or not it is well-formed."""
     for code in ("nobody-has-this", "a.b", "x" * 65, "%00", "%2e%2e", "ä", "a%20b"):
         for answer in (
             await api.get(f"/api/v1/links/{code}"),
@@ -206,7 +206,7 @@ async def test_codes_that_nobody_has_are_404(api: httpx.AsyncClient) -> None:
 
 
 async def everything(client: httpx.AsyncClient, limit: int) -> list[dict[str, Any]]:
-    """All links by following cursors, and that the Link header says the same as the body."""
+    """Returns all links by following cursors. Asserts that the Link header agrees with the body."""
     found: list[dict[str, Any]] = []
     query: dict[str, str] = {"limit": str(limit)}
     while True:
@@ -224,7 +224,7 @@ async def everything(client: httpx.AsyncClient, limit: int) -> list[dict[str, An
 
 
 async def test_pages_hold_each_link_once_newest_first(service: Service) -> None:
-    """Over all shards, also while others create links."""
+    """Pages over all shards have each link once, newest first, also while others create links."""
     key = await service.key("create", "read")
     client = service.client(key)
     made = []
@@ -250,7 +250,7 @@ async def test_pages_hold_each_link_once_newest_first(service: Service) -> None:
 async def test_a_key_lists_its_own_links_and_an_admin_key_all(
     service: Service, api: httpx.AsyncClient
 ) -> None:
-    """Nobody sees what others shorten."""
+    """A key lists only its own links, an admin key all."""
     mine = service.client(await service.key("create", "read"))
     code = (await mine.post("/api/v1/links", json={"url": "https://example.org/"})).json()["code"]
     other = await service.shorten()
@@ -280,21 +280,21 @@ async def test_a_key_lists_its_own_links_and_an_admin_key_all(
 async def test_a_bad_query_is_422_and_points_at_the_parameter(
     api: httpx.AsyncClient, query: str, pointer: str
 ) -> None:
-    """A bad limit, a bad cursor, an unknown or repeated parameter."""
+    """A bad limit, a bad cursor, and an unknown or repeated parameter get 422 with the parameter's name."""
     answer = await api.get(f"/api/v1/links?{query}")
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["pointer"] == pointer
 
 
 async def test_stats_of_a_link_without_clicks(service: Service, api: httpx.AsyncClient) -> None:
-    """Zero, and no days."""
+    """A link without clicks has a count of zero and no days."""
     link = await service.shorten()
     answer = await api.get(f"/api/v1/links/{link['code']}/stats")
     assert answer.json() == {"code": link["code"], "clicks": 0, "days": [], "referrers": [], "browsers": []}
 
 
 async def test_the_ring_shows_who_holds_what(service: Service) -> None:
-    """Without a key, without addresses; the shares of four equal shards add up to everything."""
+    """The ring is visible without a key and has no addresses; the shares of the shards add up to all slots."""
     answer = await service.client().get("/api/v1/ring")
     assert answer.status_code == 200
     ring = answer.json()

@@ -1,4 +1,4 @@
-"""Redirects: the bytes, the statuses, what browsers see when there is nothing."""
+"""Redirects: the bytes, the statuses, and what browsers see for a missing link."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from snapurl.http.redirect import redirect_bytes
 from tests.integration.http.conftest import MISS_MAX_AGE_S
 from tests.integration.http.service import Service
 
-TOLD_S_MAX = MISS_MAX_AGE_S - 5.0  # later a worker forgets by itself that there was no such link
+TOLD_S_MAX = MISS_MAX_AGE_S - 5.0  # before the cached miss expires on its own
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"}
 
 
@@ -20,7 +20,7 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,imag
 async def test_a_redirect_is_byte_for_byte_what_redirect_bytes_says(
     service: Service, status: int, method: bytes
 ) -> None:
-    """The fast path is compared with these bytes, too; HTTP/1.0 and `close` end the connection."""
+    """A redirect is exactly the bytes of `redirect_bytes`; HTTP/1.0 and `close` end the connection."""
     link = await service.shorten("https://example.org/ü?q=1#f", redirect_status=status)
     path = b"/" + link["code"].encode()
     url = "https://example.org/%C3%BC?q=1#f"
@@ -34,7 +34,7 @@ async def test_a_redirect_is_byte_for_byte_what_redirect_bytes_says(
 
 
 async def test_the_query_and_the_spelling_of_the_code_do_not_matter(service: Service) -> None:
-    """A query string is ignored, and percent-encoded characters are the characters."""
+    """A redirect ignores the query string and decodes a percent-encoded code."""
     link = await service.shorten(alias="Spelt-It_1" + service.admin_key[-6:])
     code = link["code"]
     for path in (
@@ -48,7 +48,7 @@ async def test_the_query_and_the_spelling_of_the_code_do_not_matter(service: Ser
 
 
 async def test_every_worker_redirects_what_any_worker_created(service: Service) -> None:
-    """Also if the code was requested before it existed, sooner than the cached miss expires."""
+    """Every worker redirects a new link before a cached miss of its code expires."""
     code = "later" + service.admin_key[-7:]
     for client in service.clients[:2]:
         assert (await client.get(f"/{code}")).status_code == 404
@@ -61,7 +61,7 @@ async def test_every_worker_redirects_what_any_worker_created(service: Service) 
 
 
 async def test_browsers_get_a_page_and_programs_a_problem(service: Service, api: httpx.AsyncClient) -> None:
-    """404 and 410 outside the API; the page loads nothing, and the API never answers with one."""
+    """Browsers get 404 and 410 as a page that loads nothing, programs as a problem; the API never sends a page."""
     link = await service.shorten()
     await api.delete(f"/api/v1/links/{link['code']}")
     for path, status in (("/nobody-has-this", 404), (f"/{link['code']}", 410), ("/a/b", 404)):
@@ -82,12 +82,12 @@ async def test_browsers_get_a_page_and_programs_a_problem(service: Service, api:
 
 
 async def test_refusals_are_not_cached(service: Service, api: httpx.AsyncClient) -> None:
-    """A code that is 404 now may be a link in a moment."""
+    """Errors must not be cached by clients: a code that is 404 now may soon be a link."""
     assert (await api.get("/nobody-has-this")).headers["cache-control"] == "no-store"
 
 
 async def test_head_of_nothing_has_no_body(service: Service) -> None:
-    """Yet the headers of the GET."""
+    """HEAD of a missing link has the headers of the GET and no body."""
     answer = await service.workers[0].say(
         b"HEAD /nobody-has-this HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
     )

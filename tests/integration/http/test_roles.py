@@ -1,4 +1,4 @@
-"""The HTTP service and the click consumer, connected as users of the service's role."""
+"""The HTTP service and the click consumer, connected as a user with the service's role."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tests.support.waits import until
 
 @pytest.fixture
 async def as_service(settings: Settings) -> Settings:
-    """Settings of an initialised cluster for a user who has the rights of the service and no others."""
+    """Returns settings of an initialised cluster for a user with only the rights of the service."""
     await migrate_all(settings)
     await ensure_cluster(settings)
     return await make_login(settings, "service_login", "snapurl_service")
 
 
 async def test_everything_that_the_service_does(as_service: Settings, tmp_path: Path) -> None:
-    """Keys, creates, bulk, Idempotency-Key, edit, delete, lists, redirects, counted clicks, and its own start."""
+    """The service's role is sufficient for its start, for keys, links, bulk, retries, redirects and clicks."""
     async with running(as_service, tmp_path) as service, consuming(service):
         api = service.api
         link = await service.shorten(title="one", tags=["x"])

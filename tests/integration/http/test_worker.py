@@ -1,4 +1,4 @@
-"""A worker starts or says why not, and ends without losing a request."""
+"""A worker starts or reports why it cannot, and shuts down without losing a request."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from tests.support.waits import BUSY_S, HANG_S
 async def test_a_worker_that_cannot_start_says_one_line_and_exits_with_2(
     settings: Settings, tmp_path: Path, variables: dict[str, str], line: str
 ) -> None:
-    """No stack trace, no password; the last case is shards that are not initialised."""
+    """A worker that cannot start prints one line without stack trace or password, and exits with 2."""
     worker = new_worker(environ_of(settings, SNAPURL_LOG_LEVEL="error", **variables), tmp_path)
     process = await worker.spawn()
     assert await asyncio.wait_for(process.wait(), HANG_S) == 2
@@ -42,7 +42,7 @@ async def test_a_worker_that_cannot_start_says_one_line_and_exits_with_2(
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 async def test_a_worker_ends_cleanly_in_bounded_time(make_service: ServiceMaker, signum: int) -> None:
-    """Exit code 0 and nothing on stderr, also with idle connections and one that never sends a byte."""
+    """A worker shuts down in time with exit code 0 and no stderr, also with idle and silent connections."""
     async with make_service(SNAPURL_LOG_LEVEL="warning") as service:
         await service.shorten()
         worker = service.workers[0]
@@ -55,7 +55,7 @@ async def test_a_worker_ends_cleanly_in_bounded_time(make_service: ServiceMaker,
 
 
 async def test_requests_in_hand_are_answered_while_a_worker_ends(make_service: ServiceMaker) -> None:
-    """A request that began before the signal gets its response, after which the connection ends."""
+    """A request that began before the signal gets its response, then its connection is closed."""
     async with make_service() as service:
         worker = service.workers[0]
         body = b'{"url": "https://example.org/"}'
@@ -75,7 +75,7 @@ async def test_requests_in_hand_are_answered_while_a_worker_ends(make_service: S
 
 
 async def test_a_restarted_worker_takes_the_connections_that_wait(make_service: ServiceMaker) -> None:
-    """The listening socket outlives the worker, so clients only wait."""
+    """A restarted worker accepts the waiting connections, because the listening socket outlives it."""
     async with make_service() as service:
         link = await service.shorten()
         worker = service.workers[0]
@@ -89,7 +89,7 @@ async def test_a_restarted_worker_takes_the_connections_that_wait(make_service: 
 async def test_without_redis_a_worker_starts_degraded_and_says_so(
     make_settings: Callable[..., Settings], tmp_path: Path
 ) -> None:
-    """Links are created and redirected; the log and readiness name what is missing."""
+    """Without Redis a worker creates and redirects links; the log and readiness name what is missing."""
     settings = make_settings(redis_url="redis://127.0.0.1:1/0")
     async with running(settings, tmp_path) as service:
         link = await service.shorten()

@@ -1,4 +1,4 @@
-"""A cluster of four shards with a fifth to add, and a migrator run to its end."""
+"""A cluster of four shards with a fifth to add, and a migrator that runs until nothing is left to do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Store", "direct", "new_link", "ready", "store"]
 async def fifth(
     fresh_shards: dict[str, str], databases: Databases, request: pytest.FixtureRequest
 ) -> AsyncIterator[str]:
-    """The DSN of a database for a shard db4, on the server of db0: empty, unless the test asks for `five`."""
+    """Yields the DSN of a database for a shard db4 on the server of db0, empty unless the test uses `five`."""
     address, _, beside = fresh_shards["db0"].rpartition("/")
     name = f"five_{beside}"
     migrated = "five" in request.fixturenames
@@ -37,13 +37,13 @@ async def fifth(
 
 @pytest.fixture
 def five(ready: Settings, fifth: str) -> Settings:
-    """Settings that know the DSN of db4 too, which is migrated; the topology does not have it yet."""
+    """Returns settings that also have the DSN of db4, whose database is migrated but not in the topology yet."""
     dsns = {item.name: item.dsn for item in ready.shard_dsns}
     return with_shards(ready, {**dsns, "db4": fifth})
 
 
 async def add_fifth(ready: Settings, five: Settings, fifth: str, weight: float = 1.0) -> Fleet:
-    """Publishes a topology with db4 in it."""
+    """Publishes a topology that contains db4."""
     fleet = await Fleet.connect(ready)
     fleet.settings = five
     topology = fleet.topology.with_shard(Shard("db4", weight, address_of(fifth)))

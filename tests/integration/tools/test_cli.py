@@ -1,4 +1,4 @@
-"""`snapurl-reshard` as an operator types it."""
+"""Sessions of `snapurl-reshard` commands in this process."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ async def version(settings: Settings) -> int:
 async def test_a_shard_is_planned_added_verified_and_drained(
     ready: Settings, fifth: str, store: Store, new_link: NewLinkMaker
 ) -> None:
-    """An operator's session: plan, add, verify, drain, verify: each link is there, and history has every change."""
+    """After plan, add, verify, drain and verify, each link exists, and the history has every change."""
     codes = [f"c{n}" for n in range(200)]
     await store.links.create_many([new_link(code) for code in codes])
     plan = await reshard(ready, "plan", "add", "db4", "--dsn", fifth, "--json")
@@ -83,7 +83,7 @@ async def test_a_shard_is_planned_added_verified_and_drained(
 
 
 async def test_pause_resume_and_cancel(ready: Settings, fifth: str) -> None:
-    """A pause stops moves before they begin, resume lets them go on, and cancel moves everything back."""
+    """`pause` stops moves before they begin, `resume` continues them, and `cancel` moves everything back."""
     assert (await reshard(ready, "add", "db4", "--dsn", fifth, "--yes")).code == 0
     assert (await reshard(ready, "pause", "--yes")).code == 0
     run = asyncio.create_task(settle(ready))
@@ -125,7 +125,7 @@ async def test_pause_resume_and_cancel(ready: Settings, fifth: str) -> None:
 async def test_what_cannot_be_done_is_one_line_and_changes_nothing(
     ready: Settings, words: list[str], message: str
 ) -> None:
-    """A change that makes no sense is refused with one line and a non-zero exit code, and nothing is changed."""
+    """An invalid change is refused with one line and a non-zero exit code, and nothing is changed."""
     said = await reshard(ready, *words)
     assert said.code != 0
     assert message in said.err
@@ -137,7 +137,7 @@ async def test_what_cannot_be_done_is_one_line_and_changes_nothing(
 async def test_a_database_that_belongs_elsewhere_is_refused(
     ready: Settings, fifth: str, direct: dict[str, Any]
 ) -> None:
-    """A DSN that is a shard already, of this cluster or of another, does not become one more."""
+    """A database that is already a shard of this or another cluster cannot be added."""
     db1 = next(item.dsn for item in ready.shard_dsns if item.name == "db1")
     said = await reshard(ready, "add", "db4", "--dsn", db1, "--yes")
     assert said.code != 0
@@ -149,7 +149,7 @@ async def test_a_database_that_belongs_elsewhere_is_refused(
 async def test_doctor_names_and_mends(
     ready: Settings, store: Store, direct: dict[str, Any], new_link: NewLinkMaker
 ) -> None:
-    """Of two owners doctor believes the higher epoch, stray rows are found, and --fix repairs both."""
+    """`doctor` finds stray rows, and two owners of a slot, of which the higher epoch wins; --fix repairs both."""
     await store.links.create(new_link("one"))
     (slot,) = [row["slot"] for row in await direct["db0"].fetch("SELECT slot FROM slots LIMIT 1")]
     await direct["db1"].execute("INSERT INTO slots (slot, state, epoch) VALUES ($1, 'owned', 5)", slot)

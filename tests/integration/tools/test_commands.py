@@ -1,4 +1,4 @@
-"""`snapurl-reshard` as an operator runs it: processes of its own, against real shards."""
+"""`snapurl-reshard` as an operator runs it, against real shards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[3]
 
 @dataclass(frozen=True)
 class Said:
-    """What a command left: its exit code, stdout and stderr."""
+    """The exit code, stdout and stderr of a command."""
 
     code: int
     out: str
@@ -68,7 +68,7 @@ async def begin(settings: Settings, *words: str) -> asyncio.subprocess.Process:
 
 
 async def say(settings: Settings, *words: str) -> Said:
-    """Runs a command to its end: `run`, which takes signals, as a process; the others in a thread of this one."""
+    """Runs a command: `run`, which handles signals, in a new process; the others in a thread of this one."""
     if words[0] == "run":
         process = await begin(settings, *words)
         out, err = await asyncio.wait_for(process.communicate(), HANG_S)
@@ -84,7 +84,7 @@ async def say(settings: Settings, *words: str) -> Said:
 
 
 async def say_at(environ: dict[str, str], *words: str) -> Said:
-    """Runs a command in a thread, with these SNAPURL_* variables and no terminal to ask on."""
+    """Runs a command in a thread, with these SNAPURL_* variables and no terminal for prompts."""
     return await asyncio.wait_for(asyncio.to_thread(_say, environ, words), HANG_S)
 
 
@@ -106,7 +106,7 @@ def _say(environ: dict[str, str], words: tuple[str, ...]) -> Said:
 
 
 async def state_of(settings: Settings) -> list[Any]:
-    """Everything that a command could have changed: topologies, slots, audit rows."""
+    """Returns everything that a command could have changed: topologies, slots, audit rows."""
     found: list[Any] = []
     for item in settings.shard_dsns:
         connection = await asyncpg.connect(item.dsn)
@@ -119,7 +119,7 @@ async def state_of(settings: Settings) -> list[Any]:
 
 
 def one_line(said: Said, *words: str) -> None:
-    """A refusal: one clear line that holds `words`, and an exit code."""
+    """Asserts that a command was refused with an exit code and one line that contains `words`."""
     assert said.code != 0
     assert said.err.startswith("snapurl-reshard: ")
     assert said.err.count("\n") == 1
@@ -135,7 +135,7 @@ async def refused(settings: Settings, words: tuple[str, ...], *expected: str) ->
 
 @pytest.fixture
 async def links(store: Store, new_link: NewLinkMaker) -> list[str]:
-    """400 links."""
+    """Creates 400 links and returns their codes."""
     codes = [f"k{number}" for number in range(400)]
     await store.links.create_many([new_link(code) for code in codes])
     return codes
@@ -147,7 +147,7 @@ async def links(store: Store, new_link: NewLinkMaker) -> list[str]:
 async def test_plan_shows_slots_rows_and_bytes_and_changes_nothing(
     ready: Settings, fifth: str, links: list[str]
 ) -> None:
-    """`plan add` says what each shard has before and after, for a fifth of the slots, and leaves no trace."""
+    """`plan add` shows what each shard has before and after a fifth of the slots move, and changes nothing."""
     before = await state_of(ready)
     said = await say(ready, "plan", "add", "db4", "--dsn", fifth, "--json")
     assert said.code == 0, said.err
@@ -168,7 +168,7 @@ async def test_plan_shows_slots_rows_and_bytes_and_changes_nothing(
 
 
 async def test_plan_takes_several_changes_at_once(ready: Settings, fifth: str) -> None:
-    """One plan adds, drains and re-weights."""
+    """One plan can add, drain and re-weight shards."""
     words = ("add", "db4", "--dsn", fifth, "--weight", "2", "drain", "db1", "weight", "db0", "0.5")
     found = (await say(ready, "plan", *words, "--json")).document
     after = {shard["name"]: shard["slots_after"] for shard in found["shards"]}
@@ -177,7 +177,7 @@ async def test_plan_takes_several_changes_at_once(ready: Settings, fifth: str) -
 
 
 async def test_add_run_and_history(ready: Settings, fifth: str, links: list[str]) -> None:
-    """`add` publishes, `run` moves, `verify` is clean afterwards, and the trail on every shard says who did it."""
+    """`add` publishes, `run` moves, `verify` is clean afterwards, and every shard's audit log names the user."""
     dry = await say(ready, "add", "db4", "--dsn", fifth, "--dry-run", "--json")
     assert dry.code == 0
     assert dry.document["dry_run"] is True
@@ -202,7 +202,7 @@ async def test_add_run_and_history(ready: Settings, fifth: str, links: list[str]
 
 
 async def test_drain_and_weight_change_the_goal(ready: Settings) -> None:
-    """`weight` and `drain` publish a topology each, and status shows what is left to move."""
+    """`weight` and `drain` each publish a topology, and `status` shows what is left to move."""
     assert (await say(ready, "weight", "db0", "2", "--yes")).code == 0
     said = await say(ready, "drain", "db3", "--yes")
     assert said.code == 0
@@ -240,7 +240,7 @@ async def test_apply_makes_several_changes_in_one_topology(ready: Settings, fift
 async def test_a_second_add_replaces_the_goal_and_says_so(
     ready: Settings, fifth: str, links: list[str]
 ) -> None:
-    """Adding while an addition runs is allowed; the answer says that the goal is replaced."""
+    """`add` is allowed while another addition runs; its output says that it replaces the goal."""
     assert (await say(ready, "add", "db4", "--dsn", fifth, "--yes")).code == 0
     sixth = await another_database(ready, "sixth")
     said = await say(ready, "add", "db5", "--dsn", sixth, "--yes", "--json")
@@ -252,7 +252,7 @@ async def test_a_second_add_replaces_the_goal_and_says_so(
 
 
 async def another_database(settings: Settings, suffix: str) -> str:
-    """The DSN of an empty database on the server of db1; dropped with its server."""
+    """Returns the DSN of an empty database on the server of db1; it is dropped with the server."""
     dsn = settings.shard_dsns[1].dsn
     name = f"{suffix}_{dsn.rpartition('/')[2]}"
     connection = await asyncpg.connect(dsn)
@@ -262,13 +262,13 @@ async def another_database(settings: Settings, suffix: str) -> str:
 
 
 async def test_nobody_to_ask_means_no(ready: Settings) -> None:
-    """Without a terminal and without --yes a changing command refuses and changes nothing."""
+    """Without a terminal and without --yes, a command that makes changes is refused and changes nothing."""
     for words in (("drain", "db1"), ("weight", "db0", "2"), ("pause",)):
         await refused(ready, words, "--yes")
 
 
 async def test_dry_run_changes_nothing(ready: Settings, fifth: str) -> None:
-    """Every changing command with --dry-run leaves everything as it was."""
+    """No command with --dry-run changes anything."""
     assert (await say(ready, "drain", "db2", "--yes")).code == 0
     before = await state_of(ready)
     for words in (
@@ -319,7 +319,7 @@ async def test_dry_run_changes_nothing(ready: Settings, fifth: str) -> None:
     ],
 )
 async def test_bad_input_is_one_clear_line(ready: Settings, words: tuple[str, ...], expected: str) -> None:
-    """What cannot be done is one line on stderr, an exit code, and no change; no password is repeated."""
+    """Bad input gets one line on stderr, an exit code, and no change; no password is printed."""
     can_ask = words[0] not in ("plan", "run", "nosuch")
     await refused(ready, (*words, "--yes") if can_ask else words, expected)
 
@@ -327,7 +327,7 @@ async def test_bad_input_is_one_clear_line(ready: Settings, words: tuple[str, ..
 async def test_a_database_that_is_a_shard_already_is_refused(
     ready: Settings, make_settings: Callable[..., Settings]
 ) -> None:
-    """Neither the address of a shard nor another way to the same database can be added."""
+    """Neither the address of a shard nor another address of the same database can be added."""
     dsn = ready.shard_dsns[0].dsn
     await refused(ready, ("add", "db4", "--dsn", dsn, "--yes"), "is shard db0 of this cluster already")
     aliased = dsn.replace("127.0.0.1", "localhost")
@@ -364,7 +364,7 @@ async def test_a_shard_of_another_cluster_is_refused(ready: Settings, five: Sett
 async def test_other_tables_are_refused(
     ready: Settings, five: Settings, fifth: str, statement: str, expected: str
 ) -> None:
-    """A database with an older, a newer or a foreign schema cannot be added; the line says what to do."""
+    """A database with an older, a newer or a foreign schema cannot be added; the error says what to do."""
     assert len(load_migrations()) > 3
     connection = await asyncpg.connect(fifth)
     await connection.execute(statement)
@@ -373,7 +373,7 @@ async def test_other_tables_are_refused(
 
 
 async def test_too_little_disk_is_refused(ready: Settings, fifth: str, links: list[str]) -> None:
-    """More bytes than --disk-free stop a change; without it the plan says that the space is not known."""
+    """A change that needs more than --disk-free is refused; without it the plan says that the space is unknown."""
     words = ("add", "db4", "--dsn", fifth)
     await refused(ready, (*words, "--disk-free", "1000", "--yes"), "not enough disk")
     said = await say(ready, "plan", *words, "--json")
@@ -381,7 +381,7 @@ async def test_too_little_disk_is_refused(ready: Settings, fifth: str, links: li
 
 
 async def test_an_unreachable_shard_stops_a_change(ready: Settings) -> None:
-    """A goal is published to all shards or not at all."""
+    """While a shard is unreachable, a topology is not published to any shard."""
     dead = "postgresql://me:secret@127.0.0.1:1/d"
     dsns = {item.name: item.dsn for item in ready.shard_dsns} | {"db3": dead}
     blind = ready.model_copy(update={"shards": SecretStr(" ".join(f"{n}={d}" for n, d in dsns.items()))})
@@ -393,7 +393,7 @@ async def test_an_unreachable_shard_stops_a_change(ready: Settings) -> None:
 
 
 async def test_a_half_made_shard_stops_no_other_command(ready: Settings, five: Settings) -> None:
-    """A database that an interrupted `add` left without identity is ignored, and the next `add` takes it."""
+    """A database that an interrupted `add` left without identity is ignored until the next `add` uses it."""
     assert (await say(five, "status")).code == 0
     said = await say(five, "add", "db4", "--yes")
     assert said.code == 0, said.err
@@ -413,7 +413,7 @@ async def slots_left(settings: Settings) -> int:
 
 
 async def test_pause_stops_and_resume_goes_on(ready: Settings, links: list[str]) -> None:
-    """A paused migrator begins nothing, says so, and finishes after `resume`; SIGTERM ends it with exit code 0."""
+    """A paused migrator starts no move, says so, and finishes after `resume`; on SIGTERM it exits with 0."""
     assert (await say(ready, "pause", "--yes")).code == 0
     one_line(await say(ready, "pause", "--yes"), "paused already")
     assert (await say(ready, "drain", "db2", "--yes")).code == 0
@@ -443,7 +443,7 @@ async def test_pause_stops_and_resume_goes_on(ready: Settings, links: list[str])
 
 
 async def test_cancel_during_a_move_goes_back(ready: Settings, fifth: str, links: list[str]) -> None:
-    """`cancel` in the middle of an addition ends with the slots where they were; cancelling again is refused."""
+    """`cancel` during an addition returns all slots to where they were; cancelling again is refused."""
     before = [owner.shard for owner in (await owners(ready)) if owner]
     assert (await say(ready, "add", "db4", "--dsn", fifth, "--yes")).code == 0
     process = await begin(ready, "run", "--max-rows-per-second", "1", "--grace-s", "0")
@@ -474,7 +474,7 @@ async def owners(settings: Settings) -> Any:
 
 
 async def test_cancel_asks_every_shard_for_what_was_before(ready: Settings, fifth: str) -> None:
-    """The shard whose name sorts first may be the new one, which knows nothing of the time before."""
+    """`cancel` finds the earlier topology also if the new shard, which does not have it, sorts first by name."""
     assert (await say(ready, "add", "aa", "--dsn", fifth, "--yes")).code == 0
     said = await say(ready, "cancel", "--yes", "--json")
     assert said.code == 0, said.err
@@ -485,7 +485,7 @@ async def test_cancel_asks_every_shard_for_what_was_before(ready: Settings, fift
 
 
 async def test_watch_follows_to_the_end_in_plain_lines(ready: Settings, links: list[str]) -> None:
-    """`drain --watch` in a pipe prints plain lines while a migrator works, and ends when all is moved."""
+    """`drain --watch` in a pipe prints plain lines while a migrator works, and ends when everything is moved."""
     process = await begin(ready, "run", "--grace-s", "0")
     try:
         said = await say(ready, "drain", "db1", "--yes", "--watch")
@@ -499,7 +499,7 @@ async def test_watch_follows_to_the_end_in_plain_lines(ready: Settings, links: l
 
 
 async def test_status_says_that_no_migrator_runs(ready: Settings) -> None:
-    """Without a migrator, status still shows every shard, and the command that starts one."""
+    """Without a migrator, `status` still shows every shard, and the command that starts a migrator."""
     said = await say(ready, "status")
     assert said.code == 0
     assert "start one with `snapurl-reshard run`" in said.out
@@ -510,8 +510,8 @@ async def test_status_says_that_no_migrator_runs(ready: Settings) -> None:
 async def test_the_ring_of_the_api_shows_what_the_migrator_says(
     ready: Settings, links: list[str], tmp_path: Path
 ) -> None:
-    """Nothing before a migrator ever ran; after a move its slots, rows and pauses, as `status` shows them; and
-    whether moving is paused."""
+    """`/api/v1/ring` shows no progress before a migrator has run; then it shows slots, rows and pauses like
+    `status`, and whether moves are paused."""
     async with running(ready, tmp_path) as service:
         client = service.client()
         assert (await client.get("/api/v1/ring")).json()["reshard"] is None
@@ -546,7 +546,7 @@ async def test_the_ring_of_the_api_shows_what_the_migrator_says(
 
 
 async def test_cleanup_deletes_what_is_older_than_the_grace_period(ready: Settings, links: list[str]) -> None:
-    """Released rows stay within the grace period, and go after it; the owners keep theirs."""
+    """`cleanup` deletes released rows only after the grace period; owned rows are kept."""
     assert (await say(ready, "drain", "db1", "--yes")).code == 0
     process = await begin(ready, "run", "--grace-s", "3600")
 
@@ -594,7 +594,7 @@ async def plant_stray(direct: dict[str, Any], code: str, into: str) -> None:
 async def test_rows_that_were_never_owned_are_found_and_deleted(
     ready: Settings, direct: dict[str, Any], links: list[str]
 ) -> None:
-    """A row in a slot that its shard never had fails `verify`; `doctor --fix` deletes it and nothing else."""
+    """A row in a slot that its shard never owned fails `verify`; `doctor --fix` deletes only that row."""
     of = await owners(ready)
     code = next(code for code in links if of[slot_of(code)].shard == "db0")
     await plant_stray(direct, code, "db2")
@@ -613,7 +613,7 @@ async def test_rows_that_were_never_owned_are_found_and_deleted(
 async def test_a_slot_with_two_owners_goes_to_the_higher_epoch(
     ready: Settings, direct: dict[str, Any]
 ) -> None:
-    """Two owners fail `verify`; `doctor` says whom to believe, and `--fix` has the other release the slot."""
+    """Two owners fail `verify`; `doctor` says which one is right, and `--fix` makes the other release the slot."""
     slot = await owned_slot(direct, "db1")
     await direct["db1"].execute("UPDATE slots SET epoch = 5 WHERE slot = $1", slot)
     await direct["db3"].execute("INSERT INTO slots (slot, state, epoch) VALUES ($1, 'owned', 3)", slot)
@@ -632,7 +632,7 @@ async def test_a_slot_with_two_owners_goes_to_the_higher_epoch(
 
 
 async def test_two_owners_at_one_epoch_are_left_alone(ready: Settings, direct: dict[str, Any]) -> None:
-    """Where nothing tells which owner is right, `doctor --fix` changes nothing and says how to choose."""
+    """If it is unknown which owner is right, `doctor --fix` changes nothing and says how to choose."""
     slot = await owned_slot(direct, "db1")
     await direct["db3"].execute("INSERT INTO slots (slot, state, epoch) VALUES ($1, 'owned', 1)", slot)
     assert await kinds(ready, "--fix", "--yes") == [("two-owners", False)]
@@ -640,7 +640,7 @@ async def test_two_owners_at_one_epoch_are_left_alone(ready: Settings, direct: d
 
 
 async def test_a_slot_without_owner_is_explained(ready: Settings, direct: dict[str, Any]) -> None:
-    """A lost slot fails `verify`; `doctor` names who gave it to whom, and the statement that takes it back."""
+    """A slot without owner fails `verify`; `doctor` names its last source and target, and the SQL to repair it."""
     slot = await owned_slot(direct, "db1")
     await direct["db1"].execute(
         "UPDATE slots SET state = 'released', peer = 'db2', epoch = 2 WHERE slot = $1", slot
@@ -657,7 +657,7 @@ async def test_a_slot_without_owner_is_explained(ready: Settings, direct: dict[s
 
 
 async def test_a_topology_that_is_not_everywhere_is_spread(ready: Settings, direct: dict[str, Any]) -> None:
-    """A publication that was killed half-way is found, and `doctor --fix` completes it."""
+    """`doctor --fix` completes a publication of a topology that was killed half-way."""
     assert (await say(ready, "weight", "db0", "1.5", "--yes")).code == 0
     await direct["db3"].execute("DELETE FROM topology WHERE version = 2")
     found = await kinds(ready, "--fix", "--yes")
@@ -668,7 +668,7 @@ async def test_a_topology_that_is_not_everywhere_is_spread(ready: Settings, dire
 async def test_a_hand_off_that_nobody_works_on_is_finished(
     ready: Settings, direct: dict[str, Any], links: list[str]
 ) -> None:
-    """A slot left frozen by a killed migrator fails `verify`; `doctor --fix` brings it to its end."""
+    """A slot left frozen by a killed migrator fails `verify`; `doctor --fix` completes its hand-off."""
     slot = await owned_slot(direct, "db1")
     await direct["db1"].execute(
         "UPDATE slots SET state = 'frozen', peer = 'db2', move_token = gen_random_uuid() WHERE slot = $1",
@@ -682,7 +682,7 @@ async def test_a_hand_off_that_nobody_works_on_is_finished(
 
 
 async def test_doctor_changes_nothing_unless_asked(ready: Settings, direct: dict[str, Any]) -> None:
-    """Neither `doctor` nor `doctor --fix --dry-run` repairs, and `--fix` without --yes needs a terminal."""
+    """`doctor` and `doctor --fix --dry-run` change nothing, and `--fix` without --yes needs a terminal."""
     slot = await owned_slot(direct, "db1")
     await direct["db1"].execute("UPDATE slots SET epoch = 5 WHERE slot = $1", slot)
     await direct["db3"].execute("INSERT INTO slots (slot, state, epoch) VALUES ($1, 'owned', 3)", slot)

@@ -1,4 +1,4 @@
-"""What VERIFY notices although CHECK has compared all rows before the pause."""
+"""Differences that VERIFY detects although CHECK has compared all rows before the pause."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CODES = 30
 async def checked(
     ready: Settings, store: Store, new_link: NewLinkMaker
 ) -> AsyncIterator[tuple[Executor, list[str]]]:
-    """An executor from db0 to db1 that has made CHECK, and the codes of the links that move."""
+    """Yields an executor from db0 to db1 that has executed CHECK, and the codes of the moving links."""
     owners = place(store.shards.topology)
     codes = [code for n in range(400) if owners[slot_of(code := f"c{n}")] == "db0"][:CODES]
     await store.links.create_many([new_link(code) for code in codes])
@@ -51,7 +51,7 @@ async def state_of(executor: Executor) -> set[str]:
 async def test_what_is_written_after_the_check_is_moved(
     checked: tuple[Executor, list[str]], store: Store, new_link: NewLinkMaker
 ) -> None:
-    """Links that are changed, deleted and made between CHECK and the pause are on the target afterwards."""
+    """Links that are changed, deleted or created between CHECK and the pause are on the target afterwards."""
     executor, codes = checked
     token = new_link("x").token
     await store.links.change(
@@ -82,7 +82,7 @@ async def test_what_is_written_after_the_check_is_moved(
 async def test_what_no_catch_up_brings_is_noticed(
     checked: tuple[Executor, list[str]], side: str, statement: str
 ) -> None:
-    """A row that changes after CHECK in a way that leaves no trace for CATCH_UP takes the move back."""
+    """A row change after CHECK that CATCH_UP cannot detect makes the move roll back."""
     executor, codes = checked
     await getattr(executor.pair, side).execute(statement, codes[0])
     with pytest.raises(Refused, match="the copy differs"):
@@ -93,7 +93,7 @@ async def test_what_no_catch_up_brings_is_noticed(
 async def test_a_copy_that_differs_makes_no_pause(
     ready: Settings, store: Store, new_link: NewLinkMaker
 ) -> None:
-    """CHECK takes a wrong copy back before anything was frozen."""
+    """If the copy differs at CHECK, the move is rolled back without a pause."""
     owners = place(store.shards.topology)
     code = next(code for n in range(100) if owners[slot_of(code := f"c{n}")] == "db0")
     await store.links.create(new_link(code))

@@ -1,4 +1,4 @@
-"""The operator's connections, cut at each await of a call in turn."""
+"""The operator's connections, cut at each await of a call, one after another."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tools.transfer.executor import Executor, ShardPair
 async def test_a_statement_that_is_cut_at_any_await_is_a_failure_of_the_shard(
     ready: Settings, monkeypatch: pytest.MonkeyPatch, answered: bool
 ) -> None:
-    """A control connection that is cut, as it is checked or later, says which shard has failed; the next works."""
+    """If a control connection is cut at any await, the error names the shard, and the next call works."""
     fleet = await Fleet.connect(ready)
     connections = Connections(monkeypatch)
 
@@ -52,7 +52,7 @@ async def test_a_statement_that_is_cut_at_any_await_is_a_failure_of_the_shard(
 async def test_a_move_that_is_cut_at_any_await_loses_nothing(
     ready: Settings, store: Store, new_link: NewLinkMaker, side: str
 ) -> None:
-    """A move whose source or target is cut says that the connection is lost; the migrator brings all to an end."""
+    """A move whose source or target is cut fails with a lost connection; the migrator completes it without loss."""
     owners = place(store.shards.topology)
     made: dict[int, str] = {}  # slot -> code
     numbers = count()

@@ -1,4 +1,4 @@
-"""Which steps of a hand-off wait for the disk, and for a synchronous standby."""
+"""The steps of a hand-off that wait for the disk and for a synchronous standby."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tools.transfer.executor import Executor, ShardPair
 
 @pytest.fixture
 async def admins(direct: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
-    """Connections to db0 and db1, whose commits wait for no standby once the test is over."""
+    """Yields connections to db0 and db1, and afterwards resets both servers to commit without a standby."""
     found = {name: direct[name] for name in ("db0", "db1")}
     yield found
     for connection in found.values():
@@ -31,7 +31,7 @@ async def admins(direct: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
 
 
 async def wait_for_standby(connection: Any, name: str) -> None:
-    """From now on commits on this server wait for the standby `name`; for none if it is empty."""
+    """Makes commits on this server wait for the standby `name`, or for none if it is empty."""
     await connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{name}'")
     await connection.execute("SELECT pg_reload_conf()")
     async with asyncio.timeout(HANG_S):
@@ -40,7 +40,7 @@ async def wait_for_standby(connection: Any, name: str) -> None:
 
 
 async def until_waiting(connection: Any, executor: Executor, step: Step) -> None:
-    """Until the session of the executor waits for a standby that does not come; it is `step` that does."""
+    """Waits until the executor's session waits for a missing standby. Asserts that `step` caused it."""
     waiting = "SELECT EXISTS (SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep')"
     async with asyncio.timeout(HANG_S):
         while not await connection.fetchval(waiting):

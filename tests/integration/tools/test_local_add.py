@@ -15,7 +15,7 @@ from tests.integration.tools.test_commands import one_line, say_at
 
 
 async def test_a_local_add_starts_a_server_that_later_starts_start_too(tmp_path: Path) -> None:
-    """The new server is in the home's memory, the shard is in the topology, and the next start has both."""
+    """`add` starts a server that the home records and the topology contains, and the next start has both."""
     async with LocalCluster(tmp_path, ("db0", "db1"), durable=False) as running:
         settings = load_settings(home=tmp_path, **saved_settings(tmp_path))
         await migrate_all(settings)
@@ -42,7 +42,7 @@ async def test_a_local_add_starts_a_server_that_later_starts_start_too(tmp_path:
 
 
 async def test_a_local_add_needs_the_cluster_to_run(tmp_path: Path) -> None:
-    """With servers whose start requests nobody serves, the command says what to start, and publishes nothing."""
+    """If no local cluster serves start requests, `add` says what to start, and publishes nothing."""
     async with LocalCluster(tmp_path, ("db0", "db1"), durable=False):
         settings = load_settings(home=tmp_path, **saved_settings(tmp_path))
         await migrate_all(settings)

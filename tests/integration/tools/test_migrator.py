@@ -39,7 +39,7 @@ async def all_codes(store: Store) -> list[str]:
 
 
 async def assert_settled(settings: Settings, store: Store, codes: set[str]) -> None:
-    """Every slot is where the ring wants it, each link is in exactly one shard, and none is missing."""
+    """Asserts that the ring's shard owns each slot, that each link is on exactly one shard, and none is missing."""
     fleet = await Fleet.connect(settings)
     try:
         snapshot = await fleet.observe()
@@ -59,8 +59,8 @@ async def assert_settled(settings: Settings, store: Store, codes: set[str]) -> N
 async def test_adding_a_shard_moves_a_fifth_of_the_slots_and_loses_nothing(
     ready: Settings, five: Settings, fifth: str, store: Store, new_link: NewLinkMaker
 ) -> None:
-    """A fifth shard gets 20 % +- 1 % of the slots, all onto it and nothing else, while links are written;
-    clicks and where they came from go with their links."""
+    """A fifth shard gets 20 % +- 1 % of the slots while links are written, and no other slot moves; clicks and
+    their sources move with their links."""
     old = {f"old{n}" for n in range(3_000)}
     for start in range(0, 3_000, 500):
         answers = await store.links.create_many([new_link(f"old{n}") for n in range(start, start + 500)])
@@ -113,7 +113,7 @@ async def test_adding_a_shard_moves_a_fifth_of_the_slots_and_loses_nothing(
 async def test_draining_empties_a_shard_and_lets_go_of_it(
     ready: Settings, store: Store, direct: dict[str, Any], new_link: NewLinkMaker
 ) -> None:
-    """A drained shard ends with no row and no slot, and out of the topology, and no link is lost."""
+    """A drained shard ends without rows and slots and leaves the topology, and no link is lost."""
     codes = {f"d{n}" for n in range(500)}
     await store.links.create_many([new_link(code) for code in sorted(codes)])
     fleet = await Fleet.connect(ready)
@@ -130,7 +130,7 @@ async def test_draining_empties_a_shard_and_lets_go_of_it(
 async def test_cancelling_moves_back_what_had_moved(
     ready: Settings, five: Settings, fifth: str, store: Store, new_link: NewLinkMaker
 ) -> None:
-    """Publishing the topology from before brings every slot back to where it was, with its newest rows."""
+    """Publishing the previous topology moves every slot back to where it was, with its newest rows."""
     codes = {f"c{n}" for n in range(300)}
     await store.links.create_many([new_link(code) for code in sorted(codes)])
     previous = store.shards.topology
@@ -160,7 +160,7 @@ async def test_cancelling_moves_back_what_had_moved(
 async def test_it_tells_how_far_a_copy_is_behind(
     ready: Settings, store: Store, new_link: NewLinkMaker
 ) -> None:
-    """Rows that were changed while their slots were copied are counted by the catch-up that brings them over."""
+    """A catch-up counts the rows that it transfers because they changed while their slots were copied."""
     owners = place(store.shards.topology)
     codes = [code for n in range(400) if owners[slot_of(code := f"late{n}")] == "db0"][:40]
     await store.links.create_many([new_link(code) for code in codes])
@@ -190,7 +190,7 @@ async def test_it_tells_how_far_a_copy_is_behind(
 async def test_it_rests_while_the_service_is_slow(
     ready: Settings, five: Settings, fifth: str, store: Store, new_link: NewLinkMaker
 ) -> None:
-    """While the service takes long to answer, a migrator that has work left says that this holds it back."""
+    """While the service answers slowly, a migrator with work left reports that this throttles it."""
     await store.links.create_many([new_link(f"c{n}") for n in range(3_000)])
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -202,7 +202,7 @@ async def test_it_rests_while_the_service_is_slow(
     slow = await asyncio.start_server(answer, "127.0.0.1", 0)
     host, port = slow.sockets[0].getsockname()
     await (await add_fifth(ready, five, fifth)).close()
-    # 600 links at 50 a second: it is still at work when it has measured the service
+    # 600 links at 50 per second: the move takes long enough to measure the service
     slowly = Throttle(rows_per_s_max=50)
     migrator = Migrator(five, Options(grace_s=0.0, throttle=slowly, service=Address(host, port)))
     stop = asyncio.Event()
@@ -222,7 +222,7 @@ async def test_rows_that_wait_for_their_grace_period_cost_little_and_delay_no_ne
     new_link: NewLinkMaker,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """While old rows are kept the cluster is hardly read, but a new goal does not wait for them."""
+    """During the grace period of old rows the migrator rarely polls the shards, but executes a new goal at once."""
     monkeypatch.setattr("tools.migrator.loop.GRACE_POLL_S", 600.0)
     await store.links.create_many([new_link(f"g{n}") for n in range(300)])
     fleet = await add_fifth(ready, five, fifth)

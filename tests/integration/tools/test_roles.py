@@ -1,4 +1,4 @@
-"""Moves by users of the migrator's role, and what is said where a right is missing."""
+"""Moves by users with the migrator's role, and the errors when a right is missing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def as_migrator(ready: Settings) -> Settings:
 async def test_a_whole_move(
     ready: Settings, as_migrator: Settings, fifth: str, store: Store, new_link: NewLinkMaker
 ) -> None:
-    """The owner migrates the newcomer; add, run, drain, verify and doctor are the migrator's; no link is lost."""
+    """After the owner has migrated a new shard, the migrator's role can add, run, drain, verify and doctor."""
     codes = [f"c{n}" for n in range(300)]
     await store.links.create_many([new_link(code) for code in codes])
     dsn = dsn_as(fifth, "migrator_login")
@@ -77,7 +77,7 @@ async def test_a_whole_move(
 async def test_a_missing_right_is_named_before_anything_moves(
     ready: Settings, as_migrator: Settings, taken: str, line: str
 ) -> None:
-    """plan and doctor name the right, the shard and the GRANT; a change is refused."""
+    """`plan` and `doctor` name a missing right, the shard and the GRANT; a change is refused."""
     async with connected(ready.shard_dsns[2].dsn) as owner:
         await owner.execute(taken)
     plan = await say(as_migrator, "snapurl-reshard", "plan", "drain", "db0")
@@ -90,19 +90,19 @@ async def test_a_missing_right_is_named_before_anything_moves(
 
 
 async def test_the_service_is_no_migrator(ready: Settings) -> None:
-    """Its user may read, and learns which role a change needs."""
+    """The service's user may read; on a change the error names the role that it needs."""
     service = await make_login(ready, "service_login", "snapurl_service")
     plan = await say(service, "snapurl-reshard", "plan", "drain", "db0")
     assert plan.code == 2 and "as snapurl, GRANT snapurl_migrator TO service_login" in plan.text
     assert (await say(service, "snapurl-reshard", "status")).code == 0
 
 
-# -- sessions of others --------------------------------------------------------------------------------------------
+# -- other sessions ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 async def two_migrators(settings: Settings) -> AsyncIterator[tuple[Settings, Settings]]:
-    """Settings for two users who are migrators of a cluster whose owner may do nothing else on the servers."""
+    """Yields settings for two migrator users of a cluster whose owner has no other rights on the servers."""
     owned = await make_login(settings, "plain_owner")
     for item in settings.shard_dsns:
         async with connected(item.dsn) as superuser:
@@ -120,7 +120,7 @@ async def two_migrators(settings: Settings) -> AsyncIterator[tuple[Settings, Set
 
 
 async def ended(other: Any, stuck: Any) -> None:
-    """Waits until the server has no such session any more."""
+    """Waits until the session has ended on the server."""
 
     async def gone() -> bool:
         query = "SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = $1"
@@ -132,11 +132,11 @@ async def ended(other: Any, stuck: Any) -> None:
 async def test_the_session_of_another_migrator(
     settings: Settings, two_migrators: tuple[Settings, Settings]
 ) -> None:
-    """Without a GRANT to the owner it cannot be ended, and doctor says so before; with it, it is, but no other."""
+    """Ending another migrator's session needs a GRANT, as doctor reports; with it, no other session is ended."""
     first, second = two_migrators
     doctor = await say(second, "snapurl-reshard", "doctor")
     assert doctor.code == 1
-    # Roles are the whole server's: other tests may have left logins of migrators.
+    # Roles belong to the whole server: other tests may have left migrator logins.
     assert re.search(
         r"db0, the sessions of the migrators .*\bmigrator_login\b.* cannot be ended", doctor.text
     )
@@ -160,7 +160,7 @@ async def test_the_session_of_another_migrator(
 
         await superuser.execute("GRANT pg_signal_backend TO plain_owner")
         await other.execute("SELECT handoff_end_v1($1)", innocent.get_server_pid())
-        assert await innocent.fetchval("SELECT 1") == 1  # it has no mark
+        assert await innocent.fetchval("SELECT 1") == 1  # the session is not marked
         await other.execute("SELECT handoff_evict_v1($1, '{1}')", [slot])
         await ended(superuser, stuck)
         stuck.terminate()
@@ -168,7 +168,7 @@ async def test_the_session_of_another_migrator(
 
 
 async def test_a_session_of_the_same_user_needs_no_grant(two_migrators: tuple[Settings, Settings]) -> None:
-    """A migrator that has taken over ends what its predecessor of the same user left."""
+    """A migrator ends the session that its predecessor with the same user left, without a GRANT."""
     dsn = two_migrators[0].shard_dsns[0].dsn
     async with connected(dsn) as stuck, connected(dsn) as other:
         slot = await other.fetchval("SELECT min(slot) FROM slots")
@@ -180,7 +180,7 @@ async def test_a_session_of_the_same_user_needs_no_grant(two_migrators: tuple[Se
 
 
 async def test_idle_transactions_of_the_service_are_seen(ready: Settings, as_migrator: Settings) -> None:
-    """The migrator sees, through the owner, who holds a transaction open; not what was asked in it."""
+    """The migrator sees, through the owner, which user holds a transaction open, but not its query."""
     service = await make_login(ready, "service_login", "snapurl_service")
     async with (
         connected(service.shard_dsns[0].dsn) as idle,
@@ -195,7 +195,7 @@ async def test_idle_transactions_of_the_service_are_seen(ready: Settings, as_mig
 async def test_standbys_that_the_owner_may_not_see(
     settings: Settings, two_migrators: tuple[Settings, Settings]
 ) -> None:
-    """A lag that cannot be seen slows no migrator down: doctor says so, until the owner may see it."""
+    """A standby lag that the owner may not see does not throttle the migrator, and `doctor` reports that."""
     migrator, dsn = two_migrators[0], settings.shard_dsns[0].dsn
     standby = await asyncpg.connect(dsn, server_settings={"replication": "database"})
     try:
@@ -215,7 +215,7 @@ async def test_standbys_that_the_owner_may_not_see(
 
 
 async def test_no_rights_at_all(ready: Settings) -> None:
-    """One line with the GRANT, from every command, for a user without a role."""
+    """For a user without a role, every command prints one line with the GRANT."""
     nobody = await make_login(ready, "nobody_login")
     for words in (["status"], ["plan", "drain", "db0"], ["run"], ["doctor"], ["verify"]):
         said = await say(nobody, "snapurl-reshard", *words, SNAPURL_LOG_LEVEL="error")

@@ -1,4 +1,4 @@
-"""Each step's SQL accepts exactly what its row of RULES says, whatever the row of the slot is."""
+"""Each step's SQL accepts exactly what its row in RULES says, whatever the state of the slot."""
 
 from __future__ import annotations
 
@@ -38,7 +38,11 @@ STEPS: dict[Step, tuple[str, str, tuple[Argument, ...]]] = {
     Step.COMMIT: ("handoff_commit_v1", "target", (OTHER, MINE)),
     Step.RETRACT: ("handoff_retract_v1", "target", (OTHER,)),
 }
-CHECKED_BY_OTHERS = {Step.CHECK, Step.VERIFY, Step.WAIT}  # they read; FREEZE, CLOSE and COMMIT check the same
+CHECKED_BY_OTHERS = {
+    Step.CHECK,
+    Step.VERIFY,
+    Step.WAIT,
+}  # they only read; FREEZE, CLOSE and COMMIT check the same
 
 Row = tuple[SlotState | None, uuid.UUID | None, int, str | None]
 ROWS: list[Row] = [
@@ -53,22 +57,22 @@ ROWS: list[Row] = [
 
 
 def accepts(step: Step, guard: Guard, row: Row) -> bool:
-    """What RULES, and a few words of its theory, say of a row."""
+    """Whether RULES and its theory allow the step on a row."""
     state, token, epoch, peer = row
     in_move = state is SlotState.OWNED or peer == OTHER
     if step is Step.RETRACT:
-        return epoch <= EPOCH  # content with whatever is not later than the move
+        return epoch <= EPOCH  # accepts any epoch that is not later than the move's
     if state not in guard.finds:
         return False
     if guard.epoch is Epoch.MOVES:
         return state is None or epoch <= EPOCH
     if step is Step.CLEAN:
-        return epoch == EPOCH  # of whoever the slot went to; the epoch says which stay of it is over
+        return epoch == EPOCH  # any target will do: the epoch identifies the ended ownership
     return epoch == EPOCH and in_move and (guard.token is Token.ANY or token == MINE)
 
 
 def after(step: Step, guard: Guard, row: Row) -> Row:
-    """What an accepted step leaves of a row."""
+    """Returns the row after an accepted step."""
     state, token, epoch, peer = row
     if step is Step.RETRACT and not (state is SlotState.IMPORTING and epoch == EPOCH and peer == OTHER):
         return row
@@ -105,13 +109,13 @@ async def now(connection: Any) -> Row:
 
 
 def test_every_step_has_its_function() -> None:
-    """No step of RULES is left out of these tests."""
+    """These tests cover every step of RULES."""
     assert STEPS.keys() | CHECKED_BY_OTHERS == RULES.keys()
 
 
 @pytest.mark.parametrize("step", STEPS)
 async def test_a_step_is_accepted_exactly_when_the_rules_say_so(direct: dict[str, Any], step: Step) -> None:
-    """For every state, token, epoch and peer a step does what RULES says, or changes nothing and says SN001."""
+    """For every state, token, epoch and peer a step follows RULES, or fails with SN001 and changes nothing."""
     connection = direct["db0"]
     function, side, arguments = STEPS[step]
     guard: Guard = getattr(RULES[step], side)
@@ -131,7 +135,7 @@ async def test_a_step_is_accepted_exactly_when_the_rules_say_so(direct: dict[str
 
 
 async def test_a_slot_that_was_closed_meanwhile_cannot_be_claimed(direct: dict[str, Any]) -> None:
-    """Who found a slot leaving cannot claim it once it is frozen or closed, though its token is the same."""
+    """A migrator that found a slot leaving cannot claim it once it is frozen or closed, even with its token."""
     connection = direct["db0"]
     for state in (SlotState.FROZEN, SlotState.CLOSED):
         await put(connection, (state, MINE, EPOCH, OTHER))
@@ -143,7 +147,7 @@ async def test_a_slot_that_was_closed_meanwhile_cannot_be_claimed(direct: dict[s
 
 @pytest.mark.parametrize("step", STEPS)
 async def test_a_batch_is_all_or_nothing(direct: dict[str, Any], step: Step) -> None:
-    """A step on two slots of which one is not as expected changes neither."""
+    """A step on two slots changes neither if one of them is not in the expected state."""
     connection = direct["db0"]
     function, side, arguments = STEPS[step]
     guard: Guard = getattr(RULES[step], side)
@@ -160,7 +164,7 @@ async def test_a_batch_is_all_or_nothing(direct: dict[str, Any], step: Step) -> 
 
 
 async def test_the_check_of_the_table_names_the_states_of_the_enum(direct: dict[str, Any]) -> None:
-    """The CHECK on slots.state and SlotState are the same words."""
+    """The CHECK constraint on slots.state allows exactly the values of SlotState."""
     definitions = await direct["db0"].fetch(
         "SELECT pg_get_constraintdef(oid) AS text FROM pg_constraint"
         " WHERE conrelid = 'slots'::regclass AND contype = 'c'"
@@ -172,7 +176,7 @@ async def test_the_check_of_the_table_names_the_states_of_the_enum(direct: dict[
 async def test_a_step_that_gets_no_answer_is_given_up(
     direct: dict[str, Any], ready: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A shard that hangs costs an attempt the bound of a call, not a minute in which its slots stay frozen."""
+    """When a shard hangs, an attempt fails within the bound of a call, so its slots do not stay frozen."""
     monkeypatch.setattr(calls, "CALL_S_MAX", 0.2)
     connection = direct["db0"]
     await put(connection, (SlotState.FROZEN, MINE, EPOCH, OTHER))
