@@ -1,4 +1,4 @@
-"""What docker-compose.yml runs, run without containers: its scripts, its variables, its secrets, its logins."""
+"""The scripts, variables, secrets and logins of docker-compose.yml, run without containers."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ TABLES = """
 
 @dataclass
 class Deployment:
-    """What one host would have: secrets as the operator makes them, and servers in place of the containers."""
+    """A deployment on one host: secrets as the operator creates them, and servers instead of containers."""
 
     home: Path
     machine: Machine
@@ -76,7 +76,7 @@ class Deployment:
         file.write_text(value)
 
     def environ(self, service: str, **variables: str) -> dict[str, str]:
-        """All that a process in the container of `service` sees, and where this machine has it instead."""
+        """Returns the environment of the container of `service`, with paths and addresses of this machine."""
         described = composed()["services"][service]
         mounted = mount_secrets(described, self.home, self.home / f"run-{service}")
         return {
@@ -89,13 +89,13 @@ class Deployment:
         }
 
     async def shard(self, name: str) -> Server:
-        """A server as the image of PostgreSQL starts it: with its superuser and an empty database."""
+        """Starts a server like the PostgreSQL image, with a superuser and an empty database."""
         server = self.shards[name] = self.machine.server(name)
         await server.start()
         return server
 
     async def init(self, name: str, password: str = PASSWORD, **variables: str) -> Said:
-        """Runs the init script. In the image it comes to the server by a socket, here by port and password."""
+        """Runs the init script. In the image it connects over a Unix socket, here with port and password."""
         described = composed()["services"][name]
         process = await asyncio.create_subprocess_exec(
             *("sh", str(INIT)),
@@ -125,7 +125,7 @@ class Deployment:
     async def ask(
         self, shard: str, query: str, *, user: str = "snapurl", secret: str = "superuser_password"
     ) -> Any:
-        """One value of a statement, as that user."""
+        """Returns the value of a statement that it executes as that user."""
         connection = await asyncpg.connect(self.dsn(shard, user, secret))
         try:
             return await connection.fetchval(query)
@@ -133,14 +133,14 @@ class Deployment:
             await connection.close()
 
     async def say(self, service: str, *words: str, **variables: str) -> Said:
-        """A command in the container of `service`, to its end: `docker compose exec` or `run`."""
+        """Runs a command like `docker compose exec` or `run` in the container of `service`, and waits for it."""
         process = await self._run(service, words, subprocess.PIPE, variables)
         out, _ = await asyncio.wait_for(process.communicate(), HANG_S)
         assert process.returncode is not None
         return Said(process.returncode, out.decode())
 
     async def start(self, service: str, *words: str, **variables: str) -> None:
-        """Starts a service with its command, or with another. Ended with the test; what it says is in its log."""
+        """Runs a service with its command or another one until the end of the test, with its output in its log."""
         with self.log(service).open("wb") as log:
             await self._run(service, words or composed()["services"][service]["command"], log, variables)
 
@@ -148,7 +148,7 @@ class Deployment:
         return self.home / f"{service}.log"
 
     async def becomes(self, condition: Callable[[], Awaitable[bool]]) -> None:
-        """Waits until it is so; if it never is, with what the services have said."""
+        """Waits until the condition holds. If it never does, fails with the logs of the services."""
         try:
             await until(condition)
         except AssertionError as error:
@@ -181,7 +181,7 @@ class Deployment:
 
 @pytest.fixture
 async def deployment(tmp_path: Path) -> AsyncIterator[Deployment]:
-    if program("psql") is None:  # the image of PostgreSQL has it, and the init script needs it
+    if program("psql") is None:  # part of the PostgreSQL image; the init script needs it
         skip_without("psql")
     tmp_path.chmod(0o755)
     made = Deployment(tmp_path, Machine(tmp_path))
@@ -196,7 +196,7 @@ async def deployment(tmp_path: Path) -> AsyncIterator[Deployment]:
 async def test_the_init_script_makes_logins_that_can_do_their_work_and_no_more(
     deployment: Deployment,
 ) -> None:
-    """Owner, service and migrator log in with the secrets; the rest is denied; the tables are the program's."""
+    """Owner, service and migrator can log in with their secrets and have only the rights that they need."""
     await deployment.shard("db0")
     for name in ("superuser", "owner", "service", "migrator"):
         deployment.set_secret(f"{name}_password", f"{name}{ODD}\n")
@@ -245,7 +245,7 @@ async def test_the_init_script_makes_logins_that_can_do_their_work_and_no_more(
 
 
 async def test_the_init_script_can_be_run_again(deployment: Deployment) -> None:
-    """After a password was changed the new one holds and the old one does not; nothing else is touched."""
+    """After a repeated run with another password only the new one works; nothing else is changed."""
     await deployment.shard("db0")
     assert await deployment.init("db0") == Said(0, "")
     before = await deployment.ask("db0", TABLES)
@@ -261,13 +261,13 @@ async def test_the_init_script_can_be_run_again(deployment: Deployment) -> None:
 
 
 async def test_the_init_script_shows_no_password(deployment: Deployment) -> None:
-    """Not in what it says, nor in the log of a server that logs every statement; a missing secret is one line."""
+    """No password is in the script's output or in the statement log; a missing secret is a one-line error."""
     server = await deployment.shard("db0")
     said = await deployment.init("db0", PGOPTIONS="-c log_statement=all -c log_min_duration_statement=0")
     assert said.code == 0
     log = (server.data.parent / "server.log").read_text()
-    assert "CREATE TABLE schema_migrations" in log  # statements were logged indeed
-    # The statement that fails here has the owner's password in it.
+    assert "CREATE TABLE schema_migrations" in log  # proves that statements were logged
+    # The failing statement contains the owner's password.
     first = deployment.secret("superuser_password")
     failed = await deployment.init("db0", first, PGOPTIONS="-c default_transaction_read_only=on")
     assert failed.code != 0 and "cannot execute ALTER ROLE in a read-only transaction" in failed.text
@@ -285,7 +285,7 @@ async def test_the_init_script_shows_no_password(deployment: Deployment) -> None
 
 
 async def test_a_volume_of_the_release_before_is_taken_over(deployment: Deployment) -> None:
-    """Tables that the superuser made become the owner's when the script is run by hand; all logins work then."""
+    """If the superuser owns the tables, a manual run of the script gives them to the owner, and all logins work."""
     server = await deployment.shard("db0")
     before = load_settings(shards=f"db0={server.dsn()}")
     await migrate_all(before)
@@ -303,7 +303,7 @@ async def test_a_volume_of_the_release_before_is_taken_over(deployment: Deployme
 
 @asynccontextmanager
 async def redis_of(deployment: Deployment, **variables: str) -> AsyncIterator[tuple[Process, int]]:
-    """Redis as its container runs it, on a port of this machine."""
+    """Runs Redis as its container does, on a port of this machine."""
     described = composed()["services"]["redis"]
     binary = Path(find_redis().server)
     bin_directory = deployment.home / "bin"
@@ -353,12 +353,12 @@ def client_of(deployment: Deployment, port: int) -> Redis:
 async def test_redis_takes_its_password_from_the_secret_and_shows_it_to_nobody(
     deployment: Deployment,
 ) -> None:
-    """Whatever its characters. It is in no argument and no variable of the process; the health check finds it."""
+    """Redis reads any password from the secret; no argument or variable of the process contains it."""
     deployment.set_secret("redis_password", f"{ODD}\n")
     async with redis_of(deployment) as (process, port):
         place = Path(f"/proc/{process.pid}")
         if place.exists():
-            assert b"redis-server" in (place / "cmdline").read_bytes()  # the shell has become it
+            assert b"redis-server" in (place / "cmdline").read_bytes()  # the shell was replaced by exec
             assert ODD.encode() not in (place / "cmdline").read_bytes() + (place / "environ").read_bytes()
         with pytest.raises(AuthenticationError):
             await Redis(host=HOST, port=port).ping()
@@ -376,7 +376,7 @@ async def test_redis_takes_its_password_from_the_secret_and_shows_it_to_nobody(
 
 
 async def test_redis_at_its_bound_keeps_what_it_has(deployment: Deployment) -> None:
-    """It refuses more, evicts nothing, and has all of it after a kill."""
+    """A full Redis refuses writes, evicts nothing, and still has its data after a kill."""
     async with redis_of(deployment, REDIS_MAXMEMORY="4mb") as (process, port):
         async with client_of(deployment, port) as client:
             config = await client.config_get("*")
@@ -403,19 +403,19 @@ async def test_redis_at_its_bound_keeps_what_it_has(deployment: Deployment) -> N
 
 
 async def test_redis_does_not_start_without_its_secret(deployment: Deployment) -> None:
-    """Open to everybody is no way to go on."""
+    """Without its secret Redis does not start, rather than run without a password."""
     deployment.set_secret("redis_password", "")
     with pytest.raises(AssertionError, match="redis_password is missing or empty"):
         async with redis_of(deployment):
             pass
 
 
-# -- all of it ----------------------------------------------------------------------------------------------------
+# -- everything ---------------------------------------------------------------------------------------------------
 
 
 async def test_the_whole_deployment_works_and_grows(deployment: Deployment) -> None:
-    """Init scripts, `migrate`, service, consumer and migrator, each with its own variables, secrets and login; then
-    db4 is added by two commands, gets links, and every link is found and counted."""
+    """Init scripts, `migrate`, service, consumer and migrator work with their own variables, secrets and logins.
+    Two commands add db4, which gets links, and every link is found and its clicks counted."""
     for name in ("db0", "db1"):
         await deployment.shard(name)
         assert await deployment.init(name) == Said(0, "")
@@ -442,7 +442,7 @@ async def test_the_whole_deployment_works_and_grows(deployment: Deployment) -> N
                 except httpx.HTTPError as error:
                     print(repr(error))
                     return False
-                print(answer.status_code, answer.text)  # if it never is, this tells what it lacked
+                print(answer.status_code, answer.text)  # shows the reason if it never becomes ready
                 return answer.status_code == 200 and answer.json()["status"] == "ok"
 
             await deployment.becomes(is_ready)
@@ -477,7 +477,7 @@ async def test_the_whole_deployment_works_and_grows(deployment: Deployment) -> N
                 )
 
             await deployment.becomes(are_counted)
-            # What `.env` says from now on: the next release's tables go to db4, too.
+            # As in `.env` from now on: migrations of the next release apply to db4, too.
             deployment.variables["MORE_SHARDS"] = f"db4={deployment.address('db4')}"
             assert (await deployment.say("migrate", "snapurl", "migrate")).code == 0
 
@@ -491,7 +491,7 @@ async def created(api: httpx.AsyncClient, links: Sequence[Mapping[str, str]]) ->
 
 
 async def test_a_shard_without_its_tables_is_not_added_by_the_migrator(deployment: Deployment) -> None:
-    """He may make none: the refusal says who may. That is why the init script makes them."""
+    """The migrator may not create tables: `add` of a shard without them is refused, and the error says who may."""
     await deployment.shard("db0")
     assert await deployment.init("db0") == Said(0, "")
     await deployment.shard("db4")

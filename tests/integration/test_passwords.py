@@ -1,4 +1,4 @@
-"""Passwords from files: to PostgreSQL and Redis that ask for them, for shards that are known and that are added."""
+"""Passwords from files for PostgreSQL and Redis, for configured and for added shards."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OTHER = "n0body-may-see-this"
 
 @pytest.fixture
 async def without(ready: Settings, tmp_path: Path) -> AsyncIterator[Settings]:
-    """Settings whose addresses name the users `odd` and no password; both servers ask for ODD."""
+    """Yields settings whose addresses have the user `odd` and no password; both servers require ODD."""
     quoted = ODD.replace("'", "''").replace("\\", "\\\\")
     for item in ready.shard_dsns:
         async with connected(item.dsn) as superuser:
@@ -59,20 +59,20 @@ async def without(ready: Settings, tmp_path: Path) -> AsyncIterator[Settings]:
 
 
 def address(url: str, user: str = "") -> str:
-    """A URL with another user and without a password."""
+    """Returns a URL with another user and without a password."""
     parts = urlsplit(url)
     return parts._replace(netloc=(f"{user}@" if user else "") + parts.netloc.rpartition("@")[2]).geturl()
 
 
 def write(settings: Settings, password: str) -> dict[str, str]:
-    """Puts both passwords into files; the variable that leads programs to them."""
+    """Writes both passwords into files, and returns the variable that tells programs where they are."""
     for name in ("shards", "redis"):
         (settings.secrets_dir / f"snapurl_{name}_password").write_text(f"{password}\n")
     return {"SNAPURL_SECRETS_DIR": str(settings.secrets_dir)}
 
 
 async def test_programs_log_in_with_passwords_from_files(without: Settings) -> None:
-    """To every shard and to Redis, whatever characters the passwords have; as well with variables."""
+    """Programs log in to all shards and Redis with passwords of any characters from files or variables."""
     secrets = write(without, ODD)
     for given in (secrets, {"SNAPURL_SHARDS_PASSWORD": ODD, "SNAPURL_REDIS_PASSWORD": ODD}):
         for words in (("migrate",), ("keys", "create", "me")):
@@ -85,7 +85,7 @@ async def test_programs_log_in_with_passwords_from_files(without: Settings) -> N
 
 
 async def test_a_wrong_password_in_a_file_is_told_in_one_line(without: Settings) -> None:
-    """It names who refuses it, and shows nothing of it; likewise when there is none at all."""
+    """A wrong or missing password is a one-line error that names the server and does not show the password."""
     for given in (write(without, OTHER), {}):
         for words, line in (
             (("snapurl", "migrate"), "snapurl: shard db0 refuses the user or password of its DSN\n"),
@@ -96,7 +96,7 @@ async def test_a_wrong_password_in_a_file_is_told_in_one_line(without: Settings)
 
 
 async def test_an_empty_file_and_an_unknown_variable_end_every_program(without: Settings) -> None:
-    """With code 2 and one line each."""
+    """An empty password file or an unknown variable ends every program with exit code 2 and one line."""
     empty = write(without, "")
     for program, words in (
         ("snapurl", ("serve",)),
@@ -114,8 +114,8 @@ async def test_an_empty_file_and_an_unknown_variable_end_every_program(without: 
 
 @pytest.mark.parametrize("user", ["", "odd"])
 async def test_a_shard_is_added_by_its_address_alone(without: Settings, fifth: str, user: str) -> None:
-    """`add --dsn` names no password, a migrator that hears of the shard from the topology moves slots to it, and a
-    service that is told nothing but the first four reaches it."""
+    """A shard added by an address without a password is reached by a migrator and a service that find it only in
+    the topology."""
     secrets = write(without, ODD)
     added = await say(
         without, "snapurl-reshard", "add", "db4", "--dsn", address(fifth, user), "--yes", **secrets
@@ -134,7 +134,7 @@ async def test_a_shard_is_added_by_its_address_alone(without: Settings, fifth: s
 
 
 async def test_a_password_in_an_address_stays(without: Settings, ready: Settings) -> None:
-    """Shards whose addresses have passwords are reached with these, whatever SNAPURL_SHARDS_PASSWORD says."""
+    """A password in a shard's address takes precedence over SNAPURL_SHARDS_PASSWORD."""
     mixed = ready.model_copy(update={"shards_password": SecretStr(OTHER), "redis_password": SecretStr(OTHER)})
     await migrate_all(mixed)
     await ensure_cluster(mixed)

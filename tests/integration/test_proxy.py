@@ -1,4 +1,4 @@
-"""deploy/proxy as HAProxy runs it: replicas found by DNS, nothing sent twice, clients told apart."""
+"""deploy/proxy under HAProxy: replicas found by DNS, no request sent twice, clients distinguished."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ pytestmark = requires("haproxy")
 
 @dataclass
 class Names(asyncio.DatagramProtocol):
-    """A name server that knows the addresses of one service, as Docker's does."""
+    """A name server with the addresses of one service, like Docker's."""
 
     addresses: list[str] = field(default_factory=list)
     transport: Any = None
@@ -43,7 +43,7 @@ class Names(asyncio.DatagramProtocol):
         self.transport = transport
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        """Answers a question for A records, in the order asked; there are no others."""
+        """Answers a query for A records; there are no others."""
         end = data.index(0, 12) + 5
         found = self.addresses if data[end - 4 : end - 2] == b"\0\1" else []
         head = data[:2] + b"\x81\x80\0\1" + len(found).to_bytes(2) + b"\0\0\0\0"
@@ -53,7 +53,7 @@ class Names(asyncio.DatagramProtocol):
 
 @dataclass
 class Replica:
-    """An HTTP server that counts. `answer` makes the answer to a request, or None to end the connection at once."""
+    """An HTTP server that counts. `answer` returns the response to a request, or None to disconnect at once."""
 
     address: str
     port: int
@@ -108,7 +108,7 @@ class Replica:
 
 @dataclass
 class Front:
-    """The proxy, the name server that it asks, and the ports that both have."""
+    """The proxy, the name server that it queries, and the ports of both."""
 
     names: Names
     upstream_port: int
@@ -135,7 +135,7 @@ class Front:
         return httpx.AsyncClient(base_url=f"http://127.0.0.1:{self.port}", timeout=HANG_S, **how)  # type: ignore[arg-type]
 
     async def say(self, raw: bytes) -> bytes:
-        """Sends raw bytes and returns what comes back until the proxy closes."""
+        """Sends raw bytes and returns all bytes received until the proxy closes the connection."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(raw)
@@ -146,7 +146,7 @@ class Front:
 
 @asynccontextmanager
 async def proxy(log: Path, which: str = "plain", **variables: str) -> AsyncIterator[Front]:
-    """HAProxy with the files and variables of its service, on ports of this machine."""
+    """Runs HAProxy with the files and variables of its service, on ports of this machine."""
     loop = asyncio.get_running_loop()
     transport, names = await loop.create_datagram_endpoint(Names, ("127.0.0.1", 0))
     ports: list[int] = []
@@ -198,7 +198,7 @@ async def proxy(log: Path, which: str = "plain", **variables: str) -> AsyncItera
 
 
 async def test_replicas_come_and_go_while_requests_go_on(tmp_path: Path) -> None:
-    """One is stopped, one is added: no request fails, reads and writes alike, and the new one gets its part."""
+    """No read or write fails while one replica is stopped and one added; the new one gets its share."""
     async with proxy(tmp_path / "log") as front, front.client() as client:
         assert not await front.healthy()
         answer = await client.get("/nobody-there")
@@ -212,7 +212,7 @@ async def test_replicas_come_and_go_while_requests_go_on(tmp_path: Path) -> None
             return bool(first.asked and second.asked)
 
         await until(asked_both)
-        await first.stop()  # at once: the proxy still believes in it
+        await first.stop()  # without notice: the proxy still considers it healthy
         third = await front.replica(4)
         sent = 0
 
@@ -240,7 +240,7 @@ async def test_replicas_come_and_go_while_requests_go_on(tmp_path: Path) -> None
 
 
 async def test_what_was_sent_is_not_sent_again(tmp_path: Path) -> None:
-    """A replica that ends the connection instead of answering may have done it: the client is told so, once."""
+    """If a replica disconnects without an answer, the client gets an error and the request is not resent."""
 
     async def dies(method: str, path: str) -> bytes | None:
         return None if path == "/die" else b"ok"
@@ -257,13 +257,13 @@ async def test_what_was_sent_is_not_sent_again(tmp_path: Path) -> None:
                 assert answer.json()["type"] == f"{TYPE_PREFIX}outcome-unknown"
             else:
                 assert (await client.get("/warm")).status_code == 200
-                with suppress(httpx.RemoteProtocolError):  # on a kept connection it may end instead
+                with suppress(httpx.RemoteProtocolError):  # a kept connection may be closed instead
                     assert (await client.request(method, "/die", content=body)).status_code == 502
             assert [path for replica in replicas for _, path in replica.asked].count("/die") == count
 
 
 async def test_connections_to_replicas_are_kept(tmp_path: Path) -> None:
-    """A hundred requests of as many clients do not need a hundred connections; the client is the last hop named."""
+    """A hundred requests share a few connections to a replica; X-Forwarded-For ends with the client's address."""
     async with proxy(tmp_path / "log") as front:
         replica = await front.replica(2)
         await until(front.healthy)
@@ -285,7 +285,7 @@ async def test_connections_to_replicas_are_kept(tmp_path: Path) -> None:
 
 
 async def test_what_is_too_large_or_not_for_outside_does_not_get_in(tmp_path: Path) -> None:
-    """A body over the bound is refused by its announcement, so is a head; metrics are not shown."""
+    """The proxy refuses bodies (by their Content-Length) and heads above the bounds, and hides the metrics."""
     async with proxy(tmp_path / "log", BODY_BYTES_MAX="1000") as front, front.client() as client:
         replica = await front.replica(2)
         await until(front.healthy)
@@ -311,7 +311,7 @@ async def test_what_is_too_large_or_not_for_outside_does_not_get_in(tmp_path: Pa
 
 
 async def test_metrics_of_the_service_have_no_other_address(ready: Settings, tmp_path: Path) -> None:
-    """Whatever way of writing the service takes for /metrics, the proxy does not let through."""
+    """The proxy blocks every spelling that the service accepts for /metrics."""
     async with service_behind(ready, tmp_path) as (front, worker), front.client() as client:
         async with httpx.AsyncClient(base_url=worker.url) as inside:
             assert "snapurl_" in (await inside.get("/metrics")).text
@@ -341,7 +341,7 @@ async def test_metrics_of_the_service_have_no_other_address(ready: Settings, tmp
 async def service_behind(
     ready: Settings, directory: Path, **variables: str
 ) -> AsyncIterator[tuple[Front, Worker]]:
-    """A worker of the service behind the proxy, trusting it as the compose file says."""
+    """Runs a worker behind the proxy, and has it trust the proxy as in the compose file."""
     count = environ(composed()["services"]["api"])["SNAPURL_PROXIES_COUNT"]
     async with proxy(directory / "log") as front:
         listener = socket.create_server(("127.0.0.1", front.upstream_port), backlog=1024)
@@ -359,7 +359,7 @@ async def service_behind(
 
 
 async def test_a_forged_address_does_not_fool_the_limits(ready: Settings, tmp_path: Path) -> None:
-    """Whoever guesses codes is stopped whatever he writes into X-Forwarded-For; somebody else is not."""
+    """A client that guesses codes is blocked whatever it sends in X-Forwarded-For; other clients are not."""
     async with service_behind(ready, tmp_path, SNAPURL_LIMIT_MISSING="5/minute") as (front, _):
         async with front.client() as client:
             statuses = []
@@ -376,7 +376,7 @@ async def test_a_forged_address_does_not_fool_the_limits(ready: Settings, tmp_pa
 
 
 async def test_the_service_works_through_the_proxy(ready: Settings, tmp_path: Path) -> None:
-    """A link is made and followed, errors are the service's own, and a body of its largest size gets there."""
+    """Through the proxy links are created and followed, errors are the service's, and the largest body passes."""
     async with (
         service_behind(ready, tmp_path, SNAPURL_LIMIT_MISSING="none") as (front, _),
         front.client() as client,
@@ -407,7 +407,7 @@ async def test_the_service_works_through_the_proxy(ready: Settings, tmp_path: Pa
 
 
 async def test_tls_at_the_proxy(tmp_path: Path) -> None:
-    """With tls.cfg there is HTTPS with the certificate of the secret, and plain HTTP leads to it."""
+    """With tls.cfg the proxy serves HTTPS with the secret's certificate, and redirects plain HTTP to it."""
     authority = trustme.CA()
     certificate = tmp_path / "tls_certificate"
     made = authority.issue_cert("s.example.org", "127.0.0.1")

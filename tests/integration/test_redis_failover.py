@@ -1,4 +1,4 @@
-"""A Redis whose name has come to stand for another server, as a managed one's does after a failover."""
+"""A Redis whose name points to another server after a failover, as with a managed Redis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from snapurl.redis_client import redis_client
 
 
 async def test_the_connection_to_what_is_a_replica_now_is_left(redis_url: str) -> None:
-    """A write that a replica has refused is followed by one over a new connection, which finds the new primary."""
+    """After a replica has refused a write, the next write uses a new connection, which finds the new primary."""
     settings = load_settings(redis_url=redis_url)
     async with redis_client(settings) as worker, redis_client(settings) as operator:
         before = await worker.client_id()

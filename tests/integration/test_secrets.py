@@ -1,4 +1,4 @@
-"""Passwords are in no log, answer, error, metric, topology or list of processes, whatever goes wrong."""
+"""No log, response, error, metric, topology or process list contains a password, whatever fails."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SECRET = "n0body-may-see-this"
 
 @asynccontextmanager
 async def program(settings: Settings, log: Path, *words: str, **variables: str) -> AsyncIterator[Process]:
-    """A program whose every word goes into `log`, ended with the test."""
+    """Runs a program until the end of the test, with all its output in `log`."""
     with log.open("ab") as out:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", *words),
@@ -49,7 +49,7 @@ async def program(settings: Settings, log: Path, *words: str, **variables: str) 
 
 
 def command_lines() -> bytes:
-    """Those of every process there is, as any user of the machine can read them."""
+    """Returns the command lines of all processes, as any user of the machine can read them."""
     found = b""
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -60,7 +60,7 @@ def command_lines() -> bytes:
 
 
 async def passwords(settings: Settings, password: str) -> None:
-    """Has both users log in with another password from now on, and ends their sessions."""
+    """Changes the password of both users, and ends their sessions."""
     for item in settings.shard_dsns:
         async with connected(item.dsn) as owner:
             for user in ("secret_service", "secret_migrator"):
@@ -71,7 +71,7 @@ async def passwords(settings: Settings, password: str) -> None:
 
 
 async def at_work(api: httpx.AsyncClient, said: list[str]) -> None:
-    """A round of requests of every kind; what is answered is kept, whatever it is."""
+    """Sends one request of every kind, and keeps all responses."""
     asked = [
         api.post("/api/v1/links", json={"url": "https://example.org/"}),
         api.post(
@@ -89,7 +89,7 @@ async def at_work(api: httpx.AsyncClient, said: list[str]) -> None:
 async def test_nothing_that_goes_wrong_shows_a_password(
     settings: Settings, cluster: LocalCluster, tmp_path: Path
 ) -> None:
-    """Shard down, Redis down, password changed, rights gone, failing statements; during a move, at level debug."""
+    """No password is shown when servers, logins, rights or statements fail during a move, even at level debug."""
     await migrate_all(settings)
     await ensure_cluster(settings)
     key = await create_key(settings, "admin", ("create", "read", "change", "admin"), "none")
@@ -125,10 +125,8 @@ async def test_nothing_that_goes_wrong_shows_a_password(
             await owner.execute("REVOKE SELECT ON links FROM snapurl_service")
             await at_work(api, said)
             await owner.execute("GRANT SELECT ON links TO snapurl_service")
-            await owner.execute(
-                "ALTER FUNCTION link_create_v1 RENAME TO link_create_v0"
-            )  # a statement that fails
-            for _ in range(100):  # a link made up has one in four odds to go to this shard
+            await owner.execute("ALTER FUNCTION link_create_v1 RENAME TO link_create_v0")  # its callers fail
+            for _ in range(100):  # a generated code belongs to this shard in one case of four
                 await at_work(api, said)
                 if any(answer.startswith("500") for answer in said):
                     break
@@ -158,7 +156,7 @@ async def test_nothing_that_goes_wrong_shows_a_password(
             for table in ("topology", "audit", "migrator", "cluster"):
                 said += [str(row) for row in await owner.fetch(f"SELECT t::text FROM {table} t")]
     logged = log.read_text()
-    assert "UndefinedFunction" in logged and "permission denied" in logged  # the errors were provoked indeed
+    assert "UndefinedFunction" in logged and "permission denied" in logged  # proves that the errors occurred
     for secret in secrets:
         for text in (*said, logged):
             assert secret not in text
@@ -182,7 +180,7 @@ async def test_nothing_that_goes_wrong_shows_a_password(
     ],
 )
 async def test_a_dsn_that_cannot_be_used_is_not_shown(ready: Settings, tmp_path: Path, dsn: str) -> None:
-    """As the only shard, as one of several, and as one that is to be added: a refusal, and nothing of it."""
+    """An unusable DSN is refused and not shown, as the only shard, as one of several, and as one to add."""
     listed = ready.shards.get_secret_value()
     for shards in (f"db0={dsn}", listed.replace(ready.shard_dsns[0].dsn, dsn)):
         said = await say(ready, "snapurl", "migrate", SNAPURL_SHARDS=shards)
@@ -196,7 +194,7 @@ async def test_a_dsn_that_cannot_be_used_is_not_shown(ready: Settings, tmp_path:
 
 
 async def test_a_shard_is_added_without_a_password_in_the_command_line(ready: Settings, fifth: str) -> None:
-    """An address will do; and a password that is given there is said to have been seen."""
+    """`add` needs only an address; if it has a password, a warning says that the process list shows it."""
     address = f"postgresql://{fifth.rpartition('@')[2]}"
     plan = await say(ready, "snapurl-reshard", "plan", "add", "db4", "--dsn", address)
     assert plan.code == 0, plan

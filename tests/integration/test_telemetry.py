@@ -32,7 +32,7 @@ MATCHER = re.compile(r'(\w+)\s*(=~|!~|!=|=)\s*"([^"]*)"')
 
 @dataclass
 class Scraped:
-    """name -> its label sets, over all scrapes."""
+    """Metric name -> its label sets, over all scrapes."""
 
     series: dict[str, list[dict[str, str]]] = field(default_factory=dict)
     values: dict[tuple[str, tuple[tuple[str, str], ...]], float] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Scraped:
                 self.values[sample.name, tuple(sorted(labels.items()))] = sample.value
 
     def value(self, name: str, **labels: str) -> float:
-        """The sum of the series that have these labels, of which there must be one at least."""
+        """Returns the sum of the series with these labels. Asserts that there is one."""
         found = [
             value
             for (each, its), value in self.values.items()
@@ -57,7 +57,7 @@ class Scraped:
 
 @dataclass
 class Watched:
-    """A service of two workers, a click consumer and a migrator, and where each is scraped."""
+    """A service of two workers, a click consumer and a migrator, with the address to scrape each."""
 
     api: httpx.AsyncClient
     urls: Mapping[str, str]
@@ -72,12 +72,12 @@ class Watched:
         return found
 
     def lines(self, name: str) -> Iterator[dict[str, Any]]:
-        """The log of one of them; every line of it is JSON."""
+        """Yields the log lines of one program. Each is JSON."""
         for line in self.logs[name].read_text().splitlines():
             yield json.loads(line)
 
     def pids(self) -> list[int]:
-        """The workers, found by the children of the service."""
+        """Returns the process ids of the workers, which are the children of the service."""
         return children_of(self.service_pid)
 
     service_pid: int = 0
@@ -119,7 +119,7 @@ async def watched(settings: Settings, directory: Path, **variables: str) -> Asyn
 
 
 async def traffic(api: httpx.AsyncClient) -> None:
-    """A few of every kind of request."""
+    """Sends a few requests of every kind."""
     links = "/api/v1/links"
     code = (await api.post(links, json={"url": "https://example.org/"})).json()["code"]
     await api.post(f"{links}/bulk", json={"links": [{"url": f"https://example.org/{n}"} for n in range(50)]})
@@ -136,8 +136,8 @@ async def traffic(api: httpx.AsyncClient) -> None:
 async def test_what_is_shown_and_warned_of_comes_out(
     ready: Settings, five: Settings, fifth: str, store: Store, tmp_path: Path
 ) -> None:
-    """Each metric of the dashboard and the alerts, with its labels and the values selected, is scraped from a
-    service, a consumer and a migrator at work."""
+    """A service, a consumer and a migrator export every metric of the dashboard and the alerts, with the selected
+    labels and values."""
     async with watched(five, tmp_path) as running:
         await traffic(running.api)
         await (await add_fifth(ready, five, fifth, 0.2)).close()
@@ -188,7 +188,7 @@ async def test_counts_are_one_for_one(ready: Settings, store: Store, tmp_path: P
     async with watched(ready, tmp_path) as running:
         made = await running.api.post("/api/v1/links", json={"url": "https://example.org/"})
         path, before = f"/{made.json()['code']}", await running.scrape("api")
-        for _ in range(30):  # each from a connection of its own, so that both workers get some
+        for _ in range(30):  # each over a separate connection, so that both workers get some
             async with httpx.AsyncClient(base_url=running.api.base_url) as visitor:
                 assert (await visitor.get(path)).status_code == 302
         for _ in range(7):
@@ -202,7 +202,7 @@ async def test_counts_are_one_for_one(ready: Settings, store: Store, tmp_path: P
             return after.value(name, **labels) - before.value(name, **labels)
 
         async def counted() -> bool:
-            """The worker that is not asked adds up its redirects a little later."""
+            """Polls, since the worker that is not scraped flushes its redirects a little later."""
             nonlocal after
             after = await running.scrape("api")
             applied = (await running.scrape("clicks")).value("snapurl_clicks_applied_total")
@@ -243,7 +243,7 @@ def held_to(found: Scraped, expression: str) -> None:
 async def test_a_worker_that_is_killed_20_times_takes_no_count_along(
     ready: Settings, store: Store, tmp_path: Path
 ) -> None:
-    """Its metric files do not accumulate, and no scraped counter ever decreases."""
+    """Killed workers leave no metric files behind, and no scraped counter ever decreases."""
     own = tmp_path / "tmp"
     own.mkdir()
     async with watched(ready, tmp_path, TMPDIR=str(own)) as running:

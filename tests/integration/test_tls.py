@@ -1,4 +1,4 @@
-"""TLS to PostgreSQL and Redis with a CA made here: it works, and where it does not one line says why."""
+"""TLS to PostgreSQL and Redis with a generated CA: it works, or one line says why not."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Authority:
         return cls(ca, file)
 
     def certify(self, directory: Path, host: str = HOST, *, valid: bool = True) -> None:
-        """Puts `server.crt` and `server.key` there, readable to the owner of the directory."""
+        """Writes `server.crt` and `server.key` to the directory, readable for its owner."""
         not_after = datetime.now(UTC) + timedelta(days=1 if valid else -1)
         made = self.ca.issue_cert(host, not_before=not_after - timedelta(days=9), not_after=not_after)
         made.private_key_pem.write_to_path(str(directory / "server.key"))
@@ -70,7 +70,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 async def servers(
     authority: Authority, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[LocalCluster]:
-    """A server with a good certificate, one each with a bad one, and one without TLS; and a plain Redis."""
+    """Yields servers with a good certificate, with each kind of bad one, and without TLS, and a plain Redis."""
     home = tmp_path_factory.mktemp("tls")
     home.chmod(0o755)
     names = ("expired", "good", "misnamed", "plain")
@@ -90,7 +90,7 @@ async def servers(
 
 @asynccontextmanager
 async def tls_redis(binary: str, directory: Path, authority: Authority, **how: object) -> AsyncIterator[str]:
-    """A Redis that speaks TLS only; yields its URL without a word on whom to trust."""
+    """Runs a Redis that accepts only TLS, and yields its URL without a CA file."""
     authority.certify(directory, **how)  # type: ignore[arg-type]
     port, password = free_port(set()), SECRET
     config = directory / "tls.conf"
@@ -134,7 +134,7 @@ def settings_of(cluster: LocalCluster, dsn: str, home: Path, redis_url: str | No
 
 
 async def test_everything_over_tls(servers: LocalCluster, authority: Authority, tmp_path: Path) -> None:
-    """The service, the consumer and the operator's command, with the names of both servers verified."""
+    """Service, consumer and the operator's command work over TLS, with the names of both servers verified."""
     dsn = over_tls(servers.shard("good").dsn(), authority.file)
     async with tls_redis(str(servers.redis.binary.server), tmp_path, authority) as url:
         trusting = f"{url}?ssl_ca_certs={quote(str(authority.file))}"
@@ -168,7 +168,7 @@ COMMANDS = (
 
 
 def is_one_line(said: Said, line: str) -> None:
-    """A refusal as it should be: exit code, one line that says what is wrong, no stack trace and no secret."""
+    """Asserts that a command failed with an exit code and this one line, without stack trace or secret."""
     assert said.code in (1, 2), said
     assert said.text.count("\n") == 1 and line in said.text, said
     assert "Traceback" not in said.text and SECRET not in said.text
@@ -197,7 +197,7 @@ async def refused_alike(
 async def test_a_certificate_that_is_not_trusted(
     servers: LocalCluster, authority: Authority, tmp_path: Path, server: str, trusted: str | None, line: str
 ) -> None:
-    """Wrong CA, expired, another host, no TLS, no or a bad file: the same line from every command."""
+    """Every command prints the same line: wrong CA, expired, another host, no TLS, missing or bad CA file."""
     (tmp_path / "empty.pem").write_text("nothing\n")
     file = {
         "ours": authority.file,
@@ -211,7 +211,7 @@ async def test_a_certificate_that_is_not_trusted(
 
 
 async def test_a_wrong_password(servers: LocalCluster, authority: Authority, tmp_path: Path) -> None:
-    """Of a user there is; the same line as for one that there is not."""
+    """A wrong password gets the same line as an unknown user."""
     dsn = over_tls(dsn_as(servers.shard("good").dsn(), "snapurl", SECRET), authority.file)
     await refused_alike(
         settings_of(servers, dsn, tmp_path), "shard db0 refuses the user or password of its DSN"
@@ -219,7 +219,7 @@ async def test_a_wrong_password(servers: LocalCluster, authority: Authority, tmp
 
 
 async def test_a_user_without_rights(servers: LocalCluster, authority: Authority, tmp_path: Path) -> None:
-    """The line names the GRANT; one who may not even connect is told that."""
+    """A user without rights gets a line with the missing GRANT, also for the right to connect."""
     dsn = servers.shard("good").dsn()
     settings = settings_of(servers, over_tls(dsn, authority.file), tmp_path)
     assert (await say(settings, "snapurl", "migrate")).code == 0
@@ -241,7 +241,7 @@ async def test_a_user_without_rights(servers: LocalCluster, authority: Authority
 async def test_a_newcomer_that_is_not_trusted(
     servers: LocalCluster, authority: Authority, tmp_path: Path
 ) -> None:
-    """`plan add` and `add` refuse it with the reason, and the cluster stays as it was."""
+    """`plan add` and `add` refuse an untrusted new shard with the reason, and the cluster is not changed."""
     settings = settings_of(servers, servers.shard("good").dsn(), tmp_path)
     assert (await say(settings, "snapurl", "migrate")).code == 0
     dsn = over_tls(dsn_as(servers.shard("expired").dsn(), "somebody", SECRET), authority.file)
@@ -254,7 +254,7 @@ async def test_a_newcomer_that_is_not_trusted(
 async def test_one_shard_of_several_is_left_out(
     servers: LocalCluster, authority: Authority, tmp_path: Path
 ) -> None:
-    """A certificate that expires takes its shard away, not the service: it starts, and readiness says why."""
+    """With an expired certificate on one shard the service starts without it, and readiness says why."""
     good, expired = (servers.shard(name).dsn() for name in ("good", "expired"))
     for dsn in (good, expired):
         async with connected(dsn.rpartition("/")[0] + "/postgres") as superuser:
@@ -310,7 +310,7 @@ async def test_a_redis_that_is_not_trusted(
     trusted: str,
     line: str,
 ) -> None:
-    """The consumer's check says why, and the service works on without it, degraded, and says the same."""
+    """With an untrusted Redis the service works degraded; it and the consumer's health check report the reason."""
     file = authority.file if trusted == "ours" else Authority.make(tmp_path / "other.pem").file
     settings = settings_of(servers, servers.shard("good").dsn(), tmp_path)
     async with tls_redis(str(servers.redis.binary.server), tmp_path, authority, **how) as url:
@@ -325,7 +325,7 @@ async def test_a_redis_that_is_not_trusted(
 
 
 async def test_tls_asked_of_a_redis_without(servers: LocalCluster, tmp_path: Path) -> None:
-    """It does not answer in TLS, and is said not to."""
+    """With a TLS URL for a Redis without TLS, the error says that it does not answer over TLS."""
     url = servers.redis_url.replace("redis://", "rediss://")
     settings = settings_of(servers, servers.shard("good").dsn(), tmp_path, url)
     said = await say(settings, "snapurl", "health", "--clicks")
@@ -348,7 +348,7 @@ async def test_tls_asked_of_a_redis_without(servers: LocalCluster, tmp_path: Pat
 async def test_a_redis_url_that_cannot_be_used(
     servers: LocalCluster, tmp_path: Path, url: str, line: str
 ) -> None:
-    """One line, from the service as from the consumer and its check; nothing of the URL is in it."""
+    """Service, consumer and health check print one line about an unusable Redis URL, without any part of it."""
     settings = settings_of(servers, servers.shard("good").dsn(), tmp_path, url)
     assert (await say(settings, "snapurl", "migrate")).code == 0
     variables = {"SNAPURL_PORT": str(free_port(set())), "SNAPURL_WORKERS": "1"}
@@ -357,7 +357,7 @@ async def test_a_redis_url_that_cannot_be_used(
 
 
 async def test_a_password_of_redis_that_is_wrong(servers: LocalCluster, tmp_path: Path) -> None:
-    """Said as such."""
+    """A wrong Redis password is reported as such."""
     url = f"redis://:{SECRET}@{HOST}:{servers.redis.port}/0"
     settings = settings_of(servers, servers.shard("good").dsn(), tmp_path, url)
     is_one_line(await say(settings, "snapurl", "health", "--clicks"), "Redis refuses the password of its URL")

@@ -36,7 +36,7 @@ PARENT = "00f067aa0ba902b7"
 
 @dataclass
 class Collector:
-    """A collector on loopback that speaks OTLP over HTTP, and what it was sent."""
+    """A collector on loopback for OTLP over HTTP, and the requests it received."""
 
     url: str = ""
     raw: list[bytes] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Collector:
 
     @property
     def spans(self) -> list[tuple[str, Any]]:
-        """(the process, its span) of all that came."""
+        """Returns (process, span) for all received spans."""
         found = []
         for raw in self.raw:
             for resource in ExportTraceServiceRequest.FromString(raw).resource_spans:
@@ -69,7 +69,7 @@ class Collector:
         return [span for its, span in self.spans if its == process and span.name.startswith(beginning)]
 
     def under(self, parent: Any) -> list[Any]:
-        """The children of a span, in order."""
+        """Returns the children of a span, in order."""
         found = [span for _, span in self.spans if span.parent_span_id == parent.span_id]
         return sorted(found, key=lambda span: span.start_time_unix_nano)
 
@@ -90,7 +90,7 @@ async def collecting() -> AsyncIterator[Collector]:
 
 @asynccontextmanager
 async def traced(settings: Settings, log: Path, collector_url: str) -> AsyncIterator[httpx.AsyncClient]:
-    """A service of one worker, a click consumer and a migrator that send their spans there."""
+    """Runs a service of one worker, a click consumer and a migrator that send their spans to `collector_url`."""
     port = free_port(set())
     url = f"http://127.0.0.1:{port}"
     tracing = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector_url, "OTEL_BSP_SCHEDULE_DELAY": "100"}
@@ -116,8 +116,9 @@ async def traced(settings: Settings, log: Path, collector_url: str) -> AsyncIter
 async def test_a_request_a_batch_of_clicks_and_a_move_are_traced(
     ready: Settings, five: Settings, fifth: str, store: Store, tmp_path: Path
 ) -> None:
-    """A client's trace goes on through the service to the shard; the consumer's and the migrator's are beside it,
-    with the steps of the hand-off in order; log lines name the trace; no address of a link is in any span."""
+    """A client's trace continues through the service to the shard. Consumer and migrator
+    have separate traces, with the steps of the hand-off in order. Log lines name the trace; no span contains the
+    URL of a link."""
     log = tmp_path / "everything.log"
     async with collecting() as collector, traced(five, log, collector.url) as api:
         parent = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
@@ -160,7 +161,7 @@ async def test_a_request_a_batch_of_clicks_and_a_move_are_traced(
 async def test_a_collector_that_is_not_there_harms_nobody(
     ready: Settings, store: Store, tmp_path: Path
 ) -> None:
-    """The service works and ends as without traces; its log names the collector without a stack trace."""
+    """If the collector is down, a service works and stops normally; its log names it without a stack trace."""
     log = tmp_path / "everything.log"
     async with traced(ready, log, f"http://127.0.0.1:{free_port(set())}") as api:
         for _ in range(20):
@@ -187,7 +188,7 @@ async def test_a_collector_that_is_not_there_harms_nobody(
 async def test_what_cannot_be_traced_is_said_in_one_line(
     ready: Settings, tmp_path: Path, variables: dict[str, str], said: str
 ) -> None:
-    """A program with an invalid traces endpoint does not start."""
+    """A program with an invalid traces endpoint does not start, and says why in one line."""
     log = tmp_path / "log"
     async with program(
         ready, log, "snapurl", "serve", SNAPURL_PORT=str(free_port(set())), **variables
