@@ -161,7 +161,7 @@ async def test_a_request_a_batch_of_clicks_and_a_move_are_traced(
 async def test_a_collector_that_is_not_there_harms_nobody(
     ready: Settings, store: Store, tmp_path: Path
 ) -> None:
-    """Without a collector, a service works and stops normally; the log names it without a stack trace."""
+    """If the collector is down, a service works and stops normally; its log names it without a stack trace."""
     log = tmp_path / "everything.log"
     async with traced(ready, log, f"http://127.0.0.1:{free_port(set())}") as api:
         for _ in range(20):

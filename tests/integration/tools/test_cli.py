@@ -1,4 +1,4 @@
-"""Sessions of `snapurl-reshard` commands in this process."""
+"""Sessions of `snapurl-reshard` commands, each run as a separate process."""
 
 from __future__ import annotations
 
