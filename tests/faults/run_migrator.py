@@ -9,14 +9,19 @@ import asyncio
 import logging
 import sys
 
+import tools.cluster.calls
 import tools.migrator.loop
 from snapurl.config import load_settings
 from tests.faults.pair import SLOTS_FIRST
+from tests.support.waits import HANG_S
 from tools.migrator.loop import Migrator, Options
 from tools.migrator.throttle import Throttle
 
 tools.migrator.loop.IDLE_S = 0.05  # the tests run it dozens of times
 tools.migrator.loop.HEARTBEAT_S = 0.1
+tools.cluster.calls.CALL_S_MAX = (
+    HANG_S  # a busy machine does not make it give up a step that a test holds back
+)
 
 
 async def main() -> None:
