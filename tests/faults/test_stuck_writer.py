@@ -19,7 +19,7 @@ from snapurl.local.cluster import LocalCluster
 from snapurl.model import LinkPatch
 from tests.faults.pair import Pair, new_link, open_pair
 from tests.faults.wire import When
-from tests.support.waits import HANG_S
+from tests.support.waits import HANG_S, until
 from tools.migrator.loop import Migrator, Options
 
 CHANGE = (
@@ -153,7 +153,13 @@ async def test_requests_that_wait_for_a_move_hold_no_connection(pair: Pair) -> N
     settings = pair.settings.model_copy(update={"pool_connections": 2, "busy_wait_ms": 30_000})
     store = await type(pair.traffic.store).open(settings)
     connection = await pair.connect(source)
-    frozen = {row["slot"] for row in await connection.fetch("SELECT slot FROM slots WHERE state = 'frozen'")}
+
+    async def held() -> set[int]:
+        """Returns the frozen slots once they are all of the batch held back: the other lane's batch moves on."""
+        rows = await connection.fetch("SELECT slot, move_token FROM slots WHERE state = 'frozen'")
+        return {row["slot"] for row in rows} if len({row["move_token"] for row in rows}) == 1 else set()
+
+    frozen = await until(held)
     await connection.close()
     codes = list(itertools.islice(itertools.cycle(c for c in pair.traffic.acked if slot_of(c) in frozen), 20))
     waiting = [
