@@ -142,6 +142,7 @@ class Batcher(Generic[K, P]):
             lane.waiting.clear()
             if lane.timer is not None:
                 lane.timer.cancel()
+        self._lingering.clear()  # no caller's return sends one of these any more
         await cancel_and_wait(*self._calls)
         for item in unanswered:
             item.done.cancel()

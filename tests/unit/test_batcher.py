@@ -219,6 +219,18 @@ async def test_a_caller_that_does_not_come_back_delays_the_others_no_longer_than
         assert await asyncio.gather(*submit(batches, 5, 6, 7)) == [5, 6, 7]
 
 
+async def test_nothing_is_sent_after_a_stop(destination: Destination) -> None:
+    """A batch that lingers when the batcher stops is not sent once its callers are no longer expected."""
+    batches = batching(destination, linger_s=0.01, awaits_return=True)
+    destination.open.set()
+    await asyncio.gather(*submit(batches, 1, 2, 3, 4))
+    submit(batches, 5)
+    await asyncio.sleep(0)
+    await batches.stop()
+    await asyncio.sleep(0.05)
+    assert destination.batches == [[1, 2, 3, 4]]
+
+
 async def test_without_load_nothing_lingers(destination: Destination) -> None:
     """Items that come one by one are sent at once, each alone."""
     destination.open.set()
