@@ -17,7 +17,10 @@ BUSY_S = 10.0
 """What a busy machine may add to a time that the program promises to keep."""
 
 PATIENT = {"statement_timeout_ms": 20_000, "pool_wait_ms": 20_000, "busy_wait_ms": 20_000}
-"""Settings of tests that are not about time-outs: no statement of theirs is refused because the machine is busy."""
+"""Settings of tests that are not about time-outs: no statement of theirs is refused because the machine is busy.
+
+A test that makes its own settings starts from these, and sets only the time-out that it is about.
+"""
 
 _POLL_S = 0.02
 

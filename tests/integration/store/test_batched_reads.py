@@ -24,7 +24,7 @@ from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.store.test_router import hand_over
 from tests.integration.store.test_silent_shard import through_proxy
 from tests.support.tcp_proxy import Proxy, proxy_to
-from tests.support.waits import BUSY_S, HANG_S, until
+from tests.support.waits import BUSY_S, HANG_S, PATIENT, until
 
 ROWS = 50_000
 
@@ -277,17 +277,13 @@ async def test_a_read_waits_for_a_shard_that_is_not_known_yet(store: Store, new_
 # -- shards that fail --------------------------------------------------------------------------------------------
 
 
-class ProxiedStore:
-    """A store that reaches its first shard through a proxy."""
-
-    def __init__(self, settings: Settings, proxy: Proxy) -> None:
-        dsns = {item.name: item.dsn for item in settings.shard_dsns}
-        dsns["db0"] = through_proxy(dsns["db0"], proxy)
-        self.settings = load_settings(
-            shards=" ".join(f"{name}={dsn}" for name, dsn in dsns.items()),
-            redis_url=settings.redis_url.get_secret_value(),
-            statement_timeout_ms=1_000,
-        )
+def proxied(settings: Settings, proxy: Proxy, **overrides: int) -> Settings:
+    """Settings of a store that reaches its first shard through a proxy."""
+    dsns = {item.name: item.dsn for item in settings.shard_dsns}
+    dsns["db0"] = through_proxy(dsns["db0"], proxy)
+    listed = " ".join(f"{name}={dsn}" for name, dsn in dsns.items())
+    redis_url = settings.redis_url.get_secret_value()
+    return load_settings(**{**PATIENT, "shards": listed, "redis_url": redis_url, **overrides})
 
 
 async def test_links_of_a_connection_that_is_cut_are_read_again(
@@ -297,7 +293,7 @@ async def test_links_of_a_connection_that_is_cut_are_read_again(
     port = urlsplit(ready.shard_dsns[0].dsn).port
     assert port is not None
     async with proxy_to("127.0.0.1", port) as proxy:
-        store = await Store.open(ProxiedStore(ready, proxy).settings)
+        store = await Store.open(proxied(ready, proxy))
         try:
             codes = some(store, "db0", 20)
             await create(store, new_link, codes)
@@ -314,7 +310,7 @@ async def test_a_silent_shard_refuses_its_own_links_only(ready: Settings, new_li
     port = urlsplit(ready.shard_dsns[0].dsn).port
     assert port is not None
     async with proxy_to("127.0.0.1", port) as proxy:
-        store = await Store.open(ProxiedStore(ready, proxy).settings)
+        store = await Store.open(proxied(ready, proxy, statement_timeout_ms=1_000))
         try:
             silent, well = some(store, "db0", 20), some(store, "db1", 20)
             await create(store, new_link, [*silent, *well])

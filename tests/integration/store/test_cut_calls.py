@@ -78,7 +78,7 @@ async def pool_of(settings: Settings) -> AsyncIterator[Pool]:
     """Yields a pool with one connection to the first shard."""
     first = settings.shard_dsns[0]
     cluster_id = (await read_topology(settings)).cluster_id
-    pool = Pool(first.name, first.dsn, cluster_id, size=1, wait_ms=500, statement_timeout_ms=5_000)
+    pool = Pool(first.name, first.dsn, cluster_id, size=1, wait_ms=20_000, statement_timeout_ms=20_000)
     yield pool
     await pool.close()
 

@@ -11,7 +11,7 @@ from snapurl.config import Settings
 from snapurl.errors import ConfigError
 from snapurl.run.serve import prepare
 from snapurl.store.cluster.migrate import load_migrations, migrate_all
-from tests.support.roles import connected, say
+from tests.support.roles import connected, run_program
 
 
 async def record(dsn: str, statement: str) -> None:
@@ -73,7 +73,7 @@ async def test_data_of_a_development_version_is_refused_in_one_line(
         await record(dsn, DEVELOPMENT)
     with pytest.raises(ConfigError, match=r"development version before 0\.1\.0") as refused:
         await prepare(settings)
-    said = await say(settings, "snapurl", "migrate")
+    said = await run_program(settings, "snapurl", "migrate")
     assert said.code == 2 and said.text.count("\n") == 1
     assert refused.value.detail in said.text and "move SNAPURL_HOME away" in said.text
     for dsn in fresh_shards.values():

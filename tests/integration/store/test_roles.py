@@ -15,7 +15,7 @@ from snapurl.model import LinkFields, NewLink
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import grant_all, load_migrations, migrate_all
 from tests.integration.store.conftest import NewLinkMaker, Store
-from tests.support.roles import connected, make_login, say
+from tests.support.roles import connected, make_login, run_program
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ async def test_roles_that_the_owner_may_not_create(settings: Settings, owned: Se
             )
             await superuser.execute("ALTER ROLE snapurl_service RENAME TO hidden_service")
     try:
-        said = await say(owned, "snapurl", "migrate")
+        said = await run_program(owned, "snapurl", "migrate")
         assert said.code == 0, said.text
         assert "db0: 0009_roles" in said.text
         assert "db0: role snapurl_service is missing and this user may not create it" in said.text
@@ -199,7 +199,7 @@ async def test_roles_that_the_owner_may_not_create(settings: Settings, owned: Se
         for item in settings.shard_dsns:
             async with connected(item.dsn) as superuser:
                 await superuser.execute("ALTER ROLE hidden_service RENAME TO snapurl_service")
-    assert (await say(owned, "snapurl", "migrate")).text == "Every shard is up to date.\n"
+    assert (await run_program(owned, "snapurl", "migrate")).text == "Every shard is up to date.\n"
     assert await grant_all(owned) == []
     found = await make_login(settings, "service_login", "snapurl_service")
     store = await Store.open(found)

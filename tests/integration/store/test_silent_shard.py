@@ -40,7 +40,7 @@ async def pool_behind_proxy(settings: Settings) -> AsyncIterator[tuple[Pool, Pro
     async with proxy_to("127.0.0.1", port) as proxy:
         dsn = through_proxy(first.dsn, proxy)
         pool = Pool(
-            first.name, dsn, topology.cluster_id, size=8, wait_ms=500, statement_timeout_ms=CONNECT_MS
+            first.name, dsn, topology.cluster_id, size=8, wait_ms=20_000, statement_timeout_ms=CONNECT_MS
         )
         yield pool, proxy
         await pool.close()
