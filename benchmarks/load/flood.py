@@ -40,7 +40,7 @@ REFERRERS = ("", "", "", "news.example.org", "social.example.com", "mail.example
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Observation:
     """One sample: age of the oldest click not in a shard yet, entries in the stream, MiB of the consumer."""
 
     lag_s: float
@@ -77,14 +77,14 @@ async def flood(bed: Bed, links: int, per_second: int, seconds: float, *, source
         used = cpu_seconds(groups)
         shipper = Shipper(settings, namespace, tally, redis, lambda: datetime.now(UTC))
         await shipper.start()
-        looks: list[Look] = []
-        watching = asyncio.create_task(_watch(redis, name_key(namespace), consumer.pid, looks))
+        observations: list[Observation] = []
+        watching = asyncio.create_task(_watch(redis, name_key(namespace), consumer.pid, observations))
         recorded = await _record(tally, _clicks(links, sources), per_second, seconds)
         await shipper.stop()
         await cancel_and_wait(watching)
         counted = await _counted(bed, before + recorded) - before
         cpu = cpu_seconds(groups)
-    half = len(looks) // 2
+    half = len(observations) // 2
     if not half:
         raise BenchmarkFailed("the flood of clicks was over before it could be looked at")
     return Flood(
@@ -92,10 +92,13 @@ async def flood(bed: Bed, links: int, per_second: int, seconds: float, *, source
         per_second=recorded / seconds,
         recorded=recorded,
         counted=counted,
-        lag_s=(median(look.lag_s for look in looks[:half]), median(look.lag_s for look in looks[half:])),
-        lag_max_s=max(look.lag_s for look in looks),
-        entries_max=max(look.entries for look in looks),
-        consumer_mib=(looks[half].consumer_mib, looks[-1].consumer_mib),
+        lag_s=(
+            median(each.lag_s for each in observations[:half]),
+            median(each.lag_s for each in observations[half:]),
+        ),
+        lag_max_s=max(each.lag_s for each in observations),
+        entries_max=max(each.entries for each in observations),
+        consumer_mib=(observations[half].consumer_mib, observations[-1].consumer_mib),
         cpu_us={name: (cpu[name] - used[name]) / recorded * 1e6 for name in groups},
     )
 
@@ -121,7 +124,7 @@ async def _record(
     return recorded - tally.dropped
 
 
-async def _watch(redis: Any, key: str, consumer: int, looks: list[Look]) -> None:
+async def _watch(redis: Any, key: str, consumer: int, observations: list[Observation]) -> None:
     while True:
         await asyncio.sleep(LOOK_S)
         name = await redis.get(key)
@@ -130,7 +133,7 @@ async def _watch(redis: Any, key: str, consumer: int, looks: list[Look]) -> None
         first = await redis.xrange(name, "-", "+", 1)
         now_s, us = await redis.time()
         lag_s = now_s + us / 1e6 - int(first[0][0].partition(b"-")[0]) / 1000 if first else 0.0
-        looks.append(Look(max(0.0, lag_s), await redis.xlen(name), resident_mib(consumer)))
+        observations.append(Observation(max(0.0, lag_s), await redis.xlen(name), resident_mib(consumer)))
 
 
 async def _counted(bed: Bed, expected: int) -> int:

@@ -35,7 +35,7 @@ BROWSER = (
 HEADS = pytest.mark.parametrize("head", [SHORT, BROWSER], ids=["short", "browser"])
 
 
-class Heard:
+class IgnoredEvents:
     """The callbacks of a parser of the whole head; they store nothing."""
 
     def on_url(self, url: bytes) -> None: ...
@@ -99,7 +99,7 @@ def test_httptools(benchmark: BenchmarkFixture, head: bytes) -> None:
     """Runs, for comparison, a parser in C that calls back for each header."""
 
     def parse() -> bytes:
-        parser = httptools.HttpRequestParser(Heard())
+        parser = httptools.HttpRequestParser(IgnoredEvents())
         parser.feed_data(head)
         method: bytes = parser.get_method()
         return method

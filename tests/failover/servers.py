@@ -54,7 +54,7 @@ class Server(PostgresServer):
         finally:
             await connection.close()
 
-    async def says(self, question: str) -> None:
+    async def until_true(self, question: str) -> None:
         """Waits until a query on the server returns true."""
         await until(lambda: self.ask(question, "postgres"))
 
@@ -106,7 +106,7 @@ class Machine:
             # Not earlier: the copy would contain the setting, and the standby would wait for a standby.
             await primary.ask("ALTER SYSTEM SET synchronous_standby_names = '*'", "postgres")
             await primary.ask("SELECT pg_reload_conf()", "postgres")
-            await primary.says("SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'")
+            await primary.until_true("SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'sync'")
         return standby
 
     async def stop(self) -> None:
@@ -121,7 +121,7 @@ async def cut_stream(standby: Server) -> None:
     """Stops replication to the standby: later writes are those that an asynchronous standby would lose."""
     await standby.ask("ALTER SYSTEM SET primary_conninfo = ''", "postgres")
     await standby.ask("SELECT pg_reload_conf()", "postgres")
-    await standby.says("SELECT count(*) = 0 FROM pg_stat_wal_receiver")
+    await standby.until_true("SELECT count(*) = 0 FROM pg_stat_wal_receiver")
 
 
 def copy_data(source: Path, target: Path) -> None:

@@ -73,10 +73,10 @@ def cases(*by_default: str) -> pytest.MarkDecorator:
 async def run_case(pair: Pair, spot: Spot, when: When, fault: Fault) -> None:
     """Moves slots under traffic, has `fault` happen at the spot, runs a fresh migrator, and checks everything."""
     pair.whole = False
-    source, target = await pair.turn()
-    await pair.litter(target)
+    source, target = await pair.reverse()
+    await pair.leave_debris(target)
     wire = pair.wires[source if spot.side == "source" else target]
-    trip = wire.lay(when, *spot.texts(when))
+    trip = wire.set_trip(when, *spot.texts(when))
     async with pair.traffic.flowing():
         process = await pair.process()
         try:
@@ -84,7 +84,7 @@ async def run_case(pair: Pair, spot: Spot, when: When, fault: Fault) -> None:
             await fault(pair, trip, process, source, target)
         finally:
             trip.lose()
-            wire.lift()
+            wire.clear_trip()
             await process.kill()
         await pair.settle()
     await pair.check()

@@ -186,7 +186,7 @@ class Pair:
 
     # -- moves -------------------------------------------------------------------------------------------------
 
-    async def turn(self) -> tuple[str, str]:
+    async def reverse(self) -> tuple[str, str]:
         """Publishes the topology that sends the slots to the other shard. Returns source and target."""
         fleet = await Fleet.connect(self.settings)
         now = fleet.topology.shard("db1").weight
@@ -194,7 +194,7 @@ class Pair:
         await fleet.close()
         return NAMES if now == WEIGHTS[0] else NAMES[::-1]
 
-    async def litter(self, name: str) -> None:
+    async def leave_debris(self, name: str) -> None:
         """Leaves rows on a shard that does not own the slots, as a killed migrator would."""
         connection = await self.connect(name)
         for code in ["debris", *itertools.islice(self.traffic.acked, 5)]:

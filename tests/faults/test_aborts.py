@@ -34,9 +34,9 @@ async def heal(pair: Pair, target: str) -> None:
 async def test_an_abort_that_itself_fails_is_finished_by_the_next(pair: Pair, text: str, when: When) -> None:
     """A move whose copy differs is aborted, even if the migrator dies during the abort."""
     pair.whole = False
-    source, target = await pair.turn()
+    source, target = await pair.reverse()
     await spoil(pair, target, "NEW.title := 'spoilt';")
-    trip = pair.wires[target if "retract" in text else source].lay(when, text)
+    trip = pair.wires[target if "retract" in text else source].set_trip(when, text)
     async with pair.traffic.flowing():
         process = await pair.process()
         await asyncio.wait_for(trip.reached.wait(), HANG_S)
@@ -51,9 +51,9 @@ async def test_an_abort_that_itself_fails_is_finished_by_the_next(pair: Pair, te
 async def test_a_copy_that_differs_is_never_served(pair: Pair) -> None:
     """While the target corrupts its rows, the source keeps the slots and all their writes."""
     pair.whole = False
-    source, target = await pair.turn()
+    source, target = await pair.reverse()
     await spoil(pair, target, "NEW.title := 'spoilt';")
-    trip = pair.wires[source].lay(When.AFTER, "handoff_restore_v1")
+    trip = pair.wires[source].set_trip(When.AFTER, "handoff_restore_v1")
     async with pair.traffic.flowing():
         process = await pair.process()
         await asyncio.wait_for(trip.reached.wait(), HANG_S)
@@ -73,14 +73,14 @@ async def test_a_copy_that_differs_is_never_served(pair: Pair) -> None:
 async def test_a_target_that_refuses_the_rows_stops_only_the_move(pair: Pair) -> None:
     """A migrator whose copy fails on the target reports why, retries, and succeeds once the target accepts rows."""
     pair.whole = False
-    _, target = await pair.turn()
+    _, target = await pair.reverse()
     await spoil(pair, target, "RAISE EXCEPTION 'no room left' USING ERRCODE = 'disk_full';")
     wire = pair.wires[target]
-    first = wire.lay(When.BEFORE, "FROM STDIN", "ROLLBACK")
+    first = wire.set_trip(When.BEFORE, "FROM STDIN", "ROLLBACK")
     async with pair.traffic.flowing():
         process = await pair.process()
         await asyncio.wait_for(first.reached.wait(), HANG_S)
-        again = wire.lay(When.BEFORE, "FROM STDIN", "ROLLBACK")
+        again = wire.set_trip(When.BEFORE, "FROM STDIN", "ROLLBACK")
         first.deliver()
         await asyncio.wait_for(again.reached.wait(), HANG_S)
         await heal(pair, target)

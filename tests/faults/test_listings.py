@@ -28,7 +28,7 @@ async def test_a_listing_shows_each_key_once_while_slots_move(pair: Pair) -> Non
     listings = 0
     async with pair.traffic.flowing():
         for _ in range(MOVES):
-            await pair.turn()
+            await pair.reverse()
             moving = asyncio.create_task(pair.settle())
             while not moving.done():
                 there = set(pair.traffic.acked)

@@ -18,7 +18,7 @@ from tools.migrator.loop import Migrator, Options
 
 async def move_without_cleaning(pair: Pair) -> tuple[str, str]:
     """Moves the slots once and leaves the old rows at the source. Returns source and target."""
-    ends = await pair.turn()
+    ends = await pair.reverse()
     await pair.forget_lease()
     stop = asyncio.Event()
     running = asyncio.create_task(Migrator(pair.settings, Options(grace_s=3600.0)).run(stop))
@@ -46,7 +46,7 @@ async def test_a_slot_that_goes_there_and_back_does_not_bring_old_rows_back(pair
     codes = list(pair.traffic.acked)[:6]
     for code in codes[:3]:
         await pair.traffic.change(code, "changed over there")
-    await pair.turn()
+    await pair.reverse()
     async with pair.traffic.flowing():
         await pair.settle()
     await pair.check()
@@ -67,7 +67,7 @@ async def test_a_cleaner_from_before_never_deletes_live_rows(pair: Pair) -> None
     await cleaner.execute("BEGIN")
     await call(cleaner, "handoff_clean_v1", slots, epochs)
     await cleaner.execute("DELETE FROM links WHERE slot = ANY ($1::smallint[])", slots)
-    await pair.turn()
+    await pair.reverse()
     await pair.settle()
     with pytest.raises((asyncpg.PostgresConnectionError, asyncpg.AdminShutdownError, asyncpg.InterfaceError)):
         await cleaner.execute("COMMIT")
@@ -89,13 +89,13 @@ async def test_debris_of_a_killed_migrator_does_not_block_the_next(pair: Pair) -
 async def test_expired_intents_in_hand_off_are_left_alone(pair: Pair) -> None:
     """The purge of expired intents deletes only those of owned slots, so no hand-off misses a row."""
     pair.whole = False
-    source, _ = await pair.turn()
+    source, _ = await pair.reverse()
     connection = await pair.connect(source)
     resting = await connection.fetchval(
         "SELECT min(slot) FROM slots WHERE state = 'owned' AND slot <> ALL ($1::smallint[])",
         sorted(pair.slots),
     )
-    trip = pair.wires[source].lay(When.AFTER, "handoff_leave_v1")
+    trip = pair.wires[source].set_trip(When.AFTER, "handoff_leave_v1")
     process = await pair.process()
     await asyncio.wait_for(trip.reached.wait(), HANG_S)
     moving = await asyncio.wait_for(_held(pair, connection), HANG_S)

@@ -70,9 +70,9 @@ async def write_and_wait(pair: Pair, source: str, found: str) -> tuple[Any, Any,
 async def test_a_write_that_passed_the_check_and_commits_after_the_freeze_is_waited_for(pair: Pair) -> None:
     """A freeze waits for a write under way, and the write moves with the slot."""
     pair.whole = False
-    source, _ = await pair.turn()
+    source, _ = await pair.reverse()
     wire = pair.wires[source]
-    frozen = wire.lay(When.BEFORE, "handoff_freeze_v1")
+    frozen = wire.set_trip(When.BEFORE, "handoff_freeze_v1")
     process = await pair.process()
     await asyncio.wait_for(frozen.reached.wait(), HANG_S)
     connection, transaction, code = await write_and_wait(pair, source, "leaving")
@@ -98,7 +98,7 @@ async def test_a_transaction_left_idle_makes_the_move_give_up_and_harms_nobody(
     """If an idle transaction holds a slot, the move gives up and says so, all is served, and later it succeeds."""
     pair.whole = False
     monkeypatch.setattr(tools.transfer.executor, "LOCK_ATTEMPTS", 5)
-    source, _ = await pair.turn()
+    source, _ = await pair.reverse()
     connection, transaction, code = await write_and_wait(pair, source, "owned")
     others = [other for other in pair.traffic.acked if slot_of(other) != slot_of(code)]
     async with migrating(pair) as migrator:
@@ -127,7 +127,7 @@ async def test_a_prepared_transaction_makes_the_move_give_up_and_harms_nobody(
         LocalCluster(tmp_path, ("db0", "db1"), durable=False) as own,
         open_pair(own, "prepared") as pair,
     ):
-        source, _ = await pair.turn()
+        source, _ = await pair.reverse()
         code = next(iter(pair.traffic.acked))
         connection = await pair.connect(source)
         await connection.execute("BEGIN")
@@ -146,8 +146,8 @@ async def test_a_prepared_transaction_makes_the_move_give_up_and_harms_nobody(
 async def test_requests_that_wait_for_a_move_hold_no_connection(pair: Pair) -> None:
     """With two connections per shard and twenty requests waiting for frozen slots, other links are answered."""
     pair.whole = False
-    source, _ = await pair.turn()
-    trip = pair.wires[source].lay(When.BEFORE, "handoff_close_v1")
+    source, _ = await pair.reverse()
+    trip = pair.wires[source].set_trip(When.BEFORE, "handoff_close_v1")
     process = await pair.process()
     await asyncio.wait_for(trip.reached.wait(), HANG_S)
     settings = pair.settings.model_copy(update={"pool_connections": 2, "busy_wait_ms": 30_000})

@@ -70,12 +70,12 @@ class Wire(Proxy):
         super().__init__(host, port)
         self._trip: Trip | None = None
 
-    def lay(self, when: When, *texts: str) -> Trip:
+    def set_trip(self, when: When, *texts: str) -> Trip:
         """Sets a trip for the first connection that sends `texts` one after the other."""
         self._trip = Trip(texts, when)
         return self._trip
 
-    def lift(self) -> None:
+    def clear_trip(self) -> None:
         """Removes a trip that was not reached."""
         self._trip = None
 

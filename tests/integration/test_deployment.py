@@ -36,7 +36,7 @@ from tests.support.deployed import (
     secret_file,
 )
 from tests.support.requirements import program, skip_without
-from tests.support.roles import Said
+from tests.support.roles import Finished
 from tests.support.waits import HANG_S, until
 
 HOST = "127.0.0.1"
@@ -94,7 +94,7 @@ class Deployment:
         await server.start()
         return server
 
-    async def init(self, name: str, password: str = PASSWORD, **variables: str) -> Said:
+    async def init(self, name: str, password: str = PASSWORD, **variables: str) -> Finished:
         """Runs the init script. In the image it connects over a Unix socket, here with port and password."""
         described = composed()["services"][name]
         process = await asyncio.create_subprocess_exec(
@@ -113,7 +113,7 @@ class Deployment:
         )
         out, _ = await asyncio.wait_for(process.communicate(), HANG_S)
         assert process.returncode is not None
-        return Said(process.returncode, out.decode())
+        return Finished(process.returncode, out.decode())
 
     def address(self, name: str) -> str:
         return f"postgresql://{HOST}:{self.shards[name].port}/snapurl"
@@ -132,12 +132,12 @@ class Deployment:
         finally:
             await connection.close()
 
-    async def say(self, service: str, *words: str, **variables: str) -> Said:
+    async def say(self, service: str, *words: str, **variables: str) -> Finished:
         """Runs a command like `docker compose exec` or `run` in the container of `service`, and waits for it."""
         process = await self._run(service, words, subprocess.PIPE, variables)
         out, _ = await asyncio.wait_for(process.communicate(), HANG_S)
         assert process.returncode is not None
-        return Said(process.returncode, out.decode())
+        return Finished(process.returncode, out.decode())
 
     async def start(self, service: str, *words: str, **variables: str) -> None:
         """Runs a service with its command or another one until the end of the test, with its output in its log."""
@@ -201,7 +201,7 @@ async def test_the_init_script_makes_logins_that_can_do_their_work_and_no_more(
     for name in ("superuser", "owner", "service", "migrator"):
         deployment.set_secret(f"{name}_password", f"{name}{ODD}\n")
     said = await deployment.init("db0")
-    assert said == Said(0, "")
+    assert said == Finished(0, "")
     api = {"user": "snapurl_api", "secret": "service_password"}
     resharder = {"user": "snapurl_resharder", "secret": "migrator_password"}
     owner = {"user": "snapurl_owner", "secret": "owner_password"}
@@ -247,12 +247,12 @@ async def test_the_init_script_makes_logins_that_can_do_their_work_and_no_more(
 async def test_the_init_script_can_be_run_again(deployment: Deployment) -> None:
     """After a repeated run with another password only the new one works; nothing else is changed."""
     await deployment.shard("db0")
-    assert await deployment.init("db0") == Said(0, "")
+    assert await deployment.init("db0") == Finished(0, "")
     before = await deployment.ask("db0", TABLES)
     old = {name: deployment.secret(name) for name in ("superuser_password", "service_password")}
     for name in old:
         deployment.set_secret(name, f"another {name}")
-    assert await deployment.init("db0", old["superuser_password"]) == Said(0, "")
+    assert await deployment.init("db0", old["superuser_password"]) == Finished(0, "")
     assert await deployment.ask("db0", "SELECT 1", user="snapurl_api", secret="service_password") == 1
     deployment.set_secret("service_password", old["service_password"])
     with pytest.raises(asyncpg.InvalidPasswordError):
@@ -289,7 +289,7 @@ async def test_a_volume_of_the_release_before_is_taken_over(deployment: Deployme
     server = await deployment.shard("db0")
     before = load_settings(shards=f"db0={server.dsn()}")
     await migrate_all(before)
-    assert await deployment.init("db0") == Said(0, "")
+    assert await deployment.init("db0") == Finished(0, "")
     deployment.variables["SHARDS"] = f"db0={deployment.address('db0')}"
     assert (await deployment.say("migrate", "snapurl", "migrate")).text == "Every shard is up to date.\n"
     assert (await deployment.say("api", "snapurl", "keys", "create", "me")).code == 0
@@ -418,12 +418,12 @@ async def test_the_whole_deployment_works_and_grows(deployment: Deployment) -> N
     Two commands add db4, which gets links, and every link is found and its clicks counted."""
     for name in ("db0", "db1"):
         await deployment.shard(name)
-        assert await deployment.init(name) == Said(0, "")
+        assert await deployment.init(name) == Finished(0, "")
     deployment.variables["SHARDS"] = " ".join(f"{name}={deployment.address(name)}" for name in ("db0", "db1"))
     async with redis_of(deployment) as (_, redis_port):
         deployment.variables["REDIS_URL"] = f"redis://{HOST}:{redis_port}/0"
         said = await deployment.say("migrate", "snapurl", *composed()["services"]["migrate"]["command"])
-        assert said == Said(0, "Every shard is up to date.\n")
+        assert said == Finished(0, "Every shard is up to date.\n")
         port = str(free_port(set()))
         here = {"SNAPURL_HOST": HOST, "SNAPURL_PORT": port}
         await deployment.start("api", **here)
@@ -446,13 +446,13 @@ async def test_the_whole_deployment_works_and_grows(deployment: Deployment) -> N
                 return answer.status_code == 200 and answer.json()["status"] == "ok"
 
             await deployment.becomes(is_ready)
-            assert (await deployment.say("api", "snapurl", "health", **here)) == Said(0, "ready\n")
-            assert (await deployment.say("clicks", "snapurl", "health", "--clicks")) == Said(0, "ready\n")
+            assert (await deployment.say("api", "snapurl", "health", **here)) == Finished(0, "ready\n")
+            assert (await deployment.say("clicks", "snapurl", "health", "--clicks")) == Finished(0, "ready\n")
             links = [{"url": f"https://example.org/{number}"} for number in range(200)]
             codes = [link["code"] for link in (await created(api, links))]
 
             await deployment.shard("db4")
-            assert await deployment.init("db4") == Said(0, "")
+            assert await deployment.init("db4") == Finished(0, "")
             added = await deployment.say(
                 "migrator", "snapurl-reshard", "add", "db4", "--dsn", deployment.address("db4"), "--yes"
             )
@@ -493,9 +493,9 @@ async def created(api: httpx.AsyncClient, links: Sequence[Mapping[str, str]]) ->
 async def test_a_shard_without_its_tables_is_not_added_by_the_migrator(deployment: Deployment) -> None:
     """The migrator may not create tables: `add` of a shard without them is refused, and the error says who may."""
     await deployment.shard("db0")
-    assert await deployment.init("db0") == Said(0, "")
+    assert await deployment.init("db0") == Finished(0, "")
     await deployment.shard("db4")
-    assert await deployment.init("db4", MIGRATIONS=str(deployment.home)) != Said(0, "")
+    assert await deployment.init("db4", MIGRATIONS=str(deployment.home)) != Finished(0, "")
     deployment.variables["SHARDS"] = f"db0={deployment.address('db0')}"
     assert (await deployment.say("migrate", "snapurl", "migrate")).code == 0
     refused = await deployment.say(

@@ -16,7 +16,7 @@ from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
 from snapurl.store.cluster.shards import Shards
 from tests.integration.tools.conftest import fifth, ready, settle
-from tests.support.roles import connected, say
+from tests.support.roles import connected, run_program
 
 __all__ = ["fifth", "ready"]
 
@@ -76,11 +76,11 @@ async def test_programs_log_in_with_passwords_from_files(without: Settings) -> N
     secrets = write(without, ODD)
     for given in (secrets, {"SNAPURL_SHARDS_PASSWORD": ODD, "SNAPURL_REDIS_PASSWORD": ODD}):
         for words in (("migrate",), ("keys", "create", "me")):
-            said = await say(without, "snapurl", *words, **given)
+            said = await run_program(without, "snapurl", *words, **given)
             assert said.code == 0, said
-        said = await say(without, "snapurl", "health", "--clicks", **given)
+        said = await run_program(without, "snapurl", "health", "--clicks", **given)
         assert said.text.startswith("no click consumer "), said
-        said = await say(without, "snapurl-reshard", "doctor", **given)
+        said = await run_program(without, "snapurl-reshard", "doctor", **given)
         assert said.code == 0, said
 
 
@@ -91,7 +91,7 @@ async def test_a_wrong_password_in_a_file_is_told_in_one_line(without: Settings)
             (("snapurl", "migrate"), "snapurl: shard db0 refuses the user or password of its DSN\n"),
             (("snapurl", "health", "--clicks"), "Redis refuses the password of its URL\n"),
         ):
-            said = await say(without, *words, **given)
+            said = await run_program(without, *words, **given)
             assert said.code in (1, 2) and said.text == line, (words, said)
 
 
@@ -104,10 +104,10 @@ async def test_an_empty_file_and_an_unknown_variable_end_every_program(without: 
         ("snapurl", ("migrate",)),
         ("snapurl-reshard", ("run",)),
     ):
-        said = await say(without, program, *words, **empty)
+        said = await run_program(without, program, *words, **empty)
         assert said.code == 2 and said.text.count("\n") == 1, said
         assert f"{without.secrets_dir}/snapurl_shards_password is empty" in said.text
-        said = await say(without, program, *words, SNAPURL_POOL_CONECTIONS="3")
+        said = await run_program(without, program, *words, SNAPURL_POOL_CONECTIONS="3")
         assert said.code == 2 and said.text.count("\n") == 1, said
         assert "SNAPURL_POOL_CONECTIONS is not a setting: did you mean SNAPURL_POOL_CONNECTIONS?" in said.text
 
@@ -117,7 +117,7 @@ async def test_a_shard_is_added_by_its_address_alone(without: Settings, fifth: s
     """A shard added by an address without a password is reached by a migrator and a service that find it only in
     the topology."""
     secrets = write(without, ODD)
-    added = await say(
+    added = await run_program(
         without, "snapurl-reshard", "add", "db4", "--dsn", address(fifth, user), "--yes", **secrets
     )
     assert added.code == 0, added

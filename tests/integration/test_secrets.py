@@ -21,7 +21,7 @@ from snapurl.local.free_ports import free_port
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
 from tests.integration.tools.conftest import fifth, ready
-from tests.support.roles import PASSWORD, as_user, connected, environ_of, make_login, say
+from tests.support.roles import PASSWORD, as_user, connected, environ_of, make_login, run_program
 from tests.support.waits import HANG_S, until
 
 __all__ = ["fifth", "ready"]
@@ -118,7 +118,7 @@ async def test_nothing_that_goes_wrong_shows_a_password(
 
         await until(is_ready)
         await at_work(api, said)
-        said.append((await say(migrator, "snapurl-reshard", "weight", "db0", "0.5", "--yes")).text)
+        said.append((await run_program(migrator, "snapurl-reshard", "weight", "db0", "0.5", "--yes")).text)
         said.append(command_lines().decode(errors="replace"))
 
         async with connected(settings.shard_dsns[1].dsn) as owner:
@@ -136,7 +136,7 @@ async def test_nothing_that_goes_wrong_shows_a_password(
         await passwords(settings, "another")
         await at_work(api, said)
         for words in (["snapurl", "migrate"], ["snapurl-reshard", "status"], ["snapurl-reshard", "doctor"]):
-            refused = await say(migrator, *words)
+            refused = await run_program(migrator, *words)
             assert refused.code == 2 and "refuses the user or password" in refused.text
             said.append(refused.text)
         await passwords(settings, SECRET)
@@ -144,8 +144,10 @@ async def test_nothing_that_goes_wrong_shows_a_password(
         await cluster.shard("db2").kill()
         await cluster.redis.kill()
         await at_work(api, said)
-        said += [(await say(migrator, "snapurl-reshard", words)).text for words in ("status", "doctor")]
-        said.append((await say(service, "snapurl", "health", "--clicks")).text)
+        said += [
+            (await run_program(migrator, "snapurl-reshard", words)).text for words in ("status", "doctor")
+        ]
+        said.append((await run_program(service, "snapurl", "health", "--clicks")).text)
         said.append(command_lines().decode(errors="replace"))
         await cluster.shard("db2").start()
         await cluster.redis.start()
@@ -183,24 +185,24 @@ async def test_a_dsn_that_cannot_be_used_is_not_shown(ready: Settings, tmp_path:
     """An unusable DSN is refused and not shown, as the only shard, as one of several, and as one to add."""
     listed = ready.shards.get_secret_value()
     for shards in (f"db0={dsn}", listed.replace(ready.shard_dsns[0].dsn, dsn)):
-        said = await say(ready, "snapurl", "migrate", SNAPURL_SHARDS=shards)
+        said = await run_program(ready, "snapurl", "migrate", SNAPURL_SHARDS=shards)
         assert SECRET not in said.text and "Traceback" not in said.text
         assert said.text
-    said = await say(ready, "snapurl-reshard", "status", SNAPURL_SHARDS=f"db0={dsn}")
+    said = await run_program(ready, "snapurl-reshard", "status", SNAPURL_SHARDS=f"db0={dsn}")
     assert said.code in (1, 2) and said.text.count("\n") == 1, said
     assert SECRET not in said.text and "Traceback" not in said.text
-    said = await say(ready, "snapurl-reshard", "add", "db4", "--dsn", dsn, "--yes")
+    said = await run_program(ready, "snapurl-reshard", "add", "db4", "--dsn", dsn, "--yes")
     assert said.code == 2 and SECRET not in said.text and "Traceback" not in said.text
 
 
 async def test_a_shard_is_added_without_a_password_in_the_command_line(ready: Settings, fifth: str) -> None:
     """`add` needs only an address; if it has a password, a warning says that the process list shows it."""
     address = f"postgresql://{fifth.rpartition('@')[2]}"
-    plan = await say(ready, "snapurl-reshard", "plan", "add", "db4", "--dsn", address)
+    plan = await run_program(ready, "snapurl-reshard", "plan", "add", "db4", "--dsn", address)
     assert plan.code == 0, plan
     await make_login(ready, "secret_service")
     other = fifth.replace(urlsplit(fifth).netloc.rpartition("@")[0], f"secret_service:{PASSWORD}")
-    shown = await say(ready, "snapurl-reshard", "plan", "add", "db4", "--dsn", other)
+    shown = await run_program(ready, "snapurl-reshard", "plan", "add", "db4", "--dsn", other)
     assert "the password of db4 is visible in the list of processes" in shown.text
     assert PASSWORD not in shown.text
-    assert (await say(ready, "snapurl-reshard", "add", "db4", "--dsn", address, "--yes")).code == 0
+    assert (await run_program(ready, "snapurl-reshard", "add", "db4", "--dsn", address, "--yes")).code == 0

@@ -27,8 +27,8 @@ from snapurl.run.healthcheck import http_status, own_address
 from tests.integration.http.service import running
 from tests.integration.http.test_clicks import clicks_of, consuming
 from tests.support.requirements import skip_without
-from tests.support.roles import Said, connected, dsn_as, environ_of, make_login, say
-from tests.support.waits import until
+from tests.support.roles import Finished, connected, dsn_as, environ_of, make_login, run_program
+from tests.support.waits import PATIENT, until
 
 SECRET = "n0body-may-see-this"
 HOST = "127.0.0.1"
@@ -127,7 +127,7 @@ def over_tls(dsn: str, file: Path | str | None, mode: str = "verify-full") -> st
 
 
 def settings_of(cluster: LocalCluster, dsn: str, home: Path, redis_url: str | None = None) -> Settings:
-    return load_settings(shards=f"db0={dsn}", redis_url=redis_url or cluster.redis_url, home=home)
+    return load_settings(shards=f"db0={dsn}", redis_url=redis_url or cluster.redis_url, home=home, **PATIENT)
 
 
 # -- it works -----------------------------------------------------------------------------------------------------
@@ -150,8 +150,8 @@ async def test_everything_over_tls(servers: LocalCluster, authority: Authority, 
                     "WHERE application_name = 'snapurl'"
                 )
             assert rows and all(row["ssl"] for row in rows)
-            assert (await say(settings, "snapurl", "health", "--clicks")).text == "ready\n"
-            assert (await say(settings, "snapurl-reshard", "status")).code == 0
+            assert (await run_program(settings, "snapurl", "health", "--clicks")).text == "ready\n"
+            assert (await run_program(settings, "snapurl-reshard", "status")).code == 0
 
 
 # -- it does not: PostgreSQL --------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ COMMANDS = (
 )
 
 
-def is_one_line(said: Said, line: str) -> None:
+def is_one_line(said: Finished, line: str) -> None:
     """Asserts that a command failed with an exit code and this one line, without stack trace or secret."""
     assert said.code in (1, 2), said
     assert said.text.count("\n") == 1 and line in said.text, said
@@ -179,7 +179,7 @@ async def refused_alike(
 ) -> None:
     variables = {"SNAPURL_PORT": str(free_port(set())), "HOME": str(settings.home)}
     for words in commands:
-        is_one_line(await say(settings, words[0], *words[1:], **variables), line)
+        is_one_line(await run_program(settings, words[0], *words[1:], **variables), line)
 
 
 @pytest.mark.parametrize(
@@ -222,7 +222,7 @@ async def test_a_user_without_rights(servers: LocalCluster, authority: Authority
     """A user without rights gets a line with the missing GRANT, also for the right to connect."""
     dsn = servers.shard("good").dsn()
     settings = settings_of(servers, over_tls(dsn, authority.file), tmp_path)
-    assert (await say(settings, "snapurl", "migrate")).code == 0
+    assert (await run_program(settings, "snapurl", "migrate")).code == 0
     await make_login(settings, "nobody_login")
     async with connected(dsn) as owner:
         await owner.execute(f"ALTER ROLE nobody_login PASSWORD '{SECRET}'")
@@ -243,10 +243,10 @@ async def test_a_newcomer_that_is_not_trusted(
 ) -> None:
     """`plan add` and `add` refuse an untrusted new shard with the reason, and the cluster is not changed."""
     settings = settings_of(servers, servers.shard("good").dsn(), tmp_path)
-    assert (await say(settings, "snapurl", "migrate")).code == 0
+    assert (await run_program(settings, "snapurl", "migrate")).code == 0
     dsn = over_tls(dsn_as(servers.shard("expired").dsn(), "somebody", SECRET), authority.file)
     for words in (("plan", "add", "db4", "--dsn", dsn), ("add", "db4", "--dsn", dsn, "--yes")):
-        said = await say(settings, "snapurl-reshard", *words)
+        said = await run_program(settings, "snapurl-reshard", *words)
         assert said.code == 2 and SECRET not in said.text and "Traceback" not in said.text
         assert "shard db4 has a certificate that has expired" in said.text.splitlines()[-1]
 
@@ -263,7 +263,7 @@ async def test_one_shard_of_several_is_left_out(
     one, two = (dsn.rpartition("/")[0] + "/two" for dsn in (good, expired))
     listed = f"db0={one} db1={two}"
     plain = load_settings(shards=listed, redis_url=servers.redis_url, home=tmp_path)
-    assert (await say(plain, "snapurl", "migrate")).code == 0
+    assert (await run_program(plain, "snapurl", "migrate")).code == 0
     listed = f"db0={over_tls(one, authority.file)} db1={over_tls(two, authority.file)}"
     port = free_port(set())
     settings = load_settings(shards=listed, redis_url=servers.redis_url, home=tmp_path, port=port)
@@ -315,7 +315,7 @@ async def test_a_redis_that_is_not_trusted(
     settings = settings_of(servers, servers.shard("good").dsn(), tmp_path)
     async with tls_redis(str(servers.redis.binary.server), tmp_path, authority, **how) as url:
         settings = settings_of(servers, servers.shard("good").dsn(), tmp_path, f"{url}?ssl_ca_certs={file}")
-        is_one_line(await say(settings, "snapurl", "health", "--clicks"), line)
+        is_one_line(await run_program(settings, "snapurl", "health", "--clicks"), line)
         async with running(settings, tmp_path) as service:
             await service.shorten()
             body = (await service.api.get("/health/ready")).json()
@@ -328,7 +328,7 @@ async def test_tls_asked_of_a_redis_without(servers: LocalCluster, tmp_path: Pat
     """With a TLS URL for a Redis without TLS, the error says that it does not answer over TLS."""
     url = servers.redis_url.replace("redis://", "rediss://")
     settings = settings_of(servers, servers.shard("good").dsn(), tmp_path, url)
-    said = await say(settings, "snapurl", "health", "--clicks")
+    said = await run_program(settings, "snapurl", "health", "--clicks")
     assert said.code == 1 and said.text.startswith("Redis do") and said.text.count("\n") == 1
     assert url.partition("@")[0].rpartition(":")[2] not in said.text
 
@@ -350,14 +350,16 @@ async def test_a_redis_url_that_cannot_be_used(
 ) -> None:
     """Service, consumer and health check print one line about an unusable Redis URL, without any part of it."""
     settings = settings_of(servers, servers.shard("good").dsn(), tmp_path, url)
-    assert (await say(settings, "snapurl", "migrate")).code == 0
+    assert (await run_program(settings, "snapurl", "migrate")).code == 0
     variables = {"SNAPURL_PORT": str(free_port(set())), "SNAPURL_WORKERS": "1"}
     for words in (("health", "--clicks"), ("clicks",), ("serve",)):
-        is_one_line(await say(settings, "snapurl", *words, **variables), line)
+        is_one_line(await run_program(settings, "snapurl", *words, **variables), line)
 
 
 async def test_a_password_of_redis_that_is_wrong(servers: LocalCluster, tmp_path: Path) -> None:
     """A wrong Redis password is reported as such."""
     url = f"redis://:{SECRET}@{HOST}:{servers.redis.port}/0"
     settings = settings_of(servers, servers.shard("good").dsn(), tmp_path, url)
-    is_one_line(await say(settings, "snapurl", "health", "--clicks"), "Redis refuses the password of its URL")
+    is_one_line(
+        await run_program(settings, "snapurl", "health", "--clicks"), "Redis refuses the password of its URL"
+    )

@@ -55,14 +55,14 @@ def dsn_as(dsn: str, user: str, password: str = PASSWORD) -> str:
 
 
 @dataclass(frozen=True)
-class Said:
+class Finished:
     """The result of a program: its exit code, and stdout and stderr together."""
 
     code: int
     text: str
 
 
-async def say(settings: Settings, program: str, *words: str, **variables: str) -> Said:
+async def run_program(settings: Settings, program: str, *words: str, **variables: str) -> Finished:
     """Runs `snapurl` or `snapurl-reshard` with these settings to its end."""
     module = {"snapurl": "snapurl", "snapurl-reshard": "tools.cli"}[program]
     process = await create_subprocess_exec(
@@ -74,7 +74,7 @@ async def say(settings: Settings, program: str, *words: str, **variables: str) -
     )
     out, _ = await wait_for(process.communicate(), HANG_S)
     assert process.returncode is not None
-    return Said(process.returncode, out.decode())
+    return Finished(process.returncode, out.decode())
 
 
 def environ_of(settings: Settings, **variables: str) -> dict[str, str]:

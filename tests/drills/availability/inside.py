@@ -42,7 +42,7 @@ WARM_S_MAX = 60.0
 FULL_LAST_S = (2.0, 5.0)
 SHORT_LAST_S = (0.5, 1.0)
 WEIGHTS = (0.1, 0.3)
-TURN_S = 6.0
+ROUND_S = 6.0
 SETTLE_S_MAX = 120.0
 COUNTED_S_MAX = 60.0
 
@@ -182,7 +182,7 @@ class Availability:
         """Reshards without a break: slots move to the fifth shard and back."""
         for weight in itertools.cycle(reversed(WEIGHTS)):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), TURN_S)
+                await asyncio.wait_for(self._stop.wait(), ROUND_S)
             if self._stop.is_set():
                 return
             code, _ = await self._reshard("weight", "db4", str(weight), "--yes")

@@ -77,7 +77,7 @@ class Network:
             self._cut.add((one, other))
             if both:
                 self._cut.add((other, one))
-        await self._tell()
+        await self._send_order()
 
     async def isolate(self, name: str) -> None:
         """Cuts a host off from all others."""
@@ -86,14 +86,14 @@ class Network:
     async def worsen(self, *, delay_ms: float, loss: float) -> None:
         """Delays every packet by `delay_ms`, and drops the share `loss` of them."""
         self._delay_ms, self._loss = delay_ms, loss
-        await self._tell()
+        await self._send_order()
 
     async def heal(self) -> None:
         self._cut.clear()
         self._delay_ms, self._loss = 0.0, 0.0
-        await self._tell()
+        await self._send_order()
 
-    async def _tell(self) -> None:
+    async def _send_order(self) -> None:
         assert self.switch.stdin is not None and self.switch.stdout is not None
         cut = sorted((self.hosts[one].address, self.hosts[other].address) for one, other in self._cut)
         order = {"cut": cut, "delay_ms": self._delay_ms, "loss": self._loss}

@@ -16,7 +16,7 @@ import httpx
 from ring.placement import place
 from ring.slots import slot_of
 from tests.drills.hosts.machines import API_HOSTS, FIRST, MIGRATOR_HOST, REDIS_HOST, SHARD_HOSTS, Machines
-from tests.drills.hosts.traffic import Tale, Traffic
+from tests.drills.hosts.traffic import Outcomes, Traffic
 from tools.cluster.fleet import Fleet
 from tools.cluster.snapshot import Snapshot
 
@@ -40,10 +40,10 @@ class World:
     fault_s: float
     probes: int = 0
 
-    async def during(self) -> Tale:
+    async def during(self) -> Outcomes:
         """Waits while the fault lasts, and returns what happened meanwhile."""
         await asyncio.sleep(self.fault_s)
-        return self.traffic.next_tale()
+        return self.traffic.next_outcomes()
 
     async def heals(self) -> str:
         """Repairs the network, waits until every API host has created a link on every shard, and returns how long
@@ -57,9 +57,9 @@ class World:
         assert took < HEAL_S_MAX, f"well again only after {took:.1f} s"
         async with asyncio.timeout(WAIT_S_MAX):
             await self.traffic.earlier_ones_end()  # they may still fail because of the repaired fault
-        tale = self.traffic.next_tale()
-        _bounded(tale)
-        return f"well again after {took:.1f} s ({tale})"
+        outcomes = self.traffic.next_outcomes()
+        _bounded(outcomes)
+        return f"well again after {took:.1f} s ({outcomes})"
 
     async def _works(self, api: str) -> None:
         async with httpx.AsyncClient(base_url=self.machines.url(api), timeout=WAIT_S_MAX) as client:
@@ -95,11 +95,11 @@ class World:
                 await asyncio.sleep(0.2)
 
     async def _settled(self) -> bool:
-        seen = await self.look()
+        seen = await self.snapshot()
         owners = [owner.shard if owner else None for owner in seen.ownership.owners]
         return not seen.silent and owners == list(seen.placement)
 
-    async def look(self) -> Snapshot:
+    async def snapshot(self) -> Snapshot:
         """Returns the slots as all shards have them. Raises AssertionError if one has two owners.
 
         Shards are not read at the same moment: a shard read as an owner may have closed the slot before the next
@@ -119,7 +119,7 @@ class World:
     async def until_moved(self, part: float) -> int:
         """Waits until db4 has at least that share of the slots it is to get, and returns how many it has."""
         while True:
-            seen = await self.look()
+            seen = await self.snapshot()
             has = sum(owner is not None and owner.shard == "db4" for owner in seen.ownership.owners)
             if has >= part * seen.placement.count("db4"):
                 return has
@@ -130,8 +130,8 @@ def _link(code: str) -> dict[str, str]:
     return {"url": "https://example.org/", "alias": code}
 
 
-def _bounded(tale: Tale) -> None:
-    slow = {api: seconds for api, seconds in tale.longest_s.items() if seconds > WAIT_S_MAX}
+def _bounded(outcomes: Outcomes) -> None:
+    slow = {api: seconds for api, seconds in outcomes.longest_s.items() if seconds > WAIT_S_MAX}
     assert not slow, f"requests waited for longer than {WAIT_S_MAX:.0f} s: {slow}"
 
 
@@ -139,52 +139,52 @@ async def one_api_host_loses_one_shard(world: World) -> str:
     """The other API host is not affected; this one keeps working with the other shards."""
     shard = world.rng.choice(FIRST)
     await world.machines.net.cut("api0", [shard])
-    tale = await world.during()
-    _bounded(tale)
-    others = tale.outcomes["api1"]
+    outcomes = await world.during()
+    _bounded(outcomes)
+    others = outcomes.by_api["api1"]
     assert others["refused"] == others["unknown"] == others["not redirected"] == 0, others
-    assert tale.outcomes["api0"]["answered"] > 0
-    return f"api0 | {shard}: {tale}; {await world.heals()}"
+    assert outcomes.by_api["api0"]["answered"] > 0
+    return f"api0 | {shard}: {outcomes}; {await world.heals()}"
 
 
 async def replies_of_one_shard_vanish(world: World) -> str:
     """Requests reach the shard and are executed, but their replies are lost."""
     shard = world.rng.choice(FIRST)
     await world.machines.net.cut(shard, ["api0"], both=False)
-    tale = await world.during()
-    _bounded(tale)
-    assert tale.outcomes["api1"]["refused"] == tale.outcomes["api1"]["unknown"] == 0, tale
-    return f"{shard} -> api0: {tale}; {await world.heals()}"
+    outcomes = await world.during()
+    _bounded(outcomes)
+    assert outcomes.by_api["api1"]["refused"] == outcomes.by_api["api1"]["unknown"] == 0, outcomes
+    return f"{shard} -> api0: {outcomes}; {await world.heals()}"
 
 
 async def a_shard_loses_everybody(world: World) -> str:
     """Links on other shards keep working, and cached links are redirected."""
     shard = world.rng.choice(FIRST)
     await world.machines.net.isolate(shard)
-    tale = await world.during()
-    _bounded(tale)
-    assert all(tale.outcomes[api]["answered"] > 0 for api in API_HOSTS), tale
-    return f"{shard} | all: {tale}; {await world.heals()}"
+    outcomes = await world.during()
+    _bounded(outcomes)
+    assert all(outcomes.by_api[api]["answered"] > 0 for api in API_HOSTS), outcomes
+    return f"{shard} | all: {outcomes}; {await world.heals()}"
 
 
 async def redis_loses_everybody(world: World) -> str:
     """Nothing is refused: shards answer instead of caches, each process counts its limits alone, clicks wait."""
     await world.machines.net.isolate(REDIS_HOST)
-    tale = await world.during()
-    _bounded(tale)
+    outcomes = await world.during()
+    _bounded(outcomes)
     for api in API_HOSTS:
-        counts = tale.outcomes[api]
-        assert counts["refused"] == counts["unknown"] == counts["not redirected"] == 0, tale
-    return f"redis | all: {tale}; {await world.heals()}"
+        counts = outcomes.by_api[api]
+        assert counts["refused"] == counts["unknown"] == counts["not redirected"] == 0, outcomes
+    return f"redis | all: {outcomes}; {await world.heals()}"
 
 
 async def packets_are_late_and_lost(world: World) -> str:
     """Answers are slow but correct."""
     await world.machines.net.worsen(delay_ms=DELAY_MS, loss=LOSS)
-    tale = await world.during()
-    _bounded(tale)
-    assert all(tale.outcomes[api]["answered"] > 0 for api in API_HOSTS), tale
-    return f"{2 * DELAY_MS:.0f} ms more, {LOSS:.0%} lost: {tale}; {await world.heals()}"
+    outcomes = await world.during()
+    _bounded(outcomes)
+    assert all(outcomes.by_api[api]["answered"] > 0 for api in API_HOSTS), outcomes
+    return f"{2 * DELAY_MS:.0f} ms more, {LOSS:.0%} lost: {outcomes}; {await world.heals()}"
 
 
 async def a_shard_is_added_meanwhile(world: World) -> str:
@@ -206,10 +206,10 @@ async def a_shard_is_added_meanwhile(world: World) -> str:
         async with asyncio.timeout(SETTLE_S_MAX):
             has = await world.until_moved((number + world.rng.random()) / (len(faults) + 1))
         await fault()
-        tale = await world.during()
-        _bounded(tale)
+        outcomes = await world.during()
+        _bounded(outcomes)
         await machines.net.heal()
-        told.append(f"{name}, when db4 had {has} slots: {tale}")
+        told.append(f"{name}, when db4 had {has} slots: {outcomes}")
     loop = asyncio.get_running_loop()
     began = loop.time()
     await world.settles()

@@ -22,21 +22,21 @@ PATIENCE_S = 60.0  # of a client; long, so that an endless wait is noticed
 
 
 @dataclass
-class Tale:
-    """What happened since the last `next_tale`, by API host."""
+class Outcomes:
+    """What happened since the last `next_outcomes`, by API host."""
 
     longest_s: Counter[str] = field(default_factory=Counter)
-    outcomes: dict[str, Counter[str]] = field(default_factory=dict)
+    by_api: dict[str, Counter[str]] = field(default_factory=dict)
 
     def note(self, api: str, what: str, seconds: float) -> None:
         self.longest_s[api] = max(self.longest_s[api], seconds)  # type: ignore[assignment]
-        self.outcomes.setdefault(api, Counter())[what] += 1
+        self.by_api.setdefault(api, Counter())[what] += 1
 
     def __str__(self) -> str:
         return "; ".join(
             f"{api}: {', '.join(f'{count} {what}' for what, count in sorted(counts.items()))}, "
             f"at most {self.longest_s[api]:.2f} s"
-            for api, counts in sorted(self.outcomes.items())
+            for api, counts in sorted(self.by_api.items())
         )
 
 
@@ -64,7 +64,7 @@ class Paced:
         with self._traffic.timed() as seconds:
             answer: Answer = await asked  # type: ignore[misc]
             answered = answer.outcome not in (Outcome.REFUSED, Outcome.UNKNOWN)
-            self._traffic.tale.note(self._api, "answered" if answered else str(answer.outcome), seconds())
+            self._traffic.outcomes.note(self._api, "answered" if answered else str(answer.outcome), seconds())
         await asyncio.sleep(PAUSE_S)
         return answer
 
@@ -75,7 +75,7 @@ class Traffic:
     def __init__(
         self, urls: dict[str, str], key: str, codes: Sequence[str], clicked: Sequence[str], rng: random.Random
     ) -> None:
-        self.tale = Tale()
+        self.outcomes = Outcomes()
         self.recorder = Recorder(list(codes), rng)
         self.clicks: Counter[str] = Counter()
         self._urls = urls
@@ -86,10 +86,10 @@ class Traffic:
         self._clients: list[httpx.AsyncClient] = []
         self._under_way: Counter[float] = Counter()  # when they began
 
-    def next_tale(self) -> Tale:
+    def next_outcomes(self) -> Outcomes:
         """Returns what happened since the last call."""
-        tale, self.tale = self.tale, Tale()
-        return tale
+        outcomes, self.outcomes = self.outcomes, Outcomes()
+        return outcomes
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[Callable[[], float]]:
@@ -159,7 +159,7 @@ class Traffic:
         else:
             assert head.startswith(b"HTTP/1.1 503 "), head
             await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split()[0]))
-        self.tale.note(api, "redirected" if redirected else "not redirected", seconds())
+        self.outcomes.note(api, "redirected" if redirected else "not redirected", seconds())
 
     async def judge(self) -> str:
         """Reads every link once more and returns a line about the histories. Raises AssertionError."""

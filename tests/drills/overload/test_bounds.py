@@ -114,14 +114,14 @@ async def test_bodies_fill_their_room_and_no_more(settings: Settings) -> None:
         assert app.ctx.body_budget._left == 50_000
 
 
-def crowded(app: App, most: int, most_per_address: int) -> None:
+def limit_connections(app: App, most: int, most_per_address: int) -> None:
     app.ctx.connection_budget = ConnectionBudget(most, most_per_address)
 
 
-async def test_who_only_holds_connections_gives_way(settings: Settings) -> None:
+async def test_an_idle_connection_is_closed_for_a_new_one(settings: Settings) -> None:
     """At the connection limit, the oldest idle connection is closed in favour of a new one."""
     async with served(settings) as (app, client):
-        crowded(app, 4, 9)
+        limit_connections(app, 4, 9)
         idle = [await connect(client) for _ in range(4)]
         for streams in idle[1:]:
             assert (await ask(streams)).startswith(b"HTTP/1.1 200 ")
@@ -133,11 +133,11 @@ async def test_who_only_holds_connections_gives_way(settings: Settings) -> None:
             writer.close()
 
 
-async def test_one_more_than_can_be_served_is_told_so(settings: Settings) -> None:
+async def test_a_connection_over_the_limit_gets_503(settings: Settings) -> None:
     """Without an idle connection, or above the limit per address, a new one gets 503 until others close."""
     async with served(settings) as (app, client):
         for most, each in ((2, 2), (9, 2)):
-            crowded(app, most, each)
+            limit_connections(app, most, each)
             busy = [await connect(client) for _ in range(2)]
             for _, writer in busy:
                 writer.write(b"GET /health/live HT")

@@ -255,9 +255,7 @@ async def test_a_sane_request_id_comes_back_and_a_strange_one_does_not(api: http
 
 
 @pytest.mark.parametrize("target", [b"/a\x00", b"/a\tb", b"http://", b"?", b"a b"])
-async def test_an_address_that_is_none_is_told_so_and_leaves_no_stack(
-    service: Service, target: bytes
-) -> None:
+async def test_an_invalid_address_is_refused_without_a_stack_trace(service: Service, target: bytes) -> None:
     """An invalid URL gets 400 and ends the connection; no stack trace is logged."""
     worker = service.workers[0]
     before = worker.log.read_text()
@@ -276,7 +274,7 @@ async def problems(api: httpx.AsyncClient, slug: str) -> float:
     return float(line.split()[1])
 
 
-async def test_who_goes_away_in_the_midst_is_no_fault_of_ours(
+async def test_a_client_that_disconnects_is_not_logged_as_an_error(
     service: Service, api: httpx.AsyncClient
 ) -> None:
     """A client that disconnects in the middle of a body counts as a time-out; no stack trace is logged."""

@@ -30,13 +30,13 @@ __all__ = ["loop", "open_side"]  # fixtures
 CLIENT = "127.0.0.1"
 
 
-def take_turns(service: Side) -> None:
+def take_all_permits(service: Side) -> None:
     """Acquires all permits of this client, so that its creates wait."""
     for _ in range(fair_queue.CLIENT_PERMITS_MAX):
         assert service.app.ctx.fair_queue.try_acquire(CLIENT)
 
 
-def give_turn(service: Side) -> None:
+def release_permit(service: Side) -> None:
     service.app.ctx.fair_queue.release(CLIENT)
 
 
@@ -52,13 +52,13 @@ async def test_what_comes_while_a_link_is_created_is_answered_after_it(
     """Requests that arrive during a create are answered after it, in order; reading is paused meanwhile."""
     async with open_side(is_fast, anonymous_creation=True) as service, connected(service.port) as connection:
         await ready(service)
-        take_turns(service)
+        take_all_permits(service)
         await send(connection, CREATE + A)
         await until(lambda: waits(service))
         await send(connection, A + CREATE)
         await asyncio.sleep(0.05)
         assert service.app.ctx.services.tally.take() == {}
-        give_turn(service)
+        release_permit(service)
         assert (await receive(connection, 12)) == b"HTTP/1.1 201"
         await send(connection, b"GET /health/live HTTP/1.1\r\nconnection: close\r\n\r\n")
         rest = await read_all(connection)
@@ -71,7 +71,7 @@ async def test_a_create_that_waits_too_long_for_its_turn_is_503(open_side: Open,
     """A create that waits too long in the fair queue gets 503 with Retry-After; the connection stays open."""
     async with open_side(is_fast, anonymous_creation=True) as service:
         await ready(service)
-        take_turns(service)
+        take_all_permits(service)
         async with asyncio.timeout(HANG_S):
             exchange = await service.converse([CREATE, A])
         assert [part[:3] for part in exchange.answers.split(b"HTTP/1.1 ")[1:]] == [b"503", b"302", b"200"]
@@ -86,15 +86,15 @@ async def test_a_client_that_goes_away_leaves_no_create_behind(open_side: Open, 
     async with open_side(is_fast, anonymous_creation=True) as service:
         await ready(service)
         before = service.counted()
-        take_turns(service)
+        take_all_permits(service)
         async with connected(service.port) as connection:
             await send(connection, CREATE + A)
             await until(lambda: waits(service))
         await until(lambda: not service.server.connections and not waits(service))
         for _ in range(fair_queue.CLIENT_PERMITS_MAX):
-            give_turn(service)
+            release_permit(service)
         assert service.app.ctx.fair_queue.try_acquire(CLIENT)
-        give_turn(service)
+        release_permit(service)
         counted = {name: now - before.get(name, 0) for name, now in service.counted().items()}
         assert {name: more for name, more in counted.items() if more} == {
             "snapurl_http_requests_total[('method', 'POST'), ('route', 'other'), ('status', '408')]": 1,
@@ -109,12 +109,12 @@ async def test_a_worker_that_ends_answers_the_create_in_hand(open_side: Open, is
     """A worker that shuts down answers a create in progress with `Connection: close`, then disconnects."""
     async with open_side(is_fast, anonymous_creation=True) as service, connected(service.port) as connection:
         await ready(service)
-        take_turns(service)
+        take_all_permits(service)
         await send(connection, CREATE + A)
         await until(lambda: waits(service))
         ending = asyncio.create_task(service.finish())
         await asyncio.sleep(0.1)
-        give_turn(service)
+        release_permit(service)
         answer = await read_all(connection)
         assert answer.startswith(b"HTTP/1.1 201 Created\r\n")
         assert b"\r\nconnection: close\r\n" in answer
@@ -163,7 +163,7 @@ async def test_bodies_take_room_alike(open_side: Open, is_fast: bool) -> None:
 
 
 @on_loop
-async def test_creates_ahead_are_counted_as_such(open_side: Open) -> None:
+async def test_creates_on_the_fast_path_are_counted(open_side: Open) -> None:
     """A scrape of the metrics includes all creates that the fast path has answered."""
     async with open_side(anonymous_creation=True) as service:
         await ready(service)

@@ -136,7 +136,7 @@ async def test_a_client_that_does_not_read_is_not_read_from(open_side: Open, is_
 
 @BOTH
 @on_loop
-async def test_a_client_that_never_reads_is_let_go_of(open_side: Open, is_fast: bool) -> None:
+async def test_a_client_that_never_reads_is_disconnected(open_side: Open, is_fast: bool) -> None:
     """A client that never reads is disconnected after the response time-out."""
     opened = open_side(is_fast, sanic={"RESPONSE_TIMEOUT": 0.3})
     async with opened as service, connected(service.port, receive_bytes=4_096) as connection:
@@ -246,7 +246,7 @@ async def test_a_change_elsewhere_is_seen_on_an_open_connection(open_side: Open)
 
 @BOTH
 @on_loop
-async def test_who_is_shut_out_is_shut_out_of_cached_links_too(open_side: Open, is_fast: bool) -> None:
+async def test_a_blocked_client_gets_no_cached_link(open_side: Open, is_fast: bool) -> None:
     """A blocked address gets 429 for existing and missing links, also on open connections, until the block ends."""
     async with open_side(is_fast, limit_missing="2/3 seconds") as service, connected(service.port) as early:
         await ready(service)

@@ -11,7 +11,7 @@ from snapurl.http.redirect import redirect_bytes
 from tests.integration.http.conftest import MISS_MAX_AGE_S
 from tests.integration.http.service import Service
 
-TOLD_S_MAX = MISS_MAX_AGE_S - 5.0  # before the cached miss expires on its own
+INVALIDATED_S_MAX = MISS_MAX_AGE_S - 5.0  # before the cached miss expires on its own
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"}
 
 
@@ -53,7 +53,7 @@ async def test_every_worker_redirects_what_any_worker_created(service: Service) 
     for client in service.clients[:2]:
         assert (await client.get(f"/{code}")).status_code == 404
     await service.shorten(alias=code)
-    async with asyncio.timeout(TOLD_S_MAX):
+    async with asyncio.timeout(INVALIDATED_S_MAX):
         for client in service.clients[:2]:
             while (answer := await client.get(f"/{code}")).status_code == 404:
                 await asyncio.sleep(0.01)

@@ -18,7 +18,7 @@ from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
 from tests.integration.http.service import running
 from tests.integration.http.test_clicks import clicks_of, consuming
-from tests.support.roles import environ_of, make_login, say
+from tests.support.roles import environ_of, make_login, run_program
 from tests.support.waits import until
 
 
@@ -60,9 +60,9 @@ async def test_everything_that_the_service_does(as_service: Settings, tmp_path: 
         assert len((await api.get("/api/v1/links?limit=100")).json()["links"]) == 55
         assert (await api.get("/health/ready")).json()["status"] == "ok"
 
-        listed = await say(as_service, "snapurl", "keys", "list")
+        listed = await run_program(as_service, "snapurl", "keys", "list")
         assert listed.code == 0 and "admin" in listed.text
-        revoked = await say(as_service, "snapurl", "keys", "revoke", service.admin_key.split("_")[1])
+        revoked = await run_program(as_service, "snapurl", "keys", "revoke", service.admin_key.split("_")[1])
         assert revoked.code == 0, revoked.text
 
 
@@ -84,7 +84,7 @@ async def test_serve_starts_on_current_tables_without_rights_to_them(as_service:
     assert process.returncode is None
     async with httpx.AsyncClient() as client:
         assert (await client.get(f"http://127.0.0.1:{port}/health/ready")).json()["status"] == "ok"
-    assert (await say(found, "snapurl", "health", SNAPURL_PORT=str(port))).text == "ready\n"
+    assert (await run_program(found, "snapurl", "health", SNAPURL_PORT=str(port))).text == "ready\n"
     process.send_signal(signal.SIGTERM)
     out, _ = await process.communicate()
     assert process.returncode == 0, out.decode()

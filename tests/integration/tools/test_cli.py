@@ -19,7 +19,7 @@ from tests.support.waits import HANG_S
 
 
 @dataclass(frozen=True)
-class Said:
+class Finished:
     """What a command printed, and its exit code."""
 
     code: int
@@ -31,7 +31,7 @@ class Said:
         return json.loads(self.out)
 
 
-async def reshard(settings: Settings, *words: str) -> Said:
+async def reshard(settings: Settings, *words: str) -> Finished:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "tools.cli", *words,
         env={**environ(settings), "SNAPURL_HOME": str(settings.home), "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -39,7 +39,7 @@ async def reshard(settings: Settings, *words: str) -> Said:
     )  # fmt: skip
     out, err = await asyncio.wait_for(process.communicate(), HANG_S)
     assert process.returncode is not None
-    return Said(process.returncode, out.decode(), err.decode())
+    return Finished(process.returncode, out.decode(), err.decode())
 
 
 async def version(settings: Settings) -> int:

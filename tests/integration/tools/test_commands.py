@@ -33,7 +33,7 @@ ROOT = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True)
-class Said:
+class Finished:
     """The exit code, stdout and stderr of a command."""
 
     code: int
@@ -67,12 +67,12 @@ async def begin(settings: Settings, *words: str) -> asyncio.subprocess.Process:
     )
 
 
-async def say(settings: Settings, *words: str) -> Said:
+async def run_program(settings: Settings, *words: str) -> Finished:
     """Runs a command: `run`, which handles signals, in a new process; the others in a thread of this one."""
     if words[0] == "run":
         process = await begin(settings, *words)
         out, err = await asyncio.wait_for(process.communicate(), HANG_S)
-        said = Said(process.returncode or 0, out.decode(), err.decode())
+        said = Finished(process.returncode or 0, out.decode(), err.decode())
     else:
         environ = environ_of(settings)
         said = await say_at({name: environ[name] for name in environ if name.startswith("SNAPURL_")}, *words)
@@ -83,12 +83,12 @@ async def say(settings: Settings, *words: str) -> Said:
     return said
 
 
-async def say_at(environ: dict[str, str], *words: str) -> Said:
+async def say_at(environ: dict[str, str], *words: str) -> Finished:
     """Runs a command in a thread, with these SNAPURL_* variables and no terminal for prompts."""
     return await asyncio.wait_for(asyncio.to_thread(_say, environ, words), HANG_S)
 
 
-def _say(environ: dict[str, str], words: tuple[str, ...]) -> Said:
+def _say(environ: dict[str, str], words: tuple[str, ...]) -> Finished:
     out, err = io.StringIO(), io.StringIO()
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -102,7 +102,7 @@ def _say(environ: dict[str, str], words: tuple[str, ...]) -> Said:
         try:
             main(words)
         except SystemExit as ended:
-            return Said(int(ended.code or 0), out.getvalue(), err.getvalue())
+            return Finished(int(ended.code or 0), out.getvalue(), err.getvalue())
 
 
 async def state_of(settings: Settings) -> list[Any]:
@@ -118,7 +118,7 @@ async def state_of(settings: Settings) -> list[Any]:
     return found
 
 
-def one_line(said: Said, *words: str) -> None:
+def one_line(said: Finished, *words: str) -> None:
     """Asserts that a command was refused with an exit code and one line that contains `words`."""
     assert said.code != 0
     assert said.err.startswith("snapurl-reshard: ")
@@ -129,7 +129,7 @@ def one_line(said: Said, *words: str) -> None:
 
 async def refused(settings: Settings, words: tuple[str, ...], *expected: str) -> None:
     before = await state_of(settings)
-    one_line(await say(settings, *words), *expected)
+    one_line(await run_program(settings, *words), *expected)
     assert await state_of(settings) == before
 
 
@@ -149,7 +149,7 @@ async def test_plan_shows_slots_rows_and_bytes_and_changes_nothing(
 ) -> None:
     """`plan add` shows what each shard has before and after a fifth of the slots move, and changes nothing."""
     before = await state_of(ready)
-    said = await say(ready, "plan", "add", "db4", "--dsn", fifth, "--json")
+    said = await run_program(ready, "plan", "add", "db4", "--dsn", fifth, "--json")
     assert said.code == 0, said.err
     found = said.document
     assert 0.19 <= found["slots_to_move"] / 16_384 <= 0.21
@@ -161,7 +161,7 @@ async def test_plan_shows_slots_rows_and_bytes_and_changes_nothing(
     assert shards["db4"]["slots_after"] == found["slots_to_move"]
     assert sum(shard["slots_after"] for shard in shards.values()) == 16_384
     assert sum(shard["rows"] for shard in shards.values()) == len(links)
-    text = await say(ready, "plan", "add", "db4", f"--dsn={fifth}")
+    text = await run_program(ready, "plan", "add", "db4", f"--dsn={fifth}")
     assert "db4" in text.out
     assert "slots move (" in text.out
     assert await state_of(ready) == before
@@ -170,7 +170,7 @@ async def test_plan_shows_slots_rows_and_bytes_and_changes_nothing(
 async def test_plan_takes_several_changes_at_once(ready: Settings, fifth: str) -> None:
     """One plan can add, drain and re-weight shards."""
     words = ("add", "db4", "--dsn", fifth, "--weight", "2", "drain", "db1", "weight", "db0", "0.5")
-    found = (await say(ready, "plan", *words, "--json")).document
+    found = (await run_program(ready, "plan", *words, "--json")).document
     after = {shard["name"]: shard["slots_after"] for shard in found["shards"]}
     assert after["db1"] == 0
     assert after["db4"] > after["db2"] > after["db0"] > 0
@@ -178,21 +178,21 @@ async def test_plan_takes_several_changes_at_once(ready: Settings, fifth: str) -
 
 async def test_add_run_and_history(ready: Settings, fifth: str, links: list[str]) -> None:
     """`add` publishes, `run` moves, `verify` is clean afterwards, and every shard's audit log names the user."""
-    dry = await say(ready, "add", "db4", "--dsn", fifth, "--dry-run", "--json")
+    dry = await run_program(ready, "add", "db4", "--dsn", fifth, "--dry-run", "--json")
     assert dry.code == 0
     assert dry.document["dry_run"] is True
-    assert (await say(ready, "history", "--json")).document == {"entries": []}
-    said = await say(ready, "add", "db4", "--dsn", fifth, "--yes", "--json")
+    assert (await run_program(ready, "history", "--json")).document == {"entries": []}
+    said = await run_program(ready, "add", "db4", "--dsn", fifth, "--yes", "--json")
     assert said.code == 0, said.err
     assert said.document["topology_version"] == 2
-    assert (await say(ready, "verify")).code == 1
-    ran = await say(ready, "run", "--until-settled", "--grace-s", "0")
+    assert (await run_program(ready, "verify")).code == 1
+    ran = await run_program(ready, "run", "--until-settled", "--grace-s", "0")
     assert ran.code == 0, ran.err
-    checked = await say(ready, "verify", "--json")
+    checked = await run_program(ready, "verify", "--json")
     assert checked.document == {"wrong": []}
     assert checked.code == 0
-    assert (await say(ready, "doctor", "--json")).document == {"findings": []}
-    entries = (await say(ready, "history", "--json")).document["entries"]
+    assert (await run_program(ready, "doctor", "--json")).document == {"findings": []}
+    entries = (await run_program(ready, "history", "--json")).document["entries"]
     assert [(entry["what"], entry["outcome"]) for entry in entries] == [("add db4", "done")]
     assert "@" in entries[0]["who"]
     for dsn in (*(item.dsn for item in ready.shard_dsns), fifth):
@@ -203,11 +203,11 @@ async def test_add_run_and_history(ready: Settings, fifth: str, links: list[str]
 
 async def test_drain_and_weight_change_the_goal(ready: Settings) -> None:
     """`weight` and `drain` each publish a topology, and `status` shows what is left to move."""
-    assert (await say(ready, "weight", "db0", "2", "--yes")).code == 0
-    said = await say(ready, "drain", "db3", "--yes")
+    assert (await run_program(ready, "weight", "db0", "2", "--yes")).code == 0
+    said = await run_program(ready, "drain", "db3", "--yes")
     assert said.code == 0
     assert "this replaces its goal" in said.out
-    found = (await say(ready, "status", "--json")).document
+    found = (await run_program(ready, "status", "--json")).document
     shards = {shard["name"]: shard for shard in found["shards"]}
     assert found["topology_version"] == 3
     assert shards["db3"]["draining"] is True
@@ -220,20 +220,20 @@ async def test_drain_and_weight_change_the_goal(ready: Settings) -> None:
 
 async def test_a_draining_shard_is_taken_back_without_its_dsn(ready: Settings) -> None:
     """`add` of a draining shard finds its address in the topology."""
-    assert (await say(ready, "drain", "db3", "--yes")).code == 0
+    assert (await run_program(ready, "drain", "db3", "--yes")).code == 0
     rest = [item for item in ready.shard_dsns if item.name != "db3"]
     fewer = ready.model_copy(update={"shards": SecretStr(" ".join(f"{i.name}={i.dsn}" for i in rest))})
-    said = await say(fewer, "add", "db3", "--yes")
+    said = await run_program(fewer, "add", "db3", "--yes")
     assert said.code == 0, said.err
-    assert (await say(ready, "status", "--json")).document["slots_left"] == 0
+    assert (await run_program(ready, "status", "--json")).document["slots_left"] == 0
 
 
 async def test_apply_makes_several_changes_in_one_topology(ready: Settings, fifth: str) -> None:
     """`apply` publishes one topology for all of its changes, and one audit row."""
-    said = await say(ready, "apply", "add", "db4", "--dsn", fifth, "drain", "db1", "--yes", "--json")
+    said = await run_program(ready, "apply", "add", "db4", "--dsn", fifth, "drain", "db1", "--yes", "--json")
     assert said.code == 0, said.err
     assert said.document["topology_version"] == 2
-    entries = (await say(ready, "history", "--json")).document["entries"]
+    entries = (await run_program(ready, "history", "--json")).document["entries"]
     assert [entry["what"] for entry in entries] == ["add db4 drain db1"]
 
 
@@ -241,13 +241,13 @@ async def test_a_second_add_replaces_the_goal_and_says_so(
     ready: Settings, fifth: str, links: list[str]
 ) -> None:
     """`add` is allowed while another addition runs; its output says that it replaces the goal."""
-    assert (await say(ready, "add", "db4", "--dsn", fifth, "--yes")).code == 0
+    assert (await run_program(ready, "add", "db4", "--dsn", fifth, "--yes")).code == 0
     sixth = await another_database(ready, "sixth")
-    said = await say(ready, "add", "db5", "--dsn", sixth, "--yes", "--json")
+    said = await run_program(ready, "add", "db5", "--dsn", sixth, "--yes", "--json")
     assert said.code == 0, said.err
     assert any("this replaces its goal" in note for note in said.document["notes"])
     await settle(ready)
-    names = {item["name"] for item in (await say(ready, "status", "--json")).document["shards"]}
+    names = {item["name"] for item in (await run_program(ready, "status", "--json")).document["shards"]}
     assert names == {"db0", "db1", "db2", "db3", "db4", "db5"}
 
 
@@ -269,7 +269,7 @@ async def test_nobody_to_ask_means_no(ready: Settings) -> None:
 
 async def test_dry_run_changes_nothing(ready: Settings, fifth: str) -> None:
     """No command with --dry-run changes anything."""
-    assert (await say(ready, "drain", "db2", "--yes")).code == 0
+    assert (await run_program(ready, "drain", "db2", "--yes")).code == 0
     before = await state_of(ready)
     for words in (
         ("add", "db4", "--dsn", fifth),
@@ -280,9 +280,9 @@ async def test_dry_run_changes_nothing(ready: Settings, fifth: str) -> None:
         ("cancel",),
         ("cleanup",),
     ):
-        said = await say(ready, *words, "--dry-run")
+        said = await run_program(ready, *words, "--dry-run")
         assert said.code == 0, (words, said.err)
-        assert json.loads((await say(ready, *words, "--dry-run", "--json")).out)
+        assert json.loads((await run_program(ready, *words, "--dry-run", "--json")).out)
     assert await state_of(ready) == before
     connection = await asyncpg.connect(fifth)
     assert not await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
@@ -376,7 +376,7 @@ async def test_too_little_disk_is_refused(ready: Settings, fifth: str, links: li
     """A change that needs more than --disk-free is refused; without it the plan says that the space is unknown."""
     words = ("add", "db4", "--dsn", fifth)
     await refused(ready, (*words, "--disk-free", "1000", "--yes"), "not enough disk")
-    said = await say(ready, "plan", *words, "--json")
+    said = await run_program(ready, "plan", *words, "--json")
     assert any("--disk-free" in note for note in said.document["notes"])
 
 
@@ -386,7 +386,7 @@ async def test_an_unreachable_shard_stops_a_change(ready: Settings) -> None:
     dsns = {item.name: item.dsn for item in ready.shard_dsns} | {"db3": dead}
     blind = ready.model_copy(update={"shards": SecretStr(" ".join(f"{n}={d}" for n, d in dsns.items()))})
     before = await state_of(ready)
-    said = await say(blind, "drain", "db1", "--yes")
+    said = await run_program(blind, "drain", "db1", "--yes")
     assert said.code != 0
     assert "shard db3 is unreachable" in said.err
     assert await state_of(ready) == before
@@ -394,10 +394,10 @@ async def test_an_unreachable_shard_stops_a_change(ready: Settings) -> None:
 
 async def test_a_half_made_shard_stops_no_other_command(ready: Settings, five: Settings) -> None:
     """A database that an interrupted `add` left without identity is ignored until the next `add` uses it."""
-    assert (await say(five, "status")).code == 0
-    said = await say(five, "add", "db4", "--yes")
+    assert (await run_program(five, "status")).code == 0
+    said = await run_program(five, "add", "db4", "--yes")
     assert said.code == 0, said.err
-    assert (await say(five, "history", "--json")).document["entries"][0]["outcome"] == "done"
+    assert (await run_program(five, "history", "--json")).document["entries"][0]["outcome"] == "done"
 
 
 # -- pause, resume, cancel ----------------------------------------------------------------------------------------
@@ -414,21 +414,21 @@ async def slots_left(settings: Settings) -> int:
 
 async def test_pause_stops_and_resume_goes_on(ready: Settings, links: list[str]) -> None:
     """A paused migrator starts no move, says so, and finishes after `resume`; on SIGTERM it exits with 0."""
-    assert (await say(ready, "pause", "--yes")).code == 0
-    one_line(await say(ready, "pause", "--yes"), "paused already")
-    assert (await say(ready, "drain", "db2", "--yes")).code == 0
+    assert (await run_program(ready, "pause", "--yes")).code == 0
+    one_line(await run_program(ready, "pause", "--yes"), "paused already")
+    assert (await run_program(ready, "drain", "db2", "--yes")).code == 0
     left = await slots_left(ready)
     process = await begin(ready, "run", "--grace-s", "0")
     try:
 
         async def says_paused() -> bool:
-            found = (await say(ready, "status", "--json")).document
+            found = (await run_program(ready, "status", "--json")).document
             return bool(found["migrator_runs"] and found["migrator"]["state"] == "paused")
 
         await until(says_paused)
         assert await slots_left(ready) == left
-        assert "PAUSED" in (await say(ready, "status")).out
-        assert (await say(ready, "resume", "--yes")).code == 0
+        assert "PAUSED" in (await run_program(ready, "status")).out
+        assert (await run_program(ready, "resume", "--yes")).code == 0
 
         async def is_over() -> bool:
             return await slots_left(ready) == 0
@@ -445,7 +445,7 @@ async def test_pause_stops_and_resume_goes_on(ready: Settings, links: list[str])
 async def test_cancel_during_a_move_goes_back(ready: Settings, fifth: str, links: list[str]) -> None:
     """`cancel` during an addition returns all slots to where they were; cancelling again is refused."""
     before = [owner.shard for owner in (await owners(ready)) if owner]
-    assert (await say(ready, "add", "db4", "--dsn", fifth, "--yes")).code == 0
+    assert (await run_program(ready, "add", "db4", "--dsn", fifth, "--yes")).code == 0
     process = await begin(ready, "run", "--max-rows-per-second", "1", "--grace-s", "0")
     try:
 
@@ -453,7 +453,7 @@ async def test_cancel_during_a_move_goes_back(ready: Settings, fifth: str, links
             return any(owner.shard == "db4" for owner in await owners(ready) if owner)
 
         await until(has_begun)
-        said = await say(ready, "cancel", "--yes", "--json")
+        said = await run_program(ready, "cancel", "--yes", "--json")
         assert said.code == 0, said.err
         assert said.document["shards"]["db4"]["draining"] is True
     finally:
@@ -461,8 +461,8 @@ async def test_cancel_during_a_move_goes_back(ready: Settings, fifth: str, links
         await asyncio.wait_for(process.communicate(), HANG_S)
     await settle(ready)
     assert [owner.shard for owner in (await owners(ready)) if owner] == before
-    one_line(await say(ready, "cancel", "--yes"), "nothing to cancel")
-    assert (await say(ready, "verify")).code == 0
+    one_line(await run_program(ready, "cancel", "--yes"), "nothing to cancel")
+    assert (await run_program(ready, "verify")).code == 0
 
 
 async def owners(settings: Settings) -> Any:
@@ -475,8 +475,8 @@ async def owners(settings: Settings) -> Any:
 
 async def test_cancel_asks_every_shard_for_what_was_before(ready: Settings, fifth: str) -> None:
     """`cancel` finds the earlier topology also if the new shard, which does not have it, sorts first by name."""
-    assert (await say(ready, "add", "aa", "--dsn", fifth, "--yes")).code == 0
-    said = await say(ready, "cancel", "--yes", "--json")
+    assert (await run_program(ready, "add", "aa", "--dsn", fifth, "--yes")).code == 0
+    said = await run_program(ready, "cancel", "--yes", "--json")
     assert said.code == 0, said.err
     assert said.document["shards"]["aa"]["draining"] is True
 
@@ -488,7 +488,7 @@ async def test_watch_follows_to_the_end_in_plain_lines(ready: Settings, links: l
     """`drain --watch` in a pipe prints plain lines while a migrator works, and ends when everything is moved."""
     process = await begin(ready, "run", "--grace-s", "0")
     try:
-        said = await say(ready, "drain", "db1", "--yes", "--watch")
+        said = await run_program(ready, "drain", "db1", "--yes", "--watch")
         assert said.code == 0, said.err
         assert "slots left" in said.out
         assert "every slot is where the ring wants it" in said.out.splitlines()[-1]
@@ -500,7 +500,7 @@ async def test_watch_follows_to_the_end_in_plain_lines(ready: Settings, links: l
 
 async def test_status_says_that_no_migrator_runs(ready: Settings) -> None:
     """Without a migrator, `status` still shows every shard, and the command that starts a migrator."""
-    said = await say(ready, "status")
+    said = await run_program(ready, "status")
     assert said.code == 0
     assert "start one with `snapurl-reshard run`" in said.out
     for name in ("db0", "db1", "db2", "db3"):
@@ -515,31 +515,31 @@ async def test_the_ring_of_the_api_shows_what_the_migrator_says(
     async with running(ready, tmp_path) as service:
         client = service.client()
         assert (await client.get("/api/v1/ring")).json()["reshard"] is None
-        assert (await say(ready, "drain", "db1", "--yes")).code == 0
+        assert (await run_program(ready, "drain", "db1", "--yes")).code == 0
         process = await begin(ready, "run", "--grace-s", "0")
         shown: dict[str, Any] = {}
 
-        async def is_told() -> bool:
+        async def is_shown() -> bool:
             nonlocal shown
             shown = (await client.get("/api/v1/ring")).json()["reshard"] or {}
             return shown.get("topology_version") == 3 and shown["state"] == "idle"  # db1 was removed
 
-        await until(is_told)
+        await until(is_shown)
         process.terminate()
         await process.wait()
-        status = json.loads((await say(ready, "status", "--json")).out)["migrator"]
+        status = json.loads((await run_program(ready, "status", "--json")).out)["migrator"]
         assert shown["pauses"] == status["pauses"]
         assert shown["slots_left"] == 0 and shown["pauses"]["count"] > 0
         assert shown["lag_rows"] == status["lag_rows"] == 0
         assert "last_error" not in shown, "it may name addresses"
         for command in ("pause", "resume"):
-            assert (await say(ready, command, "--yes")).code == 0
+            assert (await run_program(ready, command, "--yes")).code == 0
 
-            async def is_heard(paused: bool = command == "pause") -> bool:
+            async def is_applied(paused: bool = command == "pause") -> bool:
                 ring = (await client.get("/api/v1/ring")).json()
                 return bool(ring["paused"] is paused)
 
-            await until(is_heard)
+            await until(is_applied)
 
 
 # -- verify, cleanup, doctor --------------------------------------------------------------------------------------
@@ -547,7 +547,7 @@ async def test_the_ring_of_the_api_shows_what_the_migrator_says(
 
 async def test_cleanup_deletes_what_is_older_than_the_grace_period(ready: Settings, links: list[str]) -> None:
     """`cleanup` deletes released rows only after the grace period; owned rows are kept."""
-    assert (await say(ready, "drain", "db1", "--yes")).code == 0
+    assert (await run_program(ready, "drain", "db1", "--yes")).code == 0
     process = await begin(ready, "run", "--grace-s", "3600")
 
     async def is_over() -> bool:
@@ -558,16 +558,16 @@ async def test_cleanup_deletes_what_is_older_than_the_grace_period(ready: Settin
     finally:
         process.terminate()
         await asyncio.wait_for(process.communicate(), HANG_S)
-    kept = (await say(ready, "cleanup", "--yes", "--json")).document
+    kept = (await run_program(ready, "cleanup", "--yes", "--json")).document
     assert kept["slots"] == 0
     assert kept["waiting"] > 0
-    gone = (await say(ready, "cleanup", "--grace-s", "0", "--yes", "--json")).document
+    gone = (await run_program(ready, "cleanup", "--grace-s", "0", "--yes", "--json")).document
     assert gone["slots"] == kept["waiting"]
     assert gone["rows"] > 0
     connection = await asyncpg.connect(ready.shard_dsns[1].dsn)
     assert await connection.fetchval("SELECT count(*) FROM links") == 0
     await connection.close()
-    assert (await say(ready, "verify")).code == 0
+    assert (await run_program(ready, "verify")).code == 0
 
 
 async def owned_slot(direct: dict[str, Any], name: str) -> int:
@@ -576,7 +576,7 @@ async def owned_slot(direct: dict[str, Any], name: str) -> int:
 
 
 async def kinds(settings: Settings, *words: str) -> list[tuple[str, bool]]:
-    said = await say(settings, "doctor", *words, "--json")
+    said = await run_program(settings, "doctor", *words, "--json")
     found = [(item["kind"], item["mended"]) for item in said.document["findings"]]
     assert (said.code == 0) == all(mended for _, mended in found)
     return found
@@ -598,7 +598,7 @@ async def test_rows_that_were_never_owned_are_found_and_deleted(
     of = await owners(ready)
     code = next(code for code in links if of[slot_of(code)].shard == "db0")
     await plant_stray(direct, code, "db2")
-    said = await say(ready, "verify", "--json")
+    said = await run_program(ready, "verify", "--json")
     assert said.code == 1
     assert any("db2 has rows" in line for line in said.document["wrong"])
     assert await kinds(ready) == [("strays", False)]
@@ -606,8 +606,12 @@ async def test_rows_that_were_never_owned_are_found_and_deleted(
     assert await kinds(ready, "--fix", "--yes") == [("strays", True)]
     assert await direct["db2"].fetchval("SELECT count(*) FROM links WHERE code = $1", code) == 0
     assert await direct["db0"].fetchval("SELECT count(*) FROM links WHERE code = $1", code) == 1
-    assert (await say(ready, "verify")).code == 0
-    assert (await say(ready, "history", "--json")).document["entries"][0]["what"].startswith("doctor --fix")
+    assert (await run_program(ready, "verify")).code == 0
+    assert (
+        (await run_program(ready, "history", "--json"))
+        .document["entries"][0]["what"]
+        .startswith("doctor --fix")
+    )
 
 
 async def test_a_slot_with_two_owners_goes_to_the_higher_epoch(
@@ -617,10 +621,10 @@ async def test_a_slot_with_two_owners_goes_to_the_higher_epoch(
     slot = await owned_slot(direct, "db1")
     await direct["db1"].execute("UPDATE slots SET epoch = 5 WHERE slot = $1", slot)
     await direct["db3"].execute("INSERT INTO slots (slot, state, epoch) VALUES ($1, 'owned', 3)", slot)
-    said = await say(ready, "verify")
+    said = await run_program(ready, "verify")
     assert said.code == 1
     assert "db1@5 and db3@3" in said.out
-    said = await say(ready, "doctor")
+    said = await run_program(ready, "doctor")
     assert said.code == 1
     assert "believe db1" in said.out
     assert "snapurl-reshard doctor --fix" in said.out
@@ -628,7 +632,7 @@ async def test_a_slot_with_two_owners_goes_to_the_higher_epoch(
     row = await direct["db3"].fetchrow("SELECT state, epoch, peer FROM slots WHERE slot = $1", slot)
     assert tuple(row) == ("released", 5, "db1")
     assert await direct["db1"].fetchval("SELECT state FROM slots WHERE slot = $1", slot) == "owned"
-    assert (await say(ready, "verify")).code == 0
+    assert (await run_program(ready, "verify")).code == 0
 
 
 async def test_two_owners_at_one_epoch_are_left_alone(ready: Settings, direct: dict[str, Any]) -> None:
@@ -645,20 +649,20 @@ async def test_a_slot_without_owner_is_explained(ready: Settings, direct: dict[s
     await direct["db1"].execute(
         "UPDATE slots SET state = 'released', peer = 'db2', epoch = 2 WHERE slot = $1", slot
     )
-    assert (await say(ready, "verify")).code == 1
-    said = await say(ready, "doctor", "--fix", "--yes", "--json")
+    assert (await run_program(ready, "verify")).code == 1
+    said = await run_program(ready, "doctor", "--fix", "--yes", "--json")
     assert said.code == 1
     (finding,) = said.document["findings"]
     assert finding["kind"] == "no-owner"
     assert "db1 gave them to db2" in finding["what"]
     statement = finding["command"].partition(": UPDATE")[2]
     await direct["db1"].execute("UPDATE" + statement)
-    assert (await say(ready, "verify")).code == 0
+    assert (await run_program(ready, "verify")).code == 0
 
 
 async def test_a_topology_that_is_not_everywhere_is_spread(ready: Settings, direct: dict[str, Any]) -> None:
     """`doctor --fix` completes a publication of a topology that was killed half-way."""
-    assert (await say(ready, "weight", "db0", "1.5", "--yes")).code == 0
+    assert (await run_program(ready, "weight", "db0", "1.5", "--yes")).code == 0
     await direct["db3"].execute("DELETE FROM topology WHERE version = 2")
     found = await kinds(ready, "--fix", "--yes")
     assert found == [("topology", True), ("idle", False)]
@@ -674,11 +678,11 @@ async def test_a_hand_off_that_nobody_works_on_is_finished(
         "UPDATE slots SET state = 'frozen', peer = 'db2', move_token = gen_random_uuid() WHERE slot = $1",
         slot,
     )
-    assert (await say(ready, "verify")).code == 1
+    assert (await run_program(ready, "verify")).code == 1
     assert await kinds(ready) == [("half-way", False)]
     assert await kinds(ready, "--fix", "--yes") == [("half-way", True)]
     assert await direct["db1"].fetchval("SELECT state FROM slots WHERE slot = $1", slot) == "owned"
-    assert (await say(ready, "verify")).code == 0
+    assert (await run_program(ready, "verify")).code == 0
 
 
 async def test_doctor_changes_nothing_unless_asked(ready: Settings, direct: dict[str, Any]) -> None:
@@ -689,5 +693,5 @@ async def test_doctor_changes_nothing_unless_asked(ready: Settings, direct: dict
     before = await state_of(ready)
     assert await kinds(ready) == [("two-owners", False)]
     assert await kinds(ready, "--fix", "--dry-run") == [("two-owners", False)]
-    one_line(await say(ready, "doctor", "--fix"), "--yes")
+    one_line(await run_program(ready, "doctor", "--fix"), "--yes")
     assert await state_of(ready) == before

@@ -15,7 +15,7 @@ from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import grant_all, migrate_all
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.store.test_bootstrap import with_shards
-from tests.support.roles import connected, dsn_as, make_login, say
+from tests.support.roles import connected, dsn_as, make_login, run_program
 from tests.support.waits import until
 
 
@@ -31,27 +31,27 @@ async def test_a_whole_move(
     codes = [f"c{n}" for n in range(300)]
     await store.links.create_many([new_link(code) for code in codes])
     dsn = dsn_as(fifth, "migrator_login")
-    refused = await say(as_migrator, "snapurl-reshard", "add", "db4", "--dsn", dsn, "--yes")
+    refused = await run_program(as_migrator, "snapurl-reshard", "add", "db4", "--dsn", dsn, "--yes")
     assert refused.code == 2 and "run `snapurl migrate` as one who may" in refused.text
 
     everywhere = with_shards(ready, {**{item.name: item.dsn for item in ready.shard_dsns}, "db4": fifth})
-    migrated = await say(everywhere, "snapurl", "migrate")
+    migrated = await run_program(everywhere, "snapurl", "migrate")
     assert migrated.code == 0 and "db4: 0001_cluster" in migrated.text
-    added = await say(as_migrator, "snapurl-reshard", "add", "db4", "--dsn", dsn, "--yes")
+    added = await run_program(as_migrator, "snapurl-reshard", "add", "db4", "--dsn", dsn, "--yes")
     assert added.code == 0, added.text
     five = with_shards(as_migrator, {**{item.name: item.dsn for item in as_migrator.shard_dsns}, "db4": dsn})
     for words in (["drain", "db0", "--yes"], ["weight", "db4", "2", "--yes"]):
         assert (
-            run := await say(five, "snapurl-reshard", "run", "--until-settled", "--grace-s", "0")
+            run := await run_program(five, "snapurl-reshard", "run", "--until-settled", "--grace-s", "0")
         ).code == 0, run
-        assert (verified := await say(five, "snapurl-reshard", "verify")).code == 0, verified
-        assert (changed := await say(five, "snapurl-reshard", *words)).code == 0, changed
+        assert (verified := await run_program(five, "snapurl-reshard", "verify")).code == 0, verified
+        assert (changed := await run_program(five, "snapurl-reshard", *words)).code == 0, changed
     assert (
-        run := await say(five, "snapurl-reshard", "run", "--until-settled", "--grace-s", "0")
+        run := await run_program(five, "snapurl-reshard", "run", "--until-settled", "--grace-s", "0")
     ).code == 0, run
-    assert (await say(five, "snapurl-reshard", "verify")).code == 0
-    assert (found := await say(five, "snapurl-reshard", "doctor")).text == "nothing is wrong\n", found
-    shards = json.loads((await say(five, "snapurl-reshard", "status", "--json")).text)["shards"]
+    assert (await run_program(five, "snapurl-reshard", "verify")).code == 0
+    assert (found := await run_program(five, "snapurl-reshard", "doctor")).text == "nothing is wrong\n", found
+    shards = json.loads((await run_program(five, "snapurl-reshard", "status", "--json")).text)["shards"]
     assert {shard["name"] for shard in shards} == {"db1", "db2", "db3", "db4"}
     assert {link.code for link in await store.links.page(500, None, None)} == set(codes)
 
@@ -80,21 +80,21 @@ async def test_a_missing_right_is_named_before_anything_moves(
     """`plan` and `doctor` name a missing right, the shard and the GRANT; a change is refused."""
     async with connected(ready.shard_dsns[2].dsn) as owner:
         await owner.execute(taken)
-    plan = await say(as_migrator, "snapurl-reshard", "plan", "drain", "db0")
+    plan = await run_program(as_migrator, "snapurl-reshard", "plan", "drain", "db0")
     assert plan.code == 2 and line in plan.text and "Traceback" not in plan.text
-    doctor = await say(as_migrator, "snapurl-reshard", "doctor")
+    doctor = await run_program(as_migrator, "snapurl-reshard", "doctor")
     assert doctor.code == 1 and line in doctor.text
-    assert (await say(as_migrator, "snapurl-reshard", "drain", "db0", "--yes")).code == 2
+    assert (await run_program(as_migrator, "snapurl-reshard", "drain", "db0", "--yes")).code == 2
     assert await grant_all(ready) == []
-    assert (await say(as_migrator, "snapurl-reshard", "plan", "drain", "db0")).code == 0
+    assert (await run_program(as_migrator, "snapurl-reshard", "plan", "drain", "db0")).code == 0
 
 
 async def test_the_service_is_no_migrator(ready: Settings) -> None:
     """The service's user may read; on a change the error names the role that it needs."""
     service = await make_login(ready, "service_login", "snapurl_service")
-    plan = await say(service, "snapurl-reshard", "plan", "drain", "db0")
+    plan = await run_program(service, "snapurl-reshard", "plan", "drain", "db0")
     assert plan.code == 2 and "as snapurl, GRANT snapurl_migrator TO service_login" in plan.text
-    assert (await say(service, "snapurl-reshard", "status")).code == 0
+    assert (await run_program(service, "snapurl-reshard", "status")).code == 0
 
 
 # -- other sessions ------------------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ async def test_the_session_of_another_migrator(
 ) -> None:
     """Ending another migrator's session needs a GRANT, as doctor reports; with it, no other session is ended."""
     first, second = two_migrators
-    doctor = await say(second, "snapurl-reshard", "doctor")
+    doctor = await run_program(second, "snapurl-reshard", "doctor")
     assert doctor.code == 1
     # Roles belong to the whole server: other tests may have left migrator logins.
     assert re.search(
@@ -164,7 +164,10 @@ async def test_the_session_of_another_migrator(
         await other.execute("SELECT handoff_evict_v1($1, '{1}')", [slot])
         await ended(superuser, stuck)
         stuck.terminate()
-    assert "cannot be ended" not in (await say(second, "snapurl-reshard", "doctor")).text.partition("db1")[0]
+    assert (
+        "cannot be ended"
+        not in (await run_program(second, "snapurl-reshard", "doctor")).text.partition("db1")[0]
+    )
 
 
 async def test_a_session_of_the_same_user_needs_no_grant(two_migrators: tuple[Settings, Settings]) -> None:
@@ -199,14 +202,14 @@ async def test_standbys_that_the_owner_may_not_see(
     migrator, dsn = two_migrators[0], settings.shard_dsns[0].dsn
     standby = await asyncpg.connect(dsn, server_settings={"replication": "database"})
     try:
-        doctor = await say(migrator, "snapurl-reshard", "doctor")
+        doctor = await run_program(migrator, "snapurl-reshard", "doctor")
         assert doctor.code == 1
         assert "on shard db0, the lag of 1 standby(s) cannot be seen" in doctor.text
         assert "as a superuser, GRANT pg_read_all_stats TO plain_owner" in doctor.text
         async with connected(dsn) as superuser:
             await superuser.execute("GRANT pg_read_all_stats TO plain_owner")
         try:
-            assert "standby" not in (await say(migrator, "snapurl-reshard", "doctor")).text
+            assert "standby" not in (await run_program(migrator, "snapurl-reshard", "doctor")).text
         finally:
             async with connected(dsn) as superuser:
                 await superuser.execute("REVOKE pg_read_all_stats FROM plain_owner")
@@ -218,6 +221,6 @@ async def test_no_rights_at_all(ready: Settings) -> None:
     """For a user without a role, every command prints one line with the GRANT."""
     nobody = await make_login(ready, "nobody_login")
     for words in (["status"], ["plan", "drain", "db0"], ["run"], ["doctor"], ["verify"]):
-        said = await say(nobody, "snapurl-reshard", *words, SNAPURL_LOG_LEVEL="error")
+        said = await run_program(nobody, "snapurl-reshard", *words, SNAPURL_LOG_LEVEL="error")
         assert said.code == 2, said
         assert said.text.count("\n") == 1 and "snapurl_migrator) TO that user" in said.text

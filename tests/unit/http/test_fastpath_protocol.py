@@ -337,7 +337,7 @@ async def test_a_client_whose_turn_it_is_not_is_for_sanic(proxies_count: int) ->
 
 
 @pytest.mark.parametrize("proxies_count", [0, 1])
-async def test_who_is_shut_out_is_for_sanic(proxies_count: int) -> None:
+async def test_a_blocked_client_is_passed_to_sanic(proxies_count: int) -> None:
     """A blocked address or /64 is left to Sanic; behind a proxy, every client is while any is blocked."""
     worker = Worker(proxies_count=proxies_count)
     assert not worker.fast.may_be_blocked("192.0.2.1")
