@@ -72,7 +72,9 @@ class InvalidationFeed:
     def _end(self, fault: str) -> None:
         REDIS_FAILURES.labels("feed").inc()
         if not self._is_failing:
-            log.warning("Redis %s: this worker does without its own cache until it has subscribed again", fault)
+            log.warning(
+                "Redis %s: this worker does without its own cache until it has subscribed again", fault
+            )
         self._is_failing = True
         self.is_alive = False
         self._lost()
