@@ -1,8 +1,8 @@
 """L2: the links that all workers cache in Redis. A failure of Redis is a miss, never an error.
 
-Links cannot fill the Redis that has the clicks: large ones are left out, and none is added while Redis uses more than
-`bytes_max` or half of its maxmemory (`lua/put.lua`). What expires makes room. The change of a link that is left out
-leaves its version in Redis, so no slow reader can put an older value back.
+Links cannot fill the Redis that has the clicks: large ones are left out, and none is added while Redis uses more
+than `bytes_max` or half of its maxmemory (`lua/put.lua`). What expires makes room. A change of a link that is left
+out leaves its version in Redis, so no slow reader can put an older value back.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class SharedCache:
         self._put = redis.register_script(_PUT)
 
     async def get_many(self, codes: Sequence[str]) -> Sequence[CachedLink | None]:
-        """Returns per code the link, MISSING if it is cached that there is none, or None if only the shard knows."""
+        """Returns per code the link, MISSING if it is cached that there is none, or None to ask the shard."""
         if self._clock() < self._down_until:
             return (None,) * len(codes)
         try:

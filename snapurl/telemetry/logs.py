@@ -87,8 +87,10 @@ def detached_task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[No
 
 
 def endless_task(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
-    """Starts a detached task that runs until it is cancelled: if `work` fails or ends, that is logged, and `work` is
-    called again, after RESTART_S_MIN and up to RESTART_S_MAX while that goes on."""
+    """Starts a detached task that runs until it is cancelled.
+
+    If `work` fails or ends, that is logged and `work` is called again, after RESTART_S_MIN to RESTART_S_MAX.
+    """
     return detached_task(_keep_running(work, name), name)
 
 

@@ -304,7 +304,7 @@ async def test_an_edit_while_redis_is_down_is_announced_when_it_is_back(
 async def test_a_message_that_cannot_be_read_is_a_lost_subscription(
     settings: Settings, message: str | bytes
 ) -> None:
-    """Whatever is published on the channel, workers empty their cache, subscribe again, and go on hearing of edits."""
+    """After any message on the channel, workers empty their cache, subscribe again and still hear of edits."""
     shard = Shard()
     async with worker(settings, shard) as editor, worker(settings, shard) as other:
         for cache in (editor, other):
@@ -329,7 +329,7 @@ async def test_a_value_that_cannot_be_read_is_replaced(settings: Settings, value
     shard = Shard()
     async with worker(settings, shard) as cache, redis_client(settings) as redis:
         key = "snapurl:test:link:a"
-        await (redis.lpush(key, "a list") if value is None else redis.set(key, value))  # type: ignore[misc]
+        await (redis.lpush(key, "a list") if value is None else redis.set(key, value))
         assert await url_of(cache) == LINK.url
         async with asyncio.timeout(HANG_S):
             while (
@@ -340,7 +340,7 @@ async def test_a_value_that_cannot_be_read_is_replaced(settings: Settings, value
 
 
 async def test_the_change_of_a_large_link_keeps_slow_readers_out(settings: Settings) -> None:
-    """A link that becomes too large for Redis leaves its version there: a slow reader cannot put the old one back."""
+    """A link that becomes too large for Redis leaves its version there, which keeps the old one out."""
     shard = Shard()
     large = replace(NEW, url="https://large.example/".ljust(8_000, "x"))
     async with worker(settings, shard) as slow, worker(settings, shard) as editor:

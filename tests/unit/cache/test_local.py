@@ -43,7 +43,7 @@ def test_the_least_recently_used_link_goes_first() -> None:
 
 
 def test_large_links_push_out_as_many_small_ones_as_they_need() -> None:
-    """A full cache evicts the least recently used links until the new link has room; one that is too large has none."""
+    """A full cache evicts the least recently used links until a large one has room."""
     local = cache(links_max=1_000, bytes_max=20 * (ENTRY_BYTES + len(LINK.url)))
     for number in range(25):
         local.put(f"small{number}", LINK, local.generation)
