@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 import trustme
 
 from snapurl.config import Settings
@@ -405,6 +406,116 @@ async def test_the_service_works_through_the_proxy(ready: Settings, tmp_path: Pa
                 "/api/v1/links", content=chunks(), headers={"Content-Type": "application/json"}
             )
         assert measured.status_code == 413
+
+
+# -- one client against all others --------------------------------------------------------------------------------
+
+GREEDY, MODEST = "127.0.0.8", "127.0.0.9"
+
+
+@dataclass
+class Held:
+    """Connections of one client that send half a head, or nothing, and then only wait."""
+
+    streams: list[tuple[StreamReader, StreamWriter]] = field(default_factory=list)
+    refused: int = 0
+
+    async def open(self, port: int, part: bytes) -> None:
+        """Opens one more connection; the proxy may close it."""
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(GREEDY, 0))
+        except ConnectionResetError:
+            self.refused += 1
+            return
+        self.streams.append((reader, writer))
+        with suppress(ConnectionError):
+            writer.write(part)
+            await writer.drain()
+
+    async def closed(self) -> int:
+        """Returns how many the proxy has closed without an answer."""
+        count = self.refused
+        for reader, _ in self.streams:
+            with suppress(TimeoutError, ConnectionError):
+                async with asyncio.timeout(0.001):
+                    assert await reader.read(1) == b""
+            count += reader.at_eof() or reader.exception() is not None
+        return count
+
+    def close(self) -> None:
+        for _, writer in self.streams:
+            writer.close()
+
+
+@pytest.mark.parametrize("which", ["plain", "tls"])
+async def test_held_connections_of_one_client_keep_nobody_out(tmp_path: Path, which: str) -> None:
+    """Of half heads and idle connections of one address a part stays open; another address is answered."""
+    authority = trustme.CA()
+    certificate = tmp_path / "tls_certificate"
+    certificate.write_bytes(authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.bytes())
+    bounds = {"CONNECTIONS_MAX": "60", "CLIENT_CONNECTIONS_MAX": "20", "CERTIFICATE": str(certificate)}
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    async with proxy(tmp_path / "log", which, **bounds) as front:
+        await front.replica(2)
+        await until(front.healthy)
+        url = f"http://127.0.0.1:{front.port}" if which == "plain" else f"https://127.0.0.1:{front.tls_port}"
+        held = Held()
+        try:
+            for number in range(80):
+                part = b"" if number % 2 else b"GET /x HTTP/1.1\r\nHost: x\r\nX-Half: "
+                await held.open(front.port if which == "plain" else front.tls_port, part)
+
+            async def only_its_part_is_open() -> bool:
+                return await held.closed() == 60
+
+            await until(only_its_part_is_open)
+            transport = httpx.AsyncHTTPTransport(local_address=MODEST, verify=context)
+            async with httpx.AsyncClient(base_url=url, transport=transport, timeout=HANG_S) as client:
+                assert (await client.get("/x")).text == "127.0.0.2"
+            assert await held.closed() == 60
+        finally:
+            held.close()
+
+
+async def test_a_client_that_connects_again_and_again_is_refused(tmp_path: Path) -> None:
+    """Above its rate of new connections a client is refused, while another one is answered."""
+    async with proxy(tmp_path / "log", CLIENT_CONNECTIONS_PER_10S_MAX="20") as front:
+        await front.replica(2)
+        await until(front.healthy)
+
+        async def is_answered(address: str) -> bool:
+            transport = httpx.AsyncHTTPTransport(local_address=address)
+            async with front.client(transport=transport) as client:
+                try:
+                    return (await client.get("/x")).status_code == 200
+                except httpx.TransportError:
+                    return False
+
+        async def is_refused() -> bool:
+            return not await is_answered(GREEDY)
+
+        assert await is_answered(GREEDY)
+        await until(is_refused)
+        assert await is_answered(MODEST)
+
+
+async def test_a_proxy_in_front_is_not_one_client(tmp_path: Path) -> None:
+    """Networks in PROXIES have as many connections as they like: all visitors share their addresses."""
+    bounds = {"CLIENT_CONNECTIONS_MAX": "5", "PROXIES": f"192.0.2.0/24 {GREEDY}/32"}
+    async with proxy(tmp_path / "log", **bounds) as front:
+        await front.replica(2)
+        await until(front.healthy)
+        held = Held()
+        try:
+            for _ in range(20):
+                await held.open(front.port, b"")
+            transport = httpx.AsyncHTTPTransport(local_address=GREEDY)
+            async with front.client(transport=transport) as client:
+                assert (await client.get("/x")).status_code == 200
+            assert await held.closed() == 0
+        finally:
+            held.close()
 
 
 # -- TLS ----------------------------------------------------------------------------------------------------------

@@ -339,13 +339,16 @@ def test_the_proxy_has_the_bounds_of_the_service(services: dict[str, Service]) -
     assert environ(services["api"], given)["SNAPURL_BODY_BYTES_MAX"] == "123456"
     assert int(proxy_setting("tune.bufsize")) >= HEAD_BYTES_MAX + 2048  # 1,024 of it are for added headers
     assert seconds(proxy_setting("http-request")) == REQUEST_S_MAX
-    assert seconds(proxy_setting("http-keep-alive")) == KEEP_ALIVE_S
+    assert seconds(proxy_setting("http-keep-alive")) <= KEEP_ALIVE_S
     assert seconds(proxy_setting("server")) > RESPONSE_S_MAX
+    assert environ(services["proxy"])["CLIENT_CONNECTIONS_MAX"] == proxy_setting("CLIENT_CONNECTIONS_MAX")
+    assert 4 * int(proxy_setting("CLIENT_CONNECTIONS_MAX")) <= int(proxy_setting("CONNECTIONS_MAX"))
     (inside,) = composed()["networks"]["inside"]["ipam"]["config"]
     assert environ(services["api"])["SNAPURL_PROXIES"].split() == [filled(inside["subnet"])]
     given = {"INSIDE_SUBNET": "10.9.0.0/24", "SNAPURL_PROXIES": "192.0.2.0/24"}
     assert environ(services["api"], given)["SNAPURL_PROXIES"].split() == ["10.9.0.0/24", "192.0.2.0/24"]
     assert filled(inside["subnet"], given) == "10.9.0.0/24"
+    assert environ(services["proxy"], given)["PROXIES"] == "192.0.2.0/24"
     assert proxy_setting("API") == f"api:{environ(services['api'])['SNAPURL_PORT']}"
 
 
