@@ -52,7 +52,7 @@ from snapurl.tasks import CachedCall, cancel_and_wait
 from snapurl.telemetry.logs import endless_task
 from snapurl.telemetry.metrics import INTENTS_PURGED, WORKERS
 from snapurl.telemetry.process import ProcessMetrics
-from snapurl.urls import UrlPolicy, own_hosts
+from snapurl.urls import UrlPolicy
 
 HEAD_BYTES_MAX = 16_384  # request line and headers together; Sanic's own maximum
 DISCARDED_BYTES_MAX = 67_108_864  # of a refused body, read so that the client gets the response
@@ -162,7 +162,7 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
         limiter=limiter,
         blocked=Blocklist(),
         auth=Authenticator(KeyStore(shards, router), time.monotonic),
-        urls=UrlPolicy(settings.url_chars_max, own_hosts(settings.loop_domains)),
+        urls=UrlPolicy(settings.url_chars_max, settings.own_origins),
         clock=_now,
         clock_ms=_now_ms,
         ring_view=shards.ring_view,

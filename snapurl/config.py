@@ -34,6 +34,7 @@ from pydantic_settings import (
 from ring.topology import NAME_PATTERN
 from snapurl.addresses import Network, parse_networks
 from snapurl.errors import ConfigError
+from snapurl.urls import Origin, UrlRefused, origin_of, own_origins, parse_base_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,11 +146,14 @@ class Settings(BaseSettings):
         description="Number of HTTP worker processes (default: one per CPU core).",
     )
     base_url: str = Field(
-        "", description="Public URL that short URLs begin with (default: `http://127.0.0.1:PORT`)."
+        "",
+        description="Public URL that short URLs begin with, such as `https://s.example.org`: without a path "
+        "(default: `http://HOST:PORT`).",
     )
     own_domains: str = Field(
         "",
-        description="Other host names of this service, separated by spaces; links to them (loops) are refused.",
+        description="Other hosts of this service, `host` or `host:port`, separated by spaces; links to them "
+        "(loops) are refused.",
     )
     anonymous_creation: bool = Field(False, description="Whether links may be created without an API key.")
     proxies: str = Field(
@@ -291,15 +295,28 @@ class Settings(BaseSettings):
         """Returns the sources by precedence: arguments, environment variables, secret files."""
         return init_settings, env_settings, _SecretFiles(settings_cls)
 
+    @field_validator("host")
+    @classmethod
+    def _check_host(cls, value: str) -> str:
+        host = value.strip(" ")
+        try:
+            origin_of(f"http://[{host}]" if ":" in host else f"http://{host}")
+        except UrlRefused:
+            raise ValueError(
+                "must be a host name or an address such as 0.0.0.0 or ::1, without a port"
+            ) from None
+        return host
+
     @field_validator("base_url")
     @classmethod
     def _check_base_url(cls, value: str) -> str:
-        if not value:
-            return value
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-            raise ValueError("must look like https://s.example.org")
-        return value.rstrip("/")
+        return parse_base_url(value) if value.strip() else ""
+
+    @field_validator("own_domains")
+    @classmethod
+    def _check_own_domains(cls, value: str) -> str:
+        own_origins("https://s.example.org", value.split())
+        return value
 
     @field_validator("proxies")
     @classmethod
@@ -344,13 +361,22 @@ class Settings(BaseSettings):
     @property
     def public_url(self) -> str:
         """The URL that short URLs begin with, without a trailing slash."""
-        return self.base_url or f"http://127.0.0.1:{self.port}"
+        return self.base_url or self.local_url
 
     @property
-    def loop_domains(self) -> frozenset[str]:
-        """The host names of this service in lower case; a link to one of them would be a redirect loop."""
-        own = urlsplit(self.public_url).hostname or ""
-        return frozenset({own, *self.own_domains.lower().split()})
+    def local_host(self) -> str:
+        """The host that reaches the service from the same machine."""
+        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+
+    @property
+    def local_url(self) -> str:
+        """The URL that reaches the service from the same machine, without a trailing slash."""
+        return f"http://{f'[{self.local_host}]' if ':' in self.local_host else self.local_host}:{self.port}"
+
+    @property
+    def own_origins(self) -> frozenset[Origin]:
+        """Where this service is; a link to there would be a redirect loop."""
+        return own_origins(self.public_url, self.own_domains.split())
 
 
 def parse_shards(text: str) -> tuple[ShardDsn, ...]:

@@ -38,8 +38,7 @@ class Address:
 
 def own_address(settings: Settings) -> Address:
     """Returns the address that reaches the service of these settings from the same machine."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104
-    return Address(host, settings.port)
+    return Address(settings.local_host, settings.port)
 
 
 async def http_status(address: Address, path: str, request_id: str = "") -> int:
@@ -48,7 +47,8 @@ async def http_status(address: Address, path: str, request_id: str = "") -> int:
     `request_id` becomes the request id in the logs of the service.
     """
     header = f"X-Request-ID: {request_id}\r\n" if request_id else ""
-    head = f"GET {path} HTTP/1.1\r\nHost: {address.host}\r\n{header}Connection: close\r\n\r\n"
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{header}Connection: close\r\n\r\n"
     try:
         async with asyncio.timeout(ANSWER_S_MAX):
             reader, writer = await asyncio.open_connection(

@@ -73,7 +73,7 @@ async def prepare(settings: Settings) -> None:
 @contextlib.contextmanager
 def listening(settings: Settings) -> Iterator[socket.socket]:
     """Opens the listening socket of the service. Raises ConfigError if the address is in use or not local."""
-    where = f"{settings.host}:{settings.port}"
+    where = f"{f'[{settings.host}]' if ':' in settings.host else settings.host}:{settings.port}"
     try:
         family, kind, _, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

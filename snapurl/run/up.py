@@ -84,9 +84,11 @@ async def _run(
         environ = environ_with({**changes, "PROMETHEUS_MULTIPROC_DIR": str(metrics)})
         consumer = Child("click consumer", python_argv("-m", "snapurl.clicks"), environ)
         workers = worker_children(settings, listener, metrics, changes)
-        address = own_address(settings)
-        url = f"http://{f'[{address.host}]' if ':' in address.host else address.host}:{address.port}"
-        migrator = Child("migrator", python_argv("-m", MIGRATOR_MODULE, "run", "--service-url", url), environ)
+        migrator = Child(
+            "migrator",
+            python_argv("-m", MIGRATOR_MODULE, "run", "--service-url", settings.local_url),
+            environ,
+        )
         stages = [Stage(workers, WORKER_STOP_S_MAX), Stage((consumer, migrator), CONSUMER_STOP_S_MAX)]
         supervisor = Supervisor(stages, on_exit=partial(merge_dead, metrics))
         tasks = [

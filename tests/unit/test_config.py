@@ -12,6 +12,7 @@ import pytest
 from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
 from snapurl.redis_client import redis_pool
+from snapurl.urls import origin_of
 from tests.support.requirements import requires
 
 ODD = " p@ss:w/o%rd#?&+ ü'\"\\ "
@@ -136,6 +137,49 @@ def test_the_count_of_proxies_says_what_to_set_instead(monkeypatch: pytest.Monke
         "SNAPURL_PROXIES: '1' is not a network: write networks such as 10.0.0.0/8, separated by spaces"
     )
     assert len(load_settings(proxies=" 10.0.0.0/8  192.0.2.7 2001:db8::/48 ").proxy_networks) == 3
+
+
+# -- where the service is -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:81"),
+        ("0.0.0.0", "http://127.0.0.1:81"),
+        ("::", "http://[::1]:81"),
+        ("::1", "http://[::1]:81"),
+        ("2001:db8::1", "http://[2001:db8::1]:81"),
+        (" 192.0.2.1 ", "http://192.0.2.1:81"),
+        ("api.internal", "http://api.internal:81"),
+    ],
+)
+def test_short_urls_begin_with_the_address_that_is_listened_on(host: str, url: str) -> None:
+    """Without SNAPURL_BASE_URL short URLs lead to SNAPURL_HOST, or to loopback if it is all addresses."""
+    settings = load_settings(host=host, port=81)
+    assert settings.public_url == settings.local_url == url
+    assert origin_of(url) in settings.own_origins
+    assert load_settings(host=host, base_url="https://s.example.org/").public_url == "https://s.example.org"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("host", "[::1]", "without a port"),
+        ("host", "127.0.0.1:8000", "without a port"),
+        ("host", "fe80::1%eth0", "such as 0.0.0.0 or ::1"),
+        ("host", "a b", "must be a host name"),
+        ("base_url", "https://s.example.org/s", "must have no path"),
+        ("base_url", "https://s.example.org:99999", "invalid port number"),
+        ("base_url", "https://s.example.org\nX: y", "must not contain spaces"),
+        ("base_url", "https://me:secret@s.example.org", "must not hold a user name or password"),
+        ("own_domains", "s.example.org https://t.example.org", "is not a host name"),
+    ],
+)
+def test_an_address_that_could_not_be_used_is_refused(name: str, value: str, why: str) -> None:
+    """What could not stand in a URL is refused at the start in one line, which shows no password."""
+    line = refusal(**{name: value})
+    assert line.startswith(f"SNAPURL_{name.upper()}: ") and why in line and "secret" not in line
 
 
 # -- passwords ----------------------------------------------------------------------------------------------------

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapurl.urls import UrlPolicy, UrlRefused, own_hosts
+from snapurl.urls import UrlPolicy, UrlRefused, origin_of, own_origins, parse_base_url
 
-POLICY = UrlPolicy(2_000, own_hosts(["s.example.org", "kurz.münchen.example"]))
+POLICY = UrlPolicy(2_000, own_origins("https://s.example.org", ["kurz.münchen.example", "o.example:8080"]))
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,9 @@ POLICY = UrlPolicy(2_000, own_hosts(["s.example.org", "kurz.münchen.example"]))
         ("https://example.com/user@host", "https://example.com/user@host"),
         ('https://example.com/{a}|"<b>`', "https://example.com/%7Ba%7D|%22%3Cb%3E%60"),
         ("https://my_bucket.example.com/", "https://my_bucket.example.com/"),
+        ("http://s.example.org:8080/x", "http://s.example.org:8080/x"),
+        ("https://www.s.example.org/x", "https://www.s.example.org/x"),
+        ("https://o.example/x", "https://o.example/x"),
     ],
 )
 def test_urls_are_stored_as_a_browser_would_request_them(text: str, stored: str) -> None:
@@ -80,7 +84,10 @@ def test_urls_are_stored_as_a_browser_would_request_them(text: str, stored: str)
         ("https://example.com/" + "ü" * 1_000, "percent-encoded"),
         ("https://s.example.org/", "loop"),
         ("https://S.Example.ORG/", "loop"),
-        ("http://s.example.org:8080/x", "loop"),
+        ("http://s.example.org:80/x", "loop"),
+        ("https://s.example.org:443/x", "loop"),
+        ("http://o.example:8080/x", "loop"),
+        ("http://user@s.example.org/x", "user name"),
         ("http://s.example.org./x", "loop"),
         ("http://\uff53.example.org/", "loop"),
         ("http://s%2eexample.org/", "loop"),
@@ -95,20 +102,120 @@ def test_bad_urls_are_refused_with_the_reason(text: str, why: str) -> None:
     assert len(str(caught.value)) < 120
 
 
-def test_every_way_of_writing_the_loopback_address_is_own() -> None:
-    """A service at 127.0.0.1 also refuses localhost, 2130706433 and [::1] as its own host."""
-    policy = UrlPolicy(2_000, own_hosts(["127.0.0.1"]))
-    for host in (
-        "127.0.0.1",
-        "localhost",
-        "LOCALHOST.",
-        "2130706433",
-        "0x7f.1",
-        "[::1]",
-        "[0:0:0:0:0:0:0:1]",
-    ):
+LOCAL = (
+    "127.0.0.1", "localhost", "LOCALHOST.", "foo.localhost", "a.b.localhost.", "2130706433", "0x7f.1", "127.1",
+    "127.0.0.2", "127.255.255.254", "0.0.0.0", "0", "[::1]", "[0:0:0:0:0:0:0:1]", "[::]", "[::ffff:127.0.0.1]",
+    "[::FFFF:7f00:2]", "[::ffff:0.0.0.0]", "\uff4c\uff4f\uff43\uff41\uff4c\uff48\uff4f\uff53\uff54", "127。0。0。1",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("own", ["http://127.0.0.1:9999", "http://localhost:9999", "http://[::1]:9999"])
+def test_every_way_of_writing_the_own_machine_is_own(own: str) -> None:
+    """A service on loopback refuses every name and address of the machine itself, at its own port only."""
+    policy = UrlPolicy(2_000, own_origins(own, []))
+    for host in LOCAL:
         with pytest.raises(UrlRefused, match="loop"):
             policy.check(f"http://{host}:9999/")
+        assert policy.check(f"http://{host}:3000/") and policy.check(f"http://{host}/")
+    for host in ("localhost.example", "notlocalhost", "128.0.0.1", "[::2]", "[::ffff:128.0.0.1]"):
+        assert policy.check(f"http://{host}:9999/")
+
+
+@pytest.mark.parametrize("host", LOCAL)
+def test_the_own_machine_is_nobodys_own_for_a_public_service(host: str) -> None:
+    """Links to the visitor's own machine are no loop for a service that is elsewhere."""
+    assert POLICY.check(f"http://{host}:8000/")
+
+
+@pytest.mark.parametrize(
+    ("own", "same"),
+    [
+        ("https://[2001:db8::1]", "http://[2001:DB8:0:0::1]/x"),
+        ("https://[2001:db8::1]:8443", "https://[2001:db8:0::1]:8443/x"),
+        ("https://192.0.2.1", "http://[::ffff:192.0.2.1]/x"),
+        ("https://192.0.2.1", "http://3221225985/x"),
+        ("https://[::ffff:192.0.2.1]", "http://192.0.2.1:80/x"),
+        ("https://münchen.de", "http://XN--MNCHEN-3YA.de./x"),
+    ],
+)
+def test_own_addresses_are_compared_as_addresses(own: str, same: str) -> None:
+    """An IP address or international name is own in each of its spellings."""
+    with pytest.raises(UrlRefused, match="loop"):
+        UrlPolicy(2_000, own_origins(own, [])).check(same)
+    assert origin_of(own) == origin_of(same)
+
+
+@given(st.ip_addresses(v=4), st.sampled_from([80, 443, 8000, 65535]))
+def test_all_spellings_of_an_ipv4_address_are_one(address: ipaddress.IPv4Address, port: int) -> None:
+    """An IPv4 address as a number, in hexadecimal, or mapped into IPv6 leads to the same place."""
+    spellings = (str(address), str(int(address)), hex(int(address)), f"[::ffff:{address}]")
+    assert len({origin_of(f"http://{spelling}:{port}/") for spelling in spellings}) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("https://s.example.org", "https://s.example.org"),
+        (" https://s.example.org/ ", "https://s.example.org"),
+        ("HTTPS://S.Example.ORG:443/", "https://s.example.org"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("http://[::1]:8000/", "http://[::1]:8000"),
+        ("https://kurz.münchen.example", "https://kurz.xn--mnchen-3ya.example"),
+    ],
+)
+def test_the_public_url_is_kept_as_it_is_used(text: str, kept: str) -> None:
+    """The public URL is an origin in canonical form."""
+    assert parse_base_url(text) == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("s.example.org", "whole URL"),
+        ("ftp://s.example.org", "begin with http"),
+        ("https://user:pass@s.example.org", "user name"),
+        ("https://s.example.org:99999", "port"),
+        ("https://s.example.org:0", "port"),
+        ("https://s.example.org\n", "spaces"),
+        ("https://s.example.org\r\nX: y", "spaces"),
+        ("https://s.example .org", "spaces"),
+        ("https://s.example.org?", "without"),
+        ("https://s.example.org/?x=y", "without"),
+        ("https://s.example.org/#", "without"),
+        ('"https://s.example.org"', "whole URL"),
+        ("https://'s.example.org'", "host name"),
+        ('https://s.example.org"', "host name"),
+        ("https://s.example.org/s", "no path"),
+        ("https://s.example.org//", "no path"),
+        ("https://", "host"),
+        ("https://s_.example..org", "host"),
+    ],
+)
+def test_a_public_url_that_could_not_be_used_is_refused(text: str, why: str) -> None:
+    """What short URLs could not begin with is refused at the start, with the reason."""
+    with pytest.raises(UrlRefused, match=why):
+        parse_base_url(text)
+
+
+@given(st.text(max_size=30))
+def test_any_public_url_is_refused_or_begins_short_urls(text: str) -> None:
+    """What is accepted as public URL makes short URLs that lead to its own origin."""
+    try:
+        base = parse_base_url(f"https://{text}")
+    except UrlRefused:
+        return
+    assert base.isascii() and base.isprintable() and not base.endswith("/")
+    with pytest.raises(UrlRefused, match="loop"):
+        UrlPolicy(9_000, own_origins(base, [])).check(f"{base}/abc")
+
+
+@pytest.mark.parametrize(
+    "domain", ["https://s.example.org", "s.example.org/x", "a b", "user@x", "x:99999", "x:y", "::1"]
+)
+def test_another_domain_that_is_no_host_is_refused(domain: str) -> None:
+    """A domain of the service is a host with or without a port."""
+    with pytest.raises(UrlRefused):
+        own_origins("https://s.example.org", [domain])
 
 
 @given(st.text(max_size=60))

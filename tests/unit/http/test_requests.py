@@ -24,10 +24,10 @@ from snapurl.http.schema.requests import (
     parse_json,
 )
 from snapurl.model import LINK_FIELDS, Draft
-from snapurl.urls import UrlPolicy, own_hosts
+from snapurl.urls import UrlPolicy, own_origins
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
-RULES = Rules(UrlPolicy(500, own_hosts(["s.example.org"])), NOW)
+RULES = Rules(UrlPolicy(500, own_origins("https://s.example.org", [])), NOW)
 URL = "https://example.org/"
 
 
