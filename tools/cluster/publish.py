@@ -43,7 +43,7 @@ async def publish(fleet: Fleet, topology: Topology) -> None:
         *(shard.name for shard in topology.shards if shard.name not in _shard_names(fleet)),
     ):
         await fleet.fetch(name, CLUSTER["put_topology"], topology.version, topology.to_json())
-    fleet.topology = topology
+    fleet.adopt(topology)
 
 
 async def propagate(fleet: Fleet, snapshot: Snapshot) -> None:
