@@ -1,8 +1,9 @@
 """The progress of the change under way: slots, rows, pace and the time that is left. Pure.
 
-A change begins when the goal places a slot elsewhere than the goal before, also while that one is unfinished: totals
-and rates start anew. The pace is that of the last PACE_S. The first batch is left out of it, since its single slot
-only shows how many rows a slot has. The time left follows the pace slowly, so that one batch does not make it jump.
+A change begins when the goal places a slot elsewhere than the goal before, also while that one is unfinished.
+Totals and rates start anew then. The pace is that of the last PACE_S. The first batch is left out of it, since its
+single slot only shows how many rows a slot has. The time left follows the pace slowly, so that one batch does not
+make it jump.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ SMOOTH_S = 5.0
 
 
 class Progress:
-    """`clock` returns seconds. `slots_per_s` is the pace of this change or, until it is known, of the one before."""
+    """`clock` returns seconds. `slots_per_s` is the newest known pace, of this change or of the one before."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -52,8 +53,8 @@ class Progress:
             self._start()
         elif self.slots_total and not slots_left:
             lines.append(
-                f"topology {version}: every slot is where the ring wants it, "
-                f"{self.slots_total} slots with {self.rows_copied} rows moved in {self._clock() - self._began:.1f} s"
+                f"topology {version}: every slot is where the ring wants it; {self.slots_total} slots with "
+                f"{self.rows_copied} rows moved in {self._clock() - self._began:.1f} s"
             )
         self._version = version
         self.slots_left = slots_left

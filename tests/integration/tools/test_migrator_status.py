@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +17,9 @@ from ring.topology import Topology
 from snapurl.config import Settings
 from snapurl.local.cluster import LocalCluster
 from snapurl.store.cluster.shards import Shards, read_topology
-from tests.support.waits import until
+from tests.integration.clicks.test_clicks import environ
+from tests.integration.store.test_bootstrap import with_shards
+from tests.support.waits import unless_hung, until
 from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
 from tools.cluster.status import read_status
@@ -78,7 +83,7 @@ async def seat(direct: dict[str, Any], topology: Topology) -> None:
         async with connection.transaction():
             await connection.execute("DELETE FROM slots")
             await connection.execute(
-                "INSERT INTO slots (slot, state, epoch) SELECT slot, 'owned', $2 FROM unnest($1::smallint[]) AS u (slot)",
+                "INSERT INTO slots (slot, state, epoch) SELECT unnest($1::smallint[]), 'owned', $2",
                 slots,
                 topology.version,
             )
@@ -115,15 +120,15 @@ async def drain(settings: Settings, direct: dict[str, Any], name: str) -> None:
 async def test_every_shard_may_leave_without_taking_the_status_of_the_migrator_with_it(
     ready: Settings, direct: dict[str, Any]
 ) -> None:
-    """While each shard in turn is drained, leaves and comes back, `status` and the API show the migrator that works,
-    and never does a second one work beside it."""
+    """While each shard in turn is drained, leaves and comes back, `status` and the API show the migrator that
+    works, and never does a second one work beside it."""
     topology = await read_topology(ready)
     shards = {shard.name: shard for shard in topology.shards}
     async with running(ready, 2) as migrators, watched(migrators) as at_once:
         await until(lambda: any(migrator.works for migrator in migrators))
         for name in ("db0", "db1", "db2", "db3"):
             await drain(ready, direct, name)
-            await until(lambda: status_is_right(ready), lambda: f"after {name} has left")
+            await until(lambda: status_is_right(ready), partial(str, f"after {name} has left"))
 
             async def lease_ran_out(left: str = name) -> Any:
                 return await direct[left].fetchval(
@@ -132,10 +137,9 @@ async def test_every_shard_may_leave_without_taking_the_status_of_the_migrator_w
 
             await until(lease_ran_out)
             assert await status_is_right(ready), f"long after {name} has left"
-            await publish_and_seat(
-                ready, direct, lambda topology, shard=shards[name]: topology.with_shard(shard)
-            )
-            await until(lambda: status_is_right(ready), lambda: f"after {name} has come back")
+            back = shards[name]
+            await publish_and_seat(ready, direct, partial(Topology.with_shard, shard=back))
+            await until(lambda: status_is_right(ready), partial(str, f"after {name} has come back"))
         assert max(at_once) == 1
         assert sum(migrator.works for migrator in migrators) == 1
 
@@ -166,6 +170,42 @@ async def test_a_drained_shard_may_be_switched_off(
         await until(lambda: status_is_right(ready))
         assert migrator.works
     assert not [record for record in caplog.records if "never retrieved" in record.getMessage()]
+
+
+PROGRAM = """
+import socket, sys, threading
+look_up = socket.getaddrinfo
+socket.getaddrinfo = lambda host, *more, **options: (
+    threading.Event().wait() if host == "db0.silent" else look_up(host, *more, **options)
+)
+from tools.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("command", ["status", "run"])
+async def test_a_name_that_nobody_answers_holds_up_no_command(ready: Settings, command: str) -> None:
+    """While the name of one shard is not answered, `status` ends, and a migrator works and stops when asked."""
+    dsns = {item.name: item.dsn for item in ready.shard_dsns}
+    dsns["db0"] = "postgresql://u:p@db0.silent/x"
+    lost = ready.model_copy(update={"statement_timeout_ms": 1_000, "shards": with_shards(ready, dsns).shards})
+    words = ("--metrics-port", "0", "--json") if command == "run" else ()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", PROGRAM, command, *words,
+        env={**environ(lost), "SNAPURL_STATEMENT_TIMEOUT_MS": "1000", "PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    if command == "run":
+        shards = {name: dsn for name, dsn in dsns.items() if name != "db0"}
+        fleet = await Fleet.connect(with_shards(ready, shards))
+        rows = "SELECT status::json ->> 'state' AS state FROM migrator WHERE status NOT LIKE '%standby%'"
+        await until(lambda: fleet.fetch("db3", rows))
+        await fleet.close()
+        process.terminate()
+    out, err = await unless_hung(process.communicate())
+    assert process.returncode == 0, err
+    assert b"retrieved" not in err
+    assert command == "run" or b"shard db0 " in out
 
 
 async def test_a_task_of_the_migrator_that_fails_ends_it(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from tools.migrator.progress import Progress
@@ -42,8 +44,8 @@ def test_a_pause_does_not_begin_a_change_anew() -> None:
 
 
 def test_the_time_left_is_right_once_it_is_shown() -> None:
-    """Small first batches and uneven ones do not mislead: each time shown is within a third of the truth, and none is
-    three times the one before it."""
+    """Small first batches and uneven ones do not mislead: each time shown is within a third of the truth, and none
+    is three times the one before it."""
     clock = Clock()
     progress = Progress(clock)
     progress.observe(2, AFTER, 3_001)
@@ -59,7 +61,7 @@ def test_the_time_left_is_right_once_it_is_shown() -> None:
     assert len(shown) > 30
     for eta_s, truth_s in shown:
         assert eta_s == pytest.approx(truth_s, rel=0.34, abs=2.0)
-    for (one, _), (other, _) in zip(shown, shown[1:], strict=False):
+    for (one, _), (other, _) in pairwise(shown):
         assert other < 3 * one
 
 
