@@ -36,6 +36,9 @@ SELECT lag_s, hidden FROM standby_lag_v1()
 INSERT INTO audit (id, at, who, what, outcome) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (id) DO UPDATE SET outcome = excluded.outcome
 
+-- name: audit_close
+UPDATE audit SET outcome = $2 WHERE outcome = $1
+
 -- name: history
 SELECT id, at, who, what, outcome FROM audit ORDER BY at DESC LIMIT $1
 
