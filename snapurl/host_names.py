@@ -32,7 +32,7 @@ _running: dict[str, _Lookup] = {}
 _lock = threading.Lock()
 
 
-async def find_host(host: str, timeout_s: float) -> None:
+async def resolve_host(host: str, timeout_s: float) -> None:
     """Returns once the host name is found; at once for an address or a socket directory.
 
     Raises socket.gaierror if there is no such name, if there is no answer `timeout_s` after the look-up began, or
@@ -65,11 +65,11 @@ def _shared_lookup(host: str) -> _Lookup:
         if len(_running) >= LOOKUPS_MAX:
             raise socket.gaierror(socket.EAI_AGAIN, "too many names are being looked up")
         lookup = _running[host] = _Lookup()
-    threading.Thread(target=_look_up, args=(host, lookup), name=f"look up {host}", daemon=True).start()
+    threading.Thread(target=_resolve, args=(host, lookup), name=f"look up {host}", daemon=True).start()
     return lookup
 
 
-def _look_up(host: str, lookup: _Lookup) -> None:
+def _resolve(host: str, lookup: _Lookup) -> None:
     error: OSError | None = None
     try:
         socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)

@@ -21,7 +21,7 @@ from redis.exceptions import (
 
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
-from snapurl.host_names import find_host
+from snapurl.host_names import resolve_host
 from snapurl.tls import tls_fault
 
 CONNECTIONS_MAX = 16  # per process and client; the wait for one is bounded like that for a reply
@@ -32,7 +32,7 @@ class _Named(Connection):
     """A connection that is opened only when the name of its host was found."""
 
     async def _connect(self) -> None:
-        await find_host(self.host, self.socket_connect_timeout or 0.0)
+        await resolve_host(self.host, self.socket_connect_timeout or 0.0)
         await super()._connect()  # type: ignore[no-untyped-call]
 
 

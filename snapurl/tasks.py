@@ -39,7 +39,7 @@ async def both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) ->
     return one.result(), other.result()
 
 
-async def beside(main: Coroutine[Any, Any, T], *helpers: Coroutine[Any, Any, Any]) -> T:
+async def with_background(main: Coroutine[Any, Any, T], *helpers: Coroutine[Any, Any, Any]) -> T:
     """Returns the result of `main`, beside which the helpers run; they end with it.
 
     A helper must not end before: `main` is cancelled then. Raises the helper's error, or a RuntimeError that names

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from snapurl.host_names import find_host
+from snapurl.host_names import resolve_host
 from tests.support.waits import HANG_S, unless_hung
 
 GETADDRINFO = socket.getaddrinfo
@@ -42,7 +42,7 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
 
 async def test_callers_share_a_look_up_and_wait_no_longer_than_they_want(silent: NameServer) -> None:
     """While a name is not answered, each caller gives up after its own time, and the name is asked for once."""
-    tries = (find_host("db0.silent", 0.05) for _ in range(50))
+    tries = (resolve_host("db0.silent", 0.05) for _ in range(50))
     found = await unless_hung(asyncio.gather(*tries, return_exceptions=True))
     assert all(isinstance(error, socket.gaierror) for error in found)
     assert silent.asked == ["db0.silent"]
@@ -50,9 +50,9 @@ async def test_callers_share_a_look_up_and_wait_no_longer_than_they_want(silent:
 
 async def test_silent_names_do_not_delay_others(silent: NameServer) -> None:
     """A known name is found while more names than any loop has threads are not answered."""
-    waiting = [asyncio.create_task(find_host(f"db{n}.silent", HANG_S)) for n in range(40)]
+    waiting = [asyncio.create_task(resolve_host(f"db{n}.silent", HANG_S)) for n in range(40)]
     await asyncio.sleep(0)
-    await unless_hung(find_host("localhost", HANG_S))
+    await unless_hung(resolve_host("localhost", HANG_S))
     assert not any(task.done() for task in waiting)
     silent.may_answer.set()
     answers = await unless_hung(asyncio.gather(*waiting, return_exceptions=True))
@@ -63,10 +63,10 @@ async def test_addresses_and_sockets_are_not_looked_up(monkeypatch: pytest.Monke
     """An address of either family and a socket directory need no name server; a malformed name is an error."""
     monkeypatch.setattr(socket, "getaddrinfo", None)
     for host in ("127.0.0.1", "::1", "fe80::1%eth0", "/run/postgresql", ""):
-        await find_host(host, 1.0)
+        await resolve_host(host, 1.0)
     monkeypatch.undo()
     with pytest.raises(socket.gaierror):
-        await unless_hung(find_host("x" * 64 + ".example", HANG_S))
+        await unless_hung(resolve_host("x" * 64 + ".example", HANG_S))
 
 
 PROGRAM = """

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from snapurl.tasks import CachedCall, beside, both, cancel_and_wait
+from snapurl.tasks import CachedCall, both, cancel_and_wait, with_background
 from tests.support.waits import HANG_S
 
 
@@ -85,11 +85,11 @@ async def test_work_ends_with_what_runs_beside_it() -> None:
     async def failing() -> None:
         raise ArithmeticError("cannot happen")
 
-    assert await beside(result(), lasting("a"), lasting("b")) == 7
+    assert await with_background(result(), lasting("a"), lasting("b")) == 7
     assert sorted(ended) == ["a", "b"]
     ended.clear()
     with pytest.raises(ArithmeticError):
-        await beside(lasting("work"), lasting("a"), failing())
+        await with_background(lasting("work"), lasting("a"), failing())
     assert sorted(ended) == ["a", "work"]
     with pytest.raises(RuntimeError, match="result has ended"):
-        await beside(lasting("work"), result())
+        await with_background(lasting("work"), result())

@@ -34,7 +34,7 @@ from snapurl.errors import ConfigError
 from snapurl.run.healthcheck import Address, http_status
 from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.pool import ShardFailed
-from snapurl.tasks import beside
+from snapurl.tasks import with_background
 from snapurl.telemetry.logs import MOVE
 from snapurl.telemetry.metrics import (
     PAUSE_SECONDS,
@@ -176,7 +176,7 @@ class Migrator:
         self._stop = stop
         fleet = await Fleet.connect(self._settings, f"snapurl-migrator {self._holder.hex[:12]}")
         background = self._heartbeat(fleet.topology), self._probe(fleet), ProcessMetrics(()).run()
-        await beside(self._run_rounds(fleet, stop, until_settled=until_settled), *background)
+        await with_background(self._run_rounds(fleet, stop, until_settled=until_settled), *background)
 
     @property
     def works(self) -> bool:

@@ -20,7 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
-from snapurl.host_names import find_host
+from snapurl.host_names import resolve_host
 from snapurl.store.cluster.connection import Connection
 from snapurl.store.cluster.dsn import PORT
 
@@ -101,7 +101,7 @@ def _refuse_standby(connection: Connection) -> Connection:
 
 async def _connect(dsn: str, host: Host | None, timeout_s: float, options: Mapping[str, Any]) -> Connection:
     if host is not None:
-        await find_host(host[0], timeout_s)
+        await resolve_host(host[0], timeout_s)
     return await asyncpg.connect(dsn, timeout=timeout_s, connection_class=Connection, **options)
 
 
