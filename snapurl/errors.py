@@ -69,6 +69,12 @@ class Forbidden(SnapURLError):
     title = "This API key may not do that"
 
 
+class RedirectLoop(SnapURLError):
+    status = 403
+    slug = "redirect-loop"
+    title = "The link leads back to this service"
+
+
 class NotFound(SnapURLError):
     status = 404
     slug = "not-found"

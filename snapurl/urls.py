@@ -6,7 +6,7 @@ The stored form is what `Location` sends. It is parsed and serialized by the WHA
 A link to this service itself would be a redirect loop. `own_origins` returns where the service is, `origin_of`
 where a URL leads: a host and a port. Hosts are compared as addresses, not as text: all spellings of one host are
 equal, and so are all names and addresses of loopback. Other names of the service that only DNS knows cannot be
-recognised here; SNAPURL_OWN_DOMAINS lists them.
+recognised here, unless SNAPURL_OWN_DOMAINS lists them: `http/redirect.py` refuses them when they are followed.
 """
 
 from __future__ import annotations

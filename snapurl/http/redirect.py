@@ -24,7 +24,7 @@ from sanic.models.server_types import ConnInfo
 
 from snapurl.clicks.sources import browser_of, referrer_of
 from snapurl.codes import is_code, is_reserved
-from snapurl.errors import Gone, NoSuchAddress, NotFound, RateLimited, SnapURLError
+from snapurl.errors import Gone, NoSuchAddress, NotFound, RateLimited, RedirectLoop, SnapURLError
 from snapurl.http.context import Services
 from snapurl.http.problems import refuse, request_id_of, traced
 from snapurl.http.rate_limits import address_of, count_miss, miss_client_of
@@ -32,6 +32,7 @@ from snapurl.model import CachedLink
 from snapurl.telemetry.logs import REQUEST_ID
 from snapurl.telemetry.metrics import REDIRECT_SECONDS, REDIRECTS, timing
 from snapurl.telemetry.traces import set_status
+from snapurl.urls import Origin, UrlRefused, origin_of
 
 CACHE_CONTROL = "private, max-age=0"
 
@@ -43,6 +44,7 @@ _REFUSED = {
     NoSuchAddress: REDIRECTS.labels("missing"),
     Gone: REDIRECTS.labels("gone"),
     RateLimited: REDIRECTS.labels("shut-out"),
+    RedirectLoop: REDIRECTS.labels("loop"),
 }
 
 
@@ -149,7 +151,23 @@ async def _find_link(request: Request[Any, Any], services: Services, code: str) 
         raise Gone("the link was deleted")
     if link.expires_at_ms is not None and link.expires_at_ms <= services.clock_ms():
         raise Gone("the link has expired")
+    if _is_loop(request.headers.get("host", ""), link.url, services.urls.own):
+        raise RedirectLoop("the link leads back to this service, so following it would never end")
     return link
+
+
+def _is_loop(host: str, url: str, own: frozenset[Origin]) -> bool:
+    """Whether following a link from `host` (the header) leads to this service again.
+
+    That the request has arrived shows that `host` is a name of the service, also if the settings do not have it. Of
+    a host in the settings the port is known from there: a proxy may leave it out of the header.
+    """
+    try:
+        target = origin_of(url)
+        here = origin_of(f"http://{host}/")
+    except UrlRefused:
+        return False
+    return target in own or (target == here and here[0] not in {name for name, _ in own})
 
 
 def _refuse_blocked(left_s: float) -> None:

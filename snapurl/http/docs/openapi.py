@@ -11,7 +11,15 @@ from pydantic.json_schema import models_json_schema
 
 from snapurl import errors
 from snapurl.codes import CODE_CHARS_MAX
-from snapurl.errors import Gone, MethodNotAllowed, NotFound, RateLimited, SnapURLError, Unavailable
+from snapurl.errors import (
+    Gone,
+    MethodNotAllowed,
+    NotFound,
+    RateLimited,
+    RedirectLoop,
+    SnapURLError,
+    Unavailable,
+)
 from snapurl.http.schema.responses import CONTENT_TYPE, TYPE_PREFIX, Problem
 from snapurl.http.schema.route import Parameter, Route, Success
 
@@ -120,7 +128,7 @@ def _redirect(*, counted: bool) -> dict[str, Any]:
         )
         for status in (301, 302, 307, 308)
     ]
-    responses = _responses(places, (NotFound, Gone, RateLimited, Unavailable))
+    responses = _responses(places, (RedirectLoop, NotFound, Gone, RateLimited, Unavailable))
     if not counted:
         for response in responses.values():
             response.pop("content", None)

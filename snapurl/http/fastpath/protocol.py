@@ -33,6 +33,7 @@ A redirect is answered here if all of this holds, otherwise Sanic answers it:
   the client of a redirect determined; behind a proxy this means to search the head for the header that names it.
 - *The link is in L1*, where changes invalidate it, or is found by the look-up; it *is not deleted and not
   expired*. A look-up is started only if a permit of the fair queue is free; otherwise Sanic's path waits for one.
+- *The link does not lead to the host that was asked*: it may be a loop, which Sanic's path refuses.
 - *The code is not reserved*: a word may have been reserved after a link had taken it.
 
 The part of a response around the URL is one object per status, which all links with that status share
@@ -91,7 +92,8 @@ _FORWARDED_FOR = re.compile(rb"\r\n(?i:x-forwarded-for):([^\r]*)")
 _FORWARDED = re.compile(rb"\r\n(?i:forwarded):([^\r]*)")
 
 _END_OF_HEAD = len(b"\r\n\r\n")
-_G = ord("G")
+_G, _S = ord("G"), ord("s")
+_HTTP, _HTTPS = len(b"http://"), len(b"https://")
 _FOR_SANIC: list[bytes] = []
 
 
@@ -228,14 +230,19 @@ class FastPath:
         expires_at_ms = entry.expires_at_ms
         if expires_at_ms is not None and expires_at_ms <= self._clock_ms():
             return None
+        url = entry.url
+        if url.startswith(head[2], _HTTPS if url[4] == _S else _HTTP) and head[2]:
+            return None
         if head.string[head.start()] == _G:
             self._record_click(code, referrer_of(head[3]), browser_of(head[4]))
-        return entry.url.join(frame)
+        return url.join(frame)
 
     def _frame(self, code: str, entry: Entry) -> list[bytes]:
         """Returns the response before and after its Location; `_FOR_SANIC` if Sanic has to answer."""
-        if not entry.version or entry.deleted or is_reserved(code) or not entry.url.isascii():
+        if not entry.version or entry.deleted or is_reserved(code):
             return _FOR_SANIC
+        if not entry.url.isascii() or not entry.url.startswith((b"http://", b"https://")):
+            return _FOR_SANIC  # a row that was written by other means
         status = entry.redirect_status
         try:
             return self._frames.get(status) or self._frames.setdefault(

@@ -242,6 +242,54 @@ async def test_a_change_elsewhere_is_seen_on_an_open_connection(open_side: Open)
                 await asyncio.sleep(0.01)
 
 
+# -- loops ---------------------------------------------------------------------------------------------------
+
+
+@BOTH
+@on_loop
+async def test_a_loop_through_an_unknown_name_is_cut_where_it_closes(open_side: Open, is_fast: bool) -> None:
+    """A link to another name of the service is followed once, and counted once: back at that name it is refused."""
+    async with open_side(is_fast, base_url="https://s.example.org", own_domains="t.example.org") as service:
+        await ready(service)
+        code, other = f"fl-{time.time_ns()}", f"fm-{time.time_ns()}"
+        target, elsewhere = f"/{code}".encode(), f"/{other}".encode()
+        await service.create(code)
+        await service.create(other)
+        links = service.app.ctx.services.links
+        url = f"http://go.internal:8000/{code}"
+        await links.change(code, LinkPatch(url=url), if_match=None, owner=None)
+        await links.change(other, LinkPatch(url="https://s.example.org:8443/x"), if_match=None, owner=None)
+        for path in (code, other):
+            await service.warm(path)
+        hosts = (
+            b"s.example.org",
+            b"go.internal:8000",
+            b"go.internal:8000",
+            b"go.internal",
+            b"go.internal:80",
+        )
+        exchange = await service.converse([head(b"Host: " + host, target=target) for host in hosts])
+        statuses = [answer[:3] for answer in exchange.answers.split(b"HTTP/1.1 ")[1:-1]]
+        assert statuses == [b"302", b"403", b"403", b"302", b"302"]
+        assert b"urn:snapurl:problem:redirect-loop" in exchange.answers
+        assert exchange.clicks == {code: 3} and exchange.outcomes["loop"] == 2
+        # Of a host in the settings the port is known: a proxy may have dropped it.
+        names = (b"s.example.org:8443", b"s.example.org", b"s.example")
+        exchange = await service.converse([head(b"Host: " + name, target=elsewhere) for name in names])
+        statuses = [answer[:3] for answer in exchange.answers.split(b"HTTP/1.1 ")[1:-1]]
+        assert statuses == [b"302"] * 3 and exchange.clicks == {other: 3}
+
+
+@BOTH
+@on_loop
+async def test_a_link_to_a_name_that_became_own_is_refused(open_side: Open, is_fast: bool) -> None:
+    """A link made before its target became a domain of the service is refused at that domain."""
+    async with open_side(is_fast, base_url="https://s.example.org", own_domains="example.org") as service:
+        await ready(service)
+        exchange = await service.converse([head(b"Host: example.org")])
+        assert exchange.answers.startswith(b"HTTP/1.1 403 ") and exchange.clicks == {}
+
+
 # -- limits --------------------------------------------------------------------------------------------------
 
 
@@ -257,7 +305,7 @@ async def test_a_blocked_client_gets_no_cached_link(open_side: Open, is_fast: bo
         statuses = [answer[:3] for answer in exchange.answers.split(b"HTTP/1.1 ")[1:-1]]
         assert statuses == [b"302", b"404", *[b"429"] * (refused + 2)]
         assert exchange.outcomes == {
-            "redirected": 1, "missing": 1, "gone": 0, "shut-out": refused + 2, "failed": 0,
+            "redirected": 1, "missing": 1, "gone": 0, "shut-out": refused + 2, "loop": 0, "failed": 0,
         }  # fmt: skip
         assert (exchange.clicks, exchange.fast_answers) == ({"fp-a": 1}, int(is_fast))
         async with connected(service.port) as later:
