@@ -88,6 +88,9 @@ def parse_base_url(text: str) -> str:
     """Returns the public URL of a service in canonical form, without a trailing slash. Raises UrlRefused."""
     text = text.strip(" ")
     _check_characters(text)
+    match = _SCHEME.match(text)
+    if match is None or not match[3]:
+        raise UrlRefused("must look like https://s.example.org")
     _check_shape(text)
     url = _parse(text)
     if "?" in text or "#" in text:

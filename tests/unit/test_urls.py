@@ -171,7 +171,7 @@ def test_the_public_url_is_kept_as_it_is_used(text: str, kept: str) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("s.example.org", "whole URL"),
+        ("s.example.org", "must look like"),
         ("ftp://s.example.org", "begin with http"),
         ("https://user:pass@s.example.org", "user name"),
         ("https://s.example.org:99999", "port"),
@@ -182,12 +182,12 @@ def test_the_public_url_is_kept_as_it_is_used(text: str, kept: str) -> None:
         ("https://s.example.org?", "without"),
         ("https://s.example.org/?x=y", "without"),
         ("https://s.example.org/#", "without"),
-        ('"https://s.example.org"', "whole URL"),
+        ('"https://s.example.org"', "must look like"),
         ("https://'s.example.org'", "host name"),
         ('https://s.example.org"', "host name"),
         ("https://s.example.org/s", "no path"),
         ("https://s.example.org//", "no path"),
-        ("https://", "host"),
+        ("https://", "must look like"),
         ("https://s_.example..org", "host"),
     ],
 )
