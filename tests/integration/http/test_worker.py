@@ -100,7 +100,9 @@ async def test_without_redis_a_worker_starts_degraded_and_says_so(
         assert "starting degraded: Redis does not answer" in service.workers[0].log.read_text()
 
 
-async def test_a_worker_that_is_about_to_stop_answers_all_but_health_checks(make_service: ServiceMaker) -> None:
+async def test_a_worker_that_is_about_to_stop_answers_all_but_health_checks(
+    make_service: ServiceMaker,
+) -> None:
     """When its supervisor is about to stop it, a worker fails health checks and answers everything else."""
     async with make_service() as service:
         link = await service.shorten()
