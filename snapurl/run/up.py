@@ -20,6 +20,7 @@ from snapurl.model import Right
 from snapurl.run.healthcheck import http_status, own_address
 from snapurl.run.serve import (
     WORKER_STOP_S_MAX,
+    leave,
     listening,
     metrics_directory,
     prepare,
@@ -90,7 +91,11 @@ async def _run(
             environ,
         )
         stages = [Stage(workers, WORKER_STOP_S_MAX), Stage((consumer, migrator), CONSUMER_STOP_S_MAX)]
-        supervisor = Supervisor(stages, on_exit=partial(merge_dead, metrics))
+        supervisor = Supervisor(
+            stages,
+            on_exit=partial(merge_dead, metrics),
+            before_stop=partial(leave, settings, listener, stages[0]),
+        )
         tasks = [
             asyncio.create_task(_greet(local, cluster, key)),
             endless_task(partial(serve_start_requests, cluster), "start requests"),
