@@ -29,6 +29,7 @@ from snapurl.config import Settings
 from snapurl.errors import SnapURLError
 from snapurl.http.api.links import create_link
 from snapurl.http.auth import Authenticator
+from snapurl.http.bodies import BodyThreads
 from snapurl.http.context import Services, Site
 from snapurl.http.dispatch import SanicHandler, dispatch
 from snapurl.http.docs.site import make_site
@@ -71,6 +72,7 @@ class Context:
     fast_path: FastPath
     connection_budget: ConnectionBudget
     body_budget: BodyBudget
+    body_threads: BodyThreads
     fair_queue: FairQueue
 
 
@@ -96,6 +98,7 @@ def create_app(settings: Settings) -> App:
         raise_open_files(), by_address=settings.proxies_count == 0
     )
     app.ctx.body_budget = BodyBudget(settings.body_bytes_max)
+    app.ctx.body_threads = BodyThreads()
     app.ctx.fair_queue = FairQueue()
     create = _add_routes(app)
     site = make_site(ROUTES, settings)
@@ -145,6 +148,8 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
     stack.push_async_callback(
         cancel_and_wait, detached_task(ProcessMetrics(measurements).run(), "process-metrics")
     )
+    auth = Authenticator(KeyStore(shards, router), time.monotonic)
+    stack.push_async_callback(auth.close)
     purge = asyncio.create_task(_purge_intents(store), name="purge-intents")
     stack.push_async_callback(cancel_and_wait, purge)
 
@@ -160,7 +165,8 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
         tally=tally,
         limiter=limiter,
         blocked=Blocklist(),
-        auth=Authenticator(KeyStore(shards, router), time.monotonic),
+        key_guessers=Blocklist(),
+        auth=auth,
         urls=UrlPolicy(settings.url_chars_max, own_hosts(settings.loop_domains)),
         clock=_now,
         clock_ms=_now_ms,

@@ -126,6 +126,11 @@ def _parsed(rate: str) -> RateLimitItem:
     return parse_rate(rate)
 
 
+def hits_max(rate: str) -> int:
+    """Returns how many hits of a rate other than "none" are allowed at once."""
+    return _parsed(rate).amount
+
+
 class Blocklist:
     """Addresses that are blocked for a while. A check costs nothing while there are none. No I/O."""
 

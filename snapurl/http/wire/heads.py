@@ -33,6 +33,16 @@ UNAMBIGUOUS_HEAD = re.compile(
 The lines are an atomic group, since `)*+` was faulty before Python 3.11.5: it could match half a line.
 """
 
+LIST_CHARS_MAX = 1_000  # of a header with a list
+LIST_ITEMS_MAX = 20
+
+
+def first_items(value: str) -> list[str]:
+    """Returns the first items of a header's list, none of them cut in two: all that a request may have parsed."""
+    if len(value) > LIST_CHARS_MAX:
+        value = value[: LIST_CHARS_MAX + 1].rpartition(",")[0]
+    return value.split(",", LIST_ITEMS_MAX)[:LIST_ITEMS_MAX]
+
 
 class Head(sanic.Request[Any, Any]):
     """A request with an unambiguous head. Raises sanic's BadRequest for any other."""
