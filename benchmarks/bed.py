@@ -51,7 +51,6 @@ class Bed:
             "SNAPURL_REDIS_URL": self.cluster.redis_url,
             "SNAPURL_ANONYMOUS_CREATION": "true",
             "SNAPURL_LIMIT_CREATE": "none",
-            "SNAPURL_LIMIT_API": "none",
             "SNAPURL_LIMIT_MISSING": "none",
             "SNAPURL_LOG_LEVEL": "warning",
             **variables,

@@ -130,7 +130,6 @@ class Machines:
             "SNAPURL_WORKERS": "1",
             "SNAPURL_ANONYMOUS_CREATION": "true",
             "SNAPURL_LIMIT_CREATE": "none",
-            "SNAPURL_LIMIT_API": "none",
             "SNAPURL_LIMIT_MISSING": "none",
             **variables,
         }
