@@ -69,7 +69,7 @@ def dispatch(route: Route[Handler]) -> SanicHandler:
 
     async def handler(request: Request[Any, Any], code: str = "") -> HTTPResponse:
         services: Services = request.app.ctx.services
-        address = address_of(request, services.settings)
+        address = address_of(request)
         context = RequestContext(request, services, request_id_of(request.headers), address, code)
         context.headers["x-request-id"] = context.request_id
         REQUEST_ID.set(context.request_id)

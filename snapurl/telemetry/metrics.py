@@ -272,7 +272,7 @@ _KNOWN: tuple[tuple[Counter, tuple[str, ...]], ...] = (
     (FENCE_REFUSALS, ("moved", "busy")),
     (WRITES_REFUSED, ("hand-off", "no-connection", "shard", "outcome-unknown")),
     (RESHARD_MOVES, ("finished", "given up")),
-    (LIMIT_REFUSALS, ("create", "api", "missing", "unauthorized")),
+    (LIMIT_REFUSALS, ("create", "api", "missing", "scan", "unauthorized")),
     (CONNECTIONS_REFUSED, ("address", "all")),
     (KEY_LOOKUPS, ("remembered", "shard", "shared", "stale")),
     (
