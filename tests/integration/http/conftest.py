@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import os
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -19,7 +19,6 @@ from tests.support.databases import Databases
 from tests.support.waits import PATIENT
 
 MISS_MAX_AGE_S = 60
-_NUMBERS = itertools.count(1)
 
 ServiceMaker = Callable[..., AbstractAsyncContextManager[Service]]
 
@@ -29,7 +28,7 @@ async def shared_settings(
     cluster: LocalCluster, databases: Databases, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Settings]:
     """Returns settings for Redis database 0 and databases that live as long as the test session."""
-    database = f"http_{os.getpid()}_{next(_NUMBERS)}"  # each conftest that has this fixture makes its own
+    database = f"http_{os.getpid()}_{uuid.uuid4().hex[:8]}"  # each conftest that has this fixture makes its own
     await databases.clone_initialised(database)
     shards = " ".join(f"{name}={cluster.shard(name).dsn(database)}" for name in cluster.dsns)
     yield load_settings(
