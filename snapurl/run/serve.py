@@ -58,6 +58,7 @@ async def serve(settings: Settings) -> int:
             if stop.is_set():
                 return 0
             workers = Stage(worker_children(settings, listener, metrics, {}), WORKER_STOP_S_MAX)
+            log.info("listening on %s with %d workers", listening_url(settings), settings.workers)
             return await Supervisor([workers], report=log.warning, on_exit=partial(merge_dead, metrics)).run(
                 stop
             )
@@ -92,6 +93,12 @@ def listening(settings: Settings) -> Iterator[socket.socket]:
             ) from None
         listener.setblocking(False)
         yield listener
+
+
+def listening_url(settings: Settings) -> str:
+    """Returns the address that the service listens on, as a URL."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"
 
 
 @contextlib.contextmanager

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from ring.topology import Topology
 from snapurl.config import Settings
 
 PORT = 5432
 _PORT = re.compile(r":[0-9]+$")
+_HOST_OPTIONS = ("host", "port")
 DSN_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")  # options of a DSN that name a file
 
 
 def address_of(dsn: str) -> str:
-    """`host:port/database` of a DSN, several `host:port` by commas: what the topology may know of it."""
+    """`host:port/database` of a DSN, several `host:port` by commas: what the topology may know of it.
+
+    A directory of Unix sockets is percent-encoded, as in `%2Frun%2Fpostgresql:5432/snapurl`.
+    """
     parts = urlsplit(dsn)
-    hosts = parts.netloc.rpartition("@")[2].split(",")
+    hosts = (parts.netloc.rpartition("@")[2] or _host_option(parts.query)).split(",")
     return ",".join(host if _PORT.search(host) else f"{host}:{PORT}" for host in hosts) + parts.path
 
 
@@ -27,7 +31,18 @@ def dsn_for(address: str, template: str) -> str:
     credentials = parts.netloc.rpartition("@")[0]
     host, _, database = address.partition("/")
     netloc = f"{credentials}@{host}" if credentials else host
-    return urlunsplit((parts.scheme, netloc, "/" + database, parts.query, ""))
+    options = [(name, value) for name, value in parse_qsl(parts.query, True) if name not in _HOST_OPTIONS]
+    return urlunsplit((parts.scheme, netloc, "/" + database, urlencode(options, quote_via=quote), ""))
+
+
+def _host_option(query: str) -> str:
+    """Returns the host and port that a DSN gives in its options (`?host=/run/postgresql`); empty if it does not."""
+    options = dict(parse_qsl(query))
+    ports = options.get("port", "").split(",")
+    hosts = [quote(host, safe="") for host in options.get("host", "").split(",")]
+    if len(ports) != len(hosts):
+        ports = ports[:1] * len(hosts)
+    return ",".join(f"{host}:{port or PORT}" for host, port in zip(hosts, ports, strict=True) if host)
 
 
 def dsn_of(settings: Settings, topology: Topology, name: str) -> str:
