@@ -220,6 +220,7 @@ class LocalCluster:
             )
         else:
             state = _State()
+        state.sockets = ""  # those of the last run are gone, and whatever is there may be another user's
         state.password = (state.password or secrets.token_urlsafe(24)) if self._loopback else ""
         return state
 

@@ -38,6 +38,7 @@ from snapurl.run.supervisor import (
     unless_stopped,
 )
 from snapurl.store.cluster.bootstrap import ensure_cluster
+from snapurl.store.cluster.dsn import plain_text_warning
 from snapurl.store.cluster.migrate import migrate_all
 from snapurl.telemetry.logs import configure
 from snapurl.telemetry.multiprocess import initialise, merge_dead
@@ -52,6 +53,8 @@ WORKER_STOP_S_MAX = 4.0
 async def serve(settings: Settings) -> int:
     """Runs the workers until a signal. Returns the exit code; raises ConfigError if it cannot start."""
     configure(settings.log_level, settings.log_format)
+    if warning := plain_text_warning(settings):
+        log.warning(warning)
     with listening(settings) as listener, metrics_directory() as metrics:
         async with stop_signals() as stop:
             await unless_stopped(stop, prepare(settings))

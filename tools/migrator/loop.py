@@ -319,8 +319,13 @@ class Migrator:
         left = found.slots_left
         total = max(self.status.slots_total, left) if left else 0
         if left and not self.status.slots_total:
+            log.info(
+                "%d slots have to move to where topology %d places them", left, snapshot.topology.version
+            )
             self._rows.start()
             self._slots.start()
+        if self.status.slots_total and not left:
+            log.info("every slot is where topology %d places it", snapshot.topology.version)
         RESHARD_SLOTS_LEFT.set(left)
         RESHARD_PAUSED.set(snapshot.topology.paused)
         TOPOLOGY_VERSION.labels("migrator").set(snapshot.topology.version)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
@@ -11,6 +12,7 @@ from snapurl.config import Settings
 
 PORT = 5432
 _PORT = re.compile(r":[0-9]+$")
+_LOCAL = re.compile(r"%2F|:|localhost:|127\.|\[::1\]", re.IGNORECASE)  # ":" is the default, a socket
 _HOST_OPTIONS = ("host", "port")
 DSN_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")  # options of a DSN that name a file
 
@@ -51,6 +53,29 @@ def dsn_of(settings: Settings, topology: Topology, name: str) -> str:
         if item.name == name:
             return item.dsn
     return dsn_for(topology.shard(name).address, settings.shard_dsns[0].dsn)
+
+
+def plain_text_warning(settings: Settings) -> str:
+    """Returns a warning if DSNs lead to other machines and let those decide about TLS; empty if none does.
+
+    That is sslmode=prefer, the default: whoever can change what is sent can turn TLS off, and gets the password.
+    """
+    names = [item.name for item in settings.shard_dsns if _may_be_plain(item.dsn)]
+    if not names:
+        return ""
+    return (
+        f"connections to {', '.join(names)} may go without TLS: their DSNs lead to other machines with "
+        "sslmode=prefer; set verify-full, or disable if that network is yours alone"
+    )
+
+
+def _may_be_plain(dsn: str) -> bool:
+    try:
+        sslmode = dict(parse_qsl(urlsplit(dsn).query)).get("sslmode", os.environ.get("PGSSLMODE", "prefer"))
+        hosts = address_of(dsn).rpartition("/")[0].split(",")
+    except ValueError:
+        return False  # connecting to it reports the error
+    return sslmode in ("prefer", "allow") and not all(_LOCAL.match(host) for host in hosts)
 
 
 def missing_file(dsn: str) -> str:
