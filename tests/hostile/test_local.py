@@ -73,9 +73,12 @@ async def test_another_user_cannot_connect_to_any_socket(account: str) -> None:
                 paths = sockets_of(cluster)
                 stranger = STRANGER if user is None or user.uid != STRANGER else STRANGER - 1
                 for path in paths:
-                    with socket.socket(socket.AF_UNIX) as client, being(stranger):
-                        with pytest.raises(PermissionError):
-                            client.connect(path)
+                    with (
+                        socket.socket(socket.AF_UNIX) as client,
+                        being(stranger),
+                        pytest.raises(PermissionError),
+                    ):
+                        client.connect(path)
             for server in cluster.servers():
                 with socket.socket() as client, pytest.raises(ConnectionRefusedError):
                     client.connect(("127.0.0.1", server.port))
