@@ -22,6 +22,7 @@ from sanic.config import Config
 from sanic.http.constants import HTTP
 from sanic.server import HttpProtocol
 
+from snapurl.addresses import Clients
 from snapurl.cache.reader import LinkCache
 from snapurl.clicks.shipper import Shipper
 from snapurl.clicks.tally import Tally
@@ -48,7 +49,7 @@ from snapurl.store.cluster.shards import Shards
 from snapurl.store.keys import KeyStore
 from snapurl.store.links import LinkStore
 from snapurl.tasks import CachedCall, cancel_and_wait
-from snapurl.telemetry.logs import detached_task
+from snapurl.telemetry.logs import endless_task
 from snapurl.telemetry.metrics import INTENTS_PURGED, WORKERS
 from snapurl.telemetry.process import ProcessMetrics
 from snapurl.urls import UrlPolicy, own_hosts
@@ -69,6 +70,7 @@ class Context:
     protocol: type[HttpProtocol]
     services: Services
     fast_path: FastPath
+    clients: Clients
     connection_budget: ConnectionBudget
     body_budget: BodyBudget
     fair_queue: FairQueue
@@ -92,9 +94,8 @@ def create_app(settings: Settings) -> App:
     # Without this Sanic sends an empty Alt-Svc header, since it does not know that there is only HTTP/1.1.
     app.state.server_info.append(ApplicationServerInfo({"version": HTTP.VERSION_1}))
     app.ctx.protocol = FastProtocol if settings.fast_path else BoundedProtocol
-    app.ctx.connection_budget = ConnectionBudget.of(
-        raise_open_files(), by_address=settings.proxies_count == 0
-    )
+    app.ctx.clients = Clients(settings.proxy_networks, log.warning)
+    app.ctx.connection_budget = ConnectionBudget.of(raise_open_files())
     app.ctx.body_budget = BodyBudget(settings.body_bytes_max)
     app.ctx.fair_queue = FairQueue()
     create = _add_routes(app)
@@ -105,7 +106,7 @@ def create_app(settings: Settings) -> App:
         try:
             context = cast(App, app).ctx
             context.services = await open_services(settings, site, stack)
-            context.fast_path = _fast_path(context.services, context.fair_queue, create)
+            context.fast_path = _fast_path(context, create)
             stack.callback(context.fast_path.flush)
         except BaseException:
             await stack.aclose()
@@ -143,9 +144,9 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
     stack.push_async_callback(shipper.stop)
     measurements = (partial(WORKERS.set, 1), partial(shards.measure, "worker"), cache.measure)
     stack.push_async_callback(
-        cancel_and_wait, detached_task(ProcessMetrics(measurements).run(), "process-metrics")
+        cancel_and_wait, endless_task(ProcessMetrics(measurements).run, "process metrics")
     )
-    purge = asyncio.create_task(_purge_intents(store), name="purge-intents")
+    purge = endless_task(partial(_purge_intents, store), "purge of Idempotency-Keys")
     stack.push_async_callback(cancel_and_wait, purge)
 
     async def redis_fault() -> str | None:
@@ -171,17 +172,18 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
     )
 
 
-def _fast_path(services: Services, fair_queue: FairQueue, create: SanicHandler) -> FastPath:
+def _fast_path(context: Context, create: SanicHandler) -> FastPath:
+    services = context.services
     return FastPath(
         services.cache,
-        fair_queue,
+        context.fair_queue,
         services.tally,
         services.blocked,
+        context.clients,
         services.clock_ms,
         create,
         asyncio.get_running_loop(),
         head_bytes_max=HEAD_BYTES_MAX,
-        proxies_count=services.settings.proxies_count,
     )
 
 

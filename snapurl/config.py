@@ -5,7 +5,7 @@ beside the code that they bound. Variables that other standards define are read 
 `telemetry/traces.py`, `PROMETHEUS_MULTIPROC_DIR` in `http/api/health.py`. Child processes inherit the environment.
 
 An invalid value stops the start with one line that names the variable. So does an unknown `SNAPURL_*` variable. A
-value that may hold a password is never printed.
+value that may hold a password is never printed. An empty variable counts as unset: container files pass those on.
 
 Each setting can also come from a file in SNAPURL_SECRETS_DIR that is named like the variable in lower case. Docker,
 Kubernetes and systemd provide secrets in this form. An environment variable takes precedence over a file.
@@ -32,6 +32,7 @@ from pydantic_settings import (
 )
 
 from ring.topology import NAME_PATTERN
+from snapurl.addresses import Network, parse_networks
 from snapurl.errors import ConfigError
 from snapurl.private_files import check_directory
 
@@ -60,6 +61,10 @@ Rate = Annotated[str, AfterValidator(_rate)]
 
 PREFIX = "SNAPURL_"
 SECRETS_DIR = Path("/run/secrets")
+REPLACED = {
+    "SNAPURL_PROXIES_COUNT": "set SNAPURL_PROXIES to the networks of your proxies, such as '10.0.0.0/8 192.0.2.7'"
+}
+"""Settings of earlier versions, and what to do instead."""
 
 
 class _SecretFiles(SecretsSettingsSource):
@@ -108,7 +113,12 @@ class Settings(BaseSettings):
     """The settings of all programs: the HTTP service, the click consumer and the operator's tools."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True, secrets_dir=SECRETS_DIR
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        secrets_dir=SECRETS_DIR,
     )
 
     shards: SecretStr = Field(
@@ -146,11 +156,10 @@ class Settings(BaseSettings):
         description="Other host names of this service, separated by spaces; links to them (loops) are refused.",
     )
     anonymous_creation: bool = Field(False, description="Whether links may be created without an API key.")
-    proxies_count: int = Field(
-        0,
-        ge=0,
-        le=10,
-        description="Number of trusted reverse proxies; with 0 the client is the peer of the connection.",
+    proxies: str = Field(
+        "",
+        description="Networks of trusted reverse proxies, separated by spaces, such as `10.0.0.0/8`; only they may "
+        "name the client, in `X-Forwarded-For` or `Forwarded`.",
     )
     fast_path: bool = Field(
         True,
@@ -180,7 +189,8 @@ class Settings(BaseSettings):
     )
     limit_missing: Rate = Field(
         "60/minute",
-        description="Rate limit for 404 responses, per client address; then 429 until the window ends.",
+        description="Rate limit for redirects to missing links, per client; beyond it they get 429, and after ten "
+        "times as many existing links do too, until the window ends.",
     )
 
     l1_links: int = Field(
@@ -189,11 +199,24 @@ class Settings(BaseSettings):
         le=5_000_000,
         description="Links in the cache of each worker (L1); the least recently used link is evicted.",
     )
+    l1_bytes: int = Field(
+        134_217_728,
+        ge=1_048_576,
+        le=68_719_476_736,
+        description="Memory of the cache of each worker (L1) in bytes; the least recently used link is evicted.",
+    )
     l1_max_age_s: float = Field(
         240.0, gt=0, le=3600, description="Age at which a link expires from the cache of a worker (L1)."
     )
     l2_max_age_s: int = Field(
         300, ge=1, le=86_400, description="Age at which a link expires from the cache in Redis (L2)."
+    )
+    l2_bytes: int = Field(
+        268_435_456,
+        ge=1_048_576,
+        le=1_099_511_627_776,
+        description="Memory in use of Redis, in bytes, up to which links are added to the cache in it (L2); "
+        "never more than half of its `maxmemory`.",
     )
     miss_max_age_s: int = Field(
         2, ge=1, le=60, description="Age at which a cached miss (no such link) expires."
@@ -282,6 +305,12 @@ class Settings(BaseSettings):
             raise ValueError("must look like https://s.example.org")
         return value.rstrip("/")
 
+    @field_validator("proxies")
+    @classmethod
+    def _check_proxies(cls, value: str) -> str:
+        parse_networks(value)
+        return value
+
     @model_validator(mode="after")
     def _check_shards(self) -> Self:
         parse_shards(self.shards.get_secret_value())
@@ -310,6 +339,11 @@ class Settings(BaseSettings):
             return dsn
         user = f"{user.partition(':')[0]}:{quote(password, safe='')}"
         return urlunsplit(parts._replace(netloc=f"{user}@{hosts}"))
+
+    @property
+    def proxy_networks(self) -> tuple[Network, ...]:
+        """The networks of the trusted proxies."""
+        return parse_networks(self.proxies)
 
     @property
     def public_url(self) -> str:
@@ -348,7 +382,7 @@ def load_settings(**overrides: object) -> Settings:
 
     Raises ConfigError with one line that contains no secret.
     """
-    _refuse_unknown(os.environ)
+    _refuse_unknown(name for name, value in os.environ.items() if value)
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks the values
     except ValidationError as error:
@@ -362,6 +396,8 @@ def _refuse_unknown(names: Iterable[str]) -> None:
     """Raises ConfigError for an unknown SNAPURL_* variable: a typo, or a setting of another version."""
     known = [PREFIX + name.upper() for name in Settings.model_fields]
     for name in sorted(names):
+        if name.upper() in REPLACED:
+            raise ConfigError(f"{name} is not a setting: {REPLACED[name.upper()]}")
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             (near,) = get_close_matches(name.upper(), known, n=1, cutoff=0.0)
             raise ConfigError(f"{name} is not a setting: did you mean {near}? Correct or unset it")

@@ -12,6 +12,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from sanic import HTTPResponse
 
+from snapurl.addresses import Clients
 from snapurl.cache.local import Entry, LocalCache
 from snapurl.clicks.tally import Tally
 from snapurl.http.fastpath.create import WholeRequest
@@ -60,7 +61,7 @@ async def no_create(request: WholeRequest) -> HTTPResponse:
 @pytest.fixture
 def fast() -> Iterator[FastPath]:
     """A fast path with one link in L1."""
-    local = LocalCache(100, 3_600.0, 2.0, time.monotonic)
+    local = LocalCache(100, 2**20, 3_600.0, 2.0, time.monotonic)
     local.enable()
     local.put("n0000000", LINK, local.generation)
     loop = asyncio.new_event_loop()
@@ -69,11 +70,11 @@ def fast() -> Iterator[FastPath]:
         FairQueue(),
         Tally(100, 100),
         Blocklist(),
+        Clients((), pytest.fail),
         lambda: time.time_ns() // 1_000_000,
         no_create,
         loop,
         head_bytes_max=16_384,
-        proxies_count=0,
     )
     loop.close()
 

@@ -12,11 +12,13 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from snapurl.config import load_settings
 from snapurl.errors import ConfigError, SnapURLError
 from snapurl.local.cluster import LocalCluster, is_cluster_running, saved_sockets
 from snapurl.store.cluster.migrate import migrate_all
+from snapurl.tasks import cancel_and_wait
 
 log = logging.getLogger("snapurl.local")
 
@@ -50,8 +52,12 @@ async def request_start(home: Path, name: str) -> None:
 async def serving_start_requests(cluster: LocalCluster) -> AsyncIterator[None]:
     """Starts the requested servers, one at a time, during the block."""
     turn = asyncio.Lock()
+    serving: set[asyncio.Task[Any]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        serving.add(task)
         try:
             name = (await reader.readline()).decode(errors="replace").strip()
             async with turn:
@@ -62,12 +68,14 @@ async def serving_start_requests(cluster: LocalCluster) -> AsyncIterator[None]:
             pass  # whoever asked is gone, or sent no name
         finally:
             writer.close()
+            serving.discard(task)
 
     server = await asyncio.start_unix_server(serve, cluster.sockets.start_requests)
     try:
         yield
     finally:
         server.close()
+        await cancel_and_wait(*serving)  # a server that is starting must not outlive the others
 
 
 async def _start(cluster: LocalCluster, name: str) -> str:

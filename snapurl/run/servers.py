@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from time import monotonic
 
 from snapurl.errors import ConfigError
@@ -18,6 +19,7 @@ from snapurl.local.postgres_server import PostgresServer
 from snapurl.local.redis_server import RedisServer
 from snapurl.run.supervisor import Backoff, exit_text
 from snapurl.tasks import cancel_and_wait
+from snapurl.telemetry.logs import endless_task
 
 log = logging.getLogger("snapurl.up")
 
@@ -29,7 +31,7 @@ async def servers_kept_running(
     cluster: LocalCluster, *, report: Callable[[str], None], backoff: Backoff | None = None
 ) -> AsyncIterator[None]:
     """Restarts each server that ends during the block. `report` is called with one line for each death."""
-    watching = asyncio.create_task(_watch(cluster, report, backoff or Backoff()))
+    watching = endless_task(partial(_watch, cluster, report, backoff or Backoff()), "servers")
     try:
         yield
     finally:

@@ -11,6 +11,7 @@ from sanic import HTTPResponse
 
 from snapurl.errors import NotFound
 from snapurl.http.context import RequestContext
+from snapurl.http.rate_limits import FORWARDED, FORWARDED_FOR
 from snapurl.http.schema.responses import ready_body
 from snapurl.telemetry.metrics import flush_timings
 from snapurl.telemetry.multiprocess import collect
@@ -31,9 +32,10 @@ async def health_ready(call: RequestContext) -> HTTPResponse:
 async def metrics(call: RequestContext) -> HTTPResponse:
     """Returns the metrics of all workers if they share a directory for them, else those of this worker.
 
-    They are not public: behind proxies, a request that came through one gets 404.
+    They are not public: a request that came through a trusted proxy gets 404.
     """
-    if call.services.settings.proxies_count and "x-forwarded-for" in call.request.headers:
+    headers, clients = call.request.headers, call.request.app.ctx.clients
+    if (FORWARDED_FOR in headers or FORWARDED in headers) and clients.is_proxy(call.request.ip):
         raise NotFound("there is nothing at this address")
     call.request.app.ctx.fast_path.flush()
     flush_timings()
