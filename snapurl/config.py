@@ -167,6 +167,12 @@ class Settings(BaseSettings):
         True,
         description="Whether the fast path answers plain redirects and creates; the responses stay the same.",
     )
+    stop_delay_s: float = Field(
+        0.0,
+        ge=0,
+        le=60,
+        description="Seconds between SIGTERM and the end of service in which health checks fail, for balancers.",
+    )
     migrate_on_start: bool = Field(True, description="Whether missing migrations are applied at start.")
     virtual_nodes: int = Field(
         1024,

@@ -26,6 +26,7 @@ from snapurl.private_files import write_private
 from snapurl.run.healthcheck import http_status, own_address
 from snapurl.run.serve import (
     WORKER_STOP_S_MAX,
+    leave,
     listening,
     metrics_directory,
     prepare,
@@ -108,7 +109,12 @@ async def _run(
             environ_with({**_variables(cluster, LocalUser.MIGRATOR, used), **multiprocess}),
         )
         stages = [Stage(workers, WORKER_STOP_S_MAX), Stage((consumer, migrator), CONSUMER_STOP_S_MAX)]
-        supervisor = Supervisor(stages, report=log.warning, on_exit=partial(merge_dead, metrics))
+        supervisor = Supervisor(
+            stages,
+            report=log.warning,
+            on_exit=partial(merge_dead, metrics),
+            before_stop=partial(leave, settings, listener, stages[0]),
+        )
         greeting = asyncio.create_task(_greet(service, cluster, key))
         try:
             async with serving_start_requests(cluster), servers_kept_running(cluster, report=log.warning):
