@@ -107,7 +107,7 @@ class ClickStore:
 
 
 def _sums(rows_of: BySlot) -> tuple[Sequence[object], ...]:
-    """Returns the arguments of `clicks_apply_v1` after the stream: parallel arrays of slots with their first and
+    """Returns the arguments of `clicks_apply_v2` after the stream: parallel arrays of slots with their first and
     last entries, of clicks by link and day, and of clicks by source."""
     slots = sorted(rows_of)
     clicks: dict[tuple[int, str, date], int] = {}
