@@ -231,6 +231,10 @@ CLICKS_SHIPPED = Counter("snapurl_clicks_shipped_total", "Clicks that Redis has 
 CLICKS_DROPPED = Counter(
     "snapurl_clicks_dropped_total", "Clicks dropped because a worker held too many codes."
 )
+CLICK_SOURCES_DROPPED = Counter(
+    "snapurl_click_sources_dropped_total",
+    "Sources (a referrer or a browser) left out of counted clicks at a bound or for a slow shard.",
+)
 CLICKS_HELD = Gauge(
     "snapurl_clicks_held", "Clicks that workers hold until Redis confirms them.", multiprocess_mode="livesum"
 )
