@@ -13,6 +13,7 @@ from sanic import HTTPResponse
 
 from snapurl.cache.local import Entry, LocalCache
 from snapurl.cache.reader import FROM_L1
+from snapurl.clicks.sources import HEADER_BYTES_MAX
 from snapurl.clicks.tally import Tally
 from snapurl.errors import Unavailable
 from snapurl.http.fastpath.plain_heads import REDIRECT_HEAD
@@ -103,6 +104,14 @@ def test_a_plain_head_is_recognised_to_its_end(head: bytes) -> None:
     assert REDIRECT_HEAD.match(head[:-1]) is None
 
 
+def test_of_a_long_header_only_its_beginning_is_read() -> None:
+    """Referer and User-Agent are cut before anything looks at them or keeps them, however long they are."""
+    long = b"https://x.example/" + b"y" * 15_000
+    head = request(headers=b"Referer: %b\r\nHost: x\r\nUser-Agent: %b\r\n" % (long, long))
+    assert head[2] == head[3] == long[:HEADER_BYTES_MAX]
+    assert head[0].endswith(b"y\r\n\r\n")
+
+
 @pytest.mark.parametrize(
     "head",
     [
@@ -148,6 +157,9 @@ def test_a_plain_head_is_recognised_to_its_end(head: bytes) -> None:
         b"GET /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"GET /a HTTP/1.1\r\nExpect: 100-continue\r\n\r\n",
         b"GET /a HTTP/1.1\r\nUpgrade: websocket\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nSec-Purpose: prefetch\r\n\r\n",
+        b"GET /a HTTP/1.1\r\npurpose: prefetch\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nX-MOZ: prefetch\r\n\r\n",
         b"GET /a HTTP/1.1\r\nConnection: close\r\n\r\n",
         b"GET /a HTTP/1.1\r\nConnection:\r\n\r\n",
         b"GET /a HTTP/1.1\r\nConnection: keep-alive \r\n\r\n",
@@ -178,7 +190,7 @@ async def test_a_link_in_l1_is_answered_and_counted() -> None:
         head = request(method=method, headers=b"User-Agent: curl/8\r\nReferer: http://x/\r\n")
         assert worker.fast.redirect_from_l1(head) == redirect_bytes(LINK.url, 302, keep_alive=True)
     worker.fast.count_redirects(3, 0.00002)
-    assert worker.tally.sources() == {"a": {("x", "program"): 2}}
+    assert worker.tally.sources() == {"a": ({"x": 2}, {"program": 2})}
     assert worker.tally.take() == {"a": 2}
     assert REDIRECTED._value.get() == before
     worker.fast.flush()
@@ -285,7 +297,7 @@ async def test_a_link_that_is_found_is_answered_whether_l1_keeps_it_or_not() -> 
         worker.fast.release_permit(asked)
         assert worker.fast.redirect_from_lookup(asked) == redirect_bytes(LINK.url, 302, keep_alive=True)
         worker.fast.count_lookup(0.004)
-    assert worker.tally.sources() == {"a": {("", "program"): 2}}
+    assert worker.tally.sources() == {"a": ({}, {"program": 2})}
     before, from_l1 = REDIRECTED._value.get(), FROM_L1._value.get()
     worker.fast.flush()
     assert (REDIRECTED._value.get(), FROM_L1._value.get()) == (before + 2, from_l1)
