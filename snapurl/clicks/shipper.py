@@ -19,7 +19,14 @@ from itertools import islice
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from snapurl.clicks.stream import encode_entry, encode_sources, encoded_bytes_max, name_key, worker_key
+from snapurl.clicks.stream import (
+    encode_entry,
+    encode_sources,
+    encoded_bytes_max,
+    name_key,
+    new_stream_name,
+    worker_key,
+)
 from snapurl.clicks.tally import Sources, Tally
 from snapurl.config import Settings
 from snapurl.tasks import cancel_and_wait
@@ -60,7 +67,7 @@ class Shipper:
         self._entries_max = settings.click_stream_entries_max
         self._worker = uuid.uuid4().hex
         self._keys = [name_key(namespace), worker_key(namespace, self._worker)]
-        self._new_stream = f"snapurl:{namespace}:clicks:{uuid.uuid4().hex}"
+        self._new_stream = new_stream_name(namespace)
         self._script = redis.register_script(_SHIP)
         self._sealed: deque[tuple[date, dict[str, int], dict[str, Sources]]] = deque()
         self._entry: tuple[str, str, int] | None = (

@@ -28,8 +28,8 @@ _REFERRER = re.compile(
 PURPOSE_HEADERS = ("sec-purpose", "purpose", "x-purpose", "x-moz")
 _IN_ADVANCE = re.compile(r"\s*(?:prefetch|prerender|preview|instant)\b", re.IGNORECASE)
 
-# The first match counts: bots often name a browser, Edge also names Chrome, and Chrome also names Safari. Cubot is a
-# maker of phones.
+# The first match counts: bots often name a browser, Edge also names Chrome, and Chrome also names Safari. Cubot
+# makes phones.
 _BROWSERS = (
     (
         "bot",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Mapping, Sequence
 from datetime import date
 
@@ -24,6 +25,11 @@ _VALUE_BYTES = len('["","",],') + len(str(_CLICKS_MAX))
 def name_key(namespace: str) -> str:
     """The key of the name of the current stream."""
     return f"snapurl:{namespace}:clicks:name"
+
+
+def new_stream_name(namespace: str) -> str:
+    """A name that no stream has had: what a Redis that has lost its data gets."""
+    return f"snapurl:{namespace}:clicks:{uuid.uuid4().hex}"
 
 
 def worker_key(namespace: str, worker: str) -> str:

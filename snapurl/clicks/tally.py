@@ -1,7 +1,7 @@
 """Counts clicks in memory: all that a redirect does for its click. Pure.
 
-Clients choose the sources of their clicks. So VALUES_MAX bounds the values of a code per kind, and a budget bounds all
-values together. A click is counted whatever becomes of its source.
+Clients choose the sources of their clicks. So VALUES_MAX bounds the values of a code per kind, and a budget bounds
+all values together. A click is counted whatever becomes of its source.
 """
 
 from __future__ import annotations

@@ -60,9 +60,7 @@ def environ(settings: Settings) -> dict[str, str]:
 
 
 async def start_consumer(settings: Settings) -> Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "snapurl.clicks", env=environ(settings), stderr=asyncio.subprocess.DEVNULL
-    )
+    return await asyncio.create_subprocess_exec(sys.executable, "-m", "snapurl.clicks", env=environ(settings))
 
 
 @asynccontextmanager

@@ -171,7 +171,9 @@ async def test_20_000_clicks_are_counted_exactly_whatever_is_restarted(
 async def test_who_did_not_click_is_told_apart(make_service: ServiceMaker, fast_path: str) -> None:
     """A link preview, a library and a browser that loads a page in advance are redirected, and counted as what they
     are; long headers are counted as short ones."""
-    chrome = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36"
+    chrome = (
+        "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36"
+    )
     headers = [
         {"User-Agent": "WhatsApp/2.23.20.0"},
         {"User-Agent": "axios/1.7.2"},
