@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 
-from snapurl.model import ClickRow
-from snapurl.store.clicks import BySlot
+from snapurl.model import ClickRow, ClicksBySlot
 
 SOURCES_MAX = 200_000  # that wait; further clicks wait without theirs
 
@@ -95,7 +94,7 @@ class Backlog:
                 found.setdefault(slot, []).extend(rows)
         return found
 
-    def drop(self, sent: BySlot) -> int:
+    def drop(self, sent: ClicksBySlot) -> int:
         """Removes rows that have been counted. Returns how many clicks they held.
 
         A slot that has more goes behind all others, so that a busy one delays nobody.

@@ -47,7 +47,7 @@ from snapurl.clicks.stream import (
     entry_place,
     lease_key,
     name_key,
-    new_stream_name,
+    stream_name,
 )
 from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
@@ -295,7 +295,7 @@ class Consumer:
         stored: Any = await self._redis.get(self._name_key)
         if stored is None:
             try:
-                await self._redis.set(self._name_key, new_stream_name(self._namespace), nx=True)
+                await self._redis.set(self._name_key, stream_name(self._namespace, uuid.uuid4().hex), nx=True)
             except ResponseError as error:
                 if not is_full(error):
                     raise
@@ -366,8 +366,8 @@ async def run(settings: Settings) -> None:
     router = Router(shards, settings.busy_wait_ms)
     redis = redis_client(settings)
     blocking = redis_client(settings, BLOCK_S + settings.redis_timeout_ms / 1000)
-    process_metrics = logs.detached_task(
-        ProcessMetrics([partial(shards.measure, "clicks")]).run(), "process_metrics"
+    process_metrics = logs.endless_task(
+        ProcessMetrics([partial(shards.measure, "clicks")]).run, "process metrics"
     )
     try:
         consumer = Consumer(

@@ -25,7 +25,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from snapurl.clicks.backlog import Backlog
-from snapurl.store.clicks import BySlot, ClickStore, Fault
+from snapurl.model import ClicksBySlot
+from snapurl.store.clicks import ClickStore, Fault
 from snapurl.telemetry.metrics import CLICK_DELIVERIES_DIVIDED, CLICK_SOURCES_DROPPED, CLICKS_APPLIED
 
 log = logging.getLogger("snapurl.clicks")
@@ -52,7 +53,7 @@ class Call:
 
     lane: Lane
     backlog: Backlog
-    rows: BySlot
+    rows: ClicksBySlot
     group: _Suspects | None  # None: slots that are not suspect
 
 
@@ -177,5 +178,5 @@ class Lane:
             alone.held_s = min(2 * alone.held_s, HELD_S_MAX)
 
 
-def _without_sources(rows: BySlot) -> BySlot:
+def _without_sources(rows: ClicksBySlot) -> ClicksBySlot:
     return {slot: [replace(row, sources=()) for row in found] for slot, found in rows.items()}

@@ -24,12 +24,13 @@ from snapurl.clicks.stream import (
     encode_sources,
     encoded_bytes_max,
     name_key,
-    new_stream_name,
+    stream_name,
     worker_key,
 )
 from snapurl.clicks.tally import Sources, Tally
 from snapurl.config import Settings
 from snapurl.tasks import cancel_and_wait
+from snapurl.telemetry.logs import endless_task
 from snapurl.telemetry.metrics import (
     CLICK_SOURCES_DROPPED,
     CLICKS_DROPPED,
@@ -67,7 +68,7 @@ class Shipper:
         self._entries_max = settings.click_stream_entries_max
         self._worker = uuid.uuid4().hex
         self._keys = [name_key(namespace), worker_key(namespace, self._worker)]
-        self._new_stream = new_stream_name(namespace)
+        self._new_stream = stream_name(namespace, uuid.uuid4().hex)
         self._script = redis.register_script(_SHIP)
         self._sealed: deque[tuple[date, dict[str, int], dict[str, Sources]]] = deque()
         self._entry: tuple[str, str, int] | None = (
@@ -82,7 +83,7 @@ class Shipper:
 
     async def start(self) -> None:
         log.debug("click entries of this worker are named %s", self._worker)
-        self._task = asyncio.create_task(self._run(), name="shipper")
+        self._task = endless_task(self._run, "shipper")
 
     async def stop(self) -> None:
         """Ships what is left, for at most STOP_S_MAX."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Mapping, Sequence
 from datetime import date
 
@@ -27,9 +26,9 @@ def name_key(namespace: str) -> str:
     return f"snapurl:{namespace}:clicks:name"
 
 
-def new_stream_name(namespace: str) -> str:
-    """A name that no stream has had: what a Redis that has lost its data gets."""
-    return f"snapurl:{namespace}:clicks:{uuid.uuid4().hex}"
+def stream_name(namespace: str, unique: str) -> str:
+    """A name for a stream. `unique` was never used before, so that a Redis that has lost its data gets a new one."""
+    return f"snapurl:{namespace}:clicks:{unique}"
 
 
 def worker_key(namespace: str, worker: str) -> str:

@@ -9,7 +9,7 @@ it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from enum import Enum
@@ -19,7 +19,7 @@ import asyncpg
 
 from ring.slots import slot_of
 from snapurl.errors import ConfigError
-from snapurl.model import ClickRow, DayClicks, SourceClicks, SourceKind
+from snapurl.model import ClicksBySlot, DayClicks, SourceClicks, SourceKind
 from snapurl.store.cluster.pool import Row, ShardFailed
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
@@ -35,9 +35,6 @@ CALLS_MAX = (
 )
 # What a smaller call may succeed at.
 _TOO_MUCH = (asyncpg.QueryCanceledError, asyncpg.OutOfMemoryError)
-
-BySlot = Mapping[int, Sequence[ClickRow]]
-"""Slot -> its rows, in ascending order of entry."""
 
 
 class Fault(Enum):
@@ -66,7 +63,7 @@ class ClickStore:
         """Returns the name of the shard that is believed to own the slot."""
         return self._shards.map.owner(slot)
 
-    async def apply(self, name: str, stream: str, rows: BySlot) -> Delivery:
+    async def apply(self, name: str, stream: str, rows: ClicksBySlot) -> Delivery:
         """Applies rows at shard `name`, in one call unless slots are in hand-off or counted in part.
 
         Rows at or before a slot's cursor are not counted again, so calling again with the same rows changes
@@ -132,7 +129,7 @@ class ClickStore:
         ]
 
 
-def _sums(rows_of: BySlot) -> tuple[Sequence[object], ...]:
+def _sums(rows_of: ClicksBySlot) -> tuple[Sequence[object], ...]:
     """Returns the arguments of `clicks_apply_v2` after the stream: parallel arrays of slots with their first and
     last entries, of clicks by link and day, and of clicks by source."""
     slots = sorted(rows_of)

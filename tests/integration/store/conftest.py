@@ -13,8 +13,8 @@ import asyncpg
 import pytest
 
 from snapurl.config import Settings
-from snapurl.model import LinkFields, NewLink
-from snapurl.store.clicks import BySlot, ClickStore
+from snapurl.model import ClicksBySlot, LinkFields, NewLink
+from snapurl.store.clicks import ClickStore
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.keys import KeyStore
@@ -45,7 +45,7 @@ class Store:
             settings,
         )
 
-    async def apply_clicks(self, stream: str, rows: BySlot) -> set[int]:
+    async def apply_clicks(self, stream: str, rows: ClicksBySlot) -> set[int]:
         """Delivers clicks to the believed owners. Returns the slots that are counted."""
         groups = self.router.group(list(rows), int)
         calls = (
