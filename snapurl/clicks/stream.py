@@ -27,7 +27,7 @@ def name_key(namespace: str) -> str:
 
 
 def stream_name(namespace: str, unique: str) -> str:
-    """A name for a stream. `unique` was never used before, so that a Redis that has lost its data gets a new one."""
+    """A name for a stream. `unique` was never used before: a Redis that has lost its data gets a new stream."""
     return f"snapurl:{namespace}:clicks:{unique}"
 
 

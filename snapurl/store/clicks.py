@@ -19,7 +19,7 @@ import asyncpg
 
 from ring.slots import slot_of
 from snapurl.errors import ConfigError
-from snapurl.model import ClicksBySlot, DayClicks, SourceClicks, SourceKind
+from snapurl.model import ClickRow, ClicksBySlot, DayClicks, SourceClicks, SourceKind
 from snapurl.store.cluster.pool import Row, ShardFailed
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards

@@ -51,9 +51,10 @@ async def test_made_up_sources_do_not_stop_the_counting_of_a_shard(make_service:
         await until(all_counted)
         assert await shard.fetchval(CLICKS, attacked) == sent
         stored = await shard.fetch(
-            "SELECT code, kind, sum(clicks) AS clicks FROM click_sources GROUP BY 1, 2"
+            "SELECT kind, count(*) AS rows, sum(clicks) AS clicks FROM click_sources WHERE code = ANY($1) "
+            "GROUP BY kind ORDER BY kind",
+            attacked,
         )
-        assert {(row["code"], row["kind"]) for row in stored} >= {(code, "referrer") for code in attacked}
-        assert await shard.fetchval("SELECT count(*) FROM click_sources") <= 102 * ATTACKED
-        assert sum(row["clicks"] for row in stored if row["kind"] == "referrer") == sent
         await shard.close()
+    found = [(row["kind"], row["rows"], row["clicks"]) for row in stored]
+    assert found == [("browser", ATTACKED, sent), ("referrer", 101 * ATTACKED, sent)]
