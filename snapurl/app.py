@@ -22,6 +22,7 @@ from sanic.config import Config
 from sanic.http.constants import HTTP
 from sanic.server import HttpProtocol
 
+from snapurl.addresses import Clients
 from snapurl.cache.reader import LinkCache
 from snapurl.clicks.shipper import Shipper
 from snapurl.clicks.tally import Tally
@@ -37,6 +38,7 @@ from snapurl.http.problems import Refusals
 from snapurl.http.redirect import follow
 from snapurl.http.routes import REDIRECT_PATH, ROUTES
 from snapurl.http.wire.connections import BodyBudget, BoundedProtocol, ConnectionBudget, raise_open_files
+from snapurl.http.wire.dates import DateClock
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.http.wire.heads import Head
 from snapurl.limits import Blocklist, Limiter
@@ -64,14 +66,21 @@ RESHARD_STATUS_AGE_S_MAX = 1.0
 
 
 class Context:
-    """`app.ctx`: the protocol and budgets of connections; services and fast path are set when the server starts."""
+    """`app.ctx`: the protocol and budgets of connections; services and fast path are set when the server starts.
+
+    `is_leaving` is whether the service is about to stop, so that its health checks fail.
+    """
+
+    is_leaving = False
 
     protocol: type[HttpProtocol]
     services: Services
     fast_path: FastPath
+    clients: Clients
     connection_budget: ConnectionBudget
     body_budget: BodyBudget
     fair_queue: FairQueue
+    date: DateClock
 
 
 log = logging.getLogger("snapurl.app")
@@ -92,11 +101,11 @@ def create_app(settings: Settings) -> App:
     # Without this Sanic sends an empty Alt-Svc header, since it does not know that there is only HTTP/1.1.
     app.state.server_info.append(ApplicationServerInfo({"version": HTTP.VERSION_1}))
     app.ctx.protocol = FastProtocol if settings.fast_path else BoundedProtocol
-    app.ctx.connection_budget = ConnectionBudget.of(
-        raise_open_files(), by_address=settings.proxies_count == 0
-    )
+    app.ctx.clients = Clients(settings.proxy_networks, log.warning)
+    app.ctx.connection_budget = ConnectionBudget.of(raise_open_files())
     app.ctx.body_budget = BodyBudget(settings.body_bytes_max)
     app.ctx.fair_queue = FairQueue()
+    app.ctx.date = DateClock()
     create = _add_routes(app)
     site = make_site(ROUTES, settings)
     stack = AsyncExitStack()
@@ -105,7 +114,7 @@ def create_app(settings: Settings) -> App:
         try:
             context = cast(App, app).ctx
             context.services = await open_services(settings, site, stack)
-            context.fast_path = _fast_path(context.services, context.fair_queue, create)
+            context.fast_path = _fast_path(context, create)
             stack.callback(context.fast_path.flush)
         except BaseException:
             await stack.aclose()
@@ -171,17 +180,19 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
     )
 
 
-def _fast_path(services: Services, fair_queue: FairQueue, create: SanicHandler) -> FastPath:
+def _fast_path(context: Context, create: SanicHandler) -> FastPath:
+    services = context.services
     return FastPath(
         services.cache,
-        fair_queue,
+        context.fair_queue,
         services.tally,
         services.blocked,
+        context.clients,
         services.clock_ms,
         create,
         asyncio.get_running_loop(),
+        context.date,
         head_bytes_max=HEAD_BYTES_MAX,
-        proxies_count=services.settings.proxies_count,
     )
 
 
@@ -235,8 +246,9 @@ def _add_routes(app: App) -> SanicHandler:
     handlers = {route.name: dispatch(route) for route in ROUTES}
     for route in ROUTES:
         path = route.path.replace("{code}", "<code:str>")
-        methods = [route.method, "HEAD"] if route.is_page else [route.method]
-        app.add_route(handlers[route.name], path, methods, name=route.name, ignore_body=True, unquote=True)
+        app.add_route(
+            handlers[route.name], path, route.methods, name=route.name, ignore_body=True, unquote=True
+        )
     path = REDIRECT_PATH.replace("{code}", "<code:str>")
     app.add_route(follow, path, ["GET", "HEAD"], name="follow", ignore_body=True, unquote=True)
     return handlers[create_link.__name__]

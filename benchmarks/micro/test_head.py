@@ -12,11 +12,13 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from sanic import HTTPResponse
 
+from snapurl.addresses import Clients
 from snapurl.cache.local import Entry, LocalCache
 from snapurl.clicks.tally import Tally
 from snapurl.http.fastpath.create import WholeRequest
 from snapurl.http.fastpath.plain_heads import REDIRECT_HEAD
 from snapurl.http.fastpath.protocol import FastPath
+from snapurl.http.wire.dates import DateClock
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.http.wire.heads import UNAMBIGUOUS_HEAD
 from snapurl.limits import Blocklist
@@ -69,11 +71,12 @@ def fast() -> Iterator[FastPath]:
         FairQueue(),
         Tally(100, 100),
         Blocklist(),
+        Clients((), pytest.fail),
         lambda: time.time_ns() // 1_000_000,
         no_create,
         loop,
+        DateClock(),
         head_bytes_max=16_384,
-        proxies_count=0,
     )
     loop.close()
 

@@ -204,6 +204,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         "Is the process alive?",
         "Cluster",
         (Success(200, "It is", responses.Live),),
+        refusals=(Unavailable,),
     ),
     Route(
         "GET",
@@ -249,7 +250,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         "GET",
         "/robots.txt",
         robots,
-        "Keeps crawlers away",
+        "What crawlers may follow",
         "Pages",
         (Success(200, "Rules", media="text/plain"),),
     ),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from snapurl.config import Settings
+from snapurl.host_names import resolve_host
 
 ANSWER_S_MAX = 3.0
 """Longer than /health/ready takes while a shard does not answer."""
@@ -51,6 +52,7 @@ async def http_status(address: Address, path: str, request_id: str = "") -> int:
     head = f"GET {path} HTTP/1.1\r\nHost: {address.host}\r\n{header}Connection: close\r\n\r\n"
     try:
         async with asyncio.timeout(ANSWER_S_MAX):
+            await resolve_host(address.host, ANSWER_S_MAX)
             reader, writer = await asyncio.open_connection(
                 address.host, address.port, ssl=address.tls or None
             )

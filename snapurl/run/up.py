@@ -20,6 +20,7 @@ from snapurl.model import Right
 from snapurl.run.healthcheck import http_status, own_address
 from snapurl.run.serve import (
     WORKER_STOP_S_MAX,
+    leave,
     listening,
     metrics_directory,
     prepare,
@@ -88,7 +89,11 @@ async def _run(
         url = f"http://{f'[{address.host}]' if ':' in address.host else address.host}:{address.port}"
         migrator = Child("migrator", python_argv("-m", MIGRATOR_MODULE, "run", "--service-url", url), environ)
         stages = [Stage(workers, WORKER_STOP_S_MAX), Stage((consumer, migrator), CONSUMER_STOP_S_MAX)]
-        supervisor = Supervisor(stages, on_exit=partial(merge_dead, metrics))
+        supervisor = Supervisor(
+            stages,
+            on_exit=partial(merge_dead, metrics),
+            before_stop=partial(leave, settings, listener, stages[0]),
+        )
         tasks = [
             asyncio.create_task(_greet(local, cluster, key)),
             endless_task(partial(serve_start_requests, cluster), "start requests"),

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
+import signal
 import socket
 import ssl
+import sys
 from asyncio import StreamReader, StreamWriter
+from asyncio.subprocess import Process
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,11 +25,12 @@ import trustme
 from snapurl.config import Settings
 from snapurl.http.schema.responses import TYPE_PREFIX
 from snapurl.local.free_ports import free_port
+from snapurl.tasks import cancel_and_wait
 from tests.integration.http.service import Worker, environ_of
 from tests.integration.tools.conftest import ready
 from tests.support.deployed import ROOT, composed, environ
 from tests.support.requirements import program, requires
-from tests.support.waits import HANG_S, until
+from tests.support.waits import HANG_S, unless_hung, until
 
 __all__ = ["ready"]
 
@@ -269,7 +275,11 @@ async def test_connections_to_replicas_are_kept(tmp_path: Path) -> None:
         await until(front.healthy)
         async with front.client() as client:
             for number in range(100):
-                headers = {"X-Forwarded-For": "6.6.6.6, 7.7.7.7", "X-Number": str(number)}
+                headers = {
+                    "X-Forwarded-For": "6.6.6.6, 7.7.7.7",
+                    "Forwarded": "for=6.6.6.6",
+                    "X-Number": str(number),
+                }
                 assert (await client.get("/x", headers=headers)).status_code == 200
     assert len(replica.asked) == 100 and replica.connections < 10
     for head in replica.heads:
@@ -279,6 +289,70 @@ async def test_connections_to_replicas_are_kept(tmp_path: Path) -> None:
             if line.lower().startswith("x-forwarded-for")
         ]
         assert ",".join(hops).split(",")[-1].strip() == "127.0.0.1"
+        assert "\nforwarded:" not in head.lower()
+
+
+# -- replicas that come and go ------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def whole_service(ready: Settings, address: str, port: int, log: Path) -> AsyncIterator[Process]:
+    """Runs `snapurl serve` with one worker on that address, and stops it by SIGTERM."""
+    delay_s = environ(composed()["services"]["api"])["SNAPURL_STOP_DELAY_S"]
+    variables = {"SNAPURL_HOST": address, "SNAPURL_PORT": str(port), "SNAPURL_WORKERS": "1"}
+    variables |= {"SNAPURL_BASE_URL": f"https://{address}", "SNAPURL_STOP_DELAY_S": delay_s}
+    with log.open("ab") as out:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "snapurl", "serve"),
+            env=environ_of(ready, **variables, SNAPURL_PROXIES="127.0.0.1"),
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        assert await unless_hung(process.wait()) == 0, log.read_text()
+
+
+async def test_replicas_that_stop_and_start_cost_no_request(ready: Settings, tmp_path: Path) -> None:
+    """While one of two replicas is stopped and started in an orderly way, every redirect and create succeeds."""
+    log = tmp_path / "service.log"
+    failed: list[str] = []
+    created: Counter[str] = Counter()  # by replica
+
+    async def visit(client: httpx.AsyncClient, path: str) -> None:
+        for number in itertools.count():
+            if (answer := await client.get(path)).status_code != 302:
+                failed.append(f"{path}: {answer.status_code} {answer.text}")
+            answer = await client.post("/api/v1/links", json={"url": f"https://example.org/{number}"})
+            if answer.status_code != 201:
+                failed.append(f"create: {answer.status_code} {answer.text}")
+            created[answer.json().get("short_url", "").split("/")[2]] += 1
+            await asyncio.sleep(0.02)
+
+    async def until_more(created_by: Callable[[], int]) -> None:
+        until_count = created_by() + 50
+        await until(lambda: created_by() >= until_count or any(task.done() for task in visits))
+
+    async with proxy(tmp_path / "log") as front, front.client() as client:
+        front.names.addresses += ["127.0.0.2", "127.0.0.3"]
+        async with whole_service(ready, "127.0.0.2", front.upstream_port, log):
+
+            async def works() -> bool:
+                return (await client.get("/health/ready")).status_code == 200
+
+            await until(works)
+            made = await client.post("/api/v1/links", json={"url": "https://example.org/"})
+            visits = [asyncio.create_task(visit(client, f"/{made.json()['code']}")) for _ in range(8)]
+            for _ in range(2):
+                async with whole_service(ready, "127.0.0.3", front.upstream_port, log):
+                    await until_more(lambda: created["127.0.0.3"])
+                await until_more(created.total)
+            await cancel_and_wait(*visits)
+    assert failed == []
+    assert all(task.cancelled() for task in visits)
 
 
 # -- bounds -------------------------------------------------------------------------------------------------------
@@ -341,12 +415,11 @@ async def test_metrics_of_the_service_have_no_other_address(ready: Settings, tmp
 async def service_behind(
     ready: Settings, directory: Path, **variables: str
 ) -> AsyncIterator[tuple[Front, Worker]]:
-    """Runs a worker behind the proxy, and has it trust the proxy as in the compose file."""
-    count = environ(composed()["services"]["api"])["SNAPURL_PROXIES_COUNT"]
+    """Runs a worker behind the proxy and has it trust the proxy, which is 127.0.0.1; clients are not."""
     async with proxy(directory / "log") as front:
         listener = socket.create_server(("127.0.0.1", front.upstream_port), backlog=1024)
         worker = Worker(
-            listener, environ_of(ready, SNAPURL_PROXIES_COUNT=count, **variables), directory / "worker.log"
+            listener, environ_of(ready, SNAPURL_PROXIES="127.0.0.1", **variables), directory / "worker.log"
         )
         try:
             await worker.start()
@@ -359,9 +432,9 @@ async def service_behind(
 
 
 async def test_a_forged_address_does_not_fool_the_limits(ready: Settings, tmp_path: Path) -> None:
-    """A client that guesses codes is blocked whatever it sends in X-Forwarded-For; other clients are not."""
+    """A client that guesses codes is refused whatever it sends in X-Forwarded-For; other clients are not."""
     async with service_behind(ready, tmp_path, SNAPURL_LIMIT_MISSING="5/minute") as (front, _):
-        async with front.client() as client:
+        async with front.client(transport=httpx.AsyncHTTPTransport(local_address="127.0.0.8")) as client:
             statuses = []
             for number in range(12):
                 forged = {"X-Forwarded-For": f"203.0.113.{number}", "Forwarded": f"for=203.0.113.{number}"}

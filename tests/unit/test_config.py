@@ -107,6 +107,37 @@ def test_a_directory_that_is_somebody_elses(tmp_path: Path, monkeypatch: pytest.
     assert refusal().endswith("cannot be read: Permission denied")
 
 
+# -- variables ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_an_empty_variable_is_unset(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every variable that is empty counts as unset: the default applies, and no error is raised."""
+    default = load_settings()
+    monkeypatch.setenv(f"SNAPURL_{name.upper()}", "")
+    assert getattr(load_settings(), name) == getattr(default, name)
+
+
+def test_empty_variables_of_other_versions_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty variable that is no setting is no error either; with a value it is."""
+    monkeypatch.setenv("SNAPURL_NO_SUCH_THING", "")
+    load_settings()
+    monkeypatch.setenv("SNAPURL_NO_SUCH_THING", "1")
+    assert refusal().startswith("SNAPURL_NO_SUCH_THING is not a setting")
+
+
+def test_the_count_of_proxies_says_what_to_set_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number of proxies is refused with the setting that has taken its place; so is a number of networks."""
+    monkeypatch.setenv("SNAPURL_PROXIES_COUNT", "1")
+    assert "set SNAPURL_PROXIES to the networks of your proxies" in refusal()
+    assert refusal(proxies="1").startswith("SNAPURL_PROXIES_COUNT")
+    monkeypatch.delenv("SNAPURL_PROXIES_COUNT")
+    assert refusal(proxies="1") == (
+        "SNAPURL_PROXIES: '1' is not a network: write networks such as 10.0.0.0/8, separated by spaces"
+    )
+    assert len(load_settings(proxies=" 10.0.0.0/8  192.0.2.7 2001:db8::/48 ").proxy_networks) == 3
+
+
 # -- passwords ----------------------------------------------------------------------------------------------------
 
 
@@ -143,6 +174,34 @@ def test_passwords_are_not_shown() -> None:
         shards="db0=postgresql://u@h/x", shards_password="n0body-may", redis_password="n0body-may"
     )
     assert "n0body" not in f"{settings!r} {settings} {settings.shard_dsns!r} {settings.model_dump_json()}"
+
+
+# -- values -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("log_format", "xml", "must be one of json, text"),
+        ("log_level", "DEBUG", "must be one of debug, info, warning, error"),
+        ("robots", "maybe", "must be one of allow, deny"),
+        ("port", "many", "must be a whole number"),
+        ("port", "80.5", "must be a whole number"),
+        ("port", "0", "must be at least 1"),
+        ("port", "65536", "must be at most 65535"),
+        ("l1_max_age_s", "old", "must be a number"),
+        ("l1_max_age_s", "0", "must be more than 0.0"),
+        ("fast_path", "perhaps", "must be true or false"),
+        ("base_url", "s.example.org", "must look like https://s.example.org"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_in_plain_words(
+    name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each kind of invalid value is refused in the words of this program, with the name of the variable."""
+    variable = f"SNAPURL_{name.upper()}"
+    monkeypatch.setenv(variable, value)
+    assert refusal() == f"{variable}: {words}"
 
 
 # -- variables that are not settings-----------------------------------------------------------------------------

@@ -29,11 +29,15 @@ A redirect is answered here if all of this holds, otherwise Sanic answers it:
   response has yet to be sent.
 - *The client reads* (`_can_write`): if it does not, Sanic holds its requests back, and then stops reading.
 - *The head is plain* (`plain_heads.py`) and *not longer than Sanic accepts* (`match_bytes_max`).
-- *The client is not blocked* for too many requests to missing links. Behind a proxy only Sanic's path determines
-  the client, so while any client is blocked all requests go there.
+- *The client is not blocked* for too many requests to missing links. Only while the block list is not empty is
+  the client of a redirect determined; behind a proxy this means to search the head for the header that names it.
 - *The link is in L1*, where changes invalidate it, or is found by the look-up; it *is not deleted and not
   expired*. A look-up is started only if a permit of the fair queue is free; otherwise Sanic's path waits for one.
 - *The code is not reserved*: a word may have been reserved after a link had taken it.
+
+The part of a response around the URL is one object per status, which all links with that status share
+(`FastPath._frames`). Once per second, when a packet arrives, `renew_date` writes the new Date into these objects.
+So Date costs one comparison per packet, and no timer.
 
 Metrics and clicks are those of Sanic's path: a click per GET with its referring host and browser family, a redirect
 and a cache answer per request. The metrics get them in one sum every FLUSH_S.
@@ -57,6 +61,7 @@ from sanic import HTTPResponse
 from sanic.exceptions import RequestCancelled
 from sanic.http import Stage
 
+from snapurl.addresses import EMBEDDED, Clients
 from snapurl.cache.local import Entry
 from snapurl.cache.reader import FROM_L1
 from snapurl.clicks.sources import browser_of, referrer_of
@@ -66,8 +71,9 @@ from snapurl.http.fastpath.create import WholeRequest, response_bytes, whole_req
 from snapurl.http.fastpath.plain_heads import CREATE_HEAD, REDIRECT_HEAD
 from snapurl.http.redirect import REDIRECTED, hand_over, redirect_frame
 from snapurl.http.wire.connections import BoundedProtocol
+from snapurl.http.wire.dates import DateClock
 from snapurl.http.wire.fair_queue import FairQueue
-from snapurl.limits import Blocklist, client_address
+from snapurl.limits import Blocklist
 from snapurl.model import CachedLink
 from snapurl.telemetry.metrics import (
     CREATES_FAST_PATH,
@@ -81,11 +87,12 @@ FLUSH_S = 0.1  # by which the metrics may lag
 _FAST_PATH_SECONDS = timing(REDIRECT_SECONDS, "ahead")
 QUICK_S = SECONDS[0]  # nearly all redirects are faster: they are counted without a search for their bucket
 
-FORWARDED = re.compile(rb"\r\n(?i:x-forwarded-for):([^\r]*)")
+_FORWARDED_FOR = re.compile(rb"\r\n(?i:x-forwarded-for):([^\r]*)")
+_FORWARDED = re.compile(rb"\r\n(?i:forwarded):([^\r]*)")
 
 _END_OF_HEAD = len(b"\r\n\r\n")
 _G = ord("G")
-_FOR_SANIC = (b"", b"")
+_FOR_SANIC: list[bytes] = []
 
 
 @dataclass(slots=True)
@@ -121,12 +128,13 @@ class FastPath:
         fair_queue: FairQueue,
         tally: Tally,
         blocked: Blocklist,
+        clients: Clients,
         clock_ms: Callable[[], int],
         create: Callable[[WholeRequest], Awaitable[HTTPResponse]],
         loop: asyncio.AbstractEventLoop,
+        date: DateClock,
         *,
         head_bytes_max: int,
-        proxies_count: int,
     ) -> None:
         self.match_bytes_max = head_bytes_max - 1 + _END_OF_HEAD
         self._entry = links.entry
@@ -134,21 +142,38 @@ class FastPath:
         self._fair_queue = fair_queue
         self._record_click = tally.record
         self._blocked = blocked
-        self._proxies_count = proxies_count
+        self._clients = clients
         self._clock_ms = clock_ms
         self.create = create
         self._loop = loop
+        self._date = date
+        self._frames: dict[int, list[bytes]] = {}  # by status; at most one per status that redirects
+        self.dated_until_s = 0.0  # monotonic; until then the Date in `_frames` is right
         self._redirects = 0  # since the last flush, as all below
         self._lookups = 0  # redirects whose link was not in L1
         self._creates = 0
         self._slow = 0  # redirects that took QUICK_S or longer
         self._quick_s = 0.0  # seconds that all other redirects took
 
-    def may_be_blocked(self, peer: str) -> bool:
-        """Whether requests from the address `peer` may be from a blocked client, so that Sanic has to decide."""
-        if not self._blocked:
-            return False
-        return self._proxies_count > 0 or self._blocked.seconds_left(client_address(peer, None, 0)) > 0
+    def renew_date(self, now_s: float) -> None:
+        """Writes the Date of the monotonic time `now_s` into the prepared parts of responses, if it has changed."""
+        if now_s < self.dated_until_s:
+            return
+        date = self._date.at(now_s)
+        for status, frame in self._frames.items():
+            frame[:] = redirect_frame(status, date)
+        self.dated_until_s = self._date.until_s
+
+    def date_at(self, now_s: float) -> str:
+        """Returns the value of Date at the monotonic time `now_s`."""
+        return self._date.at(now_s)
+
+    def redirects_of(self, peer: str) -> Callable[[re.Match[bytes]], bytes | None]:
+        """Returns `redirect_from_l1`; while any client is blocked, in a form that leaves blocked ones to Sanic."""
+        return partial(self._redirect_unless_blocked, peer) if self._blocked else self.redirect_from_l1
+
+    def _redirect_unless_blocked(self, peer: str, head: re.Match[bytes]) -> bytes | None:
+        return None if self._is_blocked(self._client(peer, head)) else self.redirect_from_l1(head)
 
     def redirect_from_l1(self, head: re.Match[bytes]) -> bytes | None:
         """Returns the response to a match of REDIRECT_HEAD and counts its click.
@@ -164,8 +189,8 @@ class FastPath:
         code = head[1].decode("ascii")
         if self._entry(code) is not None or is_reserved(code) or not is_code(code):
             return None
-        client = client_address(peer, self._forwarded(head), self._proxies_count)
-        if not self._fair_queue.try_acquire(client):
+        client = self._client(peer, head)
+        if self._is_blocked(client) or not self._fair_queue.try_acquire(client):
             return None
         return Lookup(head, code, client, self._lookup(code))
 
@@ -180,25 +205,44 @@ class FastPath:
         entry = self._entry(lookup.code) or Entry.of(lookup.found.result())
         return self._redirect(lookup.head, lookup.code, entry)
 
-    def _forwarded(self, head: re.Match[bytes]) -> str | None:
-        """Returns X-Forwarded-For as Sanic's path reads it; None if no proxy is trusted."""
-        if not self._proxies_count:
-            return None
-        return b",".join(value.lstrip() for value in FORWARDED.findall(head[0])).decode("ascii")
+    def _is_blocked(self, client: str) -> bool:
+        """Whether a client is blocked, be it for what it opens or for what pages make its browser fetch."""
+        if not self._blocked:
+            return False
+        left_s = self._blocked.seconds_left
+        return left_s(client) > 0 or left_s(EMBEDDED + client) > 0
+
+    def _client(self, peer: str, head: re.Match[bytes]) -> str:
+        """Returns the client of a request, as `rate_limits.address_of` does on Sanic's path."""
+        if not self._clients.is_proxy(peer):
+            return self._clients.of_request(peer, "", "")
+        return self._clients.of_request(peer, _lines(_FORWARDED_FOR, head[0]), _lines(_FORWARDED, head[0]))
 
     def _redirect(self, head: re.Match[bytes], code: str, entry: Entry) -> bytes | None:
         """Returns the response and counts the click of a GET; returns None if the link does not redirect."""
         frame = entry.frame
         if frame is None:
-            frame = entry.frame = _frame(code, entry)
+            frame = entry.frame = self._frame(code, entry)
         if frame is _FOR_SANIC:
             return None
         expires_at_ms = entry.expires_at_ms
         if expires_at_ms is not None and expires_at_ms <= self._clock_ms():
             return None
         if head.string[head.start()] == _G:
-            self._record_click(code, referrer_of(head[2]), browser_of(head[3]))
+            self._record_click(code, referrer_of(head[3]), browser_of(head[4]))
         return entry.url.join(frame)
+
+    def _frame(self, code: str, entry: Entry) -> list[bytes]:
+        """Returns the response before and after its Location; `_FOR_SANIC` if Sanic has to answer."""
+        if not entry.version or entry.deleted or is_reserved(code) or not entry.url.isascii():
+            return _FOR_SANIC
+        status = entry.redirect_status
+        try:
+            return self._frames.get(status) or self._frames.setdefault(
+                status, redirect_frame(status, self._date.at(monotonic()))
+            )
+        except ValueError:  # a row that was written by other means: Sanic's path reports the error
+            return _FOR_SANIC
 
     def count_redirects(self, count: int, seconds: float) -> None:
         """Counts the redirects of one packet, each of which took `seconds`."""
@@ -238,15 +282,9 @@ class FastPath:
         CREATES_FAST_PATH.inc(creates)
 
 
-def _frame(code: str, entry: Entry) -> tuple[bytes, bytes]:
-    """Returns the response before and after its Location; `_FOR_SANIC` if the fast path must not redirect it."""
-    if not entry.version or entry.deleted or is_reserved(code):
-        return _FOR_SANIC
-    try:
-        entry.url.decode("ascii")
-        return redirect_frame(entry.redirect_status)
-    except ValueError:  # a row that was written by other means: Sanic's path reports the error
-        return _FOR_SANIC
+def _lines(header: re.Pattern[bytes], head: bytes) -> str:
+    """Returns the values of all lines of a header, joined by commas."""
+    return b",".join(value.strip() for value in header.findall(head)).decode("ascii")
 
 
 class FastProtocol(BoundedProtocol):
@@ -299,17 +337,18 @@ class FastProtocol(BoundedProtocol):
         """Answers the plain requests at the start of `data`; returns the number of bytes that are dealt with."""
         fast = self._fast
         assert self.transport is not None and self.conn_info is not None
-        if fast.may_be_blocked(self.conn_info.client_ip):
-            return 0
+        redirect = fast.redirects_of(self.conn_info.client_ip)
         at, end = 0, len(data)
         began, count = monotonic(), 0
+        if began >= fast.dated_until_s:
+            fast.renew_date(began)
         while at < end and self._can_write.is_set():
             head = REDIRECT_HEAD.match(data, at, at + fast.match_bytes_max)
             if head is None:
                 if self._start_create(data, at):
                     at = end
                 break
-            response = fast.redirect_from_l1(head)
+            response = redirect(head)
             if response is None:
                 if self._start_lookup(head, data):
                     at = end
@@ -340,6 +379,7 @@ class FastProtocol(BoundedProtocol):
         if buffered is None:
             return
         assert self.transport is not None and self.conn_info is not None
+        self._fast.renew_date(monotonic())
         response = self._fast.redirect_from_lookup(lookup)
         if response is None:
             hand_over(self.conn_info, found)
@@ -378,8 +418,8 @@ class FastProtocol(BoundedProtocol):
         assert self.transport is not None
         self._fast.count_create()
         keep_alive = self.http is None or self.http.keep_alive  # False once the worker shuts down
-        self.transport.write(response_bytes(response, keep_alive=keep_alive))
-        self._time = monotonic()
+        self._time = now = monotonic()
+        self.transport.write(response_bytes(response, self._fast.date_at(now), keep_alive=keep_alive))
         if not keep_alive:
             self.close()
         elif buffered:

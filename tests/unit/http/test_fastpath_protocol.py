@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from time import monotonic, time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sanic import HTTPResponse
 
+from snapurl.addresses import Clients, parse_networks
 from snapurl.cache.local import Entry, LocalCache
 from snapurl.cache.reader import FROM_L1
 from snapurl.clicks.sources import HEADER_BYTES_MAX
@@ -19,6 +22,7 @@ from snapurl.errors import Unavailable
 from snapurl.http.fastpath.plain_heads import REDIRECT_HEAD
 from snapurl.http.fastpath.protocol import FastPath, Lookup
 from snapurl.http.redirect import REDIRECTED, redirect_bytes
+from snapurl.http.wire.dates import DateClock
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.limits import Blocklist
 from snapurl.model import MISSING, CachedLink
@@ -32,7 +36,7 @@ HEAD_BYTES_MAX = 1_000
 class Worker:
     """The parts of a worker that its fast path uses; the tests set both clocks."""
 
-    def __init__(self, room: int = 100, proxies_count: int = 0) -> None:
+    def __init__(self, room: int = 100, proxies: str = "") -> None:
         self.now_s = 0.0
         self.now_ms = 1_000
         self.local = LocalCache(100, 2**20, 60.0, 2.0, lambda: self.now_s)
@@ -41,16 +45,18 @@ class Worker:
         self.asked: dict[str, asyncio.Future[CachedLink]] = {}
         self.tally = Tally(room, 100)
         self.blocked = Blocklist(lambda: self.now_s)
+        self.date = DateClock()
         self.fast = FastPath(
             self,
             self.fair_queue,
             self.tally,
             self.blocked,
+            Clients(parse_networks(proxies), pytest.fail),
             lambda: self.now_ms,
             self.create,
             asyncio.get_running_loop(),
+            self.date,
             head_bytes_max=HEAD_BYTES_MAX,
-            proxies_count=proxies_count,
         )
 
     def entry(self, code: str) -> Entry | None:
@@ -74,9 +80,9 @@ class Worker:
 
 def request(code: str = "a", *, method: bytes = b"GET", headers: bytes = b"") -> re.Match[bytes]:
     """Matches a plain head that follows other bytes in the same packet."""
-    data = b"GET /z HTTP/1.1\r\n\r\n"
+    data = b"GET /z HTTP/1.1\r\nHost: x\r\n\r\n"
     found = REDIRECT_HEAD.match(
-        data + method + b" /" + code.encode() + b" HTTP/1.1\r\n" + headers + b"\r\n", len(data)
+        data + method + b" /" + code.encode() + b" HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n", len(data)
     )
     assert found is not None
     return found
@@ -85,14 +91,18 @@ def request(code: str = "a", *, method: bytes = b"GET", headers: bytes = b"") ->
 @pytest.mark.parametrize(
     "head",
     [
-        b"GET /a HTTP/1.1\r\n\r\n",
-        b"HEAD /aZ_-09 HTTP/1.1\r\n\r\n",
-        b"GET /a? HTTP/1.1\r\n\r\n",
-        b"GET /a?q=%20&x=/?:@!$'()*+,;~. HTTP/1.1\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"HEAD /aZ_-09 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /a? HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /a?q=%20&x=/?:@!$'()*+,;~. HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: x\r\nCookie: a=b; c=d\r\nX-Empty:\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nconnection: Keep-Alive\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nCONNECTION:keep-alive\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nUpgrade-Insecure-Requests: 1\r\nContent-Type: x\r\nConnections: close\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nconnection: Keep-Alive\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nCONNECTION:keep-alive\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nUpgrade-Insecure-Requests: 1\r\n"
+        b"Content-Type: x\r\nConnections: close\r\n\r\n",
+        b"GET /a HTTP/1.1\r\na: b\r\nhOST:\t[::1]:80\r\nc: d\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost:\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: a-b_c.example:8080\r\nHosts: x\r\n\r\n",
     ],
 )
 def test_a_plain_head_is_recognised_to_its_end(head: bytes) -> None:
@@ -107,38 +117,38 @@ def test_a_plain_head_is_recognised_to_its_end(head: bytes) -> None:
 def test_of_a_long_header_only_its_beginning_is_read() -> None:
     """Referer and User-Agent are cut before anything looks at them or keeps them, however long they are."""
     long = b"https://x.example/" + b"y" * 15_000
-    head = request(headers=b"Referer: %b\r\nHost: x\r\nUser-Agent: %b\r\n" % (long, long))
-    assert head[2] == head[3] == long[:HEADER_BYTES_MAX]
+    head = request(headers=b"Referer: %b\r\nUser-Agent: %b\r\n" % (long, long))
+    assert head[3] == head[4] == long[:HEADER_BYTES_MAX]
     assert head[0].endswith(b"y\r\n\r\n")
 
 
 @pytest.mark.parametrize(
     "head",
     [
-        b"POST /a HTTP/1.1\r\n\r\n",
-        b"get /a HTTP/1.1\r\n\r\n",
-        b"GET  /a HTTP/1.1\r\n\r\n",
-        b" GET /a HTTP/1.1\r\n\r\n",
-        b"\r\nGET /a HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\n\r\n",
-        b"GET /a/ HTTP/1.1\r\n\r\n",
-        b"GET //a HTTP/1.1\r\n\r\n",
-        b"GET /a/b HTTP/1.1\r\n\r\n",
-        b"GET /a.b HTTP/1.1\r\n\r\n",
-        b"GET /%61 HTTP/1.1\r\n\r\n",
-        b"GET /a;b HTTP/1.1\r\n\r\n",
-        b"GET /a#b HTTP/1.1\r\n\r\n",
-        b"GET /a?b#c HTTP/1.1\r\n\r\n",
-        b'GET /a?" HTTP/1.1\r\n\r\n',
-        b"GET /a?\xc3\xbc HTTP/1.1\r\n\r\n",
-        b"GET http://x/a HTTP/1.1\r\n\r\n",
-        b"GET /a HTTP/1.0\r\n\r\n",
-        b"GET /a HTTP/1.2\r\n\r\n",
-        b"GET /a HTTP/1x1\r\n\r\n",
-        b"GET /a HTTP/2.0\r\n\r\n",
-        b"GET /a http/1.1\r\n\r\n",
-        b"GET /a HTTP/1.1 \r\n\r\n",
-        b"GET /a HTTP/1.1\n\n",
+        b"POST /a HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"get /a HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET  /a HTTP/1.1\r\nHost: x\r\n\r\n",
+        b" GET /a HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /a/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET //a HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /a/b HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /a.b HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /%61 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /a;b HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /a#b HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /a?b#c HTTP/1.1\r\nHost: x\r\n\r\n",
+        b'GET /a?" HTTP/1.1\r\nHost: x\r\n\r\n',
+        b"GET /a?\xc3\xbc HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET http://x/a HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /a HTTP/1.0\r\nHost: x\r\n\r\n",
+        b"GET /a HTTP/1.2\r\nHost: x\r\n\r\n",
+        b"GET /a HTTP/1x1\r\nHost: x\r\n\r\n",
+        b"GET /a HTTP/2.0\r\nHost: x\r\n\r\n",
+        b"GET /a http/1.1\r\nHost: x\r\n\r\n",
+        b"GET /a HTTP/1.1 \r\nHost: x\r\n\r\n",
+        b"GET /a HTTP/1.1\nHost: x\n\n",
         b"GET /a HTTP/1.1\r\nHost: x\n\r\n",
         b"GET /a HTTP/1.1\nHost: x\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: x\ny: z\r\n\r\n",
@@ -147,25 +157,35 @@ def test_of_a_long_header_only_its_beginning_is_read() -> None:
         b"GET /a HTTP/1.1\r\nHost: x\x7f\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: \xfc\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost\r\n\r\n",
-        b"GET /a HTTP/1.1\r\n: x\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\n: x\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost : x\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: x\r\n folded: y\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: x\r\n\tfolded: y\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHo(st: x\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: x\r\ncontent-LENGTH:5\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nExpect: 100-continue\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nUpgrade: websocket\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nSec-Purpose: prefetch\r\n\r\n",
-        b"GET /a HTTP/1.1\r\npurpose: prefetch\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nX-MOZ: prefetch\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nConnection: close\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nConnection:\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nConnection: keep-alive \r\n\r\n",
-        b"GET /a HTTP/1.1\r\nConnection: keep-alive, close\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nConnection: keep-alive, upgrade\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nSec-Purpose: prefetch\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\npurpose: prefetch\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nX-MOZ: prefetch\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nConnection:\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: keep-alive \r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, close\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, upgrade\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n",
+        b"GET /a HTTP/1.1\r\n\r\n",
+        b"GET /a HTTP/1.1\r\na: b\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\na: b\r\nhost: y\r\nc: d\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x y\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x/y\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: u@x\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x:80:80\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: [::1\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x%20\r\n\r\n",
     ],
 )
 def test_every_other_head_is_for_sanic(head: bytes) -> None:
@@ -176,7 +196,7 @@ def test_every_other_head_is_for_sanic(head: bytes) -> None:
 @given(st.binary(max_size=200), st.binary(max_size=200))
 def test_a_plain_head_ends_at_the_first_empty_line(before: bytes, after: bytes) -> None:
     """The head ends where Sanic finds its end, whatever the headers contain."""
-    data = b"GET /a HTTP/1.1\r\nx: " + before + b"\r\n\r\n" + after
+    data = b"GET /a HTTP/1.1\r\nHost: x\r\nx: " + before + b"\r\n\r\n" + after
     match = REDIRECT_HEAD.match(data)
     assert match is None or match.end() == data.index(b"\r\n\r\n") + 4
 
@@ -188,7 +208,9 @@ async def test_a_link_in_l1_is_answered_and_counted() -> None:
     before, from_l1 = REDIRECTED._value.get(), FROM_L1._value.get()
     for method in (b"GET", b"HEAD", b"GET"):
         head = request(method=method, headers=b"User-Agent: curl/8\r\nReferer: http://x/\r\n")
-        assert worker.fast.redirect_from_l1(head) == redirect_bytes(LINK.url, 302, keep_alive=True)
+        assert worker.fast.redirect_from_l1(head) == redirect_bytes(
+            LINK.url, 302, worker.date.text, keep_alive=True
+        )
     worker.fast.count_redirects(3, 0.00002)
     assert worker.tally.sources() == {"a": ({"x": 2}, {"program": 2})}
     assert worker.tally.take() == {"a": 2}
@@ -220,6 +242,23 @@ async def test_every_answer_is_timed() -> None:
     assert (found["_count"], found["_bucket0.0001"], found["_bucket0.001"]) == (7, 3, 3)
     assert (found["_bucket0.0025"], found["_bucket5.0"], found["_bucket+Inf"]) == (6, 6, 7)
     assert found["_sum"] == pytest.approx(60.00607)
+
+
+async def test_the_date_of_a_response_is_that_of_its_second() -> None:
+    """Date is renewed when its second is over, also in responses that were prepared before."""
+    worker = Worker()
+    worker.keep(LINK)
+    worker.date.text, worker.date.until_s = "Sun, 06 Nov 1994 08:49:37 GMT", monotonic() + HANG_S
+    for _ in range(2):
+        assert worker.ask() == redirect_bytes(LINK.url, 302, "Sun, 06 Nov 1994 08:49:37 GMT", keep_alive=True)
+        worker.fast.renew_date(worker.date.until_s - 1.0)
+    before = time() // 1
+    worker.fast.renew_date(worker.date.until_s)
+    answer = worker.ask()
+    worker.fast.flush()
+    assert answer is not None
+    date = answer.partition(b"\r\ndate: ")[2].partition(b"\r\n")[0].decode()
+    assert before <= parsedate_to_datetime(date).timestamp() <= time()
 
 
 async def test_the_metrics_are_told_without_being_asked() -> None:
@@ -276,7 +315,7 @@ async def test_an_answer_goes_with_the_version_that_it_was_made_of() -> None:
     worker.keep(LINK)
     assert worker.ask() is not None
     worker.keep(replace(LINK, url="https://example.org/2", version=2))
-    assert worker.ask() == redirect_bytes("https://example.org/2", 302, keep_alive=True)
+    assert worker.ask() == redirect_bytes("https://example.org/2", 302, worker.date.text, keep_alive=True)
     worker.local.drop("a", 3)
     assert worker.ask() is None
     worker.keep(replace(LINK, version=3))
@@ -295,7 +334,9 @@ async def test_a_link_that_is_found_is_answered_whether_l1_keeps_it_or_not() -> 
         if is_kept:
             worker.keep(LINK)
         worker.fast.release_permit(asked)
-        assert worker.fast.redirect_from_lookup(asked) == redirect_bytes(LINK.url, 302, keep_alive=True)
+        assert worker.fast.redirect_from_lookup(asked) == redirect_bytes(
+            LINK.url, 302, worker.date.text, keep_alive=True
+        )
         worker.fast.count_lookup(0.004)
     assert worker.tally.sources() == {"a": ({}, {"program": 2})}
     before, from_l1 = REDIRECTED._value.get(), FROM_L1._value.get()
@@ -328,10 +369,10 @@ async def test_what_sanic_knows_better_is_not_looked_up(code: str) -> None:
     assert not worker.asked
 
 
-@pytest.mark.parametrize("proxies_count", [0, 1])
-async def test_a_client_whose_turn_it_is_not_is_for_sanic(proxies_count: int) -> None:
+@pytest.mark.parametrize("proxies", ["", "192.0.2.0/24"])
+async def test_a_client_whose_turn_it_is_not_is_for_sanic(proxies: str) -> None:
     """A client without a permit is left to Sanic; behind a proxy it is the last address in X-Forwarded-For."""
-    worker = Worker(proxies_count=proxies_count)
+    worker = Worker(proxies=proxies)
 
     def lookup(peer: str, headers: bytes) -> Lookup | None:
         return worker.fast.start_lookup(request(headers=headers), peer)
@@ -342,24 +383,50 @@ async def test_a_client_whose_turn_it_is_not_is_for_sanic(proxies_count: int) ->
     first = lookup("192.0.2.1", one)
     assert first is not None and lookup("192.0.2.1", same) is not None
     assert lookup("192.0.2.1", same) is None
-    assert (lookup("192.0.2.1", other) is None) is (proxies_count == 0)
-    assert (lookup("192.0.2.2", one) is None) is (proxies_count == 1)
+    assert (lookup("192.0.2.1", other) is None) is (not proxies)
+    assert (lookup("192.0.2.2", one) is None) is bool(proxies)
     worker.fast.release_permit(first)
     assert lookup("192.0.2.1", same) is not None
 
 
-@pytest.mark.parametrize("proxies_count", [0, 1])
-async def test_a_blocked_client_is_passed_to_sanic(proxies_count: int) -> None:
-    """A blocked address or /64 is left to Sanic; behind a proxy, every client is while any is blocked."""
-    worker = Worker(proxies_count=proxies_count)
-    assert not worker.fast.may_be_blocked("192.0.2.1")
-    worker.blocked.block("192.0.2.1", 5)
-    worker.blocked.block("2001:db8::/64", 5)
-    assert worker.fast.may_be_blocked("192.0.2.1")
-    assert worker.fast.may_be_blocked("2001:db8::7")
-    assert worker.fast.may_be_blocked("192.0.2.2") is (proxies_count > 0)
-    worker.now_s = 6
-    assert not worker.fast.may_be_blocked("192.0.2.1")
+@pytest.mark.parametrize(
+    "blocked", ["198.51.100.1", "embedded:198.51.100.1", "2001:db8:7::/64", "2001:db8:7::/48"]
+)
+@pytest.mark.parametrize(
+    "header", [b"X-Forwarded-For: 203.0.113.5, %b\r\n", b'forwarded:for=x, for="%b";proto=https\r\n']
+)
+async def test_only_the_blocked_client_is_passed_to_sanic(blocked: str, header: bytes) -> None:
+    """While a client is blocked, the fast path goes on for all others, also for those behind the same proxy."""
+    worker = Worker(proxies="192.0.2.1")
+    worker.keep(LINK)
+    bad = b"[2001:db8:7::9]:443" if "2001" in blocked else b"198.51.100.1:1234"
+
+    def is_answered(peer: str, client: bytes, code: str = "a") -> bool:
+        head = request(code, headers=header % client)
+        if code == "a":
+            return worker.fast.redirects_of(peer)(head) is not None
+        lookup = worker.fast.start_lookup(head, peer)
+        if lookup is not None:
+            worker.fast.release_permit(lookup)
+        return lookup is not None
+
+    for code in ("a", "b"):
+        assert is_answered("192.0.2.1", bad, code)
+        worker.blocked.block(blocked, 5)
+        assert not is_answered("192.0.2.1", bad, code)
+        assert is_answered("192.0.2.1", b"198.51.100.2", code)
+        assert is_answered("192.0.2.9", bad, code)  # not a trusted proxy: nobody else's address counts
+        assert not is_answered(
+            bad.decode().split("]")[0].strip("[") if b"[" in bad else "198.51.100.1", b"", code
+        )
+        worker.now_s += 6
+        assert is_answered("192.0.2.1", bad, code)
+
+
+async def test_without_a_block_no_client_is_determined() -> None:
+    """While nobody is blocked, a redirect costs nothing more."""
+    worker = Worker(proxies="192.0.2.1")
+    assert worker.fast.redirects_of("192.0.2.1") == worker.fast.redirect_from_l1
 
 
 async def test_a_full_tally_does_not_stop_redirects() -> None:
@@ -376,7 +443,7 @@ async def test_a_head_as_long_as_sanic_takes_is_plain_and_one_more_byte_is_not()
     match_bytes_max = Worker().fast.match_bytes_max
 
     def head(before_the_empty_line: int) -> bytes:
-        start = b"GET /a HTTP/1.1\r\nx:"
+        start = b"GET /a HTTP/1.1\r\nHost: x\r\nx:"
         return start + b"y" * (before_the_empty_line - len(start)) + b"\r\n\r\n"
 
     for offset in (0, 7):
