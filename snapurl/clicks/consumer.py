@@ -53,6 +53,7 @@ from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
 from snapurl.redis_client import is_full, redis_client, redis_fault
 from snapurl.store.clicks import ClickStore
+from snapurl.store.cluster.dsn import plain_text_warning
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.tasks import cancel_and_wait
@@ -386,6 +387,8 @@ def main(metrics_port: int = 0, metrics_host: str = "127.0.0.1") -> int:
     try:
         settings = load_settings()
         logs.configure(settings.log_level, settings.log_format)
+        if warning := plain_text_warning(settings):
+            log.warning(warning)
         traces.configure("clicks")
         serve_metrics(metrics_port, metrics_host)
         uvloop.run(run(settings))
