@@ -279,6 +279,8 @@ class Pool:
         except (*_CANNOT_CONNECT, *LOST) as error:
             if self._answered_at < began:  # else another connection was answered meanwhile: the shard is up
                 self.last_error = describe(error)
+                if not self._is_down:
+                    log.warning("shard %s %s", self.name, self.last_error, extra={"shard": self.name})
                 self._is_down = True
                 self._retry_at = time.monotonic() + DOWN_S
             SHARD_ERRORS.labels(self.name, "connect").inc()
@@ -287,6 +289,8 @@ class Pool:
         return connection
 
     def _note_answer(self) -> None:
+        if self._is_down:
+            log.info("shard %s answers again", self.name, extra={"shard": self.name})
         self.last_error = None
         self._is_down = False
         self._retry_at = 0.0
