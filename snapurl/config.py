@@ -36,6 +36,7 @@ from pydantic_settings import (
 from ring.topology import NAME_PATTERN
 from snapurl.addresses import Network, parse_networks
 from snapurl.errors import ConfigError
+from snapurl.private_files import check_directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,11 @@ class _SecretFiles(SecretsSettingsSource):
         if "secrets_dir" not in self.current_state and not os.access(self._directory, os.X_OK):
             return {}  # the default directory does not exist, or belongs to another program
         fields = self.settings_cls.model_fields.items()
-        found = ((name, self.get_field_value(field, name)[0]) for name, field in fields)
-        return {name: value for name, value in found if value is not None}
+        read = ((name, self.get_field_value(field, name)[0]) for name, field in fields)
+        found = {name: value for name, value in read if value is not None}
+        if found:
+            check_directory(self._directory, f"{PREFIX}SECRETS_DIR")
+        return found
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[str | None, str, bool]:
         """Returns the text of the field's file without trailing newlines, or None if there is no such file.
@@ -190,8 +194,16 @@ class Settings(BaseSettings):
     )
 
     limit_create: Rate = Field(
-        "120/minute",
+        "1200/10minute",
         description="Rate limit for creating links, per API key or client address; `none` for no limit.",
+    )
+    limit_api: Rate = Field(
+        "1200/minute",
+        description="Rate limit for other API requests, per API key that is no admin key; beyond it 429.",
+    )
+    limit_unauthorized: Rate = Field(
+        "60/minute",
+        description="Rate limit for refused API keys, per client address; then 429 until the window ends.",
     )
     limit_missing: Rate = Field(
         "60/minute",
@@ -257,10 +269,16 @@ class Settings(BaseSettings):
     )
 
     body_bytes_max: int = Field(
-        4_194_304, ge=1024, le=67_108_864, description="Maximum size of a request body; beyond it 413."
+        4_194_304,
+        ge=1024,
+        le=67_108_864,
+        description="Maximum size of a request body; less if it may hold few links; beyond it 413.",
     )
     bulk_links_max: int = Field(
-        1_000, ge=1, le=1_000, description="Maximum number of links in one bulk request."
+        1_000,
+        ge=1,
+        le=1_000,
+        description="Maximum number of links in one bulk request; less if the client's limit allows less at once.",
     )
     url_chars_max: int = Field(8_192, ge=64, le=65_536, description="Maximum length of a target URL.")
 
