@@ -59,9 +59,13 @@ async def create_links(call: RequestContext) -> HTTPResponse:
         list(drafts.values()), _owner(call), _item_keys(key, list(drafts))
     )
     public_url = call.services.settings.public_url
-    for place, outcome in zip(drafts, made, strict=True):
-        results[place] = _result(outcome, public_url)
-    return call.json_response({"results": results})
+
+    def respond() -> HTTPResponse:
+        for place, outcome in zip(drafts, made, strict=True):
+            results[place] = _result(outcome, public_url)
+        return call.json_response({"results": results})
+
+    return await call.run(respond)
 
 
 def _checked(items: Sequence[Any], rules: Rules) -> tuple[dict[int, Draft], list[dict[str, Any] | None]]:
