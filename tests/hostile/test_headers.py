@@ -129,7 +129,7 @@ async def test_no_accept_header_makes_a_refusal_fail(make_service: ServiceMaker,
 async def test_many_headers_are_refused_before_they_are_parsed(
     make_service: ServiceMaker, is_fast: bool
 ) -> None:
-    """A redirect and a create with more headers than allowed get 413 and end the connection; as many are allowed."""
+    """A redirect or create with more headers than allowed gets 413, which ends the connection; with as many, not."""
     async with make_service(SNAPURL_FAST_PATH=str(is_fast).lower()) as service:
         code = (await service.shorten())["code"]
         body = b'{"url":"https://example.org/"}'
