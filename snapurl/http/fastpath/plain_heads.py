@@ -21,7 +21,6 @@ import re
 from string import ascii_letters
 
 from snapurl.http.schema.route import LINKS_PATH
-from snapurl.http.wire.heads import HEADERS_MAX
 
 _NAME = rb"[A-Za-z0-9!#$%&'*+.^_`|~-]++"
 _VALUE = rb"[\t\x20-\x7e]*+"
@@ -49,12 +48,11 @@ def _lines(special: bytes, host_group: int, *refused: bytes) -> bytes:
             (?! %(connection)b (?! [ \t]*+ (?i: keep-alive ) \r\n ) )
             %(name)b
         ) : %(value)b
-    ) \r\n ){0,%(headers_max)d} )
+    ) \r\n )* )
     (?(%(group)d) | (?!) ) \r\n
     """ % {
         b"host": _header(b"host"),
         b"group": host_group,
-        b"headers_max": HEADERS_MAX,
         b"host_value": _HOST,
         b"special": special,
         b"other_initials": "".join(
