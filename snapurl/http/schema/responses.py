@@ -66,6 +66,9 @@ class LinkPage(Answer):
 
     links: list[LinkBody]
     next_cursor: str | None = Field(description="For the next page; null on the last one.")
+    complete: bool = Field(
+        description="False while some links cannot be reached: they are missing here. Ask for the page again later."
+    )
 
 
 class BulkCreated(Answer):
