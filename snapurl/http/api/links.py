@@ -18,10 +18,10 @@ from snapurl.errors import FieldError, Invalid, SnapURLError
 from snapurl.http.auth import owner_filter
 from snapurl.http.context import RequestContext
 from snapurl.http.dispatch import header_error, query_error
-from snapurl.http.problems import as_refusal, problem
+from snapurl.http.problems import as_refusal
 from snapurl.http.rate_limits import client_of, count_links
 from snapurl.http.schema.requests import Bulk, LinkChange, Rules, check, draft_of
-from snapurl.http.schema.responses import link_body, moment
+from snapurl.http.schema.responses import link_body, moment, problem
 from snapurl.http.schema.route import LINKS_PATH
 from snapurl.model import Draft, IdempotencyKey, Link, PageKey
 
