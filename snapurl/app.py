@@ -24,6 +24,7 @@ from sanic.server import HttpProtocol
 
 from snapurl.addresses import Clients
 from snapurl.cache.reader import LinkCache
+from snapurl.clicks.lag import LagReader
 from snapurl.clicks.shipper import Shipper
 from snapurl.clicks.tally import Tally
 from snapurl.config import Settings
@@ -35,8 +36,9 @@ from snapurl.http.context import Services, Site
 from snapurl.http.dispatch import SanicHandler, dispatch
 from snapurl.http.docs.site import make_site
 from snapurl.http.fastpath.protocol import FastPath, FastProtocol
+from snapurl.http.preflight import preflight
 from snapurl.http.problems import Refusals
-from snapurl.http.redirect import follow
+from snapurl.http.redirect import METHODS, follow
 from snapurl.http.routes import REDIRECT_PATH, ROUTES
 from snapurl.http.wire.connections import BodyBudget, BoundedProtocol, ConnectionBudget, raise_open_files
 from snapurl.http.wire.dates import DateClock
@@ -110,6 +112,8 @@ def create_app(settings: Settings) -> App:
     app.ctx.fair_queue = FairQueue()
     app.ctx.date = DateClock()
     create = _add_routes(app)
+    if settings.cors_allowed:
+        _add_preflights(app)
     site = make_site(ROUTES, settings)
     stack = AsyncExitStack()
 
@@ -162,9 +166,11 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
     purge = endless_task(partial(_purge_intents, store), "purge of Idempotency-Keys")
     stack.push_async_callback(cancel_and_wait, purge)
 
+    lag = LagReader(namespace, redis)
+
     async def redis_fault() -> str | None:
         subscription_fault = None if cache.is_subscribed else "does not tell of changes"
-        return await limiter.redis_fault() or subscription_fault
+        return await limiter.redis_fault() or subscription_fault or await lag.fault()
 
     return Services(
         settings=settings,
@@ -256,5 +262,12 @@ def _add_routes(app: App) -> SanicHandler:
             handlers[route.name], path, route.methods, name=route.name, ignore_body=True, unquote=True
         )
     path = REDIRECT_PATH.replace("{code}", "<code:str>")
-    app.add_route(follow, path, ["GET", "HEAD"], name="follow", ignore_body=True, unquote=True)
+    app.add_route(follow, path, METHODS, name="follow", ignore_body=True, unquote=True)
     return handlers[create_link.__name__]
+
+
+def _add_preflights(app: App) -> None:
+    """Adds OPTIONS to every path of the API."""
+    for number, path in enumerate({route.path for route in ROUTES if not route.is_page}):
+        sanic_path = path.replace("{code}", "<code:str>")
+        app.add_route(preflight, sanic_path, ["OPTIONS"], name=f"preflight_{number}", ignore_body=True)
