@@ -15,6 +15,7 @@ from rich.console import Console
 from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
 from snapurl.local.cluster import saved_settings
+from snapurl.store.cluster.connection import LOST
 from tools.cluster.fleet import Fleet
 
 T = TypeVar("T")
@@ -55,6 +56,10 @@ def with_fleet(work: Callable[[Fleet], Awaitable[T]]) -> T:
         fleet = await Fleet.connect(settings())
         try:
             return await work(fleet)
+        except LOST as error:
+            if (loss := fleet.loss_by(error)) is None:
+                raise
+            raise loss from error
         finally:
             await fleet.close()
 

@@ -33,7 +33,12 @@ async def test_a_local_add_starts_a_server_that_later_starts_start_too(tmp_path:
             assert sorted(running.dsns) == ["db0", "db1", "db2"]
             found = (await say_at(home, "status", "--json")).document
             assert [shard["name"] for shard in found["shards"]] == ["db0", "db1", "db2"]
-            one_line(await say_at(home, "add", "redis", "--yes"), "cannot be the name of a shard")
+            for words in (
+                ("add", "redis", "--yes"),
+                ("plan", "add", "redis"),
+                ("apply", "add", "redis", "--yes"),
+            ):
+                one_line(await say_at(home, *words), "cannot be the name of a shard")
         finally:
             await cancel_and_wait(granting)
     async with LocalCluster(tmp_path, ("db0", "db1"), durable=False) as again:
