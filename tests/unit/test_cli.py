@@ -72,7 +72,7 @@ def test_shells_complete_the_commands(program: str, line: str, shell: str) -> No
 def test_an_address_that_cannot_be_listened_on_is_one_line_with_the_right_advice(
     options: tuple[str, ...], advice: str
 ) -> None:
-    """An address of another machine, an unknown name and a port in use are told apart; the options take precedence."""
+    """An address of another machine, an unknown name and a port in use are told apart; options take precedence."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         environ = {
             **os.environ,

@@ -56,4 +56,4 @@ async def test_a_local_add_needs_the_cluster_to_run(tmp_path: Path) -> None:
         one_line(await say_at(home, "add", "db2", "--yes"), "make up")
         assert (await say_at(home, "status", "--json")).document["topology_version"] == 1
         (entry,) = (await say_at(home, "history", "--json")).document["entries"]
-        assert entry["outcome"].startswith("failed: ")
+        assert (entry["outcome"], bool(entry["detail"])) == ("failed", True)
