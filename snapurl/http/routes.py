@@ -249,7 +249,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         "GET",
         "/robots.txt",
         robots,
-        "Keeps crawlers away",
+        "What crawlers may follow",
         "Pages",
         (Success(200, "Rules", media="text/plain"),),
     ),

@@ -28,15 +28,15 @@ from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
 from snapurl.telemetry.metrics import REDIRECTS_FAST_PATH
 from tests.integration.http.conversations import A, head
-from tests.integration.http.paths import Loop, Side, connected, count, read_all, side
+from tests.integration.http.paths import DATE, Loop, Side, connected, count, read_all, side, undated
 from tests.support.waits import HANG_S, until
 
 URL = "https://example.org/"
-KEEPING, CLOSING = (redirect_bytes(URL, 302, keep_alive=keep) for keep in (True, False))
+KEEPING, CLOSING = (redirect_bytes(URL, 302, DATE, keep_alive=keep) for keep in (True, False))
 NONE = head(target=b"/fs-none")
 LONG_URL = URL + "x" * 8_000
 LONG = head(target=b"/fs-long")
-LONG_ANSWER = redirect_bytes(LONG_URL, 302, keep_alive=True)
+LONG_ANSWER = redirect_bytes(LONG_URL, 302, DATE, keep_alive=True)
 
 WRITE_BYTES_MAX = 65_536  # the buffer of Sanic's transports, above which they pause writing
 PACKET_BYTES_MAX = 262_144  # the most that uvloop reads at once
@@ -102,7 +102,7 @@ async def receive(connection: socket.socket, length: int) -> bytes:
             if not chunk:
                 break
             received += chunk
-    return bytes(received)
+    return undated(bytes(received))
 
 
 async def ask(connection: socket.socket, request: bytes = A, length: int = len(KEEPING)) -> bytes:
@@ -300,7 +300,7 @@ async def test_the_metrics_are_up_to_date_when_they_are_read(
         before = count(REDIRECTS_FAST_PATH)
         async with connected(service.port) as connection:
             await ask(connection)
-            await send(connection, b"GET /metrics HTTP/1.1\r\nconnection: close\r\n\r\n")
+            await send(connection, b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
             text = await read_all(connection)
             assert f"\nsnapurl_redirects_ahead_total {before + 1:.1f}\n".encode() in text
         async with connected(service.port) as connection:
