@@ -193,7 +193,7 @@ async def test_add_run_and_history(ready: Settings, fifth: str, links: list[str]
     assert checked.code == 0
     assert (await run_program(ready, "doctor", "--json")).document == {"findings": []}
     entries = (await run_program(ready, "history", "--json")).document["entries"]
-    assert [(entry["what"], entry["outcome"]) for entry in entries] == [("add db4", "done")]
+    assert [(entry["what"], entry["outcome"]) for entry in entries] == [("add db4", "published")]
     assert "@" in entries[0]["who"]
     for dsn in (*(item.dsn for item in ready.shard_dsns), fifth):
         connection = await asyncpg.connect(dsn)
@@ -401,7 +401,7 @@ async def test_a_half_made_shard_stops_no_other_command(ready: Settings, five: S
     assert (await run_program(five, "status")).code == 0
     said = await run_program(five, "add", "db4", "--yes")
     assert said.code == 0, said.err
-    assert (await run_program(five, "history", "--json")).document["entries"][0]["outcome"] == "done"
+    assert (await run_program(five, "history", "--json")).document["entries"][0]["outcome"] == "published"
 
 
 # -- pause, resume, cancel ----------------------------------------------------------------------------------------
