@@ -193,7 +193,7 @@ async def test_add_run_and_history(ready: Settings, fifth: str, links: list[str]
     assert checked.code == 0
     assert (await run_program(ready, "doctor", "--json")).document == {"findings": []}
     entries = (await run_program(ready, "history", "--json")).document["entries"]
-    assert [(entry["what"], entry["outcome"]) for entry in entries] == [("add db4", "published")]
+    assert [(entry["what"], entry["outcome"]) for entry in entries] == [("add db4", "finished")]
     assert "@" in entries[0]["who"]
     for dsn in (*(item.dsn for item in ready.shard_dsns), fifth):
         connection = await asyncpg.connect(dsn)
