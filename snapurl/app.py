@@ -66,7 +66,12 @@ RESHARD_STATUS_AGE_S_MAX = 1.0
 
 
 class Context:
-    """`app.ctx`: the protocol and budgets of connections; services and fast path are set when the server starts."""
+    """`app.ctx`: the protocol and budgets of connections; services and fast path are set when the server starts.
+
+    `is_leaving` is whether the service is about to stop, so that its health checks fail.
+    """
+
+    is_leaving = False
 
     protocol: type[HttpProtocol]
     services: Services

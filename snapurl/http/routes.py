@@ -204,6 +204,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         "Is the process alive?",
         "Cluster",
         (Success(200, "It is", responses.Live),),
+        refusals=(Unavailable,),
     ),
     Route(
         "GET",

@@ -9,7 +9,7 @@ from pathlib import Path
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 from sanic import HTTPResponse
 
-from snapurl.errors import NotFound
+from snapurl.errors import NotFound, Unavailable
 from snapurl.http.context import RequestContext
 from snapurl.http.rate_limits import FORWARDED, FORWARDED_FOR
 from snapurl.http.schema.responses import ready_body
@@ -18,15 +18,22 @@ from snapurl.telemetry.multiprocess import collect
 
 
 async def health_live(call: RequestContext) -> HTTPResponse:
-    """Answers as long as the process runs; contacts nothing else."""
+    """Answers as long as the process runs; contacts nothing else. 503 when the service is about to stop."""
+    _refuse_if_leaving(call)
     return call.json_response({"status": "ok"})
 
 
 async def health_ready(call: RequestContext) -> HTTPResponse:
     """Checks every shard and Redis. Answers 503 only if no shard does: with one shard up, some links still work."""
+    _refuse_if_leaving(call)
     shards, redis = await asyncio.gather(call.services.shard_health(), call.services.redis_fault())
     body = ready_body(shards, redis)
     return call.json_response(body, 503 if body["status"] == "down" else 200)
+
+
+def _refuse_if_leaving(call: RequestContext) -> None:
+    if call.request.app.ctx.is_leaving:
+        raise Unavailable("this replica is about to stop")
 
 
 async def metrics(call: RequestContext) -> HTTPResponse:

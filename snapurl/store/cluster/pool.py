@@ -215,6 +215,7 @@ class Pool:
         self._deadline_s = statement_timeout_ms / 1000 + CLIENT_GRACE_S
         self._retry_at = 0.0
         self._is_down = False  # an attempt to connect has failed since the last answer
+        self._is_lost = False  # the same, as the log has said it
         self._answered_at = 0.0
         self._permits = asyncio.Semaphore(size)
         self._size = size
@@ -291,12 +292,22 @@ class Pool:
                 self.last_error = describe(error)
                 self._is_down = True
                 self._retry_at = time.monotonic() + DOWN_S
+                self._note_lost(self.last_error)
             SHARD_ERRORS.labels(self.name, "connect").inc()
             raise ShardFailed(self.name, describe(error), sent=False) from error
         self._note_answer()
         return connection
 
+    def _note_lost(self, why: str) -> None:
+        """Logs the first failed attempt to connect since the last answer."""
+        if not self._is_lost:
+            self._is_lost = True
+            log.warning("shard %s %s", self.name, why, extra={"shard": self.name})
+
     def _note_answer(self) -> None:
+        if self._is_lost:
+            self._is_lost = False
+            log.info("shard %s answers again", self.name, extra={"shard": self.name})
         self.last_error = None
         self._is_down = False
         self._retry_at = 0.0

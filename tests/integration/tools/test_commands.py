@@ -197,7 +197,10 @@ async def test_add_run_and_history(ready: Settings, fifth: str, links: list[str]
     assert "@" in entries[0]["who"]
     for dsn in (*(item.dsn for item in ready.shard_dsns), fifth):
         connection = await asyncpg.connect(dsn)
-        assert await connection.fetchval("SELECT count(*) FROM audit WHERE outcome = 'published: topology 2'") == 1
+        assert (
+            await connection.fetchval("SELECT count(*) FROM audit WHERE outcome = 'published: topology 2'")
+            == 1
+        )
         await connection.close()
 
 
