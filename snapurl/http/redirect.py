@@ -22,12 +22,19 @@ from typing import Any
 from sanic import HTTPResponse, Request
 from sanic.models.server_types import ConnInfo
 
-from snapurl.clicks.sources import browser_of, referrer_of
+from snapurl.clicks.sources import (
+    HEADER_BYTES_MAX,
+    PREFETCH,
+    PURPOSE_HEADERS,
+    browser_of,
+    is_prefetch,
+    referrer_of,
+)
 from snapurl.codes import is_code, is_reserved
 from snapurl.errors import Gone, NoSuchAddress, NotFound, RateLimited, SnapURLError
 from snapurl.http.context import Services
 from snapurl.http.problems import refuse, request_id_of, traced
-from snapurl.http.rate_limits import address_of, count_miss, miss_client_of
+from snapurl.http.rate_limits import MISSES, address_of, count_miss, miss_client_of, refuse_blocked
 from snapurl.model import CachedLink
 from snapurl.telemetry.logs import REQUEST_ID
 from snapurl.telemetry.metrics import REDIRECT_SECONDS, REDIRECTS, timing
@@ -98,8 +105,7 @@ async def _respond(request: Request[Any, Any], code: str, request_id: str) -> HT
         _REFUSED.get(type(refusal), _FAILED).inc()
         return refuse(request, refusal, request_id)
     if request.method == "GET":
-        referrer, agent = _last_header(request, "referer"), _last_header(request, "user-agent")
-        services.tally.record(code, referrer_of(referrer), browser_of(agent))
+        services.tally.record(code, referrer_of(_last_header(request, "referer")), _browser(request))
     REDIRECTED.inc()
     return Redirect(None, link.redirect_status, redirect_headers(link.url))
 
@@ -116,9 +122,17 @@ def _take_lookup(request: Request[Any, Any]) -> asyncio.Future[CachedLink] | Non
     return None if connection is None else vars(connection.ctx).pop("found", None)
 
 
+def _browser(request: Request[Any, Any]) -> str:
+    purposes = (value for name in PURPOSE_HEADERS for value in request.headers.getall(name, ()))
+    return PREFETCH if is_prefetch(purposes) else browser_of(_last_header(request, "user-agent"))
+
+
 def _last_header(request: Request[Any, Any], name: str) -> bytes | None:
+    """Returns the first HEADER_BYTES_MAX of the last header of that name."""
     values = request.headers.getall(name, None)
-    return values[-1].encode(errors="surrogateescape") if values else None
+    return (
+        values[-1][:HEADER_BYTES_MAX].encode(errors="surrogateescape")[:HEADER_BYTES_MAX] if values else None
+    )
 
 
 async def _find_link(request: Request[Any, Any], services: Services, code: str) -> CachedLink:
@@ -130,7 +144,7 @@ async def _find_link(request: Request[Any, Any], services: Services, code: str) 
     found = _take_lookup(request)
     if services.blocked:
         # Refuses existing and missing links alike: otherwise a blocked client could still tell them apart.
-        _refuse_blocked(services.blocked.seconds_left(miss_client_of(request)))
+        refuse_blocked(services.blocked.seconds_left(miss_client_of(request)), MISSES)
     # What cannot be a code (/apple-touch-icon.png) is not counted as a miss: browsers ask for such files.
     if not is_code(code):
         raise NotFound()
@@ -143,15 +157,10 @@ async def _find_link(request: Request[Any, Any], services: Services, code: str) 
         async with request.app.ctx.fair_queue.permit(address_of(request)):
             link = await services.cache.resolve(code)
     if link is None:
-        _refuse_blocked(await count_miss(services, miss_client_of(request)))
+        refuse_blocked(await count_miss(services, miss_client_of(request)), MISSES)
         raise NoSuchAddress() if is_reserved(code) else NotFound()
     if link.deleted:
         raise Gone("the link was deleted")
     if link.expires_at_ms is not None and link.expires_at_ms <= services.clock_ms():
         raise Gone("the link has expired")
     return link
-
-
-def _refuse_blocked(left_s: float) -> None:
-    if left_s:
-        raise RateLimited("too many links that do not exist were asked for from here", retry_after_s=left_s)

@@ -239,6 +239,14 @@ CLICKS_SHIPPED = Counter("snapurl_clicks_shipped_total", "Clicks that Redis has 
 CLICKS_DROPPED = Counter(
     "snapurl_clicks_dropped_total", "Clicks dropped because a worker held too many codes."
 )
+CLICK_SOURCES_DROPPED = Counter(
+    "snapurl_click_sources_dropped_total",
+    "Sources (a referrer or a browser) left out of counted clicks at a bound or for a slow shard.",
+)
+CLICK_DELIVERIES_DIVIDED = Counter(
+    "snapurl_click_deliveries_divided_total",
+    "Deliveries of clicks that a shard did not carry out in time, so that less was sent.",
+)
 CLICKS_HELD = Gauge(
     "snapurl_clicks_held", "Clicks that workers hold until Redis confirms them.", multiprocess_mode="livesum"
 )
@@ -272,9 +280,9 @@ _KNOWN: tuple[tuple[Counter, tuple[str, ...]], ...] = (
     (FENCE_REFUSALS, ("moved", "busy")),
     (WRITES_REFUSED, ("hand-off", "no-connection", "shard", "outcome-unknown")),
     (RESHARD_MOVES, ("finished", "given up")),
-    (LIMIT_REFUSALS, ("create", "missing", "scan")),
+    (LIMIT_REFUSALS, ("create", "api", "missing", "scan", "unauthorized")),
     (CONNECTIONS_REFUSED, ("address", "all")),
-    (KEY_LOOKUPS, ("remembered", "shard", "stale")),
+    (KEY_LOOKUPS, ("remembered", "shard", "shared", "stale")),
     (
         REDIS_FAILURES,
         ("get", "put", "changed", "clear", "decode", "feed", "limit", "ship", "consume", "patience"),
