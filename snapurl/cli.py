@@ -170,9 +170,13 @@ def keys_list(as_json: bool) -> None:
     """
     from snapurl.keys import list_keys
 
-    found = asyncio.run(list_keys(_settings_or_local()))
+    found, silent = asyncio.run(list_keys(_settings_or_local()))
+    for name in silent:
+        click.echo(f"snapurl: the keys on shard {name} are missing here: it does not serve now", err=True)
     if as_json:
-        click.echo(json.dumps({"keys": [_key_document(key) for key in found]}))
+        click.echo(
+            json.dumps({"keys": [_key_document(key) for key in found], "missing_shards": list(silent)})
+        )
         return
     rows = [("id", "rights", "limit", "created", "state", "name")]
     for key in found:
