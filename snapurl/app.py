@@ -24,6 +24,7 @@ from sanic.server import HttpProtocol
 
 from snapurl.addresses import Clients
 from snapurl.cache.reader import LinkCache
+from snapurl.clicks.lag import LagReader
 from snapurl.clicks.shipper import Shipper
 from snapurl.clicks.tally import Tally
 from snapurl.config import Settings
@@ -165,9 +166,11 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
     purge = endless_task(partial(_purge_intents, store), "purge of Idempotency-Keys")
     stack.push_async_callback(cancel_and_wait, purge)
 
+    lag = LagReader(namespace, redis)
+
     async def redis_fault() -> str | None:
         subscription_fault = None if cache.is_subscribed else "does not tell of changes"
-        return await limiter.redis_fault() or subscription_fault
+        return await limiter.redis_fault() or subscription_fault or await lag.fault()
 
     return Services(
         settings=settings,
