@@ -105,8 +105,8 @@ class Backlog:
     def take(self, slots: Iterable[int], entries_max: int | None = None) -> dict[int, list[ClickRow]]:
         """Returns the next rows of `slots` that one call may carry, of each at most `entries_max` entries.
 
-        They are not removed, and their sources are bounded per code (`_Values`). The rows of a slot in one entry stay
-        together, since a slot's cursor is an entry. So a first entry is returned even if it exceeds the bounds.
+        They are not removed, and their sources are bounded per code (`_Values`). The rows of a slot in one entry
+        stay together, since a slot's cursor is an entry. So a first entry is returned even above the bounds.
         """
         found: dict[int, list[ClickRow]] = {}
         size, values = Size(), _Values()
