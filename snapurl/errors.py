@@ -1,8 +1,8 @@
 """The exceptions of the service, in one tree; `http/problems.py` turns them into responses and counts them.
 
-An error says what is wrong and, where it helps, what to do next. Users and operators see its text, so it never
-contains a password, a statement or a stack trace. Normal outcomes between the parts of the service ("moved",
-"busy", "taken") are results, not exceptions.
+An error says what is wrong and, where it helps, what to do next. Its text never contains a password, a statement or
+a stack trace. `detail` is for operators and may name a shard; clients get `public_detail`. Normal outcomes between
+the parts of the service ("moved", "busy", "taken") are results, not exceptions.
 """
 
 from __future__ import annotations
@@ -42,6 +42,11 @@ class SnapURLError(Exception):
         self.fields = fields
         self.retry_after_s = retry_after_s
         self.cause = cause or self.slug
+
+    @property
+    def public_detail(self) -> str:
+        """What is said to a client over HTTP."""
+        return self.detail
 
 
 class ConfigError(SnapURLError):
@@ -136,11 +141,26 @@ class RateLimited(SnapURLError):
 
 
 class Unavailable(SnapURLError):
-    """The shard or service that is needed does not answer; nothing was changed."""
+    """The shard or service that is needed does not answer; nothing was changed.
+
+    Clients are not told which: `detail` is for operators.
+    """
 
     status = 503
     slug = "unavailable"
     title = "The service cannot answer this now"
+
+    @property
+    def public_detail(self) -> str:
+        return "temporarily unavailable: try again in a moment"
+
+
+class Overloaded(Unavailable):
+    """There is too much to do at the moment; nothing was changed. Its detail says of what, and is public."""
+
+    @property
+    def public_detail(self) -> str:
+        return self.detail
 
 
 class OutcomeUnknown(SnapURLError):

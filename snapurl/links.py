@@ -28,6 +28,7 @@ from snapurl.errors import (
     Invalid,
     NotFound,
     OutcomeUnknown,
+    Overloaded,
     SnapURLError,
     Unavailable,
 )
@@ -261,7 +262,7 @@ def _taken(alias: str) -> AliasTaken:
 
 
 def _no_free_code() -> Unavailable:
-    return Unavailable("no free code was found", retry_after_s=1.0)
+    return Overloaded("no free code was found", retry_after_s=1.0)
 
 
 def _or_raise(record: IdempotencyRecord | Failed) -> IdempotencyRecord:

@@ -42,7 +42,7 @@ _OF_SANIC: tuple[tuple[type[BaseException], type[SnapURLError], str], ...] = (
     (sanic_errors.URITooLong, errors.TooLarge, "the address is too long"),
     (sanic_errors.RequestTimeout, errors.RequestTimeout, ""),
     (sanic_errors.RequestCancelled, errors.RequestTimeout, "the client has gone away"),
-    (sanic_errors.ServiceUnavailable, errors.Unavailable, "the answer took too long"),
+    (sanic_errors.ServiceUnavailable, errors.Overloaded, "the answer took too long"),
 )
 
 _KINDS: list[type[SnapURLError]] = [SnapURLError, *SnapURLError.__subclasses__()]
@@ -53,7 +53,13 @@ _TIME_OUTS = (sanic_errors.RequestTimeout, sanic_errors.ServiceUnavailable)
 
 
 def as_refusal(error: BaseException) -> SnapURLError:
-    """Maps any exception to a SnapURLError; an unknown one becomes an internal error without details."""
+    """Maps any exception to a SnapURLError; an unknown one becomes an internal error without details.
+
+    A configuration that turns out to be wrong while the service runs, such as the DSN of a shard that leads to
+    another one, is the same to a client as a shard that does not answer.
+    """
+    if isinstance(error, errors.ConfigError):
+        return errors.Unavailable(error.detail)
     if isinstance(error, SnapURLError):
         return error
     for kind, refusal, detail in _OF_SANIC:
@@ -70,7 +76,7 @@ def problem(refusal: SnapURLError, request_id: str | None = None) -> dict[str, A
         "type": TYPE_PREFIX + refusal.slug,
         "title": refusal.title,
         "status": refusal.status,
-        "detail": refusal.detail,
+        "detail": refusal.public_detail,
     }
     if refusal.fields:
         body["errors"] = [{"pointer": field.pointer, "detail": field.detail} for field in refusal.fields]
@@ -101,7 +107,7 @@ def refuse(
     request_id: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> HTTPResponse:
-    """Makes the response to an exception and counts it; logs bugs."""
+    """Makes the response to an exception and counts it; logs bugs, and at level debug what a 503 does not say."""
     refusal = as_refusal(error)
     request_id = request_id or request_id_of(request.headers)
     PROBLEMS.labels(refusal.slug).inc()
@@ -114,6 +120,8 @@ def refuse(
             exc_info=error,
             extra={"request_id": request_id},
         )
+    elif refusal.public_detail != refusal.detail:
+        log.debug("%s %s: %s", request.method, request.path, refusal.detail, extra={"request_id": request_id})
     own = {"x-request-id": request_id, "cache-control": "no-store", **_headers(request, refusal)}
     if wants_page(request):
         return HTTPResponse(

@@ -35,6 +35,12 @@ class Address:
         tls = parts.scheme == "https"
         return cls(parts.hostname, parts.port or (443 if tls else 80), tls)
 
+    @property
+    def url(self) -> str:
+        """The URL of this address, which is reached from the same machine if it is any address of it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        return f"http{'s' if self.tls else ''}://{f'[{host}]' if ':' in host else host}:{self.port}"
+
 
 def own_address(settings: Settings) -> Address:
     """Returns the address that reaches the service of these settings from the same machine."""

@@ -17,7 +17,7 @@ from snapurl.local.binaries import BinarySource
 from snapurl.local.cluster import SHARDS, LocalCluster
 from snapurl.local.start_requests import serve_start_requests
 from snapurl.model import Right
-from snapurl.run.healthcheck import http_status, own_address
+from snapurl.run.healthcheck import Address, http_status, own_address
 from snapurl.run.serve import (
     WORKER_STOP_S_MAX,
     listening,
@@ -36,6 +36,7 @@ from snapurl.run.supervisor import (
 )
 from snapurl.store.cluster.bootstrap import has_identity
 from snapurl.tasks import cancel_and_wait
+from snapurl.telemetry.metrics_port import bind
 from snapurl.telemetry.multiprocess import merge_dead
 
 # The module of the installed command `snapurl-reshard`. `snapurl` may not import `tools`, so up starts it by name.
@@ -79,17 +80,20 @@ async def _run(
     key = await unless_stopped(stop, _prepare(local, cluster.home))
     if key is None:
         return 0
-    with metrics_directory(cluster.home / "metrics") as metrics:
+    with (
+        bind(settings.metrics_host, settings.metrics_port) as metrics_listener,
+        metrics_directory(cluster.home / "metrics") as metrics,
+    ):
         environ = environ_with({**changes, "PROMETHEUS_MULTIPROC_DIR": str(metrics)})
         consumer = Child("click consumer", python_argv("-m", "snapurl.clicks"), environ)
-        workers = worker_children(settings, listener, metrics, changes)
-        address = own_address(settings)
-        url = f"http://{f'[{address.host}]' if ':' in address.host else address.host}:{address.port}"
+        workers = worker_children(settings, listener, metrics_listener, metrics, changes)
+        url = own_address(settings).url
+        inside = Address(*metrics_listener.getsockname()[:2]).url
         migrator = Child("migrator", python_argv("-m", MIGRATOR_MODULE, "run", "--service-url", url), environ)
         stages = [Stage(workers, WORKER_STOP_S_MAX), Stage((consumer, migrator), CONSUMER_STOP_S_MAX)]
         supervisor = Supervisor(stages, on_exit=partial(merge_dead, metrics))
         tasks = [
-            asyncio.create_task(_greet(local, cluster, key)),
+            asyncio.create_task(_greet(local, cluster, key, inside)),
             asyncio.create_task(serve_start_requests(cluster)),
         ]
         try:
@@ -125,12 +129,12 @@ async def admin_key(settings: Settings, home: Path) -> str:
     return made
 
 
-async def _greet(settings: Settings, cluster: LocalCluster, key: str) -> None:
-    """Prints the banner once the service is ready."""
+async def _greet(settings: Settings, cluster: LocalCluster, key: str, inside: str) -> None:
+    """Prints the banner once the service is ready. `inside` is the URL of the metrics port."""
     ready = await _is_ready(settings)
-    click.echo(banner(settings, cluster, key))
+    click.echo(banner(settings, cluster, key, inside))
     if not ready:
-        click.echo(f"Not ready yet: {settings.public_url}/health/ready says why.", err=True)
+        click.echo(f"Not ready yet: {inside}/health/ready says why.", err=True)
 
 
 async def _is_ready(settings: Settings) -> bool:
@@ -142,8 +146,8 @@ async def _is_ready(settings: Settings) -> bool:
     return False
 
 
-def banner(settings: Settings, cluster: LocalCluster, key: str) -> str:
-    """Returns the banner: URL, admin key, and three commands to try, with an alias that is not taken."""
+def banner(settings: Settings, cluster: LocalCluster, key: str, inside: str) -> str:
+    """Returns the banner: URLs, admin key, and three commands to try, with an alias that is not taken."""
     url = settings.public_url
     alias = "try-" + "".join(secrets.choice(_ALIAS_ALPHABET) for _ in range(4))
     body = f'{{"url": "https://example.org/a/long/address", "alias": "{alias}"}}'
@@ -152,6 +156,7 @@ SnapURL is up at {url}   (API: {url}/docs)
 
   running     {cluster.describe()}, {settings.workers} workers
   data        {cluster.home}
+  metrics     {inside}/metrics   (state: {inside}/health/ready)
   admin key   {key}   (kept in {cluster.home / "admin.key"})
 
 Try it:

@@ -57,7 +57,7 @@ SHARD_UP = Gauge(
     multiprocess_mode="livemin",
 )
 SHARD_ATTESTED = Gauge(
-    "snapurl_shard_vouched",
+    "snapurl_shard_attested",
     "1 if the shard is attested and serves; 0 if its server has restarted and is not yet attested.",
     ["shard"],
     multiprocess_mode="livemin",

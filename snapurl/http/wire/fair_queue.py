@@ -19,7 +19,7 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from snapurl.errors import Unavailable
+from snapurl.errors import Overloaded
 from snapurl.telemetry.metrics import FAIR_QUEUE_REFUSED
 
 CLIENT_PERMITS_MAX = 128  # what four shards take in one call each: 32 creates
@@ -51,6 +51,23 @@ class FairQueue:
             yield
         finally:
             self.release(client)
+
+    @asynccontextmanager
+    async def turn(self, client: str) -> AsyncIterator[None]:
+        """As `permit`, but begins the block without one after WAIT_S_MAX.
+
+        For work that must go on under overload, and of which the caller does one at a time.
+        """
+        is_held = True
+        try:
+            await self.acquire(client)
+        except Overloaded:
+            is_held = False
+        try:
+            yield
+        finally:
+            if is_held:
+                self.release(client)
 
     async def acquire(self, client: str) -> None:
         """Waits for a permit of `client`. Raises Unavailable after WAIT_S_MAX."""
@@ -98,7 +115,7 @@ class FairQueue:
                 self._remove(client, waiter)
             if isinstance(error, TimeoutError):
                 FAIR_QUEUE_REFUSED.inc()
-                raise Unavailable("too many requests wait already", retry_after_s=1.0) from None
+                raise Overloaded("too many requests wait already", retry_after_s=1.0) from None
             raise
 
     def _remove(self, client: str, waiter: asyncio.Future[None]) -> None:

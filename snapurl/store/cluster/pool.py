@@ -278,7 +278,7 @@ class Pool:
             raise
         except (*_CANNOT_CONNECT, *LOST) as error:
             if self._answered_at < began:  # else another connection was answered meanwhile: the shard is up
-                self.last_error = describe(error)
+                self._note_failure(describe(error))
                 self._is_down = True
                 self._retry_at = time.monotonic() + DOWN_S
             SHARD_ERRORS.labels(self.name, "connect").inc()
@@ -286,7 +286,15 @@ class Pool:
         self._note_answer()
         return connection
 
+    def _note_failure(self, why: str) -> None:
+        """Notes why a call failed; logs it if the one before was answered."""
+        if self.last_error is None:
+            log.warning("shard %s %s", self.name, why)
+        self.last_error = why
+
     def _note_answer(self) -> None:
+        if self.last_error is not None:
+            log.warning("shard %s answers again", self.name)
         self.last_error = None
         self._is_down = False
         self._retry_at = 0.0
@@ -394,10 +402,11 @@ class Pool:
             raise ShardFailed(self.name, describe(error), sent=False) from error
         except LOST as error:
             late = deadline.when() <= asyncio.get_running_loop().time()
-            self.last_error = describe(TimeoutError() if late else error)
+            why = describe(TimeoutError() if late else error)
+            self._note_failure(why)
             SHARD_ERRORS.labels(self.name, "late" if late else "lost").inc()
             self._close_all()
-            raise ShardFailed(self.name, self.last_error, sent=True) from error
+            raise ShardFailed(self.name, why, sent=True) from error
         else:
             self._note_answer()
             return answer

@@ -94,6 +94,6 @@ async def test_without_redis_a_worker_starts_degraded_and_says_so(
     async with running(settings, tmp_path) as service:
         link = await service.shorten()
         assert (await service.api.get(f"/{link['code']}")).status_code == 302
-        ready = (await service.api.get("/health/ready")).json()
+        ready = await service.details()
         assert (ready["status"], ready["redis"]["ok"]) == ("degraded", False)
         assert "starting degraded: Redis does not answer" in service.workers[0].log.read_text()
