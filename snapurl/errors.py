@@ -141,26 +141,29 @@ class RateLimited(SnapURLError):
 
 
 class Unavailable(SnapURLError):
-    """The shard or service that is needed does not answer; nothing was changed.
+    """The shard or service that is needed does not answer, or there is too much to do; nothing was changed.
 
-    Clients are not told which: `detail` is for operators.
+    `detail` is for operators, and clients are told nothing of it, unless it `is_public`.
     """
 
     status = 503
     slug = "unavailable"
     title = "The service cannot answer this now"
 
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        is_public: bool = False,
+        retry_after_s: float | None = None,
+        cause: str = "",
+    ) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s, cause=cause)
+        self._is_public = is_public
+
     @property
     def public_detail(self) -> str:
-        return "temporarily unavailable: try again in a moment"
-
-
-class Overloaded(Unavailable):
-    """There is too much to do at the moment; nothing was changed. Its detail says of what, and is public."""
-
-    @property
-    def public_detail(self) -> str:
-        return self.detail
+        return self.detail if self._is_public else "temporarily unavailable: try again in a moment"
 
 
 class OutcomeUnknown(SnapURLError):

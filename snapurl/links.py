@@ -28,7 +28,6 @@ from snapurl.errors import (
     Invalid,
     NotFound,
     OutcomeUnknown,
-    Overloaded,
     SnapURLError,
     Unavailable,
 )
@@ -262,7 +261,7 @@ def _taken(alias: str) -> AliasTaken:
 
 
 def _no_free_code() -> Unavailable:
-    return Overloaded("no free code was found", retry_after_s=1.0)
+    return Unavailable("no free code was found", is_public=True, retry_after_s=1.0)
 
 
 def _or_raise(record: IdempotencyRecord | Failed) -> IdempotencyRecord:

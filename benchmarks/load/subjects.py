@@ -57,9 +57,7 @@ async def snapurl(bed: Bed, how: Conditions) -> AsyncIterator[Subject]:
     """Runs SnapURL as shipped: `snapurl serve` and a click consumer."""
     async with serving(bed, how.workers, cores=how.cores, **dict(how.settings)) as service:
         groups = {"service": [service.workers.pid], "consumer": [service.consumer.pid]}
-        yield Subject(
-            "SnapURL", service.port, how.workers, {**groups, **bed.servers()}, service.metrics_port
-        )
+        yield Subject("SnapURL", service.port, how.workers, {**groups, **bed.servers()}, service.metrics_port)
 
 
 @asynccontextmanager

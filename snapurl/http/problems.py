@@ -42,7 +42,7 @@ _OF_SANIC: tuple[tuple[type[BaseException], type[SnapURLError], str], ...] = (
     (sanic_errors.URITooLong, errors.TooLarge, "the address is too long"),
     (sanic_errors.RequestTimeout, errors.RequestTimeout, ""),
     (sanic_errors.RequestCancelled, errors.RequestTimeout, "the client has gone away"),
-    (sanic_errors.ServiceUnavailable, errors.Overloaded, "the answer took too long"),
+    (sanic_errors.ServiceUnavailable, errors.Unavailable, "the answer took too long"),
 )
 
 _KINDS: list[type[SnapURLError]] = [SnapURLError, *SnapURLError.__subclasses__()]

@@ -23,7 +23,7 @@ from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
 from snapurl.http.schema.responses import ready_details
 from snapurl.telemetry import logs, traces
-from snapurl.telemetry.metrics_port import Answer, MetricsPort, metrics
+from snapurl.telemetry.metrics_port import Reply, MetricsPort, metrics
 
 BACKLOG = 1024
 DRAIN_S_MAX = 2.0
@@ -81,9 +81,9 @@ async def run(
 def metrics_port(app: App) -> MetricsPort:
     """Returns the metrics port of an app that has been started."""
 
-    async def ready() -> Answer:
+    async def ready() -> Reply:
         found = await app.ctx.services.readiness()
-        return Answer.of(ready_details(found), 503 if found.status == "down" else 200)
+        return Reply.of(ready_details(found), 503 if found.status == "down" else 200)
 
     return MetricsPort({"/metrics": partial(metrics, app.ctx.fast_path.flush), "/health/ready": ready})
 

@@ -34,18 +34,18 @@ BACKLOG = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     status: int
     content_type: str
     body: bytes
 
     @classmethod
-    def of(cls, document: Mapping[str, object], status: int = 200) -> Answer:
+    def of(cls, document: Mapping[str, object], status: int = 200) -> Reply:
         """Returns a JSON answer."""
         return cls(status, "application/json", json.dumps(document).encode())
 
 
-async def metrics(flush: Callable[[], None] = lambda: None) -> Answer:
+async def metrics(flush: Callable[[], None] = lambda: None) -> Reply:
     """Returns the metrics of all processes that share a directory for them, else those of this process.
 
     `flush` adds what this process has counted since it last did so. Other processes do that once a second.
@@ -54,7 +54,7 @@ async def metrics(flush: Callable[[], None] = lambda: None) -> Answer:
     flush_timings()
     shared = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
     text = await asyncio.to_thread(collect, Path(shared)) if shared else generate_latest(REGISTRY)
-    return Answer(200, CONTENT_TYPE_LATEST, text)
+    return Reply(200, CONTENT_TYPE_LATEST, text)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -78,7 +78,7 @@ def bind(host: str, port: int) -> socket.socket:
 class MetricsPort:
     """Serves `answers`, by path, until it is closed."""
 
-    def __init__(self, answers: Mapping[str, Callable[[], Awaitable[Answer]]]) -> None:
+    def __init__(self, answers: Mapping[str, Callable[[], Awaitable[Reply]]]) -> None:
         self._answers = {path: CachedCall(answer, age_s_max=0.0) for path, answer in answers.items()}
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -127,14 +127,14 @@ class MetricsPort:
         async with asyncio.timeout(REQUEST_S_MAX):
             await writer.drain()
 
-    async def _answer(self, method: str, path: str) -> Answer:
+    async def _answer(self, method: str, path: str) -> Reply:
         found = self._answers.get(path)
         if found is None:
-            return Answer.of({"paths": sorted(self._answers)}, 404)
+            return Reply.of({"paths": sorted(self._answers)}, 404)
         if method not in ("GET", "HEAD"):
-            return Answer.of({"methods": ["GET", "HEAD"]}, 405)
+            return Reply.of({"methods": ["GET", "HEAD"]}, 405)
         try:
             return await found()
         except Exception:
             log.exception("%s was not answered", path)
-            return Answer.of({}, 500)
+            return Reply.of({}, 500)

@@ -19,7 +19,7 @@ from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from snapurl.errors import Overloaded
+from snapurl.errors import Unavailable
 from snapurl.telemetry.metrics import FAIR_QUEUE_REFUSED
 
 CLIENT_PERMITS_MAX = 128  # what four shards take in one call each: 32 creates
@@ -61,7 +61,7 @@ class FairQueue:
         is_held = True
         try:
             await self.acquire(client)
-        except Overloaded:
+        except Unavailable:
             is_held = False
         try:
             yield
@@ -115,7 +115,9 @@ class FairQueue:
                 self._remove(client, waiter)
             if isinstance(error, TimeoutError):
                 FAIR_QUEUE_REFUSED.inc()
-                raise Overloaded("too many requests wait already", retry_after_s=1.0) from None
+                raise Unavailable(
+                    "too many requests wait already", is_public=True, retry_after_s=1.0
+                ) from None
             raise
 
     def _remove(self, client: str, waiter: asyncio.Future[None]) -> None:
