@@ -23,7 +23,7 @@ from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
 from snapurl.http.schema.responses import ready_details
 from snapurl.telemetry import logs, traces
-from snapurl.telemetry.metrics_port import Reply, MetricsPort, metrics
+from snapurl.telemetry.metrics_port import MetricsPort, Reply, metrics
 
 BACKLOG = 1024
 DRAIN_S_MAX = 2.0

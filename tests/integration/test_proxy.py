@@ -20,7 +20,7 @@ import trustme
 from snapurl.config import Settings
 from snapurl.http.schema.responses import TYPE_PREFIX
 from snapurl.local.free_ports import free_port
-from tests.integration.http.service import Worker, environ_of
+from tests.integration.http.service import Worker, environ_of, new_worker
 from tests.integration.tools.conftest import ready
 from tests.support.deployed import ROOT, composed, environ
 from tests.support.requirements import program, requires
@@ -333,10 +333,8 @@ async def service_behind(
     """Runs a worker behind the proxy, and has it trust the proxy as in the compose file."""
     count = environ(composed()["services"]["api"])["SNAPURL_PROXIES_COUNT"]
     async with proxy(directory / "log") as front:
-        listener = socket.create_server(("127.0.0.1", front.upstream_port), backlog=1024)
-        worker = Worker(
-            listener, environ_of(ready, SNAPURL_PROXIES_COUNT=count, **variables), directory / "worker.log"
-        )
+        found = environ_of(ready, SNAPURL_PROXIES_COUNT=count, **variables)
+        worker = new_worker(found, directory, front.upstream_port)
         try:
             await worker.start()
             front.names.addresses.append("127.0.0.1")
@@ -344,7 +342,7 @@ async def service_behind(
             yield front, worker
         finally:
             await worker.stop()
-            listener.close()
+            worker.close()
 
 
 async def test_a_forged_address_does_not_fool_the_limits(ready: Settings, tmp_path: Path) -> None:

@@ -80,6 +80,11 @@ class Worker:
             self.process.send_signal(signum)
         return await self.process.wait()
 
+    def close(self) -> None:
+        """Closes the listening sockets."""
+        self.listener.close()
+        self.metrics_listener.close()
+
     async def say(self, *parts: bytes, pause_s: float = 0.0) -> bytes:
         """Sends raw bytes over a new connection and returns all bytes received until it is closed."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -154,9 +159,9 @@ def environ_of(settings: Settings, **variables: str) -> dict[str, str]:
     }
 
 
-def new_worker(environ: dict[str, str], directory: Path) -> Worker:
+def new_worker(environ: dict[str, str], directory: Path, port: int = 0) -> Worker:
     """Returns a worker that has a listening socket and is not started."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    listener = socket.create_server(("127.0.0.1", port), backlog=1024)
     metrics_listener = socket.create_server(("127.0.0.1", 0))
     return Worker(listener, metrics_listener, environ, directory / f"worker-{listener.fileno()}.log")
 
@@ -182,5 +187,4 @@ async def running(
         for worker in service.workers:
             if worker.process is not None:
                 await worker.stop()
-            worker.listener.close()
-            worker.metrics_listener.close()
+            worker.close()

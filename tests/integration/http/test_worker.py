@@ -37,7 +37,7 @@ async def test_a_worker_that_cannot_start_says_one_line_and_exits_with_2(
     said = worker.log.read_text()
     assert said.startswith("snapurl: ") and line in said
     assert said.count("\n") == 1 and "secret" not in said
-    worker.listener.close()
+    worker.close()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
