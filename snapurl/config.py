@@ -1,4 +1,4 @@
-"""Settings: the only module that reads `SNAPURL_*` variables and secret files.
+"""Settings: the only module, besides `probe.py`, that reads `SNAPURL_*` variables and secret files.
 
 What an operator may need to change is a setting, with its unit last in its name. All other bounds are constants
 beside the code that they bound. Variables that other standards define are read where they apply: `OTEL_*` in

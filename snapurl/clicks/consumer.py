@@ -61,8 +61,8 @@ from snapurl.telemetry.metrics import (
     CLICKS_APPLIED,
     REDIS_FAILURES,
     REDIS_UP,
-    serve_metrics,
 )
+from snapurl.telemetry.metrics_port import serving
 from snapurl.telemetry.process import ProcessMetrics
 
 log = logging.getLogger("snapurl.clicks")
@@ -153,6 +153,7 @@ class Consumer:
         self._held_until = 0.0
         self._is_failing = False
         self._measured_at = float("-inf")
+        self._beaten_at = clock()
         self._stalled_since: float | None = None
         self._stall_logged = False
 
@@ -174,6 +175,11 @@ class Consumer:
             if pause_s:
                 await _wait(stop, pause_s)
         await self._give_up_lease()
+
+    def fault(self) -> str | None:
+        """Returns why this consumer does not work; None if it does, also on standby."""
+        late = self._clock() - self._beaten_at > ALIVE_MS / 1000
+        return "its last heartbeat was not taken by Redis, or is overdue" if late else None
 
     def _log_failure(self, what: str) -> None:
         if bool(what) != self._is_failing:
@@ -268,6 +274,7 @@ class Consumer:
             return
         self._measured_at = self._clock()
         await self._beat()
+        self._beaten_at = self._clock()
         CLICK_BACKLOG_ROWS.set(sum(each.rows for each in self._streams))
         name: Any = await self._redis.get(self._name_key)
         if name is None:
@@ -320,7 +327,7 @@ async def _wait(stop: asyncio.Event, timeout_s: float) -> None:
         return
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: Settings, metrics_port: int, metrics_host: str) -> None:
     """Runs one consumer process until SIGTERM or SIGINT. Raises ConfigError."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -334,7 +341,8 @@ async def run(settings: Settings) -> None:
     )
     try:
         consumer = Consumer(shards.topology.cluster_id, redis, ClickStore(shards, router), loop.time)
-        await consumer.run(stop)
+        async with serving(metrics_host, metrics_port, consumer.fault):
+            await consumer.run(stop)
     finally:
         await cancel_and_wait(process_metrics)
         await redis.aclose()
@@ -347,8 +355,7 @@ def main(metrics_port: int = 0, metrics_host: str = "127.0.0.1") -> int:
         settings = load_settings()
         logs.configure(settings.log_level, settings.log_format)
         traces.configure("clicks")
-        serve_metrics(metrics_port, metrics_host)
-        uvloop.run(run(settings))
+        uvloop.run(run(settings, metrics_port, metrics_host))
     except ConfigError as error:
         print(f"snapurl: {error.detail}", file=sys.stderr, flush=True)
         return 2

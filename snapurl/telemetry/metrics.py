@@ -19,9 +19,7 @@ from functools import cache
 from time import monotonic
 from typing import Any
 
-from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics, start_http_server
-
-from snapurl.errors import ConfigError
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
 # `_created` series would be one more per metric; multiprocess mode does not have them anyway.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -338,13 +336,3 @@ def flush_timings() -> None:
     """Flushes every `Timing` of this process."""
     for each in _TIMINGS:
         each.flush()
-
-
-def serve_metrics(port: int, host: str) -> None:
-    """Serves the metrics of this process at `/metrics`, unless `port` is 0. Raises ConfigError."""
-    if not port:
-        return
-    try:
-        start_http_server(port, host)
-    except OSError as error:
-        raise ConfigError(f"cannot serve metrics on {host}:{port}: {error.strerror}") from None

@@ -13,7 +13,8 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -73,6 +74,30 @@ def bind(host: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot serve metrics on {host}:{port}: {error.strerror}") from None
     listener.setblocking(False)
     return listener
+
+
+@asynccontextmanager
+async def serving(host: str, port: int, fault: Callable[[], str | None]) -> AsyncIterator[None]:
+    """Serves the metrics of this process and its readiness during the block, unless `port` is 0.
+
+    `fault` returns why the program does not work; None if it does. Raises ConfigError.
+    """
+    if not port:
+        yield
+        return
+
+    async def ready() -> Reply:
+        found = fault()
+        status = "down" if found else "ok"
+        return Reply.of({"status": status, "detail": found or "works"}, 503 if found else 200)
+
+    own = MetricsPort({"/metrics": metrics, "/health/ready": ready})
+    with bind(host, port) as listener:
+        await own.start(listener)
+        try:
+            yield
+        finally:
+            await own.close()
 
 
 class MetricsPort:

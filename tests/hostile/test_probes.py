@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,7 +18,8 @@ from snapurl.store.cluster.pool import CLUSTER
 from snapurl.store.cluster.shards import Shards
 from tests.integration.http.conftest import ServiceMaker
 from tests.integration.http.service import Service
-from tests.support.roles import connected
+from tests.support.databases import Databases
+from tests.support.roles import connected, run_program
 from tests.support.waits import HANG_S, until
 
 CLIENTS = 100  # fewer than one client may have requests in work
@@ -158,3 +160,22 @@ async def test_no_public_answer_names_a_part_of_the_inside(
         assert not details["redis"]["ok"]
         said = service.workers[0].log.read_text()
         assert "shard db1 is unreachable" in said or "shard db1 is starting or stopping" in said
+
+
+async def test_the_service_of_another_cluster_is_not_taken_for_ours(
+    make_service: ServiceMaker, databases: Databases
+) -> None:
+    """`snapurl health` is not content with a service that answers on our port for the shards of somebody else."""
+    name = f"other_{os.getpid()}"
+    await databases.clone_initialised(name)
+    try:
+        other = databases.settings(name)
+        async with make_service() as service:
+            port = str(service.workers[0].port)
+            ours = await run_program(service.settings, "snapurl", "health", SNAPURL_PORT=port)
+            assert (ours.code, ours.text) == (0, "ready\n")
+            said = await run_program(other, "snapurl", "health", SNAPURL_PORT=port)
+            assert said.code == 1 and "is the service of another cluster" in said.text
+            assert said.text.count("\n") == 1
+    finally:
+        await databases.drop(name)

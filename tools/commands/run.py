@@ -9,7 +9,7 @@ from snapurl.errors import ConfigError
 from snapurl.run.healthcheck import Address
 from snapurl.run.supervisor import stop_signals
 from snapurl.telemetry import logs, traces
-from snapurl.telemetry.metrics import serve_metrics
+from snapurl.telemetry.metrics_port import serving
 from tools.commands.options import grace_s, settings
 from tools.migrator.loop import Migrator, Options
 from tools.migrator.throttle import LANES, Throttle
@@ -92,13 +92,12 @@ def run(
         raise ConfigError(f"--service-url: {service_url!r} {error}") from None
     logs.configure(found.log_level, "json" if as_json else found.log_format)
     traces.configure("migrator")
-    serve_metrics(metrics_port, metrics_host)
     lanes = lanes or (1 if service else LANES)
     throttle = Throttle(max_rows_per_second, p99_ms_max, standby_lag_s_max, service_p99_ms_max, lanes)
     migrator = Migrator(found, Options(grace_s, throttle, service))
 
     async def work() -> None:
-        async with stop_signals() as stop:
+        async with stop_signals() as stop, serving(metrics_host, metrics_port, migrator.fault):
             await migrator.run(stop, until_settled=until_settled)
 
     try:

@@ -69,6 +69,7 @@ IDLE_S = 0.1
 GRACE_POLL_S = 1.0  # between polls for slots whose grace period is over: each reads the whole cluster
 LEASE_MS = 3_000
 HEARTBEAT_S = 0.5
+ALIVE_S = 15.0  # without a heartbeat that a shard took, then it counts as not working
 PROBE_S = 0.2
 IDLE_PROBE_S = 1.0
 PAUSE_WARN_MS = 500.0  # writers notice such a pause
@@ -158,6 +159,7 @@ class Migrator:
         self._idle: tuple[ChangeStamps | None, float] = None, 0.0
         self._pauses = PauseLog()
         self._probes = 0
+        self._beaten_at = clock()
         self._rows = Rate(clock)
         self._slots = Rate(clock)
         self.status = MigratorStatus()
@@ -399,8 +401,14 @@ class Migrator:
                 )
             except (ShardFailed, ConfigError, asyncpg.PostgresError):
                 continue
+            self._beaten_at = self._clock()
             return bool(rows[0]["held"])
         return False
+
+    def fault(self) -> str | None:
+        """Returns why this migrator does not work; None if it does, also on standby."""
+        late = self._clock() - self._beaten_at > ALIVE_S
+        return "no shard has taken its heartbeat for some time" if late else None
 
     async def _probe(self) -> None:
         """Samples the latency of shards and service, and the lag of standbys, for the throttle."""
