@@ -49,7 +49,7 @@ from snapurl.store.cluster.shards import Shards
 from snapurl.store.keys import KeyStore
 from snapurl.store.links import LinkStore
 from snapurl.tasks import CachedCall, cancel_and_wait
-from snapurl.telemetry.logs import detached_task
+from snapurl.telemetry.logs import endless_task
 from snapurl.telemetry.metrics import INTENTS_PURGED, WORKERS
 from snapurl.telemetry.process import ProcessMetrics
 from snapurl.urls import UrlPolicy, own_hosts
@@ -147,9 +147,9 @@ async def open_services(
     stack.push_async_callback(shipper.stop)
     measurements = (partial(WORKERS.set, 1), partial(shards.measure, "worker"), cache.measure)
     stack.push_async_callback(
-        cancel_and_wait, detached_task(ProcessMetrics(measurements).run(), "process-metrics")
+        cancel_and_wait, endless_task(ProcessMetrics(measurements).run, "process metrics")
     )
-    purge = asyncio.create_task(_purge_intents(store), name="purge-intents")
+    purge = endless_task(partial(_purge_intents, store), "purge of Idempotency-Keys")
     stack.push_async_callback(cancel_and_wait, purge)
 
     async def redis_fault() -> str | None:

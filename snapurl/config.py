@@ -196,11 +196,24 @@ class Settings(BaseSettings):
         le=5_000_000,
         description="Links in the cache of each worker (L1); the least recently used link is evicted.",
     )
+    l1_bytes: int = Field(
+        134_217_728,
+        ge=1_048_576,
+        le=68_719_476_736,
+        description="Memory of the cache of each worker (L1) in bytes; the least recently used link is evicted.",
+    )
     l1_max_age_s: float = Field(
         240.0, gt=0, le=3600, description="Age at which a link expires from the cache of a worker (L1)."
     )
     l2_max_age_s: int = Field(
         300, ge=1, le=86_400, description="Age at which a link expires from the cache in Redis (L2)."
+    )
+    l2_bytes: int = Field(
+        268_435_456,
+        ge=1_048_576,
+        le=1_099_511_627_776,
+        description="Memory in use of Redis, in bytes, up to which links are added to the cache in it (L2); "
+        "never more than half of its `maxmemory`.",
     )
     miss_max_age_s: int = Field(
         2, ge=1, le=60, description="Age at which a cached miss (no such link) expires."

@@ -19,7 +19,7 @@ LINK = CachedLink("https://www.example.org/articles/2026/n0000000", 302, 1, None
 @pytest.fixture
 def full() -> LocalCache:
     """A full cache."""
-    cache = LocalCache(LINKS, 60.0, 2.0, time.monotonic)
+    cache = LocalCache(LINKS, 2**30, 60.0, 2.0, time.monotonic)
     cache.enable()
     for number in range(LINKS):
         cache.put(f"n{number:07d}", LINK, cache.generation)

@@ -60,7 +60,7 @@ async def no_create(request: WholeRequest) -> HTTPResponse:
 @pytest.fixture
 def fast() -> Iterator[FastPath]:
     """A fast path with one link in L1."""
-    local = LocalCache(100, 3_600.0, 2.0, time.monotonic)
+    local = LocalCache(100, 2**20, 3_600.0, 2.0, time.monotonic)
     local.enable()
     local.put("n0000000", LINK, local.generation)
     loop = asyncio.new_event_loop()

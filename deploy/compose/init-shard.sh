@@ -1,15 +1,15 @@
 #!/bin/sh
-# Prepares the database of one shard: the logins, with the passwords in the secrets, and the tables.
+# Prepares the database of one shard: creates the logins, with the passwords from the secrets, and the tables.
 #
-# The image of PostgreSQL runs it once, on an empty volume. Run it by hand, any number of times, after a password was
-# changed, and on a volume from before there were these logins:
+# PostgreSQL's image runs it once, on an empty volume. It may be run again at any time. Run it by hand after a change
+# of a password:
 #
 #   docker compose exec db0 sh /docker-entrypoint-initdb.d/snapurl.sh
 #
-# snapurl_owner has the database and its tables, is no superuser, and is who `snapurl migrate` logs in as.
-# snapurl_api is the service and the click consumer, snapurl_resharder the migrator: what they may do is in
-# migrations/0009_roles.sql. A database without tables gets those of this release, so that the migrator, who may make
-# none, can add it as a shard; later releases are applied by `snapurl migrate`, and by nothing else.
+# snapurl_owner owns the database and its tables and is no superuser; `snapurl migrate` logs in as this user.
+# snapurl_api is the user of the service and the click consumer, snapurl_resharder that of the migrator;
+# migrations/0009_roles.sql grants their rights. An empty database gets the tables of this release, because the migrator
+# may not create tables but must be able to add the database as a shard. Only `snapurl migrate` applies later releases.
 ( # in a shell of its own: the image may read this file into its own
 set -eu
 export SECRETS="${SECRETS:-/run/secrets}"
@@ -27,7 +27,7 @@ sql() { PGOPTIONS=$options psql --no-psqlrc --quiet --tuples-only --no-align --s
     --username "$POSTGRES_USER" --dbname "$POSTGRES_DB" "$@"; }
 
 unlogged="-c log_statement=none -c log_min_duration_statement=-1 -c log_min_error_statement=panic"
-# Passwords reach psql through files, not through arguments, and the server logs no statement that has one.
+# psql reads passwords from files, not from arguments, and the server logs no statement that contains one.
 options="$options $unlogged"
 sql --single-transaction <<'SQL'
 SET client_min_messages = 'warning';
@@ -65,7 +65,7 @@ SQL
 options=${PGOPTIONS:-}
 relations=$(sql -c "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace")
 if [ "$relations" = 0 ]; then
-    # As `snapurl migrate` does it, and recorded as it would: it finds nothing left to do.
+    # Applied and recorded as `snapurl migrate` does it, so that it finds nothing left to do.
     set -- -c "CREATE TABLE schema_migrations (version integer PRIMARY KEY, name text NOT NULL, checksum text NOT NULL,
         applied_at timestamptz NOT NULL DEFAULT now())"
     for file in "$migrations"/[0-9][0-9][0-9][0-9]_*.sql; do
@@ -77,14 +77,14 @@ if [ "$relations" = 0 ]; then
     sql --single-transaction -c "SET client_min_messages = 'warning'" -c "SET ROLE snapurl_owner" "$@" > /dev/null
 fi
 
-# The roles have their rights from here on, whichever user created the tables.
+# The roles have their rights now, whichever user created the tables.
 ours=$(sql -c "SELECT to_regproc('grant_roles_v1') IS NOT NULL")
 if [ "$ours" = t ]; then
     said=$(sql -c "SET ROLE snapurl_owner" -c "SELECT grant_roles_v1()")
     [ "$said" = granted ] || { echo "init-shard: $said" >&2; exit 1; }
 fi
 
-# Last, for whoever has come here by the old one.
+# Last, because a login may have brought this session here with its old password.
 options="$options $unlogged"
 sql <<'SQL'
 \set VERBOSITY terse

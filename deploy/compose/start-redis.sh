@@ -1,6 +1,6 @@
 #!/bin/sh
-# Redis with the password of a secret. It is handed over through stdin: everybody on the machine can read arguments,
-# and `docker inspect` shows arguments and the environment.
+# Starts Redis with the password from a secret. The password goes through stdin: every user of the machine can read
+# arguments, and `docker inspect` shows arguments and environment.
 set -eu
 secret=${SECRETS:-/run/secrets}/redis_password
 if ! [ -s "$secret" ]; then

@@ -1,17 +1,50 @@
-"""The encoding of a link in Redis. Pure."""
+"""The encoding of a link in Redis. Pure.
+
+A value is `version status expiry deleted url`, or the version alone: then only the shard has the link. What Redis
+returns is written into the heads of responses, so `decode` takes nothing that `encode` would not have written.
+"""
 
 from __future__ import annotations
 
+import re
+
+from snapurl.codes import is_code
 from snapurl.model import CachedLink
+
+URL_CHARS_MAX = 2_000  # of a link in Redis; one with a longer URL is read from its shard, unless L1 has it
+_DIGITS = "[0-9]{1,15}"  # Lua computes with 53 bits
+_LINK = re.compile(rf"({_DIGITS}) (30[1278]) (-|{_DIGITS}) ([01]) ((?:https?://[!-~]+)?)")
+_VERSION = re.compile(_DIGITS)
+
+
+def fits(link: CachedLink) -> bool:
+    """Whether the link is small enough for Redis."""
+    return len(link.url) <= URL_CHARS_MAX
 
 
 def encode(link: CachedLink) -> str:
-    """Returns `version status expiry deleted url`. The expiry is in ms since 1970, `-` for none."""
+    """Returns the value of a link that fits. The expiry is in ms since 1970, `-` for none."""
     expiry = "-" if link.expires_at_ms is None else str(link.expires_at_ms)
     return f"{link.version} {link.redirect_status} {expiry} {int(link.deleted)} {link.url}"
 
 
-def decode(text: str) -> CachedLink:
-    """Reads what `encode` wrote. Raises ValueError for anything else."""
-    version, status, expiry, deleted, url = text.split(" ", 4)
-    return CachedLink(url, int(status), int(version), None if expiry == "-" else int(expiry), deleted == "1")
+def decode(text: str) -> CachedLink | None:
+    """Reads what `encode` wrote; None for a version alone. Raises ValueError for anything else."""
+    match = _LINK.fullmatch(text)
+    if match is None:
+        if _VERSION.fullmatch(text):
+            return None
+        raise ValueError("not a link")
+    version, status, expiry, deleted, url = match.groups()
+    found = CachedLink(url, int(status), int(version), None if expiry == "-" else int(expiry), deleted == "1")
+    if len(url) > URL_CHARS_MAX or bool(url) == found.is_missing:
+        raise ValueError("not a link")
+    return found
+
+
+def decode_invalidation(text: str) -> tuple[str, int]:
+    """Reads `version code` of the channel. Returns code and version; raises ValueError for anything else."""
+    version, _, code = text.partition(" ")
+    if not _VERSION.fullmatch(version) or not is_code(code):
+        raise ValueError("not an invalidation")
+    return code, int(version)

@@ -1,4 +1,8 @@
-"""Invalidations of changed links over Redis pub/sub: the subscription is known to be alive, or known to be lost."""
+"""Invalidations of changed links over Redis pub/sub: the subscription is known to be alive, or known to be lost.
+
+Whatever goes wrong, the subscription counts as lost and is begun anew, also after a message that cannot be read: it
+may have been an invalidation.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
+from snapurl.cache.codec import decode_invalidation
+from snapurl.redis_client import redis_fault
 from snapurl.tasks import cancel_and_wait
+from snapurl.telemetry.logs import endless_task
 from snapurl.telemetry.metrics import REDIS_FAILURES
 
 log = logging.getLogger("snapurl.feed")
@@ -42,28 +48,36 @@ class InvalidationFeed:
         self._gained = gained
         self._lost = lost
         self._task: asyncio.Task[None] | None = None
+        self._is_failing = False
         self.is_alive = False
 
     async def start(self) -> None:
-        self._task = asyncio.create_task(self._run(), name="feed")
+        self._task = endless_task(self._run, "feed")
 
     async def stop(self) -> None:
         await cancel_and_wait(self._task)
 
     async def _run(self) -> None:
         while True:
+            fault = "does not answer"
             try:
                 await self._listen()
-            except (RedisError, OSError, TimeoutError) as error:
-                REDIS_FAILURES.labels("feed").inc()
-                log.debug("the subscription is interrupted: %s", type(error).__name__)
-            if self.is_alive:
-                log.warning(
-                    "no invalidations from Redis: this worker does without its own cache until they are back"
-                )
-            self.is_alive = False
-            self._lost()
+            except ValueError:
+                fault = "has sent an invalidation that cannot be read"
+            except Exception as error:
+                fault = redis_fault(error)
+            self._end(fault)
             await asyncio.sleep(RETRY_S)
+
+    def _end(self, fault: str) -> None:
+        REDIS_FAILURES.labels("feed").inc()
+        if not self._is_failing:
+            log.warning(
+                "Redis %s: this worker does without its own cache until it has subscribed again", fault
+            )
+        self._is_failing = True
+        self.is_alive = False
+        self._lost()
 
     async def _listen(self) -> None:
         loop = asyncio.get_running_loop()
@@ -79,11 +93,13 @@ class InvalidationFeed:
                     self._receive(message)
 
     def _receive(self, message: dict[str, Any]) -> None:
+        """Raises ValueError for an invalidation that cannot be read."""
         if message["type"] == "subscribe":
             self.is_alive = True
             self._gained()
+            if self._is_failing:
+                log.warning("Redis sends invalidations again: this worker uses its own cache")
+            self._is_failing = False
         elif message["type"] == "message":
             data = message["data"]
-            version, _, code = (data if isinstance(data, str) else data.decode()).partition(" ")
-            if version.isdigit():
-                self._changed(code, int(version))
+            self._changed(*decode_invalidation(data if isinstance(data, str) else data.decode()))

@@ -1,4 +1,4 @@
-"""L1: the links that one worker caches, bounded in number and age. Pure; the clock is passed in."""
+"""L1: the links that one worker caches, bounded in number, bytes and age. Pure; the clock is passed in."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from snapurl.model import CachedLink
 
 _STATUSES = {status: status for status in (301, 302, 307, 308)}
 """Entries share these objects: each number that is parsed would be an object of its own."""
+
+
+ENTRY_BYTES = 384
+"""Memory of an entry, its code and their places in the table, without the URL."""
 
 
 @dataclass(slots=True)
@@ -40,22 +44,29 @@ class Entry:
 
 
 class LocalCache:
-    """code -> link, with LRU eviction. Ages are on the monotonic `clock`.
+    """code -> link, with LRU eviction. Ages are on the monotonic `clock`; `bytes` is the memory of all entries.
 
     While it is disabled (this worker receives no invalidations) it is empty and takes nothing. `generation` grows
     each time it is emptied: what was read before that must not be put in after it.
     """
 
     def __init__(
-        self, links_max: int, max_age_s: float, miss_max_age_s: float, clock: Callable[[], float]
+        self,
+        links_max: int,
+        bytes_max: int,
+        max_age_s: float,
+        miss_max_age_s: float,
+        clock: Callable[[], float],
     ) -> None:
         self._links_max = links_max
+        self._bytes_max = bytes_max
         self._max_age_s = max_age_s
         self._miss_max_age_s = miss_max_age_s
         self._clock = clock
         self._entries: OrderedDict[str, Entry] = OrderedDict()
         self._enabled = False
         self.generation = 0
+        self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -71,7 +82,7 @@ class LocalCache:
         if entry is None:
             return None
         if entry.until_s < self._clock():
-            del self._entries[code]
+            self._remove(code)
             return None
         self._entries.move_to_end(code)
         return entry
@@ -83,17 +94,19 @@ class LocalCache:
         known = self._entries.get(code)
         if known is not None and known.version > link.version:
             return
+        if known is not None:
+            self._remove(code)
         age_s = self._miss_max_age_s if link.is_missing else self._max_age_s
-        self._entries[code] = Entry.of(link, self._clock() + age_s)
-        self._entries.move_to_end(code)
-        if len(self._entries) > self._links_max:
-            self._entries.popitem(last=False)
+        entry = self._entries[code] = Entry.of(link, self._clock() + age_s)
+        self.bytes += ENTRY_BYTES + len(entry.url)
+        while len(self._entries) > self._links_max or self.bytes > self._bytes_max:
+            self._remove(next(iter(self._entries)))
 
     def drop(self, code: str, version: int) -> None:
         """Removes a link that is older than `version`."""
         entry = self._entries.get(code)
         if entry is not None and entry.version < version:
-            del self._entries[code]
+            self._remove(code)
 
     def enable(self) -> None:
         """From now on this worker receives invalidations."""
@@ -105,6 +118,10 @@ class LocalCache:
         self._empty()
         self._enabled = False
 
+    def _remove(self, code: str) -> None:
+        self.bytes -= ENTRY_BYTES + len(self._entries.pop(code).url)
+
     def _empty(self) -> None:
         self._entries.clear()
+        self.bytes = 0
         self.generation += 1

@@ -50,6 +50,7 @@ from snapurl.telemetry.logs import detached_task
 from snapurl.telemetry.metrics import (
     CACHE_ANSWERS,
     CACHE_INVALIDATIONS_PENDING,
+    L1_BYTES,
     L1_LINKS,
     REDIS_FAILURES,
     REDIS_UP,
@@ -99,8 +100,17 @@ class LinkCache:
         clock: Callable[[], float],
     ) -> None:
         self._find = find
-        self._local = LocalCache(settings.l1_links, settings.l1_max_age_s, settings.miss_max_age_s, clock)
-        self._shared = SharedCache(redis, namespace, settings.l2_max_age_s, settings.miss_max_age_s, clock)
+        self._local = LocalCache(
+            settings.l1_links, settings.l1_bytes, settings.l1_max_age_s, settings.miss_max_age_s, clock
+        )
+        self._shared = SharedCache(
+            redis,
+            namespace,
+            settings.l2_max_age_s,
+            settings.miss_max_age_s,
+            settings.l2_bytes,
+            clock,
+        )
         self._feed = InvalidationFeed(
             redis,
             self._shared.channel,
@@ -119,7 +129,7 @@ class LinkCache:
         )
         self._writes: dict[str, CachedLink] = {}
         self._writer: asyncio.Task[None] | None = None
-        self._pending: dict[str, CachedLink] = {}
+        self._pending: dict[str, int] = {}
         self._pending_overflow = False
         self._notifier: asyncio.Task[None] | None = None
 
@@ -170,12 +180,13 @@ class LinkCache:
         cached = CachedLink.from_link(link)
         self._invalidate(link.code, cached.version)
         self._local.put(link.code, cached, self._local.generation)
-        if link.code in self._pending or not await self._shared.changed(link.code, cached):
-            self._notify_later(link.code, cached)
+        if link.code in self._pending or not await self._shared.changed(link.code, link.version, cached):
+            self._notify_later(link.code, link.version)
 
     def measure(self) -> None:
         """Sets the gauges."""
         L1_LINKS.set(len(self._local))
+        L1_BYTES.set(self._local.bytes)
         REDIS_UP.labels("worker").set(self.is_subscribed)
 
     # -- loads -----------------------------------------------------------------------------------------------
@@ -254,10 +265,8 @@ class LinkCache:
 
     # -- invalidations that Redis did not take ---------------------------------------------------------------
 
-    def _notify_later(self, code: str, link: CachedLink) -> None:
-        known = self._pending.get(code)
-        if known is None or known.version < link.version:
-            self._pending[code] = link
+    def _notify_later(self, code: str, version: int) -> None:
+        self._pending[code] = max(version, self._pending.get(code, 0))
         if len(self._pending) > PENDING_MAX:
             self._pending.clear()
             self._pending_overflow = True
@@ -271,9 +280,9 @@ class LinkCache:
             if self._pending_overflow and not await self._shared.clear():
                 continue
             self._pending_overflow = False
-            for code, link in list(self._pending.items()):
-                if not await self._shared.changed(code, link):
+            for code, version in list(self._pending.items()):
+                if not await self._shared.changed(code, version):
                     break
-                if self._pending.get(code) is link:
+                if self._pending.get(code) == version:
                     del self._pending[code]
             CACHE_INVALIDATIONS_PENDING.set(len(self._pending))

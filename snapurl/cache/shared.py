@@ -1,4 +1,9 @@
-"""L2: the links that all workers cache in Redis. A failure of Redis is a miss, never an error."""
+"""L2: the links that all workers cache in Redis. A failure of Redis is a miss, never an error.
+
+Links cannot fill the Redis that has the clicks: large ones are left out, and none is added while Redis uses more
+than `bytes_max` or half of its maxmemory (`lua/put.lua`). What expires makes room. A change of a link that is left
+out leaves its version in Redis, so no slow reader can put an older value back.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +13,9 @@ from importlib.resources import files
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from snapurl.cache.codec import decode, encode
+from snapurl.cache.codec import decode, encode, fits
 from snapurl.model import CachedLink
-from snapurl.telemetry.metrics import REDIS_FAILURES, REDIS_SECONDS, timed, timing
+from snapurl.telemetry.metrics import CACHE_LEFT_OUT, REDIS_FAILURES, REDIS_SECONDS, timed, timing
 from snapurl.telemetry.traces import REDIS, span
 
 # A changed link must outlive any read that began before the change (pool wait, two statements, a hand-off).
@@ -22,11 +27,16 @@ SCAN_COUNT = 1_000
 _GET_SECONDS = timing(REDIS_SECONDS, "get")
 _PUT_SECONDS = timing(REDIS_SECONDS, "put")
 _CHANGED_SECONDS = timing(REDIS_SECONDS, "changed")
+_LARGE = CACHE_LEFT_OUT.labels("large")
+_FULL = CACHE_LEFT_OUT.labels("full")
 _PUT = (files("snapurl.cache") / "lua" / "put.lua").read_text(encoding="utf-8")
 
 
 class SharedCache:
-    """code -> link in Redis, with an invalidation on a channel for each change."""
+    """code -> link in Redis, with an invalidation on a channel for each change.
+
+    `bytes_max` is the memory of the whole Redis up to which links are added.
+    """
 
     def __init__(
         self,
@@ -34,6 +44,7 @@ class SharedCache:
         namespace: str,
         max_age_s: int,
         miss_max_age_s: int,
+        bytes_max: int,
         clock: Callable[[], float],
     ) -> None:
         self._redis = redis
@@ -41,12 +52,13 @@ class SharedCache:
         self.channel = f"snapurl:{namespace}:changed"
         self._max_age_s = max_age_s
         self._miss_max_age_s = miss_max_age_s
+        self._bytes_max = bytes_max
         self._clock = clock
         self._down_until = 0.0
         self._put = redis.register_script(_PUT)
 
     async def get_many(self, codes: Sequence[str]) -> Sequence[CachedLink | None]:
-        """Returns per code the link, MISSING if it is cached that there is none, or None if nothing is."""
+        """Returns per code the link, MISSING if it is cached that there is none, or None to ask the shard."""
         if self._clock() < self._down_until:
             return (None,) * len(codes)
         try:
@@ -61,33 +73,41 @@ class SharedCache:
         """Writes links that were read from shards, except where Redis has the same or a newer version."""
         if self._clock() < self._down_until:
             return
-        keys = [self._prefix + code for code in links]
-        ages = (self._max_age_s * 1000, self._miss_max_age_s * 1000)
+        values = {self._prefix + code: encode(link) for code, link in links.items() if fits(link)}
+        _LARGE.inc(len(links) - len(values))
+        if not values:
+            return
+        head = (self._max_age_s * 1000, self._miss_max_age_s * 1000, self._bytes_max, 0)
         try:
             with timed(_PUT_SECONDS), span("redis put", "client", REDIS):
-                await self._put(keys, (*ages, *map(encode, links.values())))
+                _FULL.inc(int(await self._put(list(values), (*head, *values.values()))))
         except (RedisError, OSError, TimeoutError):
             self._failed("put")
 
-    async def changed(self, code: str, link: CachedLink) -> bool:
-        """Writes a changed link and publishes its invalidation. Returns whether Redis took both."""
+    async def changed(self, code: str, version: int, link: CachedLink | None = None) -> bool:
+        """Publishes the invalidation of a changed link, and writes the link, or its version alone without `link`.
+
+        Returns whether Redis took both.
+        """
         if self._clock() < self._down_until:
             return False
         age_s = max(self._max_age_s, CHANGED_AGE_S_MIN)
         try:
             with timed(_CHANGED_SECONDS), span("redis changed", "client", REDIS):
-                await self._write_and_publish(code, link, age_s * 1000)
+                value = encode(link) if link is not None and fits(link) else str(version)
+                await self._write_and_publish(code, version, value, age_s * 1000)
         except (RedisError, OSError, TimeoutError):
             self._failed("changed")
             return False
         return True
 
-    async def _write_and_publish(self, code: str, link: CachedLink, age_ms: int) -> None:
+    async def _write_and_publish(self, code: str, version: int, value: str, age_ms: int) -> None:
         async with self._redis.pipeline(transaction=False) as pipe:
             # EVAL, not EVALSHA: for that a pipeline would first ask Redis whether the script is loaded.
-            pipe.eval(_PUT, 1, self._prefix + code, age_ms, age_ms, encode(link))
-            pipe.publish(self.channel, f"{link.version} {code}")
-            await pipe.execute()
+            pipe.eval(_PUT, 1, self._prefix + code, age_ms, age_ms, self._bytes_max, 1, value)
+            pipe.publish(self.channel, f"{version} {code}")
+            left_out, _ = await pipe.execute()
+        _FULL.inc(int(left_out))
 
     async def clear(self) -> bool:
         """Deletes every link. Returns whether Redis did."""

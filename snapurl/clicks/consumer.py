@@ -336,8 +336,8 @@ async def run(settings: Settings, metrics_port: int, metrics_host: str) -> None:
     shards = await Shards.connect(settings)
     router = Router(shards, settings.busy_wait_ms)
     redis = redis_client(settings)
-    process_metrics = logs.detached_task(
-        ProcessMetrics([partial(shards.measure, "clicks")]).run(), "process_metrics"
+    process_metrics = logs.endless_task(
+        ProcessMetrics([partial(shards.measure, "clicks")]).run, "process metrics"
     )
     try:
         consumer = Consumer(shards.topology.cluster_id, redis, ClickStore(shards, router), loop.time)

@@ -23,6 +23,7 @@ from snapurl.clicks.stream import encode_entry, encode_sources, name_key, worker
 from snapurl.clicks.tally import Sources, Tally
 from snapurl.config import Settings
 from snapurl.tasks import cancel_and_wait
+from snapurl.telemetry.logs import endless_task
 from snapurl.telemetry.metrics import (
     CLICKS_DROPPED,
     CLICKS_HELD,
@@ -72,7 +73,7 @@ class Shipper:
 
     async def start(self) -> None:
         log.debug("click entries of this worker are named %s", self._worker)
-        self._task = asyncio.create_task(self._run(), name="shipper")
+        self._task = endless_task(self._run, "shipper")
 
     async def stop(self) -> None:
         """Ships what is left, for at most STOP_S_MAX."""

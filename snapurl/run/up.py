@@ -36,6 +36,7 @@ from snapurl.run.supervisor import (
 )
 from snapurl.store.cluster.bootstrap import has_identity
 from snapurl.tasks import cancel_and_wait
+from snapurl.telemetry.logs import endless_task
 from snapurl.telemetry.metrics_port import bind
 from snapurl.telemetry.multiprocess import merge_dead
 
@@ -94,7 +95,7 @@ async def _run(
         supervisor = Supervisor(stages, on_exit=partial(merge_dead, metrics))
         tasks = [
             asyncio.create_task(_greet(local, cluster, key, inside)),
-            asyncio.create_task(serve_start_requests(cluster)),
+            endless_task(partial(serve_start_requests, cluster), "start requests"),
         ]
         try:
             return await supervisor.run(stop)

@@ -7,12 +7,16 @@ import contextvars
 import json
 import logging
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
 from snapurl.telemetry.traces import trace_id
+
+log = logging.getLogger("snapurl.tasks")
+
+RESTART_S_MIN, RESTART_S_MAX = 1.0, 60.0
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 MOVE: ContextVar[str] = ContextVar("move", default="")
@@ -73,5 +77,38 @@ def configure(level: str, kind: str = "") -> None:
 
 
 def detached_task(work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-    """Starts a task outside the context of the current request, whose id its log lines must not carry."""
-    return asyncio.create_task(work, name=name, context=contextvars.Context())
+    """Starts a task outside the context of the current request, whose id its log lines must not carry.
+
+    Nobody needs to await it: if it fails, that is logged when it happens.
+    """
+    task = asyncio.create_task(work, name=name, context=contextvars.Context())
+    task.add_done_callback(_log_failure)
+    return task
+
+
+def endless_task(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> asyncio.Task[None]:
+    """Starts a detached task that runs until it is cancelled.
+
+    If `work` fails or ends, that is logged and `work` is called again, after RESTART_S_MIN to RESTART_S_MAX.
+    """
+    return detached_task(_keep_running(work, name), name)
+
+
+async def _keep_running(work: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    clock = asyncio.get_running_loop().time
+    delay_s = RESTART_S_MIN
+    while True:
+        started_s = clock()
+        try:
+            await work()
+            log.error("the task %s has ended; it is started again", name)
+        except Exception:
+            log.exception("the task %s has failed; it is started again", name)
+        delay_s = RESTART_S_MIN if clock() - started_s > RESTART_S_MAX else delay_s
+        await asyncio.sleep(delay_s)
+        delay_s = min(2 * delay_s, RESTART_S_MAX)
+
+
+def _log_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("the task %s has failed", task.get_name(), exc_info=error)

@@ -212,6 +212,14 @@ CACHE_INVALIDATIONS_PENDING = Gauge(
     "Invalidations of links that wait to be sent to Redis.",
     multiprocess_mode="livesum",
 )
+CACHE_LEFT_OUT = Counter(
+    "snapurl_l2_left_out_total",
+    "Links not written to Redis (L2), by reason: large, or full (Redis uses more than links may fill).",
+    ["reason"],
+)
+L1_BYTES = Gauge(
+    "snapurl_l1_bytes", "Memory of the links in the L1 caches of all workers.", multiprocess_mode="livesum"
+)
 L1_LINKS = Gauge("snapurl_l1_links", "Links in the L1 caches of all workers.", multiprocess_mode="livesum")
 REDIS_UP = Gauge(
     "snapurl_redis_up",

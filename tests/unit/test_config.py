@@ -173,7 +173,7 @@ def test_variables_of_others_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_our_variables_are_read_in_one_place() -> None:
-    """Only config.py and the probe read `SNAPURL_*`; every use of the environment is listed here with its purpose."""
+    """Only config.py and the probe read `SNAPURL_*`; each use of the environment is listed with its purpose."""
     uses = {
         "snapurl/config.py": "all settings",
         "snapurl/telemetry/metrics_port.py": "PROMETHEUS_MULTIPROC_DIR, which prometheus_client defines",

@@ -34,7 +34,7 @@ from snapurl.run.healthcheck import Address, http_status
 from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.pool import ShardFailed
 from snapurl.tasks import cancel_and_wait
-from snapurl.telemetry.logs import MOVE
+from snapurl.telemetry.logs import MOVE, endless_task
 from snapurl.telemetry.metrics import (
     PAUSE_SECONDS,
     RESHARD_LAG_ROWS,
@@ -175,7 +175,9 @@ class Migrator:
         self._stop = stop
         fleet = await Fleet.connect(self._settings, f"snapurl-migrator {self._holder.hex[:12]}")
         background = [
-            asyncio.create_task(each) for each in (self._heartbeat(), self._probe(), ProcessMetrics(()).run())
+            endless_task(self._heartbeat, "heartbeat of the migrator"),
+            endless_task(self._probe, "probe of the service"),
+            endless_task(ProcessMetrics(()).run, "process metrics"),
         ]
         lanes = [LaneConnections(fleet) for _ in range(self._options.throttle.lanes)]
         try:
@@ -391,6 +393,7 @@ class Migrator:
                 (self._working.set if held else self._working.clear)()
                 await asyncio.sleep(HEARTBEAT_S)
         finally:
+            self._working.clear()
             await fleet.close()
 
     async def _renew_lease(self, fleet: Fleet) -> bool:

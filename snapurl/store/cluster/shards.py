@@ -14,6 +14,7 @@ import math
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 import asyncpg
@@ -42,7 +43,7 @@ from snapurl.store.cluster.pool import (
 from snapurl.store.cluster.rejoin import attest, find_restarted
 from snapurl.store.cluster.slot_map import SlotMap
 from snapurl.tasks import cancel_and_wait
-from snapurl.telemetry.logs import detached_task
+from snapurl.telemetry.logs import detached_task, endless_task
 from snapurl.telemetry.metrics import (
     SHARD_ATTESTED,
     SHARD_UP,
@@ -338,7 +339,7 @@ class Shards:
             self._watchers.pop(name).cancel()
 
     def _watch(self, name: str) -> None:
-        self._watchers[name] = detached_task(self._watch_forever(name), f"watch {name}")
+        self._watchers[name] = endless_task(partial(self._watch_forever, name), f"watch {name}")
 
     async def _watch_forever(self, name: str) -> None:
         while True:

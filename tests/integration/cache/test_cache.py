@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from snapurl import batcher
 from snapurl.cache import reader
+from snapurl.cache.codec import encode
 from snapurl.cache.reader import LinkCache
 from snapurl.config import Settings, load_settings
 from snapurl.local.cluster import LocalCluster
@@ -294,6 +295,63 @@ async def test_an_edit_while_redis_is_down_is_announced_when_it_is_back(
         await until_url(other, NEW.url)
         redis = Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True)
         async with asyncio.timeout(HANG_S):
-            while not str(await redis.get("snapurl:test:link:a")).startswith("2 "):
+            while str(await redis.get("snapurl:test:link:a")).split(" ")[0] != "2":
                 await asyncio.sleep(0.02)
         await redis.aclose()
+
+
+@pytest.mark.parametrize("message", ["\u00b2 lru", "", "1", "1 a\r\nb", "x" * 70_000, b"\xff a", "-1 a"])
+async def test_a_message_that_cannot_be_read_is_a_lost_subscription(
+    settings: Settings, message: str | bytes
+) -> None:
+    """After any message on the channel, workers empty their cache, subscribe again and still hear of edits."""
+    shard = Shard()
+    async with worker(settings, shard) as editor, worker(settings, shard) as other:
+        for cache in (editor, other):
+            assert await url_of(cache) == LINK.url
+        async with redis_client(settings) as redis:
+            await redis.publish("snapurl:test:changed", message)
+        await until(lambda: other.peek("a") is None)
+        await until(lambda: other.is_subscribed and editor.is_subscribed)
+        assert await url_of(other) == LINK.url
+        assert other.peek("a") is not None
+        shard.link = NEW
+        await editor.changed(NEW)
+        await until_url(other, NEW.url)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["\u00b2 302 - 0 https://x/", "", "nothing", "9" * 400, b"\xff", "0 302 - 0 https://x/\r\nA: b", None],
+)
+async def test_a_value_that_cannot_be_read_is_replaced(settings: Settings, value: str | bytes | None) -> None:
+    """Whatever stands in Redis in place of a link, redirects come from the shard, and Redis then has the link."""
+    shard = Shard()
+    async with worker(settings, shard) as cache, redis_client(settings) as redis:
+        key = "snapurl:test:link:a"
+        await (redis.lpush(key, "a list") if value is None else redis.set(key, value))
+        assert await url_of(cache) == LINK.url
+        async with asyncio.timeout(HANG_S):
+            while (
+                await redis.type(key) != b"string"
+                or await redis.get(key) != encode(CachedLink.from_link(LINK)).encode()
+            ):
+                await asyncio.sleep(0.01)
+
+
+async def test_the_change_of_a_large_link_keeps_slow_readers_out(settings: Settings) -> None:
+    """A link that becomes too large for Redis leaves its version there, which keeps the old one out."""
+    shard = Shard()
+    large = replace(NEW, url="https://large.example/".ljust(8_000, "x"))
+    async with worker(settings, shard) as slow, worker(settings, shard) as editor:
+        shard.open.clear()
+        reading = asyncio.create_task(slow.resolve("a"))
+        await until(lambda: shard.reads == 1)
+        await editor.changed(large)
+        shard.open.set()
+        await reading
+        shard.link = large
+        await until_url(slow, large.url)
+        async with worker(settings, shard) as third, redis_client(settings) as redis:
+            assert await url_of(third) == large.url
+            assert await redis.get("snapurl:test:link:a") == b"2"

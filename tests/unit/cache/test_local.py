@@ -1,14 +1,16 @@
-"""L1: bounds, ages, versions."""
+"""L1: bounds, ages, versions. The encoding of what Redis has."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapurl.cache.codec import decode, encode
-from snapurl.cache.local import LocalCache
+from snapurl.cache.codec import URL_CHARS_MAX, decode, decode_invalidation, encode, fits
+from snapurl.cache.local import ENTRY_BYTES, LocalCache
+from snapurl.codes import is_code
 from snapurl.model import MISSING, CachedLink
 
 LINK = CachedLink("https://example.org/", 302, 3, None, deleted=False)
@@ -24,8 +26,8 @@ class Clock:
         return self.now
 
 
-def cache(clock: Clock | None = None, links_max: int = 3) -> LocalCache:
-    made = LocalCache(links_max, 60.0, 2.0, clock or Clock())
+def cache(clock: Clock | None = None, links_max: int = 3, bytes_max: int = 2**20) -> LocalCache:
+    made = LocalCache(links_max, bytes_max, 60.0, 2.0, clock or Clock())
     made.enable()
     return made
 
@@ -38,6 +40,51 @@ def test_the_least_recently_used_link_goes_first() -> None:
     local.get("a")
     local.put("d", LINK, local.generation)
     assert [code for code in "abcd" if local.get(code)] == ["a", "c", "d"]
+
+
+def test_large_links_push_out_as_many_small_ones_as_they_need() -> None:
+    """A full cache evicts the least recently used links until a large one has room."""
+    local = cache(links_max=1_000, bytes_max=20 * (ENTRY_BYTES + len(LINK.url)))
+    for number in range(25):
+        local.put(f"small{number}", LINK, local.generation)
+    assert len(local) == 20
+    large = replace(LINK, url="https://example.org/" + "x" * 10 * ENTRY_BYTES)
+    local.put("large", large, local.generation)
+    assert local.get("large") == large
+    assert 5 <= len(local) <= 10
+    local.put("too large", replace(LINK, url="https://example.org/" + "x" * 2**16), local.generation)
+    assert local.get("too large") is None
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["put", "get", "drop", "wait", "empty"]),
+            st.sampled_from("abcdef"),
+            st.integers(1, 4),
+            st.integers(0, 3_000),
+        )
+    )
+)
+def test_the_bytes_are_those_of_the_links_that_are_there(steps: list[tuple[str, str, int, int]]) -> None:
+    """Whatever is put, dropped, evicted or expires, the cache knows what it holds, and that is within its bound."""
+    clock = Clock()
+    local = cache(clock, links_max=4, bytes_max=4_000)
+    for what, code, version, chars in steps:
+        match what:
+            case "put":
+                url = "https://example.org/" + "x" * chars
+                local.put(code, replace(LINK, url=url, version=version), local.generation)
+            case "get":
+                local.get(code)
+            case "drop":
+                local.drop(code, version)
+            case "wait":
+                clock.now += 35
+            case _:
+                local.enable()
+        held = sum(ENTRY_BYTES + len(entry.url) for code in "abcdef" if (entry := local.entry(code)))
+        assert held == local.bytes <= 4_000
 
 
 def test_links_and_misses_are_forgotten_at_their_own_age() -> None:
@@ -78,7 +125,7 @@ def test_what_was_read_before_the_cache_was_emptied_is_not_taken() -> None:
 
 
 @given(
-    url=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1),
+    url=st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1).map("https://".__add__),
     version=st.integers(1, 2**40),
     expiry=st.none() | st.integers(0, 2**45),
     deleted=st.booleans(),
@@ -89,3 +136,58 @@ def test_a_link_comes_back_from_redis_as_it_went_in(
     """Encoding and decoding a cached link changes nothing."""
     link = CachedLink(url, 307, version, expiry, deleted)
     assert decode(encode(link)) == link
+
+
+def test_a_miss_comes_back_from_redis_and_a_version_alone_says_nothing() -> None:
+    """That there is no link is cached in Redis; of a link that is left out there is only the version."""
+    assert decode(encode(MISSING)) == MISSING
+    assert decode("17") is None
+    assert not fits(replace(LINK, url="https://example.org/" + "x" * URL_CHARS_MAX))
+
+
+@given(st.text() | st.text("0123456789 -\r\n:/htps²٣"))
+def test_nothing_from_redis_gets_unchecked_into_a_response(text: str) -> None:
+    """A value in Redis is a link as the service writes it, or refused: no line break, other scheme or status."""
+    try:
+        found = decode(text)
+    except ValueError:
+        return
+    if found is not None:
+        assert encode(found) == text
+        assert found.redirect_status in (301, 302, 307, 308)
+        assert found.url.isascii() and found.url.isprintable() and " " not in found.url
+        assert found.is_missing or found.url.startswith(("http://", "https://"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1 302 - 0 https://example.org/\r\nSet-Cookie: a=b",
+        "1 302 - 0 https://example.org/\n",
+        "1 302 - 0 javascript:alert(1)",
+        "1 302 - 0 ",
+        "0 302 - 0 https://example.org/",
+        "1 200 - 0 https://example.org/",
+        "1 302 - 2 https://example.org/",
+        "² 302 - 0 https://example.org/",
+        "1 302 -5 0 https://example.org/",
+        "9999999999999999 302 - 0 https://example.org/",
+        "1 302 - 0 https://example.org/" + "x" * URL_CHARS_MAX,
+        "",
+    ],
+)
+def test_a_malformed_value_is_refused(text: str) -> None:
+    """Each part of a value is checked."""
+    with pytest.raises(ValueError, match="not a link"):
+        decode(text)
+
+
+@given(st.text() | st.text("0123456789 ²٣abc\r\n"))
+def test_an_invalidation_is_a_version_and_a_code_or_refused(text: str) -> None:
+    """What is published on the channel is a version and a code as the service writes them, or refused."""
+    try:
+        code, version = decode_invalidation(text)
+    except ValueError:
+        return
+    assert is_code(code) and 0 <= version < 10**15
+    assert text.endswith(f" {code}") and text.isascii()

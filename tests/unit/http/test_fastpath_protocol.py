@@ -34,7 +34,7 @@ class Worker:
     def __init__(self, room: int = 100, proxies_count: int = 0) -> None:
         self.now_s = 0.0
         self.now_ms = 1_000
-        self.local = LocalCache(100, 60.0, 2.0, lambda: self.now_s)
+        self.local = LocalCache(100, 2**20, 60.0, 2.0, lambda: self.now_s)
         self.local.enable()
         self.fair_queue = FairQueue(client_permits_max=2)
         self.asked: dict[str, asyncio.Future[CachedLink]] = {}
