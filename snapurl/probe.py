@@ -6,9 +6,9 @@ their metrics ports (`snapurl-probe http://127.0.0.1:9100/health/ready`). It pri
 program is ready, with 1 if it is not. `snapurl health` also checks whose service it is.
 """
 
+import os
 import socket
 import sys
-from os import environ
 
 ANSWER_S_MAX = 4.0
 """Longer than /health/ready takes while a shard does not answer."""
@@ -20,9 +20,11 @@ ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
 def own_url() -> str:
     """Returns the address of the readiness of the HTTP service on this host."""
     # Not from `config.py`: what it imports costs twenty times as much as the probe.
-    host = environ.get("SNAPURL_HOST", "")
+    host = os.environ.get("SNAPURL_HOST", "")
     host = ANY.get(host, host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{environ.get('SNAPURL_PORT') or 8000}/health/ready"
+    return (
+        f"http://{f'[{host}]' if ':' in host else host}:{os.environ.get('SNAPURL_PORT') or 8000}/health/ready"
+    )
 
 
 def fault(url: str) -> str:
