@@ -223,7 +223,7 @@ L1_BYTES = Gauge(
 L1_LINKS = Gauge("snapurl_l1_links", "Links in the L1 caches of all workers.", multiprocess_mode="livesum")
 REDIS_UP = Gauge(
     "snapurl_redis_up",
-    "1 if every worker receives invalidations (checked every 0.5 s), or Redis answers the click consumer.",
+    "1 if every worker receives invalidations (checked every second), or Redis answers the click consumer.",
     ["process"],
     multiprocess_mode="livemin",
 )
