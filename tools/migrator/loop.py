@@ -66,12 +66,14 @@ log = logging.getLogger("snapurl.migrator")
 
 ROUND_S = 4.0
 IDLE_S = 0.1
+IDLE_POLL_S = 5.0  # with nothing to do and no notification: one may be lost
 GRACE_POLL_S = 1.0  # between polls for slots whose grace period is over: each reads the whole cluster
 LEASE_MS = 3_000
 HEARTBEAT_S = 0.5
+IDLE_HEARTBEAT_S = 0.9
 ALIVE_S = 15.0  # without a heartbeat that a shard took, then it counts as not working
 PROBE_S = 0.2
-IDLE_PROBE_S = 1.0
+IDLE_PROBE_S = 5.0
 PAUSE_WARN_MS = 500.0  # writers notice such a pause
 
 BY_INDEX = "SET enable_seqscan = off; SET jit = off; SET plan_cache_mode = force_custom_plan"
@@ -87,6 +89,20 @@ class Options:
     grace_s: float = 30.0
     throttle: Throttle = field(default_factory=Throttle)
     service: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Idle:
+    """Nothing to do while the shards have these stamps, until that time; if `settled`, nothing is left either."""
+
+    stamps: ChangeStamps
+    until: float
+    settled: bool
+
+    @classmethod
+    def of(cls, stamps: ChangeStamps | None, until: float, *, settled: bool) -> _Idle | None:
+        """Returns None without stamps: a shard is silent."""
+        return None if stamps is None else cls(stamps, until, settled)
 
 
 class LaneConnections:
@@ -155,8 +171,9 @@ class Migrator:
         self._stop = asyncio.Event()
         self._executors: dict[Executor, float] = {}  # -> when it began
         self._failed: set[tuple[str, str]] = set()
-        # Nothing to do while the shards have these stamps, until that time.
-        self._idle: tuple[ChangeStamps | None, float] = None, 0.0
+        self._idle: _Idle | None = None
+        self._news = asyncio.Event()  # a notification, a lost connection, or a lease that came or went
+        self._turns = [asyncio.Event() for _ in range(2)]  # heartbeat and probe: the state has changed
         self._pauses = PauseLog()
         self._probes = 0
         self._beaten_at = clock()
@@ -174,6 +191,7 @@ class Migrator:
         """
         self._stop = stop
         fleet = await Fleet.connect(self._settings, f"snapurl-migrator {self._holder.hex[:12]}")
+        fleet.listen(self._news.set)
         background = [
             endless_task(self._heartbeat, "heartbeat of the migrator"),
             endless_task(self._probe, "probe of the service"),
@@ -182,22 +200,35 @@ class Migrator:
         lanes = [LaneConnections(fleet) for _ in range(self._options.throttle.lanes)]
         try:
             while not stop.is_set():
+                self._news.clear()
                 settled = await self._guarded_round(fleet, lanes)
                 if settled and until_settled:
                     return
                 if settled is not None:
-                    await _wait(stop, IDLE_S)
+                    await self._rest()
         finally:
             await cancel_and_wait(*background)
             for lane in lanes:
                 lane.drop()
             await fleet.close()
 
+    async def _rest(self) -> None:
+        """Waits a moment, and with nothing to do until there is news, IDLE_POLL_S at most."""
+        await _wait(self._stop, IDLE_S)
+        if self._idle is None and self._working.is_set():
+            return
+        until = min(inf if self._idle is None else self._idle.until, self._clock() + IDLE_POLL_S)
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._stop, self._news)]
+        try:
+            await asyncio.wait(waits, timeout=until - self._clock(), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancel_and_wait(*waits)
+
     async def _guarded_round(self, fleet: Fleet, lanes: list[LaneConnections]) -> bool | None:
         """Runs one round. Returns True if nothing is left, False to wait a moment, None to go on at once."""
         if not self._working.is_set():
-            self.status = replace(self.status, state="standby")
-            self._idle = None, 0.0
+            self._enter("standby")
+            self._idle = None
             _zero_gauges()
             return False
         try:
@@ -210,10 +241,10 @@ class Migrator:
     async def _round(self, fleet: Fleet, lanes: list[LaneConnections]) -> bool | None:
         not_rejoined = await rejoin_all(fleet)
         change_stamps = await fleet.change_stamps()
-        stamps, until = self._idle
-        if change_stamps is not None and change_stamps == stamps and self._clock() < until:
-            return until == inf
-        self._idle = None, 0.0
+        idle, self._idle = self._idle, None
+        if idle is not None and change_stamps == idle.stamps and self._clock() < idle.until:
+            self._idle = idle
+            return idle.settled
         snapshot = await fleet.observe()
         await propagate(fleet, snapshot)
         found = schedule(snapshot)
@@ -223,12 +254,14 @@ class Migrator:
         if found.urgent:
             return None if await self._run_tasks(found.urgent, snapshot, lanes) else False
         if snapshot.topology.paused:
-            self.status = replace(self.status, state="paused")
+            self._enter("paused")
+            if not not_rejoined:
+                self._idle = _Idle.of(change_stamps, inf, settled=False)
             return False
         if found.moves:
             return None if await self._run_tasks(found.moves, snapshot, lanes) else False
         if found.waiting or found.wrong or snapshot.silent or not_rejoined:
-            self.status = replace(self.status, state="waiting")
+            self._enter("waiting")
             return False
         return await self._clean_up(fleet, snapshot, lanes, change_stamps)
 
@@ -301,11 +334,12 @@ class Migrator:
         tasks, waiting = await cleanup_tasks(fleet, snapshot, self._options.grace_s)
         orphans = sum(len(task.batch.slots) for task in tasks) + waiting
         RESHARD_ORPHANS.set(orphans)
-        self.status = replace(self.status, state="cleaning" if tasks else "idle", orphans=orphans)
+        self.status = replace(self.status, orphans=orphans)
+        self._enter("cleaning" if tasks else "idle")
         if tasks:
             return None if await self._run_tasks(tasks, snapshot, lanes) else False
         if waiting:
-            self._idle = change_stamps, self._clock() + GRACE_POLL_S
+            self._idle = _Idle.of(change_stamps, self._clock() + GRACE_POLL_S, settled=False)
             return False
         for shard in snapshot.topology.shards:
             if shard.draining and not any(
@@ -314,10 +348,21 @@ class Migrator:
                 await publish(fleet, snapshot.topology.without(shard.name))
                 log.info("shard %s holds nothing any more and may be switched off", shard.name)
                 return None
-        self._idle = change_stamps, inf
+        self._idle = _Idle.of(change_stamps, inf, settled=True)
         return True
 
     # -- status ----------------------------------------------------------------------------------------------
+
+    def _enter(self, state: str) -> None:
+        """Notes what this migrator does now. Heartbeat and probe learn of it at once."""
+        if state != self.status.state:
+            self.status = replace(self.status, state=state)
+            for turn in self._turns:
+                turn.set()
+
+    @property
+    def _is_busy(self) -> bool:
+        return self.status.state in ("moving", "cleaning")
 
     def _update_status(self, snapshot: Snapshot, found: Schedule) -> None:
         left = found.slots_left
@@ -334,13 +379,14 @@ class Migrator:
         problem = [*found.wrong[:1], *(f"shard {name} {why}" for name, why in snapshot.silent.items())]
         self.status = replace(
             self.status,
-            state="moving" if left or found.urgent else self.status.state,
             topology_version=snapshot.topology.version,
             slots_total=total,
             slots_left=left,
             rows_copied=self.status.rows_copied if total else 0,
             last_error=problem[0] if problem else self.status.last_error,
         )
+        if left or found.urgent:
+            self._enter("moving")
 
     def current_status(self) -> MigratorStatus:
         """Returns the status with the current moves and rates."""
@@ -380,6 +426,7 @@ class Migrator:
     async def _heartbeat(self) -> None:
         """Renews the lease on the first shard that answers. Without it, work stops after the current batches."""
         fleet = await Fleet.connect(self._settings)
+        turn = self._turns[0]
         try:
             while True:
                 held = await self._renew_lease(fleet)
@@ -389,9 +436,10 @@ class Migrator:
                 )
                 RESHARD_LAG_ROWS.set(self._lag_rows())
                 if held != self._working.is_set():
+                    self._news.set()
                     log.info("this migrator is %s", "active" if held else "on standby")
                 (self._working.set if held else self._working.clear)()
-                await asyncio.sleep(HEARTBEAT_S)
+                await _turn(turn, HEARTBEAT_S if self._is_busy else IDLE_HEARTBEAT_S)
         finally:
             self._working.clear()
             await fleet.close()
@@ -416,9 +464,10 @@ class Migrator:
     async def _probe(self) -> None:
         """Samples the latency of shards and service, and the lag of standbys, for the throttle."""
         fleet = await Fleet.connect(self._settings)
+        turn = self._turns[1]
         try:
             while True:
-                await asyncio.sleep(PROBE_S if self.status.state in ("moving", "cleaning") else IDLE_PROBE_S)
+                await _turn(turn, PROBE_S if self._is_busy else IDLE_PROBE_S)
                 shards = [await self._probe_shard(fleet, shard.name) for shard in fleet.topology.shards]
                 service_ms = await self._probe_service()
                 ms, lag_s = (max(values) for values in zip(*shards, strict=True))
@@ -468,3 +517,9 @@ async def _wait(stop: asyncio.Event, timeout_s: float) -> None:
         await asyncio.wait_for(stop.wait(), timeout_s)
     except TimeoutError:
         return
+
+
+async def _turn(turn: asyncio.Event, timeout_s: float) -> None:
+    """Waits until the event is set, `timeout_s` at most, and clears it."""
+    await _wait(turn, timeout_s)
+    turn.clear()

@@ -57,6 +57,7 @@ T = TypeVar("T")
 
 # How often the slot map is read anew without a notification: losing one does no harm.
 POLL_S = 5.0
+CHANNELS = ("snapurl_slots", "snapurl_topology")  # of the notifications, which the tables' triggers send
 NOTIFY_DEBOUNCE_S = 0.1  # a hand-off sends several in a row; `refresh_soon` does not wait for it
 WATCH_RETRY_S = 1.0
 # To attest a restarted shard, the slots of every shard are read. After a failed attempt the next one waits this
@@ -356,7 +357,7 @@ class Shards:
         connection = await connect_once(name, self.dsn(name), timeout_s)
         changed = asyncio.Event()
         try:
-            for channel in ("snapurl_slots", "snapurl_topology"):
+            for channel in CHANNELS:
                 await connection.add_listener(channel, lambda *_: changed.set())
             connection.add_termination_listener(lambda *_: changed.set())
             while not connection.is_closed() and generation == pool.generation:
