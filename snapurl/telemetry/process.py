@@ -28,7 +28,7 @@ log = logging.getLogger("snapurl.pulse")
 
 LAG_SAMPLE_S = 0.1
 SAMPLES_PER_MEASUREMENT = 10
-IDLE_CPU_S = 0.02  # used since the last measurement; below it the process counts as idle
+IDLE_CPU_S = 0.05  # used since the last measurement; below it the process counts as idle
 
 _LAG = timing(LOOP_LAG_SECONDS)
 _STATM = Path("/proc/self/statm")
