@@ -22,6 +22,7 @@ from sanic.config import Config
 from sanic.http.constants import HTTP
 from sanic.server import HttpProtocol
 
+from snapurl.addresses import Clients
 from snapurl.cache.reader import LinkCache
 from snapurl.clicks.shipper import Shipper
 from snapurl.clicks.tally import Tally
@@ -71,6 +72,7 @@ class Context:
     protocol: type[HttpProtocol]
     services: Services
     fast_path: FastPath
+    clients: Clients
     connection_budget: ConnectionBudget
     body_budget: BodyBudget
     fair_queue: FairQueue
@@ -94,9 +96,8 @@ def create_app(settings: Settings) -> App:
     # Without this Sanic sends an empty Alt-Svc header, since it does not know that there is only HTTP/1.1.
     app.state.server_info.append(ApplicationServerInfo({"version": HTTP.VERSION_1}))
     app.ctx.protocol = FastProtocol if settings.fast_path else BoundedProtocol
-    app.ctx.connection_budget = ConnectionBudget.of(
-        raise_open_files(), by_address=settings.proxies_count == 0
-    )
+    app.ctx.clients = Clients(settings.proxy_networks, log.warning)
+    app.ctx.connection_budget = ConnectionBudget.of(raise_open_files())
     app.ctx.body_budget = BodyBudget(settings.body_bytes_max)
     app.ctx.fair_queue = FairQueue()
     create = _add_routes(app)
@@ -107,7 +108,7 @@ def create_app(settings: Settings) -> App:
         try:
             context = cast(App, app).ctx
             context.services = await open_services(settings, site, context.fair_queue, stack)
-            context.fast_path = _fast_path(context.services, context.fair_queue, create)
+            context.fast_path = _fast_path(context, create)
             stack.callback(context.fast_path.flush)
         except BaseException:
             await stack.aclose()
@@ -184,17 +185,18 @@ async def open_services(
     )
 
 
-def _fast_path(services: Services, fair_queue: FairQueue, create: SanicHandler) -> FastPath:
+def _fast_path(context: Context, create: SanicHandler) -> FastPath:
+    services = context.services
     return FastPath(
         services.cache,
-        fair_queue,
+        context.fair_queue,
         services.tally,
         services.blocked,
+        context.clients,
         services.clock_ms,
         create,
         asyncio.get_running_loop(),
         head_bytes_max=HEAD_BYTES_MAX,
-        proxies_count=services.settings.proxies_count,
     )
 
 

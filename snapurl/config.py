@@ -6,7 +6,7 @@ beside the code that they bound. Variables that other standards define are read 
 environment.
 
 An invalid value stops the start with one line that names the variable. So does an unknown `SNAPURL_*` variable. A
-value that may hold a password is never printed.
+value that may hold a password is never printed. An empty variable counts as unset: container files pass those on.
 
 Each setting can also come from a file in SNAPURL_SECRETS_DIR that is named like the variable in lower case. Docker,
 Kubernetes and systemd provide secrets in this form. An environment variable takes precedence over a file.
@@ -33,6 +33,7 @@ from pydantic_settings import (
 )
 
 from ring.topology import NAME_PATTERN
+from snapurl.addresses import Network, parse_networks
 from snapurl.errors import ConfigError
 
 
@@ -60,6 +61,10 @@ Rate = Annotated[str, AfterValidator(_rate)]
 
 PREFIX = "SNAPURL_"
 SECRETS_DIR = Path("/run/secrets")
+REPLACED = {
+    "SNAPURL_PROXIES_COUNT": "set SNAPURL_PROXIES to the networks of your proxies, such as '10.0.0.0/8 192.0.2.7'"
+}
+"""Settings of earlier versions, and what to do instead."""
 
 
 class _SecretFiles(SecretsSettingsSource):
@@ -105,7 +110,12 @@ class Settings(BaseSettings):
     """The settings of all programs: the HTTP service, the click consumer and the operator's tools."""
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True, secrets_dir=SECRETS_DIR
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        secrets_dir=SECRETS_DIR,
     )
 
     shards: SecretStr = Field(
@@ -153,11 +163,10 @@ class Settings(BaseSettings):
         description="Other host names of this service, separated by spaces; links to them (loops) are refused.",
     )
     anonymous_creation: bool = Field(False, description="Whether links may be created without an API key.")
-    proxies_count: int = Field(
-        0,
-        ge=0,
-        le=10,
-        description="Number of trusted reverse proxies; with 0 the client is the peer of the connection.",
+    proxies: str = Field(
+        "",
+        description="Networks of trusted reverse proxies, separated by spaces, such as `10.0.0.0/8`; only they may "
+        "name the client, in `X-Forwarded-For` or `Forwarded`.",
     )
     fast_path: bool = Field(
         True,
@@ -187,7 +196,8 @@ class Settings(BaseSettings):
     )
     limit_missing: Rate = Field(
         "60/minute",
-        description="Rate limit for 404 responses, per client address; then 429 until the window ends.",
+        description="Rate limit for redirects to missing links, per client; beyond it they get 429, and after ten "
+        "times as many existing links do too, until the window ends.",
     )
 
     l1_links: int = Field(
@@ -302,6 +312,12 @@ class Settings(BaseSettings):
             raise ValueError("must look like https://s.example.org")
         return value.rstrip("/")
 
+    @field_validator("proxies")
+    @classmethod
+    def _check_proxies(cls, value: str) -> str:
+        parse_networks(value)
+        return value
+
     @model_validator(mode="after")
     def _check_shards(self) -> Self:
         parse_shards(self.shards.get_secret_value())
@@ -330,6 +346,11 @@ class Settings(BaseSettings):
             return dsn
         user = f"{user.partition(':')[0]}:{quote(password, safe='')}"
         return urlunsplit(parts._replace(netloc=f"{user}@{hosts}"))
+
+    @property
+    def proxy_networks(self) -> tuple[Network, ...]:
+        """The networks of the trusted proxies."""
+        return parse_networks(self.proxies)
 
     @property
     def public_url(self) -> str:
@@ -368,7 +389,7 @@ def load_settings(**overrides: object) -> Settings:
 
     Raises ConfigError with one line that contains no secret.
     """
-    _refuse_unknown(os.environ)
+    _refuse_unknown(name for name, value in os.environ.items() if value)
     try:
         return Settings(**overrides)  # type: ignore[arg-type]  # pydantic checks the values
     except ValidationError as error:
@@ -382,6 +403,8 @@ def _refuse_unknown(names: Iterable[str]) -> None:
     """Raises ConfigError for an unknown SNAPURL_* variable: a typo, or a setting of another version."""
     known = [PREFIX + name.upper() for name in Settings.model_fields]
     for name in sorted(names):
+        if name.upper() in REPLACED:
+            raise ConfigError(f"{name} is not a setting: {REPLACED[name.upper()]}")
         if name.upper().startswith(PREFIX) and name.upper() not in known:
             (near,) = get_close_matches(name.upper(), known, n=1, cutoff=0.0)
             raise ConfigError(f"{name} is not a setting: did you mean {near}? Correct or unset it")

@@ -7,7 +7,6 @@ is noticed: limits protect the service, they are not access control.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import math
 import time
@@ -23,6 +22,7 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from snapurl.addresses import site_of
 from snapurl.config import Settings
 from snapurl.redis_client import redis_fault, redis_pool
 from snapurl.telemetry.metrics import (
@@ -40,8 +40,9 @@ log = logging.getLogger("snapurl.limits")
 RETRY_S = 1.0
 PROBE_KEY, PROBE_MS = "snapurl:probe", 1_000
 MEMORY_BUCKETS_MAX = 100_000  # when reached, the fallback in memory is emptied
-BLOCKED_MAX = 100_000  # addresses; beyond it the one that was blocked first is unblocked
-ADDRESSES_CACHED = 4_096  # parsed client addresses; the least recently used is evicted
+BLOCKED_MAX = 100_000  # clients; beyond it the one that was blocked first is unblocked
+
+SITE_FACTOR = 8  # the rate of an IPv6 /48 is this many times the rate of one client in it
 
 UNLIMITED = "none"
 _LIMIT_SECONDS = timing(REDIS_SECONDS, "limit")
@@ -49,8 +50,12 @@ _LIMIT_SECONDS = timing(REDIS_SECONDS, "limit")
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The state of a limit: `remaining` of `limit` hits per `window_s`; the window ends in `reset_s` seconds."""
+    """The state of a limit: `remaining` of `limit` hits per `window_s`; the window ends in `reset_s` seconds.
 
+    `client` is the one that was counted, or its site if that is over the limit.
+    """
+
+    client: str
     allowed: bool
     limit: int
     remaining: int
@@ -75,11 +80,25 @@ class Limiter:
         self._clock_s = clock_s
         self._redis_down_until_s = -math.inf
 
-    async def hit(self, bucket: str, client: str, rate: str, cost: int = 1) -> Verdict | None:
-        """Counts `cost` hits of `client`, all or none. Returns None if `rate` is "none". Never raises."""
+    async def hit(
+        self, bucket: str, client: str, rate: str, cost: int = 1, *, factor: int = 1
+    ) -> Verdict | None:
+        """Counts `cost` hits of `client`, all or none, against `factor` times the rate.
+
+        Hits of an IPv6 client that are allowed count against its site, too, at SITE_FACTOR times the rate. Returns
+        None if `rate` is "none". Never raises.
+        """
         if rate == UNLIMITED:
             return None
-        item = _parsed(rate)
+        verdict = await self._count(_parsed(rate, factor), bucket, client, cost)
+        site = site_of(client)
+        if site is None or not verdict.allowed:
+            return verdict
+        of_site = await self._count(_parsed(rate, factor * SITE_FACTOR), bucket, site, cost)
+        return verdict if of_site.allowed else of_site
+
+    async def _count(self, item: RateLimitItem, bucket: str, client: str, cost: int) -> Verdict:
+        """Counts in Redis, or in memory while Redis does not answer."""
         if self._clock_s() >= self._redis_down_until_s:
             try:
                 with timed(_LIMIT_SECONDS), span("redis limit", "client", REDIS):
@@ -107,7 +126,7 @@ class Limiter:
             LIMIT_REFUSALS.labels(bucket).inc()
         window_s = item.get_expiry()
         wait_s = max(1, min(window_s, math.ceil(stats.reset_time - time.time())))
-        return Verdict(allowed, item.amount, max(0, int(stats.remaining)), wait_s, window_s)
+        return Verdict(client, allowed, item.amount, max(0, int(stats.remaining)), wait_s, window_s)
 
     async def redis_fault(self) -> str | None:
         """Returns why Redis does not accept writes, without an address or a secret; None if it does."""
@@ -122,12 +141,13 @@ class Limiter:
 
 
 @lru_cache(maxsize=256)
-def _parsed(rate: str) -> RateLimitItem:
-    return parse_rate(rate)
+def _parsed(rate: str, factor: int) -> RateLimitItem:
+    item = parse_rate(rate)
+    return type(item)(item.amount * factor, item.multiples)
 
 
 class Blocklist:
-    """Addresses that are blocked for a while. A check costs nothing while there are none. No I/O."""
+    """Clients and sites that are blocked for a while. A check costs nothing while there are none. No I/O."""
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
@@ -135,53 +155,33 @@ class Blocklist:
         self._last_s = 0.0
 
     def __bool__(self) -> bool:
-        """Whether any address is blocked. Empties the table once the last block has expired."""
+        """Whether any client is blocked. Empties the table once the last block has expired."""
         if self._until_s and self._last_s <= self._clock_s():
             self._until_s.clear()
         return bool(self._until_s)
 
-    def block(self, address: str, seconds: float) -> None:
-        """Blocks `address` for `seconds` from now."""
-        self._until_s[address] = until_s = self._clock_s() + seconds
+    def block(self, client: str, seconds: float) -> bool:
+        """Blocks a client or site for `seconds` from now; returns whether it was not blocked before."""
+        is_new = not self._left_s(client)
+        self._until_s[client] = until_s = self._clock_s() + seconds
         self._last_s = max(self._last_s, until_s)
-        self._until_s.move_to_end(address)
+        self._until_s.move_to_end(client)
         while len(self._until_s) > BLOCKED_MAX:
             self._until_s.popitem(last=False)
+        return is_new
 
-    def seconds_left(self, address: str) -> float:
-        """Returns for how many seconds `address` is still blocked; 0.0 if it is not."""
-        until_s = self._until_s.get(address)
+    def seconds_left(self, client: str) -> float:
+        """Returns for how many seconds `client` or its site is still blocked; 0.0 if neither is."""
+        left_s = self._left_s(client)
+        site = None if left_s else site_of(client)
+        return left_s if site is None else self._left_s(site)
+
+    def _left_s(self, name: str) -> float:
+        until_s = self._until_s.get(name)
         if until_s is None:
             return 0.0
         left_s = until_s - self._clock_s()
         if left_s <= 0:
-            del self._until_s[address]
+            del self._until_s[name]
             return 0.0
         return left_s
-
-
-def client_address(peer: str, forwarded: str | None, proxies_count: int) -> str:
-    """Returns the client that a request is counted against: an IPv4 address, or the /64 of an IPv6 address.
-
-    `forwarded` is the complete X-Forwarded-For header. Each trusted proxy appends the address of its peer, so the
-    client is the `proxies_count`-th from the end. Anything before it can be forged.
-    """
-    address = peer
-    if proxies_count and forwarded:
-        hops = [hop.strip() for hop in forwarded.split(",")]
-        if len(hops) >= proxies_count:
-            address = hops[-proxies_count]
-    return _network(address) or _network(peer) or peer
-
-
-@lru_cache(maxsize=ADDRESSES_CACHED)
-def _network(text: str) -> str | None:
-    try:
-        address = ipaddress.ip_address(text.strip("[]").partition("%")[0])
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.IPv6Network((address, 64), strict=False))
-    return str(address)

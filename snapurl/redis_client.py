@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -21,10 +21,26 @@ from redis.exceptions import (
 
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
+from snapurl.host_names import resolve_host
 from snapurl.tls import tls_fault
 
 CONNECTIONS_MAX = 16  # per process and client; the wait for one is bounded like that for a reply
 FILE_PARAMETERS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
+
+
+class _Named(Connection):
+    """A connection that is opened only when the name of its host was found."""
+
+    async def _connect(self) -> None:
+        await resolve_host(self.host, self.socket_connect_timeout or 0.0)
+        await super()._connect()  # type: ignore[no-untyped-call]
+
+
+class _NamedTls(_Named, SSLConnection):
+    """The same with TLS."""
+
+
+_NAMED: dict[Any, Any] = {Connection: _Named, SSLConnection: _NamedTls}
 
 
 def redis_pool(settings: Settings, timeout_s: float | None = None) -> BlockingConnectionPool:
@@ -47,6 +63,7 @@ def redis_pool(settings: Settings, timeout_s: float | None = None) -> BlockingCo
             ],  # closes the connection to a former primary; with 0 retries nothing is retried
             **({"password": password} if password else {}),  # a password in the URL takes precedence
         )
+        pool.connection_class = _NAMED.get(pool.connection_class, pool.connection_class)
         pool.connection_class(**pool.connection_kwargs)  # reports invalid parameters now, not on first use
     except (ValueError, TypeError):  # whose texts quote the URL
         raise ConfigError(

@@ -40,6 +40,28 @@ async def both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, U]) ->
     return one.result(), other.result()
 
 
+async def with_background(main: Coroutine[Any, Any, T], *helpers: Coroutine[Any, Any, Any]) -> T:
+    """Returns the result of `main`, beside which the helpers run; they end with it.
+
+    A helper must not end before: `main` is cancelled then. Raises the helper's error, or a RuntimeError that names
+    it. Afterwards nothing is running.
+    """
+    work = asyncio.create_task(main)
+    others = [asyncio.create_task(each, name=getattr(each, "__qualname__", None)) for each in helpers]
+    try:
+        await asyncio.wait((work, *others), return_when=asyncio.FIRST_COMPLETED)
+        for ended in others:
+            if ended.done():
+                raise ended.exception() or RuntimeError(f"{ended.get_name()} has ended")
+        return await work
+    finally:
+        await cancel_and_wait(work, *others)
+        for task in (work, *others):
+            _ = (
+                task.cancelled() or task.exception()
+            )  # one error is raised; asyncio need not report the others
+
+
 class CachedCall(Generic[T]):
     """Caches the result of `call` for `age_s_max`; concurrent callers share one call.
 

@@ -1,6 +1,7 @@
 """`snapurl-reshard`, the operator's command: prints each error as one line on stderr and sets the exit code.
 
-2: the request is invalid or cannot be met now; 1: it failed, or a check found a problem.
+1: it failed, or a check found a problem; 2: the request is invalid or cannot be met now; 3: the change that the
+command watches was cancelled or replaced; 130: stopped.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ring.errors import RingError
 from snapurl.errors import ConfigError, SnapURLError
 from snapurl.store.cluster.pool import ShardFailed
 from tools.commands import repair, run, status, topology
+from tools.commands.follow import Overtaken
 from tools.transfer.executor import Refused
 
 
@@ -45,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _fail(str(error), 2)
     except (SnapURLError, ShardFailed, Refused) as error:
         _fail(str(error), 1)
+    except Overtaken as error:
+        _fail(str(error), 3)
     except BrokenPipeError:
         sys.exit(1)
     except asyncpg.PostgresConnectionError as error:

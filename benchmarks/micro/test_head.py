@@ -12,6 +12,7 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from sanic import HTTPResponse
 
+from snapurl.addresses import Clients
 from snapurl.cache.local import Entry, LocalCache
 from snapurl.clicks.tally import Tally
 from snapurl.http.fastpath.create import WholeRequest
@@ -69,11 +70,11 @@ def fast() -> Iterator[FastPath]:
         FairQueue(),
         Tally(100, 100),
         Blocklist(),
+        Clients((), pytest.fail),
         lambda: time.time_ns() // 1_000_000,
         no_create,
         loop,
         head_bytes_max=16_384,
-        proxies_count=0,
     )
     loop.close()
 

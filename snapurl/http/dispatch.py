@@ -89,7 +89,7 @@ async def _handle(context: RequestContext, route: Route[Handler]) -> HTTPRespons
     if route.right is None:
         return await route.handler(context)
     fair_queue: FairQueue = context.request.app.ctx.fair_queue
-    client = address_of(context.request, context.services.settings)
+    client = address_of(context.request)
     await fair_queue.acquire(client)
     try:
         return await route.handler(context)

@@ -28,7 +28,7 @@ from snapurl.codes import is_code
 from snapurl.errors import Gone, NotFound, RateLimited, SnapURLError
 from snapurl.http.context import Services
 from snapurl.http.problems import refuse, request_id_of, traced
-from snapurl.http.rate_limits import address_of, count_miss
+from snapurl.http.rate_limits import address_of, count_miss, miss_client_of
 from snapurl.model import CachedLink
 from snapurl.telemetry.logs import REQUEST_ID
 from snapurl.telemetry.metrics import REDIRECT_SECONDS, REDIRECTS, timing
@@ -131,7 +131,7 @@ async def _find_link(request: Request[Any, Any], services: Services, code: str) 
     found = _take_lookup(request)
     if services.blocked:
         # Refuses existing and missing links alike: otherwise a blocked client could still tell them apart.
-        _refuse_blocked(services.blocked.seconds_left(address_of(request, services.settings)))
+        _refuse_blocked(services.blocked.seconds_left(miss_client_of(request)))
     # What cannot be a code (/apple-touch-icon.png) is not counted as a miss: browsers ask for such files.
     if not is_code(code):
         raise NotFound()
@@ -141,10 +141,10 @@ async def _find_link(request: Request[Any, Any], services: Services, code: str) 
     elif services.cache.peek(code) is not None:
         link = await services.cache.resolve(code)
     else:
-        async with request.app.ctx.fair_queue.permit(address_of(request, services.settings)):
+        async with request.app.ctx.fair_queue.permit(address_of(request)):
             link = await services.cache.resolve(code)
     if link is None:
-        _refuse_blocked(await count_miss(services, address_of(request, services.settings)))
+        _refuse_blocked(await count_miss(services, miss_client_of(request)))
         raise NotFound()
     if link.deleted:
         raise Gone("the link was deleted")

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from snapurl.config import Settings
 from snapurl.errors import SnapURLError
+from snapurl.host_names import resolve_host
 from snapurl.store.cluster.shards import read_topology
 
 ANSWER_BYTES_MAX = 65_536
@@ -86,6 +87,7 @@ async def _get(address: Address, path: str, request_id: str = "") -> tuple[int, 
     head = f"GET {path} HTTP/1.1\r\nHost: {address.host}\r\n{header}Connection: close\r\n\r\n"
     try:
         async with asyncio.timeout(ANSWER_S_MAX):
+            await resolve_host(address.host, ANSWER_S_MAX)
             reader, writer = await asyncio.open_connection(
                 address.host, address.port, ssl=address.tls or None
             )

@@ -270,7 +270,7 @@ _KNOWN: tuple[tuple[Counter, tuple[str, ...]], ...] = (
     (FENCE_REFUSALS, ("moved", "busy")),
     (WRITES_REFUSED, ("hand-off", "no-connection", "shard", "outcome-unknown")),
     (RESHARD_MOVES, ("finished", "given up")),
-    (LIMIT_REFUSALS, ("create", "missing")),
+    (LIMIT_REFUSALS, ("create", "missing", "scan")),
     (CONNECTIONS_REFUSED, ("address", "all")),
     (KEY_LOOKUPS, ("remembered", "shard", "stale")),
     (

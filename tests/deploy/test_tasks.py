@@ -136,7 +136,8 @@ def test_the_program_starts_with_what_it_is_given(found: dict[str, Container]) -
     for settings in (api, clicks):
         assert re.fullmatch(r"rediss://[a-z0-9.-]+:6379/0", settings.redis_url.get_secret_value())
         assert settings.redis_password.get_secret_value() == "s3cret"
-    assert (api.public_url, api.proxies_count, api.port) == ("https://s.example.org", 1, 8000)
+    assert (api.public_url, api.port) == ("https://s.example.org", 8000)
+    assert api.proxies == "10.80.0.0/24 10.80.1.0/24"
     assert found["api"]["portMappings"][0]["containerPort"] == api.port
 
 

@@ -42,7 +42,7 @@ from tests.support.waits import HANG_S, until
 HOST = "127.0.0.1"
 ODD = " p@ss:w/o%rd#?'\"\\\\n ü "
 INIT = ROOT / "deploy/compose/init-shard.sh"
-MODULES = {"snapurl": "snapurl", "snapurl-reshard": "tools.cli"}
+MODULES = {"snapurl": "snapurl", "snapurl-probe": "snapurl.probe", "snapurl-reshard": "tools.cli"}
 TABLES = """
     SELECT string_agg(x, E'\\n' ORDER BY x) FROM (
         SELECT format('%s.%s %s %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull) AS x

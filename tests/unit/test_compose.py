@@ -341,7 +341,11 @@ def test_the_proxy_has_the_bounds_of_the_service(services: dict[str, Service]) -
     assert seconds(proxy_setting("http-request")) == REQUEST_S_MAX
     assert seconds(proxy_setting("http-keep-alive")) == KEEP_ALIVE_S
     assert seconds(proxy_setting("server")) > RESPONSE_S_MAX
-    assert environ(services["api"])["SNAPURL_PROXIES_COUNT"] == "1"
+    (inside,) = composed()["networks"]["inside"]["ipam"]["config"]
+    assert environ(services["api"])["SNAPURL_PROXIES"].split() == [filled(inside["subnet"])]
+    given = {"INSIDE_SUBNET": "10.9.0.0/24", "SNAPURL_PROXIES": "192.0.2.0/24"}
+    assert environ(services["api"], given)["SNAPURL_PROXIES"].split() == ["10.9.0.0/24", "192.0.2.0/24"]
+    assert filled(inside["subnet"], given) == "10.9.0.0/24"
     assert proxy_setting("API") == f"api:{environ(services['api'])['SNAPURL_PORT']}"
 
 

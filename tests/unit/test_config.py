@@ -107,6 +107,37 @@ def test_a_directory_that_is_somebody_elses(tmp_path: Path, monkeypatch: pytest.
     assert refusal().endswith("cannot be read: Permission denied")
 
 
+# -- variables ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(Settings.model_fields))
+def test_an_empty_variable_is_unset(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every variable that is empty counts as unset: the default applies, and no error is raised."""
+    default = load_settings()
+    monkeypatch.setenv(f"SNAPURL_{name.upper()}", "")
+    assert getattr(load_settings(), name) == getattr(default, name)
+
+
+def test_empty_variables_of_other_versions_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty variable that is no setting is no error either; with a value it is."""
+    monkeypatch.setenv("SNAPURL_NO_SUCH_THING", "")
+    load_settings()
+    monkeypatch.setenv("SNAPURL_NO_SUCH_THING", "1")
+    assert refusal().startswith("SNAPURL_NO_SUCH_THING is not a setting")
+
+
+def test_the_count_of_proxies_says_what_to_set_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A number of proxies is refused with the setting that has taken its place; so is a number of networks."""
+    monkeypatch.setenv("SNAPURL_PROXIES_COUNT", "1")
+    assert "set SNAPURL_PROXIES to the networks of your proxies" in refusal()
+    assert refusal(proxies="1").startswith("SNAPURL_PROXIES_COUNT")
+    monkeypatch.delenv("SNAPURL_PROXIES_COUNT")
+    assert refusal(proxies="1") == (
+        "SNAPURL_PROXIES: '1' is not a network: write networks such as 10.0.0.0/8, separated by spaces"
+    )
+    assert len(load_settings(proxies=" 10.0.0.0/8  192.0.2.7 2001:db8::/48 ").proxy_networks) == 3
+
+
 # -- passwords ----------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""Rate limits without Redis: the client of a request, blocked addresses, and the fallback in memory."""
+"""Rate limits without Redis: blocked clients, sites, and the fallback in memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from snapurl import limits
 from snapurl.config import load_settings
-from snapurl.limits import Blocklist, Limiter, client_address
+from snapurl.limits import SITE_FACTOR, Blocklist, Limiter
 
 
 class Clock:
@@ -17,32 +17,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now_s
-
-
-@pytest.mark.parametrize(
-    ("peer", "forwarded", "proxies", "counted"),
-    [
-        ("192.0.2.1", None, 0, "192.0.2.1"),
-        ("192.0.2.1", "198.51.100.7", 0, "192.0.2.1"),
-        ("192.0.2.1", "198.51.100.7", 1, "198.51.100.7"),
-        ("192.0.2.1", "6.6.6.6, 198.51.100.7", 1, "198.51.100.7"),
-        ("192.0.2.1", "6.6.6.6, 198.51.100.7,10.0.0.1", 2, "198.51.100.7"),
-        ("192.0.2.1", "198.51.100.7", 2, "192.0.2.1"),
-        ("192.0.2.1", "", 1, "192.0.2.1"),
-        ("192.0.2.1", "unknown", 1, "192.0.2.1"),
-        ("192.0.2.1", "x, y", 1, "192.0.2.1"),
-        ("2001:db8:1:2:3:4:5:6", None, 0, "2001:db8:1:2::/64"),
-        ("192.0.2.1", "[2001:db8:1:2::9]", 1, "2001:db8:1:2::/64"),
-        ("::ffff:192.0.2.1", None, 0, "192.0.2.1"),
-        ("fe80::1%eth0", None, 0, "fe80::/64"),
-        ("", None, 0, ""),
-    ],
-)
-def test_whom_a_request_is_counted_against(
-    peer: str, forwarded: str | None, proxies: int, counted: str
-) -> None:
-    """Only addresses appended by a trusted proxy identify a client; an IPv6 /64 is one client."""
-    assert client_address(peer, forwarded, proxies) == counted
 
 
 def test_the_blocklist_lets_in_again_by_itself() -> None:
@@ -75,6 +49,36 @@ def test_the_blocklist_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for who in "abcd":
         blocked.block(who, 60)
     assert [who for who in "abcd" if blocked.seconds_left(who)] == ["b", "c", "d"]
+
+
+def test_a_blocked_site_blocks_its_clients() -> None:
+    """While a /48 is blocked, so is every /64 in it, for embedded fetches apart; a /64 blocks no other one."""
+    blocked = Blocklist(Clock())
+    assert blocked.block("2001:db8:1::/48", 5)
+    assert not blocked.block("2001:db8:1::/48", 5)
+    assert blocked.seconds_left("2001:db8:1:2::/64") == 5
+    assert blocked.seconds_left("embedded:2001:db8:1:2::/64") == 0
+    assert blocked.seconds_left("2001:db8:2:2::/64") == 0
+    blocked.block("embedded:2001:db8:2:2::/64", 5)
+    assert blocked.seconds_left("embedded:2001:db8:2:2::/64") == 5
+    assert blocked.seconds_left("2001:db8:2:2::/64") == blocked.seconds_left("2001:db8:2:3::/64") == 0
+
+
+@pytest.mark.parametrize("prefix", ["", "address:", "embedded:"])
+async def test_a_customer_with_many_networks_has_one_wider_limit(prefix: str) -> None:
+    """Each /64 has the limit; all of a /48 together have SITE_FACTOR times as much, and the verdict names it."""
+    limiter = Limiter(load_settings(redis_url="redis://127.0.0.1:1/0", redis_timeout_ms=50))
+    for network in range(SITE_FACTOR):
+        client = f"{prefix}2001:db8:1:{network:x}::/64"
+        verdicts = [await limiter.hit("create", client, "2/hour") for _ in range(3)]
+        assert [verdict and verdict.allowed for verdict in verdicts] == [True, True, False]
+        assert verdicts[2] is not None and verdicts[2].client == client
+    refused = await limiter.hit("create", f"{prefix}2001:db8:1:ffff::/64", "2/hour")
+    assert refused is not None and not refused.allowed
+    assert (refused.client, refused.limit) == (f"{prefix}2001:db8:1::/48", 2 * SITE_FACTOR)
+    other = await limiter.hit("create", f"{prefix}2001:db8:2::/64", "2/hour")
+    assert other is not None and other.allowed
+    await limiter.close()
 
 
 async def test_without_redis_each_process_counts_for_itself() -> None:

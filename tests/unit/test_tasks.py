@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from snapurl.tasks import CachedCall, both, cancel_and_wait
+from snapurl.tasks import CachedCall, both, cancel_and_wait, with_background
 from tests.support.waits import HANG_S
 
 
@@ -105,3 +105,30 @@ async def test_of_two_coroutines_none_runs_on_after_the_other_has_failed() -> No
     with pytest.raises(ConnectionResetError):
         await both(endless(), failing())
     assert ended.is_set()
+
+
+async def test_work_ends_with_what_runs_beside_it() -> None:
+    """When work has ended, what runs beside it ends too; when a helper ends first, its error ends the work."""
+    ended: list[str] = []
+
+    async def lasting(name: str) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append(name)
+
+    async def result() -> int:
+        await asyncio.sleep(0)
+        return 7
+
+    async def failing() -> None:
+        raise ArithmeticError("cannot happen")
+
+    assert await with_background(result(), lasting("a"), lasting("b")) == 7
+    assert sorted(ended) == ["a", "b"]
+    ended.clear()
+    with pytest.raises(ArithmeticError):
+        await with_background(lasting("work"), lasting("a"), failing())
+    assert sorted(ended) == ["a", "work"]
+    with pytest.raises(RuntimeError, match="result has ended"):
+        await with_background(lasting("work"), result())

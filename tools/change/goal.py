@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import urlsplit
@@ -12,13 +11,15 @@ from ring.plan import plan
 from ring.topology import Topology
 from snapurl.errors import ConfigError
 from snapurl.store.cluster.dsn import address_of, dsn_for
+from snapurl.store.cluster.pool import ShardFailed
 from tools.change.provision import configured_dsn, provision, require_local_cluster
 from tools.change.request import Add, ChangeRequest, goal_of
+from tools.cluster import audit
 from tools.cluster.fleet import Fleet
-from tools.cluster.publish import VersionConflict, publish
+from tools.cluster.outcome import Outcome, end_of, versions_of_change
+from tools.cluster.publish import VersionConflict, publish, published_topologies
 from tools.cluster.snapshot import Snapshot
-from tools.cluster.status import in_hand_off
-from tools.cluster.tables import SQL
+from tools.cluster.status import in_hand_off, is_settled
 
 PUBLISH_ATTEMPTS = 3
 
@@ -69,15 +70,32 @@ async def publish_changes(fleet: Fleet, changes: Sequence[ChangeRequest]) -> Top
 async def publish_next(fleet: Fleet, make: Callable[[Topology], Awaitable[Topology]]) -> Topology:
     """Publishes `make(newest)`; retries if another was faster: the migrator may just have removed a shard."""
     for attempt in range(1, PUBLISH_ATTEMPTS + 1):
-        goal = await make((await fleet.observe()).topology)
+        before = await fleet.observe()
+        goal = await make(before.topology)
         try:
             await publish(fleet, goal)
         except VersionConflict:
             if attempt == PUBLISH_ATTEMPTS:
                 raise
             continue
+        await _close_change(fleet, before)
         return goal
     raise AssertionError("unreachable")
+
+
+async def _close_change(fleet: Fleet, before: Snapshot) -> None:
+    """Records how the change that was the goal `before` has ended, if the topology published now has ended it."""
+    try:
+        topologies = await published_topologies(fleet, before)
+    except ShardFailed:
+        return  # `history` works it out as long as the shards have the topologies
+    topologies[fleet.topology.version] = fleet.topology
+    version = before.topology.version
+    versions = versions_of_change(version, topologies)
+    if is_settled(before):
+        await audit.close_changes(fleet, versions, Outcome.FINISHED)
+    elif end := end_of(version, topologies):
+        await audit.close_changes(fleet, versions, end.outcome, end.by)
 
 
 async def previous_goal(fleet: Fleet, snapshot: Snapshot) -> Topology:
@@ -87,14 +105,7 @@ async def previous_goal(fleet: Fleet, snapshot: Snapshot) -> Topology:
     """
     if not (plan(snapshot.ownership, snapshot.placement).slots or in_hand_off(snapshot)):
         raise ConfigError("there is nothing to cancel: every slot is where the ring wants it")
-    for version, topology in sorted((await _published_topologies(fleet, snapshot)).items(), reverse=True):
+    for version, topology in sorted((await published_topologies(fleet, snapshot)).items(), reverse=True):
         if version < snapshot.topology.version and place(topology) != snapshot.placement:
             return snapshot.topology.back_to(topology)
     raise ConfigError("no shard has a topology before this one: use `weight` or `drain` instead")
-
-
-async def _published_topologies(fleet: Fleet, snapshot: Snapshot) -> dict[int, Topology]:
-    """Returns version -> topology, from all shards: a recently added one does not have the older topologies."""
-    results = await asyncio.gather(*(fleet.fetch(name, SQL["topologies"]) for name in snapshot.rows))
-    documents = {row["document"] for rows in results for row in rows}
-    return {topology.version: topology for topology in map(Topology.from_json, documents)}

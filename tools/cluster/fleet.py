@@ -51,6 +51,14 @@ class Fleet:
         """Raises ConfigError as `read_topology` does."""
         return cls(settings, await read_topology(settings), application)
 
+    def adopt(self, topology: Topology) -> None:
+        """Goes over to a topology unless it is older, and drops the connections to shards that it does not have."""
+        if topology.version < self.topology.version:
+            return
+        self.topology = topology
+        for name in self._connections.keys() - {shard.name for shard in topology.shards}:
+            self._connections.pop(name).terminate()
+
     async def close(self) -> None:
         connections, self._connections = self._connections, {}
         for connection in connections.values():
@@ -93,12 +101,12 @@ class Fleet:
             connection.terminate()
 
     async def fetch(self, name: str, query: str, *args: object) -> list[Mapping[str, Any]]:
-        """Runs one statement on a shard and returns its rows. Raises ShardFailed."""
+        """Runs one statement on a shard and returns its rows. Raises ShardFailed. May be cancelled."""
         connection = await self.control(name)
         try:
             with lost_connection_of(name):
                 rows: list[Mapping[str, Any]] = await connection.fetch(query, *args)
-        except ShardFailed:
+        except (ShardFailed, asyncio.CancelledError):
             connection.terminate()
             raise
         return rows
@@ -123,7 +131,7 @@ class Fleet:
         """Reads every shard, and adopts a newer topology if one is found. Raises ConfigError."""
         snapshot = await self._observe_once()
         while snapshot.topology.version > self.topology.version:
-            self.topology = snapshot.topology  # it may name shards that were not read
+            self.adopt(snapshot.topology)  # it may name shards that were not read
             snapshot = await self._observe_once()
         return snapshot
 

@@ -10,7 +10,7 @@ from typing import Any
 
 PAUSES_KEPT = 10_000  # the newest pauses, of which the percentiles are computed
 RATE_S = 5.0
-AMOUNTS_KEPT = 4_096  # of the last RATE_S
+AMOUNTS_KEPT = 4_096  # of the window of a rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,11 @@ class MoveStatus:
 
 @dataclass(frozen=True, slots=True)
 class MigratorStatus:
-    """What the migrator does now. `state` is idle, moving, paused, waiting, cleaning or standby."""
+    """What the migrator does now. `state` is idle, moving, paused, waiting, cleaning or standby.
+
+    `slots_per_s` is the pace of the change under way or of the last one, 0 if there was none. `is_sparing` says
+    whether it spares a service that shares processors with the shards.
+    """
 
     state: str = "idle"
     topology_version: int = 0
@@ -42,6 +46,8 @@ class MigratorStatus:
     slots_left: int = 0
     rows_copied: int = 0
     rows_per_s: float = 0.0
+    slots_per_s: float = 0.0
+    is_sparing: bool = False
     eta_s: float | None = None
     moves: tuple[MoveStatus, ...] = ()
     pauses: Pauses = field(default_factory=Pauses)
@@ -88,10 +94,11 @@ def percentile(ordered: list[float], part: float) -> float:
 
 
 class Rate:
-    """Measures how much per second, over the last RATE_S or since `start`, whichever is shorter."""
+    """Measures how much per second, over the last `window_s` or since `start`, whichever is shorter."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], window_s: float = RATE_S) -> None:
         self._clock = clock
+        self._window_s = window_s
         self._amounts: deque[tuple[float, int]] = deque(maxlen=AMOUNTS_KEPT)
         self._began = clock()
 
@@ -104,7 +111,7 @@ class Rate:
 
     def per_s(self) -> float:
         now = self._clock()
-        since = max(self._began, now - RATE_S)
+        since = max(self._began, now - self._window_s)
         return (
             sum(amount for at, amount in self._amounts if at >= since) / (now - since) if now > since else 0.0
         )

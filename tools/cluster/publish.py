@@ -7,6 +7,8 @@ publication is interrupted, the migrator completes it: it copies the highest ver
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 
 from ring.topology import Topology
@@ -14,6 +16,7 @@ from snapurl.errors import ConfigError
 from snapurl.store.cluster.pool import CLUSTER, lost_connection_of
 from tools.cluster.fleet import Fleet
 from tools.cluster.snapshot import Snapshot
+from tools.cluster.tables import SQL
 
 
 class VersionConflict(ConfigError):
@@ -43,7 +46,14 @@ async def publish(fleet: Fleet, topology: Topology) -> None:
         *(shard.name for shard in topology.shards if shard.name not in _shard_names(fleet)),
     ):
         await fleet.fetch(name, CLUSTER["put_topology"], topology.version, topology.to_json())
-    fleet.topology = topology
+    fleet.adopt(topology)
+
+
+async def published_topologies(fleet: Fleet, snapshot: Snapshot) -> dict[int, Topology]:
+    """Returns version -> topology, from all shards: a recently added one does not have the older topologies."""
+    results = await asyncio.gather(*(fleet.fetch(name, SQL["topologies"]) for name in snapshot.rows))
+    documents = {row["document"] for rows in results for row in rows}
+    return {topology.version: topology for topology in map(Topology.from_json, documents)}
 
 
 async def propagate(fleet: Fleet, snapshot: Snapshot) -> None:

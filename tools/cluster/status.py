@@ -129,6 +129,17 @@ def summarize(
     )
 
 
+def is_settled(snapshot: Snapshot) -> bool:
+    """Whether all shards answer, and every slot is where the ring wants it."""
+    return not (
+        plan(snapshot.ownership, snapshot.placement).slots
+        or in_hand_off(snapshot)
+        or snapshot.ownership.unowned
+        or snapshot.ownership.contested
+        or snapshot.silent
+    )
+
+
 def in_hand_off(snapshot: Snapshot) -> dict[str, int]:
     """Returns state -> rows of `slots` in it, for the states of a hand-off under way."""
     found = Counter(row.state for rows in snapshot.rows.values() for row in rows)

@@ -9,7 +9,8 @@ import click
 
 from tools.cluster import audit
 from tools.cluster.fleet import Fleet
-from tools.cluster.status import read_status
+from tools.cluster.publish import published_topologies
+from tools.cluster.status import is_settled, read_status
 from tools.commands import render
 from tools.commands.follow import follow_status
 from tools.commands.options import as_json, show, watch, with_fleet
@@ -22,7 +23,7 @@ from tools.repair.consistency import verify_cluster
 def status(watch: bool, as_json: bool) -> None:
     """Show reshard progress."""
     if watch:
-        with_fleet(lambda fleet: follow_status(fleet, as_json=as_json, until_settled=False))
+        with_fleet(lambda fleet: follow_status(fleet, as_json=as_json))
         return
     found = with_fleet(read_status)
     show(as_json, render.status_lines(found), found.to_document())
@@ -52,13 +53,21 @@ def verify(as_json: bool) -> None:
 )
 @as_json
 def history(rows: int, as_json: bool) -> None:
-    """Show who changed what, newest first."""
+    """Show who changed what, newest first.
+
+    Of a change of the topology it says whether it is published and slots still move, has finished, was cancelled,
+    or was replaced by a further change.
+    """
 
     async def work(fleet: Fleet) -> list[audit.AuditEntry]:
-        return await audit.read_history(fleet, rows)
+        snapshot = await fleet.observe()
+        topologies = await published_topologies(fleet, snapshot)
+        settled = is_settled(snapshot)
+        found = await audit.read_history(fleet, rows)
+        return [audit.resolved(entry, topologies, settled=settled) for entry in found]
 
     found = with_fleet(work)
-    lines = [f"{entry.at:%Y-%m-%d %H:%M:%S} {entry.who}: {entry.what} ({entry.outcome})" for entry in found]
+    lines = [f"{entry.at:%Y-%m-%d %H:%M:%S} {entry.who}: {entry.what} ({entry.said})" for entry in found]
     document = {"entries": [dataclasses.asdict(entry) for entry in found]}
     show(as_json, "\n".join(lines) or "nothing was ever changed", document)
 

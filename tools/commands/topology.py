@@ -16,7 +16,7 @@ from tools.change.request import Add, ChangeRequest, Drain, Weight, goal_of, par
 from tools.cluster import audit
 from tools.cluster.fleet import Fleet
 from tools.commands import render
-from tools.commands.follow import follow_status
+from tools.commands.follow import follow_change
 from tools.commands.options import as_json, confirm, disk_free, dry_run, show, watch, with_fleet, yes
 
 # `-1` is a bad weight, not an unknown option; and --dsn belongs to the `add` it follows.
@@ -111,6 +111,8 @@ def _make_changes(
     watch: bool,
     as_json: bool,
 ) -> None:
+    what = " ".join(map(str, requested))
+
     async def work(fleet: Fleet) -> Estimate:
         changes = with_dsns(fleet, requested)
         found = await _estimate(fleet, changes, disk_free)
@@ -121,8 +123,9 @@ def _make_changes(
         if dry_run:
             return found
         confirm(yes, "Continue?")
-        async with audit.audited(fleet, " ".join(map(str, changes))):
+        async with audit.audited(fleet, what) as record:
             goal = await publish_changes(fleet, changes)
+            record.publish(goal.version)
         return dataclasses.replace(found, goal=goal)
 
     found = with_fleet(work)
@@ -134,7 +137,7 @@ def _make_changes(
         {**_document(found), "dry_run": dry_run},
     )
     if watch and not dry_run:
-        with_fleet(lambda fleet: follow_status(fleet, as_json=as_json, until_settled=True))
+        with_fleet(lambda fleet: follow_change(fleet, what, found.goal.version, as_json=as_json))
 
 
 async def _estimate(fleet: Fleet, changes: list[ChangeRequest], disk_free: int | None) -> Estimate:
@@ -220,8 +223,11 @@ def _publish_goal(
         if dry_run:
             return goal
         confirm(yes, question)
-        async with audit.audited(fleet, command):
-            return await publish_next(fleet, lambda now: make(fleet, now))
+        async with audit.audited(fleet, command) as record:
+            goal = await publish_next(fleet, lambda now: make(fleet, now))
+            if command == "cancel":
+                record.publish(goal.version)
+            return goal
 
     goal = with_fleet(work)
     if dry_run:

@@ -5,7 +5,7 @@ some of them; hand-offs that have begun come first. No state is kept from round 
 nothing to do until a given time while no shard has a new topology or a changed slot. So to resume after a
 crash is to run, and to cancel is to publish the previous topology. A second migrator does no harm, because
 tokens on the shards guard every step. The lease that keeps all but one on standby only saves work, so it may
-rest on a clock.
+rest on a clock (`lease.py`).
 
 A few batches move concurrently, taking turns between sources. A round ends after ROUND_S so that a new
 topology is picked up soon. Pairs of shards between which a batch has failed come last in the next round, so
@@ -28,13 +28,14 @@ import asyncpg
 
 from ring.handoff import Step
 from ring.ownership import SlotState
+from ring.topology import Topology
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
 from snapurl.run.healthcheck import Address, http_status
 from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.pool import ShardFailed
-from snapurl.tasks import cancel_and_wait
-from snapurl.telemetry.logs import MOVE, endless_task
+from snapurl.tasks import cancel_and_wait, with_background
+from snapurl.telemetry.logs import MOVE
 from snapurl.telemetry.metrics import (
     PAUSE_SECONDS,
     RESHARD_LAG_ROWS,
@@ -51,14 +52,16 @@ from snapurl.telemetry.metrics import (
 from snapurl.telemetry.process import ProcessMetrics
 from snapurl.telemetry.traces import span
 from tools.cluster.fleet import ChangeStamps, Fleet
-from tools.cluster.migrator_status import MigratorStatus, MoveStatus, PauseLog, Rate
+from tools.cluster.migrator_status import MigratorStatus, MoveStatus, PauseLog
 from tools.cluster.publish import propagate, publish
 from tools.cluster.rejoin import rejoin_all
 from tools.cluster.snapshot import Snapshot
 from tools.cluster.tables import SQL, Table, sharded_tables
 from tools.migrator.cleanup import cleanup_tasks
+from tools.migrator.lease import Lease
+from tools.migrator.progress import Progress
 from tools.migrator.schedule import Schedule, Task, schedule
-from tools.migrator.throttle import Sample, Throttle
+from tools.migrator.throttle import SPARING, Sample, Throttle
 from tools.transfer.batch import Batch
 from tools.transfer.executor import Executor, Refused, ShardPair
 
@@ -68,7 +71,6 @@ ROUND_S = 4.0
 IDLE_S = 0.1
 IDLE_POLL_S = 5.0  # with nothing to do and no notification: one may be lost
 GRACE_POLL_S = 1.0  # between polls for slots whose grace period is over: each reads the whole cluster
-LEASE_MS = 3_000
 HEARTBEAT_S = 0.5
 IDLE_HEARTBEAT_S = 0.9
 ALIVE_S = 15.0  # without a heartbeat that a shard took, then it counts as not working
@@ -177,8 +179,8 @@ class Migrator:
         self._pauses = PauseLog()
         self._probes = 0
         self._beaten_at = clock()
-        self._rows = Rate(clock)
-        self._slots = Rate(clock)
+        self._progress = Progress(clock)
+        self._silent: set[str] = set()
         self.status = MigratorStatus()
 
     # -- the loop --------------------------------------------------------------------------------------------
@@ -187,16 +189,21 @@ class Migrator:
         """Runs until `stop` is set and the current batches are done; if `until_settled`, until nothing is
         left.
 
-        Raises ConfigError if it cannot connect at first; after that it retries whatever fails.
+        Raises ConfigError if it cannot connect at first; after that it retries whatever fails. An error that
+        nobody foresaw ends it, also one in the background.
         """
         self._stop = stop
         fleet = await Fleet.connect(self._settings, f"snapurl-migrator {self._holder.hex[:12]}")
         fleet.listen(self._news.set)
-        background = [
-            endless_task(self._heartbeat, "heartbeat of the migrator"),
-            endless_task(self._probe, "probe of the service"),
-            endless_task(ProcessMetrics(()).run, "process metrics"),
-        ]
+        background = self._heartbeat(fleet.topology), self._probe(fleet), ProcessMetrics(()).run()
+        await with_background(self._run_rounds(fleet, stop, until_settled=until_settled), *background)
+
+    @property
+    def works(self) -> bool:
+        """Whether it holds the lease; otherwise it stands by."""
+        return self._working.is_set()
+
+    async def _run_rounds(self, fleet: Fleet, stop: asyncio.Event, *, until_settled: bool) -> None:
         lanes = [LaneConnections(fleet) for _ in range(self._options.throttle.lanes)]
         try:
             while not stop.is_set():
@@ -207,7 +214,6 @@ class Migrator:
                 if settled is not None:
                     await self._rest()
         finally:
-            await cancel_and_wait(*background)
             for lane in lanes:
                 lane.drop()
             await fleet.close()
@@ -312,9 +318,8 @@ class Migrator:
         level = logging.WARNING if paused_ms > PAUSE_WARN_MS else logging.DEBUG
         log.log(level, "%s: %d rows, writes paused for %.0f ms", batch, executor.rows, paused_ms)
         if Step.COMMIT in task.program:
-            self._slots.add(len(batch.slots))
-            self.status = replace(self.status, slots_left=max(0, self.status.slots_left - len(batch.slots)))
-            RESHARD_SLOTS_LEFT.set(self.status.slots_left)
+            self._progress.add_slots(len(batch.slots))
+            RESHARD_SLOTS_LEFT.set(self._progress.slots_left)
         if executor.pause_ms is not None:
             self._pauses.add(executor.pause_ms)
             PAUSE_SECONDS.observe(executor.pause_ms / 1000)
@@ -346,6 +351,8 @@ class Migrator:
                 owner and owner.shard == shard.name for owner in snapshot.ownership.owners
             ):
                 await publish(fleet, snapshot.topology.without(shard.name))
+                for lane in lanes:
+                    lane.drop()  # a server that is switched off may wait for connections
                 log.info("shard %s holds nothing any more and may be switched off", shard.name)
                 return None
         self._idle = _Idle.of(change_stamps, inf, settled=True)
@@ -366,10 +373,9 @@ class Migrator:
 
     def _update_status(self, snapshot: Snapshot, found: Schedule) -> None:
         left = found.slots_left
-        total = max(self.status.slots_total, left) if left else 0
-        if left and not self.status.slots_total:
-            self._rows.start()
-            self._slots.start()
+        for line in self._progress.observe(snapshot.topology.version, snapshot.placement, left):
+            log.info("%s", line)
+        self._note_silent(snapshot)
         RESHARD_SLOTS_LEFT.set(left)
         RESHARD_PAUSED.set(snapshot.topology.paused)
         TOPOLOGY_VERSION.labels("migrator").set(snapshot.topology.version)
@@ -380,18 +386,22 @@ class Migrator:
         self.status = replace(
             self.status,
             topology_version=snapshot.topology.version,
-            slots_total=total,
-            slots_left=left,
-            rows_copied=self.status.rows_copied if total else 0,
             last_error=problem[0] if problem else self.status.last_error,
         )
         if left or found.urgent:
             self._enter("moving")
 
+    def _note_silent(self, snapshot: Snapshot) -> None:
+        for name in snapshot.silent.keys() - self._silent:
+            log.warning("shard %s %s", name, snapshot.silent[name])
+        for name in self._silent - snapshot.silent.keys():
+            log.info("shard %s %s", name, "answers again" if name in snapshot.rows else "has left")
+        self._silent = set(snapshot.silent)
+
     def current_status(self) -> MigratorStatus:
         """Returns the status with the current moves and rates."""
         now = self._clock()
-        slots_per_s = self._slots.per_s()
+        progress = self._progress
         moves = tuple(
             MoveStatus(str(executor.batch), executor.step.value, now - began)
             for executor, began in self._executors.items()
@@ -400,15 +410,19 @@ class Migrator:
             self.status,
             moves=moves,
             pauses=self._pauses.summary(),
-            rows_per_s=self._rows.per_s(),
-            eta_s=self.status.slots_left / slots_per_s if slots_per_s and self.status.slots_left else None,
+            slots_total=progress.slots_total,
+            slots_left=progress.slots_left,
+            rows_copied=progress.rows_copied,
+            rows_per_s=progress.rows_per_s,
+            slots_per_s=progress.slots_per_s,
+            is_sparing=self._options.throttle.pace is SPARING,
+            eta_s=None if self.status.state == "paused" else progress.eta_s(),
             lag_rows=self._lag_rows(),
             throttle=self._options.throttle.state,
         )
 
     def _count_rows(self, rows: int) -> None:
-        self._rows.add(rows)
-        self.status = replace(self.status, rows_copied=self.status.rows_copied + rows)
+        self._progress.add_rows(rows)
         RESHARD_ROWS.inc(rows)
 
     def _lag_rows(self) -> int:
@@ -423,13 +437,16 @@ class Migrator:
 
     # -- in the background -----------------------------------------------------------------------------------
 
-    async def _heartbeat(self) -> None:
-        """Renews the lease on the first shard that answers. Without it, work stops after the current batches."""
-        fleet = await Fleet.connect(self._settings)
+    async def _heartbeat(self, topology: Topology) -> None:
+        """Renews the lease. Without it, work stops after the current batches."""
+        fleet = Fleet(self._settings, topology, f"snapurl-migrator {self._holder.hex[:12]} lease")
+        lease = Lease(fleet, self._holder, self._clock)
         turn = self._turns[0]
         try:
             while True:
-                held = await self._renew_lease(fleet)
+                held = await lease.renew(self.current_status().to_json())
+                if lease.is_answered:
+                    self._beaten_at = self._clock()
                 RESHARD_WORKING.set(held)
                 RESHARD_MOVE_SECONDS.set(
                     self._clock() - min(self._executors.values()) if self._executors else 0.0
@@ -441,33 +458,24 @@ class Migrator:
                 (self._working.set if held else self._working.clear)()
                 await _turn(turn, HEARTBEAT_S if self._is_busy else IDLE_HEARTBEAT_S)
         finally:
-            self._working.clear()
             await fleet.close()
-
-    async def _renew_lease(self, fleet: Fleet) -> bool:
-        for shard in fleet.topology.shards:
-            try:
-                rows = await fleet.fetch(
-                    shard.name, SQL["lease"], self._holder, LEASE_MS, self.current_status().to_json()
-                )
-            except (ShardFailed, ConfigError, asyncpg.PostgresError):
-                continue
-            self._beaten_at = self._clock()
-            return bool(rows[0]["held"])
-        return False
 
     def fault(self) -> str | None:
         """Returns why this migrator does not work; None if it does, also on standby."""
         late = self._clock() - self._beaten_at > ALIVE_S
         return "no shard has taken its heartbeat for some time" if late else None
 
-    async def _probe(self) -> None:
-        """Samples the latency of shards and service, and the lag of standbys, for the throttle."""
-        fleet = await Fleet.connect(self._settings)
+    async def _probe(self, working: Fleet) -> None:
+        """Samples the latency of shards and service, and the lag of standbys, for the throttle.
+
+        The shards are those of the topology that `working` knows; the connections are its own.
+        """
+        fleet = Fleet(self._settings, working.topology)
         turn = self._turns[1]
         try:
             while True:
                 await _turn(turn, PROBE_S if self._is_busy else IDLE_PROBE_S)
+                fleet.adopt(working.topology)
                 shards = [await self._probe_shard(fleet, shard.name) for shard in fleet.topology.shards]
                 service_ms = await self._probe_service()
                 ms, lag_s = (max(values) for values in zip(*shards, strict=True))

@@ -22,7 +22,9 @@ HAVING bool_or(c.attname = 'slot')
  ORDER BY t.relname
 
 -- name: lease
-SELECT migrator_lease_v1($1, $2, $3) AS held
+-- A renewal that a crash loses does no harm, so it does not wait for the disk or a standby.
+SELECT migrator_lease_v1($1, $2, $3) AS held, (SELECT max(version) FROM topology) AS topology,
+       set_config('synchronous_commit', 'off', true)
 
 -- name: migrator
 SELECT holder, status, extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS age_s FROM migrator
@@ -33,6 +35,9 @@ SELECT lag_s, hidden FROM standby_lag_v1()
 -- name: audit
 INSERT INTO audit (id, at, who, what, outcome) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (id) DO UPDATE SET outcome = excluded.outcome
+
+-- name: audit_close
+UPDATE audit SET outcome = $2 WHERE outcome = $1
 
 -- name: history
 SELECT id, at, who, what, outcome FROM audit ORDER BY at DESC LIMIT $1

@@ -29,8 +29,8 @@ A redirect is answered here if all of this holds, otherwise Sanic answers it:
   response has yet to be sent.
 - *The client reads* (`_can_write`): if it does not, Sanic holds its requests back, and then stops reading.
 - *The head is plain* (`plain_heads.py`) and *not longer than Sanic accepts* (`match_bytes_max`).
-- *The client is not blocked* for too many requests to missing links. Behind a proxy only Sanic's path determines
-  the client, so while any client is blocked all requests go there.
+- *The client is not blocked* for too many requests to missing links. Only while the block list is not empty is
+  the client of a redirect determined; behind a proxy this means to search the head for the header that names it.
 - *The link is in L1*, where changes invalidate it, or is found by the look-up; it *is not deleted and not
   expired*. A look-up is started only if a permit of the fair queue is free; otherwise Sanic's path waits for one.
 - *The code is not reserved*: a word may have been reserved after a link had taken it.
@@ -57,6 +57,7 @@ from sanic import HTTPResponse
 from sanic.exceptions import RequestCancelled
 from sanic.http import Stage
 
+from snapurl.addresses import EMBEDDED, Clients
 from snapurl.cache.local import Entry
 from snapurl.cache.reader import FROM_L1
 from snapurl.clicks.sources import browser_of, referrer_of
@@ -67,7 +68,7 @@ from snapurl.http.fastpath.plain_heads import CREATE_HEAD, REDIRECT_HEAD
 from snapurl.http.redirect import REDIRECTED, hand_over, redirect_frame
 from snapurl.http.wire.connections import BoundedProtocol
 from snapurl.http.wire.fair_queue import FairQueue
-from snapurl.limits import Blocklist, client_address
+from snapurl.limits import Blocklist
 from snapurl.model import CachedLink
 from snapurl.telemetry.metrics import (
     CREATES_FAST_PATH,
@@ -81,7 +82,8 @@ FLUSH_S = 0.1  # by which the metrics may lag
 _FAST_PATH_SECONDS = timing(REDIRECT_SECONDS, "ahead")
 QUICK_S = SECONDS[0]  # nearly all redirects are faster: they are counted without a search for their bucket
 
-FORWARDED = re.compile(rb"\r\n(?i:x-forwarded-for):([^\r]*)")
+_FORWARDED_FOR = re.compile(rb"\r\n(?i:x-forwarded-for):([^\r]*)")
+_FORWARDED = re.compile(rb"\r\n(?i:forwarded):([^\r]*)")
 
 _END_OF_HEAD = len(b"\r\n\r\n")
 _G = ord("G")
@@ -121,12 +123,12 @@ class FastPath:
         fair_queue: FairQueue,
         tally: Tally,
         blocked: Blocklist,
+        clients: Clients,
         clock_ms: Callable[[], int],
         create: Callable[[WholeRequest], Awaitable[HTTPResponse]],
         loop: asyncio.AbstractEventLoop,
         *,
         head_bytes_max: int,
-        proxies_count: int,
     ) -> None:
         self.match_bytes_max = head_bytes_max - 1 + _END_OF_HEAD
         self._entry = links.entry
@@ -134,7 +136,7 @@ class FastPath:
         self._fair_queue = fair_queue
         self._record_click = tally.record
         self._blocked = blocked
-        self._proxies_count = proxies_count
+        self._clients = clients
         self._clock_ms = clock_ms
         self.create = create
         self._loop = loop
@@ -144,11 +146,12 @@ class FastPath:
         self._slow = 0  # redirects that took QUICK_S or longer
         self._quick_s = 0.0  # seconds that all other redirects took
 
-    def may_be_blocked(self, peer: str) -> bool:
-        """Whether requests from the address `peer` may be from a blocked client, so that Sanic has to decide."""
-        if not self._blocked:
-            return False
-        return self._proxies_count > 0 or self._blocked.seconds_left(client_address(peer, None, 0)) > 0
+    def redirects_of(self, peer: str) -> Callable[[re.Match[bytes]], bytes | None]:
+        """Returns `redirect_from_l1`; while any client is blocked, in a form that leaves blocked ones to Sanic."""
+        return partial(self._redirect_unless_blocked, peer) if self._blocked else self.redirect_from_l1
+
+    def _redirect_unless_blocked(self, peer: str, head: re.Match[bytes]) -> bytes | None:
+        return None if self._is_blocked(self._client(peer, head)) else self.redirect_from_l1(head)
 
     def redirect_from_l1(self, head: re.Match[bytes]) -> bytes | None:
         """Returns the response to a match of REDIRECT_HEAD and counts its click.
@@ -164,8 +167,8 @@ class FastPath:
         code = head[1].decode("ascii")
         if self._entry(code) is not None or is_reserved(code) or not is_code(code):
             return None
-        client = client_address(peer, self._forwarded(head), self._proxies_count)
-        if not self._fair_queue.try_acquire(client):
+        client = self._client(peer, head)
+        if self._is_blocked(client) or not self._fair_queue.try_acquire(client):
             return None
         return Lookup(head, code, client, self._lookup(code))
 
@@ -180,11 +183,18 @@ class FastPath:
         entry = self._entry(lookup.code) or Entry.of(lookup.found.result())
         return self._redirect(lookup.head, lookup.code, entry)
 
-    def _forwarded(self, head: re.Match[bytes]) -> str | None:
-        """Returns X-Forwarded-For as Sanic's path reads it; None if no proxy is trusted."""
-        if not self._proxies_count:
-            return None
-        return b",".join(value.lstrip() for value in FORWARDED.findall(head[0])).decode("ascii")
+    def _is_blocked(self, client: str) -> bool:
+        """Whether a client is blocked, be it for what it opens or for what pages make its browser fetch."""
+        if not self._blocked:
+            return False
+        left_s = self._blocked.seconds_left
+        return left_s(client) > 0 or left_s(EMBEDDED + client) > 0
+
+    def _client(self, peer: str, head: re.Match[bytes]) -> str:
+        """Returns the client of a request, as `rate_limits.address_of` does on Sanic's path."""
+        if not self._clients.is_proxy(peer):
+            return self._clients.of_request(peer, "", "")
+        return self._clients.of_request(peer, _lines(_FORWARDED_FOR, head[0]), _lines(_FORWARDED, head[0]))
 
     def _redirect(self, head: re.Match[bytes], code: str, entry: Entry) -> bytes | None:
         """Returns the response and counts the click of a GET; returns None if the link does not redirect."""
@@ -236,6 +246,11 @@ class FastPath:
         FROM_L1.inc(redirects - lookups)
         REDIRECTS_FAST_PATH.inc(redirects)
         CREATES_FAST_PATH.inc(creates)
+
+
+def _lines(header: re.Pattern[bytes], head: bytes) -> str:
+    """Returns the values of all lines of a header, joined by commas."""
+    return b",".join(value.strip() for value in header.findall(head)).decode("ascii")
 
 
 def _frame(code: str, entry: Entry) -> tuple[bytes, bytes]:
@@ -299,8 +314,7 @@ class FastProtocol(BoundedProtocol):
         """Answers the plain requests at the start of `data`; returns the number of bytes that are dealt with."""
         fast = self._fast
         assert self.transport is not None and self.conn_info is not None
-        if fast.may_be_blocked(self.conn_info.client_ip):
-            return 0
+        redirect = fast.redirects_of(self.conn_info.client_ip)
         at, end = 0, len(data)
         began, count = monotonic(), 0
         while at < end and self._can_write.is_set():
@@ -309,7 +323,7 @@ class FastProtocol(BoundedProtocol):
                 if self._start_create(data, at):
                     at = end
                 break
-            response = fast.redirect_from_l1(head)
+            response = redirect(head)
             if response is None:
                 if self._start_lookup(head, data):
                     at = end

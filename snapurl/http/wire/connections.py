@@ -5,9 +5,10 @@ could keep its connection, and the memory of its request, for ever (slowloris). 
 its first byte, and each byte of a body extends the time only by what it takes at BODY_BYTES_PER_S_MIN. Sanic's own
 time-outs then end both.
 
-Connections are counted per worker and, unless a proxy stands in front, per client address. When there are too many,
-an old idle connection is closed in favour of the new one. If there is none, the new one gets 503 with Retry-After.
-So clients that only hold connections cannot lock out those that send requests.
+Connections are counted per worker and, unless the peer is a trusted proxy, per client and per site
+(`snapurl/addresses.py`). When there are too many, an old idle connection is closed in favour of the new one. If
+there is none, the new one gets 503 with Retry-After. So clients that only hold connections cannot lock out those
+that send requests.
 
 Handlers read bodies into memory, within one budget per worker. A request that does not fit is refused with
 Retry-After. Sanic discards the rest of a refused body as it arrives.
@@ -22,13 +23,15 @@ from typing import Any
 from sanic.http import Stage
 from sanic.server import HttpProtocol
 
+from snapurl.addresses import Clients, client_at, site_of
 from snapurl.http.wire.chunks import StrictHttp
 from snapurl.telemetry.metrics import CONNECTIONS, CONNECTIONS_REFUSED
 
 CONNECTIONS_MAX = 10_000  # per worker, if it may have that many open files
 OPEN_FILES_RESERVED = 500  # for PostgreSQL, Redis, logs
 OPEN_FILES_MAX = 65_536
-ADDRESS_DIVISOR = 4  # one address may have a quarter of the connections
+CLIENT_DIVISOR = 4  # one client may have a quarter of the connections
+SITE_DIVISOR = 2  # all clients of an IPv6 /48 together may have half
 IDLE_SCAN_MAX = 32  # connections examined to find an idle one
 BODY_BYTES_PER_S_MIN = 16_384
 BODIES_BYTES_MAX = 33_554_432  # in memory at a time, per worker
@@ -50,54 +53,70 @@ def raise_open_files() -> int:
 
 
 class ConnectionBudget:
-    """Counts the connections of one worker, in total and per address."""
+    """Counts the connections of one worker: in total, per client, and per site of an IPv6 client."""
 
-    def __init__(self, connections_max: int, connections_per_address_max: int) -> None:
+    def __init__(
+        self, connections_max: int, connections_per_client_max: int, connections_per_site_max: int
+    ) -> None:
         self._connections_max = connections_max
-        self._connections_per_address_max = connections_per_address_max
+        self._connections_per_client_max = connections_per_client_max
+        self._connections_per_site_max = connections_per_site_max
         self._connections: dict[BoundedProtocol, None] = {}  # roughly the oldest first
-        self._by_address: dict[str, int] = {}
+        self._counts: dict[str, int] = {}  # by client and by site
 
     @classmethod
-    def of(cls, open_files: int, *, by_address: bool) -> ConnectionBudget:
-        """Makes the budget of a process with that limit of open files.
-
-        `by_address` is off behind a proxy, where all connections have the same address.
-        """
+    def of(cls, open_files: int) -> ConnectionBudget:
+        """Makes the budget of a process with that limit of open files."""
         connections_max = max(1, min(CONNECTIONS_MAX, open_files - OPEN_FILES_RESERVED))
         return cls(
-            connections_max, max(1, connections_max // ADDRESS_DIVISOR) if by_address else connections_max
+            connections_max,
+            max(1, connections_max // CLIENT_DIVISOR),
+            max(1, connections_max // SITE_DIVISOR),
         )
 
-    def add(self, connection: BoundedProtocol, address: str) -> bool:
-        """Counts a new connection; returns whether it is allowed. May close an idle connection to allow it."""
-        if self._by_address.get(address, 0) >= self._connections_per_address_max:
+    def add(self, connection: BoundedProtocol, client: str) -> bool:
+        """Counts a new connection; returns whether it is allowed. May close an idle connection to allow it.
+
+        `client` is empty for a trusted proxy, whose connections are bounded only in total.
+        """
+        bounds = self._bounds(client)
+        if any(self._counts.get(name, 0) >= most for name, most in bounds):
             CONNECTIONS_REFUSED.labels("address").inc()
             return False
         if len(self._connections) >= self._connections_max and not self._close_idle():
             CONNECTIONS_REFUSED.labels("all").inc()
             return False
         self._connections[connection] = None
-        self._by_address[address] = self._by_address.get(address, 0) + 1
+        for name, _ in bounds:
+            self._counts[name] = self._counts.get(name, 0) + 1
         CONNECTIONS.inc()
         return True
 
-    def remove(self, connection: BoundedProtocol, address: str) -> None:
+    def remove(self, connection: BoundedProtocol, client: str) -> None:
         """No longer counts a connection; does nothing if it is not counted."""
         if connection not in self._connections:
             return
         del self._connections[connection]
-        left = self._by_address[address] - 1
-        if left:
-            self._by_address[address] = left
-        else:
-            del self._by_address[address]
+        for name, _ in self._bounds(client):
+            left = self._counts[name] - 1
+            if left:
+                self._counts[name] = left
+            else:
+                del self._counts[name]
         CONNECTIONS.dec()
+
+    def _bounds(self, client: str) -> list[tuple[str, int]]:
+        """Returns against what the connections of a client count, each with its bound."""
+        if not client:
+            return []
+        bounds = [(client, self._connections_per_client_max)]
+        site = site_of(client)
+        return bounds if site is None else [*bounds, (site, self._connections_per_site_max)]
 
     def _close_idle(self) -> bool:
         for connection in list(itertools.islice(self._connections, IDLE_SCAN_MAX)):
             if connection.close_if_unused():
-                self.remove(connection, connection.address)  # its connection_lost is called only later
+                self.remove(connection, connection.client)  # its connection_lost is called only later
                 return True
             self._connections[connection] = self._connections.pop(connection)  # in use: to the end
         return False
@@ -121,21 +140,26 @@ class BodyBudget:
 
 
 class BoundedProtocol(HttpProtocol):
-    """Sanic's protocol within the bounds of this module; `app.ctx.connection_budget` is its budget."""
+    """Sanic's protocol within the bounds of this module; `app.ctx.connection_budget` is its budget.
+
+    `client` is the client that the connection counts against, empty if the peer is a trusted proxy.
+    """
 
     HTTP_CLASS = StrictHttp
-    __slots__ = ("_connection_budget", "_is_refused", "address")
+    __slots__ = ("_clients", "_connection_budget", "_is_refused", "client")
 
     def __init__(self, *, app: Any, **others: Any) -> None:
         super().__init__(app=app, **others)
         self._connection_budget: ConnectionBudget = app.ctx.connection_budget
-        self.address = ""
+        self._clients: Clients = app.ctx.clients
+        self.client = ""
         self._is_refused = False
 
     def connection_made(self, transport: Any) -> None:
         peer = transport.get_extra_info("peername")
-        self.address = str(peer[0]) if peer else ""
-        if self._connection_budget.add(self, self.address):
+        address = str(peer[0]) if peer else ""
+        self.client = "" if self._clients.is_proxy(address) else client_at(address)
+        if self._connection_budget.add(self, self.client):
             super().connection_made(transport)  # type: ignore[no-untyped-call]
             return
         self._is_refused = True
@@ -146,7 +170,7 @@ class BoundedProtocol(HttpProtocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._is_refused:
             return
-        self._connection_budget.remove(self, self.address)
+        self._connection_budget.remove(self, self.client)
         super().connection_lost(exc)  # type: ignore[no-untyped-call]
 
     def data_received(self, data: bytes) -> None:

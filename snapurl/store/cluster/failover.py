@@ -20,6 +20,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import asyncpg
 
+from snapurl.host_names import resolve_host
 from snapurl.store.cluster.connection import Connection
 from snapurl.store.cluster.dsn import PORT
 
@@ -71,9 +72,8 @@ async def connect_primary(dsn: str, timeout_s: float, **options: Any) -> Connect
     """
     hosts = hosts_of(dsn)
     if len(hosts) < 2:
-        return _refuse_standby(
-            await asyncpg.connect(dsn, timeout=timeout_s, connection_class=Connection, **options)
-        )
+        async with asyncio.timeout(timeout_s):
+            return _refuse_standby(await _connect(dsn, hosts[0] if hosts else None, timeout_s, options))
     if "target_session_attrs" not in parse_qs(urlsplit(dsn).query):
         options["target_session_attrs"] = "read-write"
     first = _last_primary.get(hosts, hosts[0])
@@ -99,6 +99,12 @@ def _refuse_standby(connection: Connection) -> Connection:
     return connection
 
 
+async def _connect(dsn: str, host: Host | None, timeout_s: float, options: Mapping[str, Any]) -> Connection:
+    if host is not None:
+        await resolve_host(host[0], timeout_s)
+    return await asyncpg.connect(dsn, timeout=timeout_s, connection_class=Connection, **options)
+
+
 async def _race(
     dsn: str, order: list[Host], timeout_s: float, options: Mapping[str, Any]
 ) -> tuple[Host, Connection]:
@@ -109,10 +115,8 @@ async def _race(
         while running or left:
             if left:
                 host = left.pop(0)
-                attempt = asyncpg.connect(
-                    dsn, host=host[0], port=host[1], timeout=timeout_s, connection_class=Connection, **options
-                )
-                running[asyncio.ensure_future(attempt)] = host
+                attempt = _connect(dsn, host, timeout_s, {**options, "host": host[0], "port": host[1]})
+                running[asyncio.create_task(attempt)] = host
             wait_s = HEAD_START_S if left else None
             done, _ = await asyncio.wait(running, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
             for task in done:

@@ -115,7 +115,7 @@ async def test_bodies_fill_their_room_and_no_more(settings: Settings) -> None:
 
 
 def limit_connections(app: App, most: int, most_per_address: int) -> None:
-    app.ctx.connection_budget = ConnectionBudget(most, most_per_address)
+    app.ctx.connection_budget = ConnectionBudget(most, most_per_address, most)
 
 
 async def test_an_idle_connection_is_closed_for_a_new_one(settings: Settings) -> None:

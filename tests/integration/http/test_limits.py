@@ -70,7 +70,7 @@ async def test_a_bulk_counts_all_its_links_or_none(make_service: ServiceMaker) -
 
 async def test_addresses_are_told_apart_behind_a_trusted_proxy(make_service: ServiceMaker) -> None:
     """A client is the address that a trusted proxy appended to X-Forwarded-For; an IPv6 client is its /64."""
-    async with make_service(SNAPURL_LIMIT_CREATE="1/hour", SNAPURL_PROXIES_COUNT="1") as service:
+    async with make_service(SNAPURL_LIMIT_CREATE="1/hour", SNAPURL_PROXIES="127.0.0.0/8") as service:
         anybody = service.client()
 
         async def create(forwarded: str) -> int:
@@ -81,6 +81,31 @@ async def test_addresses_are_told_apart_behind_a_trusted_proxy(make_service: Ser
         assert await create("203.0.113.99, 198.51.100.1") == 429
         assert [await create("2001:db8::1"), await create("2001:db8::2")] == [201, 429]
         assert await create("2001:db8:0:1::1") == 201
+        assert [await create("192.0.2.7:51234"), await create('"192.0.2.7:51235"')] == [201, 429]
+        assert [await create("unknown"), await create("unknown"), await create("127.0.0.1")] == [
+            201,
+            429,
+            429,
+        ]
+        answer = await anybody.post("/api/v1/links", json=BODY, headers={"Forwarded": 'for="192.0.2.8:1"'})
+        assert answer.status_code == 201
+        answer = await anybody.post(
+            "/api/v1/links", json=BODY, headers={"Forwarded": "proto=https;For=192.0.2.8"}
+        )
+        assert answer.status_code == 429
+        assert service.workers[0].log.read_text().count("where the client should be") == 1
+
+
+async def test_a_peer_that_is_no_trusted_proxy_names_nobody(make_service: ServiceMaker) -> None:
+    """With trusted proxies elsewhere, what a direct client writes into the headers is ignored."""
+    async with make_service(SNAPURL_LIMIT_CREATE="1/hour", SNAPURL_PROXIES="10.0.0.0/8") as service:
+        anybody = service.client()
+        statuses = []
+        for number in range(3):
+            forged = {"X-Forwarded-For": f"198.51.100.{number}", "Forwarded": f"for=198.51.100.{number}"}
+            statuses.append((await anybody.post("/api/v1/links", json=BODY, headers=forged)).status_code)
+        assert statuses == [201, 429, 429]
+        assert (await anybody.get("/metrics", headers=forged)).status_code == 200
 
 
 async def test_without_a_trusted_proxy_the_header_means_nothing(make_service: ServiceMaker) -> None:
@@ -98,25 +123,56 @@ async def test_without_a_trusted_proxy_the_header_means_nothing(make_service: Se
         assert statuses == [201, 429, 429]
 
 
-async def test_nobody_enumerates_codes(make_service: ServiceMaker) -> None:
-    """An address above the limit of misses gets 429, also for existing links, until the window ends."""
-    async with make_service(SNAPURL_LIMIT_MISSING="5/5second") as service:
+async def test_wrong_addresses_do_not_block_good_ones(make_service: ServiceMaker) -> None:
+    """Above the limit of misses a client gets 429 for missing links, and its existing links go on."""
+    async with make_service(SNAPURL_LIMIT_MISSING="5/minute") as service:
         link = await service.shorten()
         anybody = service.client()
         # Files that browsers request automatically do not count as misses.
         for _ in range(10):
             assert (await anybody.get("/apple-touch-icon.png")).status_code == 404
-        statuses = [(await anybody.get(f"/{uuid.uuid4().hex[:7]}")).status_code for _ in range(8)]
-        assert statuses[:5] == [404] * 5 and statuses[-1] == 429
-        refused = await anybody.get(f"/{link['code']}")
-        assert refused.status_code == 429
-        assert 1 <= int(refused.headers["retry-after"]) <= 5
+        answers = [await anybody.get(f"/{uuid.uuid4().hex[:7]}") for _ in range(8)]
+        assert [answer.status_code for answer in answers] == [404] * 5 + [429] * 3
+        assert 1 <= int(answers[-1].headers["retry-after"]) <= 60
+        assert (await anybody.get(f"/{link['code']}")).status_code == 302
+        assert "blocked" not in service.workers[0].log.read_text()
+
+
+async def test_nobody_enumerates_codes(make_service: ServiceMaker) -> None:
+    """A client that goes on guessing gets 429 for existing links, too, until the window ends. It is logged once."""
+    async with make_service(SNAPURL_LIMIT_MISSING="2/5second") as service:
+        link = await service.shorten()
+        anybody = service.client()
+
+        async def guess() -> bool:
+            await anybody.get(f"/{uuid.uuid4().hex[:7]}")
+            return (await anybody.get(f"/{link['code']}")).status_code == 429
+
+        await until(guess)
+        for _ in range(5):
+            await anybody.get(f"/{uuid.uuid4().hex[:7]}")
+        assert service.workers[0].log.read_text().count("blocked 127.0.0.1 for") == 1
         assert (await service.api.get(f"/api/v1/links/{link['code']}")).status_code == 200
 
         async def let_in() -> bool:
             return (await anybody.get(f"/{link['code']}")).status_code == 302
 
         await until(let_in)
+
+
+async def test_a_page_cannot_block_its_readers(make_service: ServiceMaker) -> None:
+    """What a page makes a browser fetch counts apart: nothing that its user opens is refused for it."""
+    async with make_service(SNAPURL_LIMIT_MISSING="2/hour") as service:
+        link = await service.shorten()
+        user = service.client()
+        for number in range(40):
+            kind = ("image", "script", "style", "iframe", "empty")[number % 5]
+            answer = await user.get(f"/{uuid.uuid4().hex[:7]}", headers={"Sec-Fetch-Dest": kind})
+            assert answer.status_code == (404 if number < 2 else 429)
+        assert (await user.get(f"/{link['code']}", headers={"Sec-Fetch-Dest": "image"})).status_code == 429
+        for headers in ({}, {"Sec-Fetch-Dest": "document"}):
+            assert (await user.get(f"/{link['code']}", headers=headers)).status_code == 302
+            assert (await user.get(f"/{uuid.uuid4().hex[:7]}", headers=headers)).status_code == 404
 
 
 async def test_limits_go_on_without_redis(make_service: ServiceMaker, cluster: LocalCluster) -> None:

@@ -77,8 +77,8 @@ async def test_a_shard_is_planned_added_verified_and_drained(
     assert {link.code for link in await store.links.page(500, None, None)} == set(codes)
     entries = (await reshard(ready, "history", "--json")).json["entries"]
     assert [(entry["what"], entry["outcome"]) for entry in entries] == [
-        ("drain db0", "done"),
-        ("add db4", "done"),
+        ("drain db0", "finished"),
+        ("add db4", "finished"),
     ]
 
 

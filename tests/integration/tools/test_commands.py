@@ -491,11 +491,67 @@ async def test_watch_follows_to_the_end_in_plain_lines(ready: Settings, links: l
         said = await run_program(ready, "drain", "db1", "--yes", "--watch")
         assert said.code == 0, said.err
         assert "slots left" in said.out
-        assert "every slot is where the ring wants it" in said.out.splitlines()[-1]
+        assert "every slot is where the ring wants it" in said.out.splitlines()[-2]
+        assert said.out.splitlines()[-1] == "finished: drain db1"
         assert "\x1b" not in said.out
     finally:
         process.terminate()
         await asyncio.wait_for(process.communicate(), HANG_S)
+
+
+@pytest.mark.parametrize(
+    ("words", "ended_by", "outcome"),
+    [
+        (("drain", "db0"), ("cancel",), "cancelled"),
+        (("weight", "db1", "2"), ("weight", "db1", "1"), "cancelled"),
+        (("apply", "drain", "db2"), ("drain", "db3"), "replaced"),
+    ],
+)
+async def test_watch_ends_by_what_became_of_its_own_change(
+    ready: Settings, words: tuple[str, ...], ended_by: tuple[str, ...], outcome: str
+) -> None:
+    """A change that is cancelled or replaced elsewhere ends its `--watch` with exit code 3 and that word, also if
+    nothing is left to move, and `history` says the same."""
+    watching = await begin(ready, *words, "--yes", "--watch")
+    what = " ".join(word for word in words if word != "apply")
+
+    async def is_published() -> bool:
+        return f"{what} (published: topology 2)" in (await run_program(ready, "history")).out
+
+    await until(is_published)
+    assert (await run_program(ready, *ended_by, "--yes")).code == 0
+    out, err = await asyncio.wait_for(watching.communicate(), HANG_S)
+    assert watching.returncode == 3, err
+    assert err.decode() == f"snapurl-reshard: {what} (topology 2) was {outcome} by topology 3\n"
+    assert b"finished" not in out
+    # Nothing had moved, so that a cancelled change leaves every slot where it belongs.
+    newer, older = (await run_program(ready, "history", "--json")).document["entries"]
+    assert (older["what"], older["outcome"]) == (what, outcome)
+    assert newer["outcome"] == ("finished" if outcome == "cancelled" else "published")
+
+
+async def test_a_finished_change_stays_finished(ready: Settings) -> None:
+    """`history` calls a change finished that was brought about before the next one was published, and `--watch
+    --json` ends with the outcome."""
+    process = await begin(ready, "run", "--grace-s", "0")
+    try:
+        said = await run_program(ready, "weight", "db1", "0.99", "--yes", "--watch", "--json")
+        assert said.code == 0, said.err
+        last = json.loads(said.out.splitlines()[-1])
+        assert last["change"] == {"topology_version": 2, "outcome": "finished"}
+        assert last["settled"] is True
+    finally:
+        process.terminate()
+        await asyncio.wait_for(process.communicate(), HANG_S)
+    assert (await run_program(ready, "weight", "db1", "2", "--yes")).code == 0
+    assert (await run_program(ready, "pause", "--yes")).code == 0
+    entries = (await run_program(ready, "history", "--json")).document["entries"]
+    assert [(entry["what"], entry["outcome"]) for entry in entries] == [
+        ("pause", "done"),
+        ("weight db1 2", "published"),
+        ("weight db1 0.99", "finished"),
+    ]
+    assert "weight db1 2 (published: topology 3)" in (await run_program(ready, "history")).out
 
 
 async def test_status_says_that_no_migrator_runs(ready: Settings) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sanic import HTTPResponse
 
+from snapurl.addresses import Clients, parse_networks
 from snapurl.cache.local import Entry, LocalCache
 from snapurl.cache.reader import FROM_L1
 from snapurl.clicks.tally import Tally
@@ -31,7 +32,7 @@ HEAD_BYTES_MAX = 1_000
 class Worker:
     """The parts of a worker that its fast path uses; the tests set both clocks."""
 
-    def __init__(self, room: int = 100, proxies_count: int = 0) -> None:
+    def __init__(self, room: int = 100, proxies: str = "") -> None:
         self.now_s = 0.0
         self.now_ms = 1_000
         self.local = LocalCache(100, 2**20, 60.0, 2.0, lambda: self.now_s)
@@ -45,11 +46,11 @@ class Worker:
             self.fair_queue,
             self.tally,
             self.blocked,
+            Clients(parse_networks(proxies), pytest.fail),
             lambda: self.now_ms,
             self.create,
             asyncio.get_running_loop(),
             head_bytes_max=HEAD_BYTES_MAX,
-            proxies_count=proxies_count,
         )
 
     def entry(self, code: str) -> Entry | None:
@@ -316,10 +317,10 @@ async def test_what_sanic_knows_better_is_not_looked_up(code: str) -> None:
     assert not worker.asked
 
 
-@pytest.mark.parametrize("proxies_count", [0, 1])
-async def test_a_client_whose_turn_it_is_not_is_for_sanic(proxies_count: int) -> None:
+@pytest.mark.parametrize("proxies", ["", "192.0.2.0/24"])
+async def test_a_client_whose_turn_it_is_not_is_for_sanic(proxies: str) -> None:
     """A client without a permit is left to Sanic; behind a proxy it is the last address in X-Forwarded-For."""
-    worker = Worker(proxies_count=proxies_count)
+    worker = Worker(proxies=proxies)
 
     def lookup(peer: str, headers: bytes) -> Lookup | None:
         return worker.fast.start_lookup(request(headers=headers), peer)
@@ -330,24 +331,50 @@ async def test_a_client_whose_turn_it_is_not_is_for_sanic(proxies_count: int) ->
     first = lookup("192.0.2.1", one)
     assert first is not None and lookup("192.0.2.1", same) is not None
     assert lookup("192.0.2.1", same) is None
-    assert (lookup("192.0.2.1", other) is None) is (proxies_count == 0)
-    assert (lookup("192.0.2.2", one) is None) is (proxies_count == 1)
+    assert (lookup("192.0.2.1", other) is None) is (not proxies)
+    assert (lookup("192.0.2.2", one) is None) is bool(proxies)
     worker.fast.release_permit(first)
     assert lookup("192.0.2.1", same) is not None
 
 
-@pytest.mark.parametrize("proxies_count", [0, 1])
-async def test_a_blocked_client_is_passed_to_sanic(proxies_count: int) -> None:
-    """A blocked address or /64 is left to Sanic; behind a proxy, every client is while any is blocked."""
-    worker = Worker(proxies_count=proxies_count)
-    assert not worker.fast.may_be_blocked("192.0.2.1")
-    worker.blocked.block("192.0.2.1", 5)
-    worker.blocked.block("2001:db8::/64", 5)
-    assert worker.fast.may_be_blocked("192.0.2.1")
-    assert worker.fast.may_be_blocked("2001:db8::7")
-    assert worker.fast.may_be_blocked("192.0.2.2") is (proxies_count > 0)
-    worker.now_s = 6
-    assert not worker.fast.may_be_blocked("192.0.2.1")
+@pytest.mark.parametrize(
+    "blocked", ["198.51.100.1", "embedded:198.51.100.1", "2001:db8:7::/64", "2001:db8:7::/48"]
+)
+@pytest.mark.parametrize(
+    "header", [b"X-Forwarded-For: 203.0.113.5, %b\r\n", b'forwarded:for=x, for="%b";proto=https\r\n']
+)
+async def test_only_the_blocked_client_is_passed_to_sanic(blocked: str, header: bytes) -> None:
+    """While a client is blocked, the fast path goes on for all others, also for those behind the same proxy."""
+    worker = Worker(proxies="192.0.2.1")
+    worker.keep(LINK)
+    bad = b"[2001:db8:7::9]:443" if "2001" in blocked else b"198.51.100.1:1234"
+
+    def is_answered(peer: str, client: bytes, code: str = "a") -> bool:
+        head = request(code, headers=header % client)
+        if code == "a":
+            return worker.fast.redirects_of(peer)(head) is not None
+        lookup = worker.fast.start_lookup(head, peer)
+        if lookup is not None:
+            worker.fast.release_permit(lookup)
+        return lookup is not None
+
+    for code in ("a", "b"):
+        assert is_answered("192.0.2.1", bad, code)
+        worker.blocked.block(blocked, 5)
+        assert not is_answered("192.0.2.1", bad, code)
+        assert is_answered("192.0.2.1", b"198.51.100.2", code)
+        assert is_answered("192.0.2.9", bad, code)  # not a trusted proxy: nobody else's address counts
+        assert not is_answered(
+            bad.decode().split("]")[0].strip("[") if b"[" in bad else "198.51.100.1", b"", code
+        )
+        worker.now_s += 6
+        assert is_answered("192.0.2.1", bad, code)
+
+
+async def test_without_a_block_no_client_is_determined() -> None:
+    """While nobody is blocked, a redirect costs nothing more."""
+    worker = Worker(proxies="192.0.2.1")
+    assert worker.fast.redirects_of("192.0.2.1") == worker.fast.redirect_from_l1
 
 
 async def test_a_full_tally_does_not_stop_redirects() -> None:
