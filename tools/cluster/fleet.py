@@ -37,14 +37,14 @@ class Fleet:
         self.settings = settings
         self.topology = topology
         self._connections: dict[str, Any] = {}
-        self._on_news: Callable[[], None] | None = None
+        self._on_change: Callable[[], None] | None = None
 
-    def listen(self, on_news: Callable[[], None]) -> None:
-        """Has `on_news` called for each notification of a topology or a slot, and when a connection is lost.
+    def listen(self, on_change: Callable[[], None]) -> None:
+        """Has `on_change` called for each notification of a topology or a slot, and when a connection is lost.
 
         That goes for control connections that are opened from now on.
         """
-        self._on_news = on_news
+        self._on_change = on_change
 
     @classmethod
     async def connect(cls, settings: Settings, application: str = "snapurl-reshard") -> Fleet:
@@ -69,8 +69,8 @@ class Fleet:
         connection = self._connections.get(name)
         if connection is None or connection.is_closed():
             connection = await self.open(name)
-            if self._on_news is not None:
-                await _listen(name, connection, self._on_news)
+            if self._on_change is not None:
+                await _listen(name, connection, self._on_change)
             self._connections[name] = connection
         return connection
 
@@ -161,12 +161,12 @@ class Fleet:
         return Topology.from_json(document[0]["document"]), await self.fetch(name, SQL["all_states"])
 
 
-async def _listen(name: str, connection: Any, on_news: Callable[[], None]) -> None:
+async def _listen(name: str, connection: Any, on_change: Callable[[], None]) -> None:
     try:
         with lost_connection_of(name, sent=False):
             for channel in CHANNELS:
-                await connection.add_listener(channel, lambda *_: on_news())
+                await connection.add_listener(channel, lambda *_: on_change())
     except BaseException:
         connection.terminate()
         raise
-    connection.add_termination_listener(lambda _: on_news())
+    connection.add_termination_listener(lambda _: on_change())

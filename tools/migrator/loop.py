@@ -174,7 +174,7 @@ class Migrator:
         self._executors: dict[Executor, float] = {}  # -> when it began
         self._failed: set[tuple[str, str]] = set()
         self._idle: _Idle | None = None
-        self._news = asyncio.Event()  # a notification, a lost connection, or a lease that came or went
+        self._changed = asyncio.Event()  # a notification, a lost connection, or a lease that came or went
         self._turns = [asyncio.Event() for _ in range(2)]  # heartbeat and probe: the state has changed
         self._pauses = PauseLog()
         self._probes = 0
@@ -194,7 +194,7 @@ class Migrator:
         """
         self._stop = stop
         fleet = await Fleet.connect(self._settings, f"snapurl-migrator {self._holder.hex[:12]}")
-        fleet.listen(self._news.set)
+        fleet.listen(self._changed.set)
         background = self._heartbeat(fleet.topology), self._probe(fleet), ProcessMetrics(()).run()
         await with_background(self._run_rounds(fleet, stop, until_settled=until_settled), *background)
 
@@ -207,7 +207,7 @@ class Migrator:
         lanes = [LaneConnections(fleet) for _ in range(self._options.throttle.lanes)]
         try:
             while not stop.is_set():
-                self._news.clear()
+                self._changed.clear()
                 settled = await self._guarded_round(fleet, lanes)
                 if settled and until_settled:
                     return
@@ -224,7 +224,7 @@ class Migrator:
         if self._idle is None and self._working.is_set():
             return
         until = min(inf if self._idle is None else self._idle.until, self._clock() + IDLE_POLL_S)
-        waits = [asyncio.ensure_future(event.wait()) for event in (self._stop, self._news)]
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._stop, self._changed)]
         try:
             await asyncio.wait(waits, timeout=until - self._clock(), return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -453,7 +453,7 @@ class Migrator:
                 )
                 RESHARD_LAG_ROWS.set(self._lag_rows())
                 if held != self._working.is_set():
-                    self._news.set()
+                    self._changed.set()
                     log.info("this migrator is %s", "active" if held else "on standby")
                 (self._working.set if held else self._working.clear)()
                 await _turn(turn, HEARTBEAT_S if self._is_busy else IDLE_HEARTBEAT_S)
