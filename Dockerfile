@@ -8,14 +8,15 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 ARG LOCK=run
 COPY requirements requirements
 RUN python -m venv /opt/tools && /opt/tools/bin/pip install --require-hashes -r requirements/build.lock \
- && python -m venv /opt/snapurl && /opt/snapurl/bin/pip install --require-hashes -r requirements/$LOCK.lock
+ && python -m venv --without-pip /opt/snapurl \
+ && /opt/tools/bin/pip --python /opt/snapurl/bin/python install --require-hashes -r requirements/$LOCK.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY ring ring
 COPY migrations migrations
 COPY snapurl snapurl
 COPY tools tools
 RUN /opt/tools/bin/python -m hatchling build -t wheel -d /build/dist \
- && /opt/snapurl/bin/pip install --no-deps --no-index /build/dist/*.whl
+ && /opt/tools/bin/pip --python /opt/snapurl/bin/python install --no-deps --no-index /build/dist/*.whl
 
 FROM python:3.13-slim
 RUN useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin snapurl

@@ -38,6 +38,7 @@ from snapurl.http.problems import Refusals
 from snapurl.http.redirect import follow
 from snapurl.http.routes import REDIRECT_PATH, ROUTES
 from snapurl.http.wire.connections import BodyBudget, BoundedProtocol, ConnectionBudget, raise_open_files
+from snapurl.http.wire.dates import DateClock
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.http.wire.heads import Head
 from snapurl.limits import Blocklist, Limiter
@@ -67,7 +68,12 @@ PROBES = "probes"  # the client of the fair queue in whose name they are asked f
 
 
 class Context:
-    """`app.ctx`: the protocol and budgets of connections; services and fast path are set when the server starts."""
+    """`app.ctx`: the protocol and budgets of connections; services and fast path are set when the server starts.
+
+    `is_leaving` is whether the service is about to stop, so that its health checks fail.
+    """
+
+    is_leaving = False
 
     protocol: type[HttpProtocol]
     services: Services
@@ -76,6 +82,7 @@ class Context:
     connection_budget: ConnectionBudget
     body_budget: BodyBudget
     fair_queue: FairQueue
+    date: DateClock
 
 
 log = logging.getLogger("snapurl.app")
@@ -100,6 +107,7 @@ def create_app(settings: Settings) -> App:
     app.ctx.connection_budget = ConnectionBudget.of(raise_open_files())
     app.ctx.body_budget = BodyBudget(settings.body_bytes_max)
     app.ctx.fair_queue = FairQueue()
+    app.ctx.date = DateClock()
     create = _add_routes(app)
     site = make_site(ROUTES, settings)
     stack = AsyncExitStack()
@@ -196,6 +204,7 @@ def _fast_path(context: Context, create: SanicHandler) -> FastPath:
         services.clock_ms,
         create,
         asyncio.get_running_loop(),
+        context.date,
         head_bytes_max=HEAD_BYTES_MAX,
     )
 
@@ -250,8 +259,9 @@ def _add_routes(app: App) -> SanicHandler:
     handlers = {route.name: dispatch(route) for route in ROUTES}
     for route in ROUTES:
         path = route.path.replace("{code}", "<code:str>")
-        methods = [route.method, "HEAD"] if route.is_page else [route.method]
-        app.add_route(handlers[route.name], path, methods, name=route.name, ignore_body=True, unquote=True)
+        app.add_route(
+            handlers[route.name], path, route.methods, name=route.name, ignore_body=True, unquote=True
+        )
     path = REDIRECT_PATH.replace("{code}", "<code:str>")
     app.add_route(follow, path, ["GET", "HEAD"], name="follow", ignore_body=True, unquote=True)
     return handlers[create_link.__name__]

@@ -15,16 +15,18 @@ Kubernetes and systemd provide secrets in this form. An environment variable tak
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
 from limits import parse as parse_rate
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -172,6 +174,12 @@ class Settings(BaseSettings):
         True,
         description="Whether the fast path answers plain redirects and creates; the responses stay the same.",
     )
+    stop_delay_s: float = Field(
+        0.0,
+        ge=0,
+        le=60,
+        description="Seconds between SIGTERM and the end of service in which health checks fail, for balancers.",
+    )
     migrate_on_start: bool = Field(True, description="Whether missing migrations are applied at start.")
     virtual_nodes: int = Field(
         1024,
@@ -179,14 +187,16 @@ class Settings(BaseSettings):
         le=16_384,
         description="Virtual nodes per unit of shard weight; fixed when the cluster is initialised.",
     )
-    log_level: str = Field(
+    robots: Literal["allow", "deny"] = Field(
+        "allow",
+        description="Whether `/robots.txt` lets crawlers follow links (`allow`) or keeps them away (`deny`).",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info",
-        pattern="^(debug|info|warning|error)$",
         description="Minimum log level: `debug`, `info`, `warning` or `error`.",
     )
-    log_format: str = Field(
+    log_format: Literal["", "json", "text"] = Field(
         "",
-        pattern="^(|json|text)$",
         description="Log format, `json` or `text` (default: text on a terminal, otherwise JSON).",
     )
 
@@ -395,8 +405,28 @@ def load_settings(**overrides: object) -> Settings:
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         name = PREFIX + "_".join(str(part) for part in first["loc"] or ("shards",)).upper()
-        message = str(first["msg"]).removeprefix("Value error, ")
-        raise ConfigError(f"{name}: {message}") from None
+        raise ConfigError(f"{name}: {_reason(first)}") from None
+
+
+_WORDS = {
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be true or false",
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+}
+
+
+def _reason(error: ErrorDetails) -> str:
+    """Returns what is wrong with a setting, in the words of this program."""
+    kind, context = error["type"], error.get("ctx", {})
+    if kind == "literal_error":
+        return "must be one of " + ", ".join(filter(None, re.findall(r"'([^']*)'", context["expected"])))
+    if kind in _WORDS:
+        return _WORDS[kind].format(**context)
+    return error["msg"].removeprefix("Value error, ")
 
 
 def _refuse_unknown(names: Iterable[str]) -> None:

@@ -80,6 +80,12 @@ class NotFound(SnapURLError):
     title = "There is no such link"
 
 
+class NoSuchAddress(SnapURLError):
+    status = 404
+    slug = "no-such-address"
+    title = "There is no such address"
+
+
 class MethodNotAllowed(SnapURLError):
     status = 405
     slug = "method-not-allowed"

@@ -26,7 +26,7 @@ def tls_fault(error: BaseException) -> str | None:
     """Returns the TLS failure, such as `has a certificate that has expired`; None for another kind of error."""
     for cause in causes_of(error):
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"has a certificate that {_refusal(cause.verify_code)}"
+            return f"has a certificate that {_refusal(cause)}"
         if isinstance(cause, ssl.SSLError):
             return "does not speak TLS in the way that is asked of it"
         if isinstance(cause, ConnectionError) and "rejected SSL upgrade" in str(cause):
@@ -34,7 +34,8 @@ def tls_fault(error: BaseException) -> str | None:
     return None
 
 
-def _refusal(code: int) -> str:
+def _refusal(error: ssl.SSLCertVerificationError) -> str:
+    code = error.verify_code
     if code == _EXPIRED:
         return "has expired"
     if code == _NOT_YET_VALID:
@@ -43,4 +44,4 @@ def _refusal(code: int) -> str:
         return "is for another host name than the one it is reached by"
     if code in _UNKNOWN_ISSUER:
         return "is not from the CA that is trusted"
-    return "is not accepted"
+    return f"is not accepted: {error.verify_message}"

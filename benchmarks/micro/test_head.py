@@ -18,6 +18,7 @@ from snapurl.clicks.tally import Tally
 from snapurl.http.fastpath.create import WholeRequest
 from snapurl.http.fastpath.plain_heads import REDIRECT_HEAD
 from snapurl.http.fastpath.protocol import FastPath
+from snapurl.http.wire.dates import DateClock
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.http.wire.heads import UNAMBIGUOUS_HEAD
 from snapurl.limits import Blocklist
@@ -74,6 +75,7 @@ def fast() -> Iterator[FastPath]:
         lambda: time.time_ns() // 1_000_000,
         no_create,
         loop,
+        DateClock(),
         head_bytes_max=16_384,
     )
     loop.close()

@@ -21,7 +21,7 @@ class Entry:
     """A cached link, as small as possible: there are as many of these as there is memory for.
 
     `until_s` is its end on the clock of the cache. `frame` are the bytes before and after the URL in the response,
-    which most links share; whoever answers with the link sets it.
+    one object for all links with the same status; whoever answers with the link sets it, and may change its bytes.
     """
 
     until_s: float
@@ -30,7 +30,7 @@ class Entry:
     version: int
     expires_at_ms: int | None
     deleted: bool
-    frame: tuple[bytes, bytes] | None = None
+    frame: list[bytes] | None = None
 
     @classmethod
     def of(cls, link: CachedLink, until_s: float = 0.0) -> Entry:

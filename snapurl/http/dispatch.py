@@ -30,6 +30,7 @@ from snapurl.http.auth import require
 from snapurl.http.context import Handler, RequestContext
 from snapurl.http.problems import refuse, request_id_of, traced
 from snapurl.http.rate_limits import address_of
+from snapurl.http.response_headers import api_headers, site_headers
 from snapurl.http.schema.requests import parse_json
 from snapurl.http.schema.route import Route
 from snapurl.http.wire.connections import BodyBudget
@@ -41,6 +42,7 @@ from snapurl.telemetry.metrics import BODIES_REFUSED, HTTP_REQUESTS, HTTP_SECOND
 log = logging.getLogger("snapurl.http")
 
 QUERY_FIELDS_MAX = 20
+UTF_8 = ("utf-8", "utf8")  # the second is no registered name, but some clients send it
 
 SanicHandler = Callable[..., Coroutine[Any, Any, HTTPResponse]]
 
@@ -53,6 +55,7 @@ def dispatch(route: Route[Handler]) -> SanicHandler:
     async def handler(request: Request[Any, Any], code: str = "") -> HTTPResponse:
         context = RequestContext(request, request.app.ctx.services, request_id_of(request.headers), code)
         context.headers["x-request-id"] = context.request_id
+        context.headers.update(site_headers() if route.is_page else api_headers(request))
         REQUEST_ID.set(context.request_id)
         with traced(request, route.path, context.request_id) as entered:
             response = await respond(context)
@@ -105,7 +108,7 @@ async def _prepare(context: RequestContext, route: Route[Handler], query: frozen
     if not route.is_page:
         context.query = _query(context.request, query)
     if route.body is not None:
-        context.value = parse_json(await _body(context))
+        context.value = parse_json(await _body(context, route))
     else:
         async for _ in _chunks(context.request):  # reads and discards a body that the route does not use
             pass
@@ -153,15 +156,16 @@ def header_error(name: str, detail: str) -> Invalid:
     return Invalid(fields=(FieldError(f"/headers/{name}", detail),))
 
 
-async def _body(context: RequestContext) -> bytes:
+async def _body(context: RequestContext, route: Route[Handler]) -> bytes:
     """Checks the media type and reads the body. Raises UnsupportedMediaType, TooLarge, Unavailable."""
     request = context.request
-    media, _, parameters = request.headers.get("content-type", "").partition(";")
-    if media.strip().lower() != "application/json":
-        raise UnsupportedMediaType("send the body as application/json")
-    charset = parameters.strip().lower().replace('"', "")
-    if charset and charset != "charset=utf-8":
-        raise UnsupportedMediaType("send the body as UTF-8")
+    media, *parameters = request.headers.get("content-type", "").split(";")
+    if media.strip().lower() not in route.body_media:
+        raise UnsupportedMediaType(f"send the body as {' or '.join(route.body_media)}")
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip().lower() == "charset" and value.strip(' \t"').lower() not in UTF_8:
+            raise UnsupportedMediaType("send the body as UTF-8")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("send the body without a content encoding")
     return await _read(context)

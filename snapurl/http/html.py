@@ -19,7 +19,12 @@ PAGE_HEADERS = {
     "referrer-policy": "no-referrer",
 }
 
-ROBOTS = "User-agent: *\nDisallow: /\n"
+ROBOTS = {
+    # `$` and `/` keep links whose codes begin alike allowed.
+    "allow": "User-agent: *\nDisallow: /api/\nDisallow: /docs$\nDisallow: /docs/\nDisallow: /openapi.json$\n",
+    "deny": "User-agent: *\nDisallow: /\n",
+}
+"""/robots.txt by setting. Sites show a preview of a short link only if their crawler may follow it."""
 
 FAVICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">'

@@ -24,6 +24,7 @@ from sanic.http import Http
 from snapurl import errors
 from snapurl.errors import SnapURLError
 from snapurl.http.html import PAGE_HEADERS, refusal_page
+from snapurl.http.response_headers import API_PREFIX, api_headers, site_headers
 from snapurl.http.schema.responses import CONTENT_TYPE, TYPE_PREFIX
 from snapurl.telemetry.metrics import HTTP_REQUESTS, PROBLEMS
 from snapurl.telemetry.traces import request_span
@@ -36,7 +37,11 @@ REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 # Maps the exceptions of Sanic. The first matching class counts.
 _OF_SANIC: tuple[tuple[type[BaseException], type[SnapURLError], str], ...] = (
-    (sanic_errors.NotFound, errors.NotFound, "there is nothing at this address"),
+    (
+        sanic_errors.NotFound,
+        errors.NoSuchAddress,
+        "nothing is at this address; /docs has the addresses of the API",
+    ),
     (sanic_errors.MethodNotAllowed, errors.MethodNotAllowed, ""),
     (sanic_errors.PayloadTooLarge, errors.TooLarge, ""),
     (sanic_errors.URITooLong, errors.TooLarge, "the address is too long"),
@@ -122,7 +127,8 @@ def refuse(
         )
     elif refusal.public_detail != refusal.detail:
         log.debug("%s %s: %s", request.method, request.path, refusal.detail, extra={"request_id": request_id})
-    own = {"x-request-id": request_id, "cache-control": "no-store", **_headers(request, refusal)}
+    common = api_headers(request) if request.path.startswith(API_PREFIX) else site_headers(varies=True)
+    own = {"x-request-id": request_id, **common, **_headers(request, refusal)}
     if wants_page(request):
         return HTTPResponse(
             refusal_page(refusal),
@@ -158,7 +164,7 @@ def _has_route(request: Request[Any, Any], method: str) -> bool:
 
 def wants_page(request: Request[Any, Any]) -> bool:
     """Whether the client is a browser: only browsers accept text/html by name, and prefer it to JSON."""
-    if request.path.startswith("/api/"):
+    if request.path.startswith(API_PREFIX):
         return False
     try:
         wanted = request.accept.match("application/json", CONTENT_TYPE, "text/html", accept_wildcards=False)

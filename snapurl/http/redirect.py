@@ -1,8 +1,8 @@
 """Redirects on Sanic's path: those that `http/fastpath/protocol.py` does not answer, and all refusals.
 
-A redirect has as little around it as possible: no middleware, no log line, no request id and no Date in the
-response. Its headers come from `redirect_headers`; the fast path takes the same response as bytes from
-`redirect_bytes`. A test compares the two.
+A redirect has as little around it as possible: no middleware, no log line, no request id in the response. Its
+headers come from `redirect_headers`; the fast path takes the same response as bytes from `redirect_bytes`. A test
+compares the two.
 
 All four statuses are sent with `max-age=0`. Browsers would otherwise cache a 301 or 308 for ever: its clicks would
 not be counted, and changes of the link not seen.
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from functools import cache
 from http import HTTPStatus
 from time import monotonic
 from typing import Any
@@ -24,8 +23,8 @@ from sanic import HTTPResponse, Request
 from sanic.models.server_types import ConnInfo
 
 from snapurl.clicks.sources import browser_of, referrer_of
-from snapurl.codes import is_code
-from snapurl.errors import Gone, NotFound, RateLimited, SnapURLError
+from snapurl.codes import is_code, is_reserved
+from snapurl.errors import Gone, NoSuchAddress, NotFound, RateLimited, SnapURLError
 from snapurl.http.context import Services
 from snapurl.http.problems import refuse, request_id_of, traced
 from snapurl.http.rate_limits import address_of, count_miss, miss_client_of
@@ -41,6 +40,7 @@ REDIRECTED = REDIRECTS.labels("redirected")
 _FAILED = REDIRECTS.labels("failed")
 _REFUSED = {
     NotFound: REDIRECTS.labels("missing"),
+    NoSuchAddress: REDIRECTS.labels("missing"),
     Gone: REDIRECTS.labels("gone"),
     RateLimited: REDIRECTS.labels("shut-out"),
 }
@@ -51,11 +51,12 @@ def redirect_headers(url: str) -> dict[str, str]:
     return {"location": url, "cache-control": CACHE_CONTROL}
 
 
-def redirect_bytes(url: str, status: int, *, keep_alive: bool) -> bytes:
+def redirect_bytes(url: str, status: int, date: str, *, keep_alive: bool) -> bytes:
     """Returns the complete response as sent; the same for GET and HEAD, since it has no body."""
     lines = [
         f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
         *(f"{name}: {value}" for name, value in redirect_headers(url).items()),
+        f"date: {date}",
         "content-length: 0",
         f"connection: {'keep-alive' if keep_alive else 'close'}",
         "",
@@ -64,11 +65,9 @@ def redirect_bytes(url: str, status: int, *, keep_alive: bool) -> bytes:
     return "\r\n".join(lines).encode("ascii")
 
 
-@cache
-def redirect_frame(status: int) -> tuple[bytes, bytes]:
+def redirect_frame(status: int, date: str) -> list[bytes]:
     """Returns what precedes and follows the URL in `redirect_bytes` on a keep-alive connection."""
-    before, _, after = redirect_bytes("\0", status, keep_alive=True).partition(b"\0")
-    return before, after
+    return redirect_bytes("\0", status, date, keep_alive=True).split(b"\0")
 
 
 class Redirect(HTTPResponse):
@@ -125,8 +124,8 @@ def _last_header(request: Request[Any, Any], name: str) -> bytes | None:
 async def _find_link(request: Request[Any, Any], services: Services, code: str) -> CachedLink:
     """Finds the link to redirect to: in the fast path's look-up, in L1, or by loading it.
 
-    Concurrent requests for a code share one load (`LinkCache.resolve`). Raises NotFound, Gone, RateLimited,
-    Unavailable.
+    Concurrent requests for a code share one load (`LinkCache.resolve`). Raises NotFound, NoSuchAddress, Gone,
+    RateLimited, Unavailable.
     """
     found = _take_lookup(request)
     if services.blocked:
@@ -145,7 +144,7 @@ async def _find_link(request: Request[Any, Any], services: Services, code: str) 
             link = await services.cache.resolve(code)
     if link is None:
         _refuse_blocked(await count_miss(services, miss_client_of(request)))
-        raise NotFound()
+        raise NoSuchAddress() if is_reserved(code) else NotFound()
     if link.deleted:
         raise Gone("the link was deleted")
     if link.expires_at_ms is not None and link.expires_at_ms <= services.clock_ms():

@@ -206,6 +206,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         "Is the process alive?",
         "Cluster",
         (Success(200, "It is", responses.Live),),
+        refusals=(Unavailable,),
     ),
     Route(
         "GET",
@@ -243,7 +244,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         "GET",
         "/robots.txt",
         robots,
-        "Keeps crawlers away",
+        "What crawlers may follow",
         "Pages",
         (Success(200, "Rules", media="text/plain"),),
     ),

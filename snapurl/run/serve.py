@@ -13,14 +13,18 @@ How the command becomes an HTTP server, in order:
 5. For each connection Sanic makes a protocol: `http/fastpath/protocol.py` (`FastProtocol`), which answers plain
    redirects and creates and passes all else to Sanic's router; its routes are those of `http/routes.py`.
 
-The socket outlives each worker: if one is killed, connections that wait in the socket's queue go to another.
+The first worker that is ready makes the socket listen: before that connections are refused, and a proxy goes
+elsewhere. The socket outlives each worker: if one is killed, connections that wait in its queue go to another. At
+the end it is closed before the workers (`leave`), so that nobody waits in its queue then.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import shutil
+import signal
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -47,7 +51,7 @@ from snapurl.telemetry.multiprocess import initialise, merge_dead
 
 log = logging.getLogger("snapurl.serve")
 
-BACKLOG = 1024
+LEAVE_SIGNAL = signal.SIGUSR1  # to workers: fail health checks
 WORKER_STOP_S_MAX = 4.0
 """Time for requests in progress and the last clicks; then a worker is killed."""
 
@@ -66,9 +70,26 @@ async def serve(settings: Settings) -> int:
             if stop.is_set():
                 return 0
             workers = Stage(worker_children(settings, listener, port, metrics, {}), WORKER_STOP_S_MAX)
-            return await Supervisor([workers], report=log.warning, on_exit=partial(merge_dead, metrics)).run(
-                stop
+            supervisor = Supervisor(
+                [workers],
+                report=log.warning,
+                on_exit=partial(merge_dead, metrics),
+                before_stop=partial(leave, settings, listener, workers),
             )
+            return await supervisor.run(stop)
+
+
+async def leave(settings: Settings, listener: socket.socket, workers: Stage, supervisor: Supervisor) -> None:
+    """Takes the service out of use before its workers stop.
+
+    For `stop_delay_s` its health checks fail and it answers everything else, so that balancers go elsewhere. Then
+    the socket accepts no more connections, in all processes that have it.
+    """
+    if settings.stop_delay_s:
+        supervisor.signal(workers, LEAVE_SIGNAL)
+        await asyncio.sleep(settings.stop_delay_s)
+    with contextlib.suppress(OSError):  # no worker has made it listen yet
+        listener.shutdown(socket.SHUT_RDWR)
 
 
 async def prepare(settings: Settings) -> None:
@@ -80,7 +101,7 @@ async def prepare(settings: Settings) -> None:
 
 @contextlib.contextmanager
 def listening(settings: Settings) -> Iterator[socket.socket]:
-    """Opens the listening socket of the service. Raises ConfigError if the address is in use or not local."""
+    """Binds the socket of the service, on which the workers listen. Raises ConfigError if that cannot be."""
     where = f"{settings.host}:{settings.port}"
     try:
         family, kind, _, _, address = socket.getaddrinfo(
@@ -93,7 +114,6 @@ def listening(settings: Settings) -> Iterator[socket.socket]:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind(address)
-            listener.listen(BACKLOG)
         except OSError as error:
             raise ConfigError(
                 f"cannot listen on {where}: {error.strerror}; stop the program on that port, or set SNAPURL_PORT"

@@ -13,7 +13,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any, TypeVar
@@ -65,7 +65,8 @@ def _print(line: str) -> None:
 class Supervisor:
     """Runs the children of all stages; stops them stage by stage, beginning with the first.
 
-    `report` is called with one line for each death, `on_exit` with the process id of each child that has ended.
+    `report` is called with one line for each death, `on_exit` with the process id of each child that has ended,
+    `before_stop` with the supervisor when it has been told to stop and all children still run.
     """
 
     def __init__(
@@ -74,10 +75,12 @@ class Supervisor:
         *,
         report: Callable[[str], None] = _print,
         on_exit: Callable[[int], None] = lambda pid: None,
+        before_stop: Callable[[Supervisor], Awaitable[None]] | None = None,
         backoff: Backoff | None = None,
     ) -> None:
         self._report = report
         self._on_exit = on_exit
+        self._before_stop = before_stop
         self._backoff = backoff or Backoff()
         self._stages = [(stage, [_RunningChild(child) for child in stage.children]) for stage in stages]
         self._stopping = asyncio.Event()
@@ -88,6 +91,13 @@ class Supervisor:
         """Name -> process id of the children that are running."""
         children = [item for _, items in self._stages for item in items]
         return {item.child.name: item.process.pid for item in children if item.process is not None}
+
+    def signal(self, stage: Stage, signum: int) -> None:
+        """Sends a signal to all running children of a stage."""
+        for each, items in self._stages:
+            if each is stage:
+                for item in items:
+                    item.signal(signum)
 
     async def run(self, stop: asyncio.Event) -> int:
         """Runs until `stop` is set or a child has an invalid configuration. Returns the exit code."""
@@ -101,6 +111,8 @@ class Supervisor:
             await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._stopping.set()
+            if stop.is_set() and self._before_stop is not None:
+                await self._before_stop(self)
             for stage, items in self._stages:
                 await _stop(items, stage.stop_s_max)
             waiting.cancel()

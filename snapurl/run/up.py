@@ -20,6 +20,7 @@ from snapurl.model import Right
 from snapurl.run.healthcheck import Address, http_status, own_address
 from snapurl.run.serve import (
     WORKER_STOP_S_MAX,
+    leave,
     listening,
     metrics_directory,
     prepare,
@@ -92,7 +93,11 @@ async def _run(
         inside = Address(*metrics_listener.getsockname()[:2]).url
         migrator = Child("migrator", python_argv("-m", MIGRATOR_MODULE, "run", "--service-url", url), environ)
         stages = [Stage(workers, WORKER_STOP_S_MAX), Stage((consumer, migrator), CONSUMER_STOP_S_MAX)]
-        supervisor = Supervisor(stages, on_exit=partial(merge_dead, metrics))
+        supervisor = Supervisor(
+            stages,
+            on_exit=partial(merge_dead, metrics),
+            before_stop=partial(leave, settings, listener, stages[0]),
+        )
         tasks = [
             asyncio.create_task(_greet(local, cluster, key, inside)),
             endless_task(partial(serve_start_requests, cluster), "start requests"),

@@ -1,7 +1,8 @@
 """`python -m snapurl.run.worker --fd N [--metrics-fd M]`: one HTTP worker on inherited listening sockets.
 
-With an invalid configuration it prints one line and exits with code 2. On SIGTERM or SIGINT it accepts no more
-connections, finishes its requests, ships its clicks and ends, within DRAIN_S_MAX + CLOSE_S_MAX.
+With an invalid configuration it prints one line and exits with code 2. On SIGUSR1 its health checks fail. On
+SIGTERM or SIGINT it accepts no more connections, finishes its requests, ships its clicks and ends, within
+DRAIN_S_MAX + CLOSE_S_MAX.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ async def run(
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     app = create_app(settings)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, setattr, app.ctx, "is_leaving", True)
     server = await start(app, listener)
     port = metrics_port(app)
     if metrics_listener is not None:
@@ -102,7 +104,11 @@ async def start(app: App, listener: socket.socket) -> Any:
     )
     await server.startup()
     await server.before_start()
-    await server.start_serving()
+    try:
+        await server.start_serving()
+    except OSError as error:  # the supervisor has bound the socket, and another program listens on that port
+        host, port = listener.getsockname()[:2]
+        raise ConfigError(f"cannot listen on {host}:{port}: {error.strerror}; set SNAPURL_PORT") from None
     await server.after_start()
     return server
 

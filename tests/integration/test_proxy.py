@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import os
+import signal
 import socket
 import ssl
+import sys
 from asyncio import StreamReader, StreamWriter
+from asyncio.subprocess import Process
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -20,11 +25,12 @@ import trustme
 from snapurl.config import Settings
 from snapurl.http.schema.responses import TYPE_PREFIX
 from snapurl.local.free_ports import free_port
+from snapurl.tasks import cancel_and_wait
 from tests.integration.http.service import Worker, environ_of, new_worker
 from tests.integration.tools.conftest import ready
 from tests.support.deployed import ROOT, composed, environ
 from tests.support.requirements import program, requires
-from tests.support.waits import HANG_S, until
+from tests.support.waits import HANG_S, unless_hung, until
 
 __all__ = ["ready"]
 
@@ -284,6 +290,69 @@ async def test_connections_to_replicas_are_kept(tmp_path: Path) -> None:
         ]
         assert ",".join(hops).split(",")[-1].strip() == "127.0.0.1"
         assert "\nforwarded:" not in head.lower()
+
+
+# -- replicas that come and go ------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def whole_service(ready: Settings, address: str, port: int, log: Path) -> AsyncIterator[Process]:
+    """Runs `snapurl serve` with one worker on that address, and stops it by SIGTERM."""
+    delay_s = environ(composed()["services"]["api"])["SNAPURL_STOP_DELAY_S"]
+    variables = {"SNAPURL_HOST": address, "SNAPURL_PORT": str(port), "SNAPURL_WORKERS": "1"}
+    variables |= {"SNAPURL_BASE_URL": f"https://{address}", "SNAPURL_STOP_DELAY_S": delay_s}
+    with log.open("ab") as out:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "snapurl", "serve"),
+            env=environ_of(ready, **variables, SNAPURL_PROXIES="127.0.0.1"),
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        assert await unless_hung(process.wait()) == 0, log.read_text()
+
+
+async def test_replicas_that_stop_and_start_cost_no_request(ready: Settings, tmp_path: Path) -> None:
+    """While one of two replicas is stopped and started in an orderly way, every redirect and create succeeds."""
+    log = tmp_path / "service.log"
+    failed: list[str] = []
+    created: Counter[str] = Counter()  # by replica
+
+    async def visit(client: httpx.AsyncClient, path: str) -> None:
+        for number in itertools.count():
+            if (answer := await client.get(path)).status_code != 302:
+                failed.append(f"{path}: {answer.status_code} {answer.text}")
+            answer = await client.post("/api/v1/links", json={"url": f"https://example.org/{number}"})
+            if answer.status_code != 201:
+                failed.append(f"create: {answer.status_code} {answer.text}")
+            created[answer.json().get("short_url", "").split("/")[2]] += 1
+            await asyncio.sleep(0.02)
+
+    async def until_more(created_by: Callable[[], int]) -> None:
+        until_count = created_by() + 50
+        await until(lambda: created_by() >= until_count or any(task.done() for task in visits))
+
+    async with proxy(tmp_path / "log") as front, front.client() as client:
+        front.names.addresses += ["127.0.0.2", "127.0.0.3"]
+        async with whole_service(ready, "127.0.0.2", front.upstream_port, log):
+
+            async def works() -> bool:
+                return (await client.get("/health/ready")).status_code == 200
+
+            await until(works)
+            made = await client.post("/api/v1/links", json={"url": "https://example.org/"})
+            visits = [asyncio.create_task(visit(client, f"/{made.json()['code']}")) for _ in range(8)]
+            for _ in range(2):
+                async with whole_service(ready, "127.0.0.3", front.upstream_port, log):
+                    await until_more(lambda: created["127.0.0.3"])
+                await until_more(created.total)
+            await cancel_and_wait(*visits)
+    assert failed == []
+    assert all(task.cancelled() for task in visits)
 
 
 # -- bounds -------------------------------------------------------------------------------------------------------

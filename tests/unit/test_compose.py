@@ -73,7 +73,7 @@ def settings_of(
 def test_services_are_those_of_the_design(services: dict[str, Service]) -> None:
     """The file has proxy, service, consumer, migrator, migrations, Redis, four shards and an optional fifth."""
     assert sorted(services) == sorted(["proxy", *PROGRAMS, "redis", *SHARDS, "db4"])
-    assert sorted(name for name, service in services.items() if "build" in service) == PROGRAMS
+    assert sorted(name for name, service in services.items() if service["image"] == "snapurl") == PROGRAMS
     assert {name: service["profiles"] for name, service in services.items() if "profiles" in service} == {
         "db4": ["scale-out"]
     }
@@ -149,8 +149,11 @@ def assert_is_command(words: list[str]) -> None:
 
 def test_time_to_stop_is_enough(services: dict[str, Service]) -> None:
     """Compose waits longer than the service waits for its workers, and longer than the proxy for its clients."""
+    delay_s = float(environ(services["api"])["SNAPURL_STOP_DELAY_S"])
     for name in PROGRAMS:
-        assert seconds(services[name]["stop_grace_period"]) > WORKER_STOP_S_MAX + 1
+        assert seconds(services[name]["stop_grace_period"]) > delay_s + WORKER_STOP_S_MAX + 1
+    checks = re.search(r"check inter (\d+)s fall (\d+)", (ROOT / "deploy/proxy/haproxy.cfg").read_text())
+    assert checks is not None and delay_s > int(checks[1]) * int(checks[2])
     assert seconds(services["proxy"]["stop_grace_period"]) > seconds(proxy_setting("hard-stop-after"))
 
 
@@ -180,7 +183,7 @@ def test_secrets_are_made_once_and_are_random(made: Path, tmp_path: Path) -> Non
 
 def test_secrets_are_in_files_and_nowhere_else(services: dict[str, Service]) -> None:
     """No variable, command or health check contains or requests a secret; git and the images exclude them."""
-    assert "/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+    assert {"/secrets/", "/.env"} <= set((ROOT / ".gitignore").read_text().splitlines())
     assert "*" in (ROOT / ".dockerignore").read_text().splitlines()
     for service in services.values():
         for name, value in environ(service).items():
@@ -207,7 +210,7 @@ def test_containers_are_confined(services: dict[str, Service]) -> None:
         assert "privileged" not in service and "network_mode" not in service, name
         assert service["restart"] == ("no" if name == "migrate" else "unless-stopped"), name
         assert set(service["logging"]["options"]) == {"max-size", "max-file"}, name
-        if "build" not in service:  # for our image, the Dockerfile sets the user
+        if service["image"] != "snapurl":  # for our image, the Dockerfile sets the user
             assert service["user"] in ("postgres", "redis", "haproxy"), name
             assert re.fullmatch(r"[a-z]+:\d+(\.\d+)?(-alpine)?", service["image"]), name
 
@@ -230,7 +233,13 @@ def test_everything_has_limits(services: dict[str, Service]) -> None:
     assert memory(services["redis"]["deploy"]["resources"]["limits"]["memory"]) >= 2 * bound
     api = services["api"]
     assert environ(api)["SNAPURL_WORKERS"] == filled(api["deploy"]["resources"]["limits"]["cpus"])
-    assert services["proxy"]["ulimits"]["nofile"] >= 2 * int(proxy_setting("CONNECTIONS_MAX")) + 1_000
+    assert filled(services["api"]["ulimits"]["nofile"]) == filled(services["proxy"]["ulimits"]["nofile"])
+    assert environ(services["proxy"])["CONNECTIONS_MAX"] == proxy_setting("CONNECTIONS_MAX")
+    connections = int(proxy_setting("CONNECTIONS_MAX"))
+    assert int(filled(services["proxy"]["ulimits"]["nofile"])) >= 2 * connections + 1_000
+    given = {"OPEN_FILES_MAX": "20000", "CONNECTIONS_MAX": "9000"}  # an engine that gives no more
+    assert filled(services["api"]["ulimits"]["nofile"], given) == "20000"
+    assert environ(services["proxy"], given)["CONNECTIONS_MAX"] == "9000"
 
 
 def memory(text: str) -> int:
@@ -355,7 +364,7 @@ def test_tls_is_one_file_more(services: dict[str, Service]) -> None:
     assert list(more["services"]) == ["proxy"] and set(more) == {"services", "secrets"}
     proxy = more["services"]["proxy"]
     assert set(proxy) == {"command", "ports", "secrets"}
-    assert [filled(port) for port in proxy["ports"]] == ["443:8443"]
+    assert [filled(port) for port in proxy["ports"]] == ["0.0.0.0:443:8443"]
     assert list(more["secrets"]) == proxy["secrets"] == [proxy_setting("CERTIFICATE").rpartition("/")[2]]
     assert proxy["command"] == [word.replace("plain", "tls") for word in services["proxy"]["command"]]
     for word in (*proxy["command"], *services["proxy"]["command"]):
@@ -408,6 +417,14 @@ def test_image_is_small_in_rights_and_says_how_it_is() -> None:
     variables = [name for name in image_environ() if name.startswith("SNAPURL_")]
     assert variables
     assert all(name.removeprefix("SNAPURL_").lower() in Settings.model_fields for name in variables)
+
+
+def test_one_service_builds_the_image_and_none_fetches_it(services: dict[str, Service]) -> None:
+    """`migrate` builds the image that all programs run; it is on no registry."""
+    ours = {name: service for name, service in services.items() if service["image"] == "snapurl"}
+    assert sorted(ours) == sorted(PROGRAMS)
+    assert {name for name, service in services.items() if "build" in service} == {"migrate"}
+    assert {name for name, service in ours.items() if service.get("pull_policy") != "never"} == {"migrate"}
 
 
 def test_image_gets_all_that_it_copies() -> None:

@@ -176,6 +176,34 @@ def test_passwords_are_not_shown() -> None:
     assert "n0body" not in f"{settings!r} {settings} {settings.shard_dsns!r} {settings.model_dump_json()}"
 
 
+# -- values -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("log_format", "xml", "must be one of json, text"),
+        ("log_level", "DEBUG", "must be one of debug, info, warning, error"),
+        ("robots", "maybe", "must be one of allow, deny"),
+        ("port", "many", "must be a whole number"),
+        ("port", "80.5", "must be a whole number"),
+        ("port", "0", "must be at least 1"),
+        ("port", "65536", "must be at most 65535"),
+        ("l1_max_age_s", "old", "must be a number"),
+        ("l1_max_age_s", "0", "must be more than 0.0"),
+        ("fast_path", "perhaps", "must be true or false"),
+        ("base_url", "s.example.org", "must look like https://s.example.org"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_in_plain_words(
+    name: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each kind of invalid value is refused in the words of this program, with the name of the variable."""
+    variable = f"SNAPURL_{name.upper()}"
+    monkeypatch.setenv(variable, value)
+    assert refusal() == f"{variable}: {words}"
+
+
 # -- variables that are not settings-----------------------------------------------------------------------------
 
 

@@ -20,6 +20,9 @@ from snapurl.telemetry.process import program_version
 HTML = "text/html; charset=utf-8"
 JAVASCRIPT = "text/javascript; charset=utf-8"
 DAY_S = 86_400
+REVALIDATED = {
+    "cache-control": "no-cache"
+}  # a cache may keep it, and asks each time whether it is still the same
 
 
 def make_site(routes: Sequence[Route[Handler]], settings: Settings) -> Site:
@@ -31,6 +34,7 @@ def make_site(routes: Sequence[Route[Handler]], settings: Settings) -> Site:
 
 async def home(call: RequestContext) -> HTTPResponse:
     site = call.services.site
+    call.headers |= {"vary": "Accept", **REVALIDATED}
     if wants_page(call.request):
         return HTTPResponse(home_page(site.version), 200, {**call.headers, **PAGE_HEADERS}, HTML)
     call.headers["link"] = '</docs>; rel="service-doc", </openapi.json>; rel="service-desc"'
@@ -38,7 +42,7 @@ async def home(call: RequestContext) -> HTTPResponse:
 
 
 async def docs(call: RequestContext) -> HTTPResponse:
-    headers = {**call.headers, **PAGE_HEADERS, "content-security-policy": POLICY}
+    headers = {**call.headers, **PAGE_HEADERS, **REVALIDATED, "content-security-policy": POLICY}
     return HTTPResponse(PAGE, 200, headers, HTML)
 
 
@@ -60,10 +64,9 @@ async def _viewer_file(call: RequestContext, name: str, media: str) -> HTTPRespo
     file = await asyncio.to_thread(viewer_file, name, compressed=compressed)
     headers = {
         **call.headers,
-        "cache-control": "no-cache",
+        **REVALIDATED,
         "etag": file.etag,
         "vary": "Accept-Encoding",
-        "x-content-type-options": "nosniff",
     }
     if call.request.headers.get("if-none-match") == file.etag:
         return HTTPResponse(None, 304, headers)
@@ -73,11 +76,12 @@ async def _viewer_file(call: RequestContext, name: str, media: str) -> HTTPRespo
 
 
 async def openapi(call: RequestContext) -> HTTPResponse:
-    return HTTPResponse(call.services.site.openapi, 200, call.headers, "application/json")
+    return HTTPResponse(call.services.site.openapi, 200, call.headers | REVALIDATED, "application/json")
 
 
 async def robots(call: RequestContext) -> HTTPResponse:
-    return HTTPResponse(ROBOTS, 200, call.headers, "text/plain; charset=utf-8")
+    text = ROBOTS[call.services.settings.robots]
+    return HTTPResponse(text, 200, call.headers | REVALIDATED, "text/plain; charset=utf-8")
 
 
 async def favicon(call: RequestContext) -> HTTPResponse:

@@ -38,9 +38,9 @@ def whole_request(head: re.Match[bytes], data: bytes, connection: Any) -> WholeR
 
     Returns None if Sanic has to read it.
     """
-    if head[1] is None:
+    if head[2] is None:
         return None
-    end = head.end() + int(head[1])
+    end = head.end() + int(head[2])
     if end > len(data):
         return None
     lines = head[0].decode("ascii").split("\r\n")[1:-2]
@@ -54,12 +54,12 @@ def whole_request(head: re.Match[bytes], data: bytes, connection: Any) -> WholeR
     return request
 
 
-def response_bytes(response: HTTPResponse, *, keep_alive: bool) -> bytes:
-    """Returns a response as Sanic would send it. No header value contains a line break."""
+def response_bytes(response: HTTPResponse, date: str, *, keep_alive: bool) -> bytes:
+    """Returns a response as Sanic would send it, with the value of Date. No header value contains a line break."""
     body = response.body or b""
     lines = "".join([f"{name}: {value}\r\n" for name, value in response.headers.items()])
     head = (
-        f"{_STATUS_LINES[response.status]}{lines}content-length: {len(body)}\r\n"
+        f"{_STATUS_LINES[response.status]}{lines}date: {date}\r\ncontent-length: {len(body)}\r\n"
         f"connection: {'keep-alive' if keep_alive else 'close'}\r\ncontent-type: {response.content_type}\r\n\r\n"
     )
     return head.encode("ascii") + body

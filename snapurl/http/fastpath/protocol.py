@@ -35,6 +35,10 @@ A redirect is answered here if all of this holds, otherwise Sanic answers it:
   expired*. A look-up is started only if a permit of the fair queue is free; otherwise Sanic's path waits for one.
 - *The code is not reserved*: a word may have been reserved after a link had taken it.
 
+The part of a response around the URL is one object per status, which all links with that status share
+(`FastPath._frames`). Once per second, when a packet arrives, `renew_date` writes the new Date into these objects.
+So Date costs one comparison per packet, and no timer.
+
 Metrics and clicks are those of Sanic's path: a click per GET with its referring host and browser family, a redirect
 and a cache answer per request. The metrics get them in one sum every FLUSH_S.
 
@@ -67,6 +71,7 @@ from snapurl.http.fastpath.create import WholeRequest, response_bytes, whole_req
 from snapurl.http.fastpath.plain_heads import CREATE_HEAD, REDIRECT_HEAD
 from snapurl.http.redirect import REDIRECTED, hand_over, redirect_frame
 from snapurl.http.wire.connections import BoundedProtocol
+from snapurl.http.wire.dates import DateClock
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.limits import Blocklist
 from snapurl.model import CachedLink
@@ -87,7 +92,7 @@ _FORWARDED = re.compile(rb"\r\n(?i:forwarded):([^\r]*)")
 
 _END_OF_HEAD = len(b"\r\n\r\n")
 _G = ord("G")
-_FOR_SANIC = (b"", b"")
+_FOR_SANIC: list[bytes] = []
 
 
 @dataclass(slots=True)
@@ -127,6 +132,7 @@ class FastPath:
         clock_ms: Callable[[], int],
         create: Callable[[WholeRequest], Awaitable[HTTPResponse]],
         loop: asyncio.AbstractEventLoop,
+        date: DateClock,
         *,
         head_bytes_max: int,
     ) -> None:
@@ -140,11 +146,27 @@ class FastPath:
         self._clock_ms = clock_ms
         self.create = create
         self._loop = loop
+        self._date = date
+        self._frames: dict[int, list[bytes]] = {}  # by status; at most one per status that redirects
+        self.dated_until_s = 0.0  # monotonic; until then the Date in `_frames` is right
         self._redirects = 0  # since the last flush, as all below
         self._lookups = 0  # redirects whose link was not in L1
         self._creates = 0
         self._slow = 0  # redirects that took QUICK_S or longer
         self._quick_s = 0.0  # seconds that all other redirects took
+
+    def renew_date(self, now_s: float) -> None:
+        """Writes the Date of the monotonic time `now_s` into the prepared parts of responses, if it has changed."""
+        if now_s < self.dated_until_s:
+            return
+        date = self._date.at(now_s)
+        for status, frame in self._frames.items():
+            frame[:] = redirect_frame(status, date)
+        self.dated_until_s = self._date.until_s
+
+    def date_at(self, now_s: float) -> str:
+        """Returns the value of Date at the monotonic time `now_s`."""
+        return self._date.at(now_s)
 
     def redirects_of(self, peer: str) -> Callable[[re.Match[bytes]], bytes | None]:
         """Returns `redirect_from_l1`; while any client is blocked, in a form that leaves blocked ones to Sanic."""
@@ -200,15 +222,27 @@ class FastPath:
         """Returns the response and counts the click of a GET; returns None if the link does not redirect."""
         frame = entry.frame
         if frame is None:
-            frame = entry.frame = _frame(code, entry)
+            frame = entry.frame = self._frame(code, entry)
         if frame is _FOR_SANIC:
             return None
         expires_at_ms = entry.expires_at_ms
         if expires_at_ms is not None and expires_at_ms <= self._clock_ms():
             return None
         if head.string[head.start()] == _G:
-            self._record_click(code, referrer_of(head[2]), browser_of(head[3]))
+            self._record_click(code, referrer_of(head[3]), browser_of(head[4]))
         return entry.url.join(frame)
+
+    def _frame(self, code: str, entry: Entry) -> list[bytes]:
+        """Returns the response before and after its Location; `_FOR_SANIC` if Sanic has to answer."""
+        if not entry.version or entry.deleted or is_reserved(code) or not entry.url.isascii():
+            return _FOR_SANIC
+        status = entry.redirect_status
+        try:
+            return self._frames.get(status) or self._frames.setdefault(
+                status, redirect_frame(status, self._date.at(monotonic()))
+            )
+        except ValueError:  # a row that was written by other means: Sanic's path reports the error
+            return _FOR_SANIC
 
     def count_redirects(self, count: int, seconds: float) -> None:
         """Counts the redirects of one packet, each of which took `seconds`."""
@@ -251,17 +285,6 @@ class FastPath:
 def _lines(header: re.Pattern[bytes], head: bytes) -> str:
     """Returns the values of all lines of a header, joined by commas."""
     return b",".join(value.strip() for value in header.findall(head)).decode("ascii")
-
-
-def _frame(code: str, entry: Entry) -> tuple[bytes, bytes]:
-    """Returns the response before and after its Location; `_FOR_SANIC` if the fast path must not redirect it."""
-    if not entry.version or entry.deleted or is_reserved(code):
-        return _FOR_SANIC
-    try:
-        entry.url.decode("ascii")
-        return redirect_frame(entry.redirect_status)
-    except ValueError:  # a row that was written by other means: Sanic's path reports the error
-        return _FOR_SANIC
 
 
 class FastProtocol(BoundedProtocol):
@@ -317,6 +340,8 @@ class FastProtocol(BoundedProtocol):
         redirect = fast.redirects_of(self.conn_info.client_ip)
         at, end = 0, len(data)
         began, count = monotonic(), 0
+        if began >= fast.dated_until_s:
+            fast.renew_date(began)
         while at < end and self._can_write.is_set():
             head = REDIRECT_HEAD.match(data, at, at + fast.match_bytes_max)
             if head is None:
@@ -354,6 +379,7 @@ class FastProtocol(BoundedProtocol):
         if buffered is None:
             return
         assert self.transport is not None and self.conn_info is not None
+        self._fast.renew_date(monotonic())
         response = self._fast.redirect_from_lookup(lookup)
         if response is None:
             hand_over(self.conn_info, found)
@@ -392,8 +418,8 @@ class FastProtocol(BoundedProtocol):
         assert self.transport is not None
         self._fast.count_create()
         keep_alive = self.http is None or self.http.keep_alive  # False once the worker shuts down
-        self.transport.write(response_bytes(response, keep_alive=keep_alive))
-        self._time = monotonic()
+        self._time = now = monotonic()
+        self.transport.write(response_bytes(response, self._fast.date_at(now), keep_alive=keep_alive))
         if not keep_alive:
             self.close()
         elif buffered:

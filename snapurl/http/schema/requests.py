@@ -9,6 +9,7 @@ by the schema, which has the last word and reports the errors.
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from dataclasses import dataclass
@@ -75,7 +76,12 @@ def _not_blank(text: str) -> str:
 
 
 def _target(text: str, info: ValidationInfo) -> str:
-    return _rules(info).urls.check(text)
+    return _check_target(text, _rules(info))
+
+
+def _check_target(text: str, rules: Rules) -> str:
+    """Returns the URL in its stored form, without the spaces that pasting leaves around it. Raises UrlRefused."""
+    return rules.urls.check(text.strip())
 
 
 def _alias(text: str) -> str:
@@ -237,6 +243,8 @@ B = TypeVar("B", bound=BaseModel)
 
 def parse_json(raw: bytes) -> object:
     """Returns the JSON value of a request. Raises BadRequest, also where two parsers could read it differently."""
+    if raw.startswith(codecs.BOM_UTF8):
+        raise BadRequest("the body begins with a byte order mark (BOM): send it without")
     try:
         value: object = json.loads(
             raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant
@@ -279,7 +287,7 @@ def _sound_draft(value: object, rules: Rules) -> Draft | None:
         return None
     try:
         return Draft(
-            url=rules.urls.check(_text(value.get("url"))),
+            url=_check_target(_text(value.get("url")), rules),
             alias=None if alias is None else _alias(_text(alias)),
             title=None if title is None else _plain(_text(title, TITLE_CHARS_MAX)),
             tags=_sound_tags(value["tags"]) if "tags" in value else (),

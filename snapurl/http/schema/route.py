@@ -13,6 +13,9 @@ from snapurl.model import Right
 
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
 
+JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+
 LINKS_PATH = "/api/v1/links"
 """Where links are created and listed; each link is at `/{code}` below it."""
 
@@ -65,6 +68,16 @@ class Route(Generic[HandlerT]):
         return self.handler.__name__
 
     @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that the route answers: HEAD, too, where it answers GET."""
+        return (self.method, "HEAD") if self.method == "GET" else (self.method,)
+
+    @property
+    def body_media(self) -> tuple[str, ...]:
+        """The media types that a body may have. That of a PATCH is a merge patch (RFC 7396) under either name."""
+        return (JSON, MERGE_PATCH) if self.method == "PATCH" else (JSON,)
+
+    @property
     def is_page(self) -> bool:
-        """Whether the route is outside the API: it answers HEAD and ignores unknown query parameters."""
+        """Whether the route is outside the API: it ignores unknown query parameters."""
         return not self.path.startswith("/api/")

@@ -12,7 +12,8 @@ from collections.abc import Coroutine
 from typing import Any
 
 from sanic.exceptions import BadRequest
-from sanic.http import Http
+
+from snapurl.http.wire.prompt import PromptHttp
 
 UNAMBIGUOUS_SIZE = re.compile(
     rb"\r\n [0-9A-Fa-f]{1,16} (?: [ \t]*+ ; [\t\x20-\x7e\x80-\xff]*+ )?+ \r\n", re.VERBOSE
@@ -24,8 +25,8 @@ LINE_BYTES_MAX = 64  # of a size line with its extension; a longer one is refuse
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-class StrictHttp(Http):
-    """Sanic's HTTP reader and writer, but only for unambiguous chunk sizes."""
+class StrictHttp(PromptHttp):
+    """A reader and writer of HTTP, but only for unambiguous chunk sizes."""
 
     __slots__ = ()
 

@@ -5,6 +5,9 @@ Sanic reads some heads differently than a proxy in front of it may. With a space
 own, and a length may be in Arabic digits. Where the proxy sees a body, Sanic then sees the next request: one that
 the proxy has not checked, and whose response may reach another client. RFC 9112 requires or allows a server to
 refuse such heads. Here a refusal also closes the connection.
+
+The same holds for Host: a request of HTTP/1.1 has one, and none has two or an ill-formed one. A proxy and this
+service could otherwise take a request for one of different sites.
 """
 
 from __future__ import annotations
@@ -14,12 +17,16 @@ from typing import Any
 
 import sanic
 from sanic.compat import Header
-from sanic.exceptions import BadRequest
 from sanic.models.protocol_types import TransportProtocol
 
+from snapurl.errors import BadRequest
+
+_REQUEST_LINE = rb"[A-Za-z0-9!#$%&'*+.^_`|~-]++ [ ] [\x21-\x7e\x80-\xff]++ [ ] HTTP/1[.][01]"
+REQUEST_LINE = re.compile(_REQUEST_LINE, re.VERBOSE)
+
 UNAMBIGUOUS_HEAD = re.compile(
-    rb"""
-    [A-Za-z0-9!#$%&'*+.^_`|~-]++ [ ] [\x21-\x7e\x80-\xff]++ [ ] HTTP/1[.][01]
+    _REQUEST_LINE
+    + rb"""
     (?> (?:
         \r\n
         (?! (?i: content-length ) : (?! [ \t]*+ [0-9]++ [ \t]*+ (?: \r | \Z ) ) )
@@ -33,9 +40,18 @@ UNAMBIGUOUS_HEAD = re.compile(
 The lines are an atomic group, since `)*+` was faulty before Python 3.11.5: it could match half a line.
 """
 
+HOST = re.compile(
+    r"""
+    (?: (?: [A-Za-z0-9._~!$&'()*+,;=-] | % [0-9A-Fa-f]{2} )* | \[ [0-9A-Fa-f:.]+ \] )
+    (?: : [0-9]* )?
+    """,
+    re.VERBOSE,
+)
+"""The value of Host: a name or an address, and a port. RFC 9110 allows an empty name."""
+
 
 class Head(sanic.Request[Any, Any]):
-    """A request with an unambiguous head. Raises sanic's BadRequest for any other."""
+    """A request with an unambiguous head. Raises BadRequest for any other."""
 
     def __init__(
         self,
@@ -54,4 +70,28 @@ class Head(sanic.Request[Any, Any]):
             url_bytes = b"*"
         elif UNAMBIGUOUS_HEAD.fullmatch(head) is None:
             raise BadRequest("the head is malformed")
+        else:
+            _check_host(headers, version)
+            _read_encoding(headers, version)
         super().__init__(url_bytes, headers, version, method, transport, app, head, stream_id)
+
+
+def _check_host(headers: Header, version: str) -> None:
+    hosts = headers.getall("host", [])
+    if not hosts and version == "1.1":
+        raise BadRequest("the Host header is missing")
+    if len(hosts) > 1:
+        raise BadRequest("there is more than one Host header")
+    if hosts and HOST.fullmatch(hosts[0].strip(" \t")) is None:
+        raise BadRequest("the Host header is malformed")
+
+
+def _read_encoding(headers: Header, version: str) -> None:
+    """Spells the transfer encoding as Sanic expects it. HTTP/1.0 has none (RFC 9112, 6.1)."""
+    encoding = headers.get("transfer-encoding")
+    if encoding is None:
+        return
+    if version != "1.1":
+        raise BadRequest("HTTP/1.0 has no Transfer-Encoding")
+    if encoding.isascii():  # otherwise a Kelvin sign would become the k of `chunked`
+        headers["transfer-encoding"] = encoding.lower()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 CODES = ("fp-a", "fp-b", "fp-c", "fp-over", "fp-gone")
 HEAD_BYTES_MAX = 16_384
 ALIAS = b"alias-00"
+HOST = b"Host: s.example.org"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +26,21 @@ class Case:
 def head(
     *headers: bytes, target: bytes = b"/fp-a", method: bytes = b"GET", version: bytes = b"HTTP/1.1"
 ) -> bytes:
-    """Returns a request without a body."""
+    """Returns a request without a body. It begins with a Host, unless the headers have one."""
+    has_host = any(header.lower().startswith(b"host") for header in headers)
+    return bare_head(*([] if has_host else [HOST]), *headers, target=target, method=method, version=version)
+
+
+def bare_head(
+    *headers: bytes, target: bytes = b"/fp-a", method: bytes = b"GET", version: bytes = b"HTTP/1.1"
+) -> bytes:
+    """Returns a request with these headers only."""
     return b"\r\n".join([method + b" " + target + b" " + version, *headers, b"", b""])
 
 
 def post(body: bytes, *headers: bytes, media: bytes = b"application/json") -> bytes:
     """Returns a create with a Content-Length, as most clients send it."""
-    own = (b"Host: s.example.org", b"Content-Type: " + media, b"Content-Length: %d" % len(body))
+    own = (HOST, b"Content-Type: " + media, b"Content-Length: %d" % len(body))
     return head(*own, *headers, target=b"/api/v1/links", method=b"POST") + body
 
 
@@ -86,7 +95,11 @@ PLAIN = (
         "keep-alive, spelled in ways", (head(b"CONNECTION:\t Keep-Alive"), head(b"connection:keep-alive")), 2
     ),
     Case("keep-alive, twice", (head(b"Connection: keep-alive", b"connection: KEEP-ALIVE"), B), 2),
-    Case("one header twice", (head(b"Host: x", b"Host: y", b"a: 1", b"A: 2"), B), 2),
+    Case("one header twice", (head(b"b: x", b"b: y", b"a: 1", b"A: 2"), B), 2),
+    Case("hosts, well formed", (
+        head(b"Host: s.example.org:8000"), head(b"hOST:\t[2001:db8::1]:80"), head(b"host:"), head(b"Host: A_b-1."),
+    ), 4),
+    Case("the host is not first", (head(b"a: b", b"Host: x", b"User-Agent: y"), B), 2),
     Case("names that begin alike", (head(b"Content-Length-X: 5", b"Expected: x", b"Upgrades: y"), B), 2),
     Case("every sign of a name", (head(b"!#$%&'*+-.^_`|~09azAZ: x"), B), 2),
     Case("the longest head", (padded(HEAD_BYTES_MAX - 1), B), 2),
@@ -142,7 +155,10 @@ OTHER = (
     Case("a parameter", (head(target=b"/fp-a;x=1"), A), None),
     Case("a fragment", (head(target=b"/fp-a#x"), head(target=b"/fp-a?x#y"), A), None),
     Case("quotes in the query", (head(target=b'/fp-a?"<>`{}|\\^'), A), None),
-    Case("bytes beyond ASCII in the query", (head(target=b"/fp-a?\xc3\xbc"), A), 0),
+    Case("bytes beyond ASCII in the query", (head(target=b"/fp-a?\xc3\xbc=\xff"), A), None),
+    Case("a host of odd spelling", (head(b"host: a%20b \t"), A), None),
+    Case("no host in HTTP/1.0", (bare_head(version=b"HTTP/1.0"),), 0),
+    Case("an encoding in other letters", (head(b"Transfer-Encoding: Chunked") + b"0\r\n\r\n", A), None),
     Case("from a place beyond ASCII", (head(b"referer: http://\xc3\xbc/", b"user-agent: \xff Firefox/1"),), None),
     Case("bytes beyond ASCII in a value", (head(b"x: \xc3\xbc\xff"), A), None),
     Case("a code that is too long", (head(target=b"/" + b"a" * 65), A), None),
@@ -175,7 +191,10 @@ OTHER = (
     Case("a target that is too long", (head(target=b"/fp-a?" + b"x" * 20_000), A), 0),
     Case("an empty line before", (b"\r\n" + A,), 0),
     Case("an empty line between", (A + b"\r\n" + B,), 1),
-    Case("an empty line in a packet of its own", (A, b"\r\n", B), 1),
+    Case("an empty line in a packet of its own", (A, b"\r\n", B), None),
+    Case("two empty lines before", (b"\r\n\r\n" + A,), 0),
+    Case("an empty line in two packets", (A, b"\r", b"\n", B), None),
+    Case("an empty line, and no more", (A, b"\r\n"), 1),
     Case("nonsense", (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", A), 0),
     Case("half a head, and no more", (A[:-2],), 0),
     Case("half a head behind whole ones", (A + B + A[:9], A[9:]), None),
@@ -286,6 +305,7 @@ AMBIGUOUS = (
     Case("a bare line feed before a length", (head(b"x: y\ncontent-length: 5"),)),
     Case("a bare carriage return before a length", (head(b"x: y\rcontent-length: 5"),)),
     Case("a bare line feed after the request line", (b"GET /fp-a HTTP/1.1\nhost: x\r\n\r\n",)),
+    Case("bare line feeds only", (b"GET /fp-a HTTP/1.1\nhost: x\n\n",)),
     Case("a bare line feed in the end", (b"GET /fp-a HTTP/1.1\r\nhost: x\r\nx: y\n\r\n\r\n",)),
     Case("a NUL in a name", (head(b"content-length\x00: 5"),)),
     Case("a NUL in a value", (head(b"x: y\x00"),)),
@@ -301,7 +321,22 @@ AMBIGUOUS = (
     Case(
         "two encodings, in two lines", (head(b"transfer-encoding: chunked", b"transfer-encoding: identity"),)
     ),
-    Case("an encoding in other letters", (head(b"transfer-encoding: Chunked"),)),
+    Case("an encoding in letters beyond ASCII", (head("transfer-encoding: chun\u212aed".encode()),)),
+    Case("an encoding in HTTP/1.0", (head(b"transfer-encoding: chunked", version=b"HTTP/1.0"),)),
+    Case("no host", (bare_head(b"x: y"),)),
+    Case("two hosts", (head(b"Host: x", b"a: b", b"host: y"),)),
+    Case("one host twice", (head(b"Host: x", b"Host: x"),)),
+    Case("two hosts in HTTP/1.0", (head(b"Host: x", b"Host: y", version=b"HTTP/1.0"),)),
+    Case("two hosts in one", (head(b"Host: x, y"),)),
+    Case("a host with a path", (head(b"Host: x/y"),)),
+    Case("a host with a user", (head(b"Host: u@x"),)),
+    Case("a host with a space", (head(b"Host: x y"),)),
+    Case("a host with a bad port", (head(b"Host: x:80a"),)),
+    Case("a host with a bad percent sign", (head(b"Host: x%zz"),)),
+    Case("a host in half brackets", (head(b"Host: [::1"),)),
+    Case("a host beyond ASCII", (head("Host: \u00fc.example".encode()),)),
+    Case("a create with no host", (bare_head(LENGTH, target=b"/api/v1/links", method=b"POST"),)),
+    Case("a create with two hosts", (odd_post(LENGTH, b"Host: x", b"Host: y"),)),
     Case("an encoding with a space behind", (head(b"transfer-encoding: chunked "),)),
     Case("no encoding", (head(b"transfer-encoding: identity"),)),
     Case("two spaces after the method", (b"GET  /fp-a HTTP/1.1\r\n\r\n",)),

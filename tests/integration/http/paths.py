@@ -47,6 +47,8 @@ LAST = b"GET /health/live HTTP/1.1\r\nhost: last\r\nconnection: close\r\n\r\n"
 PAUSE_S = 0.001  # long enough for a packet to arrive: both ends are on one loop
 OUTCOMES = ("redirected", "missing", "gone", "shut-out", "failed")
 
+DATE = "Thu, 01 Jan 1970 00:00:00 GMT"
+_DATE = re.compile(rb"(\r\ndate: )[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT(?=\r\n)")
 _RANDOM = re.compile(rb'(x-request-id: |"request_id": ")[0-9a-f]{16}\b')
 _CODE = re.compile(rb'("code":"|"short_url":"[^"]*/|location: /api/v1/links/)[0-9A-Za-z]{7}(?=["\r])')
 _MADE_AT = re.compile(rb'("created_at":")[^"]{27}(?=")')
@@ -54,6 +56,11 @@ _CREATED = re.compile(rb"\r\nlocation: /api/v1/links/([A-Za-z0-9_-]+)\r\n")
 
 
 _NUMBERS = itertools.count(random.randrange(1_000_000))
+
+
+def undated(answers: bytes) -> bytes:
+    """Returns the responses with DATE as their Date."""
+    return _DATE.sub(rb"\g<1>" + DATE.encode(), answers)
 
 
 def _without_chance(answers: bytes) -> bytes:
@@ -259,7 +266,7 @@ async def _talk(connection: socket.socket, parts: Sequence[bytes]) -> bytes:
 
 
 async def read_all(connection: socket.socket) -> bytes:
-    """Returns all bytes until the connection ends. Fails if it never does."""
+    """Returns all bytes until the connection ends, with DATE as their Date. Fails if it never does."""
     answers = bytearray()
     try:
         async with asyncio.timeout(HANG_S):
@@ -267,7 +274,7 @@ async def read_all(connection: socket.socket) -> bytes:
                 answers += chunk
     except ConnectionResetError:
         pass
-    return bytes(answers)
+    return undated(bytes(answers))
 
 
 def count(counter: Any) -> int:

@@ -113,6 +113,9 @@ async def test_json_that_is_no_object_is_422(api: httpx.AsyncClient, value: obje
         {"Content-Type": "text/plain"},
         {"Content-Type": "application/x-www-form-urlencoded"},
         {"Content-Type": "application/json; charset=latin-1"},
+        {"Content-Type": "application/json; a=b; charset=utf-16"},
+        {"Content-Type": "application/merge-patch+json"},
+        {"Content-Type": "application/jsonp"},
         {"Content-Type": "application/json", "Content-Encoding": "gzip"},
     ],
 )
@@ -122,11 +125,52 @@ async def test_another_media_type_is_415(api: httpx.AsyncClient, headers: dict[s
     is_problem(answer, 415, "unsupported-media-type")
 
 
-async def test_json_with_a_charset_is_read(api: httpx.AsyncClient) -> None:
-    """`application/json; charset=utf-8`, which many clients send, is accepted."""
-    headers = {"Content-Type": 'Application/JSON; charset="UTF-8"'}
+@pytest.mark.parametrize(
+    "media",
+    [
+        'Application/JSON; charset="UTF-8"',
+        "application/json; charset=utf8",
+        "application/json;charset=UTF8",
+        "application/json ; Charset = utf-8",
+        "application/json;",
+        "application/json; profile=x; charset=utf-8",
+    ],
+)
+async def test_json_with_parameters_is_read(api: httpx.AsyncClient, media: str) -> None:
+    """JSON is accepted with every spelling of UTF-8 that clients send, and with parameters that mean nothing."""
+    headers = {"Content-Type": media}
     answer = await api.post("/api/v1/links", content=b'{"url": "https://example.org/"}', headers=headers)
     assert answer.status_code == 201
+
+
+async def test_a_change_may_be_a_merge_patch(service: Service, api: httpx.AsyncClient) -> None:
+    """A PATCH accepts its body as application/merge-patch+json, in which null clears a field."""
+    link = await service.shorten(title="old")
+    headers = {"Content-Type": "application/merge-patch+json"}
+    answer = await api.patch(f"/api/v1/links/{link['code']}", content=b'{"title": null}', headers=headers)
+    assert (answer.status_code, answer.json()["title"]) == (200, None)
+
+
+async def test_a_byte_order_mark_is_named(api: httpx.AsyncClient) -> None:
+    """A body that begins with a byte order mark is refused in words that say so."""
+    content = b'\xef\xbb\xbf{"url": "https://example.org/"}'
+    answer = await api.post("/api/v1/links", content=content, headers=JSON)
+    assert "byte order mark" in is_problem(answer, 400, "bad-request")["detail"]
+
+
+async def test_spaces_around_a_pasted_url_are_dropped(service: Service, api: httpx.AsyncClient) -> None:
+    """White space around a URL is dropped wherever a URL is given; white space within it is refused."""
+    pasted, clean = " \t https://example.org/a\n\u00a0", "https://example.org/a"
+    link = await service.shorten(pasted)
+    assert link["url"] == clean
+    other = await service.shorten(pasted, title="t", tags=["x"])
+    assert other["url"] == clean
+    bulk = await api.post("/api/v1/links/bulk", json={"links": [{"url": pasted}]})
+    assert bulk.json()["results"][0]["link"]["url"] == clean
+    changed = await api.patch(f"/api/v1/links/{link['code']}", json={"url": "\nhttps://example.org/b "})
+    assert changed.json()["url"] == "https://example.org/b"
+    for bad in ("https://example.org/a b", " ", "https://exa mple.org/"):
+        is_problem(await api.post("/api/v1/links", json={"url": bad}), 422, "invalid")
 
 
 async def test_a_body_of_10_mb_is_413_and_the_connection_lives_on(api: httpx.AsyncClient) -> None:
@@ -177,13 +221,13 @@ async def test_bytes_that_are_no_request_are_400_and_end_the_connection(
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("PUT", "/api/v1/links", "GET, POST"),
+        ("PUT", "/api/v1/links", "GET, HEAD, POST"),
         ("DELETE", "/api/v1/links/bulk", "POST"),
-        ("POST", "/api/v1/links/abc", "GET, PATCH, DELETE"),
-        ("HEAD", "/api/v1/links/abc", "GET, PATCH, DELETE"),
-        ("OPTIONS", "/api/v1/ring", "GET"),
-        ("TRACE", "/api/v1/ring", "GET"),
-        ("BREW", "/api/v1/ring", "GET"),
+        ("POST", "/api/v1/links/abc", "GET, HEAD, PATCH, DELETE"),
+        ("HEAD", "/api/v1/links/bulk", "POST"),
+        ("OPTIONS", "/api/v1/ring", "GET, HEAD"),
+        ("TRACE", "/api/v1/ring", "GET, HEAD"),
+        ("BREW", "/api/v1/ring", "GET, HEAD"),
         ("POST", "/abc", "GET, HEAD"),
         ("DELETE", "/", "GET, HEAD"),
         ("POST", "/health/ready", "GET, HEAD"),
@@ -200,10 +244,26 @@ async def test_a_method_that_is_not_there_is_405_with_those_that_are(
         is_problem(answer, 405, "method-not-allowed")
 
 
-@pytest.mark.parametrize("path", ["/api", "/api/v1", "/api/v2/links", "/a/b", "/api/v1/links/a/b", "/docs/x"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api", "/api/", "/api/v1", "/api/v2/links", "/a/b", "/api/v1/links/a/b", "/api/v1/links/x/qr",
+        "/docs/x", "/health",
+    ],
+)  # fmt: skip
 async def test_an_address_that_is_not_there_is_404(api: httpx.AsyncClient, path: str) -> None:
-    """An unknown path gets a 404 problem."""
-    is_problem(await api.get(path), 404, "not-found")
+    """An unknown path gets a 404 problem that speaks of addresses and not of links."""
+    problem = is_problem(await api.get(path), 404, "no-such-address")
+    assert problem["title"] == "There is no such address"
+    assert "link" not in problem["detail"]
+    page = await api.get(path, headers={"Accept": "text/html"})
+    assert "no such address" in page.text and "no such link" not in page.text
+
+
+async def test_a_link_that_is_not_there_is_404(api: httpx.AsyncClient) -> None:
+    """A code without a link gets another type of problem than an unknown path."""
+    for path in ("/nobody-has-this", "/api/v1/links/nobody-has-this", "/api/v1/links/a.b", "/a.b"):
+        assert is_problem(await api.get(path), 404, "not-found")["title"] == "There is no such link"
 
 
 async def test_an_unknown_query_parameter_is_422(service: Service, api: httpx.AsyncClient) -> None:

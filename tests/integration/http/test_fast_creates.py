@@ -61,7 +61,7 @@ async def test_what_comes_while_a_link_is_created_is_answered_after_it(
         assert service.app.ctx.services.tally.take() == {}
         release_permit(service)
         assert (await receive(connection, 12)) == b"HTTP/1.1 201"
-        await send(connection, b"GET /health/live HTTP/1.1\r\nconnection: close\r\n\r\n")
+        await send(connection, b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
         rest = await read_all(connection)
         assert [part[:3] for part in rest.split(b"HTTP/1.1 ")[1:]] == [b"302", b"302", b"201", b"200"]
 
@@ -171,7 +171,9 @@ async def test_creates_on_the_fast_path_are_counted(open_side: Open) -> None:
         service.app.ctx.fast_path.flush()
         before = count(CREATES_FAST_PATH)
         async with connected(service.port) as connection:
-            await send(connection, CREATE + b"GET /health/live HTTP/1.1\r\nconnection: close\r\n\r\n")
+            await send(
+                connection, CREATE + b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+            )
             text = await read_all(connection)
         scraped = await metrics(service.app.ctx.fast_path.flush)
         assert (

@@ -29,15 +29,15 @@ from snapurl.store.cluster.migrate import migrate_all
 from snapurl.telemetry.metrics import REDIRECTS_FAST_PATH
 from snapurl.telemetry.metrics_port import metrics
 from tests.integration.http.conversations import A, head
-from tests.integration.http.paths import Loop, Side, connected, count, read_all, side
+from tests.integration.http.paths import DATE, Loop, Side, connected, count, read_all, side, undated
 from tests.support.waits import HANG_S, until
 
 URL = "https://example.org/"
-KEEPING, CLOSING = (redirect_bytes(URL, 302, keep_alive=keep) for keep in (True, False))
+KEEPING, CLOSING = (redirect_bytes(URL, 302, DATE, keep_alive=keep) for keep in (True, False))
 NONE = head(target=b"/fs-none")
 LONG_URL = URL + "x" * 8_000
 LONG = head(target=b"/fs-long")
-LONG_ANSWER = redirect_bytes(LONG_URL, 302, keep_alive=True)
+LONG_ANSWER = redirect_bytes(LONG_URL, 302, DATE, keep_alive=True)
 
 WRITE_BYTES_MAX = 65_536  # the buffer of Sanic's transports, above which they pause writing
 PACKET_BYTES_MAX = 262_144  # the most that uvloop reads at once
@@ -103,7 +103,7 @@ async def receive(connection: socket.socket, length: int) -> bytes:
             if not chunk:
                 break
             received += chunk
-    return bytes(received)
+    return undated(bytes(received))
 
 
 async def ask(connection: socket.socket, request: bytes = A, length: int = len(KEEPING)) -> bytes:

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from snapurl.config import Settings
+from snapurl.run.serve import LEAVE_SIGNAL
 from snapurl.run.worker import CLOSE_S_MAX, DRAIN_S_MAX
 from tests.integration.http.conftest import ServiceMaker
 from tests.integration.http.service import environ_of, new_worker, running
-from tests.support.waits import BUSY_S, HANG_S
+from tests.support.waits import BUSY_S, HANG_S, until
 
 
 @pytest.mark.parametrize(
@@ -97,3 +98,22 @@ async def test_without_redis_a_worker_starts_degraded_and_says_so(
         ready = await service.details()
         assert (ready["status"], ready["redis"]["ok"]) == ("degraded", False)
         assert "starting degraded: Redis does not answer" in service.workers[0].log.read_text()
+
+
+async def test_a_worker_that_is_about_to_stop_answers_all_but_health_checks(
+    make_service: ServiceMaker,
+) -> None:
+    """When its supervisor is about to stop it, a worker fails health checks and answers everything else."""
+    async with make_service() as service:
+        link = await service.shorten()
+        process = service.workers[0].process
+        assert process is not None
+        process.send_signal(LEAVE_SIGNAL)
+
+        async def fails_its_checks() -> bool:
+            return (await service.api.get("/health/live")).status_code == 503
+
+        await until(fails_its_checks)
+        assert (await service.api.get("/health/ready")).status_code == 503
+        assert (await service.client().get(f"/{link['code']}")).status_code == 302
+        await service.shorten()

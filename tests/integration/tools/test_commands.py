@@ -614,7 +614,7 @@ async def test_cleanup_deletes_what_is_older_than_the_grace_period(ready: Settin
     finally:
         process.terminate()
         await asyncio.wait_for(process.communicate(), HANG_S)
-    kept = (await run_program(ready, "cleanup", "--yes", "--json")).document
+    kept = (await run_program(ready, "cleanup", "--grace-s", "3600", "--yes", "--json")).document
     assert kept["slots"] == 0
     assert kept["waiting"] > 0
     gone = (await run_program(ready, "cleanup", "--grace-s", "0", "--yes", "--json")).document

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from time import monotonic, time
 
 import pytest
 from hypothesis import given
@@ -19,6 +21,7 @@ from snapurl.errors import Unavailable
 from snapurl.http.fastpath.plain_heads import REDIRECT_HEAD
 from snapurl.http.fastpath.protocol import FastPath, Lookup
 from snapurl.http.redirect import REDIRECTED, redirect_bytes
+from snapurl.http.wire.dates import DateClock
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.limits import Blocklist
 from snapurl.model import MISSING, CachedLink
@@ -41,6 +44,7 @@ class Worker:
         self.asked: dict[str, asyncio.Future[CachedLink]] = {}
         self.tally = Tally(room, 100)
         self.blocked = Blocklist(lambda: self.now_s)
+        self.date = DateClock()
         self.fast = FastPath(
             self,
             self.fair_queue,
@@ -50,6 +54,7 @@ class Worker:
             lambda: self.now_ms,
             self.create,
             asyncio.get_running_loop(),
+            self.date,
             head_bytes_max=HEAD_BYTES_MAX,
         )
 
@@ -74,9 +79,9 @@ class Worker:
 
 def request(code: str = "a", *, method: bytes = b"GET", headers: bytes = b"") -> re.Match[bytes]:
     """Matches a plain head that follows other bytes in the same packet."""
-    data = b"GET /z HTTP/1.1\r\n\r\n"
+    data = b"GET /z HTTP/1.1\r\nHost: x\r\n\r\n"
     found = REDIRECT_HEAD.match(
-        data + method + b" /" + code.encode() + b" HTTP/1.1\r\n" + headers + b"\r\n", len(data)
+        data + method + b" /" + code.encode() + b" HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n", len(data)
     )
     assert found is not None
     return found
@@ -85,14 +90,18 @@ def request(code: str = "a", *, method: bytes = b"GET", headers: bytes = b"") ->
 @pytest.mark.parametrize(
     "head",
     [
-        b"GET /a HTTP/1.1\r\n\r\n",
-        b"HEAD /aZ_-09 HTTP/1.1\r\n\r\n",
-        b"GET /a? HTTP/1.1\r\n\r\n",
-        b"GET /a?q=%20&x=/?:@!$'()*+,;~. HTTP/1.1\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"HEAD /aZ_-09 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /a? HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /a?q=%20&x=/?:@!$'()*+,;~. HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: x\r\nCookie: a=b; c=d\r\nX-Empty:\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nconnection: Keep-Alive\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nCONNECTION:keep-alive\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nUpgrade-Insecure-Requests: 1\r\nContent-Type: x\r\nConnections: close\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nconnection: Keep-Alive\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nCONNECTION:keep-alive\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nUpgrade-Insecure-Requests: 1\r\n"
+        b"Content-Type: x\r\nConnections: close\r\n\r\n",
+        b"GET /a HTTP/1.1\r\na: b\r\nhOST:\t[::1]:80\r\nc: d\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost:\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: a-b_c.example:8080\r\nHosts: x\r\n\r\n",
     ],
 )
 def test_a_plain_head_is_recognised_to_its_end(head: bytes) -> None:
@@ -107,30 +116,30 @@ def test_a_plain_head_is_recognised_to_its_end(head: bytes) -> None:
 @pytest.mark.parametrize(
     "head",
     [
-        b"POST /a HTTP/1.1\r\n\r\n",
-        b"get /a HTTP/1.1\r\n\r\n",
-        b"GET  /a HTTP/1.1\r\n\r\n",
-        b" GET /a HTTP/1.1\r\n\r\n",
-        b"\r\nGET /a HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\n\r\n",
-        b"GET /a/ HTTP/1.1\r\n\r\n",
-        b"GET //a HTTP/1.1\r\n\r\n",
-        b"GET /a/b HTTP/1.1\r\n\r\n",
-        b"GET /a.b HTTP/1.1\r\n\r\n",
-        b"GET /%61 HTTP/1.1\r\n\r\n",
-        b"GET /a;b HTTP/1.1\r\n\r\n",
-        b"GET /a#b HTTP/1.1\r\n\r\n",
-        b"GET /a?b#c HTTP/1.1\r\n\r\n",
-        b'GET /a?" HTTP/1.1\r\n\r\n',
-        b"GET /a?\xc3\xbc HTTP/1.1\r\n\r\n",
-        b"GET http://x/a HTTP/1.1\r\n\r\n",
-        b"GET /a HTTP/1.0\r\n\r\n",
-        b"GET /a HTTP/1.2\r\n\r\n",
-        b"GET /a HTTP/1x1\r\n\r\n",
-        b"GET /a HTTP/2.0\r\n\r\n",
-        b"GET /a http/1.1\r\n\r\n",
-        b"GET /a HTTP/1.1 \r\n\r\n",
-        b"GET /a HTTP/1.1\n\n",
+        b"POST /a HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"get /a HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET  /a HTTP/1.1\r\nHost: x\r\n\r\n",
+        b" GET /a HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\r\nGET /a HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /a/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET //a HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /a/b HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /a.b HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /%61 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /a;b HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /a#b HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /a?b#c HTTP/1.1\r\nHost: x\r\n\r\n",
+        b'GET /a?" HTTP/1.1\r\nHost: x\r\n\r\n',
+        b"GET /a?\xc3\xbc HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET http://x/a HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /a HTTP/1.0\r\nHost: x\r\n\r\n",
+        b"GET /a HTTP/1.2\r\nHost: x\r\n\r\n",
+        b"GET /a HTTP/1x1\r\nHost: x\r\n\r\n",
+        b"GET /a HTTP/2.0\r\nHost: x\r\n\r\n",
+        b"GET /a http/1.1\r\nHost: x\r\n\r\n",
+        b"GET /a HTTP/1.1 \r\nHost: x\r\n\r\n",
+        b"GET /a HTTP/1.1\nHost: x\n\n",
         b"GET /a HTTP/1.1\r\nHost: x\n\r\n",
         b"GET /a HTTP/1.1\nHost: x\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: x\ny: z\r\n\r\n",
@@ -139,22 +148,32 @@ def test_a_plain_head_is_recognised_to_its_end(head: bytes) -> None:
         b"GET /a HTTP/1.1\r\nHost: x\x7f\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: \xfc\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost\r\n\r\n",
-        b"GET /a HTTP/1.1\r\n: x\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\n: x\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost : x\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: x\r\n folded: y\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: x\r\n\tfolded: y\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHo(st: x\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: x\r\ncontent-LENGTH:5\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nExpect: 100-continue\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nUpgrade: websocket\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nConnection: close\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nConnection:\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nConnection: keep-alive \r\n\r\n",
-        b"GET /a HTTP/1.1\r\nConnection: keep-alive, close\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nConnection: keep-alive, upgrade\r\n\r\n",
-        b"GET /a HTTP/1.1\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nConnection:\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: keep-alive \r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, close\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, upgrade\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n",
+        b"GET /a HTTP/1.1\r\n\r\n",
+        b"GET /a HTTP/1.1\r\na: b\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\na: b\r\nhost: y\r\nc: d\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x y\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x/y\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: u@x\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x:80:80\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: [::1\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x%20\r\n\r\n",
     ],
 )
 def test_every_other_head_is_for_sanic(head: bytes) -> None:
@@ -165,7 +184,7 @@ def test_every_other_head_is_for_sanic(head: bytes) -> None:
 @given(st.binary(max_size=200), st.binary(max_size=200))
 def test_a_plain_head_ends_at_the_first_empty_line(before: bytes, after: bytes) -> None:
     """The head ends where Sanic finds its end, whatever the headers contain."""
-    data = b"GET /a HTTP/1.1\r\nx: " + before + b"\r\n\r\n" + after
+    data = b"GET /a HTTP/1.1\r\nHost: x\r\nx: " + before + b"\r\n\r\n" + after
     match = REDIRECT_HEAD.match(data)
     assert match is None or match.end() == data.index(b"\r\n\r\n") + 4
 
@@ -177,7 +196,9 @@ async def test_a_link_in_l1_is_answered_and_counted() -> None:
     before, from_l1 = REDIRECTED._value.get(), FROM_L1._value.get()
     for method in (b"GET", b"HEAD", b"GET"):
         head = request(method=method, headers=b"User-Agent: curl/8\r\nReferer: http://x/\r\n")
-        assert worker.fast.redirect_from_l1(head) == redirect_bytes(LINK.url, 302, keep_alive=True)
+        assert worker.fast.redirect_from_l1(head) == redirect_bytes(
+            LINK.url, 302, worker.date.text, keep_alive=True
+        )
     worker.fast.count_redirects(3, 0.00002)
     assert worker.tally.sources() == {"a": {("x", "program"): 2}}
     assert worker.tally.take() == {"a": 2}
@@ -209,6 +230,23 @@ async def test_every_answer_is_timed() -> None:
     assert (found["_count"], found["_bucket0.0001"], found["_bucket0.001"]) == (7, 3, 3)
     assert (found["_bucket0.0025"], found["_bucket5.0"], found["_bucket+Inf"]) == (6, 6, 7)
     assert found["_sum"] == pytest.approx(60.00607)
+
+
+async def test_the_date_of_a_response_is_that_of_its_second() -> None:
+    """Date is renewed when its second is over, also in responses that were prepared before."""
+    worker = Worker()
+    worker.keep(LINK)
+    worker.date.text, worker.date.until_s = "Sun, 06 Nov 1994 08:49:37 GMT", monotonic() + HANG_S
+    for _ in range(2):
+        assert worker.ask() == redirect_bytes(LINK.url, 302, "Sun, 06 Nov 1994 08:49:37 GMT", keep_alive=True)
+        worker.fast.renew_date(worker.date.until_s - 1.0)
+    before = time() // 1
+    worker.fast.renew_date(worker.date.until_s)
+    answer = worker.ask()
+    worker.fast.flush()
+    assert answer is not None
+    date = answer.partition(b"\r\ndate: ")[2].partition(b"\r\n")[0].decode()
+    assert before <= parsedate_to_datetime(date).timestamp() <= time()
 
 
 async def test_the_metrics_are_told_without_being_asked() -> None:
@@ -265,7 +303,7 @@ async def test_an_answer_goes_with_the_version_that_it_was_made_of() -> None:
     worker.keep(LINK)
     assert worker.ask() is not None
     worker.keep(replace(LINK, url="https://example.org/2", version=2))
-    assert worker.ask() == redirect_bytes("https://example.org/2", 302, keep_alive=True)
+    assert worker.ask() == redirect_bytes("https://example.org/2", 302, worker.date.text, keep_alive=True)
     worker.local.drop("a", 3)
     assert worker.ask() is None
     worker.keep(replace(LINK, version=3))
@@ -284,7 +322,9 @@ async def test_a_link_that_is_found_is_answered_whether_l1_keeps_it_or_not() -> 
         if is_kept:
             worker.keep(LINK)
         worker.fast.release_permit(asked)
-        assert worker.fast.redirect_from_lookup(asked) == redirect_bytes(LINK.url, 302, keep_alive=True)
+        assert worker.fast.redirect_from_lookup(asked) == redirect_bytes(
+            LINK.url, 302, worker.date.text, keep_alive=True
+        )
         worker.fast.count_lookup(0.004)
     assert worker.tally.sources() == {"a": {("", "program"): 2}}
     before, from_l1 = REDIRECTED._value.get(), FROM_L1._value.get()
@@ -391,7 +431,7 @@ async def test_a_head_as_long_as_sanic_takes_is_plain_and_one_more_byte_is_not()
     match_bytes_max = Worker().fast.match_bytes_max
 
     def head(before_the_empty_line: int) -> bytes:
-        start = b"GET /a HTTP/1.1\r\nx:"
+        start = b"GET /a HTTP/1.1\r\nHost: x\r\nx:"
         return start + b"y" * (before_the_empty_line - len(start)) + b"\r\n\r\n"
 
     for offset in (0, 7):

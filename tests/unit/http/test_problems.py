@@ -28,8 +28,8 @@ def test_a_problem_has_the_members_of_rfc_9457() -> None:
 @pytest.mark.parametrize(
     ("raised", "kind"),
     [
-        (sanic_errors.NotFound(), errors.NotFound),
-        (sanic_errors.FileNotFound(), errors.NotFound),
+        (sanic_errors.NotFound(), errors.NoSuchAddress),
+        (sanic_errors.FileNotFound(), errors.NoSuchAddress),
         (sanic_errors.MethodNotAllowed("", "PUT", ("GET",)), errors.MethodNotAllowed),
         (sanic_errors.PayloadTooLarge(), errors.TooLarge),
         (sanic_errors.URITooLong(), errors.TooLarge),

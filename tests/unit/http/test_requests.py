@@ -178,7 +178,7 @@ def test_bulk_takes_anything_as_an_item_but_only_so_many() -> None:
         (b"{} x", "not JSON"),
         (b"\xff", "UTF-8"),
         (b'"\xed\xa0\x80"', "UTF-8"),
-        (b"\xef\xbb\xbf{}", "not JSON"),
+        (b"\xef\xbb\xbf{}", "byte order mark"),
         (b'{"a": 1, "a": 1}', "twice"),
         (b'[{"a": {"b": 1, "b": 2}}]', "twice"),
         (b"NaN", "no JSON number"),

@@ -1,0 +1,95 @@
+"""Reads heads as RFC 9112 asks of servers, where Sanic does not, and gives every response a Date.
+
+- What can no longer become a head is refused at once. Sanic waits for the end of the head, which may never come:
+  a TLS client waits for an answer to its hello, a client that ends lines with a bare line feed for its response.
+- One empty line before a request is skipped: some clients send one after a body. Until the request follows, the
+  connection is as idle as before.
+- Bytes outside ASCII in the query are percent-encoded, since some clients send them as they are. The path has to be
+  ASCII, as every code is.
+- A request to upgrade to WebSocket is ignored. For Sanic it would turn the time-outs off.
+"""
+
+from __future__ import annotations
+
+import re
+from time import monotonic
+
+from sanic.http import Http, Stage
+from sanic.response import BaseHTTPResponse
+
+from snapurl.errors import BadRequest
+from snapurl.http.wire.heads import REQUEST_LINE
+
+_END_OF_HEAD = b"\r\n\r\n"
+_TLS_HANDSHAKE = 0x16
+_CR = 0x0D
+
+IMPOSSIBLE = re.compile(
+    rb"""
+      \A [^A-Za-z0-9!#$%&'*+.^_`|~-]
+    | [\x00-\x08\x0b\x0c\x0e-\x1f\x7f]
+    | (?<! \r ) \n
+    | \r (?! \n | \Z )
+    """,
+    re.VERBOSE,
+)
+"""What no head has: another first byte than that of a method, control characters, half a line end."""
+
+
+class PromptHttp(Http):
+    """Sanic's HTTP reader and writer, with the differences that this module describes."""
+
+    __slots__ = ()
+
+    async def http1_request_header(self) -> None:
+        """Receives and parses a head. Raises BadRequest, also Sanic's."""
+        buffer = self.recv_buffer
+        if buffer[0] == _CR:
+            await self._skip_empty_line()
+        await self._receive_head()
+        end = buffer.find(b"\r\n")
+        if not buffer[:end].isascii():
+            buffer[:end] = encode_query(bytes(buffer[:end]))
+        await super().http1_request_header()  # type: ignore[no-untyped-call]
+        self.upgrade_websocket = False
+
+    async def _skip_empty_line(self) -> None:
+        buffer = self.recv_buffer
+        while len(buffer) < len(b"\r\n"):
+            await self._receive_more()
+        if buffer.startswith(b"\r\n"):
+            del buffer[:2]
+        if not buffer:
+            self.stage = Stage.IDLE
+            await self._receive_more()
+            self.stage = Stage.REQUEST
+
+    async def _receive_head(self) -> None:
+        """Waits for the end of the head, or for more bytes than a head may have. Raises BadRequest."""
+        buffer, checked, is_line_checked = self.recv_buffer, 0, False
+        while buffer.find(_END_OF_HEAD, max(0, checked - 3)) < 0 and len(buffer) < self.HEADER_MAX_SIZE:
+            if IMPOSSIBLE.search(buffer, max(0, checked - 1)):
+                raise BadRequest(_reason(buffer))
+            if not is_line_checked and (end := buffer.find(b"\r\n", max(0, checked - 1))) >= 0:
+                if REQUEST_LINE.fullmatch(buffer, 0, end) is None:
+                    raise BadRequest(_reason(buffer))
+                is_line_checked = True
+            checked = len(buffer)
+            await self._receive_more()
+
+    def respond(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
+        """Begins a response, as Sanic's, with a Date."""
+        response.headers["date"] = self.protocol.app.ctx.date.at(monotonic())
+        return super().respond(response)
+
+
+def encode_query(request_line: bytes) -> bytes:
+    """Returns the request line with the bytes outside ASCII in its query percent-encoded."""
+    before, mark, query = request_line.partition(b"?")
+    return before + mark + re.sub(rb"[\x80-\xff]", lambda byte: b"%%%02X" % byte[0][0], query)
+
+
+def _reason(buffer: bytearray) -> str:
+    if buffer[0] == _TLS_HANDSHAKE:
+        return "this port takes HTTP and not TLS: use http://"
+    return "this is not a request of HTTP/1.1, whose lines end with CRLF"
