@@ -91,7 +91,7 @@ class Bed:
 async def made(directory: Path, shards: int = 4, *, durable: bool = True) -> AsyncIterator[Bed]:
     """Starts a new cluster of `shards` empty shards under `directory` and stops it at the end of the block."""
     names = [f"db{number}" for number in range(shards)]
-    async with LocalCluster(directory / "cluster", names, durable=durable) as cluster:
+    async with LocalCluster(directory / "cluster", names, durable=durable, loopback=True) as cluster:
         bed = Bed(cluster, names, directory)
         await migrate_all(bed.settings)
         await ensure_cluster(bed.settings)

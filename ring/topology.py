@@ -26,7 +26,7 @@ VIRTUAL_NODES_MAX: Final = 16_384
 VERSION_MAX: Final = 2**63 - 1  # it is a bigint in every shard
 
 _CLUSTER_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-_HOST: Final = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]|/[A-Za-z0-9._/-]+)"
+_HOST: Final = r"(?:[A-Za-z0-9._%-]+|\[[0-9A-Fa-f:.]+\])"  # a directory of sockets is percent-encoded
 _ADDRESS: Final = re.compile(rf"{_HOST}:([0-9]{{1,5}})(?:,{_HOST}:([0-9]{{1,5}}))*/[^\s/@?#:]{{1,63}}")
 _PORT: Final = re.compile(r":([0-9]+)(?=[,/])")
 

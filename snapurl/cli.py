@@ -92,6 +92,7 @@ def migrate() -> None:
 
     Initialises the cluster if all shards are empty, and grants the rights of the database roles.
     """
+    from snapurl.local.access import LocalUser
     from snapurl.store.cluster.bootstrap import ensure_cluster
     from snapurl.store.cluster.migrate import grant_all, migrate_all
     from snapurl.store.cluster.shards import Shards
@@ -103,7 +104,9 @@ def migrate() -> None:
         await (await Shards.connect(settings)).close()
         return [*lines, *await grant_all(settings)]
 
-    click.echo("\n".join(asyncio.run(run(_settings_or_local()))) or "Every shard is up to date.")
+    click.echo(
+        "\n".join(asyncio.run(run(_settings_or_local(LocalUser.OWNER)))) or "Every shard is up to date."
+    )
 
 
 @cli.group()
@@ -227,14 +230,18 @@ def _settings() -> Settings:
     return settings
 
 
-def _settings_or_local() -> Settings:
-    """As `_settings`, but without SNAPURL_SHARDS it uses the local cluster in SNAPURL_HOME."""
-    from snapurl.local.cluster import saved_settings
+def _settings_or_local(user: str = "") -> Settings:
+    """As `_settings`, but without SNAPURL_SHARDS it logs in to the local cluster in SNAPURL_HOME.
+
+    It does so as the service unless `user` names another login.
+    """
+    from snapurl.local.access import LocalUser
+    from snapurl.local.cluster import running_settings
 
     settings = load_settings()
     if settings.shards.get_secret_value():
         return settings
-    local = saved_settings(settings.home)
+    local = running_settings(settings.home, LocalUser(user or LocalUser.SERVICE))
     return load_settings(**local) if local else _settings()
 
 

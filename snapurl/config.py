@@ -37,6 +37,7 @@ from pydantic_settings import (
 from ring.topology import NAME_PATTERN
 from snapurl.addresses import Network, parse_networks
 from snapurl.errors import ConfigError
+from snapurl.private_files import check_directory
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,11 @@ class _SecretFiles(SecretsSettingsSource):
         if "secrets_dir" not in self.current_state and not os.access(self._directory, os.X_OK):
             return {}  # the default directory does not exist, or belongs to another program
         fields = self.settings_cls.model_fields.items()
-        found = ((name, self.get_field_value(field, name)[0]) for name, field in fields)
-        return {name: value for name, value in found if value is not None}
+        read = ((name, self.get_field_value(field, name)[0]) for name, field in fields)
+        found = {name: value for name, value in read if value is not None}
+        if found:
+            check_directory(self._directory, f"{PREFIX}SECRETS_DIR")
+        return found
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[str | None, str, bool]:
         """Returns the text of the field's file without trailing newlines, or None if there is no such file.

@@ -66,7 +66,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 @pytest.fixture(scope="session")
 async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalCluster]:
     """Four PostgreSQL servers (db0 to db3) and a Redis. A test that stops one may leave it so."""
-    async with LocalCluster(tmp_path_factory.mktemp("cluster"), durable=False) as running:
+    async with LocalCluster(tmp_path_factory.mktemp("cluster"), durable=False, loopback=True) as running:
         yield running
 
 

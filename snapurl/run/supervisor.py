@@ -135,7 +135,7 @@ class Supervisor:
                 self._stopping.set()
                 return
             delay_s = self._backoff.after(delay_s, lived_s)
-            self._report(f"{item.child.name} {_exit_text(code)}; restarting it in {delay_s:.1f} s")
+            self._report(f"{item.child.name} {exit_text(code)}; restarting it in {delay_s:.1f} s")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay_s)
 
@@ -193,7 +193,8 @@ async def _stop(items: Sequence[_RunningChild], stop_s_max: float) -> None:
         await asyncio.wait(late)
 
 
-def _exit_text(code: int | None) -> str:
+def exit_text(code: int | None) -> str:
+    """Returns how a process ended, by its exit code (-N: signal N; None: it did not start)."""
     if code is None:
         return "did not start"
     return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 import socket
+import sys
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from time import monotonic
 
 import click
 
-from snapurl.config import Settings, load_settings
+from snapurl.config import PREFIX, Settings, load_settings
+from snapurl.errors import ConfigError
 from snapurl.keys import PlainKey, create_key, list_keys
+from snapurl.local.access import LocalUser
 from snapurl.local.binaries import BinarySource
 from snapurl.local.cluster import SHARDS, LocalCluster
-from snapurl.local.start_requests import serve_start_requests
+from snapurl.local.start_requests import serving_start_requests
 from snapurl.model import Right
+from snapurl.private_files import write_private
 from snapurl.run.healthcheck import Address, http_status, own_address
 from snapurl.run.serve import (
     WORKER_STOP_S_MAX,
@@ -26,6 +32,7 @@ from snapurl.run.serve import (
     prepare,
     worker_children,
 )
+from snapurl.run.servers import servers_kept_running
 from snapurl.run.supervisor import (
     Child,
     Stage,
@@ -37,9 +44,11 @@ from snapurl.run.supervisor import (
 )
 from snapurl.store.cluster.bootstrap import has_identity
 from snapurl.tasks import cancel_and_wait
-from snapurl.telemetry.logs import endless_task
+from snapurl.telemetry.logs import configure
 from snapurl.telemetry.metrics_port import bind
 from snapurl.telemetry.multiprocess import merge_dead
+
+log = logging.getLogger("snapurl.up")
 
 # The module of the installed command `snapurl-reshard`. `snapurl` may not import `tools`, so up starts it by name.
 MIGRATOR_MODULE = "tools.cli"
@@ -57,6 +66,7 @@ async def up(settings: Settings, source: BinarySource = BinarySource.ANY) -> int
     Everything ends within 10 s of the signal: first the workers, then click consumer and migrator, then Redis and
     PostgreSQL. Raises ConfigError with one line.
     """
+    configure(settings.log_level, settings.log_format)
     with listening(settings) as listener:
         async with stop_signals() as stop:
             cluster = LocalCluster(settings.home, source=source)
@@ -75,70 +85,87 @@ async def up(settings: Settings, source: BinarySource = BinarySource.ANY) -> int
 async def _run(
     settings: Settings, cluster: LocalCluster, listener: socket.socket, stop: asyncio.Event
 ) -> int:
-    changes = {**cluster.environ(), "SNAPURL_SHARDS": await _shards_in_use(cluster)}
-    if "anonymous_creation" not in settings.model_fields_set:
-        changes["SNAPURL_ANONYMOUS_CREATION"] = "true"
-    local = load_settings(shards=changes["SNAPURL_SHARDS"], redis_url=changes["SNAPURL_REDIS_URL"])
-    key = await unless_stopped(stop, _prepare(local, cluster.home))
+    used = await _shards_in_use(cluster)
+    owner = load_settings(**cluster.settings(LocalUser.OWNER, used))
+    service = load_settings(**cluster.settings(LocalUser.SERVICE, used))
+    key = await unless_stopped(stop, _prepare(owner, service))
     if key is None:
         return 0
+    anonymous = settings.anonymous_creation or "anonymous_creation" not in settings.model_fields_set
+    as_service = _variables(cluster, LocalUser.SERVICE, used)
+    as_service["SNAPURL_ANONYMOUS_CREATION"] = str(anonymous).lower()
     with (
         bind(settings.metrics_host, settings.metrics_port) as metrics_listener,
         metrics_directory(cluster.home / "metrics") as metrics,
     ):
-        environ = environ_with({**changes, "PROMETHEUS_MULTIPROC_DIR": str(metrics)})
-        consumer = Child("click consumer", python_argv("-m", "snapurl.clicks"), environ)
-        workers = worker_children(settings, listener, metrics_listener, metrics, changes)
+        multiprocess = {"PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+        workers = worker_children(settings, listener, metrics_listener, metrics, as_service)
+        consumer = Child(
+            "click consumer",
+            python_argv("-m", "snapurl.clicks"),
+            environ_with({**as_service, **multiprocess}),
+        )
         url = own_address(settings).url
         inside = Address(*metrics_listener.getsockname()[:2]).url
-        migrator = Child("migrator", python_argv("-m", MIGRATOR_MODULE, "run", "--service-url", url), environ)
+        migrator = Child(
+            "migrator",
+            python_argv("-m", MIGRATOR_MODULE, "run", "--service-url", url),
+            environ_with({**_variables(cluster, LocalUser.MIGRATOR, used), **multiprocess}),
+        )
         stages = [Stage(workers, WORKER_STOP_S_MAX), Stage((consumer, migrator), CONSUMER_STOP_S_MAX)]
         supervisor = Supervisor(
             stages,
+            report=log.warning,
             on_exit=partial(merge_dead, metrics),
             before_stop=partial(leave, settings, listener, stages[0]),
         )
-        tasks = [
-            asyncio.create_task(_greet(local, cluster, key, inside)),
-            endless_task(partial(serve_start_requests, cluster), "start requests"),
-        ]
+        greeting = asyncio.create_task(_greet(service, cluster, key, inside))
         try:
-            return await supervisor.run(stop)
+            async with serving_start_requests(cluster), servers_kept_running(cluster, report=log.warning):
+                return await supervisor.run(stop)
         finally:
-            await cancel_and_wait(*tasks)
+            await cancel_and_wait(greeting)
 
 
-async def _shards_in_use(cluster: LocalCluster) -> str:
-    """Returns SNAPURL_SHARDS without servers of an unfinished `add`: those are empty."""
-    used = []
-    for name, dsn in cluster.dsns.items():
-        if name in SHARDS or await has_identity(name, dsn):
-            used.append(f"{name}={dsn}")
-    return " ".join(used)
+async def _shards_in_use(cluster: LocalCluster) -> list[str]:
+    """Returns the names of the shards without servers of an unfinished `add`: those are empty."""
+    return [name for name, dsn in cluster.dsns.items() if name in SHARDS or await has_identity(name, dsn)]
 
 
-async def _prepare(settings: Settings, home: Path) -> str:
-    await prepare(settings)
-    return await admin_key(settings, home)
+def _variables(cluster: LocalCluster, user: LocalUser, names: list[str]) -> dict[str, str]:
+    """Returns the variables with which a process logs in to the shards as `user`."""
+    settings = cluster.settings(user, names)
+    return {f"{PREFIX}{name.upper()}": value for name, value in settings.items()}
 
 
-async def admin_key(settings: Settings, home: Path) -> str:
-    """Returns the admin key stored in `home`; creates one if there is none or the cluster does not know it."""
-    file = home / "admin.key"
+async def _prepare(owner: Settings, service: Settings) -> str:
+    await prepare(owner)
+    return await admin_key(service)
+
+
+async def admin_key(settings: Settings) -> str:
+    """Returns the admin key stored in the home; creates one if there is none or the cluster does not know it."""
+    file = key_file(settings)
     stored = PlainKey.parse(file.read_text().strip()) if file.exists() else None
     if stored and any(stored.matches(key) for key in await list_keys(settings) if key.revoked_at is None):
         return str(stored)
     made = await create_key(settings, "admin", [Right.ADMIN], "none")
-    file.unlink(missing_ok=True)
-    file.touch(mode=0o600)
-    file.write_text(f"{made}\n")
+    try:
+        write_private(file, f"{made}\n")
+    except OSError as error:
+        raise ConfigError(f"cannot write {file}: {error.strerror}") from None
     return made
+
+
+def key_file(settings: Settings) -> Path:
+    """Returns where the admin key of the local cluster is kept."""
+    return settings.home.expanduser().resolve() / "admin.key"
 
 
 async def _greet(settings: Settings, cluster: LocalCluster, key: str, inside: str) -> None:
     """Prints the banner once the service is ready. `inside` is the URL of the metrics port."""
     ready = await _is_ready(settings)
-    click.echo(banner(settings, cluster, key, inside))
+    click.echo(banner(settings, cluster, key if sys.stdout.isatty() else None, inside))
     if not ready:
         click.echo(f"Not ready yet: {inside}/health/ready says why.", err=True)
 
@@ -152,9 +179,12 @@ async def _is_ready(settings: Settings) -> bool:
     return False
 
 
-def banner(settings: Settings, cluster: LocalCluster, key: str, inside: str) -> str:
-    """Returns the banner: URLs, admin key, and three commands to try, with an alias that is not taken."""
-    url = settings.public_url
+def banner(settings: Settings, cluster: LocalCluster, key: str | None, inside: str) -> str:
+    """Returns the banner: URLs, admin key, and three commands to try, with an alias that is not taken.
+
+    Without `key` it says only where the key is kept: output that goes into a file is not always private.
+    """
+    url, file = settings.public_url, key_file(settings)
     alias = "try-" + "".join(secrets.choice(_ALIAS_ALPHABET) for _ in range(4))
     body = f'{{"url": "https://example.org/a/long/address", "alias": "{alias}"}}'
     return f"""
@@ -163,13 +193,13 @@ SnapURL is up at {url}   (API: {url}/docs)
   running     {cluster.describe()}, {settings.workers} workers
   data        {cluster.home}
   metrics     {inside}/metrics   (state: {inside}/health/ready)
-  admin key   {key}   (kept in {cluster.home / "admin.key"})
+  admin key   {f"{key}   (kept in {file})" if key else f"in {file}"}
 
 Try it:
 
   curl -s {url}/api/v1/links -H 'Content-Type: application/json' -d '{body}'
   curl -i {url}/{alias}
-  curl -s {url}/api/v1/links/{alias}/stats -H 'X-Api-Key: {key}'
+  curl -s {url}/api/v1/links/{alias}/stats -H "X-Api-Key: {key or f"$(cat {quote(str(file))})"}"
 
 Ctrl-C stops everything; the data stay.
 """

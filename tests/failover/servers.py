@@ -9,9 +9,10 @@ from pathlib import Path
 
 import asyncpg
 
+from snapurl.local.access import DATABASE, LocalUser, LoopbackAccess
 from snapurl.local.binaries import PostgresBinaries, find_postgres
 from snapurl.local.free_ports import free_port
-from snapurl.local.postgres_server import DATABASE, USER, PostgresServer
+from snapurl.local.postgres_server import PostgresServer
 from snapurl.local.system_user import SystemUser, choose_system_user
 from tests.support.requirements import skip_without
 from tests.support.waits import until
@@ -88,7 +89,7 @@ class Machine:
             self._home / name,
             binaries=self._binaries,
             account=self._account,
-            password=PASSWORD,
+            access=LoopbackAccess(PASSWORD),
             port=free_port({server.port for server in self._servers}),
             durable=False,
         )
@@ -143,7 +144,7 @@ def put_back(server: Server, copy: Path) -> None:
     copy_data(copy, server.data)
 
 
-def all_hosts(*servers: Server, user: str = USER) -> str:
+def all_hosts(*servers: Server, user: str = LocalUser.OWNER) -> str:
     """Returns one DSN that names all servers."""
     hosts = ",".join(f"127.0.0.1:{server.port}" for server in servers)
     return f"postgresql://{user}:{PASSWORD}@{hosts}/{DATABASE}"

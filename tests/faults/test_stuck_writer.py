@@ -124,7 +124,7 @@ async def test_a_prepared_transaction_makes_the_move_give_up_and_harms_nobody(
     monkeypatch.setattr(tools.transfer.executor, "LOCK_ATTEMPTS", 5)
     monkeypatch.setitem(postgres_server._SETTINGS, "max_prepared_transactions", "5")
     async with (
-        LocalCluster(tmp_path, ("db0", "db1"), durable=False) as own,
+        LocalCluster(tmp_path, ("db0", "db1"), durable=False, loopback=True) as own,
         open_pair(own, "prepared") as pair,
     ):
         source, _ = await pair.reverse()

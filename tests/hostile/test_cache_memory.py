@@ -10,6 +10,7 @@ import pytest
 from redis.asyncio import Redis
 
 from snapurl.config import Settings
+from snapurl.local.access import LoopbackAccess
 from snapurl.local.cluster import LocalCluster
 from snapurl.local.free_ports import free_port
 from snapurl.local.redis_server import RedisServer
@@ -28,7 +29,11 @@ CLIENTS = 16
 async def small_redis(cluster: LocalCluster, tmp_path: Path) -> AsyncIterator[Redis]:
     """A Redis of its own that may use MAXMEMORY and evicts nothing."""
     server = RedisServer(
-        tmp_path / "redis", binary=cluster.redis.binary, password="x", port=free_port(set()), durable=False
+        tmp_path / "redis",
+        binary=cluster.redis.binary,
+        access=LoopbackAccess("x"),
+        port=free_port(set()),
+        durable=False,
     )
     await server.start()
     async with Redis.from_url(server.url()) as client:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,9 +16,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError
 
 from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
+from snapurl.local.access import LocalUser
 from snapurl.local.binaries import BinarySource, find_postgres, find_redis
 from snapurl.local.cluster import LocalCluster
 from snapurl.local.process import is_running
@@ -56,10 +59,10 @@ async def test_data_and_ports_outlive_a_restart(tmp_path: Path, source: BinarySo
         await ask(first.dsns["db0"], "CREATE TABLE kept (n int)")
         async with Redis.from_url(first.redis_url) as client:
             await client.set("kept", "1")
-        before = first.environ()
+        before = first.settings(LocalUser.OWNER)
         assert source in first.describe()
     async with one(tmp_path, source=source) as second:
-        assert second.environ() == before
+        assert second.settings(LocalUser.OWNER) == before
         assert await ask(second.dsns["db0"], "SELECT count(*) FROM kept") == 0
         async with Redis.from_url(second.redis_url) as client:
             assert await client.get("kept") == b"1"
@@ -84,14 +87,18 @@ async def test_up_keeps_fsync_on(tmp_path: Path) -> None:
         assert await ask(cluster.dsns["db0"], "SHOW fsync") == "on"
 
 
-async def test_no_password_no_entry(tmp_path: Path) -> None:
-    """Neither server accepts a login without the password, and only the owner can read the password file."""
-    async with one(tmp_path / "home") as cluster:
+async def test_with_loopback_no_password_no_entry(tmp_path: Path) -> None:
+    """Servers on loopback accept no login without the password, and only the owner can read its file."""
+    home = tmp_path / "home"
+    async with LocalCluster(home, ("db0",), durable=False, loopback=True) as cluster:
         with pytest.raises(asyncpg.InvalidPasswordError):
             await ask(cluster.dsns["db0"].replace("snapurl:", "snapurl:x"), "SELECT 1")
-        assert (tmp_path / "home").stat().st_mode & 0o077 == 0
-        assert (tmp_path / "home" / "cluster.json").stat().st_mode & 0o177 == 0
-        assert (tmp_path / "home" / "redis" / "redis.conf").stat().st_mode & 0o177 == 0
+        async with Redis.from_url(re.sub(":[^:@]*@", ":x@", cluster.redis_url)) as client:
+            with pytest.raises(AuthenticationError):
+                await client.ping()
+        assert home.stat().st_mode & 0o077 == 0
+        assert (home / "cluster.json").stat().st_mode & 0o177 == 0
+        assert (home / "redis" / "redis.conf").stat().st_mode & 0o177 == 0
 
 
 async def test_second_start_on_one_home_is_refused(tmp_path: Path) -> None:
@@ -104,11 +111,11 @@ async def test_second_start_on_one_home_is_refused(tmp_path: Path) -> None:
 
 
 async def test_taken_port_is_replaced(tmp_path: Path) -> None:
-    """If another process listens on a recorded port, the server gets a new one."""
-    async with one(tmp_path) as cluster:
+    """If another process listens on a recorded port of loopback, the server gets a new one."""
+    async with LocalCluster(tmp_path, ("db0",), durable=False, loopback=True) as cluster:
         ports = cluster.shard("db0").port, cluster.redis.port
     with socket.create_server(("127.0.0.1", ports[0])), socket.create_server(("127.0.0.1", ports[1])):
-        async with one(tmp_path) as cluster:
+        async with LocalCluster(tmp_path, ("db0",), durable=False, loopback=True) as cluster:
             assert cluster.shard("db0").port != ports[0]
             assert cluster.redis.port != ports[1]
             assert await ask(cluster.dsns["db0"], "SELECT 1") == 1
@@ -127,20 +134,20 @@ async def test_added_shard_is_started_again(tmp_path: Path) -> None:
             await cluster.add_shard("../x")
     async with one(tmp_path) as cluster:
         assert cluster.dsns["db7"] == dsn
-        settings = load_settings(shards=cluster.environ()["SNAPURL_SHARDS"])
+        settings = load_settings(shards=cluster.settings(LocalUser.OWNER)["shards"])
         assert [item.name for item in settings.shard_dsns] == ["db0", "db7"]
 
 
 async def test_killed_server_comes_back(tmp_path: Path) -> None:
     """Killed servers restart with their data, at the same address."""
     async with one(tmp_path) as cluster:
-        before = cluster.environ()
+        before = cluster.settings(LocalUser.OWNER)
         await ask(cluster.dsns["db0"], "CREATE TABLE kept (n int)")
         for server in cluster.servers():
             await server.kill()
             assert server.pid is None
             await server.start()
-        assert cluster.environ() == before
+        assert cluster.settings(LocalUser.OWNER) == before
         assert await ask(cluster.dsns["db0"], "SELECT count(*) FROM kept") == 0
 
 
@@ -165,8 +172,8 @@ async def test_newer_redis_files_are_one_clear_line(tmp_path: Path) -> None:
         await one(tmp_path).start()
 
 
-async def test_lost_passwords_are_one_clear_line(tmp_path: Path) -> None:
-    """A home whose password file is missing or damaged is refused, not treated as a new one."""
+async def test_a_lost_list_of_shards_is_one_clear_line(tmp_path: Path) -> None:
+    """A home whose list of shards is missing or damaged is refused, not treated as a new one."""
     async with one(tmp_path):
         pass
     (tmp_path / "cluster.json").write_text('{"redis_port": "x"}')

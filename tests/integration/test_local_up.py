@@ -5,13 +5,15 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import pty
 import re
 import signal
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 from time import monotonic, sleep
 from urllib.error import URLError
 from urllib.request import Request, urlopen
@@ -30,20 +32,22 @@ STOP_S_MAX = 10.0
 class Up:
     """A running `snapurl up`, its output in a file."""
 
-    def __init__(self, home: Path, port: int, **settings: str) -> None:
+    def __init__(self, home: Path, port: int, *, terminal: bool = False, **settings: str) -> None:
         self.home = home
         self.url = f"http://127.0.0.1:{port}"
         self.log = home.with_name(f"up-{next(_RUNS)}.log")
         self.environ = environ_with(
             {"SNAPURL_HOME": str(home), "SNAPURL_PORT": str(port), "SNAPURL_WORKERS": "2", **settings}
         )
-        with self.log.open("wb") as log:
+        with ExitStack() as stack:
+            log = stack.enter_context(self.log.open("wb", buffering=0))
+            stdout = stack.enter_context(terminal_into(self.log)) if terminal else log.fileno()
             self.process = subprocess.Popen(
                 python_argv("-m", "snapurl", "up"),
                 env=self.environ,
                 stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
+                stdout=stdout,
+                stderr=log,
                 start_new_session=True,
             )
 
@@ -51,9 +55,18 @@ class Up:
     def output(self) -> str:
         return self.log.read_text()
 
-    def wait_for(self, text: str) -> None:
+    def wait_until_ready(self) -> None:
         deadline = monotonic() + HANG_S
-        while text not in self.output:
+        while True:
+            with suppress(URLError):
+                if self.ask("/health/ready")["status"] == "ok":
+                    return
+            assert monotonic() < deadline, self.output
+            sleep(0.05)
+
+    def wait_for(self, text: str, times: int = 1) -> None:
+        deadline = monotonic() + HANG_S
+        while self.output.count(text) < times:
             assert self.process.poll() is None, self.output
             assert monotonic() < deadline, self.output
             sleep(0.02)
@@ -99,8 +112,33 @@ class Up:
 
 
 @contextmanager
-def up(home: Path, port: int | None = None, **settings: str) -> Iterator[Up]:
-    running = Up(home, port or free_port(set()), **settings)
+def terminal_into(log: Path) -> Iterator[int]:
+    """Yields a terminal, as a file descriptor, on which a program writes what comes into `log`."""
+    reading, writing = pty.openpty()
+
+    def copy() -> None:
+        with (
+            suppress(OSError),
+            log.open("ab", buffering=0) as out,
+        ):  # raised once nobody has the terminal open
+            while text := os.read(reading, 4096):
+                out.write(text)
+        os.close(reading)
+
+    Thread(target=copy, daemon=True).start()
+    yield writing
+    os.close(writing)
+
+
+def server_pid(directory: Path) -> int:
+    """Returns the process id of the server whose files are in `directory`."""
+    file = directory / ("redis.pid" if directory.name == "redis" else "data/postmaster.pid")
+    return int(file.read_text().splitlines()[0])
+
+
+@contextmanager
+def up(home: Path, port: int | None = None, *, terminal: bool = False, **settings: str) -> Iterator[Up]:
+    running = Up(home, port or free_port(set()), terminal=terminal, **settings)
     try:
         running.wait_for("Ctrl-C stops everything")
         yield running
@@ -119,12 +157,13 @@ def assert_stops(running: Up, pids: set[int]) -> None:
 
 
 def test_first_and_second_run(tmp_path: Path) -> None:
-    """The banner shows a working address and key; a second run has the same data, key and address."""
+    """The banner shows a working address and where the key is; a second run has the same data, key and address."""
     home = tmp_path / "home"
     with up(home) as first:
         pids = first.pids()
         key = first.key()
-        assert first.url in first.output and key in first.output
+        assert first.url in first.output and str(home / "admin.key") in first.output
+        assert key not in first.output  # it goes into a file, which others may be able to read
         assert (home / "admin.key").stat().st_mode & 0o777 == 0o600
         made = first.ask("/api/v1/links", {"url": "https://example.org/first"})
         first.process.send_signal(signal.SIGINT)  # only to the parent
@@ -168,6 +207,55 @@ def test_killed_worker_is_replaced_and_nobody_notices(tmp_path: Path) -> None:
                 running.ask("/health/live")
                 assert monotonic() < deadline
         assert running.output.count("was killed by SIGKILL; restarting it") == 3
+
+
+def test_admin_key_is_shown_on_a_terminal(tmp_path: Path) -> None:
+    """On a terminal the banner shows the admin key itself."""
+    with up(tmp_path / "home", terminal=True) as running:
+        assert f"admin key   {running.key()} " in running.output
+
+
+@pytest.mark.parametrize("server", ["db1", "redis"])
+def test_killed_server_is_said_and_restarted_and_serves_again(tmp_path: Path, server: str) -> None:
+    """A server that is killed is named in one line and started again; then everything works as before."""
+    name = "Redis" if server == "redis" else f"PostgreSQL {server}"
+    with up(tmp_path / "home") as running:
+        made = [running.ask("/api/v1/links", {"url": f"https://example.org/{n}"}) for n in range(20)]
+        for times in (1, 2):
+            os.kill(server_pid(running.home / server), signal.SIGKILL)
+            running.wait_for(f"{name} was killed by SIGKILL; restarting it in", times)
+            running.wait_for(f"{name} runs again", times)
+            running.wait_until_ready()
+        found = [running.ask(f"/api/v1/links/{link['code']}", key=running.key()) for link in made]
+        assert [link["url"] for link in found] == [link["url"] for link in made]
+        assert (
+            len({running.ask("/api/v1/links", {"url": "https://example.org/"})["code"] for _ in made}) == 20
+        )
+        assert running.output.count(f"{name} was killed by SIGKILL") == 2
+
+
+def test_all_servers_killed_at_once_serve_again(tmp_path: Path) -> None:
+    """If all PostgreSQL servers die at once, all of them serve again, with nobody's help."""
+    with up(tmp_path / "home") as running:
+        made = running.ask("/api/v1/links", {"url": "https://example.org/kept"})
+        for number in range(4):
+            os.kill(server_pid(running.home / f"db{number}"), signal.SIGKILL)
+        for number in range(4):
+            running.wait_for(f"PostgreSQL db{number} runs again")
+        running.wait_until_ready()
+        assert running.ask(f"/api/v1/links/{made['code']}", key=running.key())["url"] == made["url"]
+
+
+def test_logs_have_one_format_and_say_what_happens(tmp_path: Path) -> None:
+    """With SNAPURL_LOG_FORMAT=json each line of the log is JSON, of the supervisor's too."""
+    with up(tmp_path / "home", SNAPURL_LOG_FORMAT="json") as running:
+        os.kill(running.workers()[0], signal.SIGKILL)
+        os.kill(server_pid(running.home / "db1"), signal.SIGKILL)
+        running.wait_for("PostgreSQL db1 runs again")
+        running.wait_for("was killed by SIGKILL; restarting it")
+        running.wait_until_ready()
+        log = [line for line in running.output.splitlines() if "KILL" in line or "again" in line]
+        assert {json.loads(line)["level"] for line in log} == {"info", "warning"}
 
 
 def test_commands_find_the_local_cluster(tmp_path: Path) -> None:

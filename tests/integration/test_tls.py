@@ -74,7 +74,7 @@ async def servers(
     home = tmp_path_factory.mktemp("tls")
     home.chmod(0o755)
     names = ("expired", "good", "misnamed", "plain")
-    async with LocalCluster(home, names, durable=False) as cluster:
+    async with LocalCluster(home, names, durable=False, loopback=True) as cluster:
         for name in names[:3]:
             data = home / name / "data"
             authority.certify(data, "db.example.org" if name == "misnamed" else HOST, valid=name != "expired")

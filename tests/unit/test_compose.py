@@ -79,6 +79,10 @@ def test_services_are_those_of_the_design(services: dict[str, Service]) -> None:
     }
 
 
+def database_of(service: Service) -> str:
+    return str(service["environment"]["POSTGRES_DB"])
+
+
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_the_program_accepts_what_it_is_given(
     services: dict[str, Service], made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
@@ -91,7 +95,7 @@ def test_the_program_accepts_what_it_is_given(
     assert all(target.removeprefix("snapurl_") in Settings.model_fields for target in secrets_of(service))
     password = (tmp_path / "snapurl_shards_password").read_text()
     assert [(item.name, item.dsn) for item in settings.shard_dsns] == [
-        (shard, f"postgresql://:{password}@{shard}:5432/{services[shard]['environment']['POSTGRES_DB']}")
+        (shard, f"postgresql://:{password}@{shard}:5432/{database_of(services[shard])}?sslmode=disable")
         for shard in SHARDS
     ]
     if name in ("api", "clicks"):

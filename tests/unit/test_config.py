@@ -240,6 +240,8 @@ def test_our_variables_are_read_in_one_place() -> None:
         "snapurl/telemetry/traces.py": "OTEL_*, which OpenTelemetry defines",
         "snapurl/local/binaries.py": "inherited by a child",
         "snapurl/local/process.py": "inherited by a child",
+        "snapurl/local/sockets.py": "XDG_RUNTIME_DIR, which freedesktop.org defines",
+        "snapurl/store/cluster/dsn.py": "PGSSLMODE, which PostgreSQL defines",
         "snapurl/run/supervisor.py": "inherited by a child",
     }
     root = Path(__file__).parents[2]

@@ -101,7 +101,7 @@ def test_a_task_that_runs_for_ever_is_an_endless_task() -> None:
         started = re.findall(r"(?:create_task|detached_task)\(\s*(?:\w+\.)*(\w+)\(", text)
         found |= endless
         unguarded |= {(path.name, name) for name in started if name in endless}
-    assert {"_heartbeat", "_watch_forever", "serve_start_requests"} <= found
+    assert {"_heartbeat", "_watch_forever", "_watch"} <= found
     assert unguarded == {("logs.py", "_keep_running")}
 
 

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 from ring.topology import Topology
 from snapurl.config import Settings, parse_shards
 from snapurl.errors import ConfigError
+from snapurl.local.access import LocalUser
 from snapurl.local.cluster import saved_settings
 from snapurl.local.start_requests import request_start
 from snapurl.store.cluster.dsn import dsn_of
@@ -34,7 +35,7 @@ def configured_dsn(fleet: Fleet, name: str) -> str | None:
 
 def require_local_cluster(settings: Settings, name: str) -> None:
     """Raises ConfigError unless SNAPURL_SHARDS is the local cluster, which can start one more server."""
-    ours = saved_settings(settings.home).get("shards")
+    ours = saved_settings(settings.home, LocalUser.MIGRATOR).get("shards")
     if ours is None or ours != settings.shards.get_secret_value():
         raise ConfigError(
             f"say where the database of {name} is: --dsn postgresql://user:password@host:port/database"
@@ -63,9 +64,8 @@ async def _start_local_server(settings: Settings, name: str) -> str:
         raise ConfigError(
             f"the server of {name} did not start within {LOCAL_START_S_MAX:.0f} s: see {settings.home / name}"
         ) from None
-    return next(
-        item.dsn for item in parse_shards(saved_settings(settings.home)["shards"]) if item.name == name
-    )
+    saved = saved_settings(settings.home, LocalUser.MIGRATOR)["shards"]
+    return next(item.dsn for item in parse_shards(saved) if item.name == name)
 
 
 async def register_shard(fleet: Fleet, name: str, topology: Topology) -> None:

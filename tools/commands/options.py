@@ -14,7 +14,8 @@ from rich.console import Console
 
 from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
-from snapurl.local.cluster import saved_settings
+from snapurl.local.access import LocalUser
+from snapurl.local.cluster import running_settings
 from tools.cluster.fleet import Fleet
 
 T = TypeVar("T")
@@ -42,7 +43,7 @@ grace_s = click.option(
 def settings() -> Settings:
     """Loads the settings; without SNAPURL_SHARDS, those of the local cluster. Raises ConfigError."""
     found = load_settings()
-    if not found.shards.get_secret_value() and (local := saved_settings(found.home)):
+    if not found.shards.get_secret_value() and (local := running_settings(found.home, LocalUser.MIGRATOR)):
         found = load_settings(**local)
     _ = found.shard_dsns
     return found

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+
 import click
 import uvloop
 
 from snapurl.errors import ConfigError
 from snapurl.run.healthcheck import Address
 from snapurl.run.supervisor import stop_signals
+from snapurl.store.cluster.dsn import plain_text_warning
 from snapurl.telemetry import logs, traces
 from snapurl.telemetry.metrics_port import serving
 from tools.commands.options import grace_s, settings
 from tools.migrator.loop import Migrator, Options
 from tools.migrator.throttle import LANES, Throttle
+
+log = logging.getLogger("snapurl.migrator")
 
 
 @click.command("run")
@@ -91,6 +96,8 @@ def run(
     except ValueError as error:
         raise ConfigError(f"--service-url: {service_url!r} {error}") from None
     logs.configure(found.log_level, "json" if as_json else found.log_format)
+    if warning := plain_text_warning(found):
+        log.warning(warning)
     traces.configure("migrator")
     lanes = lanes or (1 if service else LANES)
     throttle = Throttle(max_rows_per_second, p99_ms_max, standby_lag_s_max, service_p99_ms_max, lanes)

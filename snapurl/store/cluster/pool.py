@@ -205,6 +205,7 @@ class Pool:
         self._deadline_s = statement_timeout_ms / 1000 + CLIENT_GRACE_S
         self._retry_at = 0.0
         self._is_down = False  # an attempt to connect has failed since the last answer
+        self._is_lost = False  # the same, as the log has said it
         self._answered_at = 0.0
         self._permits = asyncio.Semaphore(size)
         self._size = size
@@ -278,23 +279,25 @@ class Pool:
             raise
         except (*_CANNOT_CONNECT, *LOST) as error:
             if self._answered_at < began:  # else another connection was answered meanwhile: the shard is up
-                self._note_failure(describe(error))
+                self.last_error = describe(error)
                 self._is_down = True
                 self._retry_at = time.monotonic() + DOWN_S
+                self._note_lost(self.last_error)
             SHARD_ERRORS.labels(self.name, "connect").inc()
             raise ShardFailed(self.name, describe(error), sent=False) from error
         self._note_answer()
         return connection
 
-    def _note_failure(self, why: str) -> None:
-        """Notes why a call failed; logs it if the one before was answered."""
-        if self.last_error is None:
-            log.warning("shard %s %s", self.name, why)
-        self.last_error = why
+    def _note_lost(self, why: str) -> None:
+        """Logs the first failed attempt to connect since the last answer."""
+        if not self._is_lost:
+            self._is_lost = True
+            log.warning("shard %s %s", self.name, why, extra={"shard": self.name})
 
     def _note_answer(self) -> None:
-        if self.last_error is not None:
-            log.warning("shard %s answers again", self.name)
+        if self._is_lost:
+            self._is_lost = False
+            log.info("shard %s answers again", self.name, extra={"shard": self.name})
         self.last_error = None
         self._is_down = False
         self._retry_at = 0.0
@@ -402,11 +405,10 @@ class Pool:
             raise ShardFailed(self.name, describe(error), sent=False) from error
         except LOST as error:
             late = deadline.when() <= asyncio.get_running_loop().time()
-            why = describe(TimeoutError() if late else error)
-            self._note_failure(why)
+            self.last_error = describe(TimeoutError() if late else error)
             SHARD_ERRORS.labels(self.name, "late" if late else "lost").inc()
             self._close_all()
-            raise ShardFailed(self.name, why, sent=True) from error
+            raise ShardFailed(self.name, self.last_error, sent=True) from error
         else:
             self._note_answer()
             return answer

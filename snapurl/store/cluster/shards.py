@@ -328,7 +328,7 @@ class Shards:
     async def _adopt_topology(self, topology: Topology) -> None:
         if topology.version <= self.topology.version:
             return
-        log.info("topology %d replaces %d", topology.version, self.topology.version)
+        log.debug("topology %d replaces %d", topology.version, self.topology.version)
         self.topology = topology
         self.map.expect(topology)
         self._open_pools()

@@ -296,7 +296,7 @@ async def run(plan: Plan, home: Path) -> None:
     if not small:
         print("no right to mount a small disk: no disk will be full", flush=True)
     shards = ("db0", "db1", "db2", "db3", "db4")
-    async with LocalCluster(place, shards, durable=False) as cluster:
+    async with LocalCluster(place, shards, durable=False, loopback=True) as cluster:
         await Availability(plan, cluster, home, disk if small else None).run()
     print("nothing acknowledged was lost", flush=True)
 

@@ -397,7 +397,7 @@ async def soak(plan: Plan, cluster: LocalCluster, redis_url: str, directory: Pat
 
 async def _alone(plan: Plan) -> None:
     with tempfile.TemporaryDirectory(prefix="snapurl-soak-") as home:
-        async with LocalCluster(Path(home) / "cluster", durable=False) as cluster:
+        async with LocalCluster(Path(home) / "cluster", durable=False, loopback=True) as cluster:
             print(await soak(plan, cluster, cluster.redis.url(0), Path(home)))
 
 

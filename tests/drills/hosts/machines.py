@@ -12,8 +12,9 @@ from pathlib import Path
 
 from benchmarks.programs import Program, running
 from snapurl.config import Settings, load_settings
+from snapurl.local.access import DATABASE, LocalUser, LoopbackAccess
 from snapurl.local.binaries import find_postgres, find_redis
-from snapurl.local.postgres_server import _NOT_DURABLE, _SETTINGS, DATABASE, USER, PostgresServer
+from snapurl.local.postgres_server import _NOT_DURABLE, _SETTINGS, PostgresServer
 from snapurl.local.redis_server import RedisServer
 from snapurl.local.system_user import SystemUser, choose_system_user
 from tests.drills.hosts.network import NETWORK, Host, Network, network
@@ -40,13 +41,13 @@ class HostedPostgres(PostgresServer):
             directory,
             binaries=find_postgres(),
             account=replace(account, prefix=(*host.prefix, *account.prefix)),
-            password=PASSWORD,
+            access=LoopbackAccess(PASSWORD),
             port=POSTGRES_PORT,
             durable=False,
         )
 
-    def dsn(self, database: str = DATABASE) -> str:
-        return f"postgresql://{USER}:{PASSWORD}@{self._host.address}:{self.port}/{database}"
+    def dsn(self, database: str = DATABASE, user: str = LocalUser.OWNER) -> str:
+        return f"postgresql://{user}:{PASSWORD}@{self._host.address}:{self.port}/{database}"
 
     async def _make_data(self) -> None:
         await super()._make_data()
@@ -54,7 +55,12 @@ class HostedPostgres(PostgresServer):
             rules.write(f"host all all {NETWORK}0/24 scram-sha-256\n")
 
     def _spawn(self) -> None:
-        settings = {**_SETTINGS, **_NOT_DURABLE, "listen_addresses": self._host.address}
+        settings = {
+            **_SETTINGS,
+            **self._access.postgres_settings(),
+            **_NOT_DURABLE,
+            "listen_addresses": self._host.address,
+        }
         words = (word for key, value in settings.items() for word in ("-c", f"{key}={value}"))
         self._process.spawn(
             [self.binaries.postgres, "-D", self._data, "-p", str(self.port), *words],
@@ -69,7 +75,8 @@ class HostedRedis(RedisServer):
 
     def __init__(self, host: Host, directory: Path) -> None:
         self._host = host
-        super().__init__(directory, binary=find_redis(), password=PASSWORD, port=REDIS_PORT, durable=False)
+        access = LoopbackAccess(PASSWORD)
+        super().__init__(directory, binary=find_redis(), access=access, port=REDIS_PORT, durable=False)
 
     def url(self, database: int = 0) -> str:
         return f"redis://:{PASSWORD}@{self._host.address}:{self.port}/{database}"

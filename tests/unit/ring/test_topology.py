@@ -159,7 +159,7 @@ def test_addresses_hold_no_secret(address: str) -> None:
         "127.0.0.1:5432/snapurl",
         "[::1]:5432/snapurl",
         "db-a.example:5432,db-b.example:5433/snapurl",
-        "/var/run/postgresql:5432/snapurl",
+        "%2Fvar%2Frun%2Fpostgresql:5432/snapurl",
         "db.example:65535/Ünïcode-name",
     ],
 )
