@@ -175,7 +175,8 @@ class Migrator:
         self._failed: set[tuple[str, str]] = set()
         self._idle: _Idle | None = None
         self._changed = asyncio.Event()  # a notification, a lost connection, or a lease that came or went
-        self._turns = [asyncio.Event() for _ in range(2)]  # heartbeat and probe: the state has changed
+        self._beat_soon = asyncio.Event()  # the state has changed
+        self._probe_soon = asyncio.Event()  # there is work now, which the throttle may slow down
         self._pauses = PauseLog()
         self._probes = 0
         self._beaten_at = clock()
@@ -361,11 +362,12 @@ class Migrator:
     # -- status ----------------------------------------------------------------------------------------------
 
     def _enter(self, state: str) -> None:
-        """Notes what this migrator does now. Heartbeat and probe learn of it at once."""
+        """Notes what this migrator does now. The heartbeat reports it at once."""
         if state != self.status.state:
             self.status = replace(self.status, state=state)
-            for turn in self._turns:
-                turn.set()
+            self._beat_soon.set()
+            if self._is_busy:
+                self._probe_soon.set()
 
     @property
     def _is_busy(self) -> bool:
@@ -441,7 +443,6 @@ class Migrator:
         """Renews the lease. Without it, work stops after the current batches."""
         fleet = Fleet(self._settings, topology, f"snapurl-migrator {self._holder.hex[:12]} lease")
         lease = Lease(fleet, self._holder, self._clock)
-        turn = self._turns[0]
         try:
             while True:
                 held = await lease.renew(self.current_status().to_json())
@@ -456,7 +457,7 @@ class Migrator:
                     self._changed.set()
                     log.info("this migrator is %s", "active" if held else "on standby")
                 (self._working.set if held else self._working.clear)()
-                await _turn(turn, HEARTBEAT_S if self._is_busy else IDLE_HEARTBEAT_S)
+                await _wait_and_clear(self._beat_soon, HEARTBEAT_S if self._is_busy else IDLE_HEARTBEAT_S)
         finally:
             await fleet.close()
 
@@ -471,10 +472,9 @@ class Migrator:
         The shards are those of the topology that `working` knows; the connections are its own.
         """
         fleet = Fleet(self._settings, working.topology)
-        turn = self._turns[1]
         try:
             while True:
-                await _turn(turn, PROBE_S if self._is_busy else IDLE_PROBE_S)
+                await _wait_and_clear(self._probe_soon, PROBE_S if self._is_busy else IDLE_PROBE_S)
                 fleet.adopt(working.topology)
                 shards = [await self._probe_shard(fleet, shard.name) for shard in fleet.topology.shards]
                 service_ms = await self._probe_service()
@@ -527,7 +527,7 @@ async def _wait(stop: asyncio.Event, timeout_s: float) -> None:
         return
 
 
-async def _turn(turn: asyncio.Event, timeout_s: float) -> None:
+async def _wait_and_clear(event: asyncio.Event, timeout_s: float) -> None:
     """Waits until the event is set, `timeout_s` at most, and clears it."""
-    await _wait(turn, timeout_s)
-    turn.clear()
+    await _wait(event, timeout_s)
+    event.clear()
