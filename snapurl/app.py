@@ -30,6 +30,7 @@ from snapurl.config import Settings
 from snapurl.errors import SnapURLError
 from snapurl.http.api.links import create_link
 from snapurl.http.auth import Authenticator
+from snapurl.http.bodies import BodyThreads
 from snapurl.http.context import Services, Site
 from snapurl.http.dispatch import SanicHandler, dispatch
 from snapurl.http.docs.site import make_site
@@ -81,6 +82,7 @@ class Context:
     clients: Clients
     connection_budget: ConnectionBudget
     body_budget: BodyBudget
+    body_threads: BodyThreads
     fair_queue: FairQueue
     date: DateClock
 
@@ -106,6 +108,7 @@ def create_app(settings: Settings) -> App:
     app.ctx.clients = Clients(settings.proxy_networks, log.warning)
     app.ctx.connection_budget = ConnectionBudget.of(raise_open_files())
     app.ctx.body_budget = BodyBudget(settings.body_bytes_max)
+    app.ctx.body_threads = BodyThreads()
     app.ctx.fair_queue = FairQueue()
     app.ctx.date = DateClock()
     create = _add_routes(app)
@@ -158,6 +161,8 @@ async def open_services(
     stack.push_async_callback(
         cancel_and_wait, endless_task(ProcessMetrics(measurements).run, "process metrics")
     )
+    auth = Authenticator(KeyStore(shards, router), time.monotonic)
+    stack.push_async_callback(auth.close)
     purge = endless_task(partial(_purge_intents, store), "purge of Idempotency-Keys")
     stack.push_async_callback(cancel_and_wait, purge)
 
@@ -183,7 +188,8 @@ async def open_services(
         tally=tally,
         limiter=limiter,
         blocked=Blocklist(),
-        auth=Authenticator(KeyStore(shards, router), time.monotonic),
+        key_guessers=Blocklist(),
+        auth=auth,
         urls=UrlPolicy(settings.url_chars_max, own_hosts(settings.loop_domains)),
         clock=_now,
         clock_ms=_now_ms,

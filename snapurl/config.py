@@ -205,8 +205,16 @@ class Settings(BaseSettings):
     )
 
     limit_create: Rate = Field(
-        "120/minute",
+        "1200/10minute",
         description="Rate limit for creating links, per API key or client address; `none` for no limit.",
+    )
+    limit_api: Rate = Field(
+        "1200/minute",
+        description="Rate limit for other API requests, per API key that is no admin key; beyond it 429.",
+    )
+    limit_unauthorized: Rate = Field(
+        "60/minute",
+        description="Rate limit for refused API keys, per client address; then 429 until the window ends.",
     )
     limit_missing: Rate = Field(
         "60/minute",
@@ -272,10 +280,16 @@ class Settings(BaseSettings):
     )
 
     body_bytes_max: int = Field(
-        4_194_304, ge=1024, le=67_108_864, description="Maximum size of a request body; beyond it 413."
+        4_194_304,
+        ge=1024,
+        le=67_108_864,
+        description="Maximum size of a request body; less if it may hold few links; beyond it 413.",
     )
     bulk_links_max: int = Field(
-        1_000, ge=1, le=1_000, description="Maximum number of links in one bulk request."
+        1_000,
+        ge=1,
+        le=1_000,
+        description="Maximum number of links in one bulk request; less if the client's limit allows less at once.",
     )
     url_chars_max: int = Field(8_192, ge=64, le=65_536, description="Maximum length of a target URL.")
 

@@ -146,6 +146,12 @@ def _parsed(rate: str, factor: int) -> RateLimitItem:
     return type(item)(item.amount * factor, item.multiples)
 
 
+def hits_max(rate: str) -> int:
+    """Returns how many hits of a rate other than "none" are allowed at once."""
+    amount: int = _parsed(rate, 1).amount
+    return amount
+
+
 class Blocklist:
     """Clients and sites that are blocked for a while. A check costs nothing while there are none. No I/O."""
 

@@ -22,7 +22,6 @@ from snapurl.codes import derived_code, random_code
 from snapurl.errors import (
     AliasTaken,
     FieldError,
-    Forbidden,
     Gone,
     IdempotencyMismatch,
     Invalid,
@@ -210,12 +209,12 @@ class LinkService:
     # -- read and change -------------------------------------------------------------------------------------
 
     async def get(self, code: str, owner: str | None) -> Link:
-        """Returns the link as it is now, also when expired. Raises NotFound, Forbidden, Gone, Unavailable."""
+        """Returns the link as it is now, also when expired. Raises NotFound, Gone, Unavailable."""
         link = await self._store.get(code)
         if link is None:
             raise NotFound()
         if owner is not None and link.owner != owner:
-            raise Forbidden("this API key reaches only its own links")
+            raise NotFound()  # as if there were none, so that no key can tell which codes are in use
         if link.deleted_at is not None:
             raise Gone("the link was deleted")
         return link
@@ -223,7 +222,7 @@ class LinkService:
     async def change(self, code: str, patch: LinkPatch, if_match: int | None, owner: str | None) -> Link:
         """Returns the changed link.
 
-        Raises NotFound, Forbidden, Gone, VersionMismatch, OutcomeUnknown, Unavailable.
+        Raises NotFound, also for a link of another owner, Gone, VersionMismatch, OutcomeUnknown, Unavailable.
         """
         token = self._make_token()
         return await self._written(

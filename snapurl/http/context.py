@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic_core import to_json
 from sanic import HTTPResponse, Request
@@ -14,11 +14,14 @@ from snapurl.cache.reader import LinkCache
 from snapurl.clicks.tally import Tally
 from snapurl.config import Settings
 from snapurl.http.auth import Authenticator
+from snapurl.http.bodies import BodyBound, BodyThreads
 from snapurl.http.schema.requests import Rules
 from snapurl.limits import Blocklist, Limiter
 from snapurl.links import LinkService
 from snapurl.model import ApiKey, Readiness, RingView
 from snapurl.urls import UrlPolicy
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,8 @@ class Site:
 class Services:
     """What the handlers use; made once per process by `app.open_services`.
 
-    `clock` and `clock_ms` are the wall clock, the latter as Unix time in milliseconds.
+    `clock` and `clock_ms` are the wall clock, the latter as Unix time in milliseconds. `blocked` holds addresses
+    that asked for too many missing links, `key_guessers` those from which too many API keys were refused.
     """
 
     settings: Settings
@@ -43,6 +47,7 @@ class Services:
     tally: Tally
     limiter: Limiter
     blocked: Blocklist
+    key_guessers: Blocklist
     auth: Authenticator
     urls: UrlPolicy
     clock: Callable[[], datetime]
@@ -56,17 +61,22 @@ class Services:
 class RequestContext:
     """One request of the API: what dispatch has found out about it, and the headers of its response.
 
-    `code` is the link of the path, `query` the known query parameters, `value` the parsed JSON body, `body_bytes`
-    the memory that is reserved for the body. `key` is None for an anonymous request.
+    `address` is the client address, `code` the link of the path, `query` the known query parameters, `value` the
+    parsed JSON body, `body_bytes` the memory that is reserved for it, `counted` the links that count against the
+    client's limit so far. `bound` is None if the route has no body, `key` for an anonymous request.
     """
 
     request: Request[Any, Any]
     services: Services
     request_id: str
+    address: str
     code: str = ""
     key: ApiKey | None = None
     query: Mapping[str, str] = field(default_factory=dict)
+    bound: BodyBound | None = None
+    counted: int = 0
     value: object = None
+    is_large: bool = False
     body_bytes: int = 0
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -75,6 +85,18 @@ class RequestContext:
         """The API key, on a route that requires one."""
         assert self.key is not None, "the route does not require a key"
         return self.key
+
+    @property
+    def content_length(self) -> int:
+        """The length of the body as the head gives it; 0 if it arrives in chunks. The head is known to be sound."""
+        return int(self.request.headers.get("content-length", "0"))
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Returns what `call` returns: here for a small body, in a thread for a large one. Raises Unavailable."""
+        if not self.is_large:
+            return call()
+        threads: BodyThreads = self.request.app.ctx.body_threads
+        return await threads.run(self.address, call)
 
     def rules(self, *, allow_expired: bool = False) -> Rules:
         """Returns the rules for a body that arrives now."""

@@ -1,14 +1,15 @@
-"""Makes the Sanic handler of a `Route`: authorizes, reads the request, calls the handler, answers exceptions.
+"""Makes the Sanic handler of a `Route`: authorizes, counts, reads the request, calls the handler, answers errors.
 
-Nothing here depends on a particular route. The order is always the same: who is the client (`identify`), may it do
-this (`_authorize`), is the request well formed, and only then the work, under a permit of the fair queue.
+Nothing here depends on a particular route. The order is always the same: who is the client (`_identify`), may it do
+this (`_authorize`), does its limit allow it (`count_request`), is the request well formed, and only then the work,
+under a permit of the fair queue. So a client that has reached its limit costs no more than its head.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
-from functools import cache
+from functools import cache, partial
 from time import monotonic
 from typing import Any, cast
 from urllib.parse import parse_qsl
@@ -22,19 +23,33 @@ from snapurl.errors import (
     FieldError,
     Invalid,
     NotFound,
+    RateLimited,
+    SnapURLError,
     TooLarge,
+    Unauthorized,
     Unavailable,
     UnsupportedMediaType,
 )
-from snapurl.http.auth import require
-from snapurl.http.context import Handler, RequestContext
+from snapurl.http.auth import presented_key, require
+from snapurl.http.bodies import BodyBound, is_large
+from snapurl.http.context import Handler, RequestContext, Services
 from snapurl.http.problems import refuse, request_id_of, traced
-from snapurl.http.rate_limits import address_of
+from snapurl.http.rate_limits import (
+    MISSES,
+    address_of,
+    bulk_links_max,
+    count_links,
+    count_miss,
+    count_refused_key,
+    count_request,
+    refuse_blocked,
+)
 from snapurl.http.response_headers import api_headers, site_headers
 from snapurl.http.schema.requests import parse_json
 from snapurl.http.schema.route import Route
 from snapurl.http.wire.connections import BodyBudget
 from snapurl.http.wire.fair_queue import FairQueue
+from snapurl.model import ApiKey
 from snapurl.telemetry import traces
 from snapurl.telemetry.logs import REQUEST_ID
 from snapurl.telemetry.metrics import BODIES_REFUSED, HTTP_REQUESTS, HTTP_SECONDS, timing
@@ -43,6 +58,8 @@ log = logging.getLogger("snapurl.http")
 
 QUERY_FIELDS_MAX = 20
 UTF_8 = ("utf-8", "utf8")  # the second is no registered name, but some clients send it
+
+REFUSED_KEYS = "too many API keys were refused from here"
 
 SanicHandler = Callable[..., Coroutine[Any, Any, HTTPResponse]]
 
@@ -53,7 +70,9 @@ def dispatch(route: Route[Handler]) -> SanicHandler:
     query = frozenset(item.name for item in route.parameters if item.place == "query")
 
     async def handler(request: Request[Any, Any], code: str = "") -> HTTPResponse:
-        context = RequestContext(request, request.app.ctx.services, request_id_of(request.headers), code)
+        services: Services = request.app.ctx.services
+        address = address_of(request)
+        context = RequestContext(request, services, request_id_of(request.headers), address, code)
         context.headers["x-request-id"] = context.request_id
         context.headers.update(site_headers() if route.is_page else api_headers(request))
         REQUEST_ID.set(context.request_id)
@@ -68,6 +87,8 @@ def dispatch(route: Route[Handler]) -> SanicHandler:
             await _prepare(context, route, query)
             response = await _handle(context, route)
         except Exception as error:
+            if isinstance(error, NotFound):
+                error = await _counted_miss(context, error)
             response = refuse(request, error, context.request_id, context.headers)
         finally:
             request.app.ctx.body_budget.release(context.body_bytes)
@@ -92,23 +113,26 @@ async def _handle(context: RequestContext, route: Route[Handler]) -> HTTPRespons
     if route.right is None:
         return await route.handler(context)
     fair_queue: FairQueue = context.request.app.ctx.fair_queue
-    client = address_of(context.request)
-    await fair_queue.acquire(client)
+    await fair_queue.acquire(context.address)
     try:
         return await route.handler(context)
     finally:
-        fair_queue.release(client)
+        fair_queue.release(context.address)
 
 
 async def _prepare(context: RequestContext, route: Route[Handler], query: frozenset[str]) -> None:
     if route.right is not None:
         await _authorize(context, route)
+        if route.body is not None:
+            links = bulk_links_max(context.key, context.services.settings) if route.is_bulk else 1
+            context.bound = BodyBound.of(links, context.services.settings)
+        await count_request(context, route.right)
     if "{code}" in route.path and not is_code(context.code):
         raise NotFound()
     if not route.is_page:
         context.query = _query(context.request, query)
     if route.body is not None:
-        context.value = parse_json(await _body(context, route))
+        await _read_value(context, await _body(context, route))
     else:
         async for _ in _chunks(context.request):  # reads and discards a body that the route does not use
             pass
@@ -121,10 +145,44 @@ async def _authorize(context: RequestContext, route: Route[Handler]) -> None:
     SNAPURL_ANONYMOUS_CREATION. Raises Unauthorized, Forbidden, Unavailable.
     """
     assert route.right is not None
-    context.key = await context.services.auth.identify(context.request.headers)
+    context.key = await _identify(context)
     may_be_anonymous = route.may_be_anonymous and context.services.settings.anonymous_creation
     if context.key is not None or not may_be_anonymous:
         require(context.key, route.right)
+
+
+async def _identify(context: RequestContext) -> ApiKey | None:
+    """Returns the valid API key of the request, None without one.
+
+    A key that is not remembered is looked up under a permit of the fair queue. A refused key counts against the
+    limit of its address. Above that limit only keys that this worker knows are still looked up: guessing ends, and
+    others behind the same address go on working. Raises Unauthorized, RateLimited, Unavailable.
+    """
+    auth, request = context.services.auth, context.request
+    try:
+        plain = presented_key(request.headers)
+        if plain is None:
+            return None
+        if (key := auth.remembered(plain)) is not None:
+            return key
+        if not auth.is_known(plain):
+            refuse_blocked(context.services.key_guessers.seconds_left(context.address), REFUSED_KEYS)
+        async with request.app.ctx.fair_queue.permit(context.address):
+            return await auth.find(plain)
+    except Unauthorized:
+        refuse_blocked(await count_refused_key(context.services, context.address), REFUSED_KEYS)
+        raise
+
+
+async def _counted_miss(context: RequestContext, error: NotFound) -> SnapURLError:
+    """Counts a link that the API did not find as a redirect's miss; returns the refusal.
+
+    Not those of an admin key, which can list all links.
+    """
+    if context.key is None or context.key.is_admin or not is_code(context.code):
+        return error
+    left_s = await count_miss(context.services, context.address)
+    return RateLimited(MISSES, retry_after_s=left_s) if left_s else error
 
 
 def _query(request: Request[Any, Any], known: frozenset[str]) -> dict[str, str]:
@@ -171,20 +229,29 @@ async def _body(context: RequestContext, route: Route[Handler]) -> bytes:
     return await _read(context)
 
 
+async def _read_value(context: RequestContext, raw: bytes) -> None:
+    """Counts the links that the body holds at least, and parses it. Raises RateLimited, BadRequest, Unavailable."""
+    assert context.bound is not None
+    if context.counted:
+        await count_links(context, context.bound.links_at_least(len(raw)))
+    context.is_large = is_large(raw)
+    context.value = await context.run(partial(parse_json, raw, context.bound.values_max))
+
+
 def _chunks(request: Request[Any, Any]) -> AsyncIterator[bytes]:
     """Iterates over the parts of a body as they arrive."""
     return cast(AsyncIterator[bytes], aiter(cast(Http, request.stream)))
 
 
 async def _read(context: RequestContext) -> bytes:
-    """Reads a body of at most SNAPURL_BODY_BYTES_MAX bytes. Raises TooLarge, Unavailable.
+    """Reads a body within its bound. Raises TooLarge, Unavailable.
 
     Sanic discards the rest of a larger body after the response, up to its own limit: a client that is still sending
     can then read the response.
     """
-    request, bytes_max = context.request, context.services.settings.body_bytes_max
-    length = request.headers.get("content-length", "")
-    if length.isdecimal() and int(length) > bytes_max:
+    assert context.bound is not None
+    request, bytes_max = context.request, context.bound.bytes_max
+    if context.content_length > bytes_max:
         raise _too_large(bytes_max)
     if request.stream is None:  # on the fast path, with its complete body
         _reserve_memory(context, len(request.body))
@@ -208,4 +275,4 @@ def _reserve_memory(context: RequestContext, count: int) -> None:
 
 
 def _too_large(bytes_max: int) -> TooLarge:
-    return TooLarge(f"a body may have at most {bytes_max} bytes")
+    return TooLarge(f"the body may have at most {bytes_max} bytes here")

@@ -26,12 +26,16 @@ from snapurl.errors import SnapURLError
 from snapurl.http.html import PAGE_HEADERS, refusal_page
 from snapurl.http.response_headers import API_PREFIX, api_headers, site_headers
 from snapurl.http.schema.responses import CONTENT_TYPE, TYPE_PREFIX
+from snapurl.http.wire.heads import first_items
 from snapurl.telemetry.metrics import HTTP_REQUESTS, PROBLEMS
 from snapurl.telemetry.traces import request_span
 
 log = logging.getLogger("snapurl.http")
 
 RETRY_AFTER_S = 1  # for a 503 that has no time of its own
+_HTML = "text/html"
+_MEDIA = re.compile(r"[ \t]*([^\s;]+)[ \t]*(?:;|\Z)")  # an item of Accept without its parameters
+_QUALITY = re.compile(r";[ \t]*q=([01](?:\.[0-9]{0,3})?)[ \t]*(?:;|\Z)", re.IGNORECASE)
 METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -166,11 +170,12 @@ def wants_page(request: Request[Any, Any]) -> bool:
     """Whether the client is a browser: only browsers accept text/html by name, and prefer it to JSON."""
     if request.path.startswith(API_PREFIX):
         return False
-    try:
-        wanted = request.accept.match("application/json", CONTENT_TYPE, "text/html", accept_wildcards=False)
-    except sanic_errors.SanicException:
-        return False  # an Accept header that cannot be read
-    return wanted.mime == "text/html"
+    wanted = {_HTML: 0.0, "application/json": 0.0, CONTENT_TYPE: 0.0}
+    for item in first_items(request.headers.get("accept", "")):
+        if (media := _MEDIA.match(item)) and (name := media[1].lower()) in wanted:
+            quality = _QUALITY.search(item)
+            wanted[name] = max(wanted[name], float(quality[1]) if quality else 1.0)
+    return wanted.pop(_HTML) > max(wanted.values())
 
 
 class Refusals(ErrorHandler):

@@ -27,7 +27,7 @@ from snapurl.codes import is_code, is_reserved
 from snapurl.errors import Gone, NoSuchAddress, NotFound, RateLimited, SnapURLError
 from snapurl.http.context import Services
 from snapurl.http.problems import refuse, request_id_of, traced
-from snapurl.http.rate_limits import address_of, count_miss, miss_client_of
+from snapurl.http.rate_limits import MISSES, address_of, count_miss, miss_client_of, refuse_blocked
 from snapurl.model import CachedLink
 from snapurl.telemetry.logs import REQUEST_ID
 from snapurl.telemetry.metrics import REDIRECT_SECONDS, REDIRECTS, timing
@@ -130,7 +130,7 @@ async def _find_link(request: Request[Any, Any], services: Services, code: str) 
     found = _take_lookup(request)
     if services.blocked:
         # Refuses existing and missing links alike: otherwise a blocked client could still tell them apart.
-        _refuse_blocked(services.blocked.seconds_left(miss_client_of(request)))
+        refuse_blocked(services.blocked.seconds_left(miss_client_of(request)), MISSES)
     # What cannot be a code (/apple-touch-icon.png) is not counted as a miss: browsers ask for such files.
     if not is_code(code):
         raise NotFound()
@@ -143,15 +143,10 @@ async def _find_link(request: Request[Any, Any], services: Services, code: str) 
         async with request.app.ctx.fair_queue.permit(address_of(request)):
             link = await services.cache.resolve(code)
     if link is None:
-        _refuse_blocked(await count_miss(services, miss_client_of(request)))
+        refuse_blocked(await count_miss(services, miss_client_of(request)), MISSES)
         raise NoSuchAddress() if is_reserved(code) else NotFound()
     if link.deleted:
         raise Gone("the link was deleted")
     if link.expires_at_ms is not None and link.expires_at_ms <= services.clock_ms():
         raise Gone("the link has expired")
     return link
-
-
-def _refuse_blocked(left_s: float) -> None:
-    if left_s:
-        raise RateLimited("too many links that do not exist were asked for from here", retry_after_s=left_s)

@@ -83,7 +83,7 @@ ETAG = {"ETag": "The version, in quotes."}
 RATE = {"RateLimit-Policy": "The rule, where one applies.", "RateLimit": "What is left of it."}
 
 WRITE = (BadRequest, Invalid, TooLarge, UnsupportedMediaType, Unavailable)
-ONE_LINK = (Unauthorized, Forbidden, NotFound, Gone, Invalid, BadRequest, Unavailable)
+ONE_LINK = (Unauthorized, Forbidden, NotFound, Gone, Invalid, BadRequest, RateLimited, Unavailable)
 
 VIEWER_SCRIPT = (Success(200, "JavaScript", media="text/javascript"),)
 
@@ -127,18 +127,20 @@ ROUTES: tuple[Route[Handler], ...] = (
         "An admin key sees all links, any other its own. Deleted links are left out.",
         right=Right.READ,
         parameters=(LIMIT, CURSOR),
-        refusals=(Unauthorized, Forbidden, Invalid, BadRequest, Unavailable),
+        refusals=(Unauthorized, Forbidden, Invalid, BadRequest, RateLimited, Unavailable),
     ),
     Route(
         "POST",
         LINKS_PATH + "/bulk",
         create_links,
-        "Shorten up to 1,000 URLs",
+        "Shorten many URLs at once",
         "Links",
         (Success(200, "One result per link, in the order asked", responses.BulkResults, RATE),),
-        "Each link succeeds or fails by itself. With an `Idempotency-Key` a repeat finds each of them again.",
+        "Up to 1,000 links, if your limit (`RateLimit-Policy`) and this deployment allow as many at once. Each of "
+        "them succeeds or fails by itself. With an `Idempotency-Key` a repeat finds each of them again.",
         right=Right.CREATE,
         may_be_anonymous=True,
+        is_bulk=True,
         body=Bulk,
         parameters=(IDEMPOTENCY_KEY,),
         refusals=(*WRITE, Unauthorized, Forbidden, RateLimited),

@@ -18,7 +18,6 @@ from pydantic_core import to_json
 
 from ring.slots import slot_of
 from snapurl.errors import (
-    Forbidden,
     Gone,
     NotFound,
     OutcomeUnknown,
@@ -125,7 +124,7 @@ class LinkStore:
     ) -> Link:
         """Returns the changed link. `owner` None is an admin.
 
-        Raises NotFound, Forbidden, Gone, VersionMismatch, OutcomeUnknown, Unavailable.
+        Raises NotFound, also for a link of another owner, Gone, VersionMismatch, OutcomeUnknown, Unavailable.
         """
         return await self._write(code, if_match, owner, token, delete=False, values=patch.values)
 
@@ -299,7 +298,7 @@ def _link(row: Mapping[str, Any]) -> Link:
 
 _REFUSALS: dict[str, type[SnapURLError]] = {
     "missing": NotFound,
-    "forbidden": Forbidden,
+    "forbidden": NotFound,
     "gone": Gone,
     "mismatch": VersionMismatch,
 }

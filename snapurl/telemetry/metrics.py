@@ -270,9 +270,9 @@ _KNOWN: tuple[tuple[Counter, tuple[str, ...]], ...] = (
     (FENCE_REFUSALS, ("moved", "busy")),
     (WRITES_REFUSED, ("hand-off", "no-connection", "shard", "outcome-unknown")),
     (RESHARD_MOVES, ("finished", "given up")),
-    (LIMIT_REFUSALS, ("create", "missing", "scan")),
+    (LIMIT_REFUSALS, ("create", "api", "missing", "scan", "unauthorized")),
     (CONNECTIONS_REFUSED, ("address", "all")),
-    (KEY_LOOKUPS, ("remembered", "shard", "stale")),
+    (KEY_LOOKUPS, ("remembered", "shard", "shared", "stale")),
     (
         REDIS_FAILURES,
         ("get", "put", "changed", "clear", "decode", "feed", "limit", "ship", "consume", "patience"),

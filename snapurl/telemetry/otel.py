@@ -19,6 +19,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, StatusCode, format_trace_id, get_current_span
 
 FLUSH_S_MAX = 0.5  # for the last spans at the end of the process
+HEADER_CHARS_MAX = 1_000  # of a header that is parsed for the client's span; a longer one is ignored
 SERVER_FAULT = 500
 
 
@@ -50,7 +51,7 @@ class Tracing:
         """Makes the block the current span; a child of the span that `headers` name, if they are given."""
         with self._tracer.start_as_current_span(
             name,
-            context=None if headers is None else extract(dict(headers)),
+            context=None if headers is None else extract(_short(headers)),
             kind=SpanKind[kind.upper()],
             attributes=attributes,
             record_exception=False,
@@ -72,6 +73,11 @@ class Tracing:
         """Returns the trace id of the current span; empty if there is none."""
         context = get_current_span().get_span_context()
         return format_trace_id(context.trace_id) if context.is_valid else ""
+
+
+def _short(headers: Mapping[str, str]) -> dict[str, str]:
+    """Returns the headers that OpenTelemetry may parse, and name in a log line."""
+    return {name: value for name, value in headers.items() if len(value) <= HEADER_CHARS_MAX}
 
 
 def _fail(entered: Span, kind: str) -> None:

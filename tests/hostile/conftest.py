@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.integration.http.conftest import make_service
+from tests.integration.http.conftest import make_service, shared_settings
 
-__all__ = ["make_service"]
+__all__ = ["make_service", "shared_settings"]

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,8 +19,8 @@ from snapurl.http.auth import owner_filter
 from snapurl.http.context import RequestContext
 from snapurl.http.dispatch import header_error, query_error
 from snapurl.http.problems import as_refusal, problem
-from snapurl.http.rate_limits import client_of, limit_creation
-from snapurl.http.schema.requests import Bulk, LinkChange, check, draft_of
+from snapurl.http.rate_limits import client_of, count_links
+from snapurl.http.schema.requests import Bulk, LinkChange, Rules, check, draft_of
 from snapurl.http.schema.responses import link_body, moment
 from snapurl.http.schema.route import LINKS_PATH
 from snapurl.model import Draft, IdempotencyKey, Link, PageKey
@@ -40,27 +41,20 @@ async def create_link(call: RequestContext) -> HTTPResponse:
     key = _idempotency_key(call)
     # A repeat may arrive after the expiry that it asks for: the service then checks whether it is a repeat.
     draft = draft_of(call.value, call.rules(allow_expired=key is not None))
-    await limit_creation(call, 1)
     link = await call.services.links.create(draft, _owner(call), key)
     call.headers["location"] = f"{LINKS_PATH}/{link.code}"
     return _answer(call, link, 201)
 
 
 async def create_links(call: RequestContext) -> HTTPResponse:
+    assert call.bound is not None
     items: list[Any] = check(Bulk, call.value, call.rules()).links
-    most = call.services.settings.bulk_links_max
-    if len(items) > most:
-        raise Invalid(fields=(FieldError("/links", f"must have at most {most} items"),))
+    if len(items) > call.bound.links:
+        raise Invalid(fields=(FieldError("/links", f"must have at most {call.bound.links} items here"),))
     key = _idempotency_key(call)
-    await limit_creation(call, len(items))
-    results: list[dict[str, Any] | None] = [None] * len(items)
-    drafts: dict[int, Draft] = {}
+    await count_links(call, len(items))
     rules = call.rules(allow_expired=key is not None)
-    for place, item in enumerate(items):
-        try:
-            drafts[place] = draft_of(item, rules)
-        except Invalid as refusal:
-            results[place] = _refused(refusal)
+    drafts, results = await call.run(partial(_checked, items, rules))
     made = await call.services.links.create_many(
         list(drafts.values()), _owner(call), _item_keys(key, list(drafts))
     )
@@ -68,6 +62,18 @@ async def create_links(call: RequestContext) -> HTTPResponse:
     for place, outcome in zip(drafts, made, strict=True):
         results[place] = _result(outcome, public_url)
     return call.json_response({"results": results})
+
+
+def _checked(items: Sequence[Any], rules: Rules) -> tuple[dict[int, Draft], list[dict[str, Any] | None]]:
+    """Returns the drafts by their place, and a list with the refusals of all other items in their places."""
+    results: list[dict[str, Any] | None] = [None] * len(items)
+    drafts: dict[int, Draft] = {}
+    for place, item in enumerate(items):
+        try:
+            drafts[place] = draft_of(item, rules)
+        except Invalid as refusal:
+            results[place] = _refused(refusal)
+    return drafts, results
 
 
 def _idempotency_key(call: RequestContext) -> IdempotencyKey | None:

@@ -14,6 +14,7 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
 
 from pydantic import (
@@ -41,6 +42,7 @@ TAG_CHARS_MAX = 50
 ERRORS_MAX = 20  # reported per body
 POINTER_CHARS_MAX = 200
 DEPTH_MAX = 16  # of nesting in a body; the schemas need four levels
+LINK_VALUES_MAX = 64  # JSON values per link; the schema has 27 with all tags, and a refusal names 20 errors
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII)
@@ -165,9 +167,9 @@ Tag = Annotated[
 ]
 Tags = Annotated[
     list[Tag],
+    Field(max_length=TAGS_MAX),  # the first, so that the surplus is not even checked
     AfterValidator(_unique),
     Field(
-        max_length=TAGS_MAX,
         description="Words to find the link by, none of them twice.",
         examples=[["sale", "2030"]],
         json_schema_extra={"uniqueItems": True},
@@ -241,14 +243,18 @@ class Bulk(Body):
 B = TypeVar("B", bound=BaseModel)
 
 
-def parse_json(raw: bytes) -> object:
-    """Returns the JSON value of a request. Raises BadRequest, also where two parsers could read it differently."""
+def parse_json(raw: bytes, values_max: int) -> object:
+    """Returns the JSON value of a request.
+
+    Raises BadRequest, also where two parsers could read it differently, and before parsing for more than
+    `values_max` values.
+    """
     if raw.startswith(codecs.BOM_UTF8):
         raise BadRequest("the body begins with a byte order mark (BOM): send it without")
+    if not _has_at_most(raw, values_max):
+        raise BadRequest(f"the body holds more than {values_max} JSON values")
     try:
-        value: object = json.loads(
-            raw.decode("utf-8"), object_pairs_hook=_object, parse_constant=_no_constant
-        )
+        value: object = _DECODER.decode(raw.decode("utf-8"))
     except UnicodeDecodeError:
         raise BadRequest("the body is not UTF-8") from None
     except RecursionError:
@@ -262,13 +268,45 @@ def parse_json(raw: bytes) -> object:
     return value
 
 
+def values_at_most(raw: bytes) -> int:
+    """Returns how many JSON values `raw` holds at most, without parsing it.
+
+    Each value but the first follows a comma or the start of its array or object. Those within strings count too.
+    """
+    return 1 + raw.count(b",") + raw.count(b"[") + raw.count(b"{")
+
+
+def _has_at_most(raw: bytes, values_max: int) -> bool:
+    """Whether `raw` holds at most `values_max` JSON values. Stops at that number of tokens."""
+    if values_at_most(raw) <= values_max:
+        return True
+    separators = strings = 0
+    for token in _TOKEN.finditer(raw):
+        if raw[token.start()] == _QUOTE:
+            strings += 1
+        else:
+            separators += 1
+        if separators >= values_max or strings > 2 * values_max:  # a value has at most one name
+            return False
+    return True
+
+
 def check(model: type[B], value: object, rules: Rules) -> B:
     """Returns `value` as a body of that type. Raises Invalid, which lists the errors of each field."""
     try:
-        return model.model_validate(value, context=rules)
+        return model.model_validate(_without_surplus(model, value), context=rules)
     except ValidationError as error:
         details = error.errors(include_url=False, include_input=False)
         raise Invalid(fields=tuple(_field_error(item) for item in details[:ERRORS_MAX])) from None
+
+
+def _without_surplus(model: type[B], value: object) -> object:
+    """Returns `value` without the unknown fields beyond the first ERRORS_MAX, whose errors nobody would see."""
+    if not isinstance(value, dict) or len(value) <= ERRORS_MAX:
+        return value
+    known = {name: value[name] for name in model.model_fields if name in value}
+    unknown = (item for item in value.items() if item[0] not in model.model_fields)
+    return known | dict(islice(unknown, ERRORS_MAX))
 
 
 def draft_of(value: object, rules: Rules) -> Draft:
@@ -325,6 +363,12 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _no_constant(name: str) -> NoReturn:
     raise BadRequest(f"the body is not JSON: {name} is no JSON number")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_constant)
+_TOKEN = re.compile(rb'"(?>(?:[^"\\]++|\\.)*)"?|[,\[{]', re.DOTALL)
+"""A string, also one without an end, or what comes before a value."""
+_QUOTE = ord('"')
 
 
 def _deeper_than(value: object, levels: int) -> bool:

@@ -46,7 +46,8 @@ class Route(Generic[HandlerT]):
     """One path and method.
 
     `right` is the right that the API key must have; None: the route needs no key. A `may_be_anonymous` route works
-    without a key if the deployment sets SNAPURL_ANONYMOUS_CREATION (`dispatch._authorize` decides).
+    without a key if the deployment sets SNAPURL_ANONYMOUS_CREATION (`dispatch._authorize` decides). The body of an
+    `is_bulk` route may have as many links as the client may create at once, any other the bytes and values of one.
     """
 
     method: str
@@ -58,6 +59,7 @@ class Route(Generic[HandlerT]):
     description: str = ""
     right: Right | None = None
     may_be_anonymous: bool = False
+    is_bulk: bool = False
     body: type[BaseModel] | None = None
     parameters: tuple[Parameter, ...] = ()
     refusals: tuple[type[SnapURLError], ...] = ()

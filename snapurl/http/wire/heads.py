@@ -49,6 +49,16 @@ HOST = re.compile(
 )
 """The value of Host: a name or an address, and a port. RFC 9110 allows an empty name."""
 
+LIST_CHARS_MAX = 1_000  # of a header with a list
+LIST_ITEMS_MAX = 20
+
+
+def first_items(value: str) -> list[str]:
+    """Returns the first items of a header's list, none of them cut in two: all that a request may have parsed."""
+    if len(value) > LIST_CHARS_MAX:
+        value = value[: LIST_CHARS_MAX + 1].rpartition(",")[0]
+    return value.split(",", LIST_ITEMS_MAX)[:LIST_ITEMS_MAX]
+
 
 class Head(sanic.Request[Any, Any]):
     """A request with an unambiguous head. Raises BadRequest for any other."""

@@ -66,7 +66,7 @@ async def test_a_head_that_is_dripped_is_ended(settings: Settings) -> None:
 
 async def test_a_body_that_is_dripped_is_ended(settings: Settings) -> None:
     """The service does not wait for a body that never ends, whether or not it needs the body."""
-    body = b"Content-Type: application/json\r\nContent-Length: 100000\r\nHost: s\r\n\r\n{"
+    body = b"Content-Type: application/json\r\nContent-Length: 60000\r\nHost: s\r\n\r\n{"
     open_to_all = settings.model_copy(update={"anonymous_creation": True})
     async with served(open_to_all, RESPONSE_TIMEOUT=0.4, KEEP_ALIVE_TIMEOUT=0.6) as (_, client):
         for line, status in (("POST /api/v1/links", b"503"), ("GET /api/v1/links", b"401")):
@@ -80,13 +80,13 @@ async def test_a_body_that_comes_steadily_may_take_its_time(settings: Settings) 
     """A body that arrives at the minimum rate or faster may take longer than the time-out."""
     open_to_all = settings.model_copy(update={"anonymous_creation": True})
     async with served(open_to_all, RESPONSE_TIMEOUT=1.5) as (_, client):
-        body = json.dumps({"url": "https://example.org/", "title": "x"}).encode() + b" " * 80_000
+        body = json.dumps({"url": "https://example.org/", "title": "x"}).encode() + b" " * 60_000
         reader, writer = await connect(client)
         head = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nHost: s\r\n\r\n"
         writer.write(f"POST /api/v1/links HTTP/1.1\r\n{head}".encode())
         for at in range(0, len(body), 4_000):
             writer.write(body[at : at + 4_000])
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.15)
         assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 201 ")
         writer.close()
 

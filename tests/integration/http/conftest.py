@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -27,7 +28,8 @@ async def shared_settings(
     cluster: LocalCluster, databases: Databases, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Settings]:
     """Returns settings for Redis database 0 and databases that live as long as the test session."""
-    database = f"http_{os.getpid()}"
+    # Each conftest that has this fixture makes a database of its own.
+    database = f"http_{os.getpid()}_{uuid.uuid4().hex[:8]}"
     await databases.clone_initialised(database)
     shards = " ".join(f"{name}={cluster.shard(name).dsn(database)}" for name in cluster.dsns)
     yield load_settings(

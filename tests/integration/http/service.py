@@ -155,6 +155,7 @@ def environ_of(settings: Settings, **variables: str) -> dict[str, str]:
         "SNAPURL_ANONYMOUS_CREATION": "true",
         "SNAPURL_LIMIT_MISSING": "none",
         "SNAPURL_LIMIT_CREATE": "none",
+        "SNAPURL_LIMIT_UNAUTHORIZED": "none",
         **variables,
     }
 

@@ -34,7 +34,7 @@ def is_problem(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]
     ("fields", "pointer"),
     [
         ({}, "/url"),
-        ({"url": "https://example.org/" + "a" * 100_000}, "/url"),
+        ({"url": "https://example.org/" + "a" * 60_000}, "/url"),
         ({"url": "javascript:alert(1)"}, "/url"),
         ({"url": "JAVASCRIPT://example.org/%0aalert(1)"}, "/url"),
         ({"url": "data:text/html,<script>alert(1)</script>"}, "/url"),
@@ -62,7 +62,7 @@ def is_problem(answer: httpx.Response, status: int, slug: str) -> dict[str, Any]
         ({"url": URL, "code": "abc"}, "/code"),
         ({"url": URL, "x\x00": 1}, "/x\x00"),
         ({"url": URL, "x\ud800": 1}, ""),
-        ({"url": URL, "x" * 100_000: 1}, "/" + "x" * 199),
+        ({"url": URL, "x" * 60_000: 1}, "/" + "x" * 199),
     ],
 )
 async def test_a_draft_that_does_not_fit_is_422_at_its_field(
@@ -83,7 +83,7 @@ async def test_a_draft_that_does_not_fit_is_422_at_its_field(
         b"\xff\xfe",
         b'{"url": NaN}',
         b'{"url": "https://example.org/", "url": "https://example.com/"}',
-        b"[" * 100_000,
+        b"[" * 60_000,
         b"9" * 10_000,
         b'\xef\xbb\xbf{"url": "https://example.org/"}',
     ],

@@ -8,6 +8,7 @@ import uuid
 import httpx
 import pytest
 
+from snapurl.config import Settings
 from snapurl.local.cluster import LocalCluster
 from tests.integration.http.conftest import ServiceMaker
 from tests.integration.http.service import Service
@@ -53,7 +54,7 @@ async def test_the_limit_of_a_key_is_its_own(make_service: ServiceMaker) -> None
 
 
 async def test_a_bulk_counts_all_its_links_or_none(make_service: ServiceMaker) -> None:
-    """A bulk above the remaining limit is refused as a whole, with a different text if it can never fit."""
+    """A bulk above the remaining limit creates nothing, and counts once for its body; so does each refused body."""
     async with make_service(SNAPURL_LIMIT_CREATE="5/hour") as service:
         client = service.client()
         three = {"links": [BODY] * 3}
@@ -61,11 +62,26 @@ async def test_a_bulk_counts_all_its_links_or_none(make_service: ServiceMaker) -
         assert (await client.post("/api/v1/links/bulk", json=three)).status_code == 429
         assert [(await client.post("/api/v1/links", json=BODY)).status_code for _ in range(3)] == [
             201,
-            201,
+            429,
             429,
         ]
-        never = await client.post("/api/v1/links/bulk", json={"links": [BODY] * 6})
-        assert never.status_code == 429 and "never" in never.json()["detail"]
+
+
+async def test_a_bulk_that_waiting_does_not_help_is_not_told_to_wait(make_service: ServiceMaker) -> None:
+    """A bulk of more links than the limit ever allows gets 422 with the number allowed, and no Retry-After."""
+    async with make_service(SNAPURL_LIMIT_CREATE="5/hour") as service:
+        answer = await service.client().post("/api/v1/links/bulk", json={"links": [BODY] * 6})
+        assert answer.status_code == 422 and "retry-after" not in answer.headers
+        assert answer.json()["errors"] == [{"pointer": "/links", "detail": "must have at most 5 items here"}]
+
+
+async def test_a_default_key_may_create_a_bulk_of_the_documented_size(make_service: ServiceMaker) -> None:
+    """With the limits of a new deployment, a key without a limit of its own creates 1,000 links at once."""
+    limit = str(Settings.model_fields["limit_create"].default)
+    async with make_service(SNAPURL_LIMIT_CREATE=limit) as service:
+        client = service.client(await service.key("create", limit=""))
+        answer = await client.post("/api/v1/links/bulk", json={"links": [BODY] * 1_000})
+        assert {result["status"] for result in answer.json()["results"]} == {201}
 
 
 async def test_addresses_are_told_apart_behind_a_trusted_proxy(make_service: ServiceMaker) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from ring.slots import slot_of
 from snapurl.config import Settings
-from snapurl.errors import Forbidden, Gone, NotFound, OutcomeUnknown, Unavailable, VersionMismatch
+from snapurl.errors import Gone, NotFound, OutcomeUnknown, Unavailable, VersionMismatch
 from snapurl.model import Failed, IdempotencyKey, Link, LinkPatch, NewLink, PageKey, Taken, link_values
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.store.test_bootstrap import with_shards
@@ -49,7 +49,7 @@ async def test_a_change_is_refused_for_each_reason(store: Store, new_link: NewLi
 
     with pytest.raises(NotFound):
         await attempt("nothere")
-    with pytest.raises(Forbidden):
+    with pytest.raises(NotFound):
         await attempt("mine", owner="you")
     with pytest.raises(VersionMismatch):
         await attempt("mine", if_match=7)

@@ -8,7 +8,10 @@ import pytest
 
 from snapurl.errors import Forbidden, Unauthorized
 from snapurl.http.auth import owner_filter, presented_key, require
+from snapurl.keys import PlainKey
 from snapurl.model import ApiKey, Right
+
+KEY = PlainKey.random()
 
 
 def key(*rights: Right) -> ApiKey:
@@ -19,14 +22,14 @@ def key(*rights: Right) -> ApiKey:
     ("headers", "found"),
     [
         ({}, None),
-        ({"x-api-key": "a"}, "a"),
-        ({"x-api-key": " a "}, "a"),
-        ({"authorization": "Bearer a"}, "a"),
-        ({"authorization": "bearer  a "}, "a"),
-        ({"authorization": "Bearer a", "x-api-key": "a"}, "a"),
+        ({"x-api-key": f"{KEY}"}, KEY),
+        ({"x-api-key": f" {KEY} "}, KEY),
+        ({"authorization": f"Bearer {KEY}"}, KEY),
+        ({"authorization": f"bearer  {KEY} "}, KEY),
+        ({"authorization": f"Bearer {KEY}", "x-api-key": f"{KEY}"}, KEY),
     ],
 )
-def test_a_key_is_found_in_either_header(headers: dict[str, str], found: str | None) -> None:
+def test_a_key_is_found_in_either_header(headers: dict[str, str], found: PlainKey | None) -> None:
     """X-Api-Key and Authorization: Bearer are equivalent."""
     assert presented_key(headers) == found
 
@@ -34,14 +37,16 @@ def test_a_key_is_found_in_either_header(headers: dict[str, str], found: str | N
 @pytest.mark.parametrize(
     "headers",
     [
-        {"authorization": "Bearer a", "x-api-key": "b"},
-        {"authorization": "Basic a"},
+        {"authorization": f"Bearer {KEY}", "x-api-key": f"{PlainKey.random()}"},
+        {"authorization": f"Basic {KEY}"},
+        {"authorization": "Bearer a"},
+        {"x-api-key": ""},
         {"authorization": "Bearer"},
         {"authorization": ""},
     ],
 )
 def test_unclear_headers_are_refused(headers: dict[str, str]) -> None:
-    """Two different keys, or a scheme other than Bearer, are refused and not treated as anonymous."""
+    """Two different keys, another scheme, or what is no key is refused and not treated as anonymous."""
     with pytest.raises(Unauthorized):
         presented_key(headers)
 

@@ -29,6 +29,7 @@ from snapurl.urls import UrlPolicy, own_hosts
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 RULES = Rules(UrlPolicy(500, own_hosts(["s.example.org"])), NOW)
 URL = "https://example.org/"
+VALUES = 1_000_000  # more than any body here has
 
 
 def draft(**fields: object) -> Draft:
@@ -193,7 +194,7 @@ def test_bulk_takes_anything_as_an_item_but_only_so_many() -> None:
 def test_bytes_that_are_not_one_clear_json_value_are_refused(raw: bytes, why: str) -> None:
     """A body that two JSON parsers could read differently is refused."""
     with pytest.raises(BadRequest, match=why):
-        parse_json(raw)
+        parse_json(raw, VALUES)
 
 
 json_values = st.recursive(
@@ -313,6 +314,6 @@ def test_nesting_is_measured_as_it_is_defined(value: object) -> None:
 def test_any_bytes_are_either_json_or_refused(raw: bytes) -> None:
     """Any bytes are either parsed as JSON or refused."""
     try:
-        parse_json(raw)
+        parse_json(raw, VALUES)
     except SnapURLError as refusal:
         assert isinstance(refusal, BadRequest)
