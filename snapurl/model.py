@@ -11,7 +11,7 @@ longer to construct.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, datetime
 from enum import StrEnum
@@ -259,6 +259,10 @@ class ClickRow:
     day: date
     clicks: int
     sources: tuple[SourceClicks, ...] = ()
+
+
+ClicksBySlot = Mapping[int, Sequence[ClickRow]]
+"""Slot -> its rows, in ascending order of entry."""
 
 
 # -- the cluster -------------------------------------------------------------------------------------------------

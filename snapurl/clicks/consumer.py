@@ -4,16 +4,19 @@ Theory. The stream keeps every entry that may not be counted yet. Each slot has 
 last entry that they include. Counts and cursor are written in one transaction and move together. So a shard skips
 an entry that is delivered again, whichever shard that is. This module only has to keep the order:
 
-- Within a slot, entries are delivered in ascending order, all that have been read at once. Rows that a shard
-  refused (it is down, or the slot is in hand-off) stay in front of the later rows of that slot. Other slots go
-  on.
+- Within a slot, entries are delivered in ascending order. Rows that a shard refused (it is down, or the slot is in
+  hand-off) stay in front of the later rows of that slot. Other slots go on, and other shards do: each has a lane of
+  its own (`lane.py`).
 - An entry is trimmed from the stream only when all rows up to and including it have been applied.
 
 A consumer that dies loses what it has read; the next one reads the stream from its beginning. Two consumers at once
 do the work twice and count it once. The lease in Redis only avoids that waste, so it may depend on a clock.
 
 A Redis that has lost its data gives the stream a new name, and the new stream has its own cursors. Rows that were
-already read from the old stream are delivered under the old name (one `_Stream` each).
+already read from the old stream are delivered under the old name (one `Backlog` each).
+
+Nothing is polled while nothing happens: a blocking XREAD ends when there is an entry. Only the lease, the stream's
+name and the heartbeat are looked after once a second.
 """
 
 from __future__ import annotations
@@ -25,7 +28,6 @@ import socket
 import sys
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -34,6 +36,9 @@ import uvloop
 from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
+from snapurl.clicks.backlog import Backlog
+from snapurl.clicks.lag import LagReader
+from snapurl.clicks.lane import RETRY_S, Call, Lane
 from snapurl.clicks.stream import (
     SHIPMENT_FIELD,
     alive_key,
@@ -42,10 +47,10 @@ from snapurl.clicks.stream import (
     entry_place,
     lease_key,
     name_key,
+    stream_name,
 )
 from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
-from snapurl.model import ClickRow
 from snapurl.redis_client import is_full, redis_client, redis_fault
 from snapurl.store.clicks import ClickStore
 from snapurl.store.cluster.dsn import plain_text_warning
@@ -58,8 +63,8 @@ from snapurl.telemetry.metrics import (
     CLICK_CONSUMER_WORKING,
     CLICK_ENTRIES_MALFORMED,
     CLICK_LAG_SECONDS,
+    CLICK_SOURCES_DROPPED,
     CLICK_STREAM_ENTRIES,
-    CLICKS_APPLIED,
     REDIS_FAILURES,
     REDIS_UP,
 )
@@ -69,78 +74,38 @@ from snapurl.telemetry.process import ProcessMetrics
 log = logging.getLogger("snapurl.clicks")
 
 ENTRIES_PER_READ = 500
-ROWS_PER_APPLY = 5_000
+READ_BYTES_MAX = 4_194_304
 BACKLOG_ROWS_MAX = 200_000  # then reading stops until shards apply some
-IDLE_S = 0.05
+BLOCK_S = 5.0  # of a read that waits for the next entry; then it is repeated
 CLICKS_MANY = (
-    500  # per delivery; from here on the consumer waits GATHER_S, so that a link's clicks become one sum
+    500  # per read; from here on the consumer waits GATHER_S, so that a link's clicks become one sum
 )
 GATHER_S = 2.0
-RETRY_S = 0.25  # for slots whose shard refused them, and after a failure of Redis
+STANDBY_S = 0.25  # between two attempts to acquire the lease
 LEASE_MS = 3_000
 LEASE_RENEW_S = 1.0
-ALIVE_MS = 15_000  # expiry of the heartbeat; longer than one iteration with silent shards takes
-SHIPMENTS_NAMED = 5  # per log line
+ALIVE_MS = 15_000  # expiry of the heartbeat; longer than Redis may be slow
 MEASURE_S = 1.0  # between updates of the lag metrics
 STALL_LOG_S = 5.0  # rows may wait this long for their shards, as in a hand-off, before a line is logged
 
 _RENEW = (files("snapurl.clicks") / "lua" / "lease.lua").read_text(encoding="utf-8")
-
-
-@dataclass(slots=True)
-class _Stream:
-    """One stream: how far it has been read, and the rows not applied yet, by slot and in order."""
-
-    name: str
-    read_to: int = -1
-    waiting: dict[int, list[ClickRow]] = field(default_factory=dict)
-    shipments: dict[int, str] = field(default_factory=dict)  # entry -> its id in the log of its worker
-    rows: int = 0
-
-    def add(self, rows: list[ClickRow]) -> None:
-        for row in rows:
-            self.waiting.setdefault(row.slot, []).append(row)
-        self.rows += len(rows)
-
-    def next_batch(self, slots_held: set[int]) -> dict[int, list[ClickRow]]:
-        """Returns the next rows to deliver, by slot: all pending rows of each, ascending. Leaves out
-        `slots_held`."""
-        found: dict[int, list[ClickRow]] = {}
-        count = 0
-        for slot, rows in self.waiting.items():
-            if slot not in slots_held:
-                found[slot] = rows
-                count += len(rows)
-                if count >= ROWS_PER_APPLY:
-                    break
-        return found
-
-    def drop(self, slots: set[int]) -> int:
-        """Drops the rows of `slots`, which have been applied. Returns how many clicks they held."""
-        clicks = 0
-        for slot in slots:
-            rows = self.waiting.pop(slot)
-            self.rows -= len(rows)
-            clicks += sum(row.clicks for row in rows)
-        return clicks
-
-    def forget_applied(self) -> None:
-        """Drops the shipment ids of entries that are fully applied."""
-        done = self.applied_to
-        while self.shipments and (first := next(iter(self.shipments))) <= done:
-            del self.shipments[first]
-
-    @property
-    def applied_to(self) -> int:
-        """The last entry up to which everything has been applied."""
-        return min((rows[0].entry - 1 for rows in self.waiting.values()), default=self.read_to)
+_READ = (files("snapurl.clicks") / "lua" / "read.lua").read_text(encoding="utf-8")
 
 
 class Consumer:
-    """Runs until stopped. `clock` is monotonic."""
+    """Runs until stopped. `blocking` is a client for one call that waits for BLOCK_S; `clock` is monotonic."""
 
-    def __init__(self, namespace: str, redis: Redis, clicks: ClickStore, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        namespace: str,
+        redis: Redis,
+        blocking: Redis,
+        clicks: ClickStore,
+        clock: Callable[[], float],
+    ) -> None:
+        self._namespace = namespace
         self._redis = redis
+        self._blocking = blocking
         self._clicks = clicks
         self._clock = clock
         self._name_key = name_key(namespace)
@@ -148,10 +113,15 @@ class Consumer:
         self._alive_key = alive_key(namespace, socket.gethostname())
         self._holder = uuid.uuid4().hex
         self._renew = redis.register_script(_RENEW)
+        self._read_script = redis.register_script(_READ)
+        self._lag = LagReader(namespace, redis)
         self._renewed_at = float("-inf")
-        self._streams: list[_Stream] = []
-        self._held: set[int] = set()
-        self._held_until = 0.0
+        self._backlogs: list[Backlog] = []  # the last one is of the current stream
+        self._lanes: dict[str, Lane] = {}
+        self._calls: dict[asyncio.Task[None], Call] = {}
+        self._arrival: asyncio.Task[bool] | None = None  # ends when there is an entry to read
+        self._has_more = True
+        self._read_after = 0.0
         self._is_failing = False
         self._measured_at = float("-inf")
         self._beaten_at = clock()
@@ -159,22 +129,16 @@ class Consumer:
         self._stall_logged = False
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Works until `stop` is set. Finishes the current delivery and starts no further one."""
-        while not stop.is_set():
-            try:
-                works = await self._has_lease()
-                CLICK_CONSUMER_WORKING.set(works)
-                pause_s = await self._work() if works else IDLE_S
-                await self._measure()
-                REDIS_UP.labels("clicks").set(1)
-                self._log_failure("")
-            except (RedisError, OSError, TimeoutError) as error:
-                REDIS_FAILURES.labels("consume").inc()
-                REDIS_UP.labels("clicks").set(0)
-                self._log_failure(f"Redis {redis_fault(error)} ({type(error).__name__})")
-                pause_s = RETRY_S
-            if pause_s:
-                await _wait(stop, pause_s)
+        """Works until `stop` is set. Finishes the deliveries under way and starts no further one."""
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                pause_s = await self._step_or_fail()
+                events = [stopped, *self._calls, *filter(None, [self._arrival])]
+                await asyncio.wait(events, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.gather(*self._calls)
+        finally:
+            await cancel_and_wait(stopped, self._arrival, *self._calls)
         await self._give_up_lease()
 
     def fault(self) -> str | None:
@@ -182,34 +146,143 @@ class Consumer:
         late = self._clock() - self._beaten_at > ALIVE_MS / 1000
         return "its last heartbeat was not taken by Redis, or is overdue" if late else None
 
+    async def _step_or_fail(self) -> float:
+        """Returns how many seconds to wait before the next step, unless something happens."""
+        try:
+            pause_s = await self._step()
+            REDIS_UP.labels("clicks").set(1)
+            self._log_failure("")
+        except (RedisError, OSError, TimeoutError) as error:
+            REDIS_FAILURES.labels("consume").inc()
+            REDIS_UP.labels("clicks").set(0)
+            self._log_failure(f"Redis {redis_fault(error)} ({type(error).__name__})")
+            await asyncio.sleep(RETRY_S)
+            return 0.0
+        return pause_s
+
     def _log_failure(self, what: str) -> None:
         if bool(what) != self._is_failing:
             log.warning("%s", what or "Redis answers again")
         self._is_failing = bool(what)
 
-    async def _work(self) -> float:
-        """Reads, delivers and trims once. Returns how many seconds to wait before the next time."""
-        stream = await self._current_stream()
-        read = await self._read(stream) if stream is not None and stream.rows < BACKLOG_ROWS_MAX else 0
-        if self._clock() >= self._held_until:
-            self._held.clear()
-        applied = 0
-        for each in list(self._streams):
-            applied += await self._deliver(each)
-            await self._trim(each)
-            if each is not stream and not each.rows:
-                self._streams.remove(each)
+    async def _step(self) -> float:
+        self._finish_calls()
+        works = await self._has_lease()
+        CLICK_CONSUMER_WORKING.set(works)
+        await self._measure()
+        if not works:
+            return STANDBY_S
+        if self._backlogs:
+            await self._read(self._backlogs[-1])
+        self._start_calls()
+        for backlog in self._backlogs:
+            await self._trim(backlog)
+        self._backlogs = [each for each in self._backlogs if each.rows or each is self._backlogs[-1]]
         self._log_stall()
-        if read == ENTRIES_PER_READ or any(each.next_batch(self._held) for each in self._streams):
-            return 0.0
-        if applied >= CLICKS_MANY:
-            return GATHER_S
-        return 0.0 if read or applied else IDLE_S
+        return self._pause_s()
+
+    def _pause_s(self) -> float:
+        """Returns how long nothing is to be done, unless a call ends or an entry arrives."""
+        now = self._clock()
+        pause_s = max(0.0, self._renewed_at + LEASE_RENEW_S - now)
+        if self._has_more and self._backlogs and self._may_read(self._backlogs[-1]):
+            pause_s = min(pause_s, max(0.0, self._read_after - now))
+        is_stalled = not self._calls or any(lane.is_stalled for lane in self._lanes.values())
+        if is_stalled and any(backlog.rows for backlog in self._backlogs):
+            pause_s = min(pause_s, RETRY_S)
+        return pause_s
+
+    # -- reading ---------------------------------------------------------------------------------------------
+
+    def _may_read(self, backlog: Backlog) -> bool:
+        return backlog.rows < BACKLOG_ROWS_MAX
+
+    async def _read(self, backlog: Backlog) -> None:
+        """Reads entries if there are some and it is time for that, or begins to wait for the next one."""
+        if self._arrival is not None and self._arrival.done():
+            arrival, self._arrival = self._arrival, None
+            self._has_more = arrival.result()
+        if self._clock() < self._read_after or not self._may_read(backlog):
+            return
+        if self._has_more:
+            clicks, self._has_more = await self._read_entries(backlog)
+            if clicks >= CLICKS_MANY and not self._has_more:
+                self._has_more = True
+                self._read_after = self._clock() + GATHER_S
+        if not self._has_more and self._arrival is None:
+            self._arrival = asyncio.create_task(self._next_arrival(backlog), name="next click")
+
+    async def _next_arrival(self, backlog: Backlog) -> bool:
+        last = entry_id_of(max(0, backlog.read_to))
+        found = await self._blocking.xread({backlog.name: last}, count=1, block=int(BLOCK_S * 1000))
+        return bool(found)
+
+    async def _read_entries(self, backlog: Backlog) -> tuple[int, bool]:
+        """Reads the next entries. Returns the clicks in them, and whether there are more."""
+        start = f"({entry_id_of(backlog.read_to)}" if backlog.read_to >= 0 else "-"
+        answer: Any = await self._read_script(
+            keys=[backlog.name], args=[start, ENTRIES_PER_READ, READ_BYTES_MAX]
+        )
+        entries, is_cut = answer
+        clicks = 0
+        for entry_id, parts in entries:
+            fields = dict(zip(parts[::2], parts[1::2], strict=True))
+            shipment = fields.get(SHIPMENT_FIELD, b"").decode(errors="replace")
+            named = {"shipment": shipment}
+            try:
+                rows = decode_entry(entry_id, fields)
+                clicks += sum(row.clicks for row in rows)
+                CLICK_SOURCES_DROPPED.inc(backlog.add(rows))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                CLICK_ENTRIES_MALFORMED.inc()
+                unread = "entry %s of the click stream cannot be read; it is skipped"
+                log.error(unread, entry_id.decode(), extra=named)
+            backlog.read_to = entry_place(entry_id)
+            backlog.shipments[backlog.read_to] = shipment
+            log.debug("read entry %s", entry_id.decode(), extra=named)
+        return clicks, bool(is_cut)
+
+    async def _trim(self, backlog: Backlog) -> None:
+        applied_to = backlog.applied_to
+        if applied_to > backlog.trimmed_to:
+            backlog.forget_shipments(applied_to)
+            await self._redis.xtrim(backlog.name, minid=entry_id_of(applied_to + 1), approximate=False)
+            backlog.trimmed_to = applied_to
+
+    # -- delivering ------------------------------------------------------------------------------------------
+
+    def _start_calls(self) -> None:
+        """Starts a call for each shard that has none and for which clicks wait."""
+        calling = {call.lane for call in self._calls.values()}
+        for backlog in self._backlogs:
+            for name, slots in self._waiting_at(backlog).items():
+                lane = self._lanes.setdefault(name, Lane(name, self._clicks, self._clock))
+                if lane not in calling and (call := lane.next_call(backlog, slots)) is not None:
+                    calling.add(lane)
+                    self._calls[asyncio.create_task(self._deliver(call), name=f"clicks to {name}")] = call
+
+    def _waiting_at(self, backlog: Backlog) -> dict[str, list[int]]:
+        """Returns the slots with rows by believed owner, in their order, without those of a call under way."""
+        under_way = {slot for call in self._calls.values() if call.backlog is backlog for slot in call.rows}
+        found: dict[str, list[int]] = {}
+        for slot in backlog.waiting:
+            if slot not in under_way:
+                found.setdefault(self._clicks.owner(slot), []).append(slot)
+        return found
+
+    async def _deliver(self, call: Call) -> None:
+        with traces.span("clicks", attributes={"snapurl.rows": sum(map(len, call.rows.values()))}):
+            await call.lane.deliver(call)
+
+    def _finish_calls(self) -> None:
+        for task in [task for task in self._calls if task.done()]:
+            del self._calls[task]
+            task.result()
 
     def _log_stall(self) -> None:
         """Logs once when rows wait for their shards, with a shipment to search for, and once when they no longer
         do."""
-        if not self._held:
+        if not any(lane.is_stalled for lane in self._lanes.values()):
             if self._stall_logged:
                 log.warning("the shards accept all clicks again")
             self._stalled_since, self._stall_logged = None, False
@@ -218,56 +291,32 @@ class Consumer:
             self._stalled_since = self._clock()
         if not self._stall_logged and self._clock() - self._stalled_since > STALL_LOG_S:
             self._stall_logged = True
-            first = next((name for stream in self._streams for name in stream.shipments.values()), "")
-            waiting = "clicks of %d slots wait for their shards"
-            log.warning(waiting, len(self._held), extra={"shipment": first})
+            first = next((name for each in self._backlogs for name in each.shipments.values()), "")
+            slots = sum(len(each.waiting) for each in self._backlogs)
+            log.warning("clicks of %d slots wait for their shards", slots, extra={"shipment": first})
 
-    async def _current_stream(self) -> _Stream | None:
-        stored = await self._redis.get(self._name_key)
+    # -- once a second ---------------------------------------------------------------------------------------
+
+    async def _find_stream(self) -> None:
+        """Finds the current stream. Gives it its name if it has none, so that the first click is waited for."""
+        stored: Any = await self._redis.get(self._name_key)
         if stored is None:
-            return None
-        name = stored.decode() if isinstance(stored, bytes) else stored
-        if not self._streams or self._streams[-1].name != name:
-            self._streams.append(_Stream(name))
-        return self._streams[-1]
-
-    async def _read(self, stream: _Stream) -> int:
-        start = f"({entry_id_of(stream.read_to)}" if stream.read_to >= 0 else "-"
-        entries: Any = await self._redis.xrange(stream.name, start, "+", ENTRIES_PER_READ)
-        for entry_id, fields in entries:
-            shipment = fields.get(SHIPMENT_FIELD, b"").decode(errors="replace")
-            named = {"shipment": shipment}
             try:
-                stream.add(decode_entry(entry_id, fields))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                CLICK_ENTRIES_MALFORMED.inc()
-                unread = "entry %s of the click stream cannot be read; it is skipped"
-                log.error(unread, entry_id.decode(), extra=named)
-            stream.read_to = entry_place(entry_id)
-            stream.shipments[stream.read_to] = shipment
-            log.debug("read entry %s", entry_id.decode(), extra=named)
-        return len(entries)
+                await self._redis.set(self._name_key, stream_name(self._namespace, uuid.uuid4().hex), nx=True)
+            except ResponseError as error:
+                if not is_full(error):
+                    raise
+                return
+            stored = await self._redis.get(self._name_key)
+        name = stored.decode()
+        if not self._backlogs or self._backlogs[-1].name != name:
+            await self._stop_waiting()
+            self._backlogs.append(Backlog(name))
 
-    async def _deliver(self, stream: _Stream) -> int:
-        rows = stream.next_batch(self._held)
-        if not rows:
-            return 0
-        with traces.span("clicks", attributes={"snapurl.rows": sum(map(len, rows.values()))}):
-            slots = await self._clicks.apply(stream.name, rows)
-        if refused := rows.keys() - slots:
-            self._held |= refused
-            self._held_until = self._clock() + RETRY_S
-            late = {row.entry for slot in refused for row in rows[slot]}
-            names = ",".join(stream.shipments.get(entry, "") for entry in sorted(late)[:SHIPMENTS_NAMED])
-            log.debug("%d slots refused their clicks", len(refused), extra={"shipment": names})
-        clicks = stream.drop(slots)
-        CLICKS_APPLIED.inc(clicks)
-        return clicks
-
-    async def _trim(self, stream: _Stream) -> None:
-        stream.forget_applied()
-        if stream.applied_to >= 0:
-            await self._redis.xtrim(stream.name, minid=entry_id_of(stream.applied_to + 1), approximate=False)
+    async def _stop_waiting(self) -> None:
+        arrival, self._arrival = self._arrival, None
+        await cancel_and_wait(arrival)
+        self._has_more, self._read_after = True, 0.0
 
     async def _measure(self) -> None:
         """Updates the lag metrics every MEASURE_S, also on standby: the active consumer may be stuck."""
@@ -276,16 +325,10 @@ class Consumer:
         self._measured_at = self._clock()
         await self._beat()
         self._beaten_at = self._clock()
-        CLICK_BACKLOG_ROWS.set(sum(each.rows for each in self._streams))
-        name: Any = await self._redis.get(self._name_key)
-        if name is None:
-            return
-        first: Any = await self._redis.xrange(name, "-", "+", 1)
-        CLICK_STREAM_ENTRIES.set(await self._redis.xlen(name))
-        seconds, _ = await self._redis.time()
-        CLICK_LAG_SECONDS.set(
-            max(0.0, seconds - int(first[0][0].partition(b"-")[0]) / 1000) if first else 0.0
-        )
+        CLICK_BACKLOG_ROWS.set(sum(each.rows for each in self._backlogs))
+        lag = await self._lag.read()
+        CLICK_STREAM_ENTRIES.set(lag.entries)
+        CLICK_LAG_SECONDS.set(lag.seconds)
 
     async def _beat(self) -> None:
         """Renews the heartbeat that `snapurl health --clicks` reads."""
@@ -297,8 +340,6 @@ class Consumer:
             if not is_full(error):
                 raise
 
-    # -- the lease -------------------------------------------------------------------------------------------
-
     async def _has_lease(self) -> bool:
         if self._clock() - self._renewed_at < LEASE_RENEW_S:
             return True
@@ -308,24 +349,19 @@ class Consumer:
             if not is_full(error):
                 raise
             held = True  # Redis is full: nobody can acquire the lease, and only a consumer can free memory
-        if held:
-            self._renewed_at = self._clock()
-            return True
-        self._streams.clear()  # another consumer trims the stream now, so what was read may be stale
-        return False
+        if not held:
+            await self._stop_waiting()
+            self._backlogs.clear()  # another consumer trims the stream now, so what was read may be stale
+            return False
+        self._renewed_at = self._clock()
+        await self._find_stream()
+        return True
 
     async def _give_up_lease(self) -> None:
         try:
             await self._renew(keys=[self._lease_key], args=[self._holder, 1])
         except (RedisError, OSError, TimeoutError):
             return
-
-
-async def _wait(stop: asyncio.Event, timeout_s: float) -> None:
-    try:
-        await asyncio.wait_for(stop.wait(), timeout_s)
-    except TimeoutError:
-        return
 
 
 async def run(settings: Settings, metrics_port: int, metrics_host: str) -> None:
@@ -337,15 +373,19 @@ async def run(settings: Settings, metrics_port: int, metrics_host: str) -> None:
     shards = await Shards.connect(settings)
     router = Router(shards, settings.busy_wait_ms)
     redis = redis_client(settings)
+    blocking = redis_client(settings, BLOCK_S + settings.redis_timeout_ms / 1000)
     process_metrics = logs.endless_task(
         ProcessMetrics([partial(shards.measure, "clicks")]).run, "process metrics"
     )
     try:
-        consumer = Consumer(shards.topology.cluster_id, redis, ClickStore(shards, router), loop.time)
+        consumer = Consumer(
+            shards.topology.cluster_id, redis, blocking, ClickStore(shards, router), loop.time
+        )
         async with serving(metrics_host, metrics_port, consumer.fault):
             await consumer.run(stop)
     finally:
         await cancel_and_wait(process_metrics)
+        await blocking.aclose()
         await redis.aclose()
         await shards.close()
 

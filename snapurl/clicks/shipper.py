@@ -11,7 +11,7 @@ import asyncio
 import logging
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from importlib.resources import files
 from itertools import islice
@@ -19,12 +19,20 @@ from itertools import islice
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from snapurl.clicks.stream import encode_entry, encode_sources, name_key, worker_key
+from snapurl.clicks.stream import (
+    encode_entry,
+    encode_sources,
+    encoded_bytes_max,
+    name_key,
+    stream_name,
+    worker_key,
+)
 from snapurl.clicks.tally import Sources, Tally
 from snapurl.config import Settings
 from snapurl.tasks import cancel_and_wait
 from snapurl.telemetry.logs import endless_task
 from snapurl.telemetry.metrics import (
+    CLICK_SOURCES_DROPPED,
     CLICKS_DROPPED,
     CLICKS_HELD,
     CLICKS_SHIPPED,
@@ -38,6 +46,7 @@ from snapurl.telemetry.traces import REDIS, span
 log = logging.getLogger("snapurl.clicks")
 
 CODES_PER_ENTRY = 2_000
+ENTRY_BYTES_MAX = 262_144  # clicks and sources of an entry together; the codes beyond it go into the next one
 STOP_S_MAX = 1.2  # part of the time that a worker has for its shutdown
 RETRY_S = 0.1
 
@@ -59,7 +68,7 @@ class Shipper:
         self._entries_max = settings.click_stream_entries_max
         self._worker = uuid.uuid4().hex
         self._keys = [name_key(namespace), worker_key(namespace, self._worker)]
-        self._new_stream = f"snapurl:{namespace}:clicks:{uuid.uuid4().hex}"
+        self._new_stream = stream_name(namespace, uuid.uuid4().hex)
         self._script = redis.register_script(_SHIP)
         self._sealed: deque[tuple[date, dict[str, int], dict[str, Sources]]] = deque()
         self._entry: tuple[str, str, int] | None = (
@@ -68,6 +77,7 @@ class Shipper:
         self._number = 0
         self._day = now().date()
         self._dropped_counted = 0
+        self._sources_dropped_counted = 0
         self._task: asyncio.Task[None] | None = None
         self._is_failing = False
 
@@ -83,14 +93,15 @@ class Shipper:
                 while not await self._flush():  # noqa: ASYNC110  # each iteration is an attempt, not a poll
                     await asyncio.sleep(RETRY_S)
         except TimeoutError:
-            log.error("%d clicks are lost: Redis did not accept them before the shutdown", self.held)
+            if lost := self.held:
+                clicks = "1 click is" if lost == 1 else f"{lost:,} clicks are"
+                log.error("%s lost: Redis did not confirm them before the shutdown", clicks)
 
     @property
     def held(self) -> int:
-        """How many sealed clicks Redis has not confirmed yet. The current tally is not included."""
-        return sum(sum(counts.values()) for _, counts, _ in self._sealed) + (
-            self._entry[2] if self._entry else 0
-        )
+        """How many clicks Redis has not confirmed yet, those in the tally included."""
+        sealed = sum(sum(counts.values()) for _, counts, _ in self._sealed)
+        return sealed + (self._entry[2] if self._entry else 0) + self._tally.clicks
 
     @property
     def shipment(self) -> str:
@@ -118,12 +129,16 @@ class Shipper:
                 self._sealed.append((self._day, counts, sources))
             self._day = today
         done = await self._ship()
-        held = sum(len(found) for _, _, sources in self._sealed for found in sources.values())
+        held = sum(
+            len(values) for _, _, sources in self._sealed for found in sources.values() for values in found
+        )
         self._tally.sources_budget = max(0, self._sources_max - held)
         self._tally.codes_budget = max(0, self._codes_max - sum(len(counts) for _, counts, _ in self._sealed))
         CLICKS_HELD.set(self.held)
         CLICKS_DROPPED.inc(self._tally.dropped - self._dropped_counted)
         self._dropped_counted = self._tally.dropped
+        CLICK_SOURCES_DROPPED.inc(self._tally.sources_dropped - self._sources_dropped_counted)
+        self._sources_dropped_counted = self._tally.sources_dropped
         return done and not len(self._tally)
 
     async def _ship(self) -> bool:
@@ -166,12 +181,26 @@ class Shipper:
         if not self._sealed:
             return False
         day, counts, sources = self._sealed[0]
-        part = dict(islice(counts.items(), CODES_PER_ENTRY))
-        for code in part:
-            del counts[code]
+        codes = codes_of_entry(counts, sources)
+        part = {code: counts.pop(code) for code in codes}
         if not counts:
             self._sealed.popleft()
         self._number += 1
-        of_part = {code: sources.pop(code) for code in part if code in sources}
+        of_part = {code: sources.pop(code) for code in codes if code in sources}
         self._entry = (encode_entry(day, part), encode_sources(day, of_part), sum(part.values()))
         return True
+
+
+def codes_of_entry(counts: Mapping[str, int], sources: Mapping[str, Sources]) -> list[str]:
+    """Returns the first codes of `counts` that fit into one entry, at least one.
+
+    A code has at most VALUES_MAX values of a kind, so that a single one always fits.
+    """
+    found: list[str] = []
+    size = 0
+    for code in islice(counts, CODES_PER_ENTRY):
+        size += encoded_bytes_max(code, sources.get(code))
+        if found and size > ENTRY_BYTES_MAX:
+            break
+        found.append(code)
+    return found

@@ -16,11 +16,19 @@ SOURCES_FIELD = b"sources"
 SHIPMENT_FIELD = b"shipment"
 VALUE_CHARS_MAX = 255  # of a source; the shards' limit
 _SEQUENCE_BITS = 20
+_CLICKS_MAX = 2**40  # of a row: no worker can count as many, and sums of them fit a bigint
+_CODE_BYTES = len('"":[],') + len(str(_CLICKS_MAX))
+_VALUE_BYTES = len('["","",],') + len(str(_CLICKS_MAX))
 
 
 def name_key(namespace: str) -> str:
     """The key of the name of the current stream."""
     return f"snapurl:{namespace}:clicks:name"
+
+
+def stream_name(namespace: str, unique: str) -> str:
+    """A name for a stream. `unique` was never used before: a Redis that has lost its data gets a new stream."""
+    return f"snapurl:{namespace}:clicks:{unique}"
 
 
 def worker_key(namespace: str, worker: str) -> str:
@@ -43,11 +51,24 @@ def encode_entry(day: date, counts: Mapping[str, int]) -> str:
 
 
 def encode_sources(day: date, sources: Mapping[str, Sources]) -> str:
-    """Encodes the sources as a separate field, which an older consumer ignores while it counts the clicks."""
+    """Encodes the sources as `[referrer, browser, clicks]`, one of them NONE: each kind is counted for itself."""
     listed = {
-        code: [[*source, clicks] for source, clicks in found.items()] for code, found in sources.items()
+        code: [
+            *([value, NONE, clicks] for value, clicks in referrers.items()),
+            *([NONE, value, clicks] for value, clicks in browsers.items()),
+        ]
+        for code, (referrers, browsers) in sources.items()
     }
     return json.dumps({day.isoformat(): listed}, separators=(",", ":"))
+
+
+def encoded_bytes_max(code: str, sources: Sources | None) -> int:
+    """Returns a bound of the bytes that a code with its sources takes in the two fields of an entry.
+
+    Codes and values are ASCII without characters that JSON escapes.
+    """
+    values = () if sources is None else (*sources[0], *sources[1])
+    return 2 * (len(code) + _CODE_BYTES) + sum(map(len, values)) + _VALUE_BYTES * len(values)
 
 
 def decode_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> list[ClickRow]:
@@ -83,7 +104,7 @@ def _by_kind(sources: Sequence[tuple[str, str, int]]) -> tuple[SourceClicks, ...
 
 
 def _positive(clicks: object) -> int:
-    if not isinstance(clicks, int) or clicks < 1:
+    if not isinstance(clicks, int) or not 1 <= clicks <= _CLICKS_MAX:
         raise ValueError(f"{clicks!r} clicks")
     return clicks
 

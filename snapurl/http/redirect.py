@@ -22,7 +22,14 @@ from typing import Any
 from sanic import HTTPResponse, Request
 from sanic.models.server_types import ConnInfo
 
-from snapurl.clicks.sources import browser_of, referrer_of
+from snapurl.clicks.sources import (
+    HEADER_BYTES_MAX,
+    PREFETCH,
+    PURPOSE_HEADERS,
+    browser_of,
+    is_prefetch,
+    referrer_of,
+)
 from snapurl.codes import is_code, is_reserved
 from snapurl.errors import Gone, NoSuchAddress, NotFound, RateLimited, SnapURLError
 from snapurl.http.context import Services
@@ -98,8 +105,7 @@ async def _respond(request: Request[Any, Any], code: str, request_id: str) -> HT
         _REFUSED.get(type(refusal), _FAILED).inc()
         return refuse(request, refusal, request_id)
     if request.method == "GET":
-        referrer, agent = _last_header(request, "referer"), _last_header(request, "user-agent")
-        services.tally.record(code, referrer_of(referrer), browser_of(agent))
+        services.tally.record(code, referrer_of(_last_header(request, "referer")), _browser(request))
     REDIRECTED.inc()
     return Redirect(None, link.redirect_status, redirect_headers(link.url))
 
@@ -116,9 +122,17 @@ def _take_lookup(request: Request[Any, Any]) -> asyncio.Future[CachedLink] | Non
     return None if connection is None else vars(connection.ctx).pop("found", None)
 
 
+def _browser(request: Request[Any, Any]) -> str:
+    purposes = (value for name in PURPOSE_HEADERS for value in request.headers.getall(name, ()))
+    return PREFETCH if is_prefetch(purposes) else browser_of(_last_header(request, "user-agent"))
+
+
 def _last_header(request: Request[Any, Any], name: str) -> bytes | None:
+    """Returns the first HEADER_BYTES_MAX of the last header of that name."""
     values = request.headers.getall(name, None)
-    return values[-1].encode(errors="surrogateescape") if values else None
+    return (
+        values[-1][:HEADER_BYTES_MAX].encode(errors="surrogateescape")[:HEADER_BYTES_MAX] if values else None
+    )
 
 
 async def _find_link(request: Request[Any, Any], services: Services, code: str) -> CachedLink:

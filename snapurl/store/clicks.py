@@ -8,20 +8,24 @@ it.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import date
+from enum import Enum
 from typing import Any
 
 import asyncpg
 
 from ring.slots import slot_of
 from snapurl.errors import ConfigError
-from snapurl.model import ClickRow, DayClicks, SourceClicks, SourceKind
+from snapurl.model import ClickRow, ClicksBySlot, DayClicks, SourceClicks, SourceKind
 from snapurl.store.cluster.pool import Row, ShardFailed
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.queries import load_queries
+
+log = logging.getLogger("snapurl.clicks")
 
 SQL = load_queries("clicks")
 
@@ -29,9 +33,23 @@ SOURCES_SHOWN = 50  # per kind, those with the most clicks
 CALLS_MAX = (
     3  # per shard for the same rows; each leaves out, or shortens, the slots that blocked the one before
 )
+# What a smaller call may succeed at.
+_TOO_MUCH = (asyncpg.QueryCanceledError, asyncpg.OutOfMemoryError)
 
-BySlot = Mapping[int, Sequence[ClickRow]]
-"""Slot -> its rows, in ascending order of entry."""
+
+class Fault(Enum):
+    """Why a shard did not count."""
+
+    UNREACHABLE = "unreachable"
+    TOO_MUCH = "too much"  # it gave up, or refuses the rows: fewer of them may be counted
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """The slots whose rows are counted now, and what prevents the others, if that is not their hand-off."""
+
+    counted: set[int]
+    fault: Fault | None = None
 
 
 class ClickStore:
@@ -41,36 +59,41 @@ class ClickStore:
         self._shards = shards
         self._router = router
 
-    async def apply(self, stream: str, rows: BySlot) -> set[int]:
-        """Applies rows at the believed owners, one call per shard. Returns the slots whose rows are now counted.
+    def owner(self, slot: int) -> str:
+        """Returns the name of the shard that is believed to own the slot."""
+        return self._shards.map.owner(slot)
+
+    async def apply(self, name: str, stream: str, rows: ClicksBySlot) -> Delivery:
+        """Applies rows at shard `name`, in one call unless slots are in hand-off or counted in part.
 
         Rows at or before a slot's cursor are not counted again, so calling again with the same rows changes
-        nothing. Within a slot rows must be given in ascending order of entry over all calls. Slots that are
-        missing from the result are in hand-off, elsewhere, or on a shard that does not answer: try them again.
+        nothing. Within a slot rows must be given in ascending order of entry over all calls, and those of one entry
+        in one call. Slots that are missing from the result are in hand-off, elsewhere, or on a shard with a fault:
+        try them again.
         """
-        groups = self._router.group(list(rows), int)
-        applied = await asyncio.gather(
-            *(self._apply_at(name, stream, slots, rows) for name, slots in groups.items())
-        )
-        return set().union(*applied)
-
-    async def _apply_at(self, name: str, stream: str, slots: Sequence[int], rows: BySlot) -> set[int]:
-        """Applies rows at shard `name`. Returns those of `slots` that it has counted."""
         counted: set[int] = set()
-        left = {slot: rows[slot] for slot in slots}
+        left = dict(rows)
         for _ in range(CALLS_MAX):
             try:
                 answers = await self._shards.pool(name).fetch(SQL["apply"], stream, *_sums(left))
-            except (ShardFailed, ConfigError, asyncpg.SerializationError):
-                return counted
+            except asyncpg.SerializationError:
+                return Delivery(counted)
+            except ShardFailed as error:
+                is_too_much = isinstance(error.__cause__, _TOO_MUCH)
+                return Delivery(counted, Fault.TOO_MUCH if is_too_much else Fault.UNREACHABLE)
+            except ConfigError:
+                return Delivery(counted, Fault.UNREACHABLE)
+            except asyncpg.PostgresError as error:
+                log.error("shard %s refuses clicks: %s", name, type(error).__name__)
+                return Delivery(counted, Fault.TOO_MUCH)
             if not answers:
-                return counted | left.keys()
+                return Delivery(counted | left.keys())
             for answer in answers:
                 if self._is_counted(answer, left):
                     counted.add(answer["slot"])
             if not left:
-                return counted
-        return counted
+                break
+        return Delivery(counted)
 
     def _is_counted(self, answer: Row, left: dict[int, Sequence[ClickRow]]) -> bool:
         """Removes a slot that blocked the call from `left`, or the entries that its cursor includes. Whether it
@@ -106,8 +129,8 @@ class ClickStore:
         ]
 
 
-def _sums(rows_of: BySlot) -> tuple[Sequence[object], ...]:
-    """Returns the arguments of `clicks_apply_v1` after the stream: parallel arrays of slots with their first and
+def _sums(rows_of: ClicksBySlot) -> tuple[Sequence[object], ...]:
+    """Returns the arguments of `clicks_apply_v2` after the stream: parallel arrays of slots with their first and
     last entries, of clicks by link and day, and of clicks by source."""
     slots = sorted(rows_of)
     clicks: dict[tuple[int, str, date], int] = {}

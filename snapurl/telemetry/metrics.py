@@ -237,6 +237,14 @@ CLICKS_SHIPPED = Counter("snapurl_clicks_shipped_total", "Clicks that Redis has 
 CLICKS_DROPPED = Counter(
     "snapurl_clicks_dropped_total", "Clicks dropped because a worker held too many codes."
 )
+CLICK_SOURCES_DROPPED = Counter(
+    "snapurl_click_sources_dropped_total",
+    "Sources (a referrer or a browser) left out of counted clicks at a bound or for a slow shard.",
+)
+CLICK_DELIVERIES_DIVIDED = Counter(
+    "snapurl_click_deliveries_divided_total",
+    "Deliveries of clicks that a shard did not carry out in time, so that less was sent.",
+)
 CLICKS_HELD = Gauge(
     "snapurl_clicks_held", "Clicks that workers hold until Redis confirms them.", multiprocess_mode="livesum"
 )

@@ -9,6 +9,7 @@ A head is plain if every parser reads it the same way and no header changes how 
 - There is one `Host`, well formed and without percent-encoding.
 - There is no `Transfer-Encoding`, `Expect` or `Upgrade`, and no `Connection` but `keep-alive`, since the response
   says that. A redirect has no `Content-Length`; a create has one, in digits only.
+- A redirect has none of the `PURPOSE_HEADERS`: Sanic's path counts the clicks of a browser that only prefetches.
 
 Matching takes linear time: no part of a pattern is tried more than twice. Header lines are an atomic group
 (`(?> … )`) and not `( … )*+`, which was faulty before Python 3.11.5: it could match half a line. The first letter
@@ -20,10 +21,12 @@ from __future__ import annotations
 import re
 from string import ascii_letters
 
+from snapurl.clicks.sources import HEADER_BYTES_MAX, PURPOSE_HEADERS
 from snapurl.http.schema.route import LINKS_PATH
 
 _NAME = rb"[A-Za-z0-9!#$%&'*+.^_`|~-]++"
 _VALUE = rb"[\t\x20-\x7e]*+"
+_START_OF_VALUE = rb"[\t\x20-\x7e]{0,%d}+" % HEADER_BYTES_MAX
 _HOST = rb"(?: [A-Za-z0-9._~!$&'()*+,;=-]*+ | \[ [0-9A-Fa-f:.]++ \] ) (?: : [0-9]*+ )?+"
 
 
@@ -73,17 +76,21 @@ REDIRECT_HEAD = re.compile(
     %b
     """
     % _lines(
-        rb"%b [ \t]*+ ( %b ) | %b [ \t]*+ ( %b ) |"
-        % (_header(b"referer"), _VALUE, _header(b"user-agent"), _VALUE),
+        rb"%b [ \t]*+ ( %b ) %b | %b [ \t]*+ ( %b ) %b |"
+        % (_header(b"referer"), _START_OF_VALUE, _VALUE, _header(b"user-agent"), _START_OF_VALUE, _VALUE),
         2,
         b"content-length",
         b"transfer-encoding",
         b"expect",
         b"upgrade",
+        *(name.encode() for name in PURPOSE_HEADERS),
     ),
     re.VERBOSE,
 )
-"""The plain head of a redirect: its code, its Host, its last Referer, its last User-Agent."""
+"""The plain head of a redirect: its code, its Host, its last Referer, its last User-Agent.
+
+The last two are cut to HEADER_BYTES_MAX.
+"""
 
 CREATE_HEAD = re.compile(
     rb"""

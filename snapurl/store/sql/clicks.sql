@@ -1,6 +1,6 @@
 -- name: apply
 SELECT slot, outcome, peer, epoch, last_entry
-  FROM clicks_apply_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+  FROM clicks_apply_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
 
 -- name: totals
 -- One row with a null day when the code has no clicks, so that the outcome is always told.

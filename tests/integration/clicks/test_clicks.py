@@ -60,9 +60,7 @@ def environ(settings: Settings) -> dict[str, str]:
 
 
 async def start_consumer(settings: Settings) -> Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "snapurl.clicks", env=environ(settings), stderr=asyncio.subprocess.DEVNULL
-    )
+    return await asyncio.create_subprocess_exec(sys.executable, "-m", "snapurl.clicks", env=environ(settings))
 
 
 @asynccontextmanager
@@ -278,18 +276,40 @@ async def test_a_millisecond_that_lasts_does_not_run_out_of_numbers(store: Store
 async def test_sources_are_bounded_while_redis_is_away(ready: Settings) -> None:
     """While Redis is down, sealed and current click sources share one bound; clicks are counted beyond it."""
     away = ready.model_copy(
-        update={"redis_url": SecretStr("redis://127.0.0.1:1/0"), "click_sources_max": 3, "click_flush_ms": 5}
+        update={"redis_url": SecretStr("redis://127.0.0.1:1/0"), "click_sources_max": 5, "click_flush_ms": 5}
     )
     async with shipper(away, "nowhere") as tally:
         tally.record("a", "one", "firefox")
         await until(lambda: not len(tally))  # it is in the entry in flight
         tally.record("a", "two", "firefox")
         tally.record("a", "three", "firefox")
-        await until(lambda: tally.sources_budget == 1)
+        await until(lambda: tally.sources_budget == 2)
         for referrer in ("four", "five", "four"):
             tally.record("a", referrer, "firefox")
-        assert tally.sources() == {"a": {("four", "firefox"): 2}}
+        assert tally.sources() == {"a": ({"four": 2}, {"firefox": 3})}
         assert tally.take() == {"a": 3}
+
+
+@pytest.mark.parametrize(
+    ("recorded", "said"),
+    [(["a"], "1 click is lost"), (["a", "b", "a"], "3 clicks are lost"), ([], "")],
+)
+async def test_clicks_that_are_lost_at_a_shutdown_are_all_reported(
+    ready: Settings, caplog: pytest.LogCaptureFixture, recorded: list[str], said: str
+) -> None:
+    """A worker that stops while Redis is down reports every click that it loses: those of the entry that it was
+    sending, sealed ones and the latest."""
+    away = ready.model_copy(
+        update={"redis_url": SecretStr("redis://127.0.0.1:1/0"), "click_flush_ms": 5, "click_codes_max": 100}
+    )
+    async with shipper(away, "nowhere") as tally:
+        for code in recorded[:2]:
+            tally.record(code)
+            await until(lambda: not len(tally))  # in the entry in flight, then sealed
+        for code in recorded[2:]:
+            tally.record(code)
+    lost = [record.getMessage() for record in caplog.records if " lost: " in record.getMessage()]
+    assert [message.partition(":")[0] for message in lost] == [said] * bool(said)
 
 
 async def test_a_consumer_of_its_own_serves_its_metrics(ready: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -12,7 +13,7 @@ import asyncpg
 import pytest
 
 from snapurl.config import Settings
-from snapurl.model import LinkFields, NewLink
+from snapurl.model import ClicksBySlot, LinkFields, NewLink
 from snapurl.store.clicks import ClickStore
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
@@ -43,6 +44,17 @@ class Store:
             ClickStore(shards, router),
             settings,
         )
+
+    async def apply_clicks(self, stream: str, rows: ClicksBySlot) -> set[int]:
+        """Delivers clicks to the believed owners. Returns the slots that are counted."""
+        groups = self.router.group(list(rows), int)
+        calls = (
+            self.clicks.apply(name, stream, {slot: rows[slot] for slot in slots})
+            for name, slots in groups.items()
+        )
+        deliveries = await asyncio.gather(*calls)
+        assert not any(delivery.fault for delivery in deliveries)
+        return set().union(*(delivery.counted for delivery in deliveries))
 
 
 @pytest.fixture

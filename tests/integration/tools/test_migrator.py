@@ -71,7 +71,7 @@ async def test_adding_a_shard_moves_a_fifth_of_the_slots_and_loses_nothing(
     for code in clicked:
         row = ClickRow(slot_of(code), 1, code, date(2026, 5, 1), 2, sources)
         rows.setdefault(row.slot, []).append(row)
-    assert await store.clicks.apply("s", rows) == rows.keys()
+    assert await store.apply_clicks("s", rows) == rows.keys()
     fleet = await add_fifth(ready, five, fifth)
     before = (await fleet.observe()).ownership.owners
     stop = asyncio.Event()

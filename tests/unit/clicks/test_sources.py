@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapurl.clicks.sources import BROWSERS, browser_of, referrer_of
+from snapurl.clicks.sources import BROWSERS, browser_of, is_prefetch, referrer_of
 from snapurl.clicks.stream import VALUE_CHARS_MAX
 
 
@@ -52,6 +52,18 @@ def test_the_referrer_is_a_host_and_no_more(header: bytes | None, host: str) -> 
         (b"facebookexternalhit/1.1", "bot"),
         (b"curl/8.5.0", "program"),
         (b"python-requests/2.32", "program"),
+        (b"WhatsApp/2.23.20.0", "bot"),
+        (b"http.rb/5.1.1 (Mastodon/4.2.1; +https://social.example/)", "bot"),
+        (b"Iframely/1.3.1 (+https://iframely.com/docs/about)", "bot"),
+        (b"Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 HeadlessChrome/140.0 Safari/537.36", "bot"),
+        (
+            b"Mozilla/5.0 (Linux; Android 9; CUBOT X19) AppleWebKit/537.36 Chrome/140.0 Safari/537.36",
+            "chrome",
+        ),
+        (b"node-fetch/1.0 (+https://github.com/bitinn/node-fetch)", "program"),
+        (b"axios/1.7.2", "program"),
+        (b"node", "program"),
+        (b"Some-Library/0.1 (linux)", "program"),
         (b"something else", "*"),
     ],
 )
@@ -59,6 +71,21 @@ def test_the_browser_is_a_family(header: bytes | None, family: str) -> None:
     """The browser is stored as a family; a browser that also names others is stored as what it is."""
     assert browser_of(header) == family
     assert family in BROWSERS
+
+
+@pytest.mark.parametrize(
+    ("purposes", "is_one"),
+    [
+        ([], False),
+        (["prefetch"], True),
+        (["prefetch;prerender"], True),
+        (["", "Preview"], True),
+        (["prefetching"], False),
+    ],
+)
+def test_a_page_that_is_loaded_in_advance_is_told_apart(purposes: list[str], is_one: bool) -> None:
+    """A request whose Sec-Purpose, Purpose or X-Moz says that nobody has clicked yet is a prefetch."""
+    assert is_prefetch(purposes) == is_one
 
 
 @given(st.binary(max_size=400))

@@ -16,6 +16,7 @@ from sanic import HTTPResponse
 from snapurl.addresses import Clients, parse_networks
 from snapurl.cache.local import Entry, LocalCache
 from snapurl.cache.reader import FROM_L1
+from snapurl.clicks.sources import HEADER_BYTES_MAX
 from snapurl.clicks.tally import Tally
 from snapurl.errors import Unavailable
 from snapurl.http.fastpath.plain_heads import REDIRECT_HEAD
@@ -113,6 +114,14 @@ def test_a_plain_head_is_recognised_to_its_end(head: bytes) -> None:
     assert REDIRECT_HEAD.match(head[:-1]) is None
 
 
+def test_of_a_long_header_only_its_beginning_is_read() -> None:
+    """Referer and User-Agent are cut before anything looks at them or keeps them, however long they are."""
+    long = b"https://x.example/" + b"y" * 15_000
+    head = request(headers=b"Referer: %b\r\nUser-Agent: %b\r\n" % (long, long))
+    assert head[3] == head[4] == long[:HEADER_BYTES_MAX]
+    assert head[0].endswith(b"y\r\n\r\n")
+
+
 @pytest.mark.parametrize(
     "head",
     [
@@ -158,6 +167,9 @@ def test_a_plain_head_is_recognised_to_its_end(head: bytes) -> None:
         b"GET /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nSec-Purpose: prefetch\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\npurpose: prefetch\r\n\r\n",
+        b"GET /a HTTP/1.1\r\nHost: x\r\nX-MOZ: prefetch\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: x\r\nConnection:\r\n\r\n",
         b"GET /a HTTP/1.1\r\nHost: x\r\nConnection: keep-alive \r\n\r\n",
@@ -200,7 +212,7 @@ async def test_a_link_in_l1_is_answered_and_counted() -> None:
             LINK.url, 302, worker.date.text, keep_alive=True
         )
     worker.fast.count_redirects(3, 0.00002)
-    assert worker.tally.sources() == {"a": {("x", "program"): 2}}
+    assert worker.tally.sources() == {"a": ({"x": 2}, {"program": 2})}
     assert worker.tally.take() == {"a": 2}
     assert REDIRECTED._value.get() == before
     worker.fast.flush()
@@ -326,7 +338,7 @@ async def test_a_link_that_is_found_is_answered_whether_l1_keeps_it_or_not() -> 
             LINK.url, 302, worker.date.text, keep_alive=True
         )
         worker.fast.count_lookup(0.004)
-    assert worker.tally.sources() == {"a": {("", "program"): 2}}
+    assert worker.tally.sources() == {"a": ({}, {"program": 2})}
     before, from_l1 = REDIRECTED._value.get(), FROM_L1._value.get()
     worker.fast.flush()
     assert (REDIRECTED._value.get(), FROM_L1._value.get()) == (before + 2, from_l1)

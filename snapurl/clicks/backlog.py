@@ -1,0 +1,123 @@
+"""The clicks of a stream that a consumer has read and no shard has counted yet, by slot and in order. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import attrgetter
+
+from snapurl.model import ClickRow, ClicksBySlot
+
+SOURCES_MAX = 200_000  # that wait; further clicks wait without theirs
+
+ROWS_PER_CALL = 5_000
+SOURCES_PER_CALL = 5_000
+BYTES_PER_CALL = 1_048_576
+_ROW_BYTES = 40  # of a row or a source in a call, besides its texts
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much a call carries."""
+
+    rows: int = 0
+    sources: int = 0
+    bytes: int = 0
+
+    @classmethod
+    def of(cls, rows: Iterable[ClickRow]) -> Size:
+        count = sources = size = 0
+        for row in rows:
+            count += 1
+            sources += len(row.sources)
+            own = len(row.code) + _ROW_BYTES
+            size += own * (1 + len(row.sources)) + sum(len(source.value) for source in row.sources)
+        return cls(count, sources, size)
+
+    def __add__(self, other: Size) -> Size:
+        return Size(self.rows + other.rows, self.sources + other.sources, self.bytes + other.bytes)
+
+    @property
+    def fits(self) -> bool:
+        """Whether one call to a shard may carry it."""
+        return (
+            self.rows <= ROWS_PER_CALL and self.sources <= SOURCES_PER_CALL and self.bytes <= BYTES_PER_CALL
+        )
+
+
+@dataclass(slots=True)
+class Backlog:
+    """One stream: how far it has been read and trimmed, and the rows that are not counted yet.
+
+    `waiting` is in the order in which slots take their turns.
+    """
+
+    name: str
+    read_to: int = -1
+    trimmed_to: int = -1
+    waiting: dict[int, list[ClickRow]] = field(default_factory=dict)
+    shipments: dict[int, str] = field(default_factory=dict)  # entry -> its id in the log of its worker
+    rows: int = 0
+    sources: int = 0
+
+    def add(self, rows: Iterable[ClickRow]) -> int:
+        """Adds the rows of the next entry. Returns how many sources were left out at SOURCES_MAX."""
+        left_out = 0
+        for row in rows:
+            if self.sources + len(row.sources) > SOURCES_MAX:
+                left_out += len(row.sources)
+                kept = replace(row, sources=())
+            else:
+                kept = row
+            self.waiting.setdefault(row.slot, []).append(kept)
+            self.rows += 1
+            self.sources += len(kept.sources)
+        return left_out
+
+    def take(self, slots: Iterable[int], entries_max: int | None = None) -> dict[int, list[ClickRow]]:
+        """Returns the next rows of `slots` that one call may carry, of each at most `entries_max` entries.
+
+        They are not removed. The rows of a slot in one entry stay together, since a slot's cursor is an entry. So a
+        first entry is returned even if it exceeds the bounds.
+        """
+        found: dict[int, list[ClickRow]] = {}
+        size = Size()
+        for slot in slots:
+            for number, (_, entry) in enumerate(groupby(self.waiting.get(slot, ()), attrgetter("entry"))):
+                if number == entries_max:
+                    break
+                rows = list(entry)
+                size += Size.of(rows)
+                if found and not size.fits:
+                    return found
+                found.setdefault(slot, []).extend(rows)
+        return found
+
+    def drop(self, sent: ClicksBySlot) -> int:
+        """Removes rows that have been counted. Returns how many clicks they held.
+
+        A slot that has more goes behind all others, so that a busy one delays nobody.
+        """
+        clicks = 0
+        for slot, counted in sent.items():
+            last = counted[-1].entry
+            waiting = self.waiting.pop(slot, [])
+            rest = [row for row in waiting if row.entry > last]
+            for row in waiting[: len(waiting) - len(rest)]:
+                clicks += row.clicks
+                self.rows -= 1
+                self.sources -= len(row.sources)
+            if rest:
+                self.waiting[slot] = rest
+        return clicks
+
+    def forget_shipments(self, applied_to: int) -> None:
+        """Drops the shipment ids of entries up to `applied_to`."""
+        while self.shipments and (first := next(iter(self.shipments))) <= applied_to:
+            del self.shipments[first]
+
+    @property
+    def applied_to(self) -> int:
+        """The last entry up to which everything has been applied."""
+        return min((rows[0].entry - 1 for rows in self.waiting.values()), default=self.read_to)

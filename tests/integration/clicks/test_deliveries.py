@@ -1,0 +1,219 @@
+"""Deliveries of clicks to slow shards: bounded, divided, and exact although consumers are killed meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from asyncio.subprocess import Process
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any
+
+import pytest
+
+from ring.slots import slot_of
+from snapurl.clicks.tally import Tally
+from snapurl.config import Settings
+from snapurl.model import SourceKind
+from tests.integration.clicks.test_clicks import counted, environ, shipper, until_counted
+from tests.integration.store.conftest import Store, direct, ready, store
+from tests.support.waits import HANG_S, until
+
+__all__ = ["direct", "ready", "store"]
+
+SLOW = "db1"
+TIMEOUT_MS = 1_500
+PROGRAM = """
+import importlib, sys
+from snapurl.clicks.consumer import main
+for word in sys.argv[1:]:
+    module, name, value = word.split(",")
+    setattr(importlib.import_module("snapurl.clicks." + module), name, float(value) if "." in value else int(value))
+raise SystemExit(main())
+"""
+
+
+@asynccontextmanager
+async def consumer(settings: Settings, *constants: str, **variables: str) -> AsyncIterator[Process]:
+    """Runs a consumer process whose constants have other values: `lane,BARE_S,1.0`."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PROGRAM, *constants), env={**environ(settings), **variables}
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await asyncio.wait_for(process.wait(), HANG_S)
+    assert process.returncode in (0, -signal.SIGKILL, -signal.SIGTERM)
+
+
+def impatient(settings: Settings, *constants: str) -> Any:
+    """Runs a consumer that gives a statement up soon."""
+    return consumer(settings, *constants, SNAPURL_STATEMENT_TIMEOUT_MS=str(TIMEOUT_MS))
+
+
+def codes_at(store: Store, shard: str, count: int) -> list[str]:
+    """Returns codes of different slots at the shard."""
+    found: dict[int, str] = {}
+    for number in range(100 * count):
+        code = f"slow{number}"
+        if store.shards.map.owner(slot_of(code)) == shard:
+            found.setdefault(slot_of(code), code)
+    return list(found.values())[:count]
+
+
+async def is_counted(store: Store, codes: Counter[str]) -> bool:
+    return await counted(store, codes) == codes
+
+
+async def differ(store: Store, codes: Counter[str], before: Counter[str]) -> bool:
+    return await counted(store, codes) != before
+
+
+async def sent(tally: Tally) -> None:
+    await until(lambda: not len(tally))
+
+
+@pytest.mark.parametrize(
+    "constant",
+    [
+        "backlog,ROWS_PER_CALL,1",
+        "backlog,SOURCES_PER_CALL,1",
+        "backlog,BYTES_PER_CALL,1",
+        "consumer,ENTRIES_PER_READ,1",
+        "consumer,READ_BYTES_MAX,1",
+        "consumer,BACKLOG_ROWS_MAX,1",
+    ],
+)
+async def test_each_bound_divides_what_is_delivered_and_loses_nothing(
+    store: Store, ready: Settings, constant: str
+) -> None:
+    """With any bound of a read or a call at its lowest, all clicks and sources are counted once, although consumers
+    are killed in between."""
+    codes = codes_at(store, SLOW, 2) + codes_at(store, "db2", 2)
+    expected: Counter[str] = Counter()
+    often = ready.model_copy(update={"click_flush_ms": 5})
+    async with shipper(often, store.shards.topology.cluster_id) as tally:
+        for round_ in range(3):
+            for _ in range(3):
+                for code in codes:
+                    for referrer in ("a.example", "b.example"):
+                        tally.record(code, referrer, "firefox")
+                        expected[code] += 1
+                await sent(tally)
+            async with consumer(ready, constant) as process:
+                await until(partial(differ, store, expected, await counted(store, expected)))
+                if round_ < 2:
+                    process.kill()
+        async with consumer(ready, constant):
+            await until_counted(store, expected)
+    for code in codes:
+        found = {item.value: item.clicks for item in await store.clicks.sources(code)}
+        assert found == {"a.example": 9, "b.example": 9, "firefox": 18}
+
+
+async def test_sources_that_wait_are_bounded_and_their_clicks_are_counted(
+    store: Store, ready: Settings
+) -> None:
+    """Beyond the bound of sources that wait, clicks wait and are counted without theirs."""
+    (code,) = codes_at(store, SLOW, 1)
+    async with shipper(ready, store.shards.topology.cluster_id) as tally:
+        for number in range(90):
+            tally.record(code, f"{number}.example", "firefox")
+    async with consumer(ready, "backlog,SOURCES_MAX,50"):
+        await until_counted(store, Counter({code: 90}))
+    assert [item.value for item in await store.clicks.sources(code)] == ["", ""]
+
+
+async def test_a_slot_whose_sources_are_locked_is_isolated_and_counted_without_them(
+    store: Store, ready: Settings, direct: dict[str, Any]
+) -> None:
+    """While a row of a link's sources is locked, the other links of its shard are counted, then its own clicks,
+    without their sources; later ones have sources again. A consumer that is killed in between changes nothing."""
+    stuck, *others = codes_at(store, SLOW, 9)
+    expected: Counter[str] = Counter()
+    often = ready.model_copy(update={"click_flush_ms": 5})
+    async with shipper(often, store.shards.topology.cluster_id) as tally:
+        tally.record(stuck, "locked.example", "firefox")
+        expected[stuck] += 1
+        async with impatient(ready):
+            await until_counted(store, expected)
+        async with direct[SLOW].transaction():
+            await direct[SLOW].execute("SELECT FROM click_sources WHERE code = $1 FOR UPDATE", stuck)
+            for _ in range(4):
+                for code in (stuck, *others):
+                    tally.record(code, "locked.example", "firefox")
+                    expected[code] += 1
+                await sent(tally)
+            async with impatient(ready) as process:
+                await until(lambda: is_counted(store, Counter({code: expected[code] for code in others})))
+                process.kill()
+            async with impatient(ready, "lane,BARE_S,3600.0"):
+                await until_counted(store, expected)
+        async with impatient(ready, "lane,BARE_S,1.0"):
+            for code in (stuck, *others):
+                tally.record(code, "later.example", "firefox")
+                expected[code] += 1
+
+            async def has_its_source() -> bool:
+                return "later.example" in {item.value for item in await store.clicks.sources(stuck)}
+
+            await until(has_its_source)
+            await until_counted(store, expected)
+    found = {
+        item.value: item.clicks
+        for item in await store.clicks.sources(stuck)
+        if item.kind is SourceKind.REFERRER
+    }
+    assert found == {"locked.example": 1, "later.example": 1, "": 4}
+
+
+async def test_a_slot_that_cannot_be_counted_delays_no_other(
+    store: Store, ready: Settings, direct: dict[str, Any]
+) -> None:
+    """While a link's clicks themselves are locked, those of the other links of its shard are counted, new ones too;
+    its own follow when it is unlocked."""
+    stuck, *others = codes_at(store, SLOW, 9)
+    expected = Counter({stuck: 1})
+    async with shipper(ready, store.shards.topology.cluster_id) as tally:
+        tally.record(stuck)
+        async with impatient(ready):
+            await until_counted(store, expected)
+        async with impatient(ready):
+            async with direct[SLOW].transaction():
+                await direct[SLOW].execute("SELECT FROM click_days WHERE code = $1 FOR UPDATE", stuck)
+                for _ in range(3):
+                    for code in (stuck, *others):
+                        tally.record(code, "x.example", "firefox")
+                        expected[code] += 1
+                    await until(lambda: is_counted(store, Counter({code: expected[code] for code in others})))
+                assert await counted(store, Counter([stuck])) == {stuck: 1}
+            await until_counted(store, expected)
+
+
+async def test_a_shard_that_times_out_delays_no_other_and_loses_nothing(
+    store: Store, ready: Settings, direct: dict[str, Any]
+) -> None:
+    """While every call to one shard times out, the clicks of the other shards are counted; its own follow, each
+    once, although the consumer was killed meanwhile."""
+    slow, others = codes_at(store, SLOW, 5), codes_at(store, "db2", 5)
+    expected: Counter[str] = Counter()
+    async with shipper(ready, store.shards.topology.cluster_id) as tally:
+        async with direct[SLOW].transaction():
+            await direct[SLOW].execute("LOCK TABLE click_cursor IN EXCLUSIVE MODE")
+            for _ in range(2):
+                async with impatient(ready) as process:
+                    for _ in range(3):
+                        for code in (*slow, *others):
+                            tally.record(code, "x.example", "firefox")
+                            expected[code] += 1
+                        await until(
+                            lambda: is_counted(store, Counter({code: expected[code] for code in others}))
+                        )
+                    process.kill()
+        async with impatient(ready):
+            await until_counted(store, expected)
