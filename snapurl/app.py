@@ -35,8 +35,9 @@ from snapurl.http.context import Services, Site
 from snapurl.http.dispatch import SanicHandler, dispatch
 from snapurl.http.docs.site import make_site
 from snapurl.http.fastpath.protocol import FastPath, FastProtocol
+from snapurl.http.preflight import preflight
 from snapurl.http.problems import Refusals
-from snapurl.http.redirect import follow
+from snapurl.http.redirect import METHODS, follow
 from snapurl.http.routes import REDIRECT_PATH, ROUTES
 from snapurl.http.wire.connections import BodyBudget, BoundedProtocol, ConnectionBudget, raise_open_files
 from snapurl.http.wire.dates import DateClock
@@ -112,6 +113,8 @@ def create_app(settings: Settings) -> App:
     app.ctx.fair_queue = FairQueue()
     app.ctx.date = DateClock()
     create = _add_routes(app)
+    if settings.cors_allowed:
+        _add_preflights(app)
     site = make_site(ROUTES, settings)
     stack = AsyncExitStack()
 
@@ -269,5 +272,12 @@ def _add_routes(app: App) -> SanicHandler:
             handlers[route.name], path, route.methods, name=route.name, ignore_body=True, unquote=True
         )
     path = REDIRECT_PATH.replace("{code}", "<code:str>")
-    app.add_route(follow, path, ["GET", "HEAD"], name="follow", ignore_body=True, unquote=True)
+    app.add_route(follow, path, METHODS, name="follow", ignore_body=True, unquote=True)
     return handlers[create_link.__name__]
+
+
+def _add_preflights(app: App) -> None:
+    """Adds OPTIONS to every path of the API."""
+    for number, path in enumerate({route.path for route in ROUTES if not route.is_page}):
+        sanic_path = path.replace("{code}", "<code:str>")
+        app.add_route(preflight, sanic_path, ["OPTIONS"], name=f"preflight_{number}", ignore_body=True)

@@ -156,11 +156,14 @@ def keys_list() -> None:
     """
     from snapurl.keys import list_keys
 
-    for key in asyncio.run(list_keys(_settings_or_local())):
+    listed, silent = asyncio.run(list_keys(_settings_or_local()))
+    for key in listed:
         state = "revoked" if key.revoked_at else "valid"
         rights = ",".join(sorted(key.rights))
         made = f"{key.created_at:%Y-%m-%d}"
         click.echo(f"{key.key_id}  {rights:<20}  {key.limit or '-':<12}  {made}  {state:<7}  {key.name}")
+    for name in silent:
+        click.echo(f"snapurl: the keys on shard {name} are missing here: it does not serve now", err=True)
 
 
 @keys.command("revoke")

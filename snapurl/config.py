@@ -19,6 +19,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
@@ -68,6 +69,14 @@ REPLACED = {
     "SNAPURL_PROXIES_COUNT": "set SNAPURL_PROXIES to the networks of your proxies, such as '10.0.0.0/8 192.0.2.7'"
 }
 """Settings of earlier versions, and what to do instead."""
+
+
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")  # as browsers send it
+
+
+@cache
+def _split(text: str) -> frozenset[str]:
+    return frozenset(text.split())
 
 
 class _SecretFiles(SecretsSettingsSource):
@@ -167,6 +176,11 @@ class Settings(BaseSettings):
     own_domains: str = Field(
         "",
         description="Other host names of this service, separated by spaces; links to them (loops) are refused.",
+    )
+    cors_origins: str = Field(
+        "",
+        description="Origins whose web pages may use the API (CORS), such as `https://app.example.org`, separated "
+        "by spaces; `*` for all, none by default.",
     )
     anonymous_creation: bool = Field(False, description="Whether links may be created without an API key.")
     proxies: str = Field(
@@ -346,6 +360,14 @@ class Settings(BaseSettings):
         parse_networks(value)
         return value
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _check_cors_origins(cls, value: str) -> str:
+        origins = value.split()
+        if origins != ["*"] and not all(map(_ORIGIN.fullmatch, origins)):
+            raise ValueError("must be origins such as https://app.example.org, separated by spaces, or *")
+        return value
+
     @model_validator(mode="after")
     def _check_shards(self) -> Self:
         parse_shards(self.shards.get_secret_value())
@@ -379,6 +401,11 @@ class Settings(BaseSettings):
     def proxy_networks(self) -> tuple[Network, ...]:
         """The networks of the trusted proxies."""
         return parse_networks(self.proxies)
+
+    @property
+    def cors_allowed(self) -> frozenset[str]:
+        """The origins of other sites that may use the API; `*` for all."""
+        return _split(self.cors_origins)
 
     @property
     def public_url(self) -> str:

@@ -91,6 +91,11 @@ class MethodNotAllowed(SnapURLError):
     slug = "method-not-allowed"
     title = "This address does not take that method"
 
+    def __init__(self, detail: str = "", *, allow: str = "") -> None:
+        """`allow` lists the methods where they are not those of the routes."""
+        super().__init__(detail)
+        self.allow = allow
+
 
 class RequestTimeout(SnapURLError):
     status = 408

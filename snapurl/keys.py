@@ -19,7 +19,7 @@ from limits import parse as parse_rate
 
 from snapurl.codes import ALPHABET
 from snapurl.config import Settings
-from snapurl.errors import ConfigError, NotFound
+from snapurl.errors import ConfigError, NotFound, Unavailable
 from snapurl.model import ApiKey, Right
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
@@ -28,6 +28,7 @@ from snapurl.store.keys import KeyStore
 KEY_ID_CHARS = 10
 SECRET_CHARS = 32
 NAME_CHARS_MAX = 100
+ATTEMPTS = 32  # at a new key: with half of the shards down, none succeeds once in four billion times
 KEY_PATTERN = re.compile(f"snap_([0-9A-Za-z]{{{KEY_ID_CHARS}}})_([0-9A-Za-z]{{{SECRET_CHARS}}})")
 
 
@@ -76,15 +77,20 @@ async def create_key(settings: Settings, name: str, rights: Collection[str], lim
     _check(name, limit)
     granted = _rights(rights)
     async with _store(settings) as store:
-        while True:
+        for attempt in range(ATTEMPTS):
             plain = PlainKey.random()
             key = ApiKey(plain.key_id, name, plain.secret_hash, granted, limit, datetime.now(UTC), None)
-            if await store.add(key):
-                return str(plain)
+            try:
+                if await store.add(key):
+                    return str(plain)
+            except Unavailable:  # another id belongs to another shard
+                if attempt == ATTEMPTS - 1:
+                    raise
+        raise Unavailable("no free key id was found")
 
 
-async def list_keys(settings: Settings) -> list[ApiKey]:
-    """Returns every key, also the revoked ones, oldest first."""
+async def list_keys(settings: Settings) -> tuple[list[ApiKey], tuple[str, ...]]:
+    """Returns the keys, also the revoked ones, oldest first, and the shards whose keys are missing."""
     async with _store(settings) as store:
         return await store.all()
 

@@ -79,6 +79,7 @@ class Limiter:
         self._local = SlidingWindowCounterRateLimiter(self._local_storage)
         self._clock_s = clock_s
         self._redis_down_until_s = -math.inf
+        self._is_failing = False
 
     async def hit(
         self, bucket: str, client: str, rate: str, cost: int = 1, *, factor: int = 1
@@ -102,11 +103,18 @@ class Limiter:
         if self._clock_s() >= self._redis_down_until_s:
             try:
                 with timed(_LIMIT_SECONDS), span("redis limit", "client", REDIS):
-                    return await self._hit(self._shared, item, bucket, client, cost)
+                    verdict = await self._hit(self._shared, item, bucket, client, cost)
             except (RedisError, OSError, TimeoutError) as error:
                 self._redis_down_until_s = self._clock_s() + RETRY_S
                 REDIS_FAILURES.labels("limit").inc()
-                log.warning("limits are counted per worker while Redis is down: %s", type(error).__name__)
+                if not self._is_failing:
+                    log.warning("Redis %s: limits are counted per worker", redis_fault(error))
+                self._is_failing = True
+            else:
+                if self._is_failing:
+                    log.info("Redis counts limits again")
+                self._is_failing = False
+                return verdict
         LIMIT_FALLBACKS.inc()
         if len(self._local_storage.storage) >= MEMORY_BUCKETS_MAX:
             await self._local_storage.reset()

@@ -241,13 +241,16 @@ class LinkService:
 
     async def page(
         self, limit: int, before: PageKey | None, owner: str | None
-    ) -> tuple[list[Link], PageKey | None]:
-        """Returns up to `limit` links, newest first, and where the next page begins (None on the last page)."""
-        links = await self._store.page(limit + 1, before, owner)
+    ) -> tuple[list[Link], PageKey | None, bool]:
+        """Returns up to `limit` links, newest first, where the next page begins, and whether no link is missing.
+
+        The next page is None on the last one. A link is missing while its shard does not serve.
+        """
+        links, silent = await self._store.page(limit + 1, before, owner)
         if len(links) <= limit:
-            return links, None
+            return links, None, not silent
         last = links[limit - 1]
-        return links[:limit], PageKey(last.created_at, last.code)
+        return links[:limit], PageKey(last.created_at, last.code), not silent
 
     async def stats(self, code: str, owner: str | None) -> tuple[list[DayClicks], list[SourceClicks]]:
         """Returns clicks by UTC day, oldest first, and by source, most first per kind. Raises as `get` does."""

@@ -57,6 +57,7 @@ from snapurl.telemetry.metrics import BODIES_REFUSED, HTTP_REQUESTS, HTTP_SECOND
 log = logging.getLogger("snapurl.http")
 
 QUERY_FIELDS_MAX = 20
+QUERY_CHARS_MAX = 1_000
 UTF_8 = ("utf-8", "utf8")  # the second is no registered name, but some clients send it
 
 REFUSED_KEYS = "too many API keys were refused from here"
@@ -186,10 +187,15 @@ async def _counted_miss(context: RequestContext, error: NotFound) -> SnapURLErro
 
 
 def _query(request: Request[Any, Any], known: frozenset[str]) -> dict[str, str]:
-    """Parses the query. Raises Invalid for an unknown or repeated parameter, BadRequest if it is malformed."""
+    """Parses the query.
+
+    Raises Invalid for an unknown or repeated parameter, BadRequest if it is malformed or too long.
+    """
     text = request.query_string
     if not text:
         return {}
+    if len(text) > QUERY_CHARS_MAX:
+        raise BadRequest(f"the query string may have at most {QUERY_CHARS_MAX} characters")
     try:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=QUERY_FIELDS_MAX, errors="strict")
     except ValueError:  # too many, or not UTF-8

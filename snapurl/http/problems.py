@@ -25,7 +25,7 @@ from snapurl import errors
 from snapurl.errors import SnapURLError
 from snapurl.http.html import PAGE_HEADERS, refusal_page
 from snapurl.http.response_headers import API_PREFIX, api_headers, site_headers
-from snapurl.http.schema.responses import CONTENT_TYPE, TYPE_PREFIX
+from snapurl.http.schema.responses import CONTENT_TYPE, problem
 from snapurl.http.wire.heads import first_items
 from snapurl.telemetry.metrics import HTTP_REQUESTS, PROBLEMS
 from snapurl.telemetry.traces import request_span
@@ -36,7 +36,7 @@ RETRY_AFTER_S = 1  # for a 503 that has no time of its own
 _HTML = "text/html"
 _MEDIA = re.compile(r"[ \t]*([^\s;]+)[ \t]*(?:;|\Z)")  # an item of Accept without its parameters
 _QUALITY = re.compile(r";[ \t]*q=([01](?:\.[0-9]{0,3})?)[ \t]*(?:;|\Z)", re.IGNORECASE)
-METHODS = ("GET", "HEAD", "POST", "PATCH", "DELETE")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 REQUEST_ID_PATTERN = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 # Maps the exceptions of Sanic. The first matching class counts.
@@ -77,21 +77,6 @@ def as_refusal(error: BaseException) -> SnapURLError:
     if isinstance(error, sanic_errors.SanicException) and 400 <= (error.status_code or 500) < 500:
         return errors.BadRequest()
     return SnapURLError()
-
-
-def problem(refusal: SnapURLError, request_id: str | None = None) -> dict[str, Any]:
-    """Returns the body of a problem response; `errors` is present only if fields are invalid."""
-    body: dict[str, Any] = {
-        "type": TYPE_PREFIX + refusal.slug,
-        "title": refusal.title,
-        "status": refusal.status,
-        "detail": refusal.public_detail,
-    }
-    if refusal.fields:
-        body["errors"] = [{"pointer": field.pointer, "detail": field.detail} for field in refusal.fields]
-    if request_id is not None:
-        body["request_id"] = request_id
-    return body
 
 
 def traced(request: Request[Any, Any], route: str, request_id: str) -> AbstractContextManager[Any]:
@@ -152,9 +137,14 @@ def _headers(request: Request[Any, Any], refusal: SnapURLError) -> dict[str, str
         headers["retry-after"] = str(max(1, math.ceil(refusal.retry_after_s or RETRY_AFTER_S)))
     if refusal.status == 401:
         headers["www-authenticate"] = 'Bearer realm="snapurl"'
-    if refusal.status == 405:
-        headers["allow"] = ", ".join(filter(lambda method: _has_route(request, method), METHODS))
+    if isinstance(refusal, errors.MethodNotAllowed):
+        headers["allow"] = refusal.allow or allowed_methods(request)
     return headers
+
+
+def allowed_methods(request: Request[Any, Any]) -> str:
+    """Returns the methods that have a route at the path, as in Allow."""
+    return ", ".join(method for method in METHODS if _has_route(request, method))
 
 
 def _has_route(request: Request[Any, Any], method: str) -> bool:

@@ -7,8 +7,12 @@ compares the two.
 All four statuses are sent with `max-age=0`. Browsers would otherwise cache a 301 or 308 for ever: its clicks would
 not be counted, and changes of the link not seen.
 
+Which methods a link takes follows from its status (RFC 9110, 15.4). After 307 and 308 a client repeats its request
+with the same method and body, so such a link redirects every method. After 301 and 302 many clients turn a POST
+into a GET without its body, so such a link takes safe methods only: a 405 is better than data that vanish.
+
 A redirect becomes a click in one line per path: `services.tally.record` in `_respond` here, and
-`self._record_click` in `FastPath._redirect`. Both count GET and not HEAD.
+`self._record_click` in `FastPath._redirect`. HEAD and OPTIONS, which only look, are no clicks.
 """
 
 from __future__ import annotations
@@ -31,7 +35,7 @@ from snapurl.clicks.sources import (
     referrer_of,
 )
 from snapurl.codes import is_code, is_reserved
-from snapurl.errors import Gone, NoSuchAddress, NotFound, RateLimited, SnapURLError
+from snapurl.errors import Gone, MethodNotAllowed, NoSuchAddress, NotFound, RateLimited, SnapURLError
 from snapurl.http.context import Services
 from snapurl.http.problems import refuse, request_id_of, traced
 from snapurl.http.rate_limits import MISSES, address_of, count_miss, miss_client_of, refuse_blocked
@@ -41,6 +45,11 @@ from snapurl.telemetry.metrics import REDIRECT_SECONDS, REDIRECTS, timing
 from snapurl.telemetry.traces import set_status
 
 CACHE_CONTROL = "private, max-age=0"
+
+SAFE = ("GET", "HEAD", "OPTIONS")
+KEEP_METHOD = (307, 308)  # statuses after which a client must not change the method
+METHODS = (*SAFE, "POST", "PUT", "PATCH", "DELETE")
+_NO_CLICK = ("HEAD", "OPTIONS")
 
 _SANIC_SECONDS = timing(REDIRECT_SECONDS, "sanic")
 REDIRECTED = REDIRECTS.labels("redirected")
@@ -86,7 +95,7 @@ class Redirect(HTTPResponse):
 
 
 async def follow(request: Request[Any, Any], code: str) -> HTTPResponse:
-    """Handles GET and HEAD of `/{code}`. A redirected GET is a click; nothing else is."""
+    """Handles `/{code}`. Raises MethodNotAllowed."""
     began_s = monotonic()
     request_id = request_id_of(request.headers)
     REQUEST_ID.set(request_id)  # replaces that of the connection's previous request
@@ -104,7 +113,12 @@ async def _respond(request: Request[Any, Any], code: str, request_id: str) -> HT
     except SnapURLError as refusal:
         _REFUSED.get(type(refusal), _FAILED).inc()
         return refuse(request, refusal, request_id)
-    if request.method == "GET":
+    if request.method not in SAFE and link.redirect_status not in KEEP_METHOD:
+        raise MethodNotAllowed(
+            f"a link with status {link.redirect_status} takes no {request.method}: with 307 or 308 it would",
+            allow=", ".join(SAFE),
+        )
+    if request.method not in _NO_CLICK:
         services.tally.record(code, referrer_of(_last_header(request, "referer")), _browser(request))
     REDIRECTED.inc()
     return Redirect(None, link.redirect_status, redirect_headers(link.url))

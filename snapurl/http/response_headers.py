@@ -1,4 +1,8 @@
-"""Headers that do not depend on the answer: which caches may keep it, and that its media type is to be believed."""
+"""Headers that do not depend on the answer: caching, media type, and which other origins may read it (CORS).
+
+With SNAPURL_CORS_ORIGINS, web pages of these origins may use the API from a browser. They send the API key as a
+header of their own. Credentials that a browser adds by itself (cookies) are never allowed: the service has none.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,10 @@ from typing import Any
 from sanic import Request
 
 API_PREFIX = "/api/"
+
+ANY = "*"
+EXPOSED = "ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-Id"
+VARY = "Authorization, X-Api-Key"
 
 _NOT_CACHED = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
@@ -17,7 +25,20 @@ def api_headers(request: Request[Any, Any]) -> dict[str, str]:
     No cache may keep any: what a client gets depends on its key, and changes at any time. Vary says so to caches
     that keep it nevertheless.
     """
-    return {**_NOT_CACHED, "vary": "Authorization, X-Api-Key"}
+    allowed = allowed_origins(request)
+    if not allowed:
+        return {**_NOT_CACHED, "vary": VARY}
+    headers = {**_NOT_CACHED, "vary": f"{VARY}, Origin"}
+    origin = ANY if ANY in allowed else request.headers.get("origin")
+    if origin in allowed:
+        headers |= {"access-control-allow-origin": origin, "access-control-expose-headers": EXPOSED}
+    return headers
+
+
+def allowed_origins(request: Request[Any, Any]) -> frozenset[str]:
+    """Returns the origins of SNAPURL_CORS_ORIGINS; none: the API is for its own origin only."""
+    origins: frozenset[str] = request.app.ctx.services.settings.cors_allowed
+    return origins
 
 
 def site_headers(*, varies: bool = False) -> dict[str, str]:

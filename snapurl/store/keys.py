@@ -50,10 +50,10 @@ class KeyStore:
         row = await self._write(slot, lambda pool: pool.fetch(SQL["revoke"], slot, key_id))
         return None if row["outcome"] == "missing" else _key(row)
 
-    async def all(self) -> list[ApiKey]:
-        """Returns every key, oldest first."""
-        rows = await every_slot_once(self._shards, SQL["all"], ())
-        return sorted(map(_key, rows), key=lambda key: (key.created_at, key.key_id))
+    async def all(self) -> tuple[list[ApiKey], tuple[str, ...]]:
+        """Returns the keys, oldest first, and the shards whose keys are missing because they do not serve."""
+        listed = await every_slot_once(self._shards, SQL["all"], ())
+        return sorted(map(_key, listed.rows), key=lambda key: (key.created_at, key.key_id)), listed.silent
 
     async def _write(self, slot: int, call: Call) -> Mapping[str, Any]:
         try:

@@ -179,8 +179,12 @@ class LinkStore:
             return row
         raise OutcomeUnknown(retry_after_s=1.0)
 
-    async def page(self, limit: int, before: PageKey | None, owner: str | None) -> list[Link]:
-        """Returns up to `limit` links that are not deleted, newest first over all shards. `owner` None lists all.
+    async def page(
+        self, limit: int, before: PageKey | None, owner: str | None
+    ) -> tuple[list[Link], tuple[str, ...]]:
+        """Returns up to `limit` links that are not deleted, newest first, and the shards whose links are missing.
+
+        `owner` None lists all.
 
         Every shard also returns the slots that it answers for, in the same snapshot as its rows. The page counts
         only if these sets cover each slot exactly once. So no link is listed twice or left out while slots move.
@@ -191,11 +195,11 @@ class LinkStore:
             before.code if before else None,
         )
         if owner is None:
-            rows = await every_slot_once(self._shards, SQL["page"], args)
+            listed = await every_slot_once(self._shards, SQL["page"], args)
         else:
-            rows = await every_slot_once(self._shards, SQL["page_of_owner"], (*args, owner))
-        links = sorted(map(_link, rows), key=lambda link: (link.created_at, link.code), reverse=True)
-        return links[:limit]
+            listed = await every_slot_once(self._shards, SQL["page_of_owner"], (*args, owner))
+        links = sorted(map(_link, listed.rows), key=lambda link: (link.created_at, link.code), reverse=True)
+        return links[:limit], listed.silent
 
     async def reserve(self, key: IdempotencyKey, fingerprint: bytes) -> IdempotencyRecord:
         """Stores an Idempotency-Key and returns its record. If it was stored within 24 hours, returns that record.

@@ -16,7 +16,7 @@ async def listing(pair: Pair) -> Counter[str]:
     """Lists all links page by page. Returns how often each code was listed."""
     found: Counter[str] = Counter()
     before = None
-    while page := await pair.traffic.store.links.page(PAGE, before, None):
+    while page := (await pair.traffic.store.links.page(PAGE, before, None))[0]:
         found.update(link.code for link in page)
         before = PageKey(page[-1].created_at, page[-1].code)
     return found

@@ -14,9 +14,10 @@ from sanic.compat import Header
 import snapurl
 from snapurl.http import problems
 from snapurl.http.problems import wants_page
-from snapurl.http.wire.heads import LIST_CHARS_MAX, LIST_ITEMS_MAX, first_items
+from snapurl.http.wire.heads import HEADERS_MAX, LIST_CHARS_MAX, LIST_ITEMS_MAX, first_items
 from snapurl.telemetry.otel import HEADER_CHARS_MAX, _short
 from tests.integration.http.conftest import ServiceMaker
+from tests.integration.http.paths import LAST
 
 PARSED_BY_SANIC = {
     "accept", "args", "cookies", "credentials", "files", "form", "forwarded", "get_args", "get_cookie", "get_form",
@@ -123,3 +124,32 @@ async def test_no_accept_header_makes_a_refusal_fail(make_service: ServiceMaker,
         answer = await service.client(Accept=accept).get("/not-there")
         assert answer.status_code == 404
         assert "Traceback" not in service.workers[0].log.read_text()
+
+
+@pytest.mark.parametrize("is_fast", [True, False], ids=["fast", "slow"])
+async def test_many_headers_are_refused_before_they_are_parsed(
+    make_service: ServiceMaker, is_fast: bool
+) -> None:
+    """A request with more headers than allowed gets 413, which ends the connection; with as many it is answered."""
+    async with make_service(SNAPURL_FAST_PATH=str(is_fast).lower()) as service:
+        body = b'{"url":"https://example.org/"}'
+        length = f"content-length: {len(body)}\r\ncontent-type: application/json\r\n"
+        for line, own, sent, status in (
+            ("GET /health/live", "", b"", b"200"),
+            ("POST /api/v1/links", length, body, b"201"),
+        ):
+            left = HEADERS_MAX - 2 - own.count("\r\n")
+            for count, expected in ((left, status), (left + 1, b"413"), (4_000, b"413")):
+                names = f"{line} HTTP/1.1\r\nhost: x\r\nconnection: keep-alive\r\n{own}" + "a:\r\n" * count
+                answer = await service.workers[0].say(
+                    f"{names}\r\n".encode() + sent, b"" if expected == b"413" else LAST
+                )
+                assert answer.startswith(b"HTTP/1.1 " + expected), answer
+
+
+@pytest.mark.parametrize("query", ["limit=" + "%31" * 4_000, "&" * 1_001, "a" * 1_001])
+async def test_a_long_query_is_refused_unparsed(make_service: ServiceMaker, query: str) -> None:
+    """A query longer than any that the API takes gets 400."""
+    async with make_service() as service:
+        answer = await service.api.get(f"/api/v1/links?{query}")
+        assert answer.status_code == 400 and "characters" in answer.json()["detail"]

@@ -467,7 +467,7 @@ async def test_the_service_works_through_the_proxy(ready: Settings, tmp_path: Pa
 
 
 async def test_tls_at_the_proxy(tmp_path: Path) -> None:
-    """With tls.cfg the proxy serves HTTPS with the secret's certificate, and redirects plain HTTP to it."""
+    """With tls.cfg the proxy serves HTTPS with the certificate and HSTS, and redirects plain HTTP to it."""
     authority = trustme.CA()
     certificate = tmp_path / "tls_certificate"
     made = authority.issue_cert("s.example.org", "127.0.0.1")
@@ -480,6 +480,10 @@ async def test_tls_at_the_proxy(tmp_path: Path) -> None:
         async with httpx.AsyncClient(verify=context) as client:
             answer = await client.get(f"https://127.0.0.1:{front.tls_port}/x")
             assert answer.status_code == 200 and answer.text == "127.0.0.2"
+            refused = await client.get(f"https://127.0.0.1:{front.tls_port}/metrics")
+            for each in (answer, refused):
+                assert each.headers["strict-transport-security"] == "max-age=31536000"
         async with front.client() as client:
             answer = await client.get("/x?y=1", headers={"Host": "s.example.org"})
             assert answer.status_code == 308 and answer.headers["location"] == "https://s.example.org/x?y=1"
+            assert "strict-transport-security" not in answer.headers

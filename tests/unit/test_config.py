@@ -178,6 +178,8 @@ def test_passwords_are_not_shown() -> None:
 
 # -- values -------------------------------------------------------------------------------------------------------
 
+CORS_WORDS = "must be origins such as https://app.example.org, separated by spaces, or *"
+
 
 @pytest.mark.parametrize(
     ("name", "value", "words"),
@@ -192,6 +194,12 @@ def test_passwords_are_not_shown() -> None:
         ("l1_max_age_s", "old", "must be a number"),
         ("l1_max_age_s", "0", "must be more than 0.0"),
         ("fast_path", "perhaps", "must be true or false"),
+        ("cors_origins", "app.example.org", CORS_WORDS),
+        ("cors_origins", "https://app.example.org/", CORS_WORDS),
+        ("cors_origins", "https://App.example.org", CORS_WORDS),
+        ("cors_origins", "https://u@app.example.org", CORS_WORDS),
+        ("cors_origins", "* https://app.example.org", CORS_WORDS),
+        ("cors_origins", "null", CORS_WORDS),
         ("base_url", "s.example.org", "must look like https://s.example.org"),
     ],
 )

@@ -18,10 +18,10 @@ from snapurl.errors import FieldError, Invalid, SnapURLError
 from snapurl.http.auth import owner_filter
 from snapurl.http.context import RequestContext
 from snapurl.http.dispatch import header_error, query_error
-from snapurl.http.problems import as_refusal, problem
+from snapurl.http.problems import as_refusal
 from snapurl.http.rate_limits import client_of, count_links
 from snapurl.http.schema.requests import Bulk, LinkChange, Rules, check, draft_of
-from snapurl.http.schema.responses import link_body, moment
+from snapurl.http.schema.responses import link_body, moment, problem
 from snapurl.http.schema.route import LINKS_PATH
 from snapurl.model import Draft, IdempotencyKey, Link, PageKey
 
@@ -59,9 +59,13 @@ async def create_links(call: RequestContext) -> HTTPResponse:
         list(drafts.values()), _owner(call), _item_keys(key, list(drafts))
     )
     public_url = call.services.settings.public_url
-    for place, outcome in zip(drafts, made, strict=True):
-        results[place] = _result(outcome, public_url)
-    return call.json_response({"results": results})
+
+    def respond() -> HTTPResponse:
+        for place, outcome in zip(drafts, made, strict=True):
+            results[place] = _result(outcome, public_url)
+        return call.json_response({"results": results})
+
+    return await call.run(respond)
 
 
 def _checked(items: Sequence[Any], rules: Rules) -> tuple[dict[int, Draft], list[dict[str, Any] | None]]:
@@ -148,15 +152,14 @@ async def list_links(call: RequestContext) -> HTTPResponse:
     limit = _limit(call.query.get("limit"))
     cursor = call.query.get("cursor")
     before = None if cursor is None else read_cursor(cursor)
-    links, after = await call.services.links.page(limit, before, owner_filter(call.caller))
+    links, after, complete = await call.services.links.page(limit, before, owner_filter(call.caller))
     following = write_cursor(after) if after else None
     if following:
         query = urlencode({"limit": limit, "cursor": following})
         call.headers["link"] = f'</api/v1/links?{query}>; rel="next"'
     public_url = call.services.settings.public_url
-    return call.json_response(
-        {"links": [link_body(link, public_url) for link in links], "next_cursor": following}
-    )
+    listed = [link_body(link, public_url) for link in links]
+    return call.json_response({"links": listed, "next_cursor": following, "complete": complete})
 
 
 def _limit(text: str | None) -> int:

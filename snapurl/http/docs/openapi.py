@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from http import HTTPStatus
 from typing import Any
 
 from pydantic import BaseModel
@@ -11,7 +10,17 @@ from pydantic.json_schema import models_json_schema
 
 from snapurl import errors
 from snapurl.codes import CODE_CHARS_MAX
-from snapurl.errors import Gone, MethodNotAllowed, NotFound, RateLimited, SnapURLError, Unavailable
+from snapurl.errors import (
+    Gone,
+    Invalid,
+    MethodNotAllowed,
+    NoSuchAddress,
+    NotFound,
+    RateLimited,
+    SnapURLError,
+    Unavailable,
+)
+from snapurl.http.docs.samples import ANSWERS, INVALID_WITHOUT_BODY, PROBLEMS, problem_samples
 from snapurl.http.schema.responses import CONTENT_TYPE, TYPE_PREFIX, Problem
 from snapurl.http.schema.route import Parameter, Route, Success
 
@@ -37,19 +46,27 @@ EXTRA_HEADERS: Mapping[int, Mapping[str, str]] = {
 
 
 def document(
-    routes: Sequence[Route[Any]], public_url: str, version: str, *, anonymous: bool
+    routes: Sequence[Route[Any]],
+    public_url: str,
+    version: str,
+    *,
+    anonymous: bool,
+    limits: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
-    """The whole document. `anonymous`: links may be created without a key here."""
+    """The whole document.
+
+    `anonymous`: links may be created without a key here. `limits` are those of this deployment by what they limit.
+    """
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, anonymous)
-    paths["/{code}"] = {"get": _redirect(counted=True), "head": _redirect(counted=False)}
+    paths["/{code}"] = {method: _redirect(method) for method in FOLLOW}
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "SnapURL",
             "version": version,
-            "description": _description(),
+            "description": _description(limits or {}),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": public_url}],
@@ -65,18 +82,25 @@ def document(
     }
 
 
-def _description() -> str:
-    """Markdown: how to begin, how to authenticate, and every type of problem."""
+def _description(limits: Mapping[str, object]) -> str:
+    """Markdown: how to begin, how to authenticate, the limits, and every type of problem."""
     kinds = (
         item for item in vars(errors).values() if isinstance(item, type) and issubclass(item, SnapURLError)
     )
     listed = sorted((kind.status, kind.slug, kind.title) for kind in kinds if kind is not errors.ConfigError)
     rows = "\n".join(f"| `{TYPE_PREFIX}{slug}` | {status} | {title} |" for status, slug, title in listed)
     return (
-        "Short links, counted. Send your key as `X-Api-Key` or as `Authorization: Bearer`.\n\n"
+        "Short links, counted. Send your key as `X-Api-Key` or as `Authorization: Bearer`. HEAD works wherever GET "
+        "does.\n\n"
+        f"{_limits(limits)}"
         "Errors are RFC 9457 `application/problem+json`; their `type` is stable and one of these:\n\n"
         f"| type | status | title |\n|---|---|---|\n{rows}\n"
     )
+
+
+def _limits(limits: Mapping[str, object]) -> str:
+    rows = "\n".join(f"| {what} | {limit} |" for what, limit in limits.items())
+    return f"| limit of this deployment | |\n|---|---|\n{rows}\n\n" if rows else ""
 
 
 def _schemas(routes: Iterable[Route[Any]]) -> dict[str, Any]:
@@ -96,7 +120,7 @@ def _operation(route: Route[Any], anonymous: bool) -> dict[str, Any]:
         "operationId": route.name,
         "summary": route.summary,
         "tags": [route.tag],
-        "responses": _responses(route.successes, route.refusals),
+        "responses": _responses(route.successes, route.refusals, has_body=route.body is not None),
     }
     if route.description:
         operation["description"] = route.description
@@ -105,7 +129,7 @@ def _operation(route: Route[Any], anonymous: bool) -> dict[str, Any]:
     if parameters:
         operation["parameters"] = parameters
     if route.body is not None:
-        content = {"application/json": {"schema": _ref(route.body)}}
+        content = {media: {"schema": _ref(route.body)} for media in route.body_media}
         operation["requestBody"] = {"required": True, "content": content}
     if route.right is not None:
         optional = route.may_be_anonymous and anonymous
@@ -113,20 +137,28 @@ def _operation(route: Route[Any], anonymous: bool) -> dict[str, Any]:
     return operation
 
 
-def _redirect(*, counted: bool) -> dict[str, Any]:
+FOLLOW = {
+    "get": "Follow a link",
+    "head": "See where a link leads, without a click",
+    "options": "See where a link leads, without a click",
+    **dict.fromkeys(("post", "put", "patch", "delete"), "Follow a link that keeps the method (307, 308)"),
+}
+
+
+def _redirect(method: str) -> dict[str, Any]:
     places = [
         Success(
             status, "To the link's URL", headers={"Location": "The link's URL.", "Cache-Control": "max-age=0"}
         )
-        for status in (301, 302, 307, 308)
+        for status in ((301, 302, 307, 308) if method in ("get", "head", "options") else (307, 308))
     ]
-    responses = _responses(places, (NotFound, Gone, RateLimited, Unavailable))
-    if not counted:
+    responses = _responses(places, (NotFound, NoSuchAddress, Gone, RateLimited, Unavailable))
+    if method == "head":
         for response in responses.values():
             response.pop("content", None)
     return {
-        "operationId": "follow" if counted else "follow_head",
-        "summary": "Follow a link" if counted else "See where a link leads, without a click",
+        "operationId": "follow" if method == "get" else f"follow_{method}",
+        "summary": FOLLOW[method],
         "tags": ["Redirects"],
         "parameters": [CODE],
         "responses": responses,
@@ -143,7 +175,9 @@ def _parameter(item: Parameter) -> dict[str, Any]:
     }
 
 
-def _responses(good: Iterable[Success], refusals: Iterable[type[SnapURLError]]) -> dict[str, Any]:
+def _responses(
+    good: Iterable[Success], refusals: Iterable[type[SnapURLError]], *, has_body: bool = False
+) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for answer in good:
         responses[str(answer.status)] = _good(answer)
@@ -152,7 +186,7 @@ def _responses(good: Iterable[Success], refusals: Iterable[type[SnapURLError]]) 
     for refusal in kinds:
         by_status.setdefault(refusal.status, []).append(refusal)
     for status, alike in sorted(by_status.items()):
-        responses.setdefault(str(status), _problem(status, alike))
+        responses.setdefault(str(status), _problem(status, alike, has_body=has_body))
     return responses
 
 
@@ -161,18 +195,24 @@ def _good(answer: Success) -> dict[str, Any]:
     if answer.headers:
         response["headers"] = _headers(answer.headers)
     if answer.model is not None:
-        response["content"] = {answer.media: {"schema": _ref(answer.model)}}
+        content: dict[str, Any] = {"schema": _ref(answer.model)}
+        if answer.model in ANSWERS:
+            content["example"] = ANSWERS[answer.model]
+        response["content"] = {answer.media: content}
     elif answer.status == 200:
         schema = {"type": "object"} if answer.media == "application/json" else {"type": "string"}
         response["content"] = {answer.media: {"schema": schema}}
     return response
 
 
-def _problem(status: int, kinds: Sequence[type[SnapURLError]]) -> dict[str, Any]:
-    names = ", ".join(f"`{TYPE_PREFIX}{kind.slug}`" for kind in kinds)
+def _problem(status: int, kinds: Sequence[type[SnapURLError]], *, has_body: bool) -> dict[str, Any]:
+    explained = {kind: PROBLEMS[kind] for kind in kinds}
+    if Invalid in explained and not has_body:
+        explained[Invalid] = INVALID_WITHOUT_BODY
+    lines = [f"`{TYPE_PREFIX}{kind.slug}`: {meaning}" for kind, (meaning, _) in explained.items()]
     response: dict[str, Any] = {
-        "description": f"{HTTPStatus(status).phrase}: {names}",
-        "content": {CONTENT_TYPE: {"schema": _ref(Problem)}},
+        "description": lines[0] if len(lines) == 1 else "".join(f"- {line}\n" for line in lines),
+        "content": {CONTENT_TYPE: {"schema": _ref(Problem), "examples": problem_samples(explained)}},
     }
     if status in EXTRA_HEADERS:
         response["headers"] = _headers(EXTRA_HEADERS[status])

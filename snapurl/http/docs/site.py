@@ -28,7 +28,12 @@ REVALIDATED = {
 def make_site(routes: Sequence[Route[Handler]], settings: Settings) -> Site:
     """The pages of a deployment."""
     version = program_version()
-    found = document(routes, settings.public_url, version, anonymous=settings.anonymous_creation)
+    fields = Settings.model_fields
+    shown = [name for name in fields if name.startswith("limit_")] + ["bulk_links_max", "url_chars_max"]
+    limits = {str(fields[name].description): getattr(settings, name) for name in shown}
+    found = document(
+        routes, settings.public_url, version, anonymous=settings.anonymous_creation, limits=limits
+    )
     return Site(version, json.dumps(found, ensure_ascii=False))
 
 

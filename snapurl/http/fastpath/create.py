@@ -7,7 +7,7 @@ of Sanic's, the handler is the one that Sanic would have called, and so are its 
 
 A request is read here if all of this holds, otherwise Sanic reads it:
 
-- *The head is plain* (`plain_heads.py`).
+- *The head is plain* (`plain_heads.py`), and has no more headers than are accepted.
 - *It has one Content-Length*, in digits only.
 - *The body is complete*: there is nothing to wait for, so no time-out and no buffer to bound.
 """
@@ -23,6 +23,7 @@ from sanic import HTTPResponse
 from sanic.compat import Header
 
 from snapurl.http.schema.route import LINKS_PATH
+from snapurl.http.wire.heads import HEADERS_MAX
 
 _PATH = LINKS_PATH.encode()
 _VERSION = "1.1"
@@ -44,6 +45,8 @@ def whole_request(head: re.Match[bytes], data: bytes, connection: Any) -> WholeR
     if end > len(data):
         return None
     lines = head[0].decode("ascii").split("\r\n")[1:-2]
+    if len(lines) > HEADERS_MAX:
+        return None
     pairs = (line.split(":", 1) for line in lines)
     headers = Header([(name.lower(), value.lstrip()) for name, value in pairs])
     if len(headers.getall("content-length")) != 1:

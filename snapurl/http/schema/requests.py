@@ -203,10 +203,17 @@ class LinkDraft(Body):
         return Draft(**{name: getattr(self, name) for name in self.model_fields_set})
 
 
+def _no_defaults(schema: dict[str, Any]) -> None:
+    """Removes the defaults from the schema of a change: a generated client would send them."""
+    schema["minProperties"] = 1
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
 class LinkChange(Body):
     """What to change of a link; fields left out stay, and null clears a title or an expiry."""
 
-    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+    model_config = ConfigDict(json_schema_extra=_no_defaults)
 
     url: Target = ""
     title: Title | None = None

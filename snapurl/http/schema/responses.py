@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from snapurl.errors import SnapURLError
 from snapurl.http.schema.requests import RedirectStatus
 from snapurl.model import DayClicks, Link, Readiness, RingView, SourceClicks, SourceKind
 
@@ -69,6 +70,9 @@ class LinkPage(Answer):
 
     links: list[LinkBody]
     next_cursor: str | None = Field(description="For the next page; null on the last one.")
+    complete: bool = Field(
+        description="False while some links cannot be reached: they are missing here. Ask for the page again later."
+    )
 
 
 class BulkCreated(Answer):
@@ -193,6 +197,21 @@ def moment(value: datetime) -> str:
     """Returns a time as RFC 3339 in UTC, to the microsecond."""
     at = value if value.tzinfo is UTC else value.astimezone(UTC)
     return at.isoformat(timespec="microseconds")[: -len("+00:00")] + "Z"
+
+
+def problem(refusal: SnapURLError, request_id: str | None = None) -> dict[str, Any]:
+    """Returns the body of a problem response; `errors` is present only if fields are invalid."""
+    body: dict[str, Any] = {
+        "type": TYPE_PREFIX + refusal.slug,
+        "title": refusal.title,
+        "status": refusal.status,
+        "detail": refusal.public_detail,
+    }
+    if refusal.fields:
+        body["errors"] = [{"pointer": field.pointer, "detail": field.detail} for field in refusal.fields]
+    if request_id is not None:
+        body["request_id"] = request_id
+    return body
 
 
 def link_body(link: Link, public_url: str) -> dict[str, Any]:

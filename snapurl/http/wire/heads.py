@@ -49,6 +49,7 @@ HOST = re.compile(
 )
 """The value of Host: a name or an address, and a port. RFC 9110 allows an empty name."""
 
+HEADERS_MAX = 100  # each costs its parsing, however short it is; a redirect's on the fast path are not parsed
 LIST_CHARS_MAX = 1_000  # of a header with a list
 LIST_ITEMS_MAX = 20
 

@@ -17,8 +17,8 @@ from time import monotonic
 from sanic.http import Http, Stage
 from sanic.response import BaseHTTPResponse
 
-from snapurl.errors import BadRequest
-from snapurl.http.wire.heads import REQUEST_LINE
+from snapurl.errors import BadRequest, TooLarge
+from snapurl.http.wire.heads import HEADERS_MAX, REQUEST_LINE
 
 _END_OF_HEAD = b"\r\n\r\n"
 _TLS_HANDSHAKE = 0x16
@@ -42,11 +42,13 @@ class PromptHttp(Http):
     __slots__ = ()
 
     async def http1_request_header(self) -> None:
-        """Receives and parses a head. Raises BadRequest, also Sanic's."""
+        """Receives and parses a head. Raises BadRequest, also Sanic's, and TooLarge for too many headers."""
         buffer = self.recv_buffer
         if buffer[0] == _CR:
             await self._skip_empty_line()
         await self._receive_head()
+        if buffer.count(b"\r\n", 0, buffer.find(_END_OF_HEAD) + 1) > HEADERS_MAX:
+            raise TooLarge(f"a head may have at most {HEADERS_MAX} headers")
         end = buffer.find(b"\r\n")
         if not buffer[:end].isascii():
             buffer[:end] = encode_query(bytes(buffer[:end]))

@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -371,14 +371,6 @@ class Shards:
             connection.terminate()
 
     # -- calls to every shard --------------------------------------------------------------------------------
-
-    async def call_all(self, call: Callable[[Pool], Awaitable[T]]) -> list[T]:
-        """Returns one result per shard, in the order of the topology. Raises Unavailable if a shard does not
-        answer."""
-        try:
-            return await asyncio.gather(*(call(self.pool(shard.name)) for shard in self.topology.shards))
-        except ShardFailed as error:
-            raise error.as_unavailable() from error
 
     async def health(self) -> list[ShardHealth]:
         """Asks each shard now. Returns whether it answers, and what is wrong if not."""

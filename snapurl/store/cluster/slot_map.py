@@ -6,7 +6,7 @@ claims the one with the higher epoch is newer; an equal epoch changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from ring.ownership import HOLDING, SlotRow, SlotState
 from ring.placement import place
@@ -38,6 +38,10 @@ class SlotMap:
     def owner(self, slot: int) -> str:
         """Returns the shard to ask for `slot`: the known owner, else the one that the ring names."""
         return self._owner[slot] or place(self._topology)[slot]
+
+    def may_be_at(self, slot: int, shards: Collection[str]) -> bool:
+        """Whether the owner of `slot` is one of `shards`, or not known."""
+        return self._owner[slot] is None or self._owner[slot] in shards
 
     def learn(self, slot: int, owner: str, epoch: int) -> bool:
         """Records a claim. Returns whether it changed the map."""

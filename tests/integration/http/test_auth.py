@@ -147,7 +147,7 @@ async def test_keys_are_listed_without_their_secrets(service: Service) -> None:
     key = await service.key("read", "create")
     plain = PlainKey.parse(key)
     assert plain is not None
-    listed = await list_keys(service.settings)
+    listed, _ = await list_keys(service.settings)
     found = next(item for item in listed if item.key_id == plain.key_id)
     assert found.rights == {"read", "create"} and found.revoked_at is None
     assert plain.secret not in repr(listed)

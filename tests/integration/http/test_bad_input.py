@@ -228,7 +228,7 @@ async def test_bytes_that_are_no_request_are_400_and_end_the_connection(
         ("OPTIONS", "/api/v1/ring", "GET, HEAD"),
         ("TRACE", "/api/v1/ring", "GET, HEAD"),
         ("BREW", "/api/v1/ring", "GET, HEAD"),
-        ("POST", "/abc", "GET, HEAD"),
+        ("TRACE", "/abc", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
         ("DELETE", "/", "GET, HEAD"),
         ("POST", "/health/ready", "GET, HEAD"),
     ],

@@ -111,6 +111,14 @@ def test_packets_may_end_at_every_byte(
     assert pair.agree(*(data[at : at + 1] for at in range(len(data)))) == whole
 
 
+def test_a_request_that_only_looks_is_no_click(pair: Pair) -> None:
+    """Redirects of GET and POST are clicks, those of HEAD and OPTIONS are not."""
+    methods = (b"GET", b"POST", b"HEAD", b"OPTIONS")
+    exchange = pair.agree(*(head(target=b"/fp-b", method=method) for method in methods))
+    assert exchange.answers.count(b"HTTP/1.1 308 ") == len(methods)
+    assert exchange.clicks == {"fp-b": 2}
+
+
 @pytest.mark.parametrize("case", AMBIGUOUS, ids=lambda case: case.name)
 def test_an_ambiguous_head_is_refused_on_both_paths(pair: Pair, case: Case) -> None:
     """An ambiguous head gets 400 and ends the connection; bytes after it are not parsed as a request."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import uuid
 
@@ -9,6 +10,7 @@ import httpx
 import pytest
 
 from snapurl.config import Settings
+from snapurl.limits import RETRY_S
 from snapurl.local.cluster import LocalCluster
 from tests.integration.http.conftest import ServiceMaker
 from tests.integration.http.service import Service
@@ -198,6 +200,9 @@ async def test_limits_go_on_without_redis(make_service: ServiceMaker, cluster: L
         await cluster.redis.stop()
         statuses = [(await client.post("/api/v1/links", json=BODY)).status_code for _ in range(5)]
         assert statuses == [201] * 3 + [429] * 2
+        for _ in range(2):
+            await asyncio.sleep(RETRY_S)  # then Redis is tried again, and has not come back
+            assert (await client.post("/api/v1/links", json=BODY)).status_code == 429
         ready = await client.get("/health/ready")
         assert ready.status_code == 200
         assert ready.json()["status"] == "degraded"
@@ -208,6 +213,8 @@ async def test_limits_go_on_without_redis(make_service: ServiceMaker, cluster: L
             return bool((await client.get("/health/ready")).json()["status"] == "ok")
 
         await until(well)
+        log = service.workers[0].log.read_text()
+        assert log.count("limits are counted per worker") == log.count("without its own cache") == 1
 
 
 @pytest.mark.parametrize("path", ["/api/v1/links", "/api/v1/links/bulk"])

@@ -34,6 +34,41 @@ async def test_a_redirect_is_byte_for_byte_what_redirect_bytes_says(
     assert undated(await service.workers[0].say(method + b" " + path + b" HTTP/1.0\r\n\r\n")) == closing
 
 
+OTHER_METHODS = ("POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+
+
+@pytest.mark.parametrize("status", [307, 308])
+@pytest.mark.parametrize("method", OTHER_METHODS)
+async def test_a_link_that_keeps_the_method_redirects_every_method(
+    service: Service, api: httpx.AsyncClient, status: int, method: str
+) -> None:
+    """A link with status 307 or 308 redirects any method, with a body or not; the connection lives on."""
+    link = await service.shorten("https://example.org/form", redirect_status=status)
+    for body in (b"", b"a=b" * 1_000):
+        answer = await api.request(method, f"/{link['code']}", content=body)
+        assert (answer.status_code, answer.headers["location"]) == (status, "https://example.org/form")
+    assert (await api.get(f"/{link['code']}")).status_code == status
+
+
+@pytest.mark.parametrize("status", [301, 302])
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+async def test_a_link_that_may_change_the_method_takes_safe_methods(
+    service: Service, api: httpx.AsyncClient, status: int, method: str
+) -> None:
+    """A link with status 301 or 302 refuses other methods: clients would repeat a POST as a GET without a body."""
+    link = await service.shorten(redirect_status=status)
+    answer = await api.request(method, f"/{link['code']}", content=b"a=b")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+    assert "307 or 308" in answer.json()["detail"]
+    assert (await api.options(f"/{link['code']}")).status_code == status
+
+
+@pytest.mark.parametrize("method", OTHER_METHODS)
+async def test_a_missing_link_is_missing_for_every_method(api: httpx.AsyncClient, method: str) -> None:
+    """Any method gets 404 for a code without a link."""
+    assert (await api.request(method, "/nobody-has-this", content=b"a=b")).status_code == 404
+
+
 async def test_the_query_and_the_spelling_of_the_code_do_not_matter(service: Service) -> None:
     """A redirect ignores the query string and decodes a percent-encoded code."""
     link = await service.shorten(alias="Spelt-It_1" + service.admin_key[-6:])

@@ -32,7 +32,7 @@ from tools.transfer.executor import Executor, ShardPair
 async def all_codes(store: Store) -> list[str]:
     codes: list[str] = []
     before = None
-    while page := await store.links.page(500, before, None):
+    while page := (await store.links.page(500, before, None))[0]:
         codes += [link.code for link in page]
         before = PageKey(page[-1].created_at, page[-1].code)
     return codes

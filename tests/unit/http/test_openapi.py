@@ -13,14 +13,15 @@ from importlib.resources import files
 from typing import Any
 
 from snapurl.codes import is_code, is_reserved
+from snapurl.config import load_settings
 from snapurl.errors import FieldError, Gone, Invalid
 from snapurl.http.docs.openapi import document
 from snapurl.http.docs.page import PAGE
+from snapurl.http.docs.site import make_site
 from snapurl.http.html import home_page, refusal_page
-from snapurl.http.problems import problem
 from snapurl.http.routes import ROUTES
 from snapurl.http.schema import responses
-from snapurl.http.schema.responses import TYPE_PREFIX
+from snapurl.http.schema.responses import CONTENT_TYPE, TYPE_PREFIX, problem
 from snapurl.model import (
     DayClicks,
     Link,
@@ -62,9 +63,51 @@ def test_every_reference_leads_somewhere() -> None:
 def test_every_route_is_documented_with_its_problems() -> None:
     """Each operation has a unique id and documents the answer to a wrong method."""
     operations = [operation for methods in DOCUMENT["paths"].values() for operation in methods.values()]
-    assert len({operation["operationId"] for operation in operations}) == len(operations) == len(ROUTES) + 2
+    assert len({operation["operationId"] for operation in operations}) == len(operations) == len(ROUTES) + 7
     for operation in operations:
         assert "405" in operation["responses"]
+
+
+def test_every_problem_is_explained_with_a_sample() -> None:
+    """Each problem response says when each of its types occurs, in words of its own, and shows a valid sample."""
+    for operation in (found for methods in DOCUMENT["paths"].values() for found in methods.values()):
+        for status, response in operation["responses"].items():
+            for sample in response.get("content", {}).get(CONTENT_TYPE, {}).get("examples", {}).values():
+                body = responses.Problem.model_validate(sample["value"])
+                assert str(body.status) == status
+                assert body.type in response["description"]
+            if int(status) >= 400 and CONTENT_TYPE in response.get("content", {}):
+                lines = response["description"].splitlines()
+                assert (
+                    len({line.partition("`: ")[2] for line in lines})
+                    == len(lines)
+                    == len(response["content"][CONTENT_TYPE]["examples"])
+                )
+
+
+def test_links_are_shown_with_sample_answers() -> None:
+    """Each successful answer about links has a sample that fits its schema."""
+    for route in ROUTES:
+        for success in route.successes:
+            if route.tag == "Links" and success.model is not None:
+                operation = DOCUMENT["paths"][route.path][route.method.lower()]
+                content = operation["responses"][str(success.status)]["content"]["application/json"]
+                success.model.model_validate(content["example"])
+
+
+def test_a_change_has_no_defaults() -> None:
+    """The schema of a change has no defaults, which a generated client would send and so overwrite fields."""
+    schemas = DOCUMENT["components"]["schemas"]
+    assert not [field for field in schemas["LinkChange"]["properties"].values() if "default" in field]
+    assert schemas["LinkChange"]["minProperties"] == 1
+    assert schemas["LinkDraft"]["properties"]["redirect_status"]["default"] == 302
+
+
+def test_the_limits_of_the_deployment_are_shown() -> None:
+    """The document lists the limits that a client meets, with the values of this deployment."""
+    settings = load_settings(limit_create="7/minute", url_chars_max=1_234)
+    description = json.loads(make_site(ROUTES, settings).openapi)["info"]["description"]
+    assert "| 7/minute |" in description and "| 1234 |" in description
 
 
 def test_creating_needs_a_key_unless_the_deployment_lets_anybody() -> None:

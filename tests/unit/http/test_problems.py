@@ -8,7 +8,8 @@ from sanic import exceptions as sanic_errors
 from snapurl import errors
 from snapurl.errors import ConfigError, FieldError, Invalid, SnapURLError, Unavailable
 from snapurl.http.html import refusal_page
-from snapurl.http.problems import as_refusal, problem, request_id_of
+from snapurl.http.problems import as_refusal, request_id_of
+from snapurl.http.schema.responses import problem
 
 
 def test_a_problem_has_the_members_of_rfc_9457() -> None:

@@ -1,0 +1,65 @@
+"""A shard that goes and comes: what lists, keys and the log say of it."""
+
+from __future__ import annotations
+
+from ring.slots import slot_of
+from snapurl.keys import create_key, list_keys
+from snapurl.local.cluster import LocalCluster
+from snapurl.store.cluster.shards import Shards
+from tests.integration.http.conftest import ServiceMaker
+from tests.support.waits import until
+
+LOST = "db2"
+LINKS = 40
+KEYS = 12
+
+
+async def test_a_lost_shard_takes_only_its_own_from_lists(
+    make_service: ServiceMaker, cluster: LocalCluster
+) -> None:
+    """Without a shard, lists of links and keys have all others, say that some are missing, and keys can be created;
+    when it is back, lists are whole and go on from their cursors. The log has one line for each."""
+    async with make_service() as service:
+        shards = await Shards.connect(service.settings)
+        while shards.map.owner(slot_of(service.admin_key.split("_")[1])) == LOST:
+            service.admin_key = await service.key("admin")
+        service.api.headers["X-Api-Key"] = service.admin_key
+        codes = [(await service.shorten())["code"] for _ in range(LINKS)][::-1]
+        lost = {code for code in codes if shards.map.owner(slot_of(code)) == LOST}
+        await shards.close()
+        assert 0 < len(lost) < LINKS
+
+        async def page(**query: str) -> tuple[list[str], str | None, bool]:
+            answer = await service.api.get("/api/v1/links", params=query)
+            assert answer.status_code == 200, answer.text
+            body = answer.json()
+            return [link["code"] for link in body["links"]], body["next_cursor"], body["complete"]
+
+        assert await page(limit="200") == (codes, None, True)
+        known = {key.key_id for key in (await list_keys(service.settings))[0]}
+        await cluster.shard(LOST).kill()
+        try:
+            rest = [code for code in codes if code not in lost]
+            assert await page(limit="200") == (rest, None, False)
+            first, cursor, complete = await page(limit="5")
+            assert (first, complete) == (rest[:5], False)
+            assert cursor is not None
+            assert await page(limit="200", cursor=cursor) == (rest[5:], None, False)
+
+            made = [await create_key(service.settings, "test", ["read"]) for _ in range(KEYS)]
+            listed, silent = await list_keys(service.settings)
+            assert silent == (LOST,)
+            made_ids = {key.split("_")[1] for key in made}
+            assert made_ids < {key.key_id for key in listed} <= known | made_ids
+        finally:
+            await cluster.shard(LOST).start()
+
+        async def is_whole() -> bool:
+            return (await page(limit="200"))[2]
+
+        await until(is_whole)
+        assert await page(limit="200") == (codes, None, True)
+        assert await page(limit="200", cursor=cursor) == (codes[codes.index(first[-1]) + 1 :], None, True)
+        log = service.workers[0].log.read_text()
+        assert log.count(f"shard {LOST} is unreachable") == 1
+        assert log.count(f"shard {LOST} answers again") == 1
