@@ -79,7 +79,7 @@ async def serve(settings: Settings) -> int:
                 on_exit=partial(merge_dead, metrics),
                 before_stop=partial(leave, settings, listener, workers),
             )
-            log.info("listening on %s with %d workers", listening_url(settings), settings.workers)
+            log.info("serving on %s with %d workers", listening_url(settings), settings.workers)
             return await supervisor.run(stop)
 
 

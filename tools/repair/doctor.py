@@ -14,9 +14,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
 import asyncpg
+from redis.exceptions import RedisError
 
 from ring.ownership import Owner, SlotState
 from snapurl.errors import ConfigError
+from snapurl.redis_client import redis_client, redis_fault
 from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.pool import ShardFailed
 from snapurl.store.cluster.rejoin import Restarted, find_restarted
@@ -38,6 +40,7 @@ from tools.transfer.executor import Refused
 FIX = "snapurl-reshard doctor --fix"
 AS_SAID = "do what that line says, then: snapurl-reshard doctor"
 ROUNDS_MAX = 10
+REDIS_S_MAX = 3.0
 LOCK_MS = 2_000
 DELETE_ROWS = 5_000
 
@@ -60,6 +63,7 @@ async def diagnose(fleet: Fleet, snapshot: Snapshot) -> list[Diagnosis]:
         Diagnosis("silent", f"shard {name} {why}", f"bring {name} back, then: snapurl-reshard doctor")
         for name, why in snapshot.silent.items()
     ]
+    found += await _check_redis(fleet)
     obstacles, _ = await check_shards(fleet, list(snapshot.rows))
     found += [Diagnosis("shard", line, AS_SAID) for line in obstacles]
     found += [
@@ -81,6 +85,19 @@ async def diagnose(fleet: Fleet, snapshot: Snapshot) -> list[Diagnosis]:
         if not found:
             raise
         return found  # the missing right that prevents further checks is among them
+
+
+async def _check_redis(fleet: Fleet) -> list[Diagnosis]:
+    """Returns why Redis cannot be used. Without SNAPURL_REDIS_URL it is not asked: a migrator needs none."""
+    if "redis_url" not in fleet.settings.model_fields_set:
+        return []
+    try:
+        async with redis_client(fleet.settings, REDIS_S_MAX) as client:
+            await client.ping()
+    except (RedisError, OSError) as error:
+        problem = f"Redis {redis_fault(error)}: clicks wait in the workers, limits count per worker"
+        return [Diagnosis("redis", problem, "bring Redis back, then: snapurl-reshard doctor")]
+    return []
 
 
 async def _check_topology(fleet: Fleet, snapshot: Snapshot) -> list[Diagnosis]:

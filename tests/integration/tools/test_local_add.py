@@ -70,3 +70,17 @@ async def test_a_server_that_cannot_start_is_said_to_whoever_asked_and_later_add
         (tmp_path / "cluster.json.new").rmdir()
         assert sorted(running.dsns) == ["db0", "db1"]
         assert (await say_at(home, "add", "db9", "--yes")).code == 0
+
+
+async def test_doctor_says_that_redis_is_dead(tmp_path: Path) -> None:
+    """`doctor` names a Redis that does not answer, and nothing once it does again."""
+    home = {"SNAPURL_HOME": str(tmp_path)}
+    async with initialised(tmp_path) as running:
+        assert (await say_at(home, "doctor", "--json")).document == {"findings": []}
+        await running.redis.kill()
+        said = await say_at(home, "doctor", "--json")
+        assert said.code == 1
+        (finding,) = said.document["findings"]
+        assert finding["kind"] == "redis" and finding["what"].startswith("Redis does not answer")
+        await running.redis.start()
+        assert (await say_at(home, "doctor")).code == 0
