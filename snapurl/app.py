@@ -24,6 +24,7 @@ from sanic.server import HttpProtocol
 
 from snapurl.addresses import Clients
 from snapurl.cache.reader import LinkCache
+from snapurl.clicks.lag import LagReader
 from snapurl.clicks.shipper import Shipper
 from snapurl.clicks.tally import Tally
 from snapurl.config import Settings
@@ -169,14 +170,16 @@ async def open_services(
     purge = endless_task(partial(_purge_intents, store), "purge of Idempotency-Keys")
     stack.push_async_callback(cancel_and_wait, purge)
 
+    lag = LagReader(namespace, redis)
+
     async def redis_fault() -> str | None:
         subscription_fault = None if cache.is_subscribed else "does not tell of changes"
         return await limiter.redis_fault() or subscription_fault
 
     async def check_readiness() -> Readiness:
         async with fair_queue.turn(PROBES):
-            health, redis = await asyncio.gather(shards.health(), redis_fault())
-        return Readiness(shards.topology.cluster_id, tuple(health), {"redis": redis})
+            health, redis, late = await asyncio.gather(shards.health(), redis_fault(), lag.fault())
+        return Readiness(shards.topology.cluster_id, tuple(health), {"redis": redis, "clicks": late})
 
     readiness = CachedCall(check_readiness, PROBE_AGE_S_MAX)
     stack.push_async_callback(readiness.close)

@@ -7,6 +7,7 @@ from importlib.resources import files
 from typing import Any
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from snapurl.clicks.stream import name_key
 
@@ -28,7 +29,7 @@ class Lag:
 
 
 class LagReader:
-    """Reads the lag in one round trip. `read` raises RedisError, OSError or TimeoutError."""
+    """Reads the lag in one round trip. `read` raises RedisError, OSError or TimeoutError; `fault` never raises."""
 
     def __init__(self, namespace: str, redis: Redis) -> None:
         self._keys = [name_key(namespace)]
@@ -40,3 +41,11 @@ class LagReader:
         if first is None:
             return Lag(0.0, entries)
         return Lag(max(0.0, now_s - int(first.partition(b"-")[0]) / 1000), entries)
+
+    async def fault(self) -> str | None:
+        """Returns why clicks count as late, None if they do not or Redis does not say."""
+        try:
+            lag = await self.read()
+        except (RedisError, OSError, TimeoutError):
+            return None
+        return f"clicks have waited to be counted for more than {LATE_S:.0f} s" if lag.is_late else None

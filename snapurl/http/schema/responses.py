@@ -20,7 +20,7 @@ from snapurl.model import DayClicks, Link, Readiness, RingView, SourceClicks, So
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:snapurl:problem:"
 
-REASONS = {"redis": "the shared cache does not work"}
+REASONS = {"redis": "the shared cache does not work", "clicks": "clicks are counted late"}
 """What a client is told of a fault, by the part that has it. Operators find the cause on the metrics port."""
 
 MOMENTS_CACHED = 64  # in text form: the links of one bulk create share their time of creation
@@ -293,5 +293,5 @@ def ready_details(found: Readiness) -> dict[str, Any]:
         "status": found.status,
         "cluster_id": found.cluster_id,
         "shards": [{"name": shard.name, "ok": shard.ok, "detail": shard.detail} for shard in found.shards],
-        **{part: {"ok": not fault, "detail": fault or "answers"} for part, fault in found.faults.items()},
+        **{part: {"ok": not fault, "detail": fault or "works"} for part, fault in found.faults.items()},
     }

@@ -27,7 +27,7 @@ async def test_a_healthy_service_says_so(service: Service) -> None:
     ready = await until(well)
     assert ready["reasons"] == []
     details = await service.details()
-    assert details["redis"] == {"ok": True, "detail": "answers"}
+    assert details["redis"] == {"ok": True, "detail": "works"}
     assert [(shard["name"], shard["ok"]) for shard in details["shards"]] == [
         (f"db{n}", True) for n in range(4)
     ]

@@ -220,4 +220,4 @@ def test_readiness_says_ok_degraded_or_down() -> None:
         details = responses.ready_details(found)
         assert details["status"] == status
         assert [shard["name"] for shard in details["shards"]] == [shard.name for shard in shards]
-        assert details["redis"] == {"ok": redis is None, "detail": redis or "answers"}
+        assert details["redis"] == {"ok": redis is None, "detail": redis or "works"}
