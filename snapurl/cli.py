@@ -1,7 +1,7 @@
 """The command line `snapurl`: each command calls one function.
 
-An error is one line on stderr. The exit code is 2 for an invalid configuration and 1 for any other error. Commands
-import what they need when they run, which keeps `snapurl --help` fast.
+An error is one line on stderr. The exit code is 2 for a wrong call or an invalid configuration, 130 after Ctrl-C,
+and 1 for any other error. Commands import what they need when they run, which keeps `snapurl --help` fast.
 """
 
 from __future__ import annotations
@@ -9,15 +9,22 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from typing import NoReturn
 
 import click
 
-from snapurl.config import Settings, load_settings
-from snapurl.errors import ConfigError, SnapURLError
-from snapurl.model import Right
+from snapurl.config import Settings, load_settings, override
+from snapurl.errors import ConfigError, SnapURLError, file_error, one_line
+from snapurl.model import ApiKey, Right
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+_HOST = click.option("--host", help="Address to listen on. Default: SNAPURL_HOST.")
+_PORT = click.option(
+    "--port", type=click.IntRange(1, 65_535), help="Port to listen on. Default: SNAPURL_PORT."
+)
 
 
 @click.group(context_settings=HELP)
@@ -38,7 +45,9 @@ def cli() -> None:
     help="Where to find PostgreSQL and Redis: on PATH, in the installed wheels, or any: PATH if suitable, else the "
     "wheels.",
 )
-def up(programs: str) -> None:
+@_HOST
+@_PORT
+def up(programs: str, host: str | None, port: int | None) -> None:
     """Run a complete cluster on this machine.
 
     Starts PostgreSQL, Redis, the HTTP service, the click consumer and the migrator in the foreground. Data are kept
@@ -47,17 +56,21 @@ def up(programs: str) -> None:
     from snapurl.local.binaries import BinarySource
     from snapurl.run.up import up as run_up
 
+    override(host=host, port=port)
     sys.exit(asyncio.run(run_up(load_settings(), BinarySource(programs))))
 
 
 @cli.command()
-def serve() -> None:
+@_HOST
+@_PORT
+def serve(host: str | None, port: int | None) -> None:
     """Run the HTTP service.
 
     Starts SNAPURL_WORKERS worker processes that listen on SNAPURL_HOST:SNAPURL_PORT.
     """
     from snapurl.run.serve import serve as run_serve
 
+    override(host=host, port=port)
     sys.exit(asyncio.run(run_serve(_settings())))
 
 
@@ -149,21 +162,40 @@ def keys_create(name: str, rights: tuple[str, ...], limit: str) -> None:
 
 
 @keys.command("list")
-def keys_list() -> None:
-    """List all API keys.
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def keys_list(as_json: bool) -> None:
+    """List all API keys, never the secrets.
 
-    Columns: id, rights, rate limit (-: the default), date of creation, state, name.
+    In the column `limit`, - is the default.
     """
     from snapurl.keys import list_keys
 
-    listed, silent = asyncio.run(list_keys(_settings_or_local()))
-    for key in listed:
-        state = "revoked" if key.revoked_at else "valid"
-        rights = ",".join(sorted(key.rights))
-        made = f"{key.created_at:%Y-%m-%d}"
-        click.echo(f"{key.key_id}  {rights:<20}  {key.limit or '-':<12}  {made}  {state:<7}  {key.name}")
+    found, silent = asyncio.run(list_keys(_settings_or_local()))
     for name in silent:
         click.echo(f"snapurl: the keys on shard {name} are missing here: it does not serve now", err=True)
+    if as_json:
+        click.echo(
+            json.dumps({"keys": [_key_document(key) for key in found], "missing_shards": list(silent)})
+        )
+        return
+    rows = [("id", "rights", "limit", "created", "state", "name")]
+    for key in found:
+        rights, state = ",".join(sorted(key.rights)), "revoked" if key.revoked_at else "valid"
+        rows.append((key.key_id, rights, key.limit or "-", f"{key.created_at:%Y-%m-%d}", state, key.name))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _key_document(key: ApiKey) -> dict[str, object]:
+    return {
+        "id": key.key_id,
+        "name": key.name,
+        "rights": sorted(key.rights),
+        "limit": key.limit or None,
+        "created_at": key.created_at.isoformat(),
+        "revoked_at": key.revoked_at.isoformat() if key.revoked_at else None,
+    }
 
 
 @keys.command("revoke")
@@ -211,19 +243,31 @@ def health(of_clicks: bool) -> None:
     sys.exit(1 if fault else 0)
 
 
-def main() -> NoReturn:
-    """The entry point: prints an error as one line and maps it to an exit code."""
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """The entry point: prints an error as one line and maps it to an exit code.
+
+    `arguments` default to those of the process.
+    """
     try:
-        cli()
+        code = cli(arguments, prog_name="snapurl", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
+    except click.ClickException as error:
+        _fail(error.format_message(), 2)
+    except (click.Abort, KeyboardInterrupt, asyncio.CancelledError):
+        _fail("stopped", 130)
     except ConfigError as error:
         _fail(str(error), 2)
     except SnapURLError as error:
         _fail(str(error), 1)
     except BrokenPipeError:
         sys.exit(1)
+    except OSError as error:
+        _fail(file_error(error), 1)
     except Exception as error:
-        _fail(f"unexpected {type(error).__name__}: {' '.join(str(error).split())}", 1)
-    sys.exit(0)
+        _fail(f"unexpected {type(error).__name__}: {error}", 1)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _settings() -> Settings:
@@ -257,7 +301,7 @@ def _cluster_known(settings: Settings) -> Settings | None:
 
 
 def _fail(line: str, code: int) -> NoReturn:
-    click.echo(f"snapurl: {line}", err=True)
+    click.echo(f"snapurl: {one_line(line)}", err=True)
     sys.exit(code)
 
 

@@ -88,7 +88,10 @@ class _SecretFiles(SecretsSettingsSource):
     """
 
     def __call__(self) -> dict[str, Any]:
-        self._directory = Path(self.current_state.get("secrets_dir", SECRETS_DIR)).expanduser()
+        try:
+            self._directory = Path(self.current_state.get("secrets_dir", SECRETS_DIR)).expanduser()
+        except RuntimeError:
+            raise ConfigError(f"{PREFIX}SECRETS_DIR: there is no such user") from None
         if "secrets_dir" in self.current_state and not self._directory.is_dir():
             raise ConfigError(f"{PREFIX}SECRETS_DIR: there is no directory {self._directory}")
         if "secrets_dir" not in self.current_state and not os.access(self._directory, os.X_OK):
@@ -344,6 +347,15 @@ class Settings(BaseSettings):
         """Returns the sources by precedence: arguments, environment variables, secret files."""
         return init_settings, env_settings, _SecretFiles(settings_cls)
 
+    @field_validator("home")
+    @classmethod
+    def _check_home(cls, value: Path) -> Path:
+        try:
+            value.expanduser()
+        except RuntimeError:
+            raise ValueError("there is no such user") from None
+        return value
+
     @field_validator("base_url")
     @classmethod
     def _check_base_url(cls, value: str) -> str:
@@ -472,6 +484,13 @@ def _reason(error: ErrorDetails) -> str:
     if kind in _WORDS:
         return _WORDS[kind].format(**context)
     return error["msg"].removeprefix("Value error, ")
+
+
+def override(**values: object) -> None:
+    """Sets settings in the environment, which child processes inherit. None leaves a setting as it is."""
+    os.environ.update(
+        {PREFIX + name.upper(): str(value) for name, value in values.items() if value is not None}
+    )
 
 
 def _refuse_unknown(names: Iterable[str]) -> None:

@@ -7,6 +7,7 @@ the parts of the service ("moved", "busy", "taken") are results, not exceptions.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -183,3 +184,18 @@ class OutcomeUnknown(SnapURLError):
     status = 503
     slug = "outcome-unknown"
     title = "The change may or may not have happened; read the link before you repeat it"
+
+
+_PASSWORD = re.compile(r"(//[^\s:/@]*):[^\s@]*@")
+
+
+def one_line(text: str) -> str:
+    """Returns a message for the command line: in one line, and without the password of a URL that it quotes."""
+    return _PASSWORD.sub(r"\1:…@", " ".join(text.split()))
+
+
+def file_error(error: OSError) -> str:
+    """Returns a message about the file that could not be used; of another error its type too."""
+    if error.filename is None:
+        return f"unexpected {type(error).__name__}: {error}"
+    return f"cannot use {error.filename}: {error.strerror}"

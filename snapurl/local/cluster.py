@@ -250,8 +250,7 @@ class LocalCluster:
         )
 
     def _make_shard(self, name: str, state: _State) -> PostgresServer:
-        if not NAME_PATTERN.fullmatch(name) or name in RESERVED_NAMES:
-            raise ConfigError(f"{name!r} cannot be the name of a shard: take one like db4")
+        check_shard_name(name)
         directory = self.home / name
         binaries = find_postgres(self._source, data_major(directory / "data"))
         assert self._account is not None
@@ -266,6 +265,12 @@ class LocalCluster:
             port=state.shard_ports[name],
             durable=self._durable,
         )
+
+
+def check_shard_name(name: str) -> None:
+    """Raises ConfigError if no shard of a local cluster can have that name."""
+    if not NAME_PATTERN.fullmatch(name) or name in RESERVED_NAMES:
+        raise ConfigError(f"{name!r} cannot be the name of a shard: take one like db4")
 
 
 def running_settings(home: Path, user: LocalUser) -> dict[str, str]:

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import logging
 import shutil
 import signal
@@ -45,7 +46,7 @@ from snapurl.run.supervisor import (
 )
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.dsn import plain_text_warning
-from snapurl.store.cluster.migrate import migrate_all
+from snapurl.store.cluster.migrate import check_migrated, migrate_all
 from snapurl.telemetry.logs import configure
 from snapurl.telemetry.metrics_port import bind
 from snapurl.telemetry.multiprocess import initialise, merge_dead
@@ -97,10 +98,15 @@ async def leave(settings: Settings, listener: socket.socket, workers: Stage, sup
 
 
 async def prepare(settings: Settings) -> None:
-    """Applies migrations and initialises an empty cluster, unless SNAPURL_MIGRATE_ON_START is off."""
+    """Applies migrations and initialises an empty cluster.
+
+    If SNAPURL_MIGRATE_ON_START is off, it raises ConfigError for a shard that lacks migrations.
+    """
     if settings.migrate_on_start:
         await migrate_all(settings)
         await ensure_cluster(settings)
+    else:
+        await check_migrated(settings)
 
 
 @contextlib.contextmanager
@@ -119,11 +125,17 @@ def listening(settings: Settings) -> Iterator[socket.socket]:
         try:
             listener.bind(address)
         except OSError as error:
-            raise ConfigError(
-                f"cannot listen on {where}: {error.strerror}; stop the program on that port, or set SNAPURL_PORT"
-            ) from None
+            raise ConfigError(f"cannot listen on {where}: {error.strerror}; {_advice(error)}") from None
         listener.setblocking(False)
         yield listener
+
+
+def _advice(error: OSError) -> str:
+    if error.errno == errno.EADDRNOTAVAIL:
+        return "set SNAPURL_HOST to an address of this machine, or to 0.0.0.0 for all of them"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return "set SNAPURL_PORT to a port above 1023, or allow this user the lower ones"
+    return "stop the program on that port, or set SNAPURL_PORT"
 
 
 def listening_url(settings: Settings) -> str:

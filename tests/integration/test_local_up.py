@@ -264,8 +264,14 @@ def test_commands_find_the_local_cluster(tmp_path: Path) -> None:
         made = running.run("keys", "create", "reader", "--right", "read")
         assert made.returncode == 0, made.stderr
         assert "links" in running.ask("/api/v1/links", key=made.stdout.strip())
-        listed = running.run("keys", "list").stdout.splitlines()
+        header, *listed = running.run("keys", "list").stdout.splitlines()
+        assert header.split() == ["id", "rights", "limit", "created", "state", "name"]
         assert [line.split()[-1] for line in listed] == ["admin", "reader"]
+        document = json.loads(running.run("keys", "list", "--json").stdout)
+        assert [(key["name"], key["rights"]) for key in document["keys"]] == [
+            ("admin", ["admin"]),
+            ("reader", ["read"]),
+        ]
         assert running.run("migrate").stdout == "Every shard is up to date.\n"
         assert running.run("health").stdout == "ready\n"
         assert running.run("keys", "revoke", "nobody").returncode == 1

@@ -16,6 +16,7 @@ from tools.change.preflight import check_disk, check_new_shard, check_shards, mi
 from tools.change.request import Add, ChangeRequest
 from tools.cluster.fleet import Fleet
 from tools.cluster.snapshot import Snapshot
+from tools.cluster.status import MIGRATOR_SILENT_S, read_migrator_status
 from tools.cluster.tables import SQL, sharded_tables
 from tools.transfer.copy import pipe
 
@@ -40,7 +41,11 @@ class ShardEstimate:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """`rows_per_s` was measured just now, 0 if it could not be; `obstacles` prevent the change."""
+    """`rows_per_s` was measured just now, 0 if it could not be; `obstacles` prevent the change.
+
+    `slots_per_s` is the last pace of the migrator that runs, 0 if that is not known. `is_sparing` says whether it
+    spares a service.
+    """
 
     goal: Topology
     shards: tuple[ShardEstimate, ...]
@@ -49,10 +54,17 @@ class Estimate:
     rows_per_s: float
     obstacles: tuple[str, ...]
     notes: tuple[str, ...]
+    slots_per_s: float = 0.0
+    is_sparing: bool = False
 
     @property
     def seconds(self) -> float | None:
-        """Returns how long the change takes at the measured rate; None if that is not known."""
+        """Returns how long the change takes at the migrator's pace; without one, how long it takes at least.
+
+        None if neither that nor the rate of rows is known.
+        """
+        if self.slots_per_s:
+            return self.slots_to_move / self.slots_per_s
         if self.rows_to_move and not self.rows_per_s:
             return None
         rows_s = self.rows_to_move / self.rows_per_s if self.rows_to_move else 0.0
@@ -86,6 +98,8 @@ async def estimate_change(
     arriving = {shard.name: shard.bytes_after - shard.bytes for shard in shards}
     found, more_notes = check_disk(fleet.settings, arriving, disk_free)
     rate = await _measure_rate(fleet, sizes) if rows_to_move else 0.0
+    migrator, age_s = await read_migrator_status(fleet, snapshot)
+    runs = age_s is not None and age_s < MIGRATOR_SILENT_S
     return Estimate(
         goal,
         tuple(shards),
@@ -94,6 +108,8 @@ async def estimate_change(
         rate,
         tuple(dict.fromkeys(obstacles + found)),
         tuple(notes + more_notes),
+        migrator.slots_per_s if runs else 0.0,
+        runs and migrator.is_sparing,
     )
 
 

@@ -10,6 +10,7 @@ from ring.placement import place
 from ring.plan import plan
 from ring.topology import Topology
 from snapurl.errors import ConfigError
+from snapurl.local.cluster import check_shard_name
 from snapurl.store.cluster.dsn import address_of, dsn_for
 from snapurl.store.cluster.pool import ShardFailed
 from tools.change.provision import configured_dsn, provision, require_local_cluster
@@ -37,6 +38,7 @@ def with_dsns(fleet: Fleet, changes: Sequence[ChangeRequest]) -> list[ChangeRequ
             dsn = configured_dsn(fleet, change.name)
             if dsn is None:
                 require_local_cluster(fleet.settings, change.name)
+                check_shard_name(change.name)
             found.append(dataclasses.replace(change, dsn=dsn))
         elif isinstance(change, Add) and change.dsn is not None and has_no_user(change.dsn):
             dsn = dsn_for(address_of(change.dsn), fleet.settings.shard_dsns[0].dsn)

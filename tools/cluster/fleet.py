@@ -17,7 +17,7 @@ from ring.topology import Topology
 from snapurl.config import Settings
 from snapurl.store.cluster.dsn import dsn_of
 from snapurl.store.cluster.failover import prefer_next
-from snapurl.store.cluster.pool import CLUSTER, ShardFailed, check_identity, lost_connection_of
+from snapurl.store.cluster.pool import CLUSTER, ShardFailed, check_identity, describe, lost_connection_of
 from snapurl.store.cluster.shards import CHANNELS, connect_once, read_topology
 from tools.cluster.snapshot import Snapshot
 from tools.cluster.tables import SQL
@@ -93,6 +93,12 @@ class Fleet:
             connection.terminate()
             raise
         return connection
+
+    def loss_by(self, error: BaseException) -> ShardFailed | None:
+        """Returns the error of a control connection as one that names its shard; None if all connections live."""
+        closed = (name for name, connection in self._connections.items() if connection.is_closed())
+        name = next(closed, None)
+        return None if name is None else ShardFailed(name, describe(error), sent=True)
 
     def try_other_host(self, name: str) -> None:
         """Drops the connection to a server that was replaced; the next one tries another host of the DSN first."""

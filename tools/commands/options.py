@@ -16,6 +16,7 @@ from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
 from snapurl.local.access import LocalUser
 from snapurl.local.cluster import running_settings
+from snapurl.store.cluster.connection import LOST
 from tools.cluster.fleet import Fleet
 
 T = TypeVar("T")
@@ -56,6 +57,10 @@ def with_fleet(work: Callable[[Fleet], Awaitable[T]]) -> T:
         fleet = await Fleet.connect(settings())
         try:
             return await work(fleet)
+        except LOST as error:
+            if (loss := fleet.loss_by(error)) is None:
+                raise
+            raise loss from error
         finally:
             await fleet.close()
 

@@ -9,7 +9,6 @@ from rich.text import Text
 
 from ring.slots import SLOT_COUNT
 from tools.change.estimate import Estimate
-from tools.cluster.migrator_status import MigratorStatus
 from tools.cluster.status import ClusterStatus
 
 
@@ -47,8 +46,14 @@ def estimate_lines(found: Estimate) -> RenderableType:
             f"→ {size(shard.bytes_after)}",
         )
     share = found.slots_to_move / SLOT_COUNT
-    measured = f" at {found.rows_per_s:,.0f} rows/s, measured now" if found.rows_per_s else ""
-    time_needed = f"about {duration(found.seconds)}{measured}; longer with `run --service-url`"
+    if found.slots_per_s:
+        time_needed = (
+            f"about {duration(found.seconds)} at the migrator's last pace, {found.slots_per_s:,.0f} slots/s"
+        )
+    else:
+        measured = f" at {found.rows_per_s:,.0f} rows/s, measured now" if found.rows_per_s else ""
+        sparing = ", longer because the migrator spares the service" if found.is_sparing else ""
+        time_needed = f"at least {duration(found.seconds)}{measured}{sparing}"
     lines = [
         f"{found.slots_to_move:,} slots move ({share:.1%}), with about {found.rows_to_move:,} rows: "
         + (time_needed if found.seconds is not None else "the time cannot be estimated")
@@ -62,7 +67,7 @@ def status_line(found: ClusterStatus) -> str:
     """Returns the status as one line."""
     parts = [f"topology {found.topology_version}", *_cluster_parts(found)]
     if found.migrator_runs:
-        parts += _migrator_parts(found.migrator, found.slots_left)
+        parts += _migrator_parts(found)
     elif found.age_s is None:
         parts.append("no migrator has run yet: start one with `snapurl-reshard run`")
     else:
@@ -86,10 +91,10 @@ def _cluster_parts(found: ClusterStatus) -> list[str]:
     return parts or ["every slot is where the ring wants it"]
 
 
-def _migrator_parts(status: MigratorStatus, slots_left: int) -> list[str]:
-    # Its status is up to half a second old.
+def _migrator_parts(found: ClusterStatus) -> list[str]:
+    status, slots_left = found.migrator, found.slots_left  # the status is up to half a second old
     parts = [] if status.state == "moving" and not slots_left else [f"the migrator is {status.state}"]
-    if status.slots_total and slots_left:
+    if status.slots_total >= slots_left > 0 and status.topology_version == found.topology_version:
         parts.append(f"{status.slots_total - status.slots_left}/{status.slots_total} slots moved")
         parts.append(f"{status.rows_copied:,} rows at {status.rows_per_s:,.0f}/s")
         parts.append(f"ETA {duration(status.eta_s)}")
@@ -122,7 +127,8 @@ def status_lines(found: ClusterStatus) -> RenderableType:
 
 def status_view(found: ClusterStatus) -> RenderableType:
     """Returns the live display: the same with a progress bar."""
-    total = max(1, found.migrator.slots_total, found.slots_left)
+    is_current = found.migrator.topology_version == found.topology_version
+    total = max(1, found.migrator.slots_total if is_current else 0, found.slots_left)
     bar = ProgressBar(total=total, completed=total - found.slots_left, width=60)
     lines = Table.grid()  # a bar does not end its line
     lines.add_row(bar)

@@ -154,6 +154,7 @@ def _document(found: Estimate) -> dict[str, Any]:
         "slots_to_move": found.slots_to_move,
         "rows_to_move": found.rows_to_move,
         "rows_per_s": found.rows_per_s,
+        "slots_per_s": found.slots_per_s,
         "seconds": found.seconds,
         "obstacles": found.obstacles,
         "notes": found.notes,

@@ -94,7 +94,7 @@ _LINK = link_body(
 
 ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
     responses.LinkBody: _LINK,
-    responses.LinkPage: {"links": [_LINK], "next_cursor": None},
+    responses.LinkPage: {"links": [_LINK], "next_cursor": None, "complete": True},
     responses.BulkResults: {
         "results": [
             {"status": 201, "link": _LINK},

@@ -65,14 +65,14 @@ async def ensure_cluster(settings: Settings) -> None:
     Unavailable if a shard is lost meanwhile: the next start goes on.
     """
     found: dict[str, _Found] = {}
-    silent: list[str] = []
+    silent: list[ShardFailed] = []
     timeout_s = settings.statement_timeout_ms / 1000
     try:
         for item in settings.shard_dsns:
             try:
                 found[item.name] = await _find(item, timeout_s)
-            except ShardFailed:
-                silent.append(item.name)
+            except ShardFailed as error:
+                silent.append(error)
         if not _is_ready(found) and not await _only_new_shards_are_empty(found):
             await _initialise(settings, found, silent)
     except ShardFailed as error:
@@ -120,10 +120,11 @@ def _check(found: dict[str, _Found]) -> None:
         check_identity(name, cluster_id, item.row)
 
 
-async def _initialise(settings: Settings, found: dict[str, _Found], silent: list[str]) -> None:
+async def _initialise(settings: Settings, found: dict[str, _Found], silent: list[ShardFailed]) -> None:
     first = settings.shard_dsns[0].name
     if first not in found:
-        raise ConfigError(f"shard {first} is unreachable, and the cluster cannot be initialised without it")
+        why = next(error for error in silent if error.name == first)
+        raise ConfigError(f"{why}, and the cluster cannot be initialised without it")
     lock = found[first].connection
     with lost_connection_of(first):
         await lock.execute("SELECT pg_advisory_lock($1, $2)", *LOCK)
@@ -134,7 +135,7 @@ async def _initialise(settings: Settings, found: dict[str, _Found], silent: list
     if _is_ready(found):
         return
     if silent:
-        raise ConfigError(f"a first start needs every shard, and shard {silent[0]} is unreachable")
+        raise ConfigError(f"a first start needs every shard, and {silent[0]}")
     topology = await _plan(settings, found, first)
     await _fill(found, topology, first)
 

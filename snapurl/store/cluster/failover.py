@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+import struct
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -25,6 +26,7 @@ from snapurl.store.cluster.connection import Connection
 from snapurl.store.cluster.dsn import PORT
 
 HEAD_START_S = 0.2
+_TLS_REQUEST = struct.pack("!ii", 8, 80877103)
 
 Host = tuple[str, int]
 
@@ -34,6 +36,10 @@ class NotPrimary(asyncpg.InterfaceError):
 
     def __init__(self) -> None:
         super().__init__("the server is a standby")
+
+
+class NotPostgreSQL(ConnectionError):
+    """What listens at the address speaks another protocol."""
 
 
 class _Abandoned(logging.Filter):
@@ -102,7 +108,22 @@ def _refuse_standby(connection: Connection) -> Connection:
 async def _connect(dsn: str, host: Host | None, timeout_s: float, options: Mapping[str, Any]) -> Connection:
     if host is not None:
         await resolve_host(host[0], timeout_s)
-    return await asyncpg.connect(dsn, timeout=timeout_s, connection_class=Connection, **options)
+    try:
+        return await asyncpg.connect(dsn, timeout=timeout_s, connection_class=Connection, **options)
+    except ConnectionError as error:
+        if host is not None and "rejected SSL upgrade" in str(error) and not await _refuses_tls(host):
+            raise NotPostgreSQL("it speaks another protocol") from error
+        raise
+
+
+async def _refuses_tls(host: Host) -> bool:
+    """Whether a server that did not agree to TLS refused it in the way of PostgreSQL. asyncpg does not tell."""
+    reader, writer = await asyncio.open_connection(*host)
+    try:
+        writer.write(_TLS_REQUEST)
+        return await reader.read(1) == b"N"
+    finally:
+        writer.close()
 
 
 async def _race(

@@ -124,6 +124,32 @@ async def migrate_all(settings: Settings) -> list[str]:
     return lines
 
 
+async def check_migrated(settings: Settings) -> None:
+    """Raises ConfigError if a shard that answers lacks migrations of this program. It may have newer ones."""
+    timeout_s = settings.statement_timeout_ms / 1000
+    known = load_migrations()
+    await asyncio.gather(*(_check_migrated(item, known, timeout_s) for item in settings.shard_dsns))
+
+
+async def _check_migrated(item: ShardDsn, known: Sequence[Migration], timeout_s: float) -> None:
+    try:
+        connection = await connect_once(item.name, item.dsn, timeout_s)
+    except ShardFailed:
+        return
+    try:
+        with statement_errors_of(item.name):
+            applied = await _applied(connection)
+    except ShardFailed:
+        return
+    finally:
+        await close_quietly(connection, timeout_s)
+    newest = max(applied, default=0)
+    if applied and (made_in_development(applied) or newest < len(known)):
+        todo = pending(item.name, known, applied)  # of a development version it says what to do
+        names = ", ".join(f"{migration.version:04d}_{migration.name}" for migration in todo)
+        raise ConfigError(f"shard {item.name} lacks the migrations {names}: run `snapurl migrate`")
+
+
 async def _migrate(item: ShardDsn, known: Sequence[Migration], timeout_s: float) -> list[str]:
     connection = await connect_once(item.name, item.dsn, timeout_s)
     try:
@@ -168,6 +194,10 @@ async def _applied(connection: Any) -> dict[int, str]:
 def _as_owner(shard: str, todo: Sequence[Migration]) -> Iterator[None]:
     try:
         yield
+    except asyncpg.RaiseError as error:
+        raise ConfigError(
+            f"shard {shard} cannot be migrated now: {' '.join(str(error.args[0]).split())}"
+        ) from None
     except asyncpg.InsufficientPrivilegeError as error:
         names = ", ".join(f"{migration.version:04d}_{migration.name}" for migration in todo)
         raise ConfigError(

@@ -25,6 +25,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -34,7 +36,7 @@ import asyncpg
 
 from snapurl.errors import ConfigError, Unavailable
 from snapurl.store.cluster.connection import LOST
-from snapurl.store.cluster.failover import NotPrimary, connect_primary, prefer_next
+from snapurl.store.cluster.failover import NotPostgreSQL, NotPrimary, connect_primary, prefer_next
 from snapurl.store.queries import load_queries
 from snapurl.telemetry.metrics import (
     POOL_CONNECTIONS,
@@ -127,6 +129,11 @@ class WrongShard(ConfigError):
 _REASONS: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
     (_WRONG_SETTINGS, "refuses the user, password or database name of its DSN"),
     (TimeoutError, "did not answer in time"),
+    (socket.gaierror, "has a host name that cannot be resolved"),
+    (ConnectionRefusedError, "refuses connections: nothing listens on its port"),
+    (FileNotFoundError, "has no socket in the directory of its DSN"),
+    (NotPostgreSQL, "is not a PostgreSQL server"),
+    ((ConnectionResetError, BrokenPipeError, asyncpg.ConnectionDoesNotExistError), "closed the connection"),
     (asyncpg.InsufficientPrivilegeError, "does not give its user the rights that it needs"),
     (asyncpg.CannotConnectNowError, "is starting or stopping"),
     (
@@ -142,7 +149,10 @@ def describe(error: BaseException) -> str:
     for kinds, reason in _REASONS:
         if isinstance(error, kinds):
             return reason
-    return tls_fault(error) or "is unreachable"
+    if fault := tls_fault(error):
+        return fault
+    number = error.errno if isinstance(error, OSError) else None
+    return f"is unreachable: {os.strerror(number).lower()}" if number else "is unreachable"
 
 
 @contextmanager

@@ -146,7 +146,7 @@ async def connect_once(name: str, dsn: str, timeout_s: float, *, application: st
         raise ConfigError(f"shard {name} has no database of the name in its DSN") from error
     except ssl.SSLError as error:  # a refused certificate is a ValueError too
         raise ShardFailed(name, describe(error), sent=False) from error
-    except (ValueError, asyncpg.ClientConfigurationError) as error:
+    except (ValueError, OverflowError, asyncpg.ClientConfigurationError) as error:
         if "root certificate" in str(error):
             raise ConfigError(f"the DSN of shard {name} names no sslrootcert to verify it by") from error
         raise ConfigError(f"the DSN of shard {name} cannot be read") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 import asyncpg
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
 from snapurl.run.serve import prepare
-from snapurl.store.cluster.migrate import load_migrations, migrate_all
+from snapurl.store.cluster.migrate import Migration, load_migrations, migrate_all
 from tests.support.roles import connected, run_program
 
 
@@ -80,6 +81,41 @@ async def test_data_of_a_development_version_is_refused_in_one_line(
         async with connected(dsn) as shard:
             assert await shard.fetchval("SELECT count(*) FROM schema_migrations") == 14
             assert await shard.fetchval("SELECT to_regclass('cluster')") is None
+
+
+async def test_a_cluster_that_lacks_migrations_is_refused_in_one_line_too_if_a_start_may_not_apply_them(
+    make_settings: Callable[..., Settings], fresh_shards: dict[str, str]
+) -> None:
+    """With SNAPURL_MIGRATE_ON_START off, a start on an older cluster names what is missing and the remedy. On one
+    of a development version it says what to do, and on a newer one it goes on."""
+    settings = make_settings(migrate_on_start=False)
+    await migrate_all(settings)
+    await prepare(settings)
+    await record(fresh_shards["db1"], "INSERT INTO schema_migrations VALUES (9000, 'later', 'x')")
+    await prepare(settings)
+    newest = load_migrations()[-1]
+    await record(fresh_shards["db1"], f"DELETE FROM schema_migrations WHERE version >= {newest.version}")
+    with pytest.raises(ConfigError) as refused:
+        await prepare(settings)
+    lacks = f"shard db1 lacks the migrations {newest.version:04d}_{newest.name}: run `snapurl migrate`"
+    assert refused.value.detail == lacks
+    await record(fresh_shards["db1"], "DROP TABLE schema_migrations")
+    await record(fresh_shards["db1"], DEVELOPMENT)
+    with pytest.raises(ConfigError, match=r"development version before 0\.1\.0"):
+        await prepare(settings)
+
+
+async def test_a_migration_that_refuses_is_one_line(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A migration that refuses to run, as a breaking one does during a hand-off, ends the start with its reason."""
+    known = load_migrations()
+    sql = "DO $$ BEGIN RAISE EXCEPTION 'slots are in hand-off:\nwait, see `snapurl-reshard status`'; END $$"
+    refusing = Migration(len(known) + 1, "breaking", sql)
+    monkeypatch.setattr("snapurl.store.cluster.migrate.load_migrations", lambda: [*known, refusing])
+    with pytest.raises(ConfigError) as refused:
+        await prepare(settings)
+    assert "cannot be migrated now: slots are in hand-off: wait, see `snapurl-reshard" in refused.value.detail
 
 
 async def test_a_sharded_table_carries_slot_and_xid(settings: Settings, fresh_shards: dict[str, str]) -> None:

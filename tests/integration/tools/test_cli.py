@@ -114,7 +114,7 @@ async def test_pause_resume_and_cancel(ready: Settings, fifth: str) -> None:
         ),
         (["add", "db0", "--yes"], "is there already"),
         (["add", "db4", "--yes"], "say where the database of db4 is"),
-        (["add", "db4", "--dsn", "postgresql://u:secret@127.0.0.1:1/x", "--yes"], "db4 is unreachable"),
+        (["add", "db4", "--dsn", "postgresql://u:secret@127.0.0.1:1/x", "--yes"], "db4 refuses connections"),
         (["add", "db4", "--dsn", "nonsense", "--yes"], "must look like host:port/database"),
         (["cancel", "--yes"], "nothing to cancel"),
         (["resume", "--yes"], "is not paused"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import count
+from typing import Any, NoReturn
 
+import asyncpg
 import pytest
 
 from ring.handoff import Desired, SourceState, TargetState, next_steps
@@ -15,6 +17,7 @@ from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.pool import CLUSTER, ShardFailed
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import settle
+from tests.integration.tools.test_commands import run_program
 from tests.support.cut import Connections, cut_at, cut_at_each
 from tools.cluster.fleet import Fleet
 from tools.cluster.tables import sharded_tables
@@ -46,6 +49,31 @@ async def test_a_statement_that_is_cut_at_any_await_is_a_failure_of_the_shard(
     for used in (False, True):
         assert await cut_at_each(partial(once, used)) >= 2
     await fleet.close()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("plan", "drain", "db0"), ("verify",), ("cleanup", "--yes", "--grace-s", "0"), ("doctor",)],
+    ids=" ".join,
+)
+async def test_a_command_that_loses_a_connection_names_the_shard(
+    ready: Settings, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    """If the server ends a session in the middle of a command, its one line names the shard."""
+
+    async def lost(connection: Any) -> NoReturn:
+        connection.terminate()
+        raise asyncpg.ConnectionDoesNotExistError("it was closed")
+
+    for module in (
+        "change.preflight._check_schema",
+        "repair.consistency.sharded_tables",
+        "migrator.cleanup.sharded_tables",
+    ):
+        monkeypatch.setattr(f"tools.{module}", lambda connection, *_: lost(connection))
+    said = await run_program(ready, *words)
+    assert said.code == 1, said
+    assert said.err == "snapurl-reshard: shard db0 closed the connection\n"
 
 
 @pytest.mark.parametrize("side", ["source", "target"])

@@ -55,7 +55,8 @@ def test_no_migrator_is_said_with_the_command_that_starts_one() -> None:
 def test_a_move_shows_progress_pauses_and_what_holds_it_back() -> None:
     """The line and the view show slots, rows, rate, ETA, pauses, throttle, last error and moves in progress."""
     status = MigratorStatus(
-        state="moving", slots_total=20_000, slots_left=5, rows_copied=1234, rows_per_s=50.0, eta_s=61.0,
+        state="moving", topology_version=4, slots_total=20_000, slots_left=5,
+        rows_copied=1234, rows_per_s=50.0, eta_s=61.0,
         moves=(MoveStatus("slot 3, db0@1 -> db1", "copy", 1.5),), pauses=Pauses(4, 5.0, 9.0, 11.0),
         throttle="a standby lags by 12 s", last_error="it broke",
     )  # fmt: skip
@@ -77,7 +78,7 @@ def test_a_move_shows_progress_pauses_and_what_holds_it_back() -> None:
 
 def test_the_bar_has_a_line_of_its_own() -> None:
     """In the live display the status line starts below the bar and is not cut."""
-    status = MigratorStatus(state="moving", slots_total=20_000)
+    status = MigratorStatus(state="moving", topology_version=4, slots_total=20_000)
     shown = text(render.status_view(summarize(snapshot(TOPOLOGY.drained("db0")), status, 0.1)))
     bar = next(line for line in shown.splitlines() if "━" in line)
     assert set(bar.strip()) <= set("━╺╸")
@@ -122,11 +123,30 @@ def test_a_plan_shows_obstacles_and_notes() -> None:
         "16,384",
         "→ 8,000",
         "2 MB",
-        "about 13 s at 100 rows/s",
+        "at least 13 s at 100 rows/s",
         "obstacle: no disk",
         "note: a note",
     ):
         assert part in shown
+
+
+def test_a_plan_goes_by_the_pace_of_the_migrator_that_runs() -> None:
+    """A change is estimated at the pace of the last one. Without one the time is a lower bound, and the plan says
+    why it may be longer."""
+    plan = Estimate(TOPOLOGY, (), 3_000, 900, 135_304.0, (), (), 100.0, True)
+    assert "about 30 s at the migrator's last pace, 100 slots/s" in text(render.estimate_lines(plan))
+    unknown = text(render.estimate_lines(replace(plan, slots_per_s=0.0)))
+    assert "at least 3 s" in unknown
+    assert "longer because the migrator spares the service" in unknown
+
+
+def test_progress_of_an_older_goal_is_not_shown() -> None:
+    """Until the migrator has taken up a new topology, its totals are of the change before, and are not shown."""
+    status = MigratorStatus(state="moving", topology_version=3, slots_total=20_000, slots_left=5)
+    drained = TOPOLOGY.drained("db0")
+    assert "slots moved" not in render.status_line(summarize(snapshot(drained), status, 0.1))
+    current = replace(status, topology_version=drained.version)
+    assert "slots moved" in render.status_line(summarize(snapshot(drained), current, 0.1))
 
 
 @pytest.mark.parametrize(
