@@ -158,8 +158,7 @@ async def test_no_public_answer_names_a_part_of_the_inside(
         details = await service.details()
         assert [shard["name"] for shard in details["shards"] if not shard["ok"]] == ["db1"]
         assert not details["redis"]["ok"]
-        said = service.workers[0].log.read_text()
-        assert "shard db1 is unreachable" in said or "shard db1 is starting or stopping" in said
+        assert "db1" in service.workers[0].log.read_text()
 
 
 async def test_the_service_of_another_cluster_is_not_taken_for_ours(
