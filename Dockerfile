@@ -29,6 +29,6 @@ ENV PATH=/opt/snapurl/bin:$PATH \
 USER 10001:10001
 EXPOSE 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["snapurl", "health"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s --retries=3 CMD ["snapurl-probe"]
 ENTRYPOINT ["snapurl"]
 CMD ["serve"]

@@ -103,6 +103,7 @@ class Service:
     """HTTP workers with their supervisor, and a click consumer, as in production."""
 
     port: int
+    metrics_port: int
     workers: Program
     consumer: Program
 
@@ -127,14 +128,20 @@ async def serving(
 ) -> AsyncIterator[Service]:
     """Runs `snapurl serve` and `snapurl clicks`. The workers are pinned to `cores`, the consumer is not."""
     port = free_port(set())
-    environ = bed.environ(SNAPURL_PORT=str(port), SNAPURL_WORKERS=str(workers), **variables)
+    metrics_port = free_port({port})
+    environ = bed.environ(
+        SNAPURL_PORT=str(port),
+        SNAPURL_METRICS_PORT=str(metrics_port),
+        SNAPURL_WORKERS=str(workers),
+        **variables,
+    )
     serve = [sys.executable, "-m", "snapurl", "serve"]
     async with (
         consuming(bed, **variables) as consumer,
         running("snapurl serve", serve, bed.log("serve"), environ=environ, cores=cores) as program,
     ):
         await answering(program, f"http://{HOST}:{port}/health/ready")
-        yield Service(port, program, consumer)
+        yield Service(port, metrics_port, program, consumer)
 
 
 def _listed(dsns: dict[str, str]) -> str:

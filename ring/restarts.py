@@ -141,7 +141,7 @@ def assess(
     blockers = []
     if newest_timeline > restarted.timeline:
         reason = (
-            f"it is on timeline {restarted.timeline}, and {newest_timeline} was vouched for: it is a server "
+            f"it is on timeline {restarted.timeline}, and {newest_timeline} was attested: it is a server "
             "that was replaced, or an older backup"
         )
         blockers.append(Blocker(BlockerKind.REPLACED_SERVER, reason))

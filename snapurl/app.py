@@ -46,6 +46,7 @@ from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.http.wire.heads import Head
 from snapurl.limits import Blocklist, Limiter
 from snapurl.links import LinkService
+from snapurl.model import Readiness
 from snapurl.redis_client import redis_client
 from snapurl.store.clicks import ClickStore
 from snapurl.store.cluster.router import Router
@@ -65,7 +66,8 @@ RESPONSE_S_MAX = 30.0  # for body and response, plus the time that the body take
 KEEP_ALIVE_S = 75.0
 PURGE_INTERVAL_S = 600.0  # per worker, plus or minus half
 PURGE_ROWS = 1_000  # per shard and statement
-RESHARD_STATUS_AGE_S_MAX = 1.0
+PROBE_AGE_S_MAX = 1.0  # of a readiness or a reshard's progress that several requests share
+PROBES = "probes"  # the client of the fair queue in whose name they are asked for
 
 
 class Context:
@@ -120,7 +122,7 @@ def create_app(settings: Settings) -> App:
     async def connect(app: Any) -> None:
         try:
             context = cast(App, app).ctx
-            context.services = await open_services(settings, site, stack)
+            context.services = await open_services(settings, site, context.fair_queue, stack)
             context.fast_path = _fast_path(context, create)
             stack.callback(context.fast_path.flush)
         except BaseException:
@@ -135,7 +137,9 @@ def create_app(settings: Settings) -> App:
     return app
 
 
-async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -> Services:
+async def open_services(
+    settings: Settings, site: Site, fair_queue: FairQueue, stack: AsyncExitStack
+) -> Services:
     """Connects to everything and pushes on `stack` how to close it again. Raises ConfigError."""
     shards = await Shards.connect(settings)
     stack.push_async_callback(shards.close)
@@ -170,7 +174,17 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
 
     async def redis_fault() -> str | None:
         subscription_fault = None if cache.is_subscribed else "does not tell of changes"
-        return await limiter.redis_fault() or subscription_fault or await lag.fault()
+        return await limiter.redis_fault() or subscription_fault
+
+    async def check_readiness() -> Readiness:
+        async with fair_queue.turn(PROBES):
+            health, redis, late = await asyncio.gather(shards.health(), redis_fault(), lag.fault())
+        return Readiness(shards.topology.cluster_id, tuple(health), {"redis": redis, "clicks": late})
+
+    readiness = CachedCall(check_readiness, PROBE_AGE_S_MAX)
+    stack.push_async_callback(readiness.close)
+    reshard = CachedCall(shards.migrator_document, PROBE_AGE_S_MAX)
+    stack.push_async_callback(reshard.close)
 
     return Services(
         settings=settings,
@@ -186,9 +200,8 @@ async def open_services(settings: Settings, site: Site, stack: AsyncExitStack) -
         clock=_now,
         clock_ms=_now_ms,
         ring_view=shards.ring_view,
-        reshard=CachedCall(shards.migrator_document, RESHARD_STATUS_AGE_S_MAX),
-        shard_health=shards.health,
-        redis_fault=redis_fault,
+        reshard=reshard,
+        readiness=readiness,
     )
 
 

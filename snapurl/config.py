@@ -1,8 +1,9 @@
-"""Settings: the only module that reads `SNAPURL_*` variables and secret files.
+"""Settings: the only module, besides `probe.py`, that reads `SNAPURL_*` variables and secret files.
 
 What an operator may need to change is a setting, with its unit last in its name. All other bounds are constants
 beside the code that they bound. Variables that other standards define are read where they apply: `OTEL_*` in
-`telemetry/traces.py`, `PROMETHEUS_MULTIPROC_DIR` in `http/api/health.py`. Child processes inherit the environment.
+`telemetry/traces.py`, `PROMETHEUS_MULTIPROC_DIR` in `telemetry/metrics_port.py`. Child processes inherit the
+environment.
 
 An invalid value stops the start with one line that names the variable. So does an unknown `SNAPURL_*` variable. A
 value that may hold a password is never printed. An empty variable counts as unset: container files pass those on.
@@ -157,6 +158,16 @@ class Settings(BaseSettings):
     home: Path = Field(Path(".snapurl"), description="Data directory of the local cluster (`snapurl up`).")
     host: str = Field("127.0.0.1", description="Address the HTTP service listens on.")
     port: int = Field(8000, ge=1, le=65535, description="Port the HTTP service listens on.")
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port of the HTTP service's metrics, and of its readiness with details; 0: none "
+        "(`snapurl up`: any free port).",
+    )
+    metrics_host: str = Field(
+        "127.0.0.1", description="Address for SNAPURL_METRICS_PORT; `0.0.0.0`: all interfaces."
+    )
     workers: int = Field(
         default_factory=lambda: os.cpu_count() or 1,
         ge=1,

@@ -1,8 +1,8 @@
 """The exceptions of the service, in one tree; `http/problems.py` turns them into responses and counts them.
 
-An error says what is wrong and, where it helps, what to do next. Users and operators see its text, so it never
-contains a password, a statement or a stack trace. Normal outcomes between the parts of the service ("moved",
-"busy", "taken") are results, not exceptions.
+An error says what is wrong and, where it helps, what to do next. Its text never contains a password, a statement or
+a stack trace. `detail` is for operators and may name a shard; clients get `public_detail`. Normal outcomes between
+the parts of the service ("moved", "busy", "taken") are results, not exceptions.
 """
 
 from __future__ import annotations
@@ -43,6 +43,11 @@ class SnapURLError(Exception):
         self.fields = fields
         self.retry_after_s = retry_after_s
         self.cause = cause or self.slug
+
+    @property
+    def public_detail(self) -> str:
+        """What is said to a client over HTTP."""
+        return self.detail
 
 
 class ConfigError(SnapURLError):
@@ -154,11 +159,29 @@ class RateLimited(SnapURLError):
 
 
 class Unavailable(SnapURLError):
-    """The shard or service that is needed does not answer; nothing was changed."""
+    """The shard or service that is needed does not answer, or there is too much to do; nothing was changed.
+
+    `detail` is for operators, and clients are told nothing of it, unless it `is_public`.
+    """
 
     status = 503
     slug = "unavailable"
     title = "The service cannot answer this now"
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        is_public: bool = False,
+        retry_after_s: float | None = None,
+        cause: str = "",
+    ) -> None:
+        super().__init__(detail, retry_after_s=retry_after_s, cause=cause)
+        self._is_public = is_public
+
+    @property
+    def public_detail(self) -> str:
+        return self.detail if self._is_public else "temporarily unavailable: try again in a moment"
 
 
 class OutcomeUnknown(SnapURLError):

@@ -263,7 +263,7 @@ def _taken(alias: str) -> AliasTaken:
 
 
 def _no_free_code() -> Unavailable:
-    return Unavailable("no free code was found", retry_after_s=1.0)
+    return Unavailable("no free code was found", is_public=True, retry_after_s=1.0)
 
 
 def _or_raise(record: IdempotencyRecord | Failed) -> IdempotencyRecord:

@@ -17,7 +17,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from hashlib import sha256
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 # -- API keys ----------------------------------------------------------------------------------------------------
@@ -273,6 +273,24 @@ class ShardHealth:
     name: str
     ok: bool
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether the service can work. `faults` maps a part besides the shards to what is wrong with it, None if
+    nothing is."""
+
+    cluster_id: str
+    shards: tuple[ShardHealth, ...]
+    faults: Mapping[str, str | None]
+
+    @property
+    def status(self) -> Literal["ok", "degraded", "down"]:
+        """`degraded`: something is down and the rest works; `down`: no shard answers."""
+        up = sum(shard.ok for shard in self.shards)
+        if not up:
+            return "down"
+        return "ok" if up == len(self.shards) and not any(self.faults.values()) else "degraded"
 
 
 @dataclass(frozen=True, slots=True)

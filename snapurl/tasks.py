@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context
 from typing import Any, Generic, TypeVar
 
 RETRY_S = 0.1
@@ -62,7 +63,11 @@ async def with_background(main: Coroutine[Any, Any, T], *helpers: Coroutine[Any,
 
 
 class CachedCall(Generic[T]):
-    """Caches the result of `call` for `age_s_max`; concurrent callers share one call."""
+    """Caches the result of `call` for `age_s_max`; concurrent callers share one call.
+
+    The age counts from the beginning of the call. A call goes on when all who wait for it have gone, so clients
+    that come and go do not cause more calls. All who wait get its error, which is not cached.
+    """
 
     def __init__(
         self, call: Callable[[], Awaitable[T]], age_s_max: float, clock: Callable[[], float] = time.monotonic
@@ -70,11 +75,26 @@ class CachedCall(Generic[T]):
         self._call = call
         self._age_s_max = age_s_max
         self._clock = clock
-        self._lock = asyncio.Lock()
+        self._running: asyncio.Task[T] | None = None
         self._last: tuple[float, T] | None = None
 
     async def __call__(self) -> T:
-        async with self._lock:
-            if self._last is None or self._clock() - self._last[0] > self._age_s_max:
-                self._last = self._clock(), await self._call()
+        if self._last is not None and self._clock() - self._last[0] <= self._age_s_max:
             return self._last[1]
+        if self._running is None:
+            self._running = asyncio.create_task(self._run(), name="cached call", context=Context())
+            self._running.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(self._running)
+
+    async def close(self) -> None:
+        """Ends a call that is running."""
+        await cancel_and_wait(self._running)
+
+    async def _run(self) -> T:
+        began = self._clock()
+        try:
+            result = await self._call()
+            self._last = began, result
+            return result
+        finally:
+            self._running = None

@@ -63,9 +63,9 @@ def _memory(subject: Subject) -> dict[str, float]:
 
 async def clicks(bed: Bed, subject: Subject) -> Clicks | None:
     """Returns redirects answered and clicks counted so far, or None for a peer."""
-    if not subject.counts:
+    if subject.metrics_port is None:
         return None
-    return Clicks(await redirects_answered(subject.port), await counted_clicks(bed))
+    return Clicks(await redirects_answered(subject.metrics_port), await counted_clicks(bed))
 
 
 async def counted_clicks(bed: Bed) -> int:
@@ -75,20 +75,20 @@ async def counted_clicks(bed: Bed) -> int:
 
 async def counted(bed: Bed, subject: Subject, before: Clicks | None) -> Clicks | None:
     """Waits until every redirect answered since `before` is counted as a click, or until the time is up."""
-    if before is None:
+    if before is None or subject.metrics_port is None:
         return None
     deadline = monotonic() + COUNTED_S_MAX
     while True:
-        now = Clicks(await redirects_answered(subject.port), await counted_clicks(bed))
+        now = Clicks(await redirects_answered(subject.metrics_port), await counted_clicks(bed))
         since = Clicks(now.answered - before.answered, now.counted - before.counted)
         if since.counted >= since.answered or monotonic() > deadline:
             return since
         await asyncio.sleep(0.1)
 
 
-async def redirects_answered(port: int) -> int:
+async def redirects_answered(metrics_port: int) -> int:
     """Returns how many redirects all workers have answered, according to SnapURL's metrics."""
-    connection = Connection(HOST, port)
+    connection = Connection(HOST, metrics_port)
     try:
         answer = await connection.get("/metrics")
     finally:

@@ -34,7 +34,7 @@ async def redirects_while_moving(suite: Suite, scenario: Scenario) -> Moving:
     sender = Sender(suite.generator)
     async with snapurl(bed, Conditions(WORKERS)) as subject:
         # Moving rows exist on two shards for a while, so clicks are counted only before and after the move.
-        uncounted = dataclasses.replace(subject, counts=False)
+        uncounted = dataclasses.replace(subject, metrics_port=None)
         before = await clicks(bed, subject)
         assert before is not None
 

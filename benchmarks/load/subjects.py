@@ -30,13 +30,13 @@ REDIS_BATCH = 10_000
 @dataclass(frozen=True, slots=True)
 class Subject:
     """A server that listens on `port`. `groups` are its root processes by the group that their cost is assigned to.
-    `counts` is true for SnapURL, whose clicks are checked."""
+    `metrics_port` is that of SnapURL, whose clicks are checked; None for a peer."""
 
     name: str
     port: int
     workers: int
     groups: Mapping[str, Sequence[int]]
-    counts: bool = False
+    metrics_port: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ async def snapurl(bed: Bed, how: Conditions) -> AsyncIterator[Subject]:
     """Runs SnapURL as shipped: `snapurl serve` and a click consumer."""
     async with serving(bed, how.workers, cores=how.cores, **dict(how.settings)) as service:
         groups = {"service": [service.workers.pid], "consumer": [service.consumer.pid]}
-        yield Subject("SnapURL", service.port, how.workers, {**groups, **bed.servers()}, counts=True)
+        yield Subject("SnapURL", service.port, how.workers, {**groups, **bed.servers()}, service.metrics_port)
 
 
 @asynccontextmanager

@@ -78,7 +78,7 @@ class Suite:
                 made = await self._links(subject, shape) - links
                 if (
                     made < sample.sent.requests * scenario.per_request
-                    and subject.counts
+                    and subject.metrics_port is not None
                     and shape.post_every == 1
                 ):
                     raise BenchmarkFailed(
@@ -90,7 +90,7 @@ class Suite:
 
     async def _links(self, subject: Subject, shape: Shape) -> int:
         """Returns the number of links in the shards if SnapURL creates any."""
-        makes = subject.counts and shape.post_every
+        makes = subject.metrics_port is not None and shape.post_every
         return await self.bed.total("SELECT count(*) FROM links") if makes else 0
 
 

@@ -21,7 +21,7 @@ from snapurl.telemetry.metrics import REDIS_FAILURES
 
 log = logging.getLogger("snapurl.feed")
 
-PING_S = 0.5  # of silence, then a ping
+PING_S = 1.0  # of silence, then a ping
 SILENCE_S_MAX = 2.0  # without a message or a pong, then the subscription counts as lost
 RETRY_S = 0.25
 

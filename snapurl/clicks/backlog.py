@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter
 
-from snapurl.model import ClickRow, ClicksBySlot
+from snapurl.clicks.sources import OTHER
+from snapurl.clicks.tally import VALUES_MAX
+from snapurl.model import ClickRow, ClicksBySlot, SourceClicks, SourceKind
 
 SOURCES_MAX = 200_000  # that wait; further clicks wait without theirs
 
@@ -46,6 +49,30 @@ class Size:
         )
 
 
+class _Values:
+    """Bounds the values of one call to VALUES_MAX per code, day and kind, as a worker does per entry.
+
+    Otherwise a call would grow with the number of entries in it, and strangers could fill every call.
+    """
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[object, ...], set[str]] = {}
+
+    def bounded(self, row: ClickRow) -> ClickRow:
+        """Returns the row; clicks of values beyond the bound count under OTHER."""
+        clicks: Counter[tuple[SourceKind, str]] = Counter()
+        for kind, value, count in row.sources:
+            known = self._values.setdefault((row.code, row.day, kind), set())
+            if len(known) < VALUES_MAX:
+                known.add(value)
+            clicks[kind, value if value in known else OTHER] += count
+        if len(clicks) == len(row.sources):
+            return row
+        return replace(
+            row, sources=tuple(SourceClicks(kind, value, count) for (kind, value), count in clicks.items())
+        )
+
+
 @dataclass(slots=True)
 class Backlog:
     """One stream: how far it has been read and trimmed, and the rows that are not counted yet.
@@ -78,16 +105,16 @@ class Backlog:
     def take(self, slots: Iterable[int], entries_max: int | None = None) -> dict[int, list[ClickRow]]:
         """Returns the next rows of `slots` that one call may carry, of each at most `entries_max` entries.
 
-        They are not removed. The rows of a slot in one entry stay together, since a slot's cursor is an entry. So a
-        first entry is returned even if it exceeds the bounds.
+        They are not removed, and their sources are bounded per code (`_Values`). The rows of a slot in one entry
+        stay together, since a slot's cursor is an entry. So a first entry is returned even above the bounds.
         """
         found: dict[int, list[ClickRow]] = {}
-        size = Size()
+        size, values = Size(), _Values()
         for slot in slots:
             for number, (_, entry) in enumerate(groupby(self.waiting.get(slot, ()), attrgetter("entry"))):
                 if number == entries_max:
                     break
-                rows = list(entry)
+                rows = [values.bounded(row) for row in entry]
                 size += Size.of(rows)
                 if found and not size.fits:
                     return found

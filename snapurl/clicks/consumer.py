@@ -67,8 +67,8 @@ from snapurl.telemetry.metrics import (
     CLICK_STREAM_ENTRIES,
     REDIS_FAILURES,
     REDIS_UP,
-    serve_metrics,
 )
+from snapurl.telemetry.metrics_port import serving
 from snapurl.telemetry.process import ProcessMetrics
 
 log = logging.getLogger("snapurl.clicks")
@@ -124,6 +124,7 @@ class Consumer:
         self._read_after = 0.0
         self._is_failing = False
         self._measured_at = float("-inf")
+        self._beaten_at = clock()
         self._stalled_since: float | None = None
         self._stall_logged = False
 
@@ -139,6 +140,11 @@ class Consumer:
         finally:
             await cancel_and_wait(stopped, self._arrival, *self._calls)
         await self._give_up_lease()
+
+    def fault(self) -> str | None:
+        """Returns why this consumer does not work; None if it does, also on standby."""
+        late = self._clock() - self._beaten_at > ALIVE_MS / 1000
+        return "its last heartbeat was not taken by Redis, or is overdue" if late else None
 
     async def _step_or_fail(self) -> float:
         """Returns how many seconds to wait before the next step, unless something happens."""
@@ -318,6 +324,7 @@ class Consumer:
             return
         self._measured_at = self._clock()
         await self._beat()
+        self._beaten_at = self._clock()
         CLICK_BACKLOG_ROWS.set(sum(each.rows for each in self._backlogs))
         lag = await self._lag.read()
         CLICK_STREAM_ENTRIES.set(lag.entries)
@@ -357,7 +364,7 @@ class Consumer:
             return
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: Settings, metrics_port: int, metrics_host: str) -> None:
     """Runs one consumer process until SIGTERM or SIGINT. Raises ConfigError."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
@@ -374,7 +381,8 @@ async def run(settings: Settings) -> None:
         consumer = Consumer(
             shards.topology.cluster_id, redis, blocking, ClickStore(shards, router), loop.time
         )
-        await consumer.run(stop)
+        async with serving(metrics_host, metrics_port, consumer.fault):
+            await consumer.run(stop)
     finally:
         await cancel_and_wait(process_metrics)
         await blocking.aclose()
@@ -390,8 +398,7 @@ def main(metrics_port: int = 0, metrics_host: str = "127.0.0.1") -> int:
         if warning := plain_text_warning(settings):
             log.warning(warning)
         traces.configure("clicks")
-        serve_metrics(metrics_port, metrics_host)
-        uvloop.run(run(settings))
+        uvloop.run(run(settings, metrics_port, metrics_host))
     except ConfigError as error:
         print(f"snapurl: {error.detail}", file=sys.stderr, flush=True)
         return 2

@@ -120,6 +120,9 @@ class Shipper:
         """Seals the tally and ships it. Returns whether nothing is left. While Redis is down one tally grows, not
         a queue."""
         today = self._now().date()
+        if not (self._tally or self._sealed or self._entry):
+            self._day = today
+            return True
         if not self._sealed or today != self._day:
             sources = self._tally.sources()
             if counts := self._tally.take():

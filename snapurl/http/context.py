@@ -18,7 +18,7 @@ from snapurl.http.bodies import BodyBound, BodyThreads
 from snapurl.http.schema.requests import Rules
 from snapurl.limits import Blocklist, Limiter
 from snapurl.links import LinkService
-from snapurl.model import ApiKey, RingView, ShardHealth
+from snapurl.model import ApiKey, Readiness, RingView
 from snapurl.urls import UrlPolicy
 
 T = TypeVar("T")
@@ -54,8 +54,7 @@ class Services:
     clock_ms: Callable[[], int]
     ring_view: Callable[[], RingView]
     reshard: Callable[[], Awaitable[Mapping[str, Any] | None]]
-    shard_health: Callable[[], Awaitable[list[ShardHealth]]]
-    redis_fault: Callable[[], Awaitable[str | None]]
+    readiness: Callable[[], Awaitable[Readiness]]
 
 
 @dataclass(slots=True)

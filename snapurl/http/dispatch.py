@@ -276,7 +276,7 @@ def _reserve_memory(context: RequestContext, count: int) -> None:
     budget: BodyBudget = context.request.app.ctx.body_budget
     if not budget.reserve(count):
         BODIES_REFUSED.inc()
-        raise Unavailable("too many large bodies are on their way", retry_after_s=1.0)
+        raise Unavailable("too many large bodies are on their way", is_public=True, retry_after_s=1.0)
     context.body_bytes += count
 
 

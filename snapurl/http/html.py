@@ -65,6 +65,7 @@ def home_page(version: str) -> str:
 
 
 def _sentence(refusal: SnapURLError) -> str:
-    if refusal.detail == refusal.title:
+    detail = refusal.public_detail
+    if detail == refusal.title:
         return f"Please check the address. (Status {refusal.status})"
-    return f"{refusal.detail[:1].upper()}{refusal.detail[1:]}. (Status {refusal.status})"
+    return f"{detail[:1].upper()}{detail[1:]}. (Status {refusal.status})"

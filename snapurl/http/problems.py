@@ -62,7 +62,13 @@ _TIME_OUTS = (sanic_errors.RequestTimeout, sanic_errors.ServiceUnavailable)
 
 
 def as_refusal(error: BaseException) -> SnapURLError:
-    """Maps any exception to a SnapURLError; an unknown one becomes an internal error without details."""
+    """Maps any exception to a SnapURLError; an unknown one becomes an internal error without details.
+
+    A configuration that turns out to be wrong while the service runs, such as the DSN of a shard that leads to
+    another one, is the same to a client as a shard that does not answer.
+    """
+    if isinstance(error, errors.ConfigError):
+        return errors.Unavailable(error.detail)
     if isinstance(error, SnapURLError):
         return error
     for kind, refusal, detail in _OF_SANIC:
@@ -95,7 +101,7 @@ def refuse(
     request_id: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> HTTPResponse:
-    """Makes the response to an exception and counts it; logs bugs."""
+    """Makes the response to an exception and counts it; logs bugs, and at level debug what a 503 does not say."""
     refusal = as_refusal(error)
     request_id = request_id or request_id_of(request.headers)
     PROBLEMS.labels(refusal.slug).inc()
@@ -108,6 +114,8 @@ def refuse(
             exc_info=error,
             extra={"request_id": request_id},
         )
+    elif refusal.public_detail != refusal.detail:
+        log.debug("%s %s: %s", request.method, request.path, refusal.detail, extra={"request_id": request_id})
     common = api_headers(request) if request.path.startswith(API_PREFIX) else site_headers(varies=True)
     own = {"x-request-id": request_id, **common, **_headers(request, refusal)}
     if wants_page(request):

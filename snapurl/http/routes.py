@@ -21,7 +21,7 @@ from snapurl.errors import (
     UnsupportedMediaType,
     VersionMismatch,
 )
-from snapurl.http.api.health import health_live, health_ready, metrics
+from snapurl.http.api.health import health_live, health_ready
 from snapurl.http.api.links import (
     CURSOR_CHARS_MAX,
     KEY_CHARS_MAX,
@@ -197,7 +197,9 @@ ROUTES: tuple[Route[Handler], ...] = (
         "Show the shards and who holds the slots",
         "Cluster",
         (Success(200, "The ring", responses.Ring),),
-        refusals=(Invalid, BadRequest),
+        "Only for admin keys: it names the shards.",
+        right=Right.ADMIN,
+        refusals=(Unauthorized, Forbidden, Invalid, BadRequest, Unavailable),
     ),
     Route(
         "GET",
@@ -216,16 +218,8 @@ ROUTES: tuple[Route[Handler], ...] = (
         "Cluster",
         (
             Success(200, "`ok`, or `degraded` with the reason", responses.Ready),
-            Success(503, "No shard answers", responses.Ready),
+            Success(503, "No link can be reached", responses.Ready),
         ),
-    ),
-    Route(
-        "GET",
-        "/metrics",
-        metrics,
-        "Metrics for Prometheus",
-        "Cluster",
-        (Success(200, "Text exposition format", media="text/plain"),),
     ),
     # -- pages -----------------------------------------------------------------------------------------------
     Route(

@@ -1,11 +1,12 @@
-"""`snapurl serve`: a supervisor and its HTTP workers on one listening socket.
+"""`snapurl serve`: a supervisor and its HTTP workers on the same listening sockets.
 
 How the command becomes an HTTP server, in order:
 
 1. `cli.serve` loads the settings and calls `serve` here.
-2. `serve` binds the socket (`listening`), applies migrations and initialises an empty cluster (`prepare`), and
-   starts a `Supervisor` with SNAPURL_WORKERS children (`worker_children`).
-3. Each child runs `run.worker.main`, which gets the socket as an open file and makes the Sanic app
+2. `serve` binds the sockets of the service (`listening`) and of its metrics port, applies migrations and
+   initialises an empty cluster (`prepare`), and starts a `Supervisor` with SNAPURL_WORKERS children
+   (`worker_children`).
+3. Each child runs `run.worker.main`, which gets the sockets as open files and makes the Sanic app
    (`app.create_app`).
 4. `run.worker.start` starts Sanic's server on the socket. Before it accepts connections it runs
    `app.open_services`, which connects to PostgreSQL and Redis.
@@ -28,6 +29,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -46,6 +48,7 @@ from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.dsn import plain_text_warning
 from snapurl.store.cluster.migrate import check_migrated, migrate_all
 from snapurl.telemetry.logs import configure
+from snapurl.telemetry.metrics_port import bind
 from snapurl.telemetry.multiprocess import initialise, merge_dead
 
 log = logging.getLogger("snapurl.serve")
@@ -60,12 +63,17 @@ async def serve(settings: Settings) -> int:
     configure(settings.log_level, settings.log_format)
     if warning := plain_text_warning(settings):
         log.warning(warning)
-    with listening(settings) as listener, metrics_directory() as metrics:
+    with ExitStack() as stack:
+        listener = stack.enter_context(listening(settings))
+        port = None
+        if settings.metrics_port:
+            port = stack.enter_context(bind(settings.metrics_host, settings.metrics_port))
+        metrics = stack.enter_context(metrics_directory())
         async with stop_signals() as stop:
             await unless_stopped(stop, prepare(settings))
             if stop.is_set():
                 return 0
-            workers = Stage(worker_children(settings, listener, metrics, {}), WORKER_STOP_S_MAX)
+            workers = Stage(worker_children(settings, listener, port, metrics, {}), WORKER_STOP_S_MAX)
             supervisor = Supervisor(
                 [workers],
                 report=log.warning,
@@ -151,12 +159,22 @@ def metrics_directory(place: Path | None = None) -> Iterator[Path]:
 
 
 def worker_children(
-    settings: Settings, listener: socket.socket, metrics: Path, changes: dict[str, str]
+    settings: Settings,
+    listener: socket.socket,
+    metrics_listener: socket.socket | None,
+    metrics: Path,
+    changes: dict[str, str],
 ) -> tuple[Child, ...]:
-    """Returns the HTTP workers, with this process's environment and `changes`."""
-    fd = listener.fileno()
+    """Returns the HTTP workers, with this process's environment and `changes`.
+
+    All of them listen on both sockets, and `metrics` is the directory in which they share their metrics.
+    """
+    listeners = {"--fd": listener, "--metrics-fd": metrics_listener}
+    fds = {option: each.fileno() for option, each in listeners.items() if each is not None}
+    words = (word for option, fd in fds.items() for word in (option, str(fd)))
+    argv = python_argv("-m", "snapurl.run.worker", *words)
     environ = environ_with({**changes, "PROMETHEUS_MULTIPROC_DIR": str(metrics)})
     return tuple(
-        Child(f"worker {number}", python_argv("-m", "snapurl.run.worker", "--fd", str(fd)), environ, (fd,))
+        Child(f"worker {number}", argv, environ, tuple(fds.values()))
         for number in range(1, settings.workers + 1)
     )

@@ -23,7 +23,7 @@ from snapurl.local.cluster import SHARDS, LocalCluster
 from snapurl.local.start_requests import serving_start_requests
 from snapurl.model import Right
 from snapurl.private_files import write_private
-from snapurl.run.healthcheck import http_status, own_address
+from snapurl.run.healthcheck import Address, http_status, own_address
 from snapurl.run.serve import (
     WORKER_STOP_S_MAX,
     leave,
@@ -45,6 +45,7 @@ from snapurl.run.supervisor import (
 from snapurl.store.cluster.bootstrap import has_identity
 from snapurl.tasks import cancel_and_wait
 from snapurl.telemetry.logs import configure
+from snapurl.telemetry.metrics_port import bind
 from snapurl.telemetry.multiprocess import merge_dead
 
 log = logging.getLogger("snapurl.up")
@@ -93,14 +94,18 @@ async def _run(
     anonymous = settings.anonymous_creation or "anonymous_creation" not in settings.model_fields_set
     as_service = _variables(cluster, LocalUser.SERVICE, used)
     as_service["SNAPURL_ANONYMOUS_CREATION"] = str(anonymous).lower()
-    with metrics_directory(cluster.home / "metrics") as metrics:
+    with (
+        bind(settings.metrics_host, settings.metrics_port) as metrics_listener,
+        metrics_directory(cluster.home / "metrics") as metrics,
+    ):
         multiprocess = {"PROMETHEUS_MULTIPROC_DIR": str(metrics)}
-        workers = worker_children(settings, listener, metrics, as_service)
+        workers = worker_children(settings, listener, metrics_listener, metrics, as_service)
         consumer = Child(
             "click consumer",
             python_argv("-m", "snapurl.clicks"),
             environ_with({**as_service, **multiprocess}),
         )
+        inside = Address(*metrics_listener.getsockname()[:2]).url
         migrator = Child(
             "migrator",
             python_argv("-m", MIGRATOR_MODULE, "run", "--service-url", settings.local_url),
@@ -113,7 +118,7 @@ async def _run(
             on_exit=partial(merge_dead, metrics),
             before_stop=partial(leave, settings, listener, stages[0]),
         )
-        greeting = asyncio.create_task(_greet(service, cluster, key))
+        greeting = asyncio.create_task(_greet(service, cluster, key, inside))
         try:
             async with serving_start_requests(cluster), servers_kept_running(cluster, report=log.warning):
                 return await supervisor.run(stop)
@@ -157,12 +162,12 @@ def key_file(settings: Settings) -> Path:
     return settings.home.expanduser().resolve() / "admin.key"
 
 
-async def _greet(settings: Settings, cluster: LocalCluster, key: str) -> None:
-    """Prints the banner once the service is ready."""
+async def _greet(settings: Settings, cluster: LocalCluster, key: str, inside: str) -> None:
+    """Prints the banner once the service is ready. `inside` is the URL of the metrics port."""
     ready = await _is_ready(settings)
-    click.echo(banner(settings, cluster, key if sys.stdout.isatty() else None))
+    click.echo(banner(settings, cluster, key if sys.stdout.isatty() else None, inside))
     if not ready:
-        click.echo(f"Not ready yet: {settings.public_url}/health/ready says why.", err=True)
+        click.echo(f"Not ready yet: {inside}/health/ready says why.", err=True)
 
 
 async def _is_ready(settings: Settings) -> bool:
@@ -174,8 +179,8 @@ async def _is_ready(settings: Settings) -> bool:
     return False
 
 
-def banner(settings: Settings, cluster: LocalCluster, key: str | None) -> str:
-    """Returns the banner: URL, admin key, and three commands to try, with an alias that is not taken.
+def banner(settings: Settings, cluster: LocalCluster, key: str | None, inside: str) -> str:
+    """Returns the banner: URLs, admin key, and three commands to try, with an alias that is not taken.
 
     Without `key` it says only where the key is kept: output that goes into a file is not always private.
     """
@@ -187,6 +192,7 @@ SnapURL is up at {url}   (API: {url}/docs)
 
   running     {cluster.describe()}, {settings.workers} workers
   data        {cluster.home}
+  metrics     {inside}/metrics   (state: {inside}/health/ready)
   admin key   {f"{key}   (kept in {file})" if key else f"in {file}"}
 
 Try it:

@@ -1,4 +1,4 @@
-"""`python -m snapurl.run.worker --fd N`: one HTTP worker on an inherited listening socket.
+"""`python -m snapurl.run.worker --fd N [--metrics-fd M]`: one HTTP worker on inherited listening sockets.
 
 With an invalid configuration it prints one line and exits with code 2. On SIGUSR1 its health checks fail. On
 SIGTERM or SIGINT it accepts no more connections, finishes its requests, ships its clicks and ends, within
@@ -13,6 +13,8 @@ import gc
 import signal
 import socket
 import sys
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import uvloop
@@ -20,7 +22,9 @@ import uvloop
 from snapurl.app import App, create_app
 from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
+from snapurl.http.schema.responses import ready_details
 from snapurl.telemetry import logs, traces
+from snapurl.telemetry.metrics_port import MetricsPort, Reply, metrics
 
 BACKLOG = 1024
 DRAIN_S_MAX = 2.0
@@ -38,14 +42,18 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a worker until a signal. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m snapurl.run.worker")
     parser.add_argument("--fd", type=int, required=True, help="file descriptor of the listening socket")
-    fd = parser.parse_args(arguments).fd
+    parser.add_argument("--metrics-fd", type=int, help="file descriptor of the metrics port's socket")
+    given = parser.parse_args(arguments)
     gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
     try:
         settings = load_settings()
         logs.configure(settings.log_level, settings.log_format)
         traces.configure("worker")
-        with socket.socket(fileno=fd) as listener:
-            uvloop.run(run(settings, listener))
+        with ExitStack() as stack:
+            listener = stack.enter_context(socket.socket(fileno=given.fd))
+            own = given.metrics_fd
+            of_metrics = None if own is None else stack.enter_context(socket.socket(fileno=own))
+            uvloop.run(run(settings, listener, of_metrics))
     except ConfigError as error:
         print(f"snapurl: {error.detail}", file=sys.stderr, flush=True)
         return EXIT_CONFIG
@@ -54,16 +62,32 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-async def run(settings: Settings, listener: socket.socket) -> None:
-    """Serves until SIGTERM or SIGINT. Raises ConfigError."""
+async def run(
+    settings: Settings, listener: socket.socket, metrics_listener: socket.socket | None = None
+) -> None:
+    """Serves until SIGTERM or SIGINT; with `metrics_listener` the metrics port, too. Raises ConfigError."""
     stop = asyncio.Event()
     for signum in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signum, stop.set)
     app = create_app(settings)
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, setattr, app.ctx, "is_leaving", True)
     server = await start(app, listener)
+    port = metrics_port(app)
+    if metrics_listener is not None:
+        await port.start(metrics_listener)
     await stop.wait()
+    await port.close()
     await finish(app, server)
+
+
+def metrics_port(app: App) -> MetricsPort:
+    """Returns the metrics port of an app that has been started."""
+
+    async def ready() -> Reply:
+        found = await app.ctx.services.readiness()
+        return Reply.of(ready_details(found), 503 if found.status == "down" else 200)
+
+    return MetricsPort({"/metrics": partial(metrics, app.ctx.fast_path.flush), "/health/ready": ready})
 
 
 async def start(app: App, listener: socket.socket) -> Any:

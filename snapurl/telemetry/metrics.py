@@ -19,9 +19,7 @@ from functools import cache
 from time import monotonic
 from typing import Any
 
-from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics, start_http_server
-
-from snapurl.errors import ConfigError
+from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
 # `_created` series would be one more per metric; multiprocess mode does not have them anyway.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -57,7 +55,7 @@ SHARD_UP = Gauge(
     multiprocess_mode="livemin",
 )
 SHARD_ATTESTED = Gauge(
-    "snapurl_shard_vouched",
+    "snapurl_shard_attested",
     "1 if the shard is attested and serves; 0 if its server has restarted and is not yet attested.",
     ["shard"],
     multiprocess_mode="livemin",
@@ -225,7 +223,7 @@ L1_BYTES = Gauge(
 L1_LINKS = Gauge("snapurl_l1_links", "Links in the L1 caches of all workers.", multiprocess_mode="livesum")
 REDIS_UP = Gauge(
     "snapurl_redis_up",
-    "1 if every worker receives invalidations (checked every 0.5 s), or Redis answers the click consumer.",
+    "1 if every worker receives invalidations (checked every second), or Redis answers the click consumer.",
     ["process"],
     multiprocess_mode="livemin",
 )
@@ -354,13 +352,3 @@ def flush_timings() -> None:
     """Flushes every `Timing` of this process."""
     for each in _TIMINGS:
         each.flush()
-
-
-def serve_metrics(port: int, host: str) -> None:
-    """Serves the metrics of this process at `/metrics`, unless `port` is 0. Raises ConfigError."""
-    if not port:
-        return
-    try:
-        start_http_server(port, host)
-    except OSError as error:
-        raise ConfigError(f"cannot serve metrics on {host}:{port}: {error.strerror}") from None

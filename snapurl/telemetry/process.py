@@ -1,8 +1,9 @@
 """Metrics that a process sets by itself: event loop lag, CPU, memory, and the gauges of its parts.
 
 In multiprocess mode a gauge cannot be computed when it is scraped: its process has to set it. Each part of a
-process has a function that sets its gauges (`measure`); `ProcessMetrics` calls them once a second. Ten times a
-second it measures how late the event loop runs a timer: a request waits as long before the worker reads it.
+process has a function that sets its gauges (`measure`); `ProcessMetrics` calls them once a second. It also measures
+how late the event loop runs a timer: a request waits as long before the worker reads it. It does so ten times a
+second while the process has something to do, and once a second while it is idle.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ log = logging.getLogger("snapurl.pulse")
 
 LAG_SAMPLE_S = 0.1
 SAMPLES_PER_MEASUREMENT = 10
+IDLE_CPU_S = 0.05  # used since the last measurement; below it the process counts as idle
 
 _LAG = timing(LOOP_LAG_SECONDS)
 _STATM = Path("/proc/self/statm")
@@ -43,13 +45,17 @@ class ProcessMetrics:
         BUILD.labels(program_version()).set(1)
         clock = asyncio.get_running_loop().time
         while True:
-            self._measure()
-            for _ in range(SAMPLES_PER_MEASUREMENT):
-                due = clock() + LAG_SAMPLE_S
-                await asyncio.sleep(LAG_SAMPLE_S)
+            is_idle = self._measure() < IDLE_CPU_S
+            samples = 1 if is_idle else SAMPLES_PER_MEASUREMENT
+            pause_s = SAMPLES_PER_MEASUREMENT * LAG_SAMPLE_S / samples
+            for _ in range(samples):
+                due = clock() + pause_s
+                await asyncio.sleep(pause_s)
                 _LAG.observe(max(0.0, clock() - due))
 
-    def _measure(self) -> None:
+    def _measure(self) -> float:
+        """Sets all gauges. Returns how many seconds of CPU time the process has used since the last time."""
+        before_s = self._cpu_s
         try:
             self._measure_process()
             for measure in self._measurements:
@@ -57,6 +63,7 @@ class ProcessMetrics:
         except Exception:  # a failed measurement must not end all later ones
             log.exception("a measurement failed")
         flush_timings()
+        return self._cpu_s - before_s
 
     def _measure_process(self) -> None:
         used = resource.getrusage(resource.RUSAGE_SELF)

@@ -273,10 +273,10 @@ def test_commands_are_those_of_the_program(found: dict[str, Container]) -> None:
     assert found["migrator"]["entryPoint"] == ["snapurl-reshard"]
     _, _, words = reshard.resolve_command(click.Context(reshard), found["migrator"]["command"])
     reshard.commands["run"].make_context("run", words)
-    for name in ("api", "clicks"):
-        check = found[name]["healthCheck"]["command"]
-        assert check[:2] == ["CMD", "snapurl"]
-        assert_is_command(check[2:])
+    assert found["api"]["healthCheck"]["command"] == ["CMD", "snapurl-probe"]
+    port = found["clicks"]["command"][found["clicks"]["command"].index("--metrics-port") + 1]
+    url = f"http://127.0.0.1:{port}/health/ready"
+    assert found["clicks"]["healthCheck"]["command"] == ["CMD", "snapurl-probe", url]
 
 
 def test_nobody_restarts_a_task_because_a_shard_is_away(found: dict[str, Container]) -> None:

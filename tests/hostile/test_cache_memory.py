@@ -65,7 +65,7 @@ async def visit(service: Service, codes: list[str]) -> None:
 
 
 async def metric(service: Service, name: str) -> float:
-    text = (await service.api.get("/metrics")).text
+    text = (await service.inside().get("/metrics")).text
     return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(name))
 
 

@@ -18,6 +18,7 @@ from snapurl.http.wire.heads import HEADERS_MAX, LIST_CHARS_MAX, LIST_ITEMS_MAX,
 from snapurl.telemetry.otel import HEADER_CHARS_MAX, _short
 from tests.integration.http.conftest import ServiceMaker
 from tests.integration.http.paths import LAST
+from tests.support.source_code import parsed
 
 PARSED_BY_SANIC = {
     "accept", "args", "cookies", "credentials", "files", "form", "forwarded", "get_args", "get_cookie", "get_form",
@@ -108,7 +109,7 @@ def test_no_header_reaches_a_parser_of_the_framework() -> None:
     """No module uses those attributes of a request for which Sanic parses a header without a bound."""
     found = set()
     for file in Path(*snapurl.__path__, "http").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in ast.walk(parsed(file)):
             if isinstance(node, ast.Attribute) and node.attr in PARSED_BY_SANIC:
                 owner = node.value
                 name = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")

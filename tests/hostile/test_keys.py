@@ -44,7 +44,7 @@ async def test_guessing_of_keys_ends_in_429_without_lookups(make_service: Servic
         client = service.client()
 
         async def shard_lookups() -> float:
-            text = (await client.get("/metrics")).text
+            text = (await service.inside().get("/metrics")).text
             (line,) = [line for line in text.splitlines() if 'key_lookups_total{source="shard"}' in line]
             return float(line.split()[1])
 

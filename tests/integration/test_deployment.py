@@ -42,7 +42,7 @@ from tests.support.waits import HANG_S, until
 HOST = "127.0.0.1"
 ODD = " p@ss:w/o%rd#?'\"\\\\n ü "
 INIT = ROOT / "deploy/compose/init-shard.sh"
-MODULES = {"snapurl": "snapurl", "snapurl-reshard": "tools.cli"}
+MODULES = {"snapurl": "snapurl", "snapurl-probe": "snapurl.probe", "snapurl-reshard": "tools.cli"}
 TABLES = """
     SELECT string_agg(x, E'\\n' ORDER BY x) FROM (
         SELECT format('%s.%s %s %s', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull) AS x
@@ -425,10 +425,13 @@ async def test_the_whole_deployment_works_and_grows(deployment: Deployment) -> N
         said = await deployment.say("migrate", "snapurl", *composed()["services"]["migrate"]["command"])
         assert said == Finished(0, "Every shard is up to date.\n")
         port = str(free_port(set()))
-        here = {"SNAPURL_HOST": HOST, "SNAPURL_PORT": port}
+        inside = {name: free_port({int(port)}) for name in ("api", "clicks", "migrator")}
+        at = {name: ("--metrics-port", str(number)) for name, number in inside.items()}
+        here = {"SNAPURL_HOST": HOST, "SNAPURL_PORT": port, "SNAPURL_METRICS_PORT": str(inside["api"])}
         await deployment.start("api", **here)
-        await deployment.start("clicks", "snapurl", "clicks")
-        await deployment.start("migrator", "snapurl-reshard", "run", "--service-url", f"http://{HOST}:{port}")
+        await deployment.start("clicks", "snapurl", "clicks", *at["clicks"])
+        running = ("snapurl-reshard", "run", "--service-url", f"http://{HOST}:{port}", *at["migrator"])
+        await deployment.start("migrator", *running)
         key = (
             await deployment.say("api", "snapurl", "keys", "create", "me", "--right", "admin")
         ).text.strip()
@@ -448,6 +451,14 @@ async def test_the_whole_deployment_works_and_grows(deployment: Deployment) -> N
             await deployment.becomes(is_ready)
             assert (await deployment.say("api", "snapurl", "health", **here)) == Finished(0, "ready\n")
             assert (await deployment.say("clicks", "snapurl", "health", "--clicks")) == Finished(0, "ready\n")
+            assert (await deployment.say("api", "snapurl-probe", **here)) == Finished(0, "ready\n")
+            for name in ("clicks", "migrator"):
+                url = f"http://127.0.0.1:{inside[name]}/health/ready"
+
+                async def is_healthy(name: str = name, url: str = url) -> bool:
+                    return await deployment.say(name, "snapurl-probe", url) == Finished(0, "ready\n")
+
+                await deployment.becomes(is_healthy)
             links = [{"url": f"https://example.org/{number}"} for number in range(200)]
             codes = [link["code"] for link in (await created(api, links))]
 

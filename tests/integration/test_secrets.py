@@ -70,7 +70,7 @@ async def passwords(settings: Settings, password: str) -> None:
                 )
 
 
-async def at_work(api: httpx.AsyncClient, said: list[str]) -> None:
+async def at_work(api: httpx.AsyncClient, inside: str, said: list[str]) -> None:
     """Sends one request of every kind, and keeps all responses."""
     asked = [
         api.post("/api/v1/links", json={"url": "https://example.org/"}),
@@ -80,7 +80,8 @@ async def at_work(api: httpx.AsyncClient, said: list[str]) -> None:
         api.get("/api/v1/links"),
         api.get("/nothing-there"),
         api.get("/health/ready"),
-        api.get("/metrics"),
+        api.get(f"{inside}/health/ready"),
+        api.get(f"{inside}/metrics"),
     ]
     answers = await asyncio.gather(*asked)
     said += [f"{answer.status_code} {answer.headers} {answer.text}" for answer in answers]
@@ -101,9 +102,18 @@ async def test_nothing_that_goes_wrong_shows_a_password(
     secrets = [SECRET, PASSWORD]
     secrets += [str(urlsplit(url).password) for url in (settings.shard_dsns[0].dsn, cluster.redis_url)]
     port, log, said = free_port(set()), tmp_path / "everything.log", [""]
-    url = f"http://127.0.0.1:{port}"
+    metrics_port = free_port({port})
+    url, inside = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{metrics_port}"
     async with (
-        program(service, log, "snapurl", "serve", SNAPURL_PORT=str(port), SNAPURL_WORKERS="2"),
+        program(
+            service,
+            log,
+            "snapurl",
+            "serve",
+            SNAPURL_PORT=str(port),
+            SNAPURL_METRICS_PORT=str(metrics_port),
+            SNAPURL_WORKERS="2",
+        ),
         program(service, log, "snapurl", "clicks"),
         program(migrator, log, "tools.cli", "run"),
         httpx.AsyncClient(base_url=url, headers={"X-Api-Key": key}, timeout=HANG_S) as api,
@@ -117,24 +127,24 @@ async def test_nothing_that_goes_wrong_shows_a_password(
             return answer.status_code == 200 and answer.json()["status"] == "ok"
 
         await until(is_ready)
-        await at_work(api, said)
+        await at_work(api, inside, said)
         said.append((await run_program(migrator, "snapurl-reshard", "weight", "db0", "0.5", "--yes")).text)
         said.append(command_lines().decode(errors="replace"))
 
         async with connected(settings.shard_dsns[1].dsn) as owner:
             await owner.execute("REVOKE SELECT ON links FROM snapurl_service")
-            await at_work(api, said)
+            await at_work(api, inside, said)
             await owner.execute("GRANT SELECT ON links TO snapurl_service")
             await owner.execute("ALTER FUNCTION link_create_v1 RENAME TO link_create_v0")  # its callers fail
             for _ in range(100):  # a generated code belongs to this shard in one case of four
-                await at_work(api, said)
+                await at_work(api, inside, said)
                 if any(answer.startswith("500") for answer in said):
                     break
             await owner.execute("ALTER FUNCTION link_create_v0 RENAME TO link_create_v1")
         assert any(answer.startswith("500") for answer in said)
 
         await passwords(settings, "another")
-        await at_work(api, said)
+        await at_work(api, inside, said)
         for words in (["snapurl", "migrate"], ["snapurl-reshard", "status"], ["snapurl-reshard", "doctor"]):
             refused = await run_program(migrator, *words)
             assert refused.code == 2 and "refuses the user or password" in refused.text
@@ -143,7 +153,7 @@ async def test_nothing_that_goes_wrong_shows_a_password(
 
         await cluster.shard("db2").kill()
         await cluster.redis.kill()
-        await at_work(api, said)
+        await at_work(api, inside, said)
         said += [
             (await run_program(migrator, "snapurl-reshard", words)).text for words in ("status", "doctor")
         ]

@@ -91,11 +91,16 @@ def children_of(pid: int) -> list[int]:
 async def watched(settings: Settings, directory: Path, **variables: str) -> AsyncIterator[Watched]:
     key = await create_key(settings, "admin", ("create", "read", "change", "admin"), "none")
     ports = {name: free_port(set()) for name in ("api", "clicks", "migrator")}
+    service_port = free_port(set())
     logs = {name: directory / f"{name}.log" for name in ports}
-    url = f"http://127.0.0.1:{ports['api']}"
+    url = f"http://127.0.0.1:{service_port}"
     urls = {name: f"http://127.0.0.1:{port}/metrics" for name, port in ports.items()}
     at = {name: ("--metrics-port", str(port)) for name, port in ports.items()}
-    http = {"SNAPURL_PORT": str(ports["api"]), "SNAPURL_WORKERS": "2"}
+    http = {
+        "SNAPURL_PORT": str(service_port),
+        "SNAPURL_METRICS_PORT": str(ports["api"]),
+        "SNAPURL_WORKERS": "2",
+    }
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         service = await enter(
@@ -150,7 +155,7 @@ async def test_what_is_shown_and_warned_of_comes_out(
 
         await until(moved)
         shards = {f"db{number}" for number in range(5)}
-        states = ("snapurl_redis_up", "snapurl_shard_up", "snapurl_shard_vouched")
+        states = ("snapurl_redis_up", "snapurl_shard_up", "snapurl_shard_attested")
 
         async def all_well() -> bool:
             """Polls, since a busy machine may miss one check of Redis or a shard."""
@@ -174,7 +179,7 @@ async def test_what_is_shown_and_warned_of_comes_out(
         assert found.value("snapurl_click_consumer_working") == found.value("snapurl_reshard_working") == 1
         for shard, job in itertools.product(shards, ("api", "clicks")):
             assert found.value("snapurl_shard_up", shard=shard, job=job) in (0, 1)
-            assert found.value("snapurl_shard_vouched", shard=shard, job=job) in (0, 1)
+            assert found.value("snapurl_shard_attested", shard=shard, job=job) in (0, 1)
             assert found.value("snapurl_pool_connections", shard=shard, job=job, state="most") >= 1
         for job in running.urls:
             assert found.value("snapurl_build_info", job=job) == 1

@@ -254,7 +254,7 @@ async def test_a_newcomer_that_is_not_trusted(
 async def test_one_shard_of_several_is_left_out(
     servers: LocalCluster, authority: Authority, tmp_path: Path
 ) -> None:
-    """With an expired certificate on one shard the service starts without it, and readiness says why."""
+    """With an expired certificate on one shard the service starts without it, and the metrics port says why."""
     good, expired = (servers.shard(name).dsn() for name in ("good", "expired"))
     for dsn in (good, expired):
         async with connected(dsn.rpartition("/")[0] + "/postgres") as superuser:
@@ -266,10 +266,13 @@ async def test_one_shard_of_several_is_left_out(
     assert (await run_program(plain, "snapurl", "migrate")).code == 0
     listed = f"db0={over_tls(one, authority.file)} db1={over_tls(two, authority.file)}"
     port = free_port(set())
+    metrics_port = free_port({port})
     settings = load_settings(shards=listed, redis_url=servers.redis_url, home=tmp_path, port=port)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "snapurl", "serve"),
-        env=environ_of(settings, SNAPURL_PORT=str(port), SNAPURL_WORKERS="1"),
+        env=environ_of(
+            settings, SNAPURL_PORT=str(port), SNAPURL_WORKERS="1", SNAPURL_METRICS_PORT=str(metrics_port)
+        ),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
@@ -281,7 +284,7 @@ async def test_one_shard_of_several_is_left_out(
 
         await until(is_ready)
         async with httpx.AsyncClient() as client:
-            body = (await client.get(f"http://{HOST}:{port}/health/ready")).json()
+            body = (await client.get(f"http://{HOST}:{metrics_port}/health/ready")).json()
         assert body["status"] == "degraded"
         assert "certificate that has expired" in str(body)
     finally:
@@ -318,7 +321,7 @@ async def test_a_redis_that_is_not_trusted(
         is_one_line(await run_program(settings, "snapurl", "health", "--clicks"), line)
         async with running(settings, tmp_path) as service:
             await service.shorten()
-            body = (await service.api.get("/health/ready")).json()
+            body = await service.details()
             assert body["status"] == "degraded" and line.removeprefix("Redis ") in str(body)
         log = service.workers[0].log.read_text()
         assert line in log and SECRET not in log and "Traceback" not in log

@@ -22,6 +22,7 @@ from pydantic.fields import FieldInfo
 from ring.diagram import render_crash_table, render_diagram, render_steps
 from snapurl.config import Settings
 from snapurl.telemetry import metrics
+from tests.support.source_code import parsed
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("ring", "snapurl", "tools", "migrations")
@@ -50,7 +51,7 @@ def modules(_: str) -> str:
 
 def first_sentence(file: Path) -> str:
     """Returns the first sentence of a module's docstring on one line without the full stop; "" if it has none."""
-    text = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    text = ast.get_docstring(parsed(file)) or ""
     line = " ".join(text.split("\n\n")[0].split())
     return re.split(r"(?<=[^.]{3})\.(?= |$)", line)[0].replace("|", r"\|")
 

@@ -138,10 +138,11 @@ def test_commands_are_those_of_the_program(services: dict[str, Service]) -> None
     reshard.commands["run"].make_context("run", words)
     for name in ("api", "clicks", "migrate"):
         assert_is_command(services[name]["command"])
-    for name in ("api", "clicks"):
-        check = services[name]["healthcheck"]["test"]
-        assert check[:2] == ["CMD", "snapurl"]
-        assert_is_command(check[2:])
+    assert services["api"]["healthcheck"]["test"] == ["CMD", "snapurl-probe"]
+    for name in ("clicks", "migrator"):
+        port = services[name]["command"][services[name]["command"].index("--metrics-port") + 1]
+        url = f"http://127.0.0.1:{port}/health/ready"
+        assert services[name]["healthcheck"]["test"] == ["CMD", "snapurl-probe", url]
 
 
 def assert_is_command(words: list[str]) -> None:
@@ -304,8 +305,7 @@ def test_things_start_in_an_order(services: dict[str, Service]) -> None:
                 assert {"interval", "timeout", "retries", "start_period"} <= set(check), other
             assert how.get("required", True) != ("profiles" in services[other])
     assert [name for name, service in services.items() if service["healthcheck"] == {"disable": True}] == [
-        "migrate",
-        "migrator",
+        "migrate"
     ]
     assert graph["migrate"] == {*SHARDS, "db4"}
     for name in ("api", "clicks"):
@@ -420,8 +420,7 @@ def test_image_is_small_in_rights_and_says_how_it_is() -> None:
     assert final["ENTRYPOINT"] == '["snapurl"]'
     assert_is_command(yaml.safe_load(final["CMD"]))
     check = yaml.safe_load(final["HEALTHCHECK"].partition("CMD ")[2])
-    assert check[0] == "snapurl"
-    assert_is_command(check[1:])
+    assert check == ["snapurl-probe"]
     variables = [name for name in image_environ() if name.startswith("SNAPURL_")]
     assert variables
     assert all(name.removeprefix("SNAPURL_").lower() in Settings.model_fields for name in variables)

@@ -284,10 +284,11 @@ def test_variables_of_others_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_our_variables_are_read_in_one_place() -> None:
-    """Only config.py reads `SNAPURL_*`; every other use of the environment is listed here with its purpose."""
+    """Only config.py and the probe read `SNAPURL_*`; each use of the environment is listed with its purpose."""
     uses = {
         "snapurl/config.py": "all settings",
-        "snapurl/http/api/health.py": "PROMETHEUS_MULTIPROC_DIR, which prometheus_client defines",
+        "snapurl/telemetry/metrics_port.py": "PROMETHEUS_MULTIPROC_DIR, which prometheus_client defines",
+        "snapurl/probe.py": "host and port, without the imports of config.py",
         "snapurl/telemetry/traces.py": "OTEL_*, which OpenTelemetry defines",
         "snapurl/local/binaries.py": "inherited by a child",
         "snapurl/local/process.py": "inherited by a child",

@@ -15,6 +15,7 @@ from snapurl.tasks import cancel_and_wait
 from snapurl.telemetry import logs
 from snapurl.telemetry.logs import REQUEST_ID, JsonFormatter, detached_task, endless_task
 from tests.support.deployed import ROOT
+from tests.support.source_code import parsed
 from tests.support.waits import unless_hung
 
 
@@ -96,7 +97,7 @@ def test_a_task_that_runs_for_ever_is_an_endless_task() -> None:
     found, unguarded = set(), set()
     for path in sources:
         text = path.read_text()
-        functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.AsyncFunctionDef)]
+        functions = [node for node in ast.walk(parsed(path)) if isinstance(node, ast.AsyncFunctionDef)]
         endless = {function.name for function in functions if _loops_for_ever(function)}
         started = re.findall(r"(?:create_task|detached_task)\(\s*(?:\w+\.)*(\w+)\(", text)
         found |= endless

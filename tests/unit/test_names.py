@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.source_code import parsed
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("ring", "snapurl", "tools")
 FILES = tuple(sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py")))
@@ -75,7 +77,7 @@ def public_names() -> dict[str, set[str]]:
     """Returns, per public top-level class or function, the packages that define one of that name."""
     found: defaultdict[str, set[str]] = defaultdict(set)
     for path in FILES:
-        for node in ast.parse(path.read_text()).body:
+        for node in parsed(path).body:
             if isinstance(node, DEFINITIONS) and not node.name.startswith("_"):
                 found[node.name].add(str(path.parent.relative_to(ROOT)))
     return found

@@ -7,6 +7,8 @@ import re
 import tomllib
 from pathlib import Path
 
+from tests.support.source_code import parsed
+
 ROOT = Path(__file__).parents[2]
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
 
@@ -16,7 +18,7 @@ def saying_pure(package: str) -> set[str]:
     return {
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for path in (ROOT / package).rglob("*.py")
-        if re.search(r"\bpure\b", ast.get_docstring(ast.parse(path.read_text())) or "", re.IGNORECASE)
+        if re.search(r"\bpure\b", ast.get_docstring(parsed(path)) or "", re.IGNORECASE)
     }
 
 

@@ -49,6 +49,45 @@ async def test_a_recent_answer_is_not_asked_for_again() -> None:
     assert await recent() == 2
 
 
+async def test_a_call_goes_on_without_those_who_wait_for_it() -> None:
+    """Callers that go away do not cause a second call: the next caller joins the one that is running."""
+    asked, may_end = 0, asyncio.Event()
+
+    async def ask() -> int:
+        nonlocal asked
+        asked += 1
+        await may_end.wait()
+        return asked
+
+    recent = CachedCall(ask, 1.0)
+    for _ in range(5):
+        impatient = asyncio.create_task(recent())
+        await asyncio.sleep(0)
+        await cancel_and_wait(impatient)
+    patient = asyncio.create_task(recent())
+    await asyncio.sleep(0)
+    may_end.set()
+    assert await patient == 1
+
+
+async def test_the_error_of_a_call_reaches_all_who_wait_and_is_not_kept() -> None:
+    """All concurrent callers get the error of their call; the next caller asks again."""
+    asked = 0
+
+    async def ask() -> int:
+        nonlocal asked
+        asked += 1
+        await asyncio.sleep(0)
+        if asked == 1:
+            raise ConnectionResetError
+        return asked
+
+    recent = CachedCall(ask, 1.0)
+    results = await asyncio.gather(*(recent() for _ in range(3)), return_exceptions=True)
+    assert [type(result) for result in results] == [ConnectionResetError] * 3
+    assert await recent() == 2
+
+
 async def test_of_two_coroutines_none_runs_on_after_the_other_has_failed() -> None:
     """If one of two coroutines fails, its error is raised unchanged once the other has ended."""
     ended = asyncio.Event()

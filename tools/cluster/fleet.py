@@ -6,7 +6,7 @@ A shard that does not answer is named in `Snapshot.silent` with the reason; noth
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +18,7 @@ from snapurl.config import Settings
 from snapurl.store.cluster.dsn import dsn_of
 from snapurl.store.cluster.failover import prefer_next
 from snapurl.store.cluster.pool import CLUSTER, ShardFailed, check_identity, describe, lost_connection_of
-from snapurl.store.cluster.shards import connect_once, read_topology
+from snapurl.store.cluster.shards import CHANNELS, connect_once, read_topology
 from tools.cluster.snapshot import Snapshot
 from tools.cluster.tables import SQL
 
@@ -37,6 +37,14 @@ class Fleet:
         self.settings = settings
         self.topology = topology
         self._connections: dict[str, Any] = {}
+        self._on_change: Callable[[], None] | None = None
+
+    def listen(self, on_change: Callable[[], None]) -> None:
+        """Has `on_change` called for each notification of a topology or a slot, and when a connection is lost.
+
+        That goes for control connections that are opened from now on.
+        """
+        self._on_change = on_change
 
     @classmethod
     async def connect(cls, settings: Settings, application: str = "snapurl-reshard") -> Fleet:
@@ -60,7 +68,10 @@ class Fleet:
         """Returns the control connection to a shard; opens it if need be. Raises ShardFailed, ConfigError."""
         connection = self._connections.get(name)
         if connection is None or connection.is_closed():
-            self._connections[name] = connection = await self.open(name)
+            connection = await self.open(name)
+            if self._on_change is not None:
+                await _listen(name, connection, self._on_change)
+            self._connections[name] = connection
         return connection
 
     async def open(self, name: str) -> Any:
@@ -154,3 +165,14 @@ class Fleet:
     async def _read_shard(self, name: str) -> tuple[Topology, list[Mapping[str, Any]]]:
         document = await self.fetch(name, CLUSTER["topology"])
         return Topology.from_json(document[0]["document"]), await self.fetch(name, SQL["all_states"])
+
+
+async def _listen(name: str, connection: Any, on_change: Callable[[], None]) -> None:
+    try:
+        with lost_connection_of(name, sent=False):
+            for channel in CHANNELS:
+                await connection.add_listener(channel, lambda *_: on_change())
+    except BaseException:
+        connection.terminate()
+        raise
+    connection.add_termination_listener(lambda _: on_change())

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ring.ownership import SlotState
 from ring.plan import plan
 from ring.slots import SLOT_COUNT
 from snapurl.store.cluster.pool import ShardFailed
-from tools.cluster.fleet import Fleet
+from tools.cluster.fleet import ChangeStamps, Fleet
 from tools.cluster.migrator_status import MigratorStatus
 from tools.cluster.snapshot import Snapshot
 from tools.cluster.tables import SQL
@@ -78,12 +78,31 @@ class ClusterStatus:
 
 async def read_status(fleet: Fleet) -> ClusterStatus:
     """Reads every shard. Raises ConfigError as `Fleet.observe` does."""
-    snapshot = await fleet.observe()
-    suspects = inconsistent_slots(snapshot)
-    if suspects:
-        snapshot = await fleet.observe()
-    status, age_s = await read_migrator_status(fleet, snapshot)
-    return summarize(snapshot, status, age_s, suspects)
+    return await StatusReader(fleet).read()
+
+
+class StatusReader:
+    """Reads the status again and again, and the slots only when they or the topology have changed."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._last: tuple[ChangeStamps | None, Snapshot, ClusterStatus] | None = None
+
+    async def read(self) -> ClusterStatus:
+        """Returns the status now. Raises ConfigError as `Fleet.observe` does."""
+        stamps = await self._fleet.change_stamps()
+        if self._last is None or stamps is None or stamps != self._last[0]:
+            self._last = stamps, *await self._observe()
+        _, snapshot, found = self._last
+        status, age_s = await read_migrator_status(self._fleet, snapshot)
+        return replace(found, migrator=status, age_s=age_s)
+
+    async def _observe(self) -> tuple[Snapshot, ClusterStatus]:
+        snapshot = await self._fleet.observe()
+        suspects = inconsistent_slots(snapshot)
+        if suspects:
+            snapshot = await self._fleet.observe()
+        return snapshot, summarize(snapshot, MigratorStatus(), None, suspects)
 
 
 def inconsistent_slots(snapshot: Snapshot) -> frozenset[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -14,7 +15,7 @@ from rich.live import Live
 from tools.cluster.fleet import Fleet
 from tools.cluster.outcome import End, Outcome, end_of
 from tools.cluster.publish import published_topologies
-from tools.cluster.status import ClusterStatus, read_status
+from tools.cluster.status import ClusterStatus, StatusReader
 from tools.commands import render
 from tools.commands.options import show
 
@@ -39,15 +40,19 @@ async def follow_status(
 ) -> None:
     """Shows the status until it is interrupted, or until the change that is followed has ended."""
     console = Console()
-    live = Live(console=console, refresh_per_second=4) if console.is_terminal and not as_json else None
-    last = ""
+    live = Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else None
+    reader = StatusReader(fleet)
+    last, shown = "", None
     with live or contextlib.nullcontext():
         while True:
-            found = await read_status(fleet)
+            found = await reader.read()
             outcome = await outcome_of(found)
             line = render.status_line(found)
             if live:
-                live.update(render.status_view(found))
+                state = replace(found, age_s=0.0) if found.migrator_runs else found
+                if state != shown:  # else only the age of a heartbeat differs, which is not displayed
+                    live.update(render.status_view(found), refresh=True)
+                shown = state
             elif as_json or line != last:
                 show(as_json, line, document_of(found))
             last = line

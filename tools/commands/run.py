@@ -12,7 +12,7 @@ from snapurl.run.healthcheck import Address
 from snapurl.run.supervisor import stop_signals
 from snapurl.store.cluster.dsn import plain_text_warning
 from snapurl.telemetry import logs, traces
-from snapurl.telemetry.metrics import serve_metrics
+from snapurl.telemetry.metrics_port import serving
 from tools.commands.options import grace_s, settings
 from tools.migrator.loop import Migrator, Options
 from tools.migrator.throttle import LANES, Throttle
@@ -99,13 +99,12 @@ def run(
     if warning := plain_text_warning(found):
         log.warning(warning)
     traces.configure("migrator")
-    serve_metrics(metrics_port, metrics_host)
     lanes = lanes or (1 if service else LANES)
     throttle = Throttle(max_rows_per_second, p99_ms_max, standby_lag_s_max, service_p99_ms_max, lanes)
     migrator = Migrator(found, Options(grace_s, throttle, service))
 
     async def work() -> None:
-        async with stop_signals() as stop:
+        async with stop_signals() as stop, serving(metrics_host, metrics_port, migrator.fault):
             await migrator.run(stop, until_settled=until_settled)
 
     try:

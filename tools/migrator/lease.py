@@ -36,6 +36,7 @@ class Lease:
         self._holder = holder
         self._clock = clock
         self._held = False
+        self.is_answered = False  # by any shard, when it was last renewed
         self._silent_until: dict[str, float] = {}
         self._newer: set[str] = set()  # shards that know a newer topology
 
@@ -62,6 +63,7 @@ class Lease:
                 if answers[-1] is False:
                     break
         self._held = True in answers and False not in answers
+        self.is_answered = any(answer is not None for answer in answers)
         await self._refresh_topology()
         return self._held
 

@@ -34,7 +34,7 @@ from snapurl.errors import ConfigError
 from snapurl.run.healthcheck import Address, http_status
 from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.pool import ShardFailed
-from snapurl.tasks import with_background
+from snapurl.tasks import cancel_and_wait, with_background
 from snapurl.telemetry.logs import MOVE
 from snapurl.telemetry.metrics import (
     PAUSE_SECONDS,
@@ -69,10 +69,13 @@ log = logging.getLogger("snapurl.migrator")
 
 ROUND_S = 4.0
 IDLE_S = 0.1
+IDLE_POLL_S = 5.0  # with nothing to do and no notification: one may be lost
 GRACE_POLL_S = 1.0  # between polls for slots whose grace period is over: each reads the whole cluster
 HEARTBEAT_S = 0.5
+IDLE_HEARTBEAT_S = 0.9
+ALIVE_S = 15.0  # without a heartbeat that a shard took, then it counts as not working
 PROBE_S = 0.2
-IDLE_PROBE_S = 1.0
+IDLE_PROBE_S = 5.0
 PAUSE_WARN_MS = 500.0  # writers notice such a pause
 
 BY_INDEX = "SET enable_seqscan = off; SET jit = off; SET plan_cache_mode = force_custom_plan"
@@ -88,6 +91,20 @@ class Options:
     grace_s: float = 30.0
     throttle: Throttle = field(default_factory=Throttle)
     service: Address | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Idle:
+    """Nothing to do while the shards have these stamps, until that time; if `settled`, nothing is left either."""
+
+    stamps: ChangeStamps
+    until: float
+    settled: bool
+
+    @classmethod
+    def of(cls, stamps: ChangeStamps | None, until: float, *, settled: bool) -> _Idle | None:
+        """Returns None without stamps: a shard is silent."""
+        return None if stamps is None else cls(stamps, until, settled)
 
 
 class LaneConnections:
@@ -156,10 +173,13 @@ class Migrator:
         self._stop = asyncio.Event()
         self._executors: dict[Executor, float] = {}  # -> when it began
         self._failed: set[tuple[str, str]] = set()
-        # Nothing to do while the shards have these stamps, until that time.
-        self._idle: tuple[ChangeStamps | None, float] = None, 0.0
+        self._idle: _Idle | None = None
+        self._changed = asyncio.Event()  # a notification, a lost connection, or a lease that came or went
+        self._beat_soon = asyncio.Event()  # the state has changed
+        self._probe_soon = asyncio.Event()  # there is work now, which the throttle may slow down
         self._pauses = PauseLog()
         self._probes = 0
+        self._beaten_at = clock()
         self._progress = Progress(clock)
         self._silent: set[str] = set()
         self.status = MigratorStatus()
@@ -175,6 +195,7 @@ class Migrator:
         """
         self._stop = stop
         fleet = await Fleet.connect(self._settings, f"snapurl-migrator {self._holder.hex[:12]}")
+        fleet.listen(self._changed.set)
         background = self._heartbeat(fleet.topology), self._probe(fleet), ProcessMetrics(()).run()
         await with_background(self._run_rounds(fleet, stop, until_settled=until_settled), *background)
 
@@ -187,21 +208,34 @@ class Migrator:
         lanes = [LaneConnections(fleet) for _ in range(self._options.throttle.lanes)]
         try:
             while not stop.is_set():
+                self._changed.clear()
                 settled = await self._guarded_round(fleet, lanes)
                 if settled and until_settled:
                     return
                 if settled is not None:
-                    await _wait(stop, IDLE_S)
+                    await self._rest()
         finally:
             for lane in lanes:
                 lane.drop()
             await fleet.close()
 
+    async def _rest(self) -> None:
+        """Waits a moment, and with nothing to do until there is news, IDLE_POLL_S at most."""
+        await _wait(self._stop, IDLE_S)
+        if self._idle is None and self._working.is_set():
+            return
+        until = min(inf if self._idle is None else self._idle.until, self._clock() + IDLE_POLL_S)
+        waits = [asyncio.ensure_future(event.wait()) for event in (self._stop, self._changed)]
+        try:
+            await asyncio.wait(waits, timeout=until - self._clock(), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            await cancel_and_wait(*waits)
+
     async def _guarded_round(self, fleet: Fleet, lanes: list[LaneConnections]) -> bool | None:
         """Runs one round. Returns True if nothing is left, False to wait a moment, None to go on at once."""
         if not self._working.is_set():
-            self.status = replace(self.status, state="standby")
-            self._idle = None, 0.0
+            self._enter("standby")
+            self._idle = None
             _zero_gauges()
             return False
         try:
@@ -214,10 +248,10 @@ class Migrator:
     async def _round(self, fleet: Fleet, lanes: list[LaneConnections]) -> bool | None:
         not_rejoined = await rejoin_all(fleet)
         change_stamps = await fleet.change_stamps()
-        stamps, until = self._idle
-        if change_stamps is not None and change_stamps == stamps and self._clock() < until:
-            return until == inf
-        self._idle = None, 0.0
+        idle, self._idle = self._idle, None
+        if idle is not None and change_stamps == idle.stamps and self._clock() < idle.until:
+            self._idle = idle
+            return idle.settled
         snapshot = await fleet.observe()
         await propagate(fleet, snapshot)
         found = schedule(snapshot)
@@ -227,12 +261,14 @@ class Migrator:
         if found.urgent:
             return None if await self._run_tasks(found.urgent, snapshot, lanes) else False
         if snapshot.topology.paused:
-            self.status = replace(self.status, state="paused")
+            self._enter("paused")
+            if not not_rejoined:
+                self._idle = _Idle.of(change_stamps, inf, settled=False)
             return False
         if found.moves:
             return None if await self._run_tasks(found.moves, snapshot, lanes) else False
         if found.waiting or found.wrong or snapshot.silent or not_rejoined:
-            self.status = replace(self.status, state="waiting")
+            self._enter("waiting")
             return False
         return await self._clean_up(fleet, snapshot, lanes, change_stamps)
 
@@ -304,11 +340,12 @@ class Migrator:
         tasks, waiting = await cleanup_tasks(fleet, snapshot, self._options.grace_s)
         orphans = sum(len(task.batch.slots) for task in tasks) + waiting
         RESHARD_ORPHANS.set(orphans)
-        self.status = replace(self.status, state="cleaning" if tasks else "idle", orphans=orphans)
+        self.status = replace(self.status, orphans=orphans)
+        self._enter("cleaning" if tasks else "idle")
         if tasks:
             return None if await self._run_tasks(tasks, snapshot, lanes) else False
         if waiting:
-            self._idle = change_stamps, self._clock() + GRACE_POLL_S
+            self._idle = _Idle.of(change_stamps, self._clock() + GRACE_POLL_S, settled=False)
             return False
         for shard in snapshot.topology.shards:
             if shard.draining and not any(
@@ -319,10 +356,22 @@ class Migrator:
                     lane.drop()  # a server that is switched off may wait for connections
                 log.info("shard %s holds nothing any more and may be switched off", shard.name)
                 return None
-        self._idle = change_stamps, inf
+        self._idle = _Idle.of(change_stamps, inf, settled=True)
         return True
 
     # -- status ----------------------------------------------------------------------------------------------
+
+    def _enter(self, state: str) -> None:
+        """Notes what this migrator does now. The heartbeat reports it at once."""
+        if state != self.status.state:
+            self.status = replace(self.status, state=state)
+            self._beat_soon.set()
+            if self._is_busy:
+                self._probe_soon.set()
+
+    @property
+    def _is_busy(self) -> bool:
+        return self.status.state in ("moving", "cleaning")
 
     def _update_status(self, snapshot: Snapshot, found: Schedule) -> None:
         left = found.slots_left
@@ -338,10 +387,11 @@ class Migrator:
         problem = [*found.wrong[:1], *(f"shard {name} {why}" for name, why in snapshot.silent.items())]
         self.status = replace(
             self.status,
-            state="moving" if left or found.urgent else self.status.state,
             topology_version=snapshot.topology.version,
             last_error=problem[0] if problem else self.status.last_error,
         )
+        if left or found.urgent:
+            self._enter("moving")
 
     def _note_silent(self, snapshot: Snapshot) -> None:
         for name in snapshot.silent.keys() - self._silent:
@@ -396,17 +446,25 @@ class Migrator:
         try:
             while True:
                 held = await lease.renew(self.current_status().to_json())
+                if lease.is_answered:
+                    self._beaten_at = self._clock()
                 RESHARD_WORKING.set(held)
                 RESHARD_MOVE_SECONDS.set(
                     self._clock() - min(self._executors.values()) if self._executors else 0.0
                 )
                 RESHARD_LAG_ROWS.set(self._lag_rows())
                 if held != self._working.is_set():
+                    self._changed.set()
                     log.info("this migrator is %s", "active" if held else "on standby")
                 (self._working.set if held else self._working.clear)()
-                await asyncio.sleep(HEARTBEAT_S)
+                await _wait_and_clear(self._beat_soon, HEARTBEAT_S if self._is_busy else IDLE_HEARTBEAT_S)
         finally:
             await fleet.close()
+
+    def fault(self) -> str | None:
+        """Returns why this migrator does not work; None if it does, also on standby."""
+        late = self._clock() - self._beaten_at > ALIVE_S
+        return "no shard has taken its heartbeat for some time" if late else None
 
     async def _probe(self, working: Fleet) -> None:
         """Samples the latency of shards and service, and the lag of standbys, for the throttle.
@@ -416,7 +474,7 @@ class Migrator:
         fleet = Fleet(self._settings, working.topology)
         try:
             while True:
-                await asyncio.sleep(PROBE_S if self.status.state in ("moving", "cleaning") else IDLE_PROBE_S)
+                await _wait_and_clear(self._probe_soon, PROBE_S if self._is_busy else IDLE_PROBE_S)
                 fleet.adopt(working.topology)
                 shards = [await self._probe_shard(fleet, shard.name) for shard in fleet.topology.shards]
                 service_ms = await self._probe_service()
@@ -467,3 +525,9 @@ async def _wait(stop: asyncio.Event, timeout_s: float) -> None:
         await asyncio.wait_for(stop.wait(), timeout_s)
     except TimeoutError:
         return
+
+
+async def _wait_and_clear(event: asyncio.Event, timeout_s: float) -> None:
+    """Waits until the event is set, `timeout_s` at most, and clears it."""
+    await _wait(event, timeout_s)
+    event.clear()

@@ -15,10 +15,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from snapurl.errors import SnapURLError
 from snapurl.http.schema.requests import RedirectStatus
-from snapurl.model import DayClicks, Link, RingView, ShardHealth, SourceClicks, SourceKind
+from snapurl.model import DayClicks, Link, Readiness, RingView, SourceClicks, SourceKind
 
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:snapurl:problem:"
+
+REASONS = {"redis": "the shared cache does not work", "clicks": "clicks are counted late"}
+"""What a client is told of a fault, by the part that has it. Operators find the cause on the metrics port."""
 
 MOMENTS_CACHED = 64  # in text form: the links of one bulk create share their time of creation
 
@@ -176,23 +179,12 @@ class Live(Answer):
     status: Literal["ok"]
 
 
-class ShardState(Answer):
-    name: str
-    ok: bool
-    detail: str
-
-
-class RedisState(Answer):
-    ok: bool
-    detail: str
-
-
 class Ready(Answer):
-    """`degraded`: some shard or Redis is down and the rest works; `down`: no shard answers."""
+    """`degraded`: something is down and the rest works; `down`: no link can be reached."""
 
     status: Literal["ok", "degraded", "down"]
-    shards: list[ShardState]
-    redis: RedisState
+    reasons: list[str] = Field(description="What does not work; empty if all does.")
+    cluster_id: str = Field(description="Tells deployments apart.")
 
 
 class Home(Answer):
@@ -213,7 +205,7 @@ def problem(refusal: SnapURLError, request_id: str | None = None) -> dict[str, A
         "type": TYPE_PREFIX + refusal.slug,
         "title": refusal.title,
         "status": refusal.status,
-        "detail": refusal.detail,
+        "detail": refusal.public_detail,
     }
     if refusal.fields:
         body["errors"] = [{"pointer": field.pointer, "detail": field.detail} for field in refusal.fields]
@@ -287,12 +279,19 @@ def _reshard_body(document: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
 
 
-def ready_body(shards: Sequence[ShardHealth], redis: str | None) -> dict[str, Any]:
-    """Returns a `Ready`. `redis` is the error of Redis, None if there is none."""
-    up = sum(shard.ok for shard in shards)
-    status = "down" if not up else "ok" if up == len(shards) and redis is None else "degraded"
+def ready_body(found: Readiness) -> dict[str, Any]:
+    """Returns a `Ready`, which names no part of the inside."""
+    reasons = [REASONS[part] for part, fault in found.faults.items() if fault]
+    if not all(shard.ok for shard in found.shards):
+        reasons.insert(0, f"{'all' if found.status == 'down' else 'some'} links are temporarily unavailable")
+    return {"status": found.status, "reasons": reasons, "cluster_id": found.cluster_id}
+
+
+def ready_details(found: Readiness) -> dict[str, Any]:
+    """Returns a readiness with names and causes, for the metrics port."""
     return {
-        "status": status,
-        "shards": [{"name": shard.name, "ok": shard.ok, "detail": shard.detail} for shard in shards],
-        "redis": {"ok": redis is None, "detail": redis or "answers"},
+        "status": found.status,
+        "cluster_id": found.cluster_id,
+        "shards": [{"name": shard.name, "ok": shard.ok, "detail": shard.detail} for shard in found.shards],
+        **{part: {"ok": not fault, "detail": fault or "works"} for part, fault in found.faults.items()},
     }

@@ -52,6 +52,23 @@ class FairQueue:
         finally:
             self.release(client)
 
+    @asynccontextmanager
+    async def turn(self, client: str) -> AsyncIterator[None]:
+        """As `permit`, but begins the block without one after WAIT_S_MAX.
+
+        For work that must go on under overload, and of which the caller does one at a time.
+        """
+        is_held = True
+        try:
+            await self.acquire(client)
+        except Unavailable:
+            is_held = False
+        try:
+            yield
+        finally:
+            if is_held:
+                self.release(client)
+
     async def acquire(self, client: str) -> None:
         """Waits for a permit of `client`. Raises Unavailable after WAIT_S_MAX."""
         if not self.try_acquire(client):
@@ -98,7 +115,9 @@ class FairQueue:
                 self._remove(client, waiter)
             if isinstance(error, TimeoutError):
                 FAIR_QUEUE_REFUSED.inc()
-                raise Unavailable("too many requests wait already", retry_after_s=1.0) from None
+                raise Unavailable(
+                    "too many requests wait already", is_public=True, retry_after_s=1.0
+                ) from None
             raise
 
     def _remove(self, client: str, waiter: asyncio.Future[None]) -> None:

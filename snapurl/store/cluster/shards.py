@@ -57,6 +57,7 @@ T = TypeVar("T")
 
 # How often the slot map is read anew without a notification: losing one does no harm.
 POLL_S = 5.0
+CHANNELS = ("snapurl_slots", "snapurl_topology")  # of the notifications, which the tables' triggers send
 NOTIFY_DEBOUNCE_S = 0.1  # a hand-off sends several in a row; `refresh_soon` does not wait for it
 WATCH_RETRY_S = 1.0
 # To attest a restarted shard, the slots of every shard are read. After a failed attempt the next one waits this
@@ -177,6 +178,7 @@ class Shards:
         self._unattested: dict[str, str] = {}  # restarted shard -> why it serves nothing yet
         self._attesting = asyncio.Lock()
         self._attest_after = 0.0
+        self._ring_view: tuple[int, int, RingView] | None = None
 
     @classmethod
     async def connect(cls, settings: Settings) -> Shards:
@@ -284,9 +286,7 @@ class Shards:
         if row["attested"]:
             self._unattested.pop(name, None)
         else:
-            self._unattested.setdefault(
-                name, "its server has started anew and was not compared with the others yet"
-            )
+            self._unattested.setdefault(name, "its server has restarted and is not attested yet")
         before = self._started.get(name)
         self._started[name] = row["started"]
         if before in (None, row["started"]):
@@ -357,7 +357,7 @@ class Shards:
         connection = await connect_once(name, self.dsn(name), timeout_s)
         changed = asyncio.Event()
         try:
-            for channel in ("snapurl_slots", "snapurl_topology"):
+            for channel in CHANNELS:
                 await connection.add_listener(channel, lambda *_: changed.set())
             connection.add_termination_listener(lambda *_: changed.set())
             while not connection.is_closed() and generation == pool.generation:
@@ -384,7 +384,7 @@ class Shards:
         except WrongShard as error:
             return ShardHealth(name, ok=False, detail=error.detail)
         if not row["attested"]:
-            why = self._unattested.get(name, "its server has started anew")
+            why = self._unattested.get(name, "its server has restarted")
             return ShardHealth(name, ok=False, detail=f"serves nothing yet: {why}")
         return ShardHealth(name, ok=True, detail="answers")
 
@@ -403,7 +403,13 @@ class Shards:
         return rows[0] if rows else None
 
     def ring_view(self) -> RingView:
-        """Returns the topology with the slot counts of the slot map."""
+        """Returns the topology with the slot counts of the slot map; counts only after a change of either."""
+        state = self.topology.version, self.map.changes
+        if self._ring_view is None or self._ring_view[:2] != state:
+            self._ring_view = *state, self._count_ring()
+        return self._ring_view[2]
+
+    def _count_ring(self) -> RingView:
         counts = self.map.counts()
         total = sum(counts.values()) or 1
         placement = place(self.topology)

@@ -15,13 +15,17 @@ from ring.topology import Topology
 
 
 class SlotMap:
-    """slot -> (shard, epoch), with the state that each shard last reported for its slots."""
+    """slot -> (shard, epoch), with the state that each shard last reported for its slots.
+
+    `changes` grows with each change of it, so that what is computed from all slots can be kept until then.
+    """
 
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
         self._owner: list[str | None] = [None] * SLOT_COUNT
         self._epoch = [0] * SLOT_COUNT
         self._moving: set[int] = set()
+        self.changes = 0
 
     def expect(self, topology: Topology) -> None:
         """Uses the ring of a new topology for slots that no shard has claimed yet.
@@ -45,6 +49,7 @@ class SlotMap:
             return False
         self._owner[slot] = owner
         self._epoch[slot] = epoch
+        self.changes += 1
         return True
 
     def take(self, shard: str, rows: Iterable[SlotRow]) -> None:
@@ -56,12 +61,15 @@ class SlotMap:
                 self.learn(row.slot, row.peer, row.epoch)
             if row.state in HOLDING and row.state is not SlotState.OWNED:
                 self._moving.add(row.slot)
+                self.changes += 1
             elif row.state is not SlotState.IMPORTING:
                 self._moving.discard(row.slot)
+                self.changes += 1
 
     def forget(self, shard: str) -> None:
         """Drops the claims of a shard that may have lost transactions. Its slots have no known owner until one
         claims them."""
+        self.changes += 1
         for slot, owner in enumerate(self._owner):
             if owner == shard:
                 self._owner[slot] = None

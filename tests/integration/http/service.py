@@ -28,9 +28,10 @@ PUBLIC_URL = "https://s.example.org"
 
 @dataclass
 class Worker:
-    """One `snapurl.worker` process. This object holds its listening socket, as a supervisor does."""
+    """One `snapurl.worker` process. This object holds its listening sockets, as a supervisor does."""
 
     listener: socket.socket
+    metrics_listener: socket.socket
     environ: dict[str, str]
     log: Path
     process: Process | None = None
@@ -53,7 +54,9 @@ class Worker:
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "snapurl.run.worker", "--fd", str(self.listener.fileno()),
-                pass_fds=[self.listener.fileno()], env=self.environ, stdout=log, stderr=log,
+                "--metrics-fd", str(self.metrics_listener.fileno()),
+                pass_fds=[self.listener.fileno(), self.metrics_listener.fileno()],
+                env=self.environ, stdout=log, stderr=log,
             )  # fmt: skip
         return self.process
 
@@ -76,6 +79,11 @@ class Worker:
         if self.process.returncode is None:
             self.process.send_signal(signum)
         return await self.process.wait()
+
+    def close(self) -> None:
+        """Closes the listening sockets."""
+        self.listener.close()
+        self.metrics_listener.close()
 
     async def say(self, *parts: bytes, pause_s: float = 0.0) -> bytes:
         """Sends raw bytes over a new connection and returns all bytes received until it is closed."""
@@ -111,6 +119,18 @@ class Service:
         self.clients.append(client)
         return client
 
+    def inside(self, worker: int = 0) -> httpx.AsyncClient:
+        """Returns a client of the metrics port of one worker."""
+        port = self.workers[worker].metrics_listener.getsockname()[1]
+        client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=HANG_S)
+        self.clients.append(client)
+        return client
+
+    async def details(self) -> dict[str, Any]:
+        """Returns the readiness of the first worker with names and causes."""
+        found: dict[str, Any] = (await self.inside().get("/health/ready")).json()
+        return found
+
     async def key(self, *rights: str, limit: str = "none") -> str:
         """Creates and returns a key with those rights."""
         return await create_key(self.settings, "test", rights, limit)
@@ -140,10 +160,11 @@ def environ_of(settings: Settings, **variables: str) -> dict[str, str]:
     }
 
 
-def new_worker(environ: dict[str, str], directory: Path) -> Worker:
+def new_worker(environ: dict[str, str], directory: Path, port: int = 0) -> Worker:
     """Returns a worker that has a listening socket and is not started."""
-    listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-    return Worker(listener, environ, directory / f"worker-{listener.fileno()}.log")
+    listener = socket.create_server(("127.0.0.1", port), backlog=1024)
+    metrics_listener = socket.create_server(("127.0.0.1", 0))
+    return Worker(listener, metrics_listener, environ, directory / f"worker-{listener.fileno()}.log")
 
 
 @asynccontextmanager
@@ -167,4 +188,4 @@ async def running(
         for worker in service.workers:
             if worker.process is not None:
                 await worker.stop()
-            worker.listener.close()
+            worker.close()

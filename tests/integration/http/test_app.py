@@ -57,8 +57,8 @@ async def test_a_bug_is_a_500_that_tells_nothing_but_is_logged_with_its_request(
     """A bug is a 500 that reveals nothing; its stack trace is logged with the request id of the response."""
     async with served(settings) as (app, client):
         # No bug is known, so a missing attribute causes the error.
-        app.ctx.services = replace(app.ctx.services, limiter=cast(Any, None), ring_view=cast(Any, None))
-        for path in ("/api/v1/ring", "/some-code"):
+        app.ctx.services = replace(app.ctx.services, limiter=cast(Any, None), readiness=cast(Any, None))
+        for path in ("/health/ready", "/some-code"):
             with caplog.at_level(logging.ERROR, "snapurl.http"):
                 answer = await client.get(path, headers={"X-Request-Id": "bug-1"})
             assert answer.status_code == 500

@@ -324,11 +324,11 @@ async def test_an_invalid_address_is_refused_without_a_stack_trace(service: Serv
     assert worker.log.read_text() == before
 
 
-async def problems(api: httpx.AsyncClient, slug: str) -> float:
+async def problems(service: Service, slug: str) -> float:
     """Returns how many responses had that problem type."""
     line = next(
         line
-        for line in (await api.get("/metrics")).text.splitlines()
+        for line in (await service.inside().get("/metrics")).text.splitlines()
         if line.startswith(f'snapurl_problems_total{{slug="{slug}"}}')
     )
     return float(line.split()[1])
@@ -340,7 +340,7 @@ async def test_a_client_that_disconnects_is_not_logged_as_an_error(
     """A client that disconnects in the middle of a body counts as a time-out; no stack trace is logged."""
     worker = service.workers[0]
     log = worker.log.read_text()
-    late, internal = [await problems(api, slug) for slug in ("request-timeout", "internal")]
+    late, internal = [await problems(service, slug) for slug in ("request-timeout", "internal")]
     head = (
         b"POST /api/v1/links HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n"
     )
@@ -349,8 +349,11 @@ async def test_a_client_that_disconnects_is_not_logged_as_an_error(
         await asyncio.wait_for(worker.say(head + key + b"{"), 0.3)
 
     async def counted() -> bool:
-        return await problems(api, "request-timeout") > late or await problems(api, "internal") > internal
+        return (
+            await problems(service, "request-timeout") > late
+            or await problems(service, "internal") > internal
+        )
 
     await until(counted)
-    assert await problems(api, "internal") == internal
+    assert await problems(service, "internal") == internal
     assert worker.log.read_text() == log

@@ -10,6 +10,7 @@ import json
 
 from snapurl.http.wire import fair_queue
 from snapurl.telemetry.metrics import CREATES_FAST_PATH
+from snapurl.telemetry.metrics_port import metrics
 from tests.integration.http.conversations import CREATE, URL, A, post
 from tests.integration.http.paths import Side, connected, count, read_all
 from tests.integration.http.test_fast_states import (
@@ -170,10 +171,13 @@ async def test_creates_on_the_fast_path_are_counted(open_side: Open) -> None:
         service.app.ctx.fast_path.flush()
         before = count(CREATES_FAST_PATH)
         async with connected(service.port) as connection:
-            await send(connection, CREATE + b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            await send(
+                connection, CREATE + b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+            )
             text = await read_all(connection)
+        scraped = await metrics(service.app.ctx.fast_path.flush)
         assert (
             json.loads(text.split(b"\r\n\r\n")[1].split(b"HTTP/1.1")[0])["url"] == "https://example.org/a?b=c"
         )
-        assert f"\nsnapurl_creates_ahead_total {before + 1:.1f}\n".encode() in text
+        assert f"\nsnapurl_creates_ahead_total {before + 1:.1f}\n".encode() in scraped.body
         assert KEEPING not in text

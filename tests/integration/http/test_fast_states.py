@@ -27,6 +27,7 @@ from snapurl.model import LinkPatch
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
 from snapurl.telemetry.metrics import REDIRECTS_FAST_PATH
+from snapurl.telemetry.metrics_port import metrics
 from tests.integration.http.conversations import A, head
 from tests.integration.http.paths import DATE, Loop, Side, connected, count, read_all, side, undated
 from tests.support.waits import HANG_S, until
@@ -348,9 +349,8 @@ async def test_the_metrics_are_up_to_date_when_they_are_read(
         before = count(REDIRECTS_FAST_PATH)
         async with connected(service.port) as connection:
             await ask(connection)
-            await send(connection, b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
-            text = await read_all(connection)
-            assert f"\nsnapurl_redirects_ahead_total {before + 1:.1f}\n".encode() in text
+            scraped = await metrics(service.app.ctx.fast_path.flush)
+            assert f"\nsnapurl_redirects_ahead_total {before + 1:.1f}\n".encode() in scraped.body
         async with connected(service.port) as connection:
             await ask(connection)
     assert count(REDIRECTS_FAST_PATH) == before + 2

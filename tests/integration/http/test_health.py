@@ -25,9 +25,14 @@ async def test_a_healthy_service_says_so(service: Service) -> None:
         return ready if ready["status"] == "ok" else None
 
     ready = await until(well)
-    assert ready["redis"]["ok"]
-    assert [(shard["name"], shard["ok"]) for shard in ready["shards"]] == [(f"db{n}", True) for n in range(4)]
-    for path in ("/health/live", "/health/ready", "/", "/docs", "/openapi.json", "/metrics"):
+    assert ready["reasons"] == []
+    details = await service.details()
+    assert details["redis"] == {"ok": True, "detail": "works"}
+    assert [(shard["name"], shard["ok"]) for shard in details["shards"]] == [
+        (f"db{n}", True) for n in range(4)
+    ]
+    assert ready["cluster_id"] == details["cluster_id"]
+    for path in ("/health/live", "/health/ready", "/", "/docs", "/openapi.json"):
         answer = await anybody.head(path)
         assert (answer.status_code, answer.content) == (200, b"")
 
@@ -38,8 +43,9 @@ async def test_a_redis_that_is_full_is_named_and_nothing_waits_for_it(make_servi
         try:
             await redis.config_set("maxmemory", 1)
             ready = (await service.api.get("/health/ready")).json()
-            assert ready["status"] == "degraded"
-            assert ready["redis"] == {"ok": False, "detail": "is full: it has come to its maxmemory"}
+            assert (ready["status"], ready["reasons"]) == ("degraded", ["the shared cache does not work"])
+            details = await service.details()
+            assert details["redis"] == {"ok": False, "detail": "is full: it has come to its maxmemory"}
             link = await service.shorten()
             assert (await service.api.get(f"/{link['code']}")).status_code == 302
         finally:
@@ -61,9 +67,10 @@ async def test_a_shard_that_is_down_is_named_and_costs_only_its_own_links(
 
         ready = await service.api.get("/health/ready")
         assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
-        down = [shard for shard in ready.json()["shards"] if not shard["ok"]]
-        assert [shard["name"] for shard in down] == ["db1"]
-        assert "127.0.0.1" not in ready.text and "@" not in ready.text
+        assert ready.json()["reasons"] == ["some links are temporarily unavailable"]
+        details = await service.details()
+        assert [shard["name"] for shard in details["shards"] if not shard["ok"]] == ["db1"]
+        assert "127.0.0.1" not in str(details) and "@" not in str(details)
 
         for code, home in homes.items():
             answer = await service.api.get(f"/api/v1/links/{code}")
@@ -83,7 +90,11 @@ async def test_a_shard_that_is_down_is_named_and_costs_only_its_own_links(
             return all(answer.status_code == 200 for answer in answers)
 
         await until(well)
-        assert (await service.api.get("/health/ready")).json()["status"] == "ok"
+
+        async def is_ready() -> bool:
+            return bool((await service.api.get("/health/ready")).json()["status"] == "ok")
+
+        await until(is_ready)
 
 
 async def test_with_no_shard_at_all_the_service_is_not_ready(
@@ -95,6 +106,7 @@ async def test_with_no_shard_at_all_the_service_is_not_ready(
             await cluster.shard(name).stop()
         ready = await service.api.get("/health/ready")
         assert (ready.status_code, ready.json()["status"]) == (503, "down")
+        assert (await service.inside().get("/health/ready")).status_code == 503
         assert ready.headers["content-type"] == "application/json"
         assert (await service.api.get("/health/live")).status_code == 200
         for name in cluster.dsns:
@@ -112,7 +124,7 @@ async def test_metrics_count_what_happened(service: Service) -> None:
     await service.api.get(f"/{link['code']}")
     await service.api.get(f"/{link['code']}", headers={"Connection": "close"})  # answered by Sanic
     await service.api.get("/api/v1/links/nobody-has-this")
-    text = (await service.client().get("/metrics")).text
+    text = (await service.inside().get("/metrics")).text
     for pattern in (
         r'snapurl_http_requests_total\{method="POST",route="/api/v1/links",status="201"\} [1-9]',
         r'snapurl_redirects_total\{outcome="redirected"\} [1-9]',
@@ -132,7 +144,7 @@ async def test_metrics_add_up_over_workers(make_service: ServiceMaker, tmp_path:
     async with make_service(workers=2, PROMETHEUS_MULTIPROC_DIR=str(directory)) as service:
         for number in range(6):
             await service.clients[number % 2].get("/nobody-has-this")
-        text = (await service.api.get("/metrics")).text
+        text = (await service.inside().get("/metrics")).text
         assert 'snapurl_redirects_total{outcome="missing"} 6.0' in text
 
 

@@ -123,7 +123,6 @@ async def test_a_peer_that_is_no_trusted_proxy_names_nobody(make_service: Servic
             forged = {"X-Forwarded-For": f"198.51.100.{number}", "Forwarded": f"for=198.51.100.{number}"}
             statuses.append((await anybody.post("/api/v1/links", json=BODY, headers=forged)).status_code)
         assert statuses == [201, 429, 429]
-        assert (await anybody.get("/metrics", headers=forged)).status_code == 200
 
 
 async def test_without_a_trusted_proxy_the_header_means_nothing(make_service: ServiceMaker) -> None:
@@ -206,7 +205,8 @@ async def test_limits_go_on_without_redis(make_service: ServiceMaker, cluster: L
             assert (await client.post("/api/v1/links", json=BODY)).status_code == 429
         ready = await client.get("/health/ready")
         assert ready.status_code == 200
-        assert ready.json()["status"] == "degraded" and not ready.json()["redis"]["ok"]
+        assert ready.json()["status"] == "degraded"
+        assert not (await service.details())["redis"]["ok"]
         await cluster.redis.start()
 
         async def well() -> bool:

@@ -294,8 +294,11 @@ async def test_stats_of_a_link_without_clicks(service: Service, api: httpx.Async
 
 
 async def test_the_ring_shows_who_holds_what(service: Service) -> None:
-    """The ring is visible without a key and has no addresses; the shares of the shards add up to all slots."""
-    answer = await service.client().get("/api/v1/ring")
+    """The ring is for admins and has no addresses; the shares of the shards add up to all slots."""
+    assert (await service.client().get("/api/v1/ring")).status_code == 401
+    reader = service.client(await service.key("create", "read", "change"))
+    assert (await reader.get("/api/v1/ring")).status_code == 403
+    answer = await service.api.get("/api/v1/ring")
     assert answer.status_code == 200
     ring = answer.json()
     assert [shard["name"] for shard in ring["shards"]] == ["db0", "db1", "db2", "db3"]

@@ -38,7 +38,7 @@ async def test_a_worker_that_cannot_start_says_one_line_and_exits_with_2(
     said = worker.log.read_text()
     assert said.startswith("snapurl: ") and line in said
     assert said.count("\n") == 1 and "secret" not in said
-    worker.listener.close()
+    worker.close()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
@@ -95,7 +95,7 @@ async def test_without_redis_a_worker_starts_degraded_and_says_so(
     async with running(settings, tmp_path) as service:
         link = await service.shorten()
         assert (await service.api.get(f"/{link['code']}")).status_code == 302
-        ready = (await service.api.get("/health/ready")).json()
+        ready = await service.details()
         assert (ready["status"], ready["redis"]["ok"]) == ("degraded", False)
         assert "starting degraded: Redis does not answer" in service.workers[0].log.read_text()
 

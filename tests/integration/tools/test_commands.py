@@ -576,7 +576,7 @@ async def test_the_ring_of_the_api_shows_what_the_migrator_says(
     """`/api/v1/ring` shows no progress before a migrator has run; then it shows slots, rows and pauses like
     `status`, and whether moves are paused."""
     async with running(ready, tmp_path) as service:
-        client = service.client()
+        client = service.api
         assert (await client.get("/api/v1/ring")).json()["reshard"] is None
         assert (await run_program(ready, "drain", "db1", "--yes")).code == 0
         process = await begin(ready, "run", "--grace-s", "0")

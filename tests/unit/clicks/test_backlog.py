@@ -81,3 +81,24 @@ def test_rows_that_were_dropped_already_are_not_dropped_twice() -> None:
     waiting.add([row(1, 1), row(1, 2)])
     call = waiting.take([1], 1)
     assert (waiting.drop(call), waiting.drop(call), waiting.rows) == (1, 0, 1)
+
+
+def test_made_up_sources_of_many_entries_do_not_fill_a_call() -> None:
+    """A call carries at most 100 values per code, day and kind from any number of entries, and all clicks."""
+    waiting = Backlog("s")
+    for entry in range(50):
+        made_up = (SourceClicks(SourceKind.REFERRER, f"{entry}-{number}.example", 2) for number in range(100))
+        browser = SourceClicks(SourceKind.BROWSER, "firefox", 200)
+        waiting.add([ClickRow(1, entry, "a", DAY, 200, (*made_up, browser))])
+    (rows,) = waiting.take([1]).values()
+    assert [item.entry for item in rows] == list(range(50))
+    sources = [source for item in rows for source in item.sources]
+    values = {source.value for source in sources if source.kind is SourceKind.REFERRER}
+    assert len(values - {"*"}) == 100
+    assert len(sources) == 100 + 49 + 50
+    for item in rows:
+        assert (
+            sum(source.clicks for source in item.sources if source.kind is SourceKind.REFERRER) == item.clicks
+        )
+    assert waiting.drop({1: rows}) == 50 * 200
+    assert (waiting.rows, waiting.sources) == (0, 0)

@@ -22,7 +22,16 @@ from snapurl.http.html import home_page, refusal_page
 from snapurl.http.routes import ROUTES
 from snapurl.http.schema import responses
 from snapurl.http.schema.responses import CONTENT_TYPE, TYPE_PREFIX, problem
-from snapurl.model import DayClicks, Link, RingView, ShardHealth, ShardShare, SourceClicks, SourceKind
+from snapurl.model import (
+    DayClicks,
+    Link,
+    Readiness,
+    RingView,
+    ShardHealth,
+    ShardShare,
+    SourceClicks,
+    SourceKind,
+)
 from tools.cluster.migrator_status import MigratorStatus, MoveStatus
 
 DOCUMENT = document(ROUTES, "https://s.example.org", "1.2.3", anonymous=True)
@@ -112,7 +121,7 @@ def test_creating_needs_a_key_unless_the_deployment_lets_anybody() -> None:
 def test_no_alias_can_hide_one_of_our_own_addresses() -> None:
     """Every first path segment that could be a code is reserved."""
     segments = {route.path.split("/")[1] for route in ROUTES} - {""}
-    assert {"api", "docs", "health", "metrics"} <= segments
+    assert {"api", "docs", "health"} <= segments
     assert all(is_reserved(segment) for segment in segments if is_code(segment))
     beside_codes = {route.path.removeprefix("/api/v1/links/") for route in ROUTES} - {"{code}"}
     assert "bulk" in beside_codes
@@ -193,14 +202,22 @@ def test_bodies_of_answers_fit_their_schemas() -> None:
 
 
 def test_readiness_says_ok_degraded_or_down() -> None:
-    """Readiness reports `degraded` if some shards are down, and `down` only if no shard responds."""
-    up, down = ShardHealth("db0", True, "responses"), ShardHealth("db1", False, "does not answer")
-    cases = {
-        "ok": responses.ready_body([up, up], None),
-        "degraded": responses.ready_body([up, down], None),
-        "down": responses.ready_body([down, down], None),
-    }
-    for status, body in cases.items():
-        assert body["status"] == status
+    """Readiness reports `degraded` if some shards are down, and `down` only if no shard responds; clients get
+    reasons without names, operators get both."""
+    up, down = ShardHealth("db0", True, "answers"), ShardHealth("db1", False, "is unreachable")
+    cases: list[tuple[str, tuple[ShardHealth, ...], str | None, int]] = [
+        ("ok", (up, up), None, 0),
+        ("degraded", (up, down), None, 1),
+        ("degraded", (up,), "does not answer", 1),
+        ("down", (down, down), "does not answer", 2),
+    ]
+    for status, shards, redis, reasons in cases:
+        found = Readiness("3f", shards, {"redis": redis})
+        body = responses.ready_body(found)
         responses.Ready.model_validate(body)
-    assert responses.ready_body([up], "does not answer")["status"] == "degraded"
+        assert (body["status"], len(body["reasons"]), body["cluster_id"]) == (status, reasons, "3f")
+        assert not re.search("db[01]|unreachable|redis", str(body), re.IGNORECASE)
+        details = responses.ready_details(found)
+        assert details["status"] == status
+        assert [shard["name"] for shard in details["shards"]] == [shard.name for shard in shards]
+        assert details["redis"] == {"ok": redis is None, "detail": redis or "works"}

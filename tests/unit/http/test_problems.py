@@ -6,7 +6,8 @@ import pytest
 from sanic import exceptions as sanic_errors
 
 from snapurl import errors
-from snapurl.errors import FieldError, Invalid, SnapURLError, Unavailable
+from snapurl.errors import ConfigError, FieldError, Invalid, SnapURLError, Unavailable
+from snapurl.http.html import refusal_page
 from snapurl.http.problems import as_refusal, request_id_of
 from snapurl.http.schema.responses import problem
 
@@ -17,7 +18,7 @@ def test_a_problem_has_the_members_of_rfc_9457() -> None:
         "type": "urn:snapurl:problem:unavailable",
         "title": "The service cannot answer this now",
         "status": 503,
-        "detail": "shard db1 is silent",
+        "detail": "temporarily unavailable: try again in a moment",
         "request_id": "r-1",
     }
     assert problem(Invalid(fields=(FieldError("/url", "is required"),)))["errors"] == [
@@ -49,6 +50,18 @@ def test_whatever_is_raised_becomes_one_of_ours(raised: BaseException, kind: typ
     refusal = as_refusal(raised)
     assert type(refusal) is kind
     assert "secret" not in str(problem(refusal))
+
+
+def test_a_client_is_not_told_which_part_is_down() -> None:
+    """What a shard or a wrong DSN says of itself is for operators; what a client can act on is for clients too."""
+    for inside in (
+        Unavailable("shard db2 is unreachable"),
+        ConfigError("the DSN of shard db2 leads elsewhere"),
+    ):
+        refusal = as_refusal(inside)
+        assert (refusal.status, str(refusal)) == (503, str(inside))
+        assert "db2" not in str(problem(refusal)) + refusal_page(refusal)
+    assert problem(Unavailable("too many wait", is_public=True))["detail"] == "too many wait"
 
 
 def test_every_kind_of_problem_has_a_type_of_its_own() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import ring
+from tests.support.source_code import parsed
 from tests.support.waits import HANG_S
 
 PACKAGE = Path(ring.__file__).parent
@@ -32,7 +33,7 @@ ALLOWED = {
 
 
 def imported(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name.partition(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
