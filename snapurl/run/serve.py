@@ -35,6 +35,7 @@ from pathlib import Path
 
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
+from snapurl.redis_client import redis_pool
 from snapurl.run.supervisor import (
     Child,
     Stage,
@@ -61,6 +62,7 @@ WORKER_STOP_S_MAX = 4.0
 async def serve(settings: Settings) -> int:
     """Runs the workers until a signal. Returns the exit code; raises ConfigError if it cannot start."""
     configure(settings.log_level, settings.log_format)
+    redis_pool(settings)  # a URL that cannot be used is refused here, not by each worker
     if warning := plain_text_warning(settings):
         log.warning(warning)
     with ExitStack() as stack:

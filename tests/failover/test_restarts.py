@@ -15,7 +15,7 @@ from tests.failover.conftest import Maker, World
 from tests.failover.moving import AWAY, HERE, moving
 from tests.failover.servers import cut_stream, promote, put_back, save
 from tests.integration.tools.conftest import settle
-from tests.support.waits import HANG_S
+from tests.support.waits import HANG_S, until
 from tools.cluster.fleet import Fleet
 from tools.repair.consistency import verify_cluster
 from tools.transfer.executor import Refused
@@ -77,7 +77,11 @@ async def test_an_older_backup_serves_nothing_that_was_given_away_since(
         return
     assert await world.serves(slot) == {other}
     await world.reopen()
-    assert "given away since" in await world.ready("db0")
+
+    async def is_assessed() -> bool:
+        return "given away since" in await world.ready("db0")
+
+    await until(is_assessed)
     assert await world.serves(slot) == {other}
     assert await world.missing() == set()
     kept = next(world.codes("db0"))

@@ -15,26 +15,27 @@ from tests.integration.http.service import Service
 from tests.support.waits import until
 
 
-async def test_a_healthy_service_says_so(service: Service) -> None:
+async def test_a_healthy_service_says_so(make_service: ServiceMaker) -> None:
     """A healthy service reports that it is live and ready to GET and HEAD without a key."""
-    anybody = service.client()
-    assert (await anybody.get("/health/live")).json() == {"status": "ok"}
+    async with make_service() as service:
+        anybody = service.client()
+        assert (await anybody.get("/health/live")).json() == {"status": "ok"}
 
-    async def well() -> Any:  # at once, or as soon as a server that an earlier test stopped is back
-        ready = (await anybody.get("/health/ready")).json()
-        return ready if ready["status"] == "ok" else None
+        async def well() -> Any:  # as soon as it has subscribed to invalidations
+            ready = (await anybody.get("/health/ready")).json()
+            return ready if ready["status"] == "ok" else None
 
-    ready = await until(well)
-    assert ready["reasons"] == []
-    details = await service.details()
-    assert details["redis"] == {"ok": True, "detail": "works"}
-    assert [(shard["name"], shard["ok"]) for shard in details["shards"]] == [
-        (f"db{n}", True) for n in range(4)
-    ]
-    assert ready["cluster_id"] == details["cluster_id"]
-    for path in ("/health/live", "/health/ready", "/", "/docs", "/openapi.json"):
-        answer = await anybody.head(path)
-        assert (answer.status_code, answer.content) == (200, b"")
+        ready = await until(well)
+        assert ready["reasons"] == []
+        details = await service.details()
+        assert details["redis"] == {"ok": True, "detail": "works"}
+        assert [(shard["name"], shard["ok"]) for shard in details["shards"]] == [
+            (f"db{n}", True) for n in range(4)
+        ]
+        assert ready["cluster_id"] == details["cluster_id"]
+        for path in ("/health/live", "/health/ready", "/", "/docs", "/openapi.json"):
+            answer = await anybody.head(path)
+            assert (answer.status_code, answer.content) == (200, b"")
 
 
 async def test_a_redis_that_is_full_is_named_and_nothing_waits_for_it(make_service: ServiceMaker) -> None:

@@ -272,7 +272,7 @@ async def test_a_key_lists_its_own_links_and_an_admin_key_all(
         ("limit=1&limit=2", "/query/limit"),
         ("cursor=", "/query/cursor"),
         ("cursor=xyz", "/query/cursor"),
-        ("cursor=" + "A" * 5_000, "/query/cursor"),
+        ("cursor=" + "A" * 900, "/query/cursor"),
         ("page=2", "/query/page"),
         ("Limit=5", "/query/Limit"),
     ],

@@ -61,5 +61,5 @@ async def test_a_lost_shard_takes_only_its_own_from_lists(
         assert await page(limit="200") == (codes, None, True)
         assert await page(limit="200", cursor=cursor) == (codes[codes.index(first[-1]) + 1 :], None, True)
         log = service.workers[0].log.read_text()
-        assert log.count(f"shard {LOST} is unreachable") == 1
+        assert log.count(f"shard {LOST} refuses connections") == 1
         assert log.count(f"shard {LOST} answers again") == 1

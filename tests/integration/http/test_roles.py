@@ -83,7 +83,12 @@ async def test_serve_starts_on_current_tables_without_rights_to_them(as_service:
     await until(ready_or_ended)
     assert process.returncode is None
     async with httpx.AsyncClient() as client:
-        assert (await client.get(f"http://127.0.0.1:{port}/health/ready")).json()["status"] == "ok"
+
+        async def is_ok() -> bool:  # as soon as it has subscribed to invalidations
+            answer = await client.get(f"http://127.0.0.1:{port}/health/ready")
+            return bool(answer.json()["status"] == "ok")
+
+        await until(is_ok)
     assert (await run_program(found, "snapurl", "health", SNAPURL_PORT=str(port))).text == "ready\n"
     process.send_signal(signal.SIGTERM)
     out, _ = await process.communicate()
