@@ -80,16 +80,19 @@ async def test_serve_starts_on_current_tables_without_rights_to_them(as_service:
     async def ready_or_ended() -> bool:
         return process.returncode is not None or await http_status(own_address(found), "/health/ready") == 200
 
-    await until(ready_or_ended)
-    assert process.returncode is None
-    async with httpx.AsyncClient() as client:
+    try:
+        await until(ready_or_ended)
+        assert process.returncode is None
+        async with httpx.AsyncClient() as client:
 
-        async def is_ok() -> bool:  # as soon as it has subscribed to invalidations
-            answer = await client.get(f"http://127.0.0.1:{port}/health/ready")
-            return bool(answer.json()["status"] == "ok")
+            async def is_ok() -> bool:  # as soon as it has subscribed to invalidations
+                answer = await client.get(f"http://127.0.0.1:{port}/health/ready")
+                return bool(answer.json()["status"] == "ok")
 
-        await until(is_ok)
-    assert (await run_program(found, "snapurl", "health", SNAPURL_PORT=str(port))).text == "ready\n"
-    process.send_signal(signal.SIGTERM)
-    out, _ = await process.communicate()
+            await until(is_ok)
+        assert (await run_program(found, "snapurl", "health", SNAPURL_PORT=str(port))).text == "ready\n"
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        out, _ = await process.communicate()
     assert process.returncode == 0, out.decode()
