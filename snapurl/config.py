@@ -39,7 +39,15 @@ from ring.topology import NAME_PATTERN
 from snapurl.addresses import Network, parse_networks
 from snapurl.errors import ConfigError
 from snapurl.private_files import check_directory
-from snapurl.urls import Origin, UrlRefused, origin_of, own_origins, parse_base_url
+from snapurl.urls import (
+    Origin,
+    UrlRefused,
+    host_from_here,
+    host_in_url,
+    origin_of,
+    own_origins,
+    parse_base_url,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -356,7 +364,7 @@ class Settings(BaseSettings):
     def _check_host(cls, value: str) -> str:
         host = value.strip(" ")
         try:
-            origin_of(f"http://[{host}]" if ":" in host else f"http://{host}")
+            origin_of(f"http://{host_in_url(host)}")
         except UrlRefused:
             raise ValueError(
                 "must be a host name or an address such as 0.0.0.0 or ::1, without a port"
@@ -444,12 +452,12 @@ class Settings(BaseSettings):
     @property
     def local_host(self) -> str:
         """The host that reaches the service from the same machine."""
-        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
+        return host_from_here(self.host)
 
     @property
     def local_url(self) -> str:
         """The URL that reaches the service from the same machine, without a trailing slash."""
-        return f"http://{f'[{self.local_host}]' if ':' in self.local_host else self.local_host}:{self.port}"
+        return f"http://{host_in_url(self.local_host)}:{self.port}"
 
     @property
     def own_origins(self) -> frozenset[Origin]:

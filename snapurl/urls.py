@@ -118,6 +118,16 @@ def own_origins(public_url: str, domains: Iterable[str]) -> frozenset[Origin]:
     return frozenset(own)
 
 
+def host_in_url(host: str) -> str:
+    """Returns a host as URLs and Host headers have it: an IPv6 address in brackets."""
+    return f"[{host}]" if ":" in host else host
+
+
+def host_from_here(host: str) -> str:
+    """Returns the host that reaches, from the same machine, what listens on `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+
+
 def origin_of(url: str) -> Origin:
     """Returns where an http or https URL leads. Raises UrlRefused if it is not one."""
     return _origin(_parse(url))

@@ -11,6 +11,7 @@ from snapurl.config import Settings
 from snapurl.errors import SnapURLError
 from snapurl.host_names import resolve_host
 from snapurl.store.cluster.shards import read_topology
+from snapurl.urls import host_from_here, host_in_url
 
 ANSWER_BYTES_MAX = 65_536
 ANSWER_S_MAX = 3.0
@@ -63,8 +64,7 @@ class Address:
     @property
     def url(self) -> str:
         """The URL of this address, which is reached from the same machine if it is any address of it."""
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104
-        return f"http{'s' if self.tls else ''}://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return f"http{'s' if self.tls else ''}://{host_in_url(host_from_here(self.host))}:{self.port}"
 
 
 def own_address(settings: Settings) -> Address:
@@ -83,7 +83,7 @@ async def http_status(address: Address, path: str, request_id: str = "") -> int:
 async def _get(address: Address, path: str, request_id: str = "") -> tuple[int, bytes]:
     """As `http_status`; returns the body too, both together up to ANSWER_BYTES_MAX."""
     header = f"X-Request-ID: {request_id}\r\n" if request_id else ""
-    host = f"[{address.host}]" if ":" in address.host else address.host
+    host = host_in_url(address.host)
     head = f"GET {path} HTTP/1.1\r\nHost: {host}\r\n{header}Connection: close\r\n\r\n"
     try:
         async with asyncio.timeout(ANSWER_S_MAX):

@@ -51,6 +51,7 @@ from snapurl.store.cluster.migrate import check_migrated, migrate_all
 from snapurl.telemetry.logs import configure
 from snapurl.telemetry.metrics_port import bind
 from snapurl.telemetry.multiprocess import initialise, merge_dead
+from snapurl.urls import host_in_url
 
 log = logging.getLogger("snapurl.serve")
 
@@ -114,7 +115,7 @@ async def prepare(settings: Settings) -> None:
 @contextlib.contextmanager
 def listening(settings: Settings) -> Iterator[socket.socket]:
     """Binds the socket of the service, on which the workers listen. Raises ConfigError if that cannot be."""
-    where = f"{f'[{settings.host}]' if ':' in settings.host else settings.host}:{settings.port}"
+    where = f"{host_in_url(settings.host)}:{settings.port}"
     try:
         family, kind, _, _, address = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -142,8 +143,7 @@ def _advice(error: OSError) -> str:
 
 def listening_url(settings: Settings) -> str:
     """Returns the address that the service listens on, as a URL."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{settings.port}"
+    return f"http://{host_in_url(settings.host)}:{settings.port}"
 
 
 @contextlib.contextmanager
