@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import uuid
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
 from typing import Any
 
 import httpx
 import pytest
 
 from snapurl.accounts import create_account
+from snapurl.cli import main
 from snapurl.keys import create_key, list_keys, revoke_key
 from tests.integration.http.service import Service
-from tests.support.roles import run_program
+from tests.support.roles import Finished
 from tests.support.waits import until
 
 LINKS = "/api/v1/links"
@@ -61,7 +65,7 @@ async def test_the_keys_of_an_account_share_its_links_and_no_others_reach_them(s
     """Each key of an account lists, reads, changes and deletes the links of the others; for other keys there are
     none."""
     team = await new_team(service)
-    one, two = (service.client(await member(service, team)) for _ in range(2))
+    one, two = [service.client(await member(service, team)) for _ in range(2)]
     stranger = service.client(await service.key(*RIGHTS))
     path, other = await shorten(one), await shorten(one)
     assert await codes(one) == await codes(two) == {path, other}
@@ -77,7 +81,7 @@ async def test_the_keys_of_an_account_share_its_links_and_no_others_reach_them(s
 async def test_bulk_creates_belong_to_the_account(service: Service) -> None:
     """Links of a bulk create belong to the account too."""
     team = await new_team(service)
-    one, two = (service.client(await member(service, team)) for _ in range(2))
+    one, two = [service.client(await member(service, team)) for _ in range(2)]
     made = (await one.post(f"{LINKS}/bulk", json={"links": [BODY, BODY]})).json()["results"]
     assert await codes(two) == {f"{LINKS}/{item['link']['code']}" for item in made}
 
@@ -261,19 +265,30 @@ async def test_the_last_use_of_a_key_is_noted(service: Service) -> None:
 # -- on the command line -----------------------------------------------------------------------------------------
 
 
-async def test_the_command_line_manages_accounts(service: Service) -> None:
+def run(words: tuple[str, ...]) -> Finished:
+    """Runs `snapurl` in this process."""
+    text = StringIO()
+    with redirect_stdout(text), redirect_stderr(text), pytest.raises(SystemExit) as ended:
+        main(words)
+    assert isinstance(ended.value.code, int)
+    return Finished(ended.value.code, text.getvalue())
+
+
+async def test_the_command_line_manages_accounts(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     """Accounts are created, listed, given keys by name, and shown with their keys; keys are revoked by name.
 
     What cannot be is one line and a non-zero exit code; an ambiguous name lists the ids.
     """
 
+    monkeypatch.setenv("SNAPURL_SHARDS", service.settings.shards.get_secret_value())
+
     async def snapurl(*words: str) -> str:
-        said = await run_program(service.settings, "snapurl", *words)
+        said = await asyncio.to_thread(run, words)
         assert said.code == 0, said.text
         return said.text.strip()
 
     async def refusal(*words: str) -> str:
-        said = await run_program(service.settings, "snapurl", *words)
+        said = await asyncio.to_thread(run, words)
         assert said.code != 0 and said.text.count("\n") == 1, said.text
         return said.text
 
