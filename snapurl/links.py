@@ -11,6 +11,7 @@ What invalidates the caches after a commit:
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -32,6 +33,7 @@ from snapurl.errors import (
 )
 from snapurl.model import (
     EXPIRY_NOT_IN_FUTURE,
+    Account,
     DayClicks,
     Draft,
     Failed,
@@ -52,6 +54,8 @@ CODE_ATTEMPTS = (
     5  # generated codes per link; with a thousandth of all codes in use, five collide once in 10^15
 )
 INVALIDATIONS_MAX = 8  # concurrent ones of a bulk create: fewer than the cache has connections to Redis
+
+log = logging.getLogger("snapurl.links")
 
 
 @dataclass(slots=True)
@@ -233,6 +237,15 @@ class LinkService:
         """Returns the tombstone. Raises as `change` does."""
         token = self._make_token()
         return await self._written(self._store.delete(code, if_match=if_match, owner=owner, token=token))
+
+    async def transfer(self, code: str, account: Account, if_match: int | None, by: str) -> Link:
+        """Gives the link to another account; `by` is the id of the admin's key. Raises as `change` does."""
+        token, account_id = self._make_token(), account.account_id
+        link = await self._written(
+            self._store.transfer(code, account_id, if_match=if_match, by=by, token=token)
+        )
+        log.info("link %s was given to account %s by %s", code, account_id, by)
+        return link
 
     async def _written(self, write: Awaitable[Link]) -> Link:
         link = await write

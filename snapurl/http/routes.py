@@ -36,6 +36,7 @@ from snapurl.http.api.keys import (
     me,
     read_account,
     revoke_key,
+    transfer_links,
 )
 from snapurl.http.api.links import (
     CURSOR_CHARS_MAX,
@@ -48,6 +49,7 @@ from snapurl.http.api.links import (
     delete_link,
     list_links,
     read_link,
+    transfer_link,
 )
 from snapurl.http.api.stats import link_stats, ring
 from snapurl.http.context import Handler
@@ -62,7 +64,7 @@ from snapurl.http.docs.site import (
     robots,
 )
 from snapurl.http.schema import keys, responses
-from snapurl.http.schema.keys import ID_PATTERN, AccountDraft, KeyDraft
+from snapurl.http.schema.keys import ID_PATTERN, AccountDraft, KeyDraft, TransferBody
 from snapurl.http.schema.requests import Bulk, LinkChange, LinkDraft
 from snapurl.http.schema.route import LINKS_PATH, Parameter, Route, Success
 from snapurl.model import Right
@@ -221,6 +223,19 @@ ROUTES: tuple[Route[Handler], ...] = (
         right=Right.READ,
         refusals=ONE_LINK,
     ),
+    Route(
+        "POST",
+        LINK_PATH + "/transfer",
+        transfer_link,
+        "Give a link to another account",
+        "Links",
+        (Success(200, "The link", responses.LinkBody, ETAG),),
+        "Only for admin keys. Its code, target and clicks stay.",
+        right=Right.ADMIN,
+        body=TransferBody,
+        parameters=(IF_MATCH,),
+        refusals=(*ONE_LINK, TooLarge, UnsupportedMediaType, VersionMismatch, OutcomeUnknown),
+    ),
     # -- keys and accounts -----------------------------------------------------------------------------------
     Route(
         "GET",
@@ -301,6 +316,18 @@ ROUTES: tuple[Route[Handler], ...] = (
         right=Right.ADMIN,
         parameters=(ROWS, ROWS_CURSOR),
         refusals=(*ADMIN, NoSuchAccount),
+    ),
+    Route(
+        "POST",
+        "/api/v1/accounts/{id}/transfer",
+        transfer_links,
+        "Give an account's links to another",
+        "Keys",
+        (Success(200, "How far it has come", keys.Transferred),),
+        "Gives some thousand links, also deleted ones. Repeat it until it is `complete`, also after a lost reply.",
+        right=Right.ADMIN,
+        body=TransferBody,
+        refusals=(*WRITE, Unauthorized, Forbidden, RateLimited, NoSuchAccount),
     ),
     # -- the cluster -----------------------------------------------------------------------------------------
     Route(

@@ -124,13 +124,20 @@ class LinkStore:
 
         Raises NotFound, also for a link of another owner, Gone, VersionMismatch, OutcomeUnknown, Unavailable.
         """
-        return await self._write(code, if_match, owner, token, delete=False, values=patch.values)
+        return await self._change(code, if_match, owner, token, delete=False, values=patch.values)
 
     async def delete(self, code: str, *, if_match: int | None, owner: str | None, token: uuid.UUID) -> Link:
         """Makes the link a tombstone and returns it. Raises as `change` does."""
-        return await self._write(code, if_match, owner, token, delete=True, values={})
+        return await self._change(code, if_match, owner, token, delete=True, values={})
 
-    async def _write(
+    async def transfer(
+        self, code: str, account_id: str, *, if_match: int | None, by: str, token: uuid.UUID
+    ) -> Link:
+        """Returns the link, which belongs to that account now; `by` is the id of a key. Raises as `change` does."""
+        args = (slot_of(code), code, if_match, account_id, by, token)
+        return await self._write(code, if_match, token, lambda pool: pool.fetch(SQL["transfer"], *args))
+
+    async def _change(
         self,
         code: str,
         if_match: int | None,
@@ -140,14 +147,14 @@ class LinkStore:
         delete: bool,
         values: Mapping[str, Any],
     ) -> Link:
+        args = (
+            slot_of(code), code, if_match, owner, token, delete, list(values),
+            *map(values.get, LINK_FIELDS),
+        )  # fmt: skip
+        return await self._write(code, if_match, token, lambda pool: pool.fetch(SQL["change"], *args))
+
+    async def _write(self, code: str, if_match: int | None, token: uuid.UUID, call: Call) -> Link:
         slot = slot_of(code)
-
-        async def call(pool: Pool) -> Sequence[Mapping[str, Any]]:
-            return await pool.fetch(
-                SQL["change"], slot, code, if_match, owner, token, delete, list(values),
-                *map(values.get, LINK_FIELDS),
-            )  # fmt: skip
-
         try:
             if if_match is not None:
                 # Both the original and the repeat require that version, so at most one of them changes the row.

@@ -15,11 +15,13 @@ from sanic import HTTPResponse
 
 from snapurl.codes import is_code
 from snapurl.errors import FieldError, Invalid, SnapURLError
+from snapurl.http.api.keys import account_in_body
 from snapurl.http.auth import owner_filter
 from snapurl.http.context import RequestContext
 from snapurl.http.dispatch import header_error, query_error
 from snapurl.http.problems import as_refusal
 from snapurl.http.rate_limits import client_of, count_links
+from snapurl.http.schema.keys import TransferBody
 from snapurl.http.schema.requests import Bulk, LinkChange, Rules, check, draft_of
 from snapurl.http.schema.responses import link_body, moment, problem
 from snapurl.http.schema.route import LINKS_PATH
@@ -127,6 +129,13 @@ async def change_link(call: RequestContext) -> HTTPResponse:
 async def delete_link(call: RequestContext) -> HTTPResponse:
     await call.services.links.delete(call.code, _if_match(call), owner_filter(call.caller))
     return HTTPResponse(None, 204, call.headers)
+
+
+async def transfer_link(call: RequestContext) -> HTTPResponse:
+    if_match = _if_match(call)
+    account = await account_in_body(call, check(TransferBody, call.value, call.rules()).account)
+    link = await call.services.links.transfer(call.code, account, if_match, call.caller.key_id)
+    return _answer(call, link)
 
 
 def _if_match(call: RequestContext) -> int | None:

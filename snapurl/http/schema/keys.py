@@ -91,6 +91,12 @@ class AccountDraft(Body):
     name: Name
 
 
+class TransferBody(Body):
+    """To whom links are given."""
+
+    account: AccountId
+
+
 # -- answers -----------------------------------------------------------------------------------------------------
 
 
@@ -143,6 +149,14 @@ class AccountPage(Answer):
 
 class AccountMembers(AccountBody, KeyPage):
     """An account and its API keys, newest first."""
+
+
+class Transferred(Answer):
+    """How far a transfer has come."""
+
+    transferred: int = Field(ge=0, description="Links that this request has given.")
+    complete: bool = Field(description="Whether none is left. False: repeat the request.")
+    partial: list[str] = Field(description="Shards that do not answer, whose links are left.")
 
 
 class Me(Answer):

@@ -62,6 +62,9 @@ class LinkBody(Answer):
     created_at: datetime
     expires_at: datetime | None
     redirect_status: RedirectStatus
+    account: str = Field(
+        description="Id of the account that it belongs to; empty if it was made without a key."
+    )
     version: int = Field(ge=1, description="Grows by one with every change; send it as `If-Match`.")
 
 
@@ -225,6 +228,7 @@ def link_body(link: Link, public_url: str) -> dict[str, Any]:
         "created_at": moment(link.created_at),
         "expires_at": moment(link.expires_at) if link.expires_at else None,
         "redirect_status": link.redirect_status,
+        "account": link.owner,
         "version": link.version,
     }
 
