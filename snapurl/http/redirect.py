@@ -12,7 +12,9 @@ with the same method and body, so such a link redirects every method. After 301 
 into a GET without its body, so such a link takes safe methods only: a 405 is better than data that vanish.
 
 A redirect becomes a click in one line per path: `services.tally.record` in `_respond` here, and
-`self._record_click` in `FastPath._redirect`. HEAD and OPTIONS, which only look, are no clicks.
+`self._record_click` in `FastPath._redirect`. HEAD and OPTIONS, which only look, are no clicks. Neither is a page that
+a browser loads in advance: nobody has clicked yet, and nobody may ever do. Its redirect must not be kept, so that the
+browser asks again, and is counted, when somebody does.
 """
 
 from __future__ import annotations
@@ -28,7 +30,6 @@ from sanic.models.server_types import ConnInfo
 
 from snapurl.clicks.sources import (
     HEADER_BYTES_MAX,
-    PREFETCH,
     PURPOSE_HEADERS,
     browser_of,
     is_prefetch,
@@ -54,6 +55,7 @@ from snapurl.telemetry.traces import set_status
 from snapurl.urls import Origin, UrlRefused, origin_of
 
 CACHE_CONTROL = "private, max-age=0"
+NOT_KEPT = "no-store"  # of a redirect that is no click
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 KEEP_METHOD = (307, 308)  # statuses after which a client must not change the method
@@ -128,10 +130,14 @@ async def _respond(request: Request[Any, Any], code: str, request_id: str) -> HT
             f"a link with status {link.redirect_status} takes no {request.method}: with 307 or 308 it would",
             allow=", ".join(SAFE),
         )
-    if request.method not in _NO_CLICK:
-        services.tally.record(code, referrer_of(_last_header(request, "referer")), _browser(request))
+    headers = redirect_headers(link.url)
+    if _is_in_advance(request):
+        headers["cache-control"] = NOT_KEPT
+    elif request.method not in _NO_CLICK:
+        browser = browser_of(_last_header(request, "user-agent"))
+        services.tally.record(code, referrer_of(_last_header(request, "referer")), browser)
     REDIRECTED.inc()
-    return Redirect(None, link.redirect_status, redirect_headers(link.url))
+    return Redirect(None, link.redirect_status, headers)
 
 
 def hand_over(connection: ConnInfo, found: asyncio.Future[CachedLink]) -> None:
@@ -146,9 +152,8 @@ def _take_lookup(request: Request[Any, Any]) -> asyncio.Future[CachedLink] | Non
     return None if connection is None else vars(connection.ctx).pop("found", None)
 
 
-def _browser(request: Request[Any, Any]) -> str:
-    purposes = (value for name in PURPOSE_HEADERS for value in request.headers.getall(name, ()))
-    return PREFETCH if is_prefetch(purposes) else browser_of(_last_header(request, "user-agent"))
+def _is_in_advance(request: Request[Any, Any]) -> bool:
+    return is_prefetch(value for name in PURPOSE_HEADERS for value in request.headers.getall(name, ()))
 
 
 def _last_header(request: Request[Any, Any], name: str) -> bytes | None:
