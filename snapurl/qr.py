@@ -32,7 +32,7 @@ class DoesNotFit(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Style:
     """How a code is drawn. `size` is its width in pixels, `border` the quiet zone in modules.
 
     Colours are `#rrggbb`; `light` may be TRANSPARENT.
@@ -51,30 +51,30 @@ def scan_url(short_url: str) -> str:
     return f"{short_url}?{SCAN_MARK}"
 
 
-def identity(text: str, look: Look) -> str:
+def identity(text: str, style: Style) -> str:
     """Returns a digest that differs whenever the image would."""
-    drawn = repr((segno.__version__, text, asdict(look)))
+    drawn = repr((segno.__version__, text, asdict(style)))
     return sha256(drawn.encode()).hexdigest()[:24]
 
 
-def draw(text: str, look: Look) -> bytes:
+def draw(text: str, style: Style) -> bytes:
     """Returns the image. Raises DoesNotFit.
 
     An SVG is exactly `size` wide, a PNG at most: its modules are whole pixels.
     """
-    code = segno.make_qr(text, error=look.error)
-    modules = code.symbol_size(border=look.border)[0]
-    scale = look.size // modules
+    code = segno.make_qr(text, error=style.error)
+    modules = code.symbol_size(border=style.border)[0]
+    scale = style.size // modules
     if scale == 0:
         raise DoesNotFit(f"must be at least {modules} for this code and border")
-    colours = {"dark": look.dark, "light": None if look.light == TRANSPARENT else look.light}
+    colours = {"dark": style.dark, "light": None if style.light == TRANSPARENT else style.light}
     image = io.BytesIO()
-    if look.format == "png":
-        code.save(image, kind="png", scale=scale, border=look.border, **colours)
+    if style.format == "png":
+        code.save(image, kind="png", scale=scale, border=style.border, **colours)
         return image.getvalue()
     plain = {"svgclass": None, "lineclass": None, "xmldecl": False, "omitsize": True}
-    code.save(image, kind="svg", border=look.border, **plain, **colours)
-    size = f'<svg width="{look.size}" height="{look.size}" shape-rendering="crispEdges" '.encode()
+    code.save(image, kind="svg", border=style.border, **plain, **colours)
+    size = f'<svg width="{style.size}" height="{style.size}" shape-rendering="crispEdges" '.encode()
     return image.getvalue().replace(b"<svg ", size, 1)
 
 

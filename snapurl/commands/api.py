@@ -24,7 +24,7 @@ ANSWER_BYTES_MAX = 16_777_216
 REFUSED_CHARS_MAX = 300
 
 
-class Refused(SnapURLError):
+class ApiRefusal(SnapURLError):
     """The service has refused a request (`answered` is its status), or cannot be reached (0)."""
 
     def __init__(self, detail: str, answered: int = 0) -> None:
@@ -55,7 +55,7 @@ class Api:
         query: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Any:
-        """Returns the JSON of the response, None if it has no body. Raises Refused."""
+        """Returns the JSON of the response, None if it has no body. Raises ApiRefusal."""
         found = self.fetch(method, path, body, query, headers)
         try:
             return json.loads(found) if found else None
@@ -70,7 +70,7 @@ class Api:
         query: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> bytes:
-        """Returns the body of the response. Raises Refused."""
+        """Returns the body of the response. Raises ApiRefusal."""
         sent = {"Accept": "application/json", "User-Agent": "snapurl", **(headers or {})}
         if self.key:
             sent["X-Api-Key"] = self.key
@@ -85,7 +85,7 @@ class Api:
         except http.client.HTTPException:
             raise self._is_not_snapurl() from None
         except OSError as error:
-            raise Refused(f"cannot reach {self.url}: {_why(error)}; is SNAPURL_URL right?") from None
+            raise ApiRefusal(f"cannot reach {self.url}: {_why(error)}; is SNAPURL_URL right?") from None
         finally:
             connection.close()
         if 200 <= response.status < 300 and len(found) <= ANSWER_BYTES_MAX:
@@ -100,7 +100,7 @@ class Api:
             return http.client.HTTPSConnection(host, port, timeout=ANSWER_S_MAX, context=context)
         return http.client.HTTPConnection(host, port, timeout=ANSWER_S_MAX)
 
-    def _refusal(self, response: http.client.HTTPResponse, body: bytes) -> Refused:
+    def _refusal(self, response: http.client.HTTPResponse, body: bytes) -> ApiRefusal:
         """Returns a problem in words."""
         try:
             problem = json.loads(body)
@@ -111,11 +111,11 @@ class Api:
             text += ": set SNAPURL_API_KEY or SNAPURL_API_KEY_FILE"
         if after := response.headers.get("retry-after"):
             text += f" (try again in {after} s)"
-        return Refused(text, response.status)
+        return ApiRefusal(text, response.status)
 
-    def _is_not_snapurl(self, status: int = 0) -> Refused:
+    def _is_not_snapurl(self, status: int = 0) -> ApiRefusal:
         said = f"answers {status} and" if status else "answers, but"
-        return Refused(f"{self.url} {said} not as SnapURL does: is SNAPURL_URL right?", status)
+        return ApiRefusal(f"{self.url} {said} not as SnapURL does: is SNAPURL_URL right?", status)
 
 
 def _key(settings: Settings) -> str:
@@ -130,8 +130,8 @@ def _key(settings: Settings) -> str:
 
 def _in_words(problem: Mapping[str, Any]) -> str:
     if errors := problem.get("errors"):
-        told = [f"{error['pointer'].rpartition('/')[2]} {error['detail']}" for error in errors]
-        return "; ".join(told)[:REFUSED_CHARS_MAX]
+        texts = [f"{error['pointer'].rpartition('/')[2]} {error['detail']}" for error in errors]
+        return "; ".join(texts)[:REFUSED_CHARS_MAX]
     title, detail = str(problem["title"]), str(problem["detail"])
     text = title if detail == title else f"{title}: {detail}"
     return text[:REFUSED_CHARS_MAX]

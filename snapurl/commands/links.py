@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import click
 
-from snapurl.commands.api import Api, Refused
+from snapurl.commands.api import Api, ApiRefusal
 from snapurl.commands.options import (
     AS_JSON,
     CODE,
@@ -20,7 +20,7 @@ from snapurl.commands.options import (
     STATUS,
     TAGS,
     TITLE,
-    confirm,
+    confirm_change,
     wants_json,
 )
 from snapurl.config import load_settings
@@ -44,7 +44,7 @@ def links() -> None:
     """
 
 
-@links.command()
+@links.command("create")
 @click.argument("url")
 @click.option("--alias", help="The code that you want. Default: a made-up one.")
 @TITLE
@@ -52,7 +52,7 @@ def links() -> None:
 @EXPIRES
 @STATUS
 @AS_JSON
-def create(
+def links_create(
     url: str,
     alias: str | None,
     title: str | None,
@@ -71,10 +71,10 @@ def create(
     _show(as_json, link, lambda: click.echo(link["short_url"]))
 
 
-@links.command()
+@links.command("show")
 @CODE
 @AS_JSON
-def show(code: str, as_json: bool | None) -> None:
+def links_show(code: str, as_json: bool | None) -> None:
     """Show a link.
 
     \b
@@ -95,7 +95,7 @@ def show(code: str, as_json: bool | None) -> None:
     help="How many links to show.",
 )
 @AS_JSON
-def list_links(limit: int, as_json: bool | None) -> None:
+def links_list(limit: int, as_json: bool | None) -> None:
     """List links, newest first.
 
     \b
@@ -104,7 +104,7 @@ def list_links(limit: int, as_json: bool | None) -> None:
     _list({}, limit, as_json)
 
 
-@links.command()
+@links.command("edit")
 @CODE
 @click.option("--url", help="Where it leads from now on.")
 @TITLE
@@ -113,7 +113,7 @@ def list_links(limit: int, as_json: bool | None) -> None:
 @EXPIRES
 @STATUS
 @AS_JSON
-def edit(
+def links_edit(
     code: str,
     url: str | None,
     title: str | None,
@@ -139,22 +139,22 @@ def edit(
     _show(as_json, link, lambda: show_link(link))
 
 
-@links.command()
+@links.command("delete")
 @CODE
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @AS_JSON
-def delete(code: str, yes: bool, as_json: bool | None) -> None:
+def links_delete(code: str, yes: bool, as_json: bool | None) -> None:
     """Delete a link. Its code is never given out again.
 
     \b
     snapurl links delete sale
     """
-    confirm(yes, f"Delete {code}?")
+    confirm_change(yes, f"Delete {code}?")
     _call("DELETE", code)
     _show(as_json, {"code": code, "deleted": True}, lambda: click.echo(f"Deleted {code}."))
 
 
-@links.command()
+@links.command("qr")
 @CODE
 @click.option(
     "--output",
@@ -169,7 +169,7 @@ def delete(code: str, yes: bool, as_json: bool | None) -> None:
 @click.option(
     "--error", type=click.Choice(["L", "M", "Q", "H"]), help="How much of it may be damaged: 7 to 30 %."
 )
-def qr(code: str, output: Path | None, **look: object) -> None:
+def links_qr(code: str, output: Path | None, **style: object) -> None:
     """Show the QR code of a link, or write it to a file.
 
     \b
@@ -178,10 +178,12 @@ def qr(code: str, output: Path | None, **look: object) -> None:
     """
     from snapurl.qr import FORMATS, blocks, scan_url
 
-    asked = {name: value for name, value in look.items() if value is not None}
+    asked = {name: value for name, value in style.items() if value is not None}
     if output is None:
         if asked:
-            raise click.UsageError("the look is for images: name a file with --output")
+            raise click.UsageError(
+                "size, border, colours and error are for images: name a file with --output"
+            )
         for line in blocks(scan_url(_call("GET", code)["short_url"])).splitlines():
             click.secho(line, fg="bright_white", bg="black")
         return
@@ -193,7 +195,7 @@ def qr(code: str, output: Path | None, **look: object) -> None:
     output.write_bytes(image)
 
 
-@links.command()
+@links.command("stats")
 @CODE
 @click.option(
     "--days",
@@ -203,7 +205,7 @@ def qr(code: str, output: Path | None, **look: object) -> None:
     help="How many days the chart shows.",
 )
 @AS_JSON
-def stats(code: str, days: int, as_json: bool | None) -> None:
+def links_stats(code: str, days: int, as_json: bool | None) -> None:
     """Show the clicks of a link, by day (UTC) and source.
 
     \b
@@ -215,10 +217,10 @@ def stats(code: str, days: int, as_json: bool | None) -> None:
     _show(as_json, found, lambda: show_clicks(found, days))
 
 
-@links.command()
+@links.command("where")
 @CODE
 @AS_JSON
-def where(code: str, as_json: bool | None) -> None:
+def links_where(code: str, as_json: bool | None) -> None:
     """Show which slot and shard a link is in. Takes an admin key.
 
     \b
@@ -240,14 +242,14 @@ def _named(code: str) -> Iterator[None]:
     """Says in a refusal which link is not there."""
     try:
         yield
-    except Refused as refusal:
+    except ApiRefusal as refusal:
         if refusal.answered not in (404, 410):
             raise
-        raise Refused(f"{code}: {refusal.detail}", refusal.answered) from None
+        raise ApiRefusal(f"{code}: {refusal.detail}", refusal.answered) from None
 
 
 def _call(method: str, code: str, below: str = "", body: object = None) -> Any:
-    """Returns the answer about one link. Raises Refused."""
+    """Returns the answer about one link. Raises ApiRefusal."""
     with _named(code):
         return _api().call(method, _path(code) + below, body)
 

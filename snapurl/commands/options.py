@@ -77,7 +77,7 @@ def wants_json(as_json: bool | None) -> bool:
     return not sys.stdout.isatty() if as_json is None else as_json
 
 
-def confirm(yes: bool, question: str) -> None:
+def confirm_change(yes: bool, question: str) -> None:
     """Raises ConfigError unless the user agrees. Asks on stderr: stdout is for the output."""
     if yes:
         return

@@ -52,7 +52,7 @@ from snapurl.http.schema import responses
 from snapurl.http.schema.requests import Bulk, LinkChange, LinkDraft
 from snapurl.http.schema.route import LINKS_PATH, Parameter, Route, Success
 from snapurl.model import Right
-from snapurl.qr import BORDER_MAX, ERRORS, FORMATS, SIZE_PX_MAX, SIZE_PX_MIN, TRANSPARENT, Look
+from snapurl.qr import BORDER_MAX, ERRORS, FORMATS, SIZE_PX_MAX, SIZE_PX_MIN, TRANSPARENT, Style
 
 LINK_PATH = LINKS_PATH + "/{code}"
 
@@ -87,8 +87,8 @@ IF_NONE_MATCH = Parameter(
     "The `ETag` of the image that you have: 304 if it is still the same.",
     {"type": "string"},
 )
-_USUAL = Look()
-QR_LOOK = (
+_USUAL = Style()
+QR_STYLE = (
     Parameter(
         "format", "query", "SVG or PNG.", {"type": "string", "enum": [*FORMATS], "default": _USUAL.format}
     ),
@@ -253,7 +253,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         ),
         "It says the short URL with `?qr`, which leads where the short URL leads.",
         right=Right.READ,
-        parameters=(*QR_LOOK, IF_NONE_MATCH),
+        parameters=(*QR_STYLE, IF_NONE_MATCH),
         refusals=ONE_LINK,
     ),
     # -- the cluster -----------------------------------------------------------------------------------------

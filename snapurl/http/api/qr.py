@@ -22,7 +22,7 @@ from snapurl.qr import (
     SIZE_PX_MIN,
     TRANSPARENT,
     DoesNotFit,
-    Look,
+    Style,
     draw,
     identity,
     scan_url,
@@ -32,28 +32,28 @@ COLOUR = "[0-9A-Fa-f]{6}"
 
 
 async def link_qr(call: RequestContext) -> HTTPResponse:
-    look = _look(call)
+    style = _style(call)
     link = await call.services.links.get(call.code, owner_filter(call.caller))
     text = scan_url(link_body(link, call.services.settings.public_url)["short_url"])
-    etag = f'"{identity(text, look)}"'
+    etag = f'"{identity(text, style)}"'
     headers = {**call.headers, "etag": etag, "cache-control": "private, no-cache"}
     if _is_known(call.request.headers.get("if-none-match", ""), etag):
         return HTTPResponse(None, 304, headers)
     try:
-        image = await call.in_thread(partial(draw, text, look))
+        image = await call.in_thread(partial(draw, text, style))
     except DoesNotFit as refusal:
         raise query_error("size", str(refusal)) from None
-    return HTTPResponse(image, 200, headers, FORMATS[look.format])
+    return HTTPResponse(image, 200, headers, FORMATS[style.format])
 
 
-def _look(call: RequestContext) -> Look:
+def _style(call: RequestContext) -> Style:
     """Returns what the query asks for. Raises Invalid."""
-    asked, usual = call.query, Look()
+    asked, usual = call.query, Style()
     dark = _colour(call, "dark", usual.dark)
     light = TRANSPARENT if asked.get("light") == TRANSPARENT else _colour(call, "light", usual.light)
     if dark == light:
         raise query_error("dark", "must differ from light")
-    return Look(
+    return Style(
         _choice(call, "format", tuple(FORMATS), usual.format),
         _number(call, "size", SIZE_PX_MIN, SIZE_PX_MAX, usual.size),
         _number(call, "border", 0, BORDER_MAX, usual.border),

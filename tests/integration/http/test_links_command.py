@@ -21,7 +21,7 @@ import pytest
 
 from ring.slots import slot_of
 from snapurl.cli import main
-from snapurl.qr import Look, blocks, draw, scan_url
+from snapurl.qr import Style, blocks, draw, scan_url
 from tests.integration.http.service import PUBLIC_URL, Service
 from tests.support.waits import HANG_S
 
@@ -170,12 +170,12 @@ async def test_a_qr_code_is_shown_or_written(say: Say, service: Service, tmp_pat
     assert (await say("qr", code)).out == blocks(says) + "\n"
     shown = (await say("qr", code, terminal=True)).out
     assert "\x1b[" in shown  # black and white, whatever the colours of the terminal are
-    for name, look, words in (
-        ("a.svg", Look(), ()),
-        ("a.PNG", Look("png", 300, error="H"), ("--size", "300", "--error", "H")),
+    for name, style, words in (
+        ("a.svg", Style(), ()),
+        ("a.PNG", Style("png", 300, error="H"), ("--size", "300", "--error", "H")),
     ):
         assert (await say("qr", code, "--output", str(tmp_path / name), *words)).code == 0
-        assert (tmp_path / name).read_bytes() == draw(says, look)
+        assert (tmp_path / name).read_bytes() == draw(says, style)
 
 
 async def test_clicks_and_place_are_shown(say: Say, service: Service) -> None:
@@ -205,7 +205,11 @@ async def test_clicks_and_place_are_shown(say: Say, service: Service) -> None:
         (("show", "no code"), 2, "'no code' is neither a code nor a short URL"),
         (("edit", "abc"), 2, "say what to change, for example with --url"),
         (("list", "--limit", "0"), 2, "0 is not in the range"),
-        (("qr", "abc", "--size", "300"), 2, "the look is for images: name a file with --output"),
+        (
+            ("qr", "abc", "--size", "300"),
+            2,
+            "size, border, colours and error are for images: name a file with --output",
+        ),
         (("qr", "abc", "--output", "a.gif"), 2, "'a.gif' must end with .svg or .png"),
         (("qr", "nobody-has-this", "--output", "a.svg"), 1, "nobody-has-this: There is no such link"),
         (("where", "abc", "--days"), 2, "No such option"),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from snapurl.qr import Look, draw
+from snapurl.qr import Style, draw
 from tests.integration.http.paths import undated
 from tests.integration.http.service import PUBLIC_URL, Service
 
@@ -20,12 +20,12 @@ async def test_a_qr_code_says_the_short_url_and_that_it_was_scanned(
     path, says = f"/api/v1/links/{code}/qr", f"{PUBLIC_URL}/{code}?qr"
     svg = await api.get(path)
     assert (svg.status_code, svg.headers["content-type"]) == (200, "image/svg+xml")
-    assert svg.content == draw(says, Look())
+    assert svg.content == draw(says, Style())
     png = await api.get(path, params={"format": "png", "size": 300, "border": 2, "error": "H"})
     assert (png.status_code, png.headers["content-type"]) == (200, "image/png")
-    assert png.content == draw(says, Look("png", 300, 2, error="H"))
+    assert png.content == draw(says, Style("png", 300, 2, error="H"))
     coloured = await api.get(path, params={"dark": "1D4ED8", "light": "transparent"})
-    assert coloured.content == draw(says, replace(Look(), dark="#1d4ed8", light="transparent"))
+    assert coloured.content == draw(says, replace(Style(), dark="#1d4ed8", light="transparent"))
     close = " HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
     for head in (close, close.replace("connection: close", "connection: keep-alive") + f"GET /{code}{close}"):
         plain, scanned = [
@@ -44,8 +44,8 @@ async def test_a_client_that_has_the_image_is_told_so(service: Service, api: htt
     for given in (etag, f'"x", W/{etag}', "*"):
         again = await api.get(path, headers={"If-None-Match": given})
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
-    for look in ({"size": 500}, {"format": "png"}, {"light": "transparent"}):
-        other = await api.get(path, params=look, headers={"If-None-Match": etag})
+    for style in ({"size": 500}, {"format": "png"}, {"light": "transparent"}):
+        other = await api.get(path, params=style, headers={"If-None-Match": etag})
         assert other.status_code == 200 and other.headers["etag"] != etag
 
 
