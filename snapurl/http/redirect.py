@@ -127,6 +127,8 @@ async def follow(request: Request[Any, Any], code: str) -> HTTPResponse:
 async def _respond(request: Request[Any, Any], code: str, request_id: str) -> HTTPResponse:
     services: Services = request.app.ctx.services
     is_preview = services.settings.preview and code.endswith(SIGN)
+    if is_preview and request.method not in _PREVIEW_METHODS:
+        raise MethodNotAllowed(allow=", ".join(_PREVIEW_METHODS))
     code = code.removesuffix(SIGN) if is_preview else code
     try:
         link = await _find_link(request, services, code)
@@ -134,8 +136,6 @@ async def _respond(request: Request[Any, Any], code: str, request_id: str) -> HT
         _REFUSED.get(type(refusal), _FAILED).inc()
         return refuse(request, refusal, request_id)
     if is_preview:
-        if request.method not in _PREVIEW_METHODS:
-            raise MethodNotAllowed(allow=", ".join(_PREVIEW_METHODS))
         _PREVIEWED.inc()
         return preview(request, code, link.url, services.settings.public_url, request_id)
     if request.method not in SAFE and link.redirect_status not in KEEP_METHOD:

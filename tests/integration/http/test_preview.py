@@ -35,8 +35,9 @@ async def test_a_preview_shows_where_a_link_leads(service: Service, api: httpx.A
         assert page.headers["cache-control"] == "no-store"
         assert page.headers["x-robots-tag"] == "noindex"
     assert (await api.head(f"/{link['code']}+")).status_code == 200
-    refused = await api.post(f"/{link['code']}+")
-    assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
+    for code in (link["code"], "nobody-has-this"):
+        refused = await api.post(f"/{code}+")
+        assert (refused.status_code, refused.headers["allow"]) == (405, "GET, HEAD")
 
 
 async def test_a_preview_is_refused_as_its_redirect_is(service: Service, api: httpx.AsyncClient) -> None:
