@@ -98,6 +98,14 @@ class ApiKey:
         return Right.ADMIN in self.rights
 
 
+@dataclass(frozen=True, slots=True)
+class RowKey:
+    """Where a page of keys or accounts ends: the keyset (created_at, id), newest first."""
+
+    created_at: datetime
+    row_id: str
+
+
 # -- links -------------------------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,7 @@ from snapurl.http.api.health import health_live, health_ready
 from snapurl.http.api.keys import (
     PAGE_ROWS_DEFAULT,
     PAGE_ROWS_MAX,
+    ROWS_CURSOR_CHARS_MAX,
     create_account,
     create_key,
     list_accounts,
@@ -149,6 +150,12 @@ ROWS = Parameter(
     "query",
     "How many keys or accounts a page has.",
     {"type": "integer", "minimum": 1, "maximum": PAGE_ROWS_MAX, "default": PAGE_ROWS_DEFAULT},
+)
+ROWS_CURSOR = Parameter(
+    "cursor",
+    "query",
+    "`next_cursor` of the page before.",
+    {"type": "string", "maxLength": ROWS_CURSOR_CHARS_MAX},
 )
 OF_ACCOUNT = Parameter(
     "account", "query", "Only keys of this account.", {"type": "string", "pattern": ID_PATTERN}
@@ -302,7 +309,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         (Success(200, "A page of keys, also revoked ones", keys.KeyPage),),
         "Only for admin keys, like everything about keys and accounts.",
         right=Right.ADMIN,
-        parameters=(ROWS, CURSOR, OF_ACCOUNT),
+        parameters=(ROWS, ROWS_CURSOR, OF_ACCOUNT),
         refusals=ADMIN,
     ),
     Route(
@@ -336,7 +343,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         "Keys",
         (Success(200, "A page of accounts", keys.AccountPage),),
         right=Right.ADMIN,
-        parameters=(ROWS, CURSOR),
+        parameters=(ROWS, ROWS_CURSOR),
         refusals=ADMIN,
     ),
     Route(
@@ -359,7 +366,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         "Keys",
         (Success(200, "The account with a page of its keys", keys.AccountMembers),),
         right=Right.ADMIN,
-        parameters=(ROWS, CURSOR),
+        parameters=(ROWS, ROWS_CURSOR),
         refusals=(*ADMIN, NoSuchAccount),
     ),
     # -- the cluster -----------------------------------------------------------------------------------------
