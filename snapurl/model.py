@@ -361,6 +361,16 @@ class ShardShare:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotPlace:
+    """Which shard has a slot, as this process knows, and which one should have it."""
+
+    slot: int
+    shard: str
+    target: str
+    in_hand_off: bool
+
+
+@dataclass(frozen=True, slots=True)
 class RingView:
     cluster_id: str
     topology_version: int
