@@ -1,8 +1,8 @@
 """Makes the Sanic handler of a `Route`: authorizes, counts, reads the request, calls the handler, answers errors.
 
-Nothing here depends on a particular route. The order is always the same: who is the client (`authenticate`), may
-it do this (`_authorize`), does its limit allow it (`count_request`), is the request well formed, and only then the work,
-under a permit of the fair queue. So a client that has reached its limit costs no more than its head.
+Nothing here depends on a particular route. The order is always the same: who is the client (`authenticate`), may it
+do this (`_authorize`), does its limit allow it (`count_request`), is the request well formed, and only then the
+work, under a permit of the fair queue. So a client that has reached its limit costs no more than its head.
 """
 
 from __future__ import annotations
