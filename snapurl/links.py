@@ -72,7 +72,7 @@ class _PendingCreate:
         return derived_code(self.token, attempt) if self.idempotent else generate_code()
 
     def new_link(self, code: str, owner: str) -> NewLink:
-        return NewLink(code, self.draft, owner, self.token)
+        return NewLink(code, self.draft, self.draft.account or owner, self.token)
 
 
 class LinkService:

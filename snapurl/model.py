@@ -131,9 +131,13 @@ link_values: Callable[[LinkFields], tuple[Any, ...]] = attrgetter(*LINK_FIELDS)
 
 @dataclass(slots=True, kw_only=True)
 class Draft(LinkFields):
-    """A link that a client asks for. Without an `alias` the service generates the code."""
+    """A link that a client asks for. Without an `alias` the service generates the code.
+
+    It belongs to `account`, which an admin may name; None: to the account of the client's key.
+    """
 
     alias: str | None = None
+    account: str | None = None
 
     def fingerprint(self) -> bytes:
         """Returns the SHA-256 of the request in canonical form: equal for requests that ask for the same.

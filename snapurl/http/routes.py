@@ -66,8 +66,8 @@ from snapurl.http.docs.site import (
     robots,
 )
 from snapurl.http.schema import keys, responses
-from snapurl.http.schema.keys import ID_PATTERN, AccountDraft, KeyDraft, TransferBody
-from snapurl.http.schema.requests import Bulk, LinkChange, LinkDraft
+from snapurl.http.schema.keys import AccountDraft, KeyDraft, TransferBody
+from snapurl.http.schema.requests import ID_PATTERN, Bulk, LinkChange, LinkDraft
 from snapurl.http.schema.route import LINKS_PATH, Parameter, Route, Success
 from snapurl.model import Right
 from snapurl.qr import BORDER_MAX, ERRORS, FORMATS, SIZE_PX_MAX, SIZE_PX_MIN, TRANSPARENT, Style

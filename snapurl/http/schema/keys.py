@@ -8,11 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from snapurl.http.schema.requests import Body
+from snapurl.http.schema.requests import AccountId, Body
 from snapurl.http.schema.responses import Answer, moment
 from snapurl.model import NAME_CHARS_MAX, Account, ApiKey, Right, is_limit, is_name
 
-ID_PATTERN = "^(acc_)?[0-9A-Za-z]{10}$"
 LIMIT_CHARS_MAX = 100
 
 RightName = Literal["create", "read", "change", "admin"]
@@ -60,15 +59,6 @@ Limit = Annotated[
         max_length=LIMIT_CHARS_MAX,
         description="Rate limit for creating links, or `none`. Left out: that of the deployment, none for admins.",
         examples=["600/minute"],
-    ),
-]
-AccountId = Annotated[
-    str,
-    Field(
-        max_length=14,
-        description="Id of an account, or of a key that has an account of its own.",
-        examples=["acc_7Fq2xWm0bZ"],
-        json_schema_extra={"pattern": ID_PATTERN},
     ),
 ]
 

@@ -116,7 +116,7 @@ async def test_an_admin_gives_a_link_to_another_account(service: Service) -> Non
     link = answer.json()
     assert (answer.status_code, link["version"], answer.headers["etag"]) == (200, 3, '"3"')
     assert (link["account"], link["title"]) == (team, "x")
-    #X assert (link["created_by"], link["changed_by"]) == (id_of(giver_key), id_of(service.admin_key))
+    # X assert (link["created_by"], link["changed_by"]) == (id_of(giver_key), id_of(service.admin_key))
     assert (await giver.get(path)).status_code == 404
     assert (await taker.get(path)).json() == link
     assert (await service.client().get(f"/{link['code']}")).headers["location"] == BODY["url"]
@@ -126,6 +126,26 @@ async def test_an_admin_gives_a_link_to_another_account(service: Service) -> Non
             break
     else:
         pytest.fail("the log does not say who gave the link away")
+
+
+async def test_an_admin_creates_links_for_another_account(service: Service) -> None:
+    """A create of an admin may name the account, single or in bulk; that of another key only its own account. An
+    account that does not exist is refused, in bulk alone in its place."""
+    team = await new_team(service)
+    key = await member(service, team)
+    own, stranger = service.client(key), service.client(await service.key(*RIGHTS))
+    made = await service.api.post(LINKS, json={**BODY, "account": team})
+    assert (made.status_code, made.json()["account"]) == (201, team)
+    assert (await own.post(LINKS, json={**BODY, "account": team})).status_code == 201
+    for client, status in ((stranger, 403), (service.client(), 403)):
+        assert (await client.post(LINKS, json={**BODY, "account": team})).status_code == status
+    unknown = await service.api.post(LINKS, json={**BODY, "account": NOBODY})
+    assert (unknown.status_code, unknown.json()["errors"][0]["pointer"]) == (422, "/account")
+    items = [BODY, {**BODY, "account": NOBODY}, {**BODY, "account": team}]
+    results = (await service.api.post(f"{LINKS}/bulk", json={"links": items})).json()["results"]
+    assert [result["status"] for result in results] == [201, 422, 201]
+    assert results[2]["link"]["account"] == team
+    assert len(await codes(own)) == 3
 
 
 async def test_what_cannot_be_given_is_refused(service: Service) -> None:

@@ -77,7 +77,7 @@ async def test_a_transfer_is_bounded_and_goes_on_where_it_ended(
         link = await store.links.get(code)
         assert link is not None and link.owner == "acc_new"
         assert link.version == (3 if code == "t0" else 2)
-        #X assert link.changed_by == "admin"
+        # X assert link.changed_by == "admin"
     other = await store.links.get("other")
     assert other is not None and other.version == 1
 

@@ -270,8 +270,8 @@ def test_a_draft_is_what_the_schema_says_it_is(value: object, rules: Rules) -> N
 
 
 def test_the_schemas_have_the_fields_of_a_link() -> None:
-    """A create accepts each field of a link and an alias, a PATCH each field, with the model's defaults."""
-    assert LinkDraft.model_fields.keys() == {*LINK_FIELDS, "alias"}
+    """A create accepts each field of a link, alias and account, a PATCH each field, with the model's defaults."""
+    assert LinkDraft.model_fields.keys() == {*LINK_FIELDS, "alias", "account"}
     assert LinkChange.model_fields.keys() == set(LINK_FIELDS)
     for field in fields(Draft)[1:]:
         default = LinkDraft.model_fields[field.name].default
