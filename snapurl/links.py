@@ -38,7 +38,10 @@ from snapurl.model import (
     IdempotencyKey,
     IdempotencyRecord,
     Link,
+    LinkCount,
+    LinkPage,
     LinkPatch,
+    LinkQuery,
     NewLink,
     PageKey,
     SourceClicks,
@@ -240,17 +243,20 @@ class LinkService:
         return link
 
     async def page(
-        self, limit: int, before: PageKey | None, owner: str | None
-    ) -> tuple[list[Link], PageKey | None, bool]:
-        """Returns up to `limit` links, newest first, where the next page begins, and whether no link is missing.
+        self, query: LinkQuery, limit: int, after: PageKey | None = None, *, strict: bool = False
+    ) -> LinkPage:
+        """Returns up to `limit` links of a list, after `after`.
 
-        The next page is None on the last one. A link is missing while its shard does not serve.
+        Links are missing while their shard does not serve; if `strict`, that raises Unavailable.
         """
-        links, silent = await self._store.page(limit + 1, before, owner)
-        if len(links) <= limit:
-            return links, None, not silent
-        last = links[limit - 1]
-        return links[:limit], PageKey(last.created_at, last.code), not silent
+        page = await self._store.page(query, limit, after)
+        if strict and page.silent:
+            raise Unavailable("some links cannot be reached now", is_public=True, retry_after_s=1.0)
+        return page
+
+    async def count(self, query: LinkQuery) -> LinkCount | None:
+        """Returns how many links a list has; None if a part cannot be counted now. Raises Unavailable."""
+        return await self._store.count(query)
 
     async def stats(self, code: str, owner: str | None) -> tuple[list[DayClicks], list[SourceClicks]]:
         """Returns clicks by UTC day, oldest first, and by source, most first per kind. Raises as `get` does."""

@@ -61,8 +61,8 @@ class Services:
 class RequestContext:
     """One request of the API: what dispatch has found out about it, and the headers of its response.
 
-    `address` is the client address, `code` the link of the path, `query` the known query parameters, `value` the
-    parsed JSON body, `body_bytes` the memory that is reserved for it, `counted` the links that count against the
+    `address` is the client address, `code` the link of the path, `query` the known query parameters, `query_lists`
+    those that may be repeated, `value` the parsed JSON body, `body_bytes` the memory that is reserved for it, `counted` the links that count against the
     client's limit so far. `bound` is None if the route has no body, `key` for an anonymous request.
     """
 
@@ -73,6 +73,7 @@ class RequestContext:
     code: str = ""
     key: ApiKey | None = None
     query: Mapping[str, str] = field(default_factory=dict)
+    query_lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     bound: BodyBound | None = None
     counted: int = 0
     value: object = None

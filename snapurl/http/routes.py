@@ -23,16 +23,19 @@ from snapurl.errors import (
 )
 from snapurl.http.api.health import health_live, health_ready
 from snapurl.http.api.links import (
-    CURSOR_CHARS_MAX,
     KEY_CHARS_MAX,
-    PAGE_LINKS_DEFAULT,
-    PAGE_LINKS_MAX,
     change_link,
     create_link,
     create_links,
     delete_link,
-    list_links,
     read_link,
+)
+from snapurl.http.api.lists import (
+    CURSOR_CHARS_MAX,
+    PAGE_LINKS_DEFAULT,
+    PAGE_LINKS_MAX,
+    TEXT_CHARS_MAX,
+    list_links,
 )
 from snapurl.http.api.stats import link_stats, ring
 from snapurl.http.context import Handler
@@ -47,9 +50,9 @@ from snapurl.http.docs.site import (
     robots,
 )
 from snapurl.http.schema import responses
-from snapurl.http.schema.requests import Bulk, LinkChange, LinkDraft
+from snapurl.http.schema.requests import TAG_CHARS_MAX, Bulk, LinkChange, LinkDraft
 from snapurl.http.schema.route import LINKS_PATH, Parameter, Route, Success
-from snapurl.model import Right
+from snapurl.model import LinkOrder, LinkState, Right
 
 LINK_PATH = LINKS_PATH + "/{code}"
 
@@ -75,8 +78,53 @@ LIMIT = Parameter(
 CURSOR = Parameter(
     "cursor",
     "query",
-    "`next_cursor` of the page before.",
+    "`next_cursor` of the page before. Repeat all other parameters: a cursor belongs to its query.",
     {"type": "string", "maxLength": CURSOR_CHARS_MAX},
+)
+
+
+def _tags(name: str, meaning: str) -> Parameter:
+    tag = {"type": "string", "minLength": 1, "maxLength": TAG_CHARS_MAX}
+    return Parameter(name, "query", meaning, {"type": "array", "items": tag})
+
+
+def _time(name: str, meaning: str) -> Parameter:
+    return Parameter(name, "query", meaning, {"type": "string", "format": "date-time"})
+
+
+def _flag(name: str, meaning: str) -> Parameter:
+    return Parameter(name, "query", meaning, {"type": "boolean", "default": False})
+
+
+FIND = (
+    Parameter(
+        "q",
+        "query",
+        "Part of the code, the URL or the title; letters from A to Z match in either case.",
+        {"type": "string", "minLength": 1, "maxLength": TEXT_CHARS_MAX},
+    ),
+    _tags("tags_any", "Links with one of these tags. Repeat the parameter for each."),
+    _tags("tags_all", "Links with all of these tags."),
+    _tags("tags_none", "Links with none of these tags."),
+    Parameter(
+        "state",
+        "query",
+        "What the links are now. Left out: all that are not deleted.",
+        {"type": "string", "enum": list(LinkState)},
+    ),
+    Parameter("account", "query", "Links of this account.", {"type": "string"}),
+    _time("created_from", "Created at this time or later."),
+    _time("created_to", "Created before this time."),
+    _time("changed_from", "Changed at this time or later; a link that never was counts as changed when created."),
+    _time("changed_to", "Changed before this time."),
+    _time("expires_from", "With an expiry, at this time or later."),
+    _time("expires_to", "With an expiry before this time."),
+    Parameter(
+        "sort", "query", "By what the links are sorted.", {"type": "string", "enum": list(LinkOrder), "default": "created"}
+    ),
+    Parameter("order", "query", "In which direction.", {"type": "string", "enum": ["desc", "asc"], "default": "desc"}),
+    _flag("total", "Whether to count the links of the query: exact up to 10,000, an estimate beyond."),
+    _flag("strict", "Whether to refuse with 503 while some links cannot be reached, rather than leave them out."),
 )
 
 ETAG = {"ETag": "The version, in quotes."}
@@ -121,12 +169,13 @@ ROUTES: tuple[Route[Handler], ...] = (
         "GET",
         LINKS_PATH,
         list_links,
-        "List links, newest first",
+        "Find links",
         "Links",
         (Success(200, "A page of links", responses.LinkPage, {"Link": 'The next page, as `rel="next"`.'}),),
-        "An admin key sees all links, any other its own. Deleted links are left out.",
+        "Newest first, unless you ask otherwise. Links must meet every condition. An admin key sees all links, any other "
+        "its own.",
         right=Right.READ,
-        parameters=(LIMIT, CURSOR),
+        parameters=(LIMIT, CURSOR, *FIND),
         refusals=(Unauthorized, Forbidden, Invalid, BadRequest, RateLimited, Unavailable),
     ),
     Route(

@@ -52,8 +52,13 @@ class KeyStore:
 
     async def all(self) -> tuple[list[ApiKey], tuple[str, ...]]:
         """Returns the keys, oldest first, and the shards whose keys are missing because they do not serve."""
-        listed = await every_slot_once(self._shards, SQL["all"], ())
-        return sorted(map(_key, listed.rows), key=lambda key: (key.created_at, key.key_id)), listed.silent
+
+        async def read(connection: Any, _: list[int]) -> list[ApiKey]:
+            return [_key(row) for row in await connection.fetch(SQL["all"])]
+
+        listed = await every_slot_once(self._shards, read)
+        keys = [key for answer in listed.answers for key in answer]
+        return sorted(keys, key=lambda key: (key.created_at, key.key_id)), listed.silent
 
     async def _write(self, slot: int, call: Call) -> Mapping[str, Any]:
         try:

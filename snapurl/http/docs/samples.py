@@ -95,7 +95,14 @@ _LINK = link_body(
 
 ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
     responses.LinkBody: _LINK,
-    responses.LinkPage: {"links": [_LINK], "next_cursor": None, "complete": True},
+    responses.LinkPage: {
+        "links": [_LINK],
+        "next_cursor": None,
+        "complete": True,
+        "partial": None,
+        "total": 1,
+        "total_is_estimate": False,
+    },
     responses.BulkResults: {
         "results": [
             {"status": 201, "link": _LINK},

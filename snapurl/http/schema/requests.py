@@ -180,6 +180,21 @@ RedirectStatus = Annotated[
 ]
 
 
+# -- query parameters ----------------------------------------------------------------------------------------
+
+
+def read_moment(text: str) -> datetime:
+    """Returns an RFC 3339 date-time with its offset, as UTC. Raises ValueError."""
+    return _moment(text)
+
+
+def read_words(text: str, chars_max: int) -> str:
+    """Returns text of 1 to `chars_max` characters that is not blank. Raises ValueError."""
+    if len(text) > chars_max:
+        raise ValueError(f"must have at most {chars_max} characters")
+    return _not_blank(_plain(text))
+
+
 # -- the bodies ----------------------------------------------------------------------------------------------
 
 

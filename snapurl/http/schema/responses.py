@@ -63,16 +63,28 @@ class LinkBody(Answer):
     expires_at: datetime | None
     redirect_status: RedirectStatus
     version: int = Field(ge=1, description="Grows by one with every change; send it as `If-Match`.")
+    changed_at: datetime | None = Field(description="When it was last changed; null if it never was.")
+    deleted_at: datetime | None
 
 
 class LinkPage(Answer):
-    """Links, newest first."""
+    """Links, in the order asked for."""
 
     links: list[LinkBody]
-    next_cursor: str | None = Field(description="For the next page; null on the last one.")
+    next_cursor: str | None = Field(
+        description="For the next page of the same query; null on the last one. A page of a search may have few links, "
+        "or none, and still not be the last."
+    )
     complete: bool = Field(
         description="False while some links cannot be reached: they are missing here. Ask for the page again later."
     )
+    partial: list[str] | None = Field(
+        description="For admin keys: the shards whose links are missing. Null for other keys."
+    )
+    total: int | None = Field(
+        ge=0, description="How many links the query has, if `total=true`. Null while that cannot be told."
+    )
+    total_is_estimate: bool | None = Field(description="Whether `total` is an estimate: it may be above 10,000.")
 
 
 class BulkCreated(Answer):
@@ -226,6 +238,8 @@ def link_body(link: Link, public_url: str) -> dict[str, Any]:
         "expires_at": moment(link.expires_at) if link.expires_at else None,
         "redirect_status": link.redirect_status,
         "version": link.version,
+        "changed_at": moment(link.changed_at) if link.changed_at else None,
+        "deleted_at": moment(link.deleted_at) if link.deleted_at else None,
     }
 
 

@@ -22,12 +22,19 @@ LINKS_PATH = "/api/v1/links"
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A query or header parameter, as OpenAPI shows it. Query parameters that a route does not list are refused."""
+    """A query or header parameter, as OpenAPI shows it. Query parameters that a route does not list are refused.
+
+    One whose schema is an array may be repeated, any other may not.
+    """
 
     name: str
     place: str
     description: str
     schema: Mapping[str, Any]
+
+    @property
+    def may_repeat(self) -> bool:
+        return bool(self.schema["type"] == "array")
 
 
 @dataclass(frozen=True, slots=True)
