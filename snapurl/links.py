@@ -213,13 +213,17 @@ class LinkService:
 
     async def get(self, code: str, owner: str | None) -> Link:
         """Returns the link as it is now, also when expired. Raises NotFound, Gone, Unavailable."""
+        link = await self._own(code, owner)
+        if link.deleted_at is not None:
+            raise Gone("the link was deleted")
+        return link
+
+    async def _own(self, code: str, owner: str | None) -> Link:
         link = await self._store.get(code)
         if link is None:
             raise NotFound()
         if owner is not None and link.owner != owner:
             raise NotFound()  # as if there were none, so that no key can tell which codes are in use
-        if link.deleted_at is not None:
-            raise Gone("the link was deleted")
         return link
 
     async def change(self, code: str, patch: LinkPatch, if_match: int | None, owner: str | None) -> Link:
@@ -236,6 +240,11 @@ class LinkService:
         """Returns the tombstone. Raises as `change` does."""
         token = self._make_token()
         return await self._written(self._store.delete(code, if_match=if_match, owner=owner, token=token))
+
+    async def restore(self, code: str, if_match: int | None, owner: str | None) -> Link:
+        """Returns the link, which is no longer deleted. Raises as `change` does, Gone if it is too late."""
+        token = self._make_token()
+        return await self._written(self._store.restore(code, if_match=if_match, owner=owner, token=token))
 
     async def _written(self, write: Awaitable[Link]) -> Link:
         link = await write
@@ -259,8 +268,11 @@ class LinkService:
         return await self._store.count(query)
 
     async def stats(self, code: str, owner: str | None) -> tuple[list[DayClicks], list[SourceClicks]]:
-        """Returns clicks by UTC day, oldest first, and by source, most first per kind. Raises as `get` does."""
-        await self.get(code, owner)
+        """Returns clicks by UTC day, oldest first, and by source, most first per kind; of a deleted link, too.
+
+        Raises NotFound, Unavailable.
+        """
+        await self._own(code, owner)
         return await asyncio.gather(self._clicks.totals(code), self._clicks.sources(code))
 
 

@@ -29,6 +29,7 @@ from snapurl.http.api.links import (
     create_links,
     delete_link,
     read_link,
+    restore_link,
 )
 from snapurl.http.api.lists import (
     CURSOR_CHARS_MAX,
@@ -223,7 +224,19 @@ ROUTES: tuple[Route[Handler], ...] = (
         "Delete a link",
         "Links",
         (Success(204, "Deleted"),),
-        "Its address answers 410 from then on, and its code is never given out again.",
+        "Its address answers 410 from then on, and its code is never given out again. It can be restored for 30 days.",
+        right=Right.CHANGE,
+        parameters=(IF_MATCH,),
+        refusals=(*ONE_LINK, VersionMismatch, OutcomeUnknown),
+    ),
+    Route(
+        "POST",
+        LINK_PATH + "/restore",
+        restore_link,
+        "Restore a deleted link",
+        "Links",
+        (Success(200, "The link, also if it was not deleted", responses.LinkBody, ETAG),),
+        "For 30 days after it was deleted. It then has its clicks and everything else that it had.",
         right=Right.CHANGE,
         parameters=(IF_MATCH,),
         refusals=(*ONE_LINK, VersionMismatch, OutcomeUnknown),
@@ -235,8 +248,9 @@ ROUTES: tuple[Route[Handler], ...] = (
         "Count a link's clicks",
         "Links",
         (Success(200, "Clicks in all, by UTC day, referring host and browser family", responses.Stats),),
+        "Of a deleted link, too.",
         right=Right.READ,
-        refusals=ONE_LINK,
+        refusals=tuple(kind for kind in ONE_LINK if kind is not Gone),
     ),
     # -- the cluster -----------------------------------------------------------------------------------------
     Route(

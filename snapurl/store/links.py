@@ -132,13 +132,18 @@ class LinkStore:
 
         Raises NotFound, also for a link of another owner, Gone, VersionMismatch, OutcomeUnknown, Unavailable.
         """
-        return await self._write(code, if_match, owner, token, delete=False, values=patch.values)
+        return await self._change(code, if_match, owner, token, delete=False, values=patch.values)
 
     async def delete(self, code: str, *, if_match: int | None, owner: str | None, token: uuid.UUID) -> Link:
         """Makes the link a tombstone and returns it. Raises as `change` does."""
-        return await self._write(code, if_match, owner, token, delete=True, values={})
+        return await self._change(code, if_match, owner, token, delete=True, values={})
 
-    async def _write(
+    async def restore(self, code: str, *, if_match: int | None, owner: str | None, token: uuid.UUID) -> Link:
+        """Returns the link, which is no longer deleted. Raises as `change` does, Gone if it is too late."""
+        args = (SQL["restore"], slot_of(code), code, if_match, owner, token)
+        return await self._write(code, if_match, token, lambda pool: pool.fetch(*args))
+
+    async def _change(
         self,
         code: str,
         if_match: int | None,
@@ -148,14 +153,14 @@ class LinkStore:
         delete: bool,
         values: Mapping[str, Any],
     ) -> Link:
+        args = (
+            SQL["change"], slot_of(code), code, if_match, owner, token, delete, list(values),
+            *map(values.get, LINK_FIELDS),
+        )  # fmt: skip
+        return await self._write(code, if_match, token, lambda pool: pool.fetch(*args))
+
+    async def _write(self, code: str, if_match: int | None, token: uuid.UUID, call: Call) -> Link:
         slot = slot_of(code)
-
-        async def call(pool: Pool) -> Sequence[Mapping[str, Any]]:
-            return await pool.fetch(
-                SQL["change"], slot, code, if_match, owner, token, delete, list(values),
-                *map(values.get, LINK_FIELDS),
-            )  # fmt: skip
-
         try:
             if if_match is not None:
                 # Both the original and the repeat require that version, so at most one of them changes the row.

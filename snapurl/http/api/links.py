@@ -121,6 +121,12 @@ async def delete_link(call: RequestContext) -> HTTPResponse:
     return HTTPResponse(None, 204, call.headers)
 
 
+async def restore_link(call: RequestContext) -> HTTPResponse:
+    return _answer(
+        call, await call.services.links.restore(call.code, _if_match(call), owner_filter(call.caller))
+    )
+
+
 def _if_match(call: RequestContext) -> int | None:
     """Returns the version that the link must have; None for any."""
     text = call.request.headers.get("if-match", "*").strip()

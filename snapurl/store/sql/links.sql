@@ -8,6 +8,9 @@ SELECT place, outcome, peer, epoch, created_at FROM link_create_many_v1($1, $2, 
 SELECT c.outcome, c.peer, c.epoch, (c.link).{link}
   FROM link_change_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) c
 
+-- name: restore
+SELECT c.outcome, c.peer, c.epoch, (c.link).{link} FROM link_restore_v1($1, $2, $3, $4, $5) c
+
 -- name: get
 -- The slot's state and the row in one statement, so that a missing row at a non-owner is "moved", never 404; "busy" on
 -- a server that is not attested.
