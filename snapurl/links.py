@@ -45,6 +45,7 @@ from snapurl.model import (
     NewLink,
     PageKey,
     SourceClicks,
+    TagCounts,
     Taken,
 )
 from snapurl.store.clicks import ClickStore
@@ -266,6 +267,10 @@ class LinkService:
     async def count(self, query: LinkQuery) -> LinkCount | None:
         """Returns how many links a list has; None if a part cannot be counted now. Raises Unavailable."""
         return await self._store.count(query)
+
+    async def tags(self, owner: str | None, prefix: str, limit: int) -> TagCounts:
+        """Returns up to `limit` tags that begin with `prefix`, most links first. Raises Unavailable."""
+        return await self._store.tags(LinkQuery(owner=owner), prefix, limit)
 
     async def stats(self, code: str, owner: str | None) -> tuple[list[DayClicks], list[SourceClicks]]:
         """Returns clicks by UTC day, oldest first, and by source, most first per kind; of a deleted link, too.

@@ -54,6 +54,8 @@ class ApiKey:
 
 # -- links -------------------------------------------------------------------------------------------------------
 
+TAGS_MAX = 20  # of a link
+
 
 @dataclass(slots=True)
 class LinkFields:
@@ -287,6 +289,26 @@ class LinkPage:
 
     links: list[Link]
     after: PageKey | None
+    silent: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TagCount:
+    """A tag, and how many links have it that are not deleted."""
+
+    tag: str
+    links: int
+
+
+@dataclass(frozen=True, slots=True)
+class TagCounts:
+    """Tags, those with the most links first. Links of the `silent` shards are not counted.
+
+    `is_whole` says whether there are no other tags, and no count is too low because a shard has too many tags.
+    """
+
+    tags: list[TagCount]
+    is_whole: bool
     silent: tuple[str, ...]
 
 

@@ -17,6 +17,7 @@ from snapurl.http.auth import Authenticator
 from snapurl.http.bodies import BodyBound, BodyThreads
 from snapurl.http.schema.requests import Rules
 from snapurl.limits import Blocklist, Limiter
+from snapurl.link_batches import LinkBatches
 from snapurl.links import LinkService
 from snapurl.model import ApiKey, Readiness, RingView
 from snapurl.urls import UrlPolicy
@@ -43,6 +44,7 @@ class Services:
     settings: Settings
     site: Site
     links: LinkService
+    batches: LinkBatches
     cache: LinkCache
     tally: Tally
     limiter: Limiter

@@ -21,6 +21,14 @@ from snapurl.errors import (
     UnsupportedMediaType,
     VersionMismatch,
 )
+from snapurl.http.api.batches import (
+    TAGS_LISTED_DEFAULT,
+    TAGS_LISTED_MAX,
+    change_links,
+    delete_tag,
+    list_tags,
+    rename_tag,
+)
 from snapurl.http.api.health import health_live, health_ready
 from snapurl.http.api.links import (
     KEY_CHARS_MAX,
@@ -51,11 +59,14 @@ from snapurl.http.docs.site import (
     robots,
 )
 from snapurl.http.schema import responses
+from snapurl.http.schema.batches import LinkBatch, TagName
 from snapurl.http.schema.requests import TAG_CHARS_MAX, Bulk, LinkChange, LinkDraft
 from snapurl.http.schema.route import LINKS_PATH, Parameter, Route, Success
 from snapurl.model import LinkOrder, LinkState, Right
 
 LINK_PATH = LINKS_PATH + "/{code}"
+TAGS_PATH = "/api/v1/tags"
+BATCH_BODY_LINKS = 20  # a batch may have as many JSON values as these: 1,000 codes and what else there is
 
 IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key",
@@ -128,6 +139,22 @@ FIND = (
     _flag("strict", "Whether to refuse with 503 while some links cannot be reached, rather than leave them out."),
 )
 
+TAG = Parameter(
+    "tag", "query", "The tag. Required.", {"type": "string", "minLength": 1, "maxLength": TAG_CHARS_MAX}
+)
+TAG_PREFIX = Parameter(
+    "q",
+    "query",
+    "How the tags begin; letters from A to Z match in either case.",
+    {"type": "string", "minLength": 1, "maxLength": TAG_CHARS_MAX},
+)
+TAGS_LIMIT = Parameter(
+    "limit",
+    "query",
+    "How many tags to list.",
+    {"type": "integer", "minimum": 1, "maximum": TAGS_LISTED_MAX, "default": TAGS_LISTED_DEFAULT},
+)
+
 ETAG = {"ETag": "The version, in quotes."}
 RATE = {"RateLimit-Policy": "The rule, where one applies.", "RateLimit": "What is left of it."}
 
@@ -196,6 +223,20 @@ ROUTES: tuple[Route[Handler], ...] = (
         refusals=(*WRITE, Unauthorized, Forbidden, RateLimited),
     ),
     Route(
+        "POST",
+        LINKS_PATH + "/batch",
+        change_links,
+        "Change many links at once",
+        "Links",
+        (Success(200, "One result per link", responses.BatchResults),),
+        "Up to 1,000 links per request; each succeeds or fails by itself. Name them by `codes`, or by a `filter`: first with "
+        "`dry_run`, which counts them, then with that number as `confirm`, then with each `next_cursor` as `cursor`.",
+        right=Right.CHANGE,
+        body=LinkBatch,
+        body_links=BATCH_BODY_LINKS,
+        refusals=(*WRITE, Unauthorized, Forbidden, RateLimited),
+    ),
+    Route(
         "GET",
         LINK_PATH,
         read_link,
@@ -251,6 +292,44 @@ ROUTES: tuple[Route[Handler], ...] = (
         "Of a deleted link, too.",
         right=Right.READ,
         refusals=tuple(kind for kind in ONE_LINK if kind is not Gone),
+    ),
+    # -- tags ------------------------------------------------------------------------------------------------
+    Route(
+        "GET",
+        TAGS_PATH,
+        list_tags,
+        "List tags",
+        "Links",
+        (Success(200, "Tags and how many links have each", responses.TagList),),
+        "An admin key sees the tags of all links, any other those of its own.",
+        right=Right.READ,
+        parameters=(TAG_PREFIX, TAGS_LIMIT),
+        refusals=(Unauthorized, Forbidden, Invalid, BadRequest, RateLimited, Unavailable),
+    ),
+    Route(
+        "PATCH",
+        TAGS_PATH,
+        rename_tag,
+        "Rename a tag",
+        "Links",
+        (Success(200, "How many links were changed, and how many are left", responses.TagProgress),),
+        "On up to 1,000 links per request: repeat it until none are left.",
+        right=Right.CHANGE,
+        body=TagName,
+        parameters=(TAG,),
+        refusals=(*WRITE, Unauthorized, Forbidden, RateLimited),
+    ),
+    Route(
+        "DELETE",
+        TAGS_PATH,
+        delete_tag,
+        "Delete a tag",
+        "Links",
+        (Success(200, "How many links were changed, and how many are left", responses.TagProgress),),
+        "From up to 1,000 links per request: repeat it until none are left. The links stay.",
+        right=Right.CHANGE,
+        parameters=(TAG,),
+        refusals=(Unauthorized, Forbidden, Invalid, BadRequest, RateLimited, Unavailable),
     ),
     # -- the cluster -----------------------------------------------------------------------------------------
     Route(

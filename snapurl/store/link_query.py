@@ -91,6 +91,19 @@ def estimate_of(query: LinkQuery, slots: Sequence[int]) -> Statement:
     return Statement(f"EXPLAIN (FORMAT JSON) SELECT FROM links l WHERE {where}", tuple(args))
 
 
+def tags_of(query: LinkQuery, slots: Sequence[int], prefix: str, most: int) -> Statement:
+    """Returns the statement that counts the links of up to `most` tags that begin with `prefix`."""
+    args: list[Any] = []
+    conditions = [*_conditions(query, slots, args), "l.tags <> '{}'"]
+    begins = f'starts_with(lower(t.tag COLLATE "C"), {_argument(args, ascii_lower(prefix))})'
+    return Statement(
+        f"SELECT t.tag, count(*) AS links FROM links l, unnest(l.tags) t (tag)"
+        f" WHERE {' AND '.join([*conditions, begins])}"
+        f' GROUP BY t.tag ORDER BY count(*) DESC, t.tag COLLATE "C" LIMIT {_argument(args, most)}',
+        tuple(args),
+    )
+
+
 def ascii_lower(text: str) -> str:
     """Returns `text` as `lower(… COLLATE "C")` does: only A to Z are changed."""
     return text.encode().lower().decode()

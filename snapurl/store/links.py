@@ -39,6 +39,7 @@ from snapurl.model import (
     LinkQuery,
     NewLink,
     PageKey,
+    TagCounts,
     Taken,
     link_values,
 )
@@ -49,7 +50,7 @@ from snapurl.store.batching.reads import ReadBatcher
 from snapurl.store.cluster.pool import Pool, ShardFailed
 from snapurl.store.cluster.router import Call, Router
 from snapurl.store.cluster.shards import Shards
-from snapurl.store.pages import count_links, link_of, read_page
+from snapurl.store.pages import count_links, count_tags, link_of, read_page
 from snapurl.store.queries import load_queries
 from snapurl.store.tokens import random_token
 from snapurl.telemetry.metrics import WRITES_REFUSED
@@ -199,6 +200,11 @@ class LinkStore:
         """Returns how many links a list has; None if a part cannot be counted now. Raises Unavailable."""
         async with self._search(True):
             return await count_links(self._shards, query)
+
+    async def tags(self, query: LinkQuery, prefix: str, limit: int) -> TagCounts:
+        """Returns up to `limit` tags of a list that begin with `prefix`, most links first. Raises Unavailable."""
+        async with self._search(True):
+            return await count_tags(self._shards, query, prefix, limit)
 
     @asynccontextmanager
     async def _search(self, is_long: bool) -> AsyncIterator[None]:

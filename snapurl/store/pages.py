@@ -10,19 +10,30 @@ the page ends at the first of these places: what a shard has found beyond it com
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from snapurl.model import LINK_COLUMNS, Link, LinkCount, LinkPage, LinkQuery, PageKey
+from snapurl.model import (
+    LINK_COLUMNS,
+    Link,
+    LinkCount,
+    LinkPage,
+    LinkQuery,
+    PageKey,
+    TagCount,
+    TagCounts,
+)
 from snapurl.store.cluster.fanout import every_slot_once
 from snapurl.store.cluster.shards import Shards
-from snapurl.store.link_query import Statement, chunk_of, count_of, estimate_of, page_of
+from snapurl.store.link_query import Statement, chunk_of, count_of, estimate_of, page_of, tags_of
 
 CHUNK_ROWS = 5_000  # searched per statement
 SEARCH_S = 0.1  # of a search per shard and page, and of a search that counts
 COUNT_MAX = 10_000  # a list with more links is estimated
+SHARD_TAGS_MAX = 10_000  # tags that a shard counts, those with the most links
 
 Row = Mapping[str, Any]
 
@@ -66,6 +77,22 @@ async def count_links(shards: Shards, query: LinkQuery) -> LinkCount | None:
     return LinkCount(
         sum(part.links for part in listed.answers), any(part.is_estimate for part in listed.answers)
     )
+
+
+async def count_tags(shards: Shards, query: LinkQuery, prefix: str, limit: int) -> TagCounts:
+    """Returns up to `limit` tags of the query's links, which begin with `prefix`. Raises Unavailable."""
+
+    async def read(connection: Any, slots: list[int]) -> list[Row]:
+        return await _fetch(connection, tags_of(query, slots, prefix, SHARD_TAGS_MAX))
+
+    listed = await every_slot_once(shards, read)
+    links: Counter[str] = Counter()
+    for rows in listed.answers:
+        for row in rows:
+            links[row["tag"]] += row["links"]
+    ordered = sorted(links.items(), key=lambda item: (-item[1], item[0]))
+    is_whole = len(ordered) <= limit and all(len(rows) < SHARD_TAGS_MAX for rows in listed.answers)
+    return TagCounts([TagCount(*item) for item in ordered[:limit]], is_whole, listed.silent)
 
 
 def link_of(row: Row) -> Link:

@@ -33,11 +33,10 @@ from pydantic_core import ErrorDetails
 
 from snapurl.codes import CODE_CHARS_MAX, is_code, is_reserved
 from snapurl.errors import BadRequest, FieldError, Invalid
-from snapurl.model import EXPIRY_NOT_IN_FUTURE, Draft, LinkPatch
+from snapurl.model import EXPIRY_NOT_IN_FUTURE, TAGS_MAX, Draft, LinkPatch
 from snapurl.urls import UrlPolicy
 
 TITLE_CHARS_MAX = 300
-TAGS_MAX = 20
 TAG_CHARS_MAX = 50
 ERRORS_MAX = 20  # reported per body
 POINTER_CHARS_MAX = 200

@@ -103,6 +103,50 @@ class BulkResults(Answer):
     results: list[BulkCreated | BulkRefused]
 
 
+class BatchChanged(Answer):
+    code: str
+    status: Literal[200]
+    link: LinkBody
+
+
+class BatchRefused(Answer):
+    code: str
+    status: int = Field(ge=400, le=599)
+    error: Problem
+
+
+class BatchResults(Answer):
+    """One result per link: in the order of the codes, or by code if they were found by a filter."""
+
+    results: list[BatchChanged | BatchRefused]
+    total: int | None = Field(ge=0, description="How many links the filter had. Null with codes and with a cursor.")
+    total_is_estimate: bool | None = Field(description="Whether `total` is an estimate.")
+    next_cursor: str | None = Field(description="For the next links of the filter; null if none are left.")
+    complete: bool = Field(description="False if some links of the filter cannot be reached: they were not changed.")
+
+
+class TagLinks(Answer):
+    tag: str
+    links: int = Field(ge=1, description="Links that have it and are not deleted.")
+
+
+class TagList(Answer):
+    """Tags, those with the most links first."""
+
+    tags: list[TagLinks]
+    more: bool = Field(description="Whether there are other tags, beyond `limit`.")
+    complete: bool = Field(description="False while some links cannot be reached: they are not counted.")
+
+
+class TagProgress(Answer):
+    """How far a change of a tag is: up to 1,000 links are changed per request. Repeat it until none are left."""
+
+    changed: int = Field(ge=0, description="Links that this request changed.")
+    refused: int = Field(ge=0, description="Links that it could not change.")
+    left: int | None = Field(ge=0, description="Links that still have the tag; null while that cannot be told.")
+    complete: bool = Field(description="False while some links cannot be reached: they were not changed.")
+
+
 class Day(Answer):
     day: str = Field(json_schema_extra={"format": "date"}, description="UTC")
     clicks: int = Field(ge=1)

@@ -54,7 +54,8 @@ class Route(Generic[HandlerT]):
 
     `right` is the right that the API key must have; None: the route needs no key. A `may_be_anonymous` route works
     without a key if the deployment sets SNAPURL_ANONYMOUS_CREATION (`dispatch._authorize` decides). The body of an
-    `is_bulk` route may have as many links as the client may create at once, any other the bytes and values of one.
+    `is_bulk` route may have as many links as the client may create at once, any other the bytes and values of
+    `body_links` links.
     """
 
     method: str
@@ -67,6 +68,7 @@ class Route(Generic[HandlerT]):
     right: Right | None = None
     may_be_anonymous: bool = False
     is_bulk: bool = False
+    body_links: int = 1
     body: type[BaseModel] | None = None
     parameters: tuple[Parameter, ...] = ()
     refusals: tuple[type[SnapURLError], ...] = ()
