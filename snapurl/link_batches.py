@@ -1,8 +1,8 @@
 """LinkBatches: one change for many links, named by code or by a query, with a result for each. No SQL, no HTTP.
 
 Each link is changed as by a request of its own: fenced, versioned, and told to the caches. A batch is not a
-transaction. What is left after BATCH_S_MAX is refused, so the caller knows what happened to each link; a repeat goes
-on, because a change that is made already changes nothing.
+transaction. What is left after BATCH_S_MAX is refused, so the caller knows what happened to each link. A repeat
+goes on, because a change that is made already changes nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from snapurl.links import LinkService
 from snapurl.model import TAGS_MAX, Link, LinkOrder, LinkPatch, LinkQuery, PageKey
 
 LINKS_MAX = 1_000  # per batch
-CHANGES_AT_ONCE = 8  # of a batch: fewer than a worker's connections to a shard, all of which could be one shard's
+CHANGES_AT_ONCE = (
+    8  # of a batch: fewer than a worker's connections to a shard, all of which could be one shard's
+)
 BATCH_S_MAX = 15.0
 ATTEMPTS = 5  # at the tags of a link that others change meanwhile
 

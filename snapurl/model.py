@@ -229,7 +229,10 @@ class LinkState(StrEnum):
 
 
 class LinkOrder(StrEnum):
-    """By what a list is sorted; the code decides between equal times. An unchanged link was changed when created."""
+    """By what a list is sorted; the code decides between equal times.
+
+    A link that never was changed counts as changed when it was created.
+    """
 
     CREATED = "created"
     CHANGED = "changed"

@@ -64,8 +64,9 @@ class RequestContext:
     """One request of the API: what dispatch has found out about it, and the headers of its response.
 
     `address` is the client address, `code` the link of the path, `query` the known query parameters, `query_lists`
-    those that may be repeated, `value` the parsed JSON body, `body_bytes` the memory that is reserved for it, `counted` the links that count against the
-    client's limit so far. `bound` is None if the route has no body, `key` for an anonymous request.
+    those that may be repeated, `value` the parsed JSON body, `body_bytes` the memory that is reserved for it,
+    `counted` the links that count against the client's limit so far. `bound` is None if the route has no body,
+    `key` for an anonymous request.
     """
 
     request: Request[Any, Any]

@@ -125,7 +125,9 @@ async def _prepare(context: RequestContext, route: Route[Handler], query: Mappin
     if route.right is not None:
         await _authorize(context, route)
         if route.body is not None:
-            links = bulk_links_max(context.key, context.services.settings) if route.is_bulk else route.body_links
+            links = (
+                bulk_links_max(context.key, context.services.settings) if route.is_bulk else route.body_links
+            )
             context.bound = BodyBound.of(links, context.services.settings)
         await count_request(context, route.right)
     if "{code}" in route.path and not is_code(context.code):

@@ -127,20 +127,36 @@ FIND = (
     Parameter("account", "query", "Links of this account.", {"type": "string"}),
     _time("created_from", "Created at this time or later."),
     _time("created_to", "Created before this time."),
-    _time("changed_from", "Changed at this time or later; a link that never was counts as changed when created."),
+    _time(
+        "changed_from", "Changed at this time or later; a link that never was counts as changed when created."
+    ),
     _time("changed_to", "Changed before this time."),
     _time("expires_from", "With an expiry, at this time or later."),
     _time("expires_to", "With an expiry before this time."),
     Parameter(
-        "sort", "query", "By what the links are sorted.", {"type": "string", "enum": list(LinkOrder), "default": "created"}
+        "sort",
+        "query",
+        "By what the links are sorted.",
+        {"type": "string", "enum": list(LinkOrder), "default": "created"},
     ),
-    Parameter("order", "query", "In which direction.", {"type": "string", "enum": ["desc", "asc"], "default": "desc"}),
+    Parameter(
+        "order",
+        "query",
+        "In which direction.",
+        {"type": "string", "enum": ["desc", "asc"], "default": "desc"},
+    ),
     _flag("total", "Whether to count the links of the query: exact up to 10,000, an estimate beyond."),
-    _flag("strict", "Whether to refuse with 503 while some links cannot be reached, rather than leave them out."),
+    _flag(
+        "strict", "Whether to refuse with 503 while some links cannot be reached, rather than leave them out."
+    ),
 )
 
 TAG = Parameter(
-    "tag", "query", "The tag. Required.", {"type": "string", "minLength": 1, "maxLength": TAG_CHARS_MAX}
+    "tag",
+    "query",
+    "The tag.",
+    {"type": "string", "minLength": 1, "maxLength": TAG_CHARS_MAX},
+    is_required=True,
 )
 TAG_PREFIX = Parameter(
     "q",
@@ -200,8 +216,8 @@ ROUTES: tuple[Route[Handler], ...] = (
         "Find links",
         "Links",
         (Success(200, "A page of links", responses.LinkPage, {"Link": 'The next page, as `rel="next"`.'}),),
-        "Newest first, unless you ask otherwise. Links must meet every condition. An admin key sees all links, any other "
-        "its own.",
+        "Newest first, unless you ask otherwise. Links must meet every condition. An admin key sees all links, any "
+        "other its own.",
         right=Right.READ,
         parameters=(LIMIT, CURSOR, *FIND),
         refusals=(Unauthorized, Forbidden, Invalid, BadRequest, RateLimited, Unavailable),
@@ -229,8 +245,9 @@ ROUTES: tuple[Route[Handler], ...] = (
         "Change many links at once",
         "Links",
         (Success(200, "One result per link", responses.BatchResults),),
-        "Up to 1,000 links per request; each succeeds or fails by itself. Name them by `codes`, or by a `filter`: first with "
-        "`dry_run`, which counts them, then with that number as `confirm`, then with each `next_cursor` as `cursor`.",
+        "Up to 1,000 links per request; each succeeds or fails by itself. Name them by `codes`, or by a `filter`: "
+        "first with `dry_run`, which counts them, then with that number as `confirm`, then with each `next_cursor` "
+        "as `cursor`.",
         right=Right.CHANGE,
         body=LinkBatch,
         body_links=BATCH_BODY_LINKS,
@@ -265,7 +282,8 @@ ROUTES: tuple[Route[Handler], ...] = (
         "Delete a link",
         "Links",
         (Success(204, "Deleted"),),
-        "Its address answers 410 from then on, and its code is never given out again. It can be restored for 30 days.",
+        "Its address answers 410 from then on, and its code is never given out again. It can be restored for 30 "
+        "days.",
         right=Right.CHANGE,
         parameters=(IF_MATCH,),
         refusals=(*ONE_LINK, VersionMismatch, OutcomeUnknown),

@@ -141,8 +141,8 @@ class LinkStore:
 
     async def restore(self, code: str, *, if_match: int | None, owner: str | None, token: uuid.UUID) -> Link:
         """Returns the link, which is no longer deleted. Raises as `change` does, Gone if it is too late."""
-        args = (SQL["restore"], slot_of(code), code, if_match, owner, token)
-        return await self._write(code, if_match, token, lambda pool: pool.fetch(*args))
+        args = (slot_of(code), code, if_match, owner, token)
+        return await self._write(code, if_match, token, lambda pool: pool.fetch(SQL["restore"], *args))
 
     async def _change(
         self,
@@ -155,10 +155,10 @@ class LinkStore:
         values: Mapping[str, Any],
     ) -> Link:
         args = (
-            SQL["change"], slot_of(code), code, if_match, owner, token, delete, list(values),
+            slot_of(code), code, if_match, owner, token, delete, list(values),
             *map(values.get, LINK_FIELDS),
         )  # fmt: skip
-        return await self._write(code, if_match, token, lambda pool: pool.fetch(*args))
+        return await self._write(code, if_match, token, lambda pool: pool.fetch(SQL["change"], *args))
 
     async def _write(self, code: str, if_match: int | None, token: uuid.UUID, call: Call) -> Link:
         slot = slot_of(code)

@@ -69,11 +69,15 @@ async def list_links(call: RequestContext) -> HTTPResponse:
 # -- the query ---------------------------------------------------------------------------------------------------
 
 
-def read_query(given: Mapping[str, str], lists: Mapping[str, tuple[str, ...]], owner: str | None) -> LinkQuery:
+def read_query(
+    given: Mapping[str, str], lists: Mapping[str, tuple[str, ...]], owner: str | None
+) -> LinkQuery:
     """Returns what the query parameters ask for. `owner` is whose links the caller may see, None for all.
 
     Raises Invalid.
     """
+    values: dict[str, Any] = {name: _tags(name, lists[name]) for name in TAGS if name in lists}
+    values |= {name: _time(name, given[name]) for name in TIMES if name in given}
     return LinkQuery(
         owner=owner,
         account=given.get("account"),
@@ -81,8 +85,7 @@ def read_query(given: Mapping[str, str], lists: Mapping[str, tuple[str, ...]], o
         state=_word(given, "state", LinkState),
         order=_word(given, "sort", LinkOrder) or LinkOrder.CREATED,
         ascending=_choice(given, "order", {"desc": False, "asc": True}, default=False),
-        **{name: _tags(name, lists[name]) for name in TAGS if name in lists},
-        **{name: _time(name, given[name]) for name in TIMES if name in given},
+        **values,
     )
 
 
@@ -176,4 +179,3 @@ def _digest(query: LinkQuery) -> str:
     values: list[Any] = [getattr(query, field.name) for field in fields(query)]
     text = json.dumps(values, default=datetime.isoformat)
     return base64.urlsafe_b64encode(sha256(text.encode()).digest()[:_DIGEST_BYTES]).decode()
-

@@ -48,9 +48,9 @@ class LinkFilter(Body):
     """Which links: they must meet every condition, as those of the parameters of the same names of the list."""
 
     q: Annotated[str, AfterValidator(_words), Field(min_length=1, max_length=TEXT_CHARS_MAX)] | None = None
-    tags_any: Tags = []
-    tags_all: Tags = []
-    tags_none: Tags = []
+    tags_any: Tags = Field(default_factory=list)
+    tags_all: Tags = Field(default_factory=list)
+    tags_none: Tags = Field(default_factory=list)
     state: Annotated[LinkState, Field(strict=False)] | None = None
     account: str | None = None
     created_from: Time | None = None
@@ -63,7 +63,9 @@ class LinkFilter(Body):
     def as_query(self, owner: str | None, state: LinkState | None) -> LinkQuery:
         """Returns the query, by code. Unless the filter has a state, it is `state`."""
         values = {name: value for name in self.model_fields_set if (value := getattr(self, name))}
-        values |= {name: tuple(values[name]) for name in ("tags_any", "tags_all", "tags_none") if name in values}
+        values |= {
+            name: tuple(values[name]) for name in ("tags_any", "tags_all", "tags_none") if name in values
+        }
         values["text"] = values.pop("q", None)
         values.setdefault("state", state)
         return LinkQuery(owner=owner, order=LinkOrder.CODE, ascending=True, **values)
@@ -73,7 +75,9 @@ class LinkBatch(Body):
     """One change for up to 1,000 links: those with the codes, or those that meet the filter."""
 
     action: Literal["tag", "untag", "delete", "restore"]
-    tags: Annotated[Tags, Field(description="To add or to remove, for `tag` and `untag`.")] = []
+    tags: Annotated[Tags, Field(description="To add or to remove, for `tag` and `untag`.")] = Field(
+        default_factory=list
+    )
     codes: (
         Annotated[
             list[Code],
@@ -84,9 +88,12 @@ class LinkBatch(Body):
     ) = None
     filter: LinkFilter | None = None
     dry_run: Annotated[bool, Field(description="Only count the links of the filter.")] = False
-    confirm: Annotated[int, Field(ge=0, description="How many links the filter has, as counted.")] | None = None
+    confirm: Annotated[int, Field(ge=0, description="How many links the filter has, as counted.")] | None = (
+        None
+    )
     cursor: (
-        Annotated[str, Field(max_length=CURSOR_CHARS_MAX, description="`next_cursor` of the batch before.")] | None
+        Annotated[str, Field(max_length=CURSOR_CHARS_MAX, description="`next_cursor` of the batch before.")]
+        | None
     ) = None
 
     @model_validator(mode="after")
@@ -97,7 +104,9 @@ class LinkBatch(Body):
             raise ValueError("must have tags for the actions tag and untag, and only for these")
         ways = [self.dry_run, self.confirm is not None, self.cursor is not None]
         if sum(ways) != (self.filter is not None):
-            raise ValueError("must have one of dry_run, confirm and cursor with a filter, and none with codes")
+            raise ValueError(
+                "must have one of dry_run, confirm and cursor with a filter, and none with codes"
+            )
         return self
 
     def as_batch(self) -> Batch:

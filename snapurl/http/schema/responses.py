@@ -72,8 +72,8 @@ class LinkPage(Answer):
 
     links: list[LinkBody]
     next_cursor: str | None = Field(
-        description="For the next page of the same query; null on the last one. A page of a search may have few links, "
-        "or none, and still not be the last."
+        description="For the next page of the same query; null on the last one. A page of a search may have few "
+        "links, or none, and still not be the last."
     )
     complete: bool = Field(
         description="False while some links cannot be reached: they are missing here. Ask for the page again later."
@@ -84,7 +84,9 @@ class LinkPage(Answer):
     total: int | None = Field(
         ge=0, description="How many links the query has, if `total=true`. Null while that cannot be told."
     )
-    total_is_estimate: bool | None = Field(description="Whether `total` is an estimate: it may be above 10,000.")
+    total_is_estimate: bool | None = Field(
+        description="Whether `total` is an estimate: it may be above 10,000."
+    )
 
 
 class BulkCreated(Answer):
@@ -119,10 +121,14 @@ class BatchResults(Answer):
     """One result per link: in the order of the codes, or by code if they were found by a filter."""
 
     results: list[BatchChanged | BatchRefused]
-    total: int | None = Field(ge=0, description="How many links the filter had. Null with codes and with a cursor.")
+    total: int | None = Field(
+        ge=0, description="How many links the filter had. Null with codes and with a cursor."
+    )
     total_is_estimate: bool | None = Field(description="Whether `total` is an estimate.")
     next_cursor: str | None = Field(description="For the next links of the filter; null if none are left.")
-    complete: bool = Field(description="False if some links of the filter cannot be reached: they were not changed.")
+    complete: bool = Field(
+        description="False if some links of the filter cannot be reached: they were not changed."
+    )
 
 
 class TagLinks(Answer):
@@ -143,7 +149,9 @@ class TagProgress(Answer):
 
     changed: int = Field(ge=0, description="Links that this request changed.")
     refused: int = Field(ge=0, description="Links that it could not change.")
-    left: int | None = Field(ge=0, description="Links that still have the tag; null while that cannot be told.")
+    left: int | None = Field(
+        ge=0, description="Links that still have the tag; null while that cannot be told."
+    )
     complete: bool = Field(description="False while some links cannot be reached: they were not changed.")
 
 

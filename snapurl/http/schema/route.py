@@ -31,6 +31,7 @@ class Parameter:
     place: str
     description: str
     schema: Mapping[str, Any]
+    is_required: bool = False
 
     @property
     def may_repeat(self) -> bool:

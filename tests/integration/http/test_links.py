@@ -301,12 +301,13 @@ async def test_a_bad_query_is_422_and_points_at_the_parameter(
 
 
 async def test_links_are_found_by_what_is_remembered_of_them(service: Service) -> None:
-    """A link is found by a word of its target and by its tags, and the pages of a search go on with its cursor only."""
+    """A link is found by a word of its target and by its tags; the pages of a search go on with its cursor only."""
     own = service.client(await service.key("create", "read", "change"))
     for n in range(5):
         tags = ["odd", "all"] if n % 2 else ["all"]
         made = await own.post(
-            "/api/v1/links", json={"url": f"https://example.org/Needle/{n}", "alias": f"find-{n}", "tags": tags}
+            "/api/v1/links",
+            json={"url": f"https://example.org/Needle/{n}", "alias": f"find-{n}", "tags": tags},
         )
         assert made.status_code == 201
 

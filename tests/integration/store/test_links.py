@@ -13,7 +13,17 @@ import pytest
 from ring.slots import slot_of
 from snapurl.config import Settings
 from snapurl.errors import Gone, NotFound, OutcomeUnknown, Unavailable, VersionMismatch
-from snapurl.model import Failed, IdempotencyKey, Link, LinkPatch, LinkQuery, NewLink, PageKey, Taken, link_values
+from snapurl.model import (
+    Failed,
+    IdempotencyKey,
+    Link,
+    LinkPatch,
+    LinkQuery,
+    NewLink,
+    PageKey,
+    Taken,
+    link_values,
+)
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.store.test_bootstrap import with_shards
 from tests.support.tcp_proxy import Proxy, proxy_to

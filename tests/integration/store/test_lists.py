@@ -82,7 +82,8 @@ def wanted(link: Link, query: LinkQuery) -> bool:
             query.created_to is None or link.created_at < query.created_to,
             query.changed_from is None or changed >= query.changed_from,
             query.changed_to is None or changed < query.changed_to,
-            query.expires_from is None or (link.expires_at is not None and link.expires_at >= query.expires_from),
+            query.expires_from is None
+            or (link.expires_at is not None and link.expires_at >= query.expires_from),
             query.expires_to is None or (link.expires_at is not None and link.expires_at < query.expires_to),
             text in link.code.lower() or in_url in link.url.lower() or text in (link.title or "").lower(),
         )
@@ -132,15 +133,26 @@ def filters(links: list[Link]) -> Iterator[LinkQuery]:
     yield LinkQuery(changed_from=changed[10], changed_to=changed[30])
     yield LinkQuery(expires_from=now)
     yield LinkQuery(expires_to=now, state=LinkState.DELETED)
-    for text in ("SALE", "promo-", "50%", "a_b", "x\\y", "München", "1", "nowhere", "https://example.org/spring"):
+    for text in (
+        "SALE",
+        "promo-",
+        "50%",
+        "a_b",
+        "x\\y",
+        "München",
+        "1",
+        "nowhere",
+        "https://example.org/spring",
+    ):
         yield LinkQuery(text=text)
 
 
 async def test_lists_have_what_was_asked_for(
     store: Store, direct: dict[str, Any], new_link: NewLinkMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each filter in each order lists exactly the links that meet it, on pages and counted, also if each search ends
-    after a few links."""
+    """Each filter in each order lists exactly the links that meet it, on pages and counted.
+
+    So it does if each search ends after a few links."""
     links = await fill(store, direct, new_link)
     for query, order, ascending in product(filters(links), LinkOrder, (False, True)):
         asked = replace(query, order=order, ascending=ascending)
@@ -188,7 +200,11 @@ async def test_a_list_beyond_the_bound_is_estimated(
     await fill_shard(direct["db0"], 20_000)
     monkeypatch.setattr(pages, "COUNT_MAX", 1_000)
     monkeypatch.setattr(pages, "CHUNK_ROWS", 1_000)
-    for query, truth in ((LinkQuery(), 20_000), (LinkQuery(text="tenth"), 2_000), (LinkQuery(owner="big"), 16_000)):
+    for query, truth in (
+        (LinkQuery(), 20_000),
+        (LinkQuery(text="tenth"), 2_000),
+        (LinkQuery(owner="big"), 16_000),
+    ):
         count = await store.links.count(query)
         assert count is not None
         assert count.is_estimate
@@ -199,11 +215,12 @@ async def fill_shard(shard: Any, links: int) -> None:
     """Puts links of many kinds into the slots of a shard."""
     await shard.execute(
         """
-        INSERT INTO links (slot, code, version, url, title, tags, redirect_status, created_at, expires_at, deleted_at,
-                           owner, token, changed_at)
+        INSERT INTO links (slot, code, version, url, title, tags, redirect_status, created_at, expires_at,
+                           deleted_at, owner, token, changed_at)
         SELECT s.slots[1 + n % cardinality(s.slots)], 'c' || md5(n::text), 1,
                'https://example.org/' || CASE WHEN n % 10 = 0 THEN 'tenth/' ELSE '' END || n, NULL,
-               CASE WHEN n % 1000 = 0 THEN '{rare,common}' WHEN n % 4 = 0 THEN '{common}' ELSE '{}' END::text[], 302,
+               CASE WHEN n % 1000 = 0 THEN '{rare,common}' WHEN n % 4 = 0 THEN '{common}' ELSE '{}' END::text[],
+               302,
                now() - n * interval '1 minute',
                CASE WHEN n % 500 = 0 THEN now() - interval '1 day' END,
                CASE WHEN n % 100 = 99 THEN now() END,
@@ -246,15 +263,16 @@ PLANS: tuple[tuple[LinkQuery, set[str]], ...] = (
 
 
 async def test_each_filter_and_order_uses_its_index(store: Store, direct: dict[str, Any]) -> None:
-    """On a shard with many links no page scans the table, and none sorts more than its filter has found; the page in
-    the middle of a list costs as little as the first."""
+    """No page scans the table of a shard with many links, or leaves out many that an index has found.
+
+    The page in the middle of a list costs as little as the first."""
     shard = direct["db0"]
     await fill_shard(shard, 30_000)
     slots = await shard.fetchval("SELECT array_agg(slot) FROM slots")
     for query, indexes in PLANS:
         after = query.key_of(link_at(await shard.fetchrow(
-            "SELECT code, created_at, coalesce(changed_at, created_at) AS changed_at FROM links WHERE deleted_at IS NULL"
-            " ORDER BY created_at OFFSET 15000 LIMIT 1"
+            "SELECT code, created_at, coalesce(changed_at, created_at) AS changed_at FROM links"
+            " WHERE deleted_at IS NULL ORDER BY created_at OFFSET 15000 LIMIT 1"
         )))  # fmt: skip
         for place in (None, after):
             statement = page_of(query, slots, place, 51)
