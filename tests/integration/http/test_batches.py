@@ -130,8 +130,9 @@ async def test_a_bad_batch_is_refused_as_a_whole(service: Service, body: dict[st
 
 
 async def test_links_of_a_filter_are_counted_confirmed_and_changed_in_parts(service: Service) -> None:
-    """A filter changes links only with the count that a dry run gave, a thousand at a time. Then a tag on all of them
-    is renamed and deleted, a thousand at a time too, and the list of tags counts them."""
+    """A filter changes links only with the count that a dry run gave, a thousand at a time.
+
+    Likewise a tag is renamed and deleted, and the list of tags counts its links."""
     own = await own_client(service)
     for first in range(0, LINKS, 1_000):
         links = [{"url": "https://example.org/Many"} for _ in range(first, min(LINKS, first + 1_000))]
