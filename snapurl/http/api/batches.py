@@ -10,7 +10,8 @@ from typing import Any
 from sanic import HTTPResponse
 
 from snapurl.errors import FieldError, Invalid, Unavailable
-from snapurl.http.api.lists import read_cursor, write_cursor
+from snapurl.http.api.cursors import write_cursor
+from snapurl.http.api.lists import described, read_place
 from snapurl.http.auth import owner_filter
 from snapurl.http.context import RequestContext
 from snapurl.http.dispatch import query_error
@@ -42,13 +43,13 @@ async def change_links(call: RequestContext) -> HTTPResponse:
             return _answer(call, [], count=count, is_complete=count is not None)
         _confirm(asked, count)
     page = await batches.change_found(asked.as_batch(), query, after)
-    following = write_cursor(page.after, query) if page.after else None
+    following = write_cursor(page.after, described(query)) if page.after else None
     return _answer(call, page.results, count=count, cursor=following, is_complete=not page.silent)
 
 
 def _after(cursor: str, query: LinkQuery) -> PageKey:
     try:
-        return read_cursor(cursor, query)
+        return read_place(cursor, query)
     except Invalid as refusal:
         raise Invalid(fields=(FieldError("/cursor", refusal.fields[0].detail),)) from None
 

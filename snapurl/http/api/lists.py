@@ -1,42 +1,32 @@
-"""The handler of the list of links: what a query asks for, and cursors.
-
-A cursor holds where its page ends, and a digest of the query that it belongs to.
-"""
+"""The handler of the list of links, and what a query asks for."""
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import fields
 from datetime import datetime
 from enum import StrEnum
-from hashlib import sha256
 from typing import Any, TypeVar
 from urllib.parse import urlencode
 
 from sanic import HTTPResponse
 
-from snapurl.codes import is_code
+from snapurl.http.api.cursors import read_cursor, write_cursor
 from snapurl.http.auth import owner_filter
 from snapurl.http.context import RequestContext
 from snapurl.http.dispatch import query_error
-from snapurl.http.schema.requests import TAG_CHARS_MAX, read_moment, read_words
-from snapurl.http.schema.responses import link_body, moment
+from snapurl.http.schema.requests import TAG_CHARS_MAX, TEXT_CHARS_MAX, read_moment, read_words
+from snapurl.http.schema.responses import link_body
 from snapurl.http.schema.route import LINKS_PATH
 from snapurl.model import LinkOrder, LinkQuery, LinkState, PageKey
 
 PAGE_LINKS_DEFAULT = 50
 PAGE_LINKS_MAX = 200
-CURSOR_CHARS_MAX = 300
-TEXT_CHARS_MAX = 200
 
 TAGS = ("tags_any", "tags_all", "tags_none")
 TIMES = ("created_from", "created_to", "changed_from", "changed_to", "expires_from", "expires_to")
-
-_DIGEST_BYTES = 6
-_BAD_CURSOR = "is not a cursor that this service gave out for this query"
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -45,12 +35,12 @@ async def list_links(call: RequestContext) -> HTTPResponse:
     query = read_query(call.query, call.query_lists, owner_filter(call.caller))
     limit = _limit(call.query.get("limit"))
     cursor = call.query.get("cursor")
-    after = None if cursor is None else read_cursor(cursor, query)
+    after = None if cursor is None else read_place(cursor, query)
     strict, total = (_flag(call.query, name) for name in ("strict", "total"))
     links = call.services.links
     page = await links.page(query, limit, after, strict=strict)
     count = await links.count(query) if total else None
-    following = write_cursor(page.after, query) if page.after else None
+    following = write_cursor(page.after, described(query)) if page.after else None
     if following:
         call.headers["link"] = f'<{LINKS_PATH}?{_next_query(call, limit, following)}>; rel="next"'
     public_url = call.services.settings.public_url
@@ -145,37 +135,12 @@ def _next_query(call: RequestContext, limit: int, cursor: str) -> str:
     return urlencode({**own, **call.query_lists, "limit": limit, "cursor": cursor}, doseq=True)
 
 
-# -- cursors -----------------------------------------------------------------------------------------------------
-
-
-def write_cursor(key: PageKey, query: LinkQuery) -> str:
-    """Returns a cursor: opaque to clients, base64url of where the page ends and of the query's digest."""
-    text = json.dumps([moment(key.at) if key.at else None, key.code, _digest(query)], separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def read_cursor(text: str, query: LinkQuery) -> PageKey:
-    """Returns where a page ended. Raises Invalid for anything that `write_cursor` did not write for this query."""
-    bad = query_error("cursor", _BAD_CURSOR)
-    if len(text) > CURSOR_CHARS_MAX:
-        raise bad
-    try:
-        at, code, _ = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        key = PageKey(None if at is None else datetime.fromisoformat(at), code)
-        is_genuine = (
-            is_code(code)
-            and (at is None) is (query.order is LinkOrder.CODE)
-            and write_cursor(key, query) == text
-        )
-    except (ValueError, TypeError, OverflowError, RecursionError):
-        raise bad from None
-    if not is_genuine:
-        raise bad
-    return key
-
-
-def _digest(query: LinkQuery) -> str:
-    """Returns a short digest of the query."""
+def described(query: LinkQuery) -> str:
+    """Returns what cursors of the query's list are bound to."""
     values: list[Any] = [getattr(query, field.name) for field in fields(query)]
-    text = json.dumps(values, default=datetime.isoformat)
-    return base64.urlsafe_b64encode(sha256(text.encode()).digest()[:_DIGEST_BYTES]).decode()
+    return json.dumps(values, default=datetime.isoformat)
+
+
+def read_place(cursor: str, query: LinkQuery) -> PageKey:
+    """Returns where the cursor's page ended. Raises Invalid."""
+    return read_cursor(cursor, described(query), has_time=query.order is not LinkOrder.CODE)

@@ -8,12 +8,17 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from snapurl.codes import CODE_CHARS_MAX, is_code
-from snapurl.http.schema.requests import Body, Tag, Tags, read_moment, read_words
+from snapurl.http.schema.requests import (
+    CURSOR_CHARS_MAX,
+    TEXT_CHARS_MAX,
+    Body,
+    Tag,
+    Tags,
+    read_moment,
+    read_words,
+)
 from snapurl.link_batches import LINKS_MAX, Batch, BatchAction
 from snapurl.model import LinkOrder, LinkQuery, LinkState
-
-TEXT_CHARS_MAX = 200
-CURSOR_CHARS_MAX = 300
 
 
 def _code(text: str) -> str:

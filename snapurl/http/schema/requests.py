@@ -38,6 +38,8 @@ from snapurl.urls import UrlPolicy
 
 TITLE_CHARS_MAX = 300
 TAG_CHARS_MAX = 50
+TEXT_CHARS_MAX = 200  # of a search
+CURSOR_CHARS_MAX = 300
 ERRORS_MAX = 20  # reported per body
 POINTER_CHARS_MAX = 200
 DEPTH_MAX = 16  # of nesting in a body; the schemas need four levels

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from ring.slots import SLOT_COUNT
 from snapurl.errors import Unavailable
-from snapurl.store.cluster.pool import ShardFailed
+from snapurl.store.cluster.pool import Row, ShardFailed
 from snapurl.store.cluster.shards import Shards
 
 ATTEMPTS = 50  # a list that was read while a slot changed its owner is read again after RETRY_S
@@ -50,6 +50,20 @@ async def every_slot_once(shards: Shards, read: Callable[[Any, list[int]], Await
             return Listed([answer for _, answer in found], tuple(sorted(set(silent))))
         shards.refresh_soon()  # slots may have moved to a shard that is not known here yet
     raise Unavailable("slots are being moved", retry_after_s=1.0)
+
+
+async def every_row_once(shards: Shards, query: str, args: tuple[object, ...]) -> Listed[Row]:
+    """Returns the rows of `query` from all shards that serve. It must leave out the slots that its shard does not.
+
+    Raises as `every_slot_once` does.
+    """
+
+    async def read(connection: Any, _: list[int]) -> list[Row]:
+        rows: list[Row] = await connection.fetch(query, *args)
+        return rows
+
+    listed = await every_slot_once(shards, read)
+    return Listed([row for rows in listed.answers for row in rows], listed.silent)
 
 
 async def _read(

@@ -12,12 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapurl.errors import Invalid
-from snapurl.http.api.lists import CURSOR_CHARS_MAX, read_cursor, write_cursor
+from snapurl.http.api.cursors import write_cursor
+from snapurl.http.api.lists import described, read_place
+from snapurl.http.schema.requests import CURSOR_CHARS_MAX
 from snapurl.model import LinkOrder, LinkQuery, PageKey
 
 QUERY = LinkQuery(text="sale", tags_any=("a", "b"))
 DIGEST = json.loads(
-    base64.urlsafe_b64decode(write_cursor(PageKey(datetime(2030, 1, 1, tzinfo=UTC), "abc"), QUERY) + "==")
+    base64.urlsafe_b64decode(
+        write_cursor(PageKey(datetime(2030, 1, 1, tzinfo=UTC), "abc"), described(QUERY)) + "=="
+    )
 )[2]
 
 
@@ -31,8 +35,8 @@ def encoded(value: object) -> str:
 )
 def test_a_cursor_comes_back_as_it_was(created_at: datetime, code: str) -> None:
     """A cursor keeps the time to the microsecond, and is no longer than the API accepts."""
-    cursor = write_cursor(PageKey(created_at, code), QUERY)
-    assert read_cursor(cursor, QUERY) == PageKey(created_at, code)
+    cursor = write_cursor(PageKey(created_at, code), described(QUERY))
+    assert read_place(cursor, QUERY) == PageKey(created_at, code)
     assert len(cursor) <= CURSOR_CHARS_MAX
 
 
@@ -65,7 +69,7 @@ def test_a_cursor_comes_back_as_it_was(created_at: datetime, code: str) -> None:
 def test_what_we_did_not_write_is_refused(cursor: str) -> None:
     """A cursor that differs in any character is refused with an error that points at the parameter."""
     with pytest.raises(Invalid) as caught:
-        read_cursor(cursor, QUERY)
+        read_place(cursor, QUERY)
     assert caught.value.fields[0].pointer == "/query/cursor"
 
 
@@ -81,15 +85,15 @@ def test_what_we_did_not_write_is_refused(cursor: str) -> None:
 )
 def test_a_cursor_of_another_query_is_refused(other: LinkQuery) -> None:
     """A cursor belongs to its query: with another filter, order or key it is refused."""
-    cursor = write_cursor(PageKey(datetime(2030, 1, 1, tzinfo=UTC), "abc"), QUERY)
+    cursor = write_cursor(PageKey(datetime(2030, 1, 1, tzinfo=UTC), "abc"), described(QUERY))
     with pytest.raises(Invalid):
-        read_cursor(cursor, other)
+        read_place(cursor, other)
 
 
 @given(st.text(max_size=80))
 def test_no_text_can_crash_the_reader(text: str) -> None:
     """Whatever the text, a cursor is either read or refused as Invalid."""
     try:
-        read_cursor(text, QUERY)
+        read_place(text, QUERY)
     except Invalid:
         return
