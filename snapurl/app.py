@@ -210,6 +210,7 @@ async def open_services(
         clock=_now,
         clock_ms=_now_ms,
         ring_view=shards.ring_view,
+        place_of=shards.place_of,
         reshard=reshard,
         readiness=readiness,
     )

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from snapurl.codes import CODE_PATTERN
 from snapurl.errors import (
     AliasTaken,
     BadRequest,
@@ -36,6 +37,7 @@ from snapurl.http.api.health import health_live, health_ready
 from snapurl.http.api.keys import (
     PAGE_ROWS_DEFAULT,
     PAGE_ROWS_MAX,
+    ROWS_CURSOR_CHARS_MAX,
     create_account,
     create_key,
     list_accounts,
@@ -58,6 +60,7 @@ from snapurl.http.api.lists import (
     PAGE_LINKS_MAX,
     list_links,
 )
+from snapurl.http.api.qr import COLOUR, link_qr
 from snapurl.http.api.stats import link_stats, ring
 from snapurl.http.context import Handler
 from snapurl.http.docs.site import (
@@ -83,6 +86,7 @@ from snapurl.http.schema.requests import (
 )
 from snapurl.http.schema.route import LINKS_PATH, Parameter, Route, Success
 from snapurl.model import LinkOrder, LinkState, Right
+from snapurl.qr import BORDER_MAX, ERRORS, FORMATS, SIZE_PX_MAX, SIZE_PX_MIN, TRANSPARENT, Style
 
 LINK_PATH = LINKS_PATH + "/{code}"
 TAGS_PATH = "/api/v1/tags"
@@ -113,11 +117,65 @@ CURSOR = Parameter(
     "`next_cursor` of the page before. Repeat all other parameters: a cursor belongs to its query.",
     {"type": "string", "maxLength": CURSOR_CHARS_MAX},
 )
+IF_NONE_MATCH = Parameter(
+    "If-None-Match",
+    "header",
+    "The `ETag` of the image that you have: 304 if it is still the same.",
+    {"type": "string"},
+)
+_USUAL = Style()
+QR_STYLE = (
+    Parameter(
+        "format", "query", "SVG or PNG.", {"type": "string", "enum": [*FORMATS], "default": _USUAL.format}
+    ),
+    Parameter(
+        "size",
+        "query",
+        "Width in pixels. The modules of a PNG are whole pixels, so it may be a little narrower.",
+        {"type": "integer", "minimum": SIZE_PX_MIN, "maximum": SIZE_PX_MAX, "default": _USUAL.size},
+    ),
+    Parameter(
+        "border",
+        "query",
+        "The quiet zone around the code, in modules. Readers expect 4.",
+        {"type": "integer", "minimum": 0, "maximum": BORDER_MAX, "default": _USUAL.border},
+    ),
+    Parameter(
+        "dark",
+        "query",
+        "Colour of dark modules: six hexadecimal digits, without `#`.",
+        {"type": "string", "pattern": f"^{COLOUR}$", "default": _USUAL.dark[1:]},
+    ),
+    Parameter(
+        "light",
+        "query",
+        f"Colour of light modules, or `{TRANSPARENT}`.",
+        {"type": "string", "pattern": f"^({COLOUR}|{TRANSPARENT})$", "default": _USUAL.light[1:]},
+    ),
+    Parameter(
+        "error",
+        "query",
+        "How much of the code may be damaged: L 7 %, M 15 %, Q 25 %, H 30 %.",
+        {"type": "string", "enum": [*ERRORS], "default": _USUAL.error},
+    ),
+)
+PLACE_OF = Parameter(
+    "code",
+    "query",
+    "A code, whether a link has it or not: in which slot and on which shard is it?",
+    {"type": "string", "pattern": CODE_PATTERN.pattern.join("^$")},
+)
 ROWS = Parameter(
     "limit",
     "query",
     "How many keys or accounts a page has.",
     {"type": "integer", "minimum": 1, "maximum": PAGE_ROWS_MAX, "default": PAGE_ROWS_DEFAULT},
+)
+ROWS_CURSOR = Parameter(
+    "cursor",
+    "query",
+    "`next_cursor` of the page before.",
+    {"type": "string", "maxLength": ROWS_CURSOR_CHARS_MAX},
 )
 OF_ACCOUNT = Parameter(
     "account", "query", "Only keys of this account.", {"type": "string", "pattern": ID_PATTERN}
@@ -379,6 +437,22 @@ ROUTES: tuple[Route[Handler], ...] = (
         parameters=(TAG,),
         refusals=(Unauthorized, Forbidden, Invalid, BadRequest, RateLimited, Unavailable),
     ),
+    Route(
+        "GET",
+        LINK_PATH + "/qr",
+        link_qr,
+        "Draw a link's QR code",
+        "Links",
+        (
+            Success(200, "An image", headers={"ETag": "Of the image."}, media=FORMATS["svg"]),
+            Success(200, "An image", headers={"ETag": "Of the image."}, media=FORMATS["png"]),
+            Success(304, "The image that you have"),
+        ),
+        "It says the short URL with `?qr`, which leads where the short URL leads.",
+        right=Right.READ,
+        parameters=(*QR_STYLE, IF_NONE_MATCH),
+        refusals=ONE_LINK,
+    ),
     # -- keys and accounts -----------------------------------------------------------------------------------
     Route(
         "GET",
@@ -400,7 +474,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         (Success(200, "A page of keys, also revoked ones", keys.KeyPage),),
         "Only for admin keys, like everything about keys and accounts.",
         right=Right.ADMIN,
-        parameters=(ROWS, CURSOR, OF_ACCOUNT),
+        parameters=(ROWS, ROWS_CURSOR, OF_ACCOUNT),
         refusals=ADMIN,
     ),
     Route(
@@ -434,7 +508,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         "Keys",
         (Success(200, "A page of accounts", keys.AccountPage),),
         right=Right.ADMIN,
-        parameters=(ROWS, CURSOR),
+        parameters=(ROWS, ROWS_CURSOR),
         refusals=ADMIN,
     ),
     Route(
@@ -457,7 +531,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         "Keys",
         (Success(200, "The account with a page of its keys", keys.AccountMembers),),
         right=Right.ADMIN,
-        parameters=(ROWS, CURSOR),
+        parameters=(ROWS, ROWS_CURSOR),
         refusals=(*ADMIN, NoSuchAccount),
     ),
     # -- the cluster -----------------------------------------------------------------------------------------
@@ -470,6 +544,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         (Success(200, "The ring", responses.Ring),),
         "Only for admin keys: it names the shards.",
         right=Right.ADMIN,
+        parameters=(PLACE_OF,),
         refusals=(Unauthorized, Forbidden, Invalid, BadRequest, Unavailable),
     ),
     Route(
