@@ -34,7 +34,7 @@ class BatchAction(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class BatchChange:
     """What to do with each link.
 
     Tags are removed, then added; if there are tags to remove, links that have none of them are left as they are.
@@ -71,7 +71,7 @@ class LinkBatches:
         self._links = links
         self._clock_s = clock_s
 
-    async def change(self, batch: Batch, codes: Sequence[str], owner: str | None) -> list[Result]:
+    async def change(self, batch: BatchChange, codes: Sequence[str], owner: str | None) -> list[Result]:
         """Returns one result per code, in their order."""
         end_s = self._clock_s() + BATCH_S_MAX
         permits = asyncio.Semaphore(CHANGES_AT_ONCE)
@@ -88,14 +88,14 @@ class LinkBatches:
 
         return await asyncio.gather(*map(change, codes))
 
-    async def change_found(self, batch: Batch, query: LinkQuery, after: PageKey | None) -> BatchPage:
+    async def change_found(self, batch: BatchChange, query: LinkQuery, after: PageKey | None) -> BatchPage:
         """Changes up to LINKS_MAX links of a query that is sorted by code. Raises Unavailable."""
         assert query.order is LinkOrder.CODE
         page = await self._links.page(query, LINKS_MAX, after)
         results = await self.change(batch, [link.code for link in page.links], query.owner)
         return BatchPage(results, page.after, page.silent)
 
-    async def _change(self, batch: Batch, code: str, owner: str | None) -> Link:
+    async def _change(self, batch: BatchChange, code: str, owner: str | None) -> Link:
         match batch.action:
             case BatchAction.DELETE:
                 return await self._links.delete(code, None, owner)
@@ -104,7 +104,7 @@ class LinkBatches:
             case BatchAction.TAGS:
                 return await self._retag(batch, code, owner)
 
-    async def _retag(self, batch: Batch, code: str, owner: str | None) -> Link:
+    async def _retag(self, batch: BatchChange, code: str, owner: str | None) -> Link:
         for attempt in range(ATTEMPTS):
             link = await self._links.get(code, owner)
             tags = batch.retagged(link.tags)

@@ -39,9 +39,9 @@ from snapurl.model import (
     IdempotencyRecord,
     Link,
     LinkCount,
-    LinkPage,
     LinkPatch,
     LinkQuery,
+    ListedLinks,
     NewLink,
     PageKey,
     SourceClicks,
@@ -254,7 +254,7 @@ class LinkService:
 
     async def page(
         self, query: LinkQuery, limit: int, after: PageKey | None = None, *, strict: bool = False
-    ) -> LinkPage:
+    ) -> ListedLinks:
         """Returns up to `limit` links of a list, after `after`.
 
         Links are missing while their shard does not serve; if `strict`, that raises Unavailable.

@@ -338,7 +338,7 @@ class LinkQuery:
 
 
 @dataclass(frozen=True, slots=True)
-class LinkPage:
+class ListedLinks:
     """A page of a list. `after` is where the next one begins, None on the last.
 
     The links of the `silent` shards are missing. A search for text may end before the page is full.

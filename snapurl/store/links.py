@@ -34,9 +34,9 @@ from snapurl.model import (
     IdempotencyRecord,
     Link,
     LinkCount,
-    LinkPage,
     LinkPatch,
     LinkQuery,
+    ListedLinks,
     NewLink,
     PageKey,
     TagCounts,
@@ -50,7 +50,7 @@ from snapurl.store.batching.reads import ReadBatcher
 from snapurl.store.cluster.pool import Pool, ShardFailed
 from snapurl.store.cluster.router import Call, Router
 from snapurl.store.cluster.shards import Shards
-from snapurl.store.pages import count_links, count_tags, link_of, read_page
+from snapurl.store.pages import link_of, read_count, read_page, read_tags
 from snapurl.store.queries import load_queries
 from snapurl.store.tokens import random_token
 from snapurl.telemetry.metrics import WRITES_REFUSED
@@ -189,7 +189,7 @@ class LinkStore:
             return row
         raise OutcomeUnknown(retry_after_s=1.0)
 
-    async def page(self, query: LinkQuery, limit: int, after: PageKey | None = None) -> LinkPage:
+    async def page(self, query: LinkQuery, limit: int, after: PageKey | None = None) -> ListedLinks:
         """Returns up to `limit` links of a list, after `after`. Raises Unavailable."""
         async with self._search(query.text is not None):
             return await read_page(self._shards, query, limit, after)
@@ -197,12 +197,12 @@ class LinkStore:
     async def count(self, query: LinkQuery) -> LinkCount | None:
         """Returns how many links a list has; None if a part cannot be counted now. Raises Unavailable."""
         async with self._search(True):
-            return await count_links(self._shards, query)
+            return await read_count(self._shards, query)
 
     async def tags(self, query: LinkQuery, prefix: str, limit: int) -> TagCounts:
         """Returns up to `limit` tags of a list that begin with `prefix`, most links first. Raises Unavailable."""
         async with self._search(True):
-            return await count_tags(self._shards, query, prefix, limit)
+            return await read_tags(self._shards, query, prefix, limit)
 
     @asynccontextmanager
     async def _search(self, is_long: bool) -> AsyncIterator[None]:

@@ -20,8 +20,8 @@ from snapurl.model import (
     LINK_COLUMNS,
     Link,
     LinkCount,
-    LinkPage,
     LinkQuery,
+    ListedLinks,
     PageKey,
     TagCount,
     TagCounts,
@@ -46,7 +46,7 @@ class _Part:
     end: PageKey | None = None
 
 
-async def read_page(shards: Shards, query: LinkQuery, limit: int, after: PageKey | None) -> LinkPage:
+async def read_page(shards: Shards, query: LinkQuery, limit: int, after: PageKey | None) -> ListedLinks:
     """Returns up to `limit` links after `after`. Raises Unavailable."""
 
     async def read(connection: Any, slots: list[int]) -> _Part:
@@ -57,10 +57,10 @@ async def read_page(shards: Shards, query: LinkQuery, limit: int, after: PageKey
 
     listed = await every_slot_once(shards, read)
     links, end = _merged(listed.answers, query, limit)
-    return LinkPage(links, end, listed.silent)
+    return ListedLinks(links, end, listed.silent)
 
 
-async def count_links(shards: Shards, query: LinkQuery) -> LinkCount | None:
+async def read_count(shards: Shards, query: LinkQuery) -> LinkCount | None:
     """Returns how many links the query has; None if a part of them cannot be counted now. Raises Unavailable."""
 
     async def read(connection: Any, slots: list[int]) -> LinkCount:
@@ -79,7 +79,7 @@ async def count_links(shards: Shards, query: LinkQuery) -> LinkCount | None:
     )
 
 
-async def count_tags(shards: Shards, query: LinkQuery, prefix: str, limit: int) -> TagCounts:
+async def read_tags(shards: Shards, query: LinkQuery, prefix: str, limit: int) -> TagCounts:
     """Returns up to `limit` tags of the query's links, which begin with `prefix`. Raises Unavailable."""
 
     async def read(connection: Any, slots: list[int]) -> list[Row]:

@@ -19,7 +19,7 @@ from snapurl.http.problems import as_refusal
 from snapurl.http.schema.batches import LinkBatch, TagName
 from snapurl.http.schema.requests import TAG_CHARS_MAX, check, read_words
 from snapurl.http.schema.responses import link_body, problem
-from snapurl.link_batches import Batch, BatchAction, Result
+from snapurl.link_batches import BatchAction, BatchChange, Result
 from snapurl.model import Link, LinkCount, LinkOrder, LinkQuery, PageKey
 
 TAGS_LISTED_DEFAULT = 100
@@ -123,7 +123,7 @@ async def delete_tag(call: RequestContext) -> HTTPResponse:
 async def _retag(call: RequestContext, tag: str, add: tuple[str, ...]) -> HTTPResponse:
     """Changes the next links that have the tag. A repeat goes on with those that are left."""
     query = LinkQuery(owner=owner_filter(call.caller), tags_any=(tag,), order=LinkOrder.CODE, ascending=True)
-    page = await call.services.batches.change_found(Batch(BatchAction.TAGS, (tag,), add), query, None)
+    page = await call.services.batches.change_found(BatchChange(BatchAction.TAGS, (tag,), add), query, None)
     count = await call.services.links.count(query)
     changed = sum(isinstance(outcome, Link) for _, outcome in page.results)
     return call.json_response(

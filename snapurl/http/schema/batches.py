@@ -17,7 +17,7 @@ from snapurl.http.schema.requests import (
     read_moment,
     read_words,
 )
-from snapurl.link_batches import LINKS_MAX, Batch, BatchAction
+from snapurl.link_batches import LINKS_MAX, BatchAction, BatchChange
 from snapurl.model import LinkOrder, LinkQuery, LinkState
 
 
@@ -114,16 +114,16 @@ class LinkBatch(Body):
             )
         return self
 
-    def as_batch(self) -> Batch:
+    def as_batch(self) -> BatchChange:
         match self.action:
             case "tag":
-                return Batch(BatchAction.TAGS, add=tuple(self.tags))
+                return BatchChange(BatchAction.TAGS, add=tuple(self.tags))
             case "untag":
-                return Batch(BatchAction.TAGS, remove=tuple(self.tags))
+                return BatchChange(BatchAction.TAGS, remove=tuple(self.tags))
             case "delete":
-                return Batch(BatchAction.DELETE)
+                return BatchChange(BatchAction.DELETE)
             case "restore":
-                return Batch(BatchAction.RESTORE)
+                return BatchChange(BatchAction.RESTORE)
 
     def query(self, owner: str | None) -> LinkQuery:
         """Returns the query of the filter."""
