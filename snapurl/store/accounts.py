@@ -9,7 +9,7 @@ from typing import Any
 from ring.slots import slot_of
 from snapurl.model import Account, RowKey
 from snapurl.store.batching.bulk import repeat_or_refuse
-from snapurl.store.cluster.fanout import every_slot_once
+from snapurl.store.cluster.fanout import every_row_once
 from snapurl.store.cluster.pool import ShardFailed
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
@@ -54,9 +54,9 @@ class AccountStore:
         `limit` None is no limit. With `name`, only accounts that have it.
         """
         args = (limit, before.created_at if before else None, before.row_id if before else None, name)
-        listed = await every_slot_once(self._shards, SQL["page"], args)
+        listed = await every_row_once(self._shards, SQL["page"], args)
         found = sorted(
-            map(_account, listed.rows), key=lambda item: (item.created_at, item.account_id), reverse=True
+            map(_account, listed.answers), key=lambda item: (item.created_at, item.account_id), reverse=True
         )
         return found[:limit], listed.silent
 
@@ -68,7 +68,7 @@ class AccountStore:
         """
         names = [shard.name for shard in self._shards.topology.shards]
         given = await asyncio.gather(*(self._transfer_on(name, source, target, by) for name in names))
-        left = await every_slot_once(self._shards, SQL["any_link"], (source,))
+        left = await every_row_once(self._shards, SQL["any_link"], (source,))
         return sum(given), not left.rows and not left.silent, left.silent
 
     async def _transfer_on(self, name: str, source: str, target: str, by: str) -> int:
@@ -83,7 +83,7 @@ class AccountStore:
 
     async def count_links(self, account_id: str) -> int:
         """Returns how many links the account has on shards that serve, also deleted ones."""
-        listed = await every_slot_once(self._shards, SQL["count_links"], (account_id,))
+        listed = await every_row_once(self._shards, SQL["count_links"], (account_id,))
         return sum(row["links"] for row in listed.rows)
 
 
