@@ -69,7 +69,7 @@ class AccountStore:
         names = [shard.name for shard in self._shards.topology.shards]
         given = await asyncio.gather(*(self._transfer_on(name, source, target, by) for name in names))
         left = await every_row_once(self._shards, SQL["any_link"], (source,))
-        return sum(given), not left.rows and not left.silent, left.silent
+        return sum(given), not left.answers and not left.silent, left.silent
 
     async def _transfer_on(self, name: str, source: str, target: str, by: str) -> int:
         """Returns how many links were given on one shard: 0 if it does not answer, or its answer was lost."""
@@ -84,7 +84,7 @@ class AccountStore:
     async def count_links(self, account_id: str) -> int:
         """Returns how many links the account has on shards that serve, also deleted ones."""
         listed = await every_row_once(self._shards, SQL["count_links"], (account_id,))
-        return sum(row["links"] for row in listed.rows)
+        return sum(row["links"] for row in listed.answers)
 
 
 def _account(row: Mapping[str, Any]) -> Account:
