@@ -87,6 +87,18 @@ class NotFound(SnapURLError):
     title = "There is no such link"
 
 
+class SwitchedOff(SnapURLError):
+    status = 404
+    slug = "switched-off"
+    title = "The link is switched off"
+
+
+class NotYet(SnapURLError):
+    status = 404
+    slug = "not-yet"
+    title = "The link does not lead anywhere yet"
+
+
 class NoSuchAddress(SnapURLError):
     status = 404
     slug = "no-such-address"

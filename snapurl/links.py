@@ -67,12 +67,15 @@ class _PendingCreate:
             return self.draft.alias
         return derived_code(self.token, attempt) if self.idempotent else generate_code()
 
-    def new_link(self, code: str, owner: str) -> NewLink:
-        return NewLink(code, self.draft, owner, self.token)
+    def new_link(self, code: str, owner: str, by: str) -> NewLink:
+        return NewLink(code, self.draft, owner, self.token, by)
 
 
 class LinkService:
-    """Creates, reads, changes and lists links. `owner` is a key_id, "" for nobody, None for an admin."""
+    """Creates, reads, changes and lists links.
+
+    `owner` is a key_id, "" for nobody, None for an admin. `by` is the key_id of the API key that writes.
+    """
 
     def __init__(
         self,
@@ -90,7 +93,7 @@ class LinkService:
 
     # -- create ----------------------------------------------------------------------------------------------
 
-    async def create(self, draft: Draft, owner: str, key: IdempotencyKey | None) -> Link:
+    async def create(self, draft: Draft, owner: str, key: IdempotencyKey | None, by: str = "") -> Link:
         """Returns the link as created; when `key` was used before, the link as that create returned it.
 
         Raises AliasTaken, IdempotencyMismatch, Invalid (expiry in the past), Unavailable, OutcomeUnknown.
@@ -101,7 +104,7 @@ class LinkService:
             pending = await self._idempotent(draft, await self._store.reserve(key, draft.fingerprint()))
         for attempt in range(CODE_ATTEMPTS):
             made = await self._store.create(
-                pending.new_link(pending.code(attempt, self._store.new_code), owner)
+                pending.new_link(pending.code(attempt, self._store.new_code), owner, by)
             )
             if isinstance(made, Link):
                 if draft.alias is not None:
@@ -144,7 +147,7 @@ class LinkService:
                 await self._cache.changed(current)
 
     async def create_many(
-        self, drafts: Sequence[Draft], owner: str, keys: Sequence[IdempotencyKey] | None
+        self, drafts: Sequence[Draft], owner: str, keys: Sequence[IdempotencyKey] | None, by: str = ""
     ) -> list[Link | SnapURLError]:
         """Returns one result per draft, in their order. `keys` has one item per draft."""
         results: list[Link | SnapURLError] = [_no_free_code()] * len(drafts)
@@ -152,7 +155,7 @@ class LinkService:
         for attempt in range(CODE_ATTEMPTS):
             if not pending:
                 break
-            pending = await self._attempt_many(attempt, pending, owner, results)
+            pending = await self._attempt_many(attempt, pending, owner, by, results)
         return results
 
     async def _begin_many(
@@ -184,11 +187,12 @@ class LinkService:
         attempt: int,
         pending: dict[int, _PendingCreate],
         owner: str,
+        by: str,
         results: list[Link | SnapURLError],
     ) -> dict[int, _PendingCreate]:
         """Attempts all creates, in one call per shard. Returns those whose generated code was taken."""
         generate_code = iter(self._store.new_codes(len(pending))).__next__
-        new = [create.new_link(create.code(attempt, generate_code), owner) for create in pending.values()]
+        new = [create.new_link(create.code(attempt, generate_code), owner, by) for create in pending.values()]
         made = await self._store.create_many(new)
         again: dict[int, _PendingCreate] = {}
         links: list[tuple[_PendingCreate, Link]] = []
@@ -219,20 +223,24 @@ class LinkService:
             raise Gone("the link was deleted")
         return link
 
-    async def change(self, code: str, patch: LinkPatch, if_match: int | None, owner: str | None) -> Link:
+    async def change(
+        self, code: str, patch: LinkPatch, if_match: int | None, owner: str | None, by: str = ""
+    ) -> Link:
         """Returns the changed link.
 
         Raises NotFound, also for a link of another owner, Gone, VersionMismatch, OutcomeUnknown, Unavailable.
         """
         token = self._make_token()
         return await self._written(
-            self._store.change(code, patch, if_match=if_match, owner=owner, token=token)
+            self._store.change(code, patch, if_match=if_match, owner=owner, token=token, by=by)
         )
 
-    async def delete(self, code: str, if_match: int | None, owner: str | None) -> Link:
+    async def delete(self, code: str, if_match: int | None, owner: str | None, by: str = "") -> Link:
         """Returns the tombstone. Raises as `change` does."""
         token = self._make_token()
-        return await self._written(self._store.delete(code, if_match=if_match, owner=owner, token=token))
+        return await self._written(
+            self._store.delete(code, if_match=if_match, owner=owner, token=token, by=by)
+        )
 
     async def _written(self, write: Awaitable[Link]) -> Link:
         link = await write

@@ -67,6 +67,10 @@ class LinkFields:
     tags: tuple[str, ...] = ()
     redirect_status: int = 302
     expires_at: datetime | None = None
+    enabled: bool = True
+    starts_at: datetime | None = None
+    expired_url: str | None = None
+    note: str | None = None
 
 
 LINK_FIELDS = tuple(field.name for field in fields(LinkFields))
@@ -108,12 +112,16 @@ _LATER_FIELDS = _later_fields(Draft)
 
 @dataclass(slots=True)
 class NewLink:
-    """A link to be created. `token` identifies the create: a repeat with the same token finds its own row."""
+    """A link to be created. `token` identifies the create: a repeat with the same token finds its own row.
+
+    `created_by` is the key_id of the API key that asks for it, "" if anonymous.
+    """
 
     code: str
     fields: LinkFields
     owner: str
     token: UUID
+    created_by: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -121,7 +129,8 @@ class Link(LinkFields):
     """One row of `links`. `version` starts at 1 and grows by one with every change.
 
     `owner` is the key_id of the API key that made it, "" if anonymous. A deleted link is a tombstone: it
-    keeps its row, so that its code is never assigned again.
+    keeps its row, so that its code is never assigned again. `created_by` and `changed_by` are key_ids, "" for an
+    anonymous client; `changed_by` is None if the link was never changed.
     """
 
     code: str
@@ -129,6 +138,8 @@ class Link(LinkFields):
     deleted_at: datetime | None
     owner: str
     version: int
+    created_by: str = ""
+    changed_by: str | None = None
 
 
 LINK_COLUMNS = tuple(field.name for field in fields(Link))
@@ -146,14 +157,39 @@ class LinkPatch:
 
 
 @dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """What else a redirect needs of a link that has more than a target, a status and an expiry."""
+
+    enabled: bool = True
+    starts_at_ms: int | None = None
+    expired_url: str | None = None
+
+    @classmethod
+    def of(cls, enabled: bool, starts_at: datetime | None, expired_url: str | None) -> LinkOptions | None:
+        """Returns the options that these columns of `links` say; None if all are at their default."""
+        if enabled and starts_at is None and expired_url is None:
+            return None
+        return cls(enabled, in_ms(starts_at), expired_url)
+
+    @property
+    def chars(self) -> int:
+        """The length of its texts, by which a cache estimates its memory."""
+        return len(self.expired_url or "")
+
+
+@dataclass(frozen=True, slots=True)
 class CachedLink:
-    """What a redirect needs of a link. Version 0 means that there is no such link."""
+    """What a redirect needs of a link. Version 0 means that there is no such link.
+
+    A link without `options` is plain: the fast path answers it, and Redis has it.
+    """
 
     url: str
     redirect_status: int
     version: int
     expires_at_ms: int | None
     deleted: bool
+    options: LinkOptions | None = None
 
     @property
     def is_missing(self) -> bool:
@@ -162,7 +198,12 @@ class CachedLink:
     @classmethod
     def from_link(cls, link: Link) -> CachedLink:
         return cls(
-            link.url, link.redirect_status, link.version, in_ms(link.expires_at), link.deleted_at is not None
+            link.url,
+            link.redirect_status,
+            link.version,
+            in_ms(link.expires_at),
+            link.deleted_at is not None,
+            LinkOptions.of(link.enabled, link.starts_at, link.expired_url),
         )
 
 

@@ -19,8 +19,9 @@ from snapurl.http.schema.requests import LINK_VALUES_MAX, values_at_most
 from snapurl.http.wire.fair_queue import FairQueue
 
 CHAR_BYTES_MAX = 6  # of a character of a URL in JSON: \u00e9
+URLS_MAX = 2  # of a link: its target, and where it leads once it has expired
 FIELDS_BYTES_MAX = (
-    20_480  # of a link besides its URL: 1,300 characters of title and tags, 12 bytes each at most
+    45_056  # of a link besides these: 3,300 characters of title, tags and note, 12 bytes each at most
 )
 LOOP_BYTES_MAX = 16_384  # of a body that is parsed on the event loop
 LOOP_VALUES_MAX = LINK_VALUES_MAX  # of such a body: those of one link
@@ -40,7 +41,7 @@ class BodyBound:
 
     @classmethod
     def of(cls, links: int, settings: Settings) -> BodyBound:
-        link_bytes_max = CHAR_BYTES_MAX * settings.url_chars_max + FIELDS_BYTES_MAX
+        link_bytes_max = CHAR_BYTES_MAX * URLS_MAX * settings.url_chars_max + FIELDS_BYTES_MAX
         return cls(links, min(links * link_bytes_max, settings.body_bytes_max), link_bytes_max)
 
     @property

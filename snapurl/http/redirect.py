@@ -12,7 +12,8 @@ with the same method and body, so such a link redirects every method. After 301 
 into a GET without its body, so such a link takes safe methods only: a 405 is better than data that vanish.
 
 A redirect becomes a click in one line per path: `services.tally.record` in `_respond` here, and
-`self._record_click` in `FastPath._redirect`. HEAD and OPTIONS, which only look, are no clicks.
+`self._record_click` in `FastPath._redirect`. HEAD and OPTIONS, which only look, are no clicks. Neither is a redirect
+to where a link leads once it has expired.
 """
 
 from __future__ import annotations
@@ -35,14 +36,17 @@ from snapurl.clicks.sources import (
     referrer_of,
 )
 from snapurl.codes import is_code, is_reserved
+from snapurl.destination import Destination, destination
 from snapurl.errors import (
     Gone,
     MethodNotAllowed,
     NoSuchAddress,
     NotFound,
+    NotYet,
     RateLimited,
     RedirectLoop,
     SnapURLError,
+    SwitchedOff,
 )
 from snapurl.http.context import Services
 from snapurl.http.problems import refuse, request_id_of, traced
@@ -62,11 +66,14 @@ _NO_CLICK = ("HEAD", "OPTIONS")
 
 _SANIC_SECONDS = timing(REDIRECT_SECONDS, "sanic")
 REDIRECTED = REDIRECTS.labels("redirected")
+_EXPIRED = REDIRECTS.labels("expired")  # redirected to where the link leads once it has expired
 _FAILED = REDIRECTS.labels("failed")
 _REFUSED = {
     NotFound: REDIRECTS.labels("missing"),
     NoSuchAddress: REDIRECTS.labels("missing"),
     Gone: REDIRECTS.labels("gone"),
+    SwitchedOff: REDIRECTS.labels("switched-off"),
+    NotYet: REDIRECTS.labels("not-yet"),
     RateLimited: REDIRECTS.labels("shut-out"),
     RedirectLoop: REDIRECTS.labels("loop"),
 }
@@ -120,6 +127,7 @@ async def _respond(request: Request[Any, Any], code: str, request_id: str) -> HT
     services: Services = request.app.ctx.services
     try:
         link = await _find_link(request, services, code)
+        leads = _destination(request, services, link)
     except SnapURLError as refusal:
         _REFUSED.get(type(refusal), _FAILED).inc()
         return refuse(request, refusal, request_id)
@@ -128,10 +136,10 @@ async def _respond(request: Request[Any, Any], code: str, request_id: str) -> HT
             f"a link with status {link.redirect_status} takes no {request.method}: with 307 or 308 it would",
             allow=", ".join(SAFE),
         )
-    if request.method not in _NO_CLICK:
+    if leads.is_click and request.method not in _NO_CLICK:
         services.tally.record(code, referrer_of(_last_header(request, "referer")), _browser(request))
-    REDIRECTED.inc()
-    return Redirect(None, link.redirect_status, redirect_headers(link.url))
+    (REDIRECTED if leads.is_click else _EXPIRED).inc()
+    return Redirect(None, link.redirect_status, redirect_headers(leads.url))
 
 
 def hand_over(connection: ConnInfo, found: asyncio.Future[CachedLink]) -> None:
@@ -160,9 +168,9 @@ def _last_header(request: Request[Any, Any], name: str) -> bytes | None:
 
 
 async def _find_link(request: Request[Any, Any], services: Services, code: str) -> CachedLink:
-    """Finds the link to redirect to: in the fast path's look-up, in L1, or by loading it.
+    """Finds the link of a code: in the fast path's look-up, in L1, or by loading it.
 
-    Concurrent requests for a code share one load (`LinkCache.resolve`). Raises NotFound, NoSuchAddress, Gone,
+    Concurrent requests for a code share one load (`LinkCache.resolve`). Raises NotFound, NoSuchAddress,
     RateLimited, Unavailable.
     """
     found = _take_lookup(request)
@@ -183,13 +191,15 @@ async def _find_link(request: Request[Any, Any], services: Services, code: str) 
     if link is None:
         refuse_blocked(await count_miss(services, miss_client_of(request)), MISSES)
         raise NoSuchAddress() if is_reserved(code) else NotFound()
-    if link.deleted:
-        raise Gone("the link was deleted")
-    if link.expires_at_ms is not None and link.expires_at_ms <= services.clock_ms():
-        raise Gone("the link has expired")
-    if _is_loop(request.headers.get("host", ""), link.url, services.urls.own):
-        raise RedirectLoop("the link leads back to this service, so following it would never end")
     return link
+
+
+def _destination(request: Request[Any, Any], services: Services, link: CachedLink) -> Destination:
+    """Returns where the link leads now. Raises Gone, SwitchedOff, NotYet, RedirectLoop."""
+    leads = destination(link, services.clock_ms())
+    if _is_loop(request.headers.get("host", ""), leads.url, services.urls.own):
+        raise RedirectLoop("the link leads back to this service, so following it would never end")
+    return leads
 
 
 def _is_loop(host: str, url: str, own: frozenset[Origin]) -> bool:

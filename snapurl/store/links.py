@@ -120,23 +120,33 @@ class LinkStore:
         return (await self._router.read(slot, lambda pool: pool.fetch(SQL["get"], slot, code)))[0]
 
     async def change(
-        self, code: str, patch: LinkPatch, *, if_match: int | None, owner: str | None, token: uuid.UUID
+        self,
+        code: str,
+        patch: LinkPatch,
+        *,
+        if_match: int | None,
+        owner: str | None,
+        token: uuid.UUID,
+        by: str = "",
     ) -> Link:
-        """Returns the changed link. `owner` None is an admin.
+        """Returns the changed link. `owner` None is an admin, `by` the key_id of the API key that changes it.
 
         Raises NotFound, also for a link of another owner, Gone, VersionMismatch, OutcomeUnknown, Unavailable.
         """
-        return await self._write(code, if_match, owner, token, delete=False, values=patch.values)
+        return await self._write(code, if_match, owner, by, token, delete=False, values=patch.values)
 
-    async def delete(self, code: str, *, if_match: int | None, owner: str | None, token: uuid.UUID) -> Link:
+    async def delete(
+        self, code: str, *, if_match: int | None, owner: str | None, token: uuid.UUID, by: str = ""
+    ) -> Link:
         """Makes the link a tombstone and returns it. Raises as `change` does."""
-        return await self._write(code, if_match, owner, token, delete=True, values={})
+        return await self._write(code, if_match, owner, by, token, delete=True, values={})
 
     async def _write(
         self,
         code: str,
         if_match: int | None,
         owner: str | None,
+        by: str,
         token: uuid.UUID,
         *,
         delete: bool,
@@ -146,7 +156,7 @@ class LinkStore:
 
         async def call(pool: Pool) -> Sequence[Mapping[str, Any]]:
             return await pool.fetch(
-                SQL["change"], slot, code, if_match, owner, token, delete, list(values),
+                SQL["change"], slot, code, if_match, owner, by, token, delete, list(values),
                 *map(values.get, LINK_FIELDS),
             )  # fmt: skip
 
@@ -291,12 +301,15 @@ def _created_or_taken(new: NewLink, row: Mapping[str, Any]) -> Link | Taken:
         deleted_at=None,
         owner=new.owner,
         version=1,
+        created_by=new.created_by,
     )
 
 
 def _link(row: Mapping[str, Any]) -> Link:
     values = {name: row[name] for name in LINK_COLUMNS}
     values["tags"] = tuple(values["tags"])
+    if values["created_by"] is None:  # made by a function that does not know who it was
+        values["created_by"] = values["owner"]
     return Link(**values)
 
 

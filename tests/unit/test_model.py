@@ -47,19 +47,19 @@ def test_fingerprints_outlive_upgrades(draft: Draft, digest: str) -> None:
 
 
 @dataclass(slots=True, kw_only=True)
-class DraftWithNote(Draft):
+class DraftWithRemark(Draft):
     """A draft in a version with one more field."""
 
-    note: str | None = None
+    remark: str | None = None
 
 
 def test_a_new_field_leaves_old_fingerprints_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A body without a new field keeps its fingerprint; a body with it gets another, whatever the value."""
     old = Draft(**FULL).fingerprint()
-    monkeypatch.setattr(model, "_LATER_FIELDS", model._later_fields(DraftWithNote))
-    assert DraftWithNote(**FULL).fingerprint() == old
-    noted = {DraftWithNote(**FULL, note=note).fingerprint() for note in ("", "a", "b")}
-    assert len(noted | {old}) == 4
+    monkeypatch.setattr(model, "_LATER_FIELDS", model._later_fields(DraftWithRemark))
+    assert DraftWithRemark(**FULL).fingerprint() == old
+    remarked = {DraftWithRemark(**FULL, remark=remark).fingerprint() for remark in ("", "a", "b")}
+    assert len(remarked | {old}) == 4
 
 
 @pytest.mark.parametrize("name", FULL)

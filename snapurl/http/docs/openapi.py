@@ -16,9 +16,11 @@ from snapurl.errors import (
     MethodNotAllowed,
     NoSuchAddress,
     NotFound,
+    NotYet,
     RateLimited,
     RedirectLoop,
     SnapURLError,
+    SwitchedOff,
     Unavailable,
 )
 from snapurl.http.docs.samples import ANSWERS, INVALID_WITHOUT_BODY, PROBLEMS, problem_samples
@@ -153,7 +155,8 @@ def _redirect(method: str) -> dict[str, Any]:
         )
         for status in ((301, 302, 307, 308) if method in ("get", "head", "options") else (307, 308))
     ]
-    responses = _responses(places, (RedirectLoop, NotFound, NoSuchAddress, Gone, RateLimited, Unavailable))
+    refusals = (RedirectLoop, NotFound, SwitchedOff, NotYet, NoSuchAddress, Gone, RateLimited, Unavailable)
+    responses = _responses(places, refusals)
     if method == "head":
         for response in responses.values():
             response.pop("content", None)

@@ -39,10 +39,11 @@ from snapurl.urls import UrlPolicy
 TITLE_CHARS_MAX = 300
 TAGS_MAX = 20
 TAG_CHARS_MAX = 50
+NOTE_CHARS_MAX = 2_000
 ERRORS_MAX = 20  # reported per body
 POINTER_CHARS_MAX = 200
 DEPTH_MAX = 16  # of nesting in a body; the schemas need four levels
-LINK_VALUES_MAX = 64  # JSON values per link; the schema has 27 with all tags, and a refusal names 20 errors
+LINK_VALUES_MAX = 64  # JSON values per link; the schema has 31 with all tags, and a refusal names 20 errors
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII)
@@ -68,6 +69,12 @@ def _plain(text: str) -> str:
     """Refuses control characters and lone surrogates, which no database or header accepts."""
     if _CONTROL.search(text):
         raise ValueError("must not contain control characters")
+    return text
+
+
+def _plain_lines(text: str) -> str:
+    """As `_plain`, for a text of several lines."""
+    _plain(text.replace("\n", "").replace("\t", ""))
     return text
 
 
@@ -141,7 +148,7 @@ Alias = Annotated[
         json_schema_extra={"pattern": f"^[A-Za-z0-9_-]{{1,{CODE_CHARS_MAX}}}$"},
     ),
 ]
-Moment = Annotated[
+Expiry = Annotated[
     datetime,
     BeforeValidator(_moment),
     AfterValidator(_in_future),
@@ -149,10 +156,45 @@ Moment = Annotated[
         {
             "type": "string",
             "format": "date-time",
-            "description": "From then on the link answers 410. RFC 3339 with an offset, in the future.",
+            "description": "From then on the link answers 410, or leads to `expired_url`. RFC 3339 with an offset, in "
+            "the future.",
             "examples": ["2099-12-31T23:59:59Z"],
         }
     ),
+]
+Start = Annotated[
+    datetime,
+    BeforeValidator(_moment),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "date-time",
+            "description": "Until then the link answers 404 (`not-yet`). RFC 3339 with an offset.",
+            "examples": ["2030-01-31T12:00:00Z"],
+        }
+    ),
+]
+ExpiredTarget = Annotated[
+    str,
+    AfterValidator(_target),
+    Field(
+        min_length=1,
+        description="Where the link leads once it has expired, instead of 410. Those redirects are no clicks.",
+        examples=["https://example.org/the-sale-is-over"],
+        json_schema_extra={"format": "uri"},
+    ),
+]
+Enabled = Annotated[
+    bool,
+    Field(
+        description="False: the link answers 404 (`switched-off`) and keeps all its data.",
+        examples=[True],
+    ),
+]
+Note = Annotated[
+    str,
+    AfterValidator(_plain_lines),
+    Field(max_length=NOTE_CHARS_MAX, description="A longer note for people, of several lines."),
 ]
 Title = Annotated[
     str,
@@ -194,10 +236,14 @@ class LinkDraft(Body):
 
     url: Target
     alias: Alias | None = None
-    expires_at: Moment | None = None
+    expires_at: Expiry | None = None
     title: Title | None = None
     tags: Tags = []
     redirect_status: RedirectStatus = 302
+    enabled: Enabled = True
+    starts_at: Start | None = None
+    expired_url: ExpiredTarget | None = None
+    note: Note | None = None
 
     def as_draft(self) -> Draft:
         return Draft(**{name: getattr(self, name) for name in self.model_fields_set})
@@ -211,15 +257,19 @@ def _no_defaults(schema: dict[str, Any]) -> None:
 
 
 class LinkChange(Body):
-    """What to change of a link; fields left out stay, and null clears a title or an expiry."""
+    """What to change of a link; fields left out stay, and null clears those that may be left out of a draft."""
 
     model_config = ConfigDict(json_schema_extra=_no_defaults)
 
     url: Target = ""
     title: Title | None = None
     tags: Tags = []
-    expires_at: Moment | None = None
+    expires_at: Expiry | None = None
     redirect_status: RedirectStatus = 302
+    enabled: Enabled = True
+    starts_at: Start | None = None
+    expired_url: ExpiredTarget | None = None
+    note: Note | None = None
 
     @model_validator(mode="after")
     def _something(self) -> LinkChange:
@@ -398,6 +448,7 @@ _WORDS = {
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
     "literal_error": "must be one of {expected}",
+    "bool_type": "must be true or false",
     "string_too_long": "must have at most {max_length} characters",
     "string_too_short": "must have at least {min_length} character(s)",
     "too_long": "must have at most {max_length} items",

@@ -62,6 +62,14 @@ class LinkBody(Answer):
     created_at: datetime
     expires_at: datetime | None
     redirect_status: RedirectStatus
+    enabled: bool
+    starts_at: datetime | None
+    expired_url: str | None = Field(json_schema_extra={"format": "uri"})
+    note: str | None
+    created_by: str = Field(description="The id of the API key that made it; empty if it was made without one.")
+    changed_by: str | None = Field(
+        description="The id of the API key that changed it last; null if it was never changed."
+    )
     version: int = Field(ge=1, description="Grows by one with every change; send it as `If-Match`.")
 
 
@@ -225,6 +233,12 @@ def link_body(link: Link, public_url: str) -> dict[str, Any]:
         "created_at": moment(link.created_at),
         "expires_at": moment(link.expires_at) if link.expires_at else None,
         "redirect_status": link.redirect_status,
+        "enabled": link.enabled,
+        "starts_at": moment(link.starts_at) if link.starts_at else None,
+        "expired_url": link.expired_url,
+        "note": link.note,
+        "created_by": link.created_by,
+        "changed_by": link.changed_by,
         "version": link.version,
     }
 

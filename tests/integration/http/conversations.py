@@ -1,14 +1,15 @@
 """Conversations of clients with redirects and creates: plain, odd and ambiguous ones.
 
 These links exist: `fp-a` (302), `fp-b` (308), `fp-c` (301, a URL with escapes), `fp-over` (expired), `fp-gone`
-(deleted); `fp-none` does not. ALIAS stands for an unused word, as an alias or an Idempotency-Key.
+(deleted), `fp-off` (switched off), `fp-late` (not yet),
+`fp-else` (expired, and leads elsewhere); `fp-none` does not. ALIAS stands for an unused word, as an alias or an Idempotency-Key.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-CODES = ("fp-a", "fp-b", "fp-c", "fp-over", "fp-gone")
+CODES = ("fp-a", "fp-b", "fp-c", "fp-over", "fp-gone", "fp-off", "fp-late", "fp-else")
 HEAD_BYTES_MAX = 16_384
 ALIAS = b"alias-00"
 HOST = b"Host: s.example.org"
@@ -119,6 +120,9 @@ OTHER = (
     Case("a link that is not there", (NONE, A), None),
     Case("a deleted link", (head(target=b"/fp-gone"), A), None),
     Case("an expired link", (head(target=b"/fp-over"), A), None),
+    Case("a link that is switched off", (head(target=b"/fp-off"), A), None),
+    Case("a link that does not work yet", (head(target=b"/fp-late") + A,), 0),
+    Case("an expired link that leads elsewhere", (head(target=b"/fp-else"), A + head(target=b"/fp-else"), B), None),
     Case("plain, missing, plain in one packet", (A + NONE + B,), 1),
     Case("plain, missing, plain in packets", (A, NONE, B), None),
     Case("a page for a browser", (NONE[:-2] + b"accept: text/html\r\n\r\n", A), None),

@@ -18,7 +18,7 @@ def alias() -> str:
     return f"t-{uuid.uuid4().hex[:12]}"
 
 
-async def test_a_link_is_created_with_everything_asked_for(api: httpx.AsyncClient) -> None:
+async def test_a_link_is_created_with_everything_asked_for(service: Service, api: httpx.AsyncClient) -> None:
     """A create returns 201 with the whole link, its URL, and its version as an ETag."""
     name = alias()
     expires = datetime.now(UTC) + timedelta(days=1)
@@ -29,6 +29,10 @@ async def test_a_link_is_created_with_everything_asked_for(api: httpx.AsyncClien
         "tags": ["one", "two"],
         "redirect_status": 307,
         "expires_at": expires.isoformat(),
+        "enabled": False,
+        "starts_at": "2020-01-31T13:00:00+01:00",
+        "expired_url": "https://example.org/over",
+        "note": "Two\n\tlines",
     }
     answer = await api.post("/api/v1/links", json=body)
     assert answer.status_code == 201
@@ -46,6 +50,12 @@ async def test_a_link_is_created_with_everything_asked_for(api: httpx.AsyncClien
         "title": "Ä title",
         "tags": ["one", "two"],
         "redirect_status": 307,
+        "enabled": False,
+        "starts_at": "2020-01-31T12:00:00.000000Z",
+        "expired_url": "https://example.org/over",
+        "note": "Two\n\tlines",
+        "created_by": service.admin_key.split("_")[1],
+        "changed_by": None,
         "version": 1,
     }
     assert (await api.get(answer.headers["location"])).json() == answer.json()

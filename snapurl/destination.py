@@ -1,0 +1,32 @@
+"""Where a link leads now: to its target, elsewhere, or nowhere. Pure; the time is passed in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from snapurl.errors import Gone, NotYet, SwitchedOff
+from snapurl.model import CachedLink
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """A URL to redirect to. `is_click`: whether the link counts the redirect; it does not once it has expired."""
+
+    url: str
+    is_click: bool = True
+
+
+def destination(link: CachedLink, now_ms: int) -> Destination:
+    """Returns where `link` leads at `now_ms` since 1970. Raises Gone, SwitchedOff, NotYet."""
+    options = link.options
+    if link.deleted:
+        raise Gone("the link was deleted")
+    if options is not None and not options.enabled:
+        raise SwitchedOff()
+    if link.expires_at_ms is not None and link.expires_at_ms <= now_ms:
+        if options is not None and options.expired_url is not None:
+            return Destination(options.expired_url, is_click=False)
+        raise Gone("the link has expired")
+    if options is not None and options.starts_at_ms is not None and options.starts_at_ms > now_ms:
+        raise NotYet("the link begins to work later")
+    return Destination(link.url)

@@ -1,0 +1,99 @@
+"""Options of links over HTTP: switched off, not yet, elsewhere after the expiry, and who wrote them."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+
+from tests.integration.http.service import Service
+from tests.support.waits import until
+
+OVER = "https://example.org/over"
+URN = "urn:snapurl:problem:"
+
+
+def soon(seconds: float) -> str:
+    return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+
+
+async def test_a_link_is_switched_off_and_on_again(service: Service, api: httpx.AsyncClient) -> None:
+    """A link that is switched off answers 404 in words of its own at every worker, keeps its data, and can return."""
+    link = await service.shorten(title="kept")
+    path = f"/api/v1/links/{link['code']}"
+    one, other = service.clients[:2]
+    for enabled, status in ((False, 404), (True, 302)):
+        changed = await api.patch(path, json={"enabled": enabled})
+        assert (changed.json()["enabled"], changed.json()["title"]) == (enabled, "kept")
+
+        async def has_changed(status: int = status) -> bool:
+            return (await other.get(f"/{link['code']}")).status_code == status
+
+        await until(has_changed)
+        answer = await one.get(f"/{link['code']}")
+        assert answer.status_code == status
+        assert enabled or answer.json()["type"] == URN + "switched-off"
+    assert (await api.get(path)).json()["version"] == 3
+
+
+async def test_a_link_that_is_switched_off_is_no_miss(service: Service) -> None:
+    """Whoever opens links that are switched off or do not work yet is not blocked for guessing codes."""
+    off = await service.shorten(enabled=False)
+    late = await service.shorten(starts_at=soon(86_400))
+    visitor = service.client()
+    for _ in range(100):
+        answers = [await visitor.get(f"/{link['code']}") for link in (off, late)]
+        assert [answer.json()["type"] for answer in answers] == [URN + "switched-off", URN + "not-yet"]
+
+
+async def test_an_expired_link_leads_elsewhere_if_it_says_so(service: Service, api: httpx.AsyncClient) -> None:
+    """From its expiry on a link redirects to `expired_url` with its status; without one it answers 410."""
+    link = await service.shorten(expires_at=soon(0.3), expired_url=OVER, redirect_status=307)
+    await asyncio.sleep(0.3)
+    answer = await api.post(f"/{link['code']}")
+    assert (answer.status_code, answer.headers["location"]) == (307, OVER)
+    assert (await api.patch(f"/api/v1/links/{link['code']}", json={"expired_url": None})).status_code == 200
+    assert (await api.get(f"/{link['code']}")).status_code == 410
+
+
+async def test_a_link_names_the_keys_that_wrote_it(service: Service) -> None:
+    """A link shows which key made it and which changed it last, also in a list and if an admin changed it."""
+    key = await service.key("create", "read")
+    async with service.client(key) as mine:
+        link = (await mine.post("/api/v1/links", json={"url": "https://example.org/"})).json()
+        bulk = await mine.post("/api/v1/links/bulk", json={"links": [{"url": "https://example.org/", "note": "n"}]})
+        key_id, admin_id = key.split("_")[1], service.admin_key.split("_")[1]
+        assert (link["created_by"], link["changed_by"]) == (key_id, None)
+        noted = bulk.json()["results"][0]["link"]
+        assert (noted["created_by"], noted["note"]) == (key_id, "n")
+        changed = await service.api.patch(f"/api/v1/links/{link['code']}", json={"note": "by an admin"})
+        assert (changed.json()["created_by"], changed.json()["changed_by"]) == (key_id, admin_id)
+        assert changed.json() in (await mine.get("/api/v1/links")).json()["links"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "pointer"),
+    [
+        ({"enabled": 1}, "/enabled"),
+        ({"enabled": None}, "/enabled"),
+        ({"starts_at": "tomorrow"}, "/starts_at"),
+        ({"expired_url": "https://s.example.org/x"}, "/expired_url"),
+        ({"expired_url": "javascript:alert(1)"}, "/expired_url"),
+        ({"note": "x" * 2_001}, "/note"),
+        ({"note": "\x00"}, "/note"),
+        ({"created_by": "me"}, "/created_by"),
+    ],
+)
+async def test_an_option_of_the_wrong_kind_is_refused(
+    service: Service, api: httpx.AsyncClient, fields: dict[str, object], pointer: str
+) -> None:
+    """A create and a change refuse a wrong option, and point at it."""
+    link = await service.shorten()
+    for answer in (
+        await api.post("/api/v1/links", json={"url": "https://example.org/", **fields}),
+        await api.patch(f"/api/v1/links/{link['code']}", json=fields),
+    ):
+        assert answer.status_code == 422
+        assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]

@@ -1,0 +1,43 @@
+"""Where a link leads, by its options and the time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from snapurl.destination import Destination, destination
+from snapurl.errors import Gone, NotYet, SnapURLError, SwitchedOff
+from snapurl.model import CachedLink, LinkOptions
+
+LINK = CachedLink("https://example.org/", 302, 1, None, deleted=False)
+OVER = "https://example.org/over"
+NOW = 1_000
+
+
+@pytest.mark.parametrize(
+    ("fields", "options", "leads"),
+    [
+        ({}, None, Destination(LINK.url)),
+        ({"deleted": True}, {"enabled": False}, Gone),
+        ({}, {"enabled": False}, SwitchedOff),
+        ({"expires_at_ms": NOW}, {"enabled": False, "expired_url": OVER}, SwitchedOff),
+        ({"expires_at_ms": NOW}, None, Gone),
+        ({"expires_at_ms": NOW}, {"expired_url": OVER}, Destination(OVER, is_click=False)),
+        ({"expires_at_ms": NOW + 1}, {"expired_url": OVER}, Destination(LINK.url)),
+        ({}, {"starts_at_ms": NOW + 1}, NotYet),
+        ({}, {"starts_at_ms": NOW}, Destination(LINK.url)),
+        ({"expires_at_ms": NOW}, {"starts_at_ms": NOW + 1}, Gone),
+    ],
+)
+def test_a_link_leads_where_its_options_say(
+    fields: dict[str, Any], options: dict[str, Any] | None, leads: Destination | type[SnapURLError]
+) -> None:
+    """Deleted comes first, then switched off, expired, not yet; an expired link may lead elsewhere, without a click."""
+    link = replace(LINK, **fields, options=None if options is None else LinkOptions(**options))
+    if isinstance(leads, Destination):
+        assert destination(link, NOW) == leads
+        return
+    with pytest.raises(leads):
+        destination(link, NOW)
