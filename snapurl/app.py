@@ -39,6 +39,7 @@ from snapurl.http.fastpath.protocol import FastPath, FastProtocol
 from snapurl.http.preflight import preflight
 from snapurl.http.problems import Refusals
 from snapurl.http.redirect import METHODS, follow
+from snapurl.http.router import LinkRouter
 from snapurl.http.routes import REDIRECT_PATH, ROUTES
 from snapurl.http.wire.connections import BodyBudget, BoundedProtocol, ConnectionBudget, raise_open_files
 from snapurl.http.wire.dates import DateClock
@@ -101,6 +102,7 @@ def create_app(settings: Settings) -> App:
         config=_sanic_config(settings),
         ctx=Context(),
         request_class=Head,
+        router=LinkRouter(),
         error_handler=Refusals(),
         configure_logging=False,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from snapurl.errors import Gone, NotYet, SwitchedOff
+from snapurl.forwarding import forwarded
 from snapurl.model import CachedLink
 
 
@@ -16,8 +17,11 @@ class Destination:
     is_click: bool = True
 
 
-def destination(link: CachedLink, now_ms: int) -> Destination:
-    """Returns where `link` leads at `now_ms` since 1970. Raises Gone, SwitchedOff, NotYet."""
+def destination(link: CachedLink, now_ms: int, rest: bytes = b"", query: bytes = b"") -> Destination:
+    """Returns where `link` leads at `now_ms` since 1970, asked for with the path `rest` behind its code and `query`.
+
+    Raises Gone, SwitchedOff, NotYet, and what `forwarded` raises.
+    """
     options = link.options
     if link.deleted:
         raise Gone("the link was deleted")
@@ -29,4 +33,12 @@ def destination(link: CachedLink, now_ms: int) -> Destination:
         raise Gone("the link has expired")
     if options is not None and options.starts_at_ms is not None and options.starts_at_ms > now_ms:
         raise NotYet("the link begins to work later")
-    return Destination(link.url)
+    if options is None:
+        return Destination(link.url)
+    passed_on = rest if options.forward_path else b"", query if options.forward_query else b""
+    return Destination(forwarded(link.url, *passed_on) if any(passed_on) else link.url)
+
+
+def has_address(link: CachedLink, rest: bytes) -> bool:
+    """Whether the link has an address with the path `rest` behind its code."""
+    return not rest or (link.options is not None and link.options.forward_path)

@@ -71,6 +71,8 @@ class LinkFields:
     starts_at: datetime | None = None
     expired_url: str | None = None
     note: str | None = None
+    forward_query: bool = False
+    forward_path: bool = False
 
 
 LINK_FIELDS = tuple(field.name for field in fields(LinkFields))
@@ -163,18 +165,24 @@ class LinkOptions:
     enabled: bool = True
     starts_at_ms: int | None = None
     expired_url: str | None = None
+    forward_query: bool = False
+    forward_path: bool = False
 
     @classmethod
-    def of(cls, enabled: bool, starts_at: datetime | None, expired_url: str | None) -> LinkOptions | None:
-        """Returns the options that these columns of `links` say; None if all are at their default."""
-        if enabled and starts_at is None and expired_url is None:
-            return None
-        return cls(enabled, in_ms(starts_at), expired_url)
+    def of(cls, enabled: bool, starts_at: datetime | None, *others: Any) -> LinkOptions | None:
+        """Returns the options that the OPTION_COLUMNS of `links` say; None if all are at their default."""
+        options = cls(enabled, in_ms(starts_at), *others)
+        return None if options == _NO_OPTIONS else options
 
     @property
     def chars(self) -> int:
         """The length of its texts, by which a cache estimates its memory."""
         return len(self.expired_url or "")
+
+
+_NO_OPTIONS = LinkOptions()
+OPTION_COLUMNS = ("enabled", "starts_at", "expired_url", "forward_query", "forward_path")
+_option_values = attrgetter(*OPTION_COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +211,7 @@ class CachedLink:
             link.version,
             in_ms(link.expires_at),
             link.deleted_at is not None,
-            LinkOptions.of(link.enabled, link.starts_at, link.expired_url),
+            LinkOptions.of(*_option_values(link)),
         )
 
 

@@ -36,8 +36,9 @@ from snapurl.clicks.sources import (
     referrer_of,
 )
 from snapurl.codes import is_code, is_reserved
-from snapurl.destination import Destination, destination
+from snapurl.destination import Destination, destination, has_address
 from snapurl.errors import (
+    BadRequest,
     Gone,
     MethodNotAllowed,
     NoSuchAddress,
@@ -47,6 +48,7 @@ from snapurl.errors import (
     RedirectLoop,
     SnapURLError,
     SwitchedOff,
+    TooLarge,
 )
 from snapurl.http.context import Services
 from snapurl.http.problems import refuse, request_id_of, traced
@@ -74,6 +76,8 @@ _REFUSED = {
     Gone: REDIRECTS.labels("gone"),
     SwitchedOff: REDIRECTS.labels("switched-off"),
     NotYet: REDIRECTS.labels("not-yet"),
+    BadRequest: REDIRECTS.labels("refused"),
+    TooLarge: REDIRECTS.labels("refused"),
     RateLimited: REDIRECTS.labels("shut-out"),
     RedirectLoop: REDIRECTS.labels("loop"),
 }
@@ -112,7 +116,7 @@ class Redirect(HTTPResponse):
 
 
 async def follow(request: Request[Any, Any], code: str) -> HTTPResponse:
-    """Handles `/{code}`. Raises MethodNotAllowed."""
+    """Handles `/{code}` and `/{code}/…`. Raises MethodNotAllowed."""
     began_s = monotonic()
     request_id = request_id_of(request.headers)
     REQUEST_ID.set(request_id)  # replaces that of the connection's previous request
@@ -126,8 +130,9 @@ async def follow(request: Request[Any, Any], code: str) -> HTTPResponse:
 async def _respond(request: Request[Any, Any], code: str, request_id: str) -> HTTPResponse:
     services: Services = request.app.ctx.services
     try:
-        link = await _find_link(request, services, code)
-        leads = _destination(request, services, link)
+        rest, query = _behind_code(request.raw_url)
+        link = await _find_link(request, services, code, rest)
+        leads = _destination(request, services, link, rest, query)
     except SnapURLError as refusal:
         _REFUSED.get(type(refusal), _FAILED).inc()
         return refuse(request, refusal, request_id)
@@ -167,10 +172,20 @@ def _last_header(request: Request[Any, Any], name: str) -> bytes | None:
     )
 
 
-async def _find_link(request: Request[Any, Any], services: Services, code: str) -> CachedLink:
+def _behind_code(raw_url: bytes) -> tuple[bytes, bytes]:
+    """Returns the path behind the code, and the query, as the client sent them."""
+    path, _, query = raw_url.partition(b"#")[0].partition(b"?")
+    if not path.startswith(b"/"):  # http://host/code/…
+        path = path.partition(b"//")[2].partition(b"/")[2]
+    return path.removeprefix(b"/").partition(b"/")[2], query
+
+
+async def _find_link(
+    request: Request[Any, Any], services: Services, code: str, rest: bytes
+) -> CachedLink:
     """Finds the link of a code: in the fast path's look-up, in L1, or by loading it.
 
-    Concurrent requests for a code share one load (`LinkCache.resolve`). Raises NotFound, NoSuchAddress,
+    A link that has no address with `rest` is as good as none. Concurrent requests for a code share one load (`LinkCache.resolve`). Raises NotFound, NoSuchAddress,
     RateLimited, Unavailable.
     """
     found = _take_lookup(request)
@@ -179,7 +194,7 @@ async def _find_link(request: Request[Any, Any], services: Services, code: str) 
         refuse_blocked(services.blocked.seconds_left(miss_client_of(request)), MISSES)
     # What cannot be a code (/apple-touch-icon.png) is not counted as a miss: browsers ask for such files.
     if not is_code(code):
-        raise NotFound()
+        raise NoSuchAddress() if rest else NotFound()
     link: CachedLink | None
     if found is not None:
         link = None if found.result().is_missing else found.result()
@@ -188,15 +203,17 @@ async def _find_link(request: Request[Any, Any], services: Services, code: str) 
     else:
         async with request.app.ctx.fair_queue.permit(address_of(request)):
             link = await services.cache.resolve(code)
-    if link is None:
+    if link is None or not has_address(link, rest):
         refuse_blocked(await count_miss(services, miss_client_of(request)), MISSES)
-        raise NoSuchAddress() if is_reserved(code) else NotFound()
+        raise NoSuchAddress() if rest or is_reserved(code) else NotFound()
     return link
 
 
-def _destination(request: Request[Any, Any], services: Services, link: CachedLink) -> Destination:
-    """Returns where the link leads now. Raises Gone, SwitchedOff, NotYet, RedirectLoop."""
-    leads = destination(link, services.clock_ms())
+def _destination(
+    request: Request[Any, Any], services: Services, link: CachedLink, rest: bytes, query: bytes
+) -> Destination:
+    """Returns where the link leads now. Raises RedirectLoop, and what `destination` raises."""
+    leads = destination(link, services.clock_ms(), rest, query)
     if _is_loop(request.headers.get("host", ""), leads.url, services.urls.own):
         raise RedirectLoop("the link leads back to this service, so following it would never end")
     return leads

@@ -41,3 +41,20 @@ def test_a_link_leads_where_its_options_say(
         return
     with pytest.raises(leads):
         destination(link, NOW)
+
+
+@pytest.mark.parametrize(
+    ("options", "url"),
+    [
+        ({}, LINK.url),
+        ({"forward_query": True}, LINK.url + "?b"),
+        ({"forward_path": True}, LINK.url + "a"),
+        ({"forward_path": True, "forward_query": True}, LINK.url + "a?b"),
+    ],
+)
+def test_a_link_forwards_what_it_says(options: dict[str, bool], url: str) -> None:
+    """A link forwards the path behind its code, the query, both or neither."""
+    link = replace(LINK, options=LinkOptions(**options) if options else None)
+    assert destination(link, NOW, b"a", b"b") == Destination(url)
+    expired = replace(LINK, expires_at_ms=NOW, options=LinkOptions(expired_url=OVER, **options))
+    assert destination(expired, NOW, b"a", b"b") == Destination(OVER, is_click=False)

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from snapurl import errors
 from snapurl.codes import CODE_CHARS_MAX
 from snapurl.errors import (
+    BadRequest,
     Gone,
     Invalid,
     MethodNotAllowed,
@@ -21,6 +22,7 @@ from snapurl.errors import (
     RedirectLoop,
     SnapURLError,
     SwitchedOff,
+    TooLarge,
     Unavailable,
 )
 from snapurl.http.docs.samples import ANSWERS, INVALID_WITHOUT_BODY, PROBLEMS, problem_samples
@@ -155,7 +157,18 @@ def _redirect(method: str) -> dict[str, Any]:
         )
         for status in ((301, 302, 307, 308) if method in ("get", "head", "options") else (307, 308))
     ]
-    refusals = (RedirectLoop, NotFound, SwitchedOff, NotYet, NoSuchAddress, Gone, RateLimited, Unavailable)
+    refusals = (
+        BadRequest,
+        RedirectLoop,
+        NotFound,
+        SwitchedOff,
+        NotYet,
+        NoSuchAddress,
+        Gone,
+        TooLarge,
+        RateLimited,
+        Unavailable,
+    )
     responses = _responses(places, refusals)
     if method == "head":
         for response in responses.values():

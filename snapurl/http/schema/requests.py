@@ -43,7 +43,7 @@ NOTE_CHARS_MAX = 2_000
 ERRORS_MAX = 20  # reported per body
 POINTER_CHARS_MAX = 200
 DEPTH_MAX = 16  # of nesting in a body; the schemas need four levels
-LINK_VALUES_MAX = 64  # JSON values per link; the schema has 31 with all tags, and a refusal names 20 errors
+LINK_VALUES_MAX = 64  # JSON values per link; the schema has 33 with all tags, and a refusal names 20 errors
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII)
@@ -191,6 +191,17 @@ Enabled = Annotated[
         examples=[True],
     ),
 ]
+ForwardQuery = Annotated[
+    bool,
+    Field(
+        description="The query of the short URL reaches the target. A parameter replaces those of the same name there.",
+        examples=[True],
+    ),
+]
+ForwardPath = Annotated[
+    bool,
+    Field(description="`/{code}/rest` leads to the target with `/rest` behind its path.", examples=[True]),
+]
 Note = Annotated[
     str,
     AfterValidator(_plain_lines),
@@ -244,6 +255,8 @@ class LinkDraft(Body):
     starts_at: Start | None = None
     expired_url: ExpiredTarget | None = None
     note: Note | None = None
+    forward_query: ForwardQuery = False
+    forward_path: ForwardPath = False
 
     def as_draft(self) -> Draft:
         return Draft(**{name: getattr(self, name) for name in self.model_fields_set})
@@ -270,6 +283,8 @@ class LinkChange(Body):
     starts_at: Start | None = None
     expired_url: ExpiredTarget | None = None
     note: Note | None = None
+    forward_query: ForwardQuery = False
+    forward_path: ForwardPath = False
 
     @model_validator(mode="after")
     def _something(self) -> LinkChange:

@@ -66,6 +66,8 @@ class LinkBody(Answer):
     starts_at: datetime | None
     expired_url: str | None = Field(json_schema_extra={"format": "uri"})
     note: str | None
+    forward_query: bool
+    forward_path: bool
     created_by: str = Field(description="The id of the API key that made it; empty if it was made without one.")
     changed_by: str | None = Field(
         description="The id of the API key that changed it last; null if it was never changed."
@@ -237,6 +239,8 @@ def link_body(link: Link, public_url: str) -> dict[str, Any]:
         "starts_at": moment(link.starts_at) if link.starts_at else None,
         "expired_url": link.expired_url,
         "note": link.note,
+        "forward_query": link.forward_query,
+        "forward_path": link.forward_path,
         "created_by": link.created_by,
         "changed_by": link.changed_by,
         "version": link.version,

@@ -72,6 +72,7 @@ _BY_DEFAULT: dict[object, Callable[[Sequence[Any]], Column]] = {
     None: _nullable,
     (): _arrays,
     True: partial(_switches, default=True),
+    False: partial(_switches, default=False),
 }
 _ENCODERS = tuple(_BY_DEFAULT.get(field.default, _as_is) for field in fields(LinkFields))
 

@@ -2,14 +2,14 @@
 
 These links exist: `fp-a` (302), `fp-b` (308), `fp-c` (301, a URL with escapes), `fp-over` (expired), `fp-gone`
 (deleted), `fp-off` (switched off), `fp-late` (not yet),
-`fp-else` (expired, and leads elsewhere); `fp-none` does not. ALIAS stands for an unused word, as an alias or an Idempotency-Key.
+`fp-else` (expired, and leads elsewhere), `fp-on` (forwards path and query to `https://example.org/to?a=1#f`); `fp-none` does not. ALIAS stands for an unused word, as an alias or an Idempotency-Key.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-CODES = ("fp-a", "fp-b", "fp-c", "fp-over", "fp-gone", "fp-off", "fp-late", "fp-else")
+CODES = ("fp-a", "fp-b", "fp-c", "fp-over", "fp-gone", "fp-off", "fp-late", "fp-else", "fp-on")
 HEAD_BYTES_MAX = 16_384
 ALIAS = b"alias-00"
 HOST = b"Host: s.example.org"
@@ -123,6 +123,10 @@ OTHER = (
     Case("a link that is switched off", (head(target=b"/fp-off"), A), None),
     Case("a link that does not work yet", (head(target=b"/fp-late") + A,), 0),
     Case("an expired link that leads elsewhere", (head(target=b"/fp-else"), A + head(target=b"/fp-else"), B), None),
+    Case("a query that is forwarded", (head(target=b"/fp-on?a=2&b=%zz") + A, head(target=b"/fp-on?") + B), None),
+    Case("a path that is forwarded", (
+        head(target=b"/fp-on/x/../y"), head(target=b"/fp-on/x//y?b") + head(target=b"/fp%2Don/x", method=b"HEAD"),
+        head(target=b"http://s.example.org/fp-on/\xff?\xff"), head(target=b"/fp-on/" + b"x" * 2_100), A), None),
     Case("plain, missing, plain in one packet", (A + NONE + B,), 1),
     Case("plain, missing, plain in packets", (A, NONE, B), None),
     Case("a page for a browser", (NONE[:-2] + b"accept: text/html\r\n\r\n", A), None),

@@ -56,6 +56,7 @@ def links(shared_settings: Settings) -> None:
         pair.create("fp-off", enabled=False)
         pair.create("fp-late", starts_at=datetime.now(UTC) + timedelta(days=1))
         pair.create("fp-else", expires_at=over, expired_url="https://example.org/over")
+        pair.create("fp-on", forward_query=True, forward_path=True, url="https://example.org/to?a=1#f")
         pair.create("fp-gone")
         gone = pair.fast.app.ctx.services.links.delete("fp-gone", if_match=None, owner=None)
         pair.loop.run(gone)

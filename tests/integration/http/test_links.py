@@ -33,6 +33,8 @@ async def test_a_link_is_created_with_everything_asked_for(service: Service, api
         "starts_at": "2020-01-31T13:00:00+01:00",
         "expired_url": "https://example.org/over",
         "note": "Two\n\tlines",
+        "forward_query": True,
+        "forward_path": True,
     }
     answer = await api.post("/api/v1/links", json=body)
     assert answer.status_code == 201
@@ -54,6 +56,8 @@ async def test_a_link_is_created_with_everything_asked_for(service: Service, api
         "starts_at": "2020-01-31T12:00:00.000000Z",
         "expired_url": "https://example.org/over",
         "note": "Two\n\tlines",
+        "forward_query": True,
+        "forward_path": True,
         "created_by": service.admin_key.split("_")[1],
         "changed_by": None,
         "version": 1,

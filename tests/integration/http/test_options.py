@@ -73,6 +73,22 @@ async def test_a_link_names_the_keys_that_wrote_it(service: Service) -> None:
         assert changed.json() in (await mine.get("/api/v1/links")).json()["links"]
 
 
+async def test_a_link_forwards_query_and_path(service: Service, api: httpx.AsyncClient) -> None:
+    """`utm_source` of the short URL wins over the target's; a path reaches the target, unless the link forwards none."""
+    link = await service.shorten("https://example.org/a?utm_source=x&y=1", forward_query=True)
+    path = f"/{link['code']}"
+    assert (await api.get(f"{path}?utm_source=mail")).headers["location"] == "https://example.org/a?y=1&utm_source=mail"
+    refused = await api.get(f"{path}/b")
+    assert (refused.status_code, refused.json()["type"]) == (404, URN + "no-such-address")
+    await api.patch(f"/api/v1/links/{link['code']}", json={"forward_query": False, "forward_path": True})
+    deeper = await api.get(f"{path}/b/c?utm_source=mail")
+    assert (deeper.status_code, deeper.headers["location"]) == (302, "https://example.org/a/b/c?utm_source=x&y=1")
+    upwards = await service.workers[0].say(
+        f"GET {path}/..%2Fx HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode()
+    )
+    assert upwards.startswith(b"HTTP/1.1 400 ")
+
+
 @pytest.mark.parametrize(
     ("fields", "pointer"),
     [
@@ -83,6 +99,8 @@ async def test_a_link_names_the_keys_that_wrote_it(service: Service) -> None:
         ({"expired_url": "javascript:alert(1)"}, "/expired_url"),
         ({"note": "x" * 2_001}, "/note"),
         ({"note": "\x00"}, "/note"),
+        ({"forward_query": "yes"}, "/forward_query"),
+        ({"forward_path": None}, "/forward_path"),
         ({"created_by": "me"}, "/created_by"),
     ],
 )
