@@ -28,15 +28,20 @@ def destination(link: CachedLink, now_ms: int, rest: bytes = b"", query: bytes =
     if options is not None and not options.enabled:
         raise SwitchedOff()
     if link.expires_at_ms is not None and link.expires_at_ms <= now_ms:
-        if options is not None and options.expired_url is not None:
-            return Destination(options.expired_url, is_click=False)
-        raise Gone("the link has expired")
+        return ended(link, "the link has expired")
     if options is not None and options.starts_at_ms is not None and options.starts_at_ms > now_ms:
         raise NotYet("the link begins to work later")
     if options is None:
         return Destination(link.url)
     passed_on = rest if options.forward_path else b"", query if options.forward_query else b""
     return Destination(forwarded(link.url, *passed_on) if any(passed_on) else link.url)
+
+
+def ended(link: CachedLink, why: str) -> Destination:
+    """Returns where a link leads that has expired or is used up. Raises Gone, with `why`, if it leads nowhere."""
+    if link.options is None or link.options.expired_url is None:
+        raise Gone(why)
+    return Destination(link.options.expired_url, is_click=False)
 
 
 def has_address(link: CachedLink, rest: bytes) -> bool:

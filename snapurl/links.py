@@ -44,6 +44,7 @@ from snapurl.model import (
     SourceClicks,
     Taken,
 )
+from snapurl.store.batching.uses import Use
 from snapurl.store.clicks import ClickStore
 from snapurl.store.links import LinkStore
 from snapurl.store.tokens import random_token, random_tokens
@@ -246,6 +247,13 @@ class LinkService:
         link = await write
         await self._cache.changed(link)
         return link
+
+    async def use(self, code: str, version: int, *, takes: bool) -> Use:
+        """Returns whether a request may redirect to a link of that version that has `max_clicks`.
+
+        `takes` is whether it uses one up. Raises Unavailable.
+        """
+        return await self._store.use(code, version, takes=takes)
 
     async def page(
         self, limit: int, before: PageKey | None, owner: str | None

@@ -73,6 +73,7 @@ class LinkFields:
     note: str | None = None
     forward_query: bool = False
     forward_path: bool = False
+    max_clicks: int | None = None
 
 
 LINK_FIELDS = tuple(field.name for field in fields(LinkFields))
@@ -167,6 +168,7 @@ class LinkOptions:
     expired_url: str | None = None
     forward_query: bool = False
     forward_path: bool = False
+    max_clicks: int | None = None
 
     @classmethod
     def of(cls, enabled: bool, starts_at: datetime | None, *others: Any) -> LinkOptions | None:
@@ -181,7 +183,7 @@ class LinkOptions:
 
 
 _NO_OPTIONS = LinkOptions()
-OPTION_COLUMNS = ("enabled", "starts_at", "expired_url", "forward_query", "forward_path")
+OPTION_COLUMNS = ("enabled", "starts_at", "expired_url", "forward_query", "forward_path", "max_clicks")
 _option_values = attrgetter(*OPTION_COLUMNS)
 
 

@@ -176,6 +176,10 @@ class LinkCache:
         """Returns the load of a code that L1 does not have. Others wait for it too, so it must not be cancelled."""
         return (self._loads.get(code) or self._begin(code)).done
 
+    def forget(self, code: str, version: int) -> None:
+        """Removes a link from L1 of which the shard has a newer version than `version`."""
+        self._invalidate(code, version + 1)
+
     async def changed(self, link: Link) -> None:
         """Invalidates a link after a commit: at once in this L1, then in L2 and the L1 of all other workers."""
         cached = CachedLink.from_link(link)

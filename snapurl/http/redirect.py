@@ -27,7 +27,9 @@ from typing import Any
 from sanic import HTTPResponse, Request
 from sanic.models.server_types import ConnInfo
 
+from snapurl.cache.reader import RELOADS_MAX
 from snapurl.clicks.sources import (
+    BOT,
     HEADER_BYTES_MAX,
     PREFETCH,
     PURPOSE_HEADERS,
@@ -36,7 +38,7 @@ from snapurl.clicks.sources import (
     referrer_of,
 )
 from snapurl.codes import is_code, is_reserved
-from snapurl.destination import Destination, destination, has_address
+from snapurl.destination import Destination, destination, ended, has_address
 from snapurl.errors import (
     BadRequest,
     Gone,
@@ -49,11 +51,13 @@ from snapurl.errors import (
     SnapURLError,
     SwitchedOff,
     TooLarge,
+    Unavailable,
 )
 from snapurl.http.context import Services
 from snapurl.http.problems import refuse, request_id_of, traced
 from snapurl.http.rate_limits import MISSES, address_of, count_miss, miss_client_of, refuse_blocked
 from snapurl.model import CachedLink
+from snapurl.store.batching.uses import Use
 from snapurl.telemetry.logs import REQUEST_ID
 from snapurl.telemetry.metrics import REDIRECT_SECONDS, REDIRECTS, timing
 from snapurl.telemetry.traces import set_status
@@ -130,21 +134,49 @@ async def follow(request: Request[Any, Any], code: str) -> HTTPResponse:
 async def _respond(request: Request[Any, Any], code: str, request_id: str) -> HTTPResponse:
     services: Services = request.app.ctx.services
     try:
-        rest, query = _behind_code(request.raw_url)
-        link = await _find_link(request, services, code, rest)
-        leads = _destination(request, services, link, rest, query)
+        link, leads = await _lead(request, services, code)
+    except MethodNotAllowed:
+        raise
     except SnapURLError as refusal:
         _REFUSED.get(type(refusal), _FAILED).inc()
         return refuse(request, refusal, request_id)
-    if request.method not in SAFE and link.redirect_status not in KEEP_METHOD:
-        raise MethodNotAllowed(
-            f"a link with status {link.redirect_status} takes no {request.method}: with 307 or 308 it would",
-            allow=", ".join(SAFE),
-        )
     if leads.is_click and request.method not in _NO_CLICK:
         services.tally.record(code, referrer_of(_last_header(request, "referer")), _browser(request))
     (REDIRECTED if leads.is_click else _EXPIRED).inc()
     return Redirect(None, link.redirect_status, redirect_headers(leads.url))
+
+
+async def _lead(
+    request: Request[Any, Any], services: Services, code: str
+) -> tuple[CachedLink, Destination]:
+    """Returns the link and where it leads this request, which has then used one up if they are counted.
+
+    Raises MethodNotAllowed, Unavailable if the link keeps changing, and what `_find_link` and `_destination` raise.
+    """
+    rest, query = _behind_code(request.raw_url)
+    for _ in range(RELOADS_MAX):
+        link = await _find_link(request, services, code, rest)
+        leads = _destination(request, services, link, rest, query)
+        if request.method not in SAFE and link.redirect_status not in KEEP_METHOD:
+            raise MethodNotAllowed(
+                f"a link with status {link.redirect_status} takes no {request.method}: with 307 or 308 it would",
+                allow=", ".join(SAFE),
+            )
+        if link.options is None or link.options.max_clicks is None or not leads.is_click:
+            return link, leads
+        async with request.app.ctx.fair_queue.permit(address_of(request)):
+            use = await services.links.use(code, link.version, takes=_is_by_a_person(request))
+        if use is Use.GIVEN:
+            return link, leads
+        if use is Use.SPENT:
+            return link, _no_loop(request, services, ended(link, "the link is used up"))
+        services.cache.forget(code, link.version)
+    raise Unavailable("the link keeps changing", retry_after_s=1.0)
+
+
+def _is_by_a_person(request: Request[Any, Any]) -> bool:
+    """Whether the request is a visit: it does not only look, and no browser or bot makes it before anybody clicks."""
+    return request.method not in _NO_CLICK and _browser(request) not in (PREFETCH, BOT)
 
 
 def hand_over(connection: ConnInfo, found: asyncio.Future[CachedLink]) -> None:
@@ -213,7 +245,10 @@ def _destination(
     request: Request[Any, Any], services: Services, link: CachedLink, rest: bytes, query: bytes
 ) -> Destination:
     """Returns where the link leads now. Raises RedirectLoop, and what `destination` raises."""
-    leads = destination(link, services.clock_ms(), rest, query)
+    return _no_loop(request, services, destination(link, services.clock_ms(), rest, query))
+
+
+def _no_loop(request: Request[Any, Any], services: Services, leads: Destination) -> Destination:
     if _is_loop(request.headers.get("host", ""), leads.url, services.urls.own):
         raise RedirectLoop("the link leads back to this service, so following it would never end")
     return leads

@@ -1,13 +1,13 @@
 """The router: Sanic's, and what stands behind the code of a link leads to that link.
 
-A route `/<code>/<rest:path>` would take addresses from the API: Sanic lets a route with one slash more at its end be
-found only if no other route matches.
+A route `/<code>/<rest:path>` would do the same, but it would also take `/api/v1/links/` from `/api/v1/links`.
 """
 
 from __future__ import annotations
 
 import re
 from typing import Any
+from urllib.parse import unquote
 
 from sanic.exceptions import NotFound
 from sanic.models.handler_types import RouteHandler
@@ -16,7 +16,7 @@ from sanic_routing.route import Route
 
 from snapurl.codes import is_reserved
 
-_BEHIND_CODE = re.compile(r"(/[^/]+)/.+", re.DOTALL)
+_BEHIND_CODE = re.compile(r"/([^/]+)/.+", re.DOTALL)
 
 
 class LinkRouter(Router):
@@ -30,9 +30,9 @@ class LinkRouter(Router):
             return super().get(path, method, host)
         except NotFound:
             behind = _BEHIND_CODE.fullmatch(path)
-            if behind is None:
+            if behind is None or is_reserved(unquote(behind[1])):
                 raise
-            found = super().get(behind[1], method, host)
-            if is_reserved(found[2].get("code", "api")):
+            found = super().get(f"/{behind[1]}", method, host)
+            if "code" not in found[2]:
                 raise
             return found

@@ -43,6 +43,7 @@ from snapurl.store.batching.bulk import BulkCall, Unsettled, repeat_lost
 from snapurl.store.batching.columns import create_rows
 from snapurl.store.batching.creates import CreateBatcher
 from snapurl.store.batching.reads import ReadBatcher
+from snapurl.store.batching.uses import Use, UseBatcher
 from snapurl.store.cluster.fanout import every_slot_once
 from snapurl.store.cluster.pool import Pool, ShardFailed
 from snapurl.store.cluster.router import Call, Router
@@ -65,10 +66,12 @@ class LinkStore:
         self._router = router
         self._creates = CreateBatcher(lambda code: shards.map.owner(slot_of(code)), shards.serves)
         self._reads = ReadBatcher(shards, router)
+        self._uses = UseBatcher(router)
         self._bulk = asyncio.Semaphore(BULK_CALLS_AT_ONCE)
 
     async def close(self) -> None:
-        """Cancels the creates and the reads of `find` that have no answer."""
+        """Cancels the creates, the uses and the reads of `find` that have no answer."""
+        await self._uses.stop()
         await self._reads.stop()
         await self._creates.stop()
 
@@ -114,6 +117,13 @@ class LinkStore:
     def find(self, code: str) -> Awaitable[CachedLink]:
         """Reads what a redirect needs of a link, in a batch with other reads. MISSING if there is no row."""
         return self._reads.find(code)
+
+    async def use(self, code: str, version: int, *, takes: bool) -> Use:
+        """Returns whether a request may redirect to a link with `max_clicks`; `takes`: it uses one up.
+
+        Raises Unavailable.
+        """
+        return await self._uses.use(code, version, takes=takes)
 
     async def _row(self, code: str) -> Mapping[str, Any]:
         slot = slot_of(code)

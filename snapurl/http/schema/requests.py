@@ -40,10 +40,11 @@ TITLE_CHARS_MAX = 300
 TAGS_MAX = 20
 TAG_CHARS_MAX = 50
 NOTE_CHARS_MAX = 2_000
+CLICKS_MAX = 1_000_000_000  # of `max_clicks`
 ERRORS_MAX = 20  # reported per body
 POINTER_CHARS_MAX = 200
 DEPTH_MAX = 16  # of nesting in a body; the schemas need four levels
-LINK_VALUES_MAX = 64  # JSON values per link; the schema has 33 with all tags, and a refusal names 20 errors
+LINK_VALUES_MAX = 64  # JSON values per link; the schema has 34 with all tags, and a refusal names 20 errors
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII)
@@ -202,6 +203,16 @@ ForwardPath = Annotated[
     bool,
     Field(description="`/{code}/rest` leads to the target with `/rest` behind its path.", examples=[True]),
 ]
+MaxClicks = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=CLICKS_MAX,
+        description="How many times the link redirects. Then it answers 410, or leads to `expired_url`. HEAD, prefetches and "
+        "bots use none up. Counted from the first change or create that sets it.",
+        examples=[100],
+    ),
+]
 Note = Annotated[
     str,
     AfterValidator(_plain_lines),
@@ -257,6 +268,7 @@ class LinkDraft(Body):
     note: Note | None = None
     forward_query: ForwardQuery = False
     forward_path: ForwardPath = False
+    max_clicks: MaxClicks | None = None
 
     def as_draft(self) -> Draft:
         return Draft(**{name: getattr(self, name) for name in self.model_fields_set})
@@ -285,6 +297,7 @@ class LinkChange(Body):
     note: Note | None = None
     forward_query: ForwardQuery = False
     forward_path: ForwardPath = False
+    max_clicks: MaxClicks | None = None
 
     @model_validator(mode="after")
     def _something(self) -> LinkChange:
@@ -464,6 +477,9 @@ _WORDS = {
     "model_attributes_type": "must be an object",
     "literal_error": "must be one of {expected}",
     "bool_type": "must be true or false",
+    "int_type": "must be an integer",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
     "string_too_long": "must have at most {max_length} characters",
     "string_too_short": "must have at least {min_length} character(s)",
     "too_long": "must have at most {max_length} items",

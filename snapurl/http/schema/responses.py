@@ -68,6 +68,7 @@ class LinkBody(Answer):
     note: str | None
     forward_query: bool
     forward_path: bool
+    max_clicks: int | None = Field(ge=1)
     created_by: str = Field(description="The id of the API key that made it; empty if it was made without one.")
     changed_by: str | None = Field(
         description="The id of the API key that changed it last; null if it was never changed."
@@ -241,6 +242,7 @@ def link_body(link: Link, public_url: str) -> dict[str, Any]:
         "note": link.note,
         "forward_query": link.forward_query,
         "forward_path": link.forward_path,
+        "max_clicks": link.max_clicks,
         "created_by": link.created_by,
         "changed_by": link.changed_by,
         "version": link.version,

@@ -127,6 +127,7 @@ async def test_every_function_that_writes_for_clients_sets_its_search_path(ready
         "link_create_v2",
         "link_create_many_v2",
         "link_change_v2",
+        "link_use_v1",
         "clicks_apply_v1",
         "clicks_apply_v2",
         "key_add_v1",
