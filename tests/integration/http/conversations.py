@@ -2,14 +2,14 @@
 
 These links exist: `fp-a` (302), `fp-b` (308), `fp-c` (301, a URL with escapes), `fp-over` (expired), `fp-gone`
 (deleted), `fp-off` (switched off), `fp-late` (not yet),
-`fp-else` (expired, and leads elsewhere), `fp-on` (forwards path and query to `https://example.org/to?a=1#f`); `fp-none` does not. ALIAS stands for an unused word, as an alias or an Idempotency-Key.
+`fp-else` (expired, and leads elsewhere), `fp-on` (forwards path and query to `https://example.org/to?a=1#f`), `fp-some` (10,000 clicks), `fp-used` (used up); `fp-none` does not. ALIAS stands for an unused word, as an alias or an Idempotency-Key.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-CODES = ("fp-a", "fp-b", "fp-c", "fp-over", "fp-gone", "fp-off", "fp-late", "fp-else", "fp-on")
+CODES = ("fp-a", "fp-b", "fp-c", "fp-over", "fp-gone", "fp-off", "fp-late", "fp-else", "fp-on", "fp-some", "fp-used")
 HEAD_BYTES_MAX = 16_384
 ALIAS = b"alias-00"
 HOST = b"Host: s.example.org"
@@ -127,6 +127,8 @@ OTHER = (
     Case("a path that is forwarded", (
         head(target=b"/fp-on/x/../y"), head(target=b"/fp-on/x//y?b") + head(target=b"/fp%2Don/x", method=b"HEAD"),
         head(target=b"http://s.example.org/fp-on/\xff?\xff"), head(target=b"/fp-on/" + b"x" * 2_100), A), None),
+    Case("links of limited clicks", (
+        head(target=b"/fp-some"), head(target=b"/fp-some", method=b"HEAD") + A, head(target=b"/fp-used") + B), None),
     Case("plain, missing, plain in one packet", (A + NONE + B,), 1),
     Case("plain, missing, plain in packets", (A, NONE, B), None),
     Case("a page for a browser", (NONE[:-2] + b"accept: text/html\r\n\r\n", A), None),

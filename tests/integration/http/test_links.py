@@ -35,6 +35,7 @@ async def test_a_link_is_created_with_everything_asked_for(service: Service, api
         "note": "Two\n\tlines",
         "forward_query": True,
         "forward_path": True,
+        "max_clicks": 100,
     }
     answer = await api.post("/api/v1/links", json=body)
     assert answer.status_code == 201
@@ -58,6 +59,7 @@ async def test_a_link_is_created_with_everything_asked_for(service: Service, api
         "note": "Two\n\tlines",
         "forward_query": True,
         "forward_path": True,
+        "max_clicks": 100,
         "created_by": service.admin_key.split("_")[1],
         "changed_by": None,
         "version": 1,

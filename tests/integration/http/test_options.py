@@ -89,6 +89,24 @@ async def test_a_link_forwards_query_and_path(service: Service, api: httpx.Async
     assert upwards.startswith(b"HTTP/1.1 400 ")
 
 
+async def test_a_link_redirects_as_often_as_it_may(service: Service, api: httpx.AsyncClient) -> None:
+    """A link is used up after `max_clicks` visits over all workers; whoever only looks, prefetches or previews uses none."""
+    link = await service.shorten(max_clicks=3)
+    path = f"/{link['code']}"
+    one, other = service.clients[:2]
+    for _ in range(3):
+        assert (await one.head(path)).status_code == 302
+        for headers in ({"Sec-Purpose": "prefetch"}, {"User-Agent": "Twitterbot/1.0"}):
+            assert (await one.get(path, headers=headers)).status_code == 302
+    visits = await asyncio.gather(*(client.get(path) for client in (one, other) * 5))
+    assert sorted(visit.status_code for visit in visits) == [302] * 3 + [410] * 7
+    assert (await one.head(path)).status_code == 410
+    await api.patch(f"/api/v1/links/{link['code']}", json={"expired_url": OVER})
+    assert (await other.get(path)).headers["location"] == OVER
+    await api.patch(f"/api/v1/links/{link['code']}", json={"max_clicks": 4})
+    assert [(await client.get(path)).headers["location"] for client in (other, one)] == ["https://example.org/", OVER]
+
+
 @pytest.mark.parametrize(
     ("fields", "pointer"),
     [
@@ -101,6 +119,9 @@ async def test_a_link_forwards_query_and_path(service: Service, api: httpx.Async
         ({"note": "\x00"}, "/note"),
         ({"forward_query": "yes"}, "/forward_query"),
         ({"forward_path": None}, "/forward_path"),
+        ({"max_clicks": 0}, "/max_clicks"),
+        ({"max_clicks": 1.5}, "/max_clicks"),
+        ({"max_clicks": 10**10}, "/max_clicks"),
         ({"created_by": "me"}, "/created_by"),
     ],
 )
