@@ -48,6 +48,7 @@ from snapurl.http.wire.heads import Head
 from snapurl.limits import Blocklist, Limiter
 from snapurl.links import LinkService
 from snapurl.model import Readiness
+from snapurl.passwords import Passwords
 from snapurl.redis_client import redis_client
 from snapurl.store.clicks import ClickStore
 from snapurl.store.cluster.router import Router
@@ -149,6 +150,8 @@ async def open_services(
     store, clicks = LinkStore(shards, router), ClickStore(shards, router)
     stack.push_async_callback(store.close)
 
+    passwords = Passwords()
+    stack.callback(passwords.close)
     limiter = Limiter(settings)
     stack.push_async_callback(limiter.close)
     if fault := await limiter.redis_fault():
@@ -191,12 +194,13 @@ async def open_services(
     return Services(
         settings=settings,
         site=site,
-        links=LinkService(store, clicks, cache, _now),
+        links=LinkService(store, clicks, cache, passwords, _now),
         cache=cache,
         tally=tally,
         limiter=limiter,
         blocked=Blocklist(),
         key_guessers=Blocklist(),
+        password_guessers=Blocklist(),
         auth=auth,
         urls=UrlPolicy(settings.url_chars_max, settings.own_origins),
         clock=_now,

@@ -81,6 +81,18 @@ class RedirectLoop(SnapURLError):
     title = "The link leads back to this service"
 
 
+class PasswordNeeded(SnapURLError):
+    status = 403
+    slug = "password-needed"
+    title = "The link asks for a password"
+
+
+class PasswordWrong(SnapURLError):
+    status = 403
+    slug = "password-wrong"
+    title = "The password is wrong"
+
+
 class NotFound(SnapURLError):
     status = 404
     slug = "not-found"

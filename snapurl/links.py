@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from snapurl.cache.reader import LinkCache
 from snapurl.codes import derived_code, random_code
@@ -32,6 +33,7 @@ from snapurl.errors import (
 )
 from snapurl.model import (
     EXPIRY_NOT_IN_FUTURE,
+    CachedLink,
     DayClicks,
     Draft,
     Failed,
@@ -44,6 +46,7 @@ from snapurl.model import (
     SourceClicks,
     Taken,
 )
+from snapurl.passwords import Passwords
 from snapurl.store.batching.uses import Use
 from snapurl.store.clicks import ClickStore
 from snapurl.store.links import LinkStore
@@ -52,6 +55,7 @@ from snapurl.store.tokens import random_token, random_tokens
 CODE_ATTEMPTS = (
     5  # generated codes per link; with a thousandth of all codes in use, five collide once in 10^15
 )
+PASSWORDS_MAX = 20  # links of one bulk create that may have one: each takes its time to hash
 INVALIDATIONS_MAX = 8  # concurrent ones of a bulk create: fewer than the cache has connections to Redis
 
 
@@ -83,12 +87,14 @@ class LinkService:
         store: LinkStore,
         clicks: ClickStore,
         cache: LinkCache,
+        passwords: Passwords,
         clock: Callable[[], datetime],
         make_token: Callable[[], uuid.UUID] = random_token,
     ) -> None:
         self._store = store
         self._clicks = clicks
         self._cache = cache
+        self._passwords = passwords
         self._clock = clock
         self._make_token = make_token
 
@@ -99,6 +105,7 @@ class LinkService:
 
         Raises AliasTaken, IdempotencyMismatch, Invalid (expiry in the past), Unavailable, OutcomeUnknown.
         """
+        await self._hash_password(draft)
         if key is None:
             pending = _PendingCreate(draft, self._make_token(), idempotent=False)
         else:
@@ -114,6 +121,10 @@ class LinkService:
             if draft.alias is not None:
                 raise _taken(draft.alias)
         raise _no_free_code()
+
+    async def _hash_password(self, draft: Draft) -> None:
+        if draft.password is not None:
+            draft.password_hash = await self._passwords.hash(draft.password)
 
     async def _idempotent(self, draft: Draft, record: IdempotencyRecord) -> _PendingCreate:
         if record.fingerprint != draft.fingerprint():
@@ -153,6 +164,14 @@ class LinkService:
         """Returns one result per draft, in their order. `keys` has one item per draft."""
         results: list[Link | SnapURLError] = [_no_free_code()] * len(drafts)
         pending = await self._begin_many(drafts, keys, results)
+        for count, (place, create) in enumerate(
+            [item for item in pending.items() if item[1].draft.password is not None]
+        ):
+            if count < PASSWORDS_MAX:
+                await self._hash_password(create.draft)
+            else:
+                results[place] = _too_many_passwords()
+                del pending[place]
         for attempt in range(CODE_ATTEMPTS):
             if not pending:
                 break
@@ -231,6 +250,10 @@ class LinkService:
 
         Raises NotFound, also for a link of another owner, Gone, VersionMismatch, OutcomeUnknown, Unavailable.
         """
+        if (password := patch.values.get("password")) is not None:
+            patch = LinkPatch(**_but(patch, "password"), password_hash=await self._passwords.hash(password))
+        elif "password" in patch.values:
+            patch = LinkPatch(**_but(patch, "password"), password_hash=None)
         token = self._make_token()
         return await self._written(
             self._store.change(code, patch, if_match=if_match, owner=owner, token=token, by=by)
@@ -247,6 +270,15 @@ class LinkService:
         link = await write
         await self._cache.changed(link)
         return link
+
+    async def find(self, code: str) -> CachedLink:
+        """Returns what a redirect needs of a link, as its shard has it now. Raises Unavailable."""
+        return await self._store.find(code)
+
+    async def is_password(self, password: str, link: CachedLink) -> bool:
+        """Whether `password` is that of a link that has one. Raises Unavailable."""
+        assert link.options is not None and link.options.password_hash is not None
+        return await self._passwords.is_right(password, link.options.password_hash)
 
     async def use(self, code: str, version: int, *, takes: bool) -> Use:
         """Returns whether a request may redirect to a link of that version that has `max_clicks`.
@@ -276,6 +308,14 @@ class LinkService:
 
 def _taken(alias: str) -> AliasTaken:
     return AliasTaken(f"the alias {alias} is taken: choose another, or leave it out")
+
+
+def _too_many_passwords() -> Invalid:
+    return Invalid(fields=(FieldError("/password", f"at most {PASSWORDS_MAX} links of one call may have one"),))
+
+
+def _but(patch: LinkPatch, name: str) -> dict[str, Any]:
+    return {key: value for key, value in patch.values.items() if key != name}
 
 
 def _no_free_code() -> Unavailable:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from enum import StrEnum
 from hashlib import sha256
@@ -74,9 +74,10 @@ class LinkFields:
     forward_query: bool = False
     forward_path: bool = False
     max_clicks: int | None = None
+    password_hash: str | None = field(default=None, repr=False)
 
 
-LINK_FIELDS = tuple(field.name for field in fields(LinkFields))
+LINK_FIELDS = tuple(each.name for each in fields(LinkFields))
 
 link_values: Callable[[LinkFields], tuple[Any, ...]] = attrgetter(*LINK_FIELDS)
 """The values of LINK_FIELDS, in that order."""
@@ -84,9 +85,13 @@ link_values: Callable[[LinkFields], tuple[Any, ...]] = attrgetter(*LINK_FIELDS)
 
 @dataclass(slots=True, kw_only=True)
 class Draft(LinkFields):
-    """A link that a client asks for. Without an `alias` the service generates the code."""
+    """A link that a client asks for. Without an `alias` the service generates the code.
+
+    `password` is replaced by its hash before the link is stored.
+    """
 
     alias: str | None = None
+    password: str | None = field(default=None, repr=False)
 
     def fingerprint(self) -> bytes:
         """Returns the SHA-256 of the request in canonical form: equal for requests that ask for the same.
@@ -98,6 +103,8 @@ class Draft(LinkFields):
         for name, default in _LATER_FIELDS:
             if (value := getattr(self, name)) != default:
                 values.append((name, value))
+        if self.password is not None:
+            values.append("password")
         return sha256(json.dumps(values, default=datetime.isoformat).encode()).digest()
 
 
@@ -105,9 +112,16 @@ _FIRST_FIELDS = ("url", "alias", "title", "tags", "redirect_status", "expires_at
 """Those of the first release, in the order in which fingerprints hold them. Never to be changed."""
 
 
+_SECRET_FIELDS = ("password", "password_hash")
+"""Of these a fingerprint holds only whether there is one: it is stored, and must not help anybody to guess."""
+
+
 def _later_fields(kind: type[Draft]) -> tuple[tuple[str, object], ...]:
     """Returns the name and default of each field that is not one of the first."""
-    return tuple((field.name, field.default) for field in fields(kind) if field.name not in _FIRST_FIELDS)
+    names = {each.name: each.default for each in fields(kind)}
+    return tuple(
+        (name, default) for name, default in names.items() if name not in (*_FIRST_FIELDS, *_SECRET_FIELDS)
+    )
 
 
 _LATER_FIELDS = _later_fields(Draft)
@@ -145,17 +159,20 @@ class Link(LinkFields):
     changed_by: str | None = None
 
 
-LINK_COLUMNS = tuple(field.name for field in fields(Link))
+LINK_COLUMNS = tuple(each.name for each in fields(Link))
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class LinkPatch:
-    """What a PATCH sets: values by name, of LINK_FIELDS. The other fields stay as they are."""
+    """What a PATCH sets: values by name, of LINK_FIELDS. The other fields stay as they are.
 
-    values: Mapping[str, Any]
+    `password` stands for its hash until that is known.
+    """
+
+    values: Mapping[str, Any] = field(repr=False)
 
     def __init__(self, **values: Any) -> None:
-        assert values.keys() <= set(LINK_FIELDS), "a field that no PATCH sets"
+        assert values.keys() <= {*LINK_FIELDS, "password"}, "a field that no PATCH sets"
         object.__setattr__(self, "values", values)
 
 
@@ -169,6 +186,7 @@ class LinkOptions:
     forward_query: bool = False
     forward_path: bool = False
     max_clicks: int | None = None
+    password_hash: str | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, enabled: bool, starts_at: datetime | None, *others: Any) -> LinkOptions | None:
@@ -179,11 +197,11 @@ class LinkOptions:
     @property
     def chars(self) -> int:
         """The length of its texts, by which a cache estimates its memory."""
-        return len(self.expired_url or "")
+        return len(self.expired_url or "") + len(self.password_hash or "")
 
 
 _NO_OPTIONS = LinkOptions()
-OPTION_COLUMNS = ("enabled", "starts_at", "expired_url", "forward_query", "forward_path", "max_clicks")
+OPTION_COLUMNS = ("enabled", "starts_at", "expired_url", "forward_query", "forward_path", "max_clicks", "password_hash")
 _option_values = attrgetter(*OPTION_COLUMNS)
 
 

@@ -21,7 +21,7 @@ from snapurl.http.wire.fair_queue import FairQueue
 CHAR_BYTES_MAX = 6  # of a character of a URL in JSON: \u00e9
 URLS_MAX = 2  # of a link: its target, and where it leads once it has expired
 FIELDS_BYTES_MAX = (
-    45_056  # of a link besides these: 3,300 characters of title, tags and note, 12 bytes each at most
+    49_152  # of a link besides these: 3,500 characters of title, tags, note and password, 12 bytes each at most
 )
 LOOP_BYTES_MAX = 16_384  # of a body that is parsed on the event loop
 LOOP_VALUES_MAX = LINK_VALUES_MAX  # of such a body: those of one link

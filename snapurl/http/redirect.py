@@ -46,6 +46,8 @@ from snapurl.errors import (
     NoSuchAddress,
     NotFound,
     NotYet,
+    PasswordNeeded,
+    PasswordWrong,
     RateLimited,
     RedirectLoop,
     SnapURLError,
@@ -54,6 +56,7 @@ from snapurl.errors import (
     Unavailable,
 )
 from snapurl.http.context import Services
+from snapurl.http.password_form import count_wrong, read_password, refuse_guessers
 from snapurl.http.problems import refuse, request_id_of, traced
 from snapurl.http.rate_limits import MISSES, address_of, count_miss, miss_client_of, refuse_blocked
 from snapurl.model import CachedLink
@@ -67,6 +70,7 @@ CACHE_CONTROL = "private, max-age=0"
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 KEEP_METHOD = (307, 308)  # statuses after which a client must not change the method
+SEE_OTHER = 303  # after a password: the client must not send it to the target
 METHODS = (*SAFE, "POST", "PUT", "PATCH", "DELETE")
 _NO_CLICK = ("HEAD", "OPTIONS")
 
@@ -80,6 +84,8 @@ _REFUSED = {
     Gone: REDIRECTS.labels("gone"),
     SwitchedOff: REDIRECTS.labels("switched-off"),
     NotYet: REDIRECTS.labels("not-yet"),
+    PasswordNeeded: REDIRECTS.labels("password"),
+    PasswordWrong: REDIRECTS.labels("password"),
     BadRequest: REDIRECTS.labels("refused"),
     TooLarge: REDIRECTS.labels("refused"),
     RateLimited: REDIRECTS.labels("shut-out"),
@@ -134,7 +140,7 @@ async def follow(request: Request[Any, Any], code: str) -> HTTPResponse:
 async def _respond(request: Request[Any, Any], code: str, request_id: str) -> HTTPResponse:
     services: Services = request.app.ctx.services
     try:
-        link, leads = await _lead(request, services, code)
+        status, leads = await _lead(request, services, code)
     except MethodNotAllowed:
         raise
     except SnapURLError as refusal:
@@ -143,35 +149,59 @@ async def _respond(request: Request[Any, Any], code: str, request_id: str) -> HT
     if leads.is_click and request.method not in _NO_CLICK:
         services.tally.record(code, referrer_of(_last_header(request, "referer")), _browser(request))
     (REDIRECTED if leads.is_click else _EXPIRED).inc()
-    return Redirect(None, link.redirect_status, redirect_headers(leads.url))
+    return Redirect(None, status, redirect_headers(leads.url))
 
 
-async def _lead(
-    request: Request[Any, Any], services: Services, code: str
-) -> tuple[CachedLink, Destination]:
-    """Returns the link and where it leads this request, which has then used one up if they are counted.
+async def _lead(request: Request[Any, Any], services: Services, code: str) -> tuple[int, Destination]:
+    """Returns the status and where the link leads this request, which has then used one up if they are counted.
 
-    Raises MethodNotAllowed, Unavailable if the link keeps changing, and what `_find_link` and `_destination` raise.
+    Raises MethodNotAllowed, Unavailable if the link keeps changing, what `_find_link` and `_destination` raise, and
+    for a link with a password PasswordNeeded, PasswordWrong, RateLimited.
     """
     rest, query = _behind_code(request.raw_url)
+    password = None
     for _ in range(RELOADS_MAX):
         link = await _find_link(request, services, code, rest)
         leads = _destination(request, services, link, rest, query)
-        if request.method not in SAFE and link.redirect_status not in KEEP_METHOD:
-            raise MethodNotAllowed(
-                f"a link with status {link.redirect_status} takes no {request.method}: with 307 or 308 it would",
-                allow=", ".join(SAFE),
-            )
-        if link.options is None or link.options.max_clicks is None or not leads.is_click:
-            return link, leads
+        status, options = link.redirect_status, link.options
+        if options is None or options.password_hash is None or not leads.is_click:
+            if request.method not in SAFE and status not in KEEP_METHOD:
+                raise _method_not_allowed(request, status)
+        else:
+            refuse_guessers(services, address_of(request), code)
+            password = await read_password(request) if password is None else password
+            if not await _is_current(request, services, code, link):
+                continue
+            if not await services.links.is_password(password, link):
+                await count_wrong(services, address_of(request), code)
+                raise PasswordWrong()
+            status = SEE_OTHER
+        if options is None or options.max_clicks is None or not leads.is_click:
+            return status, leads
         async with request.app.ctx.fair_queue.permit(address_of(request)):
             use = await services.links.use(code, link.version, takes=_is_by_a_person(request))
         if use is Use.GIVEN:
-            return link, leads
+            return status, leads
         if use is Use.SPENT:
-            return link, _no_loop(request, services, ended(link, "the link is used up"))
+            return status, _no_loop(request, services, ended(link, "the link is used up"))
         services.cache.forget(code, link.version)
     raise Unavailable("the link keeps changing", retry_after_s=1.0)
+
+
+def _method_not_allowed(request: Request[Any, Any], status: int) -> MethodNotAllowed:
+    return MethodNotAllowed(
+        f"a link with status {status} takes no {request.method}: with 307 or 308 it would", allow=", ".join(SAFE)
+    )
+
+
+async def _is_current(request: Request[Any, Any], services: Services, code: str, link: CachedLink) -> bool:
+    """Whether the shard has no newer version of the link: a password that was replaced opens nothing."""
+    async with request.app.ctx.fair_queue.permit(address_of(request)):
+        found = await services.links.find(code)
+    if found.version != link.version:
+        services.cache.forget(code, link.version)
+        return False
+    return True
 
 
 def _is_by_a_person(request: Request[Any, Any]) -> bool:

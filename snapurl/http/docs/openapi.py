@@ -18,6 +18,8 @@ from snapurl.errors import (
     NoSuchAddress,
     NotFound,
     NotYet,
+    PasswordNeeded,
+    PasswordWrong,
     RateLimited,
     RedirectLoop,
     SnapURLError,
@@ -159,6 +161,8 @@ def _redirect(method: str) -> dict[str, Any]:
     ]
     refusals = (
         BadRequest,
+        PasswordNeeded,
+        PasswordWrong,
         RedirectLoop,
         NotFound,
         SwitchedOff,

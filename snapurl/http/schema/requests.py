@@ -40,11 +40,12 @@ TITLE_CHARS_MAX = 300
 TAGS_MAX = 20
 TAG_CHARS_MAX = 50
 NOTE_CHARS_MAX = 2_000
+PASSWORD_CHARS_MIN, PASSWORD_CHARS_MAX = 4, 200
 CLICKS_MAX = 1_000_000_000  # of `max_clicks`
 ERRORS_MAX = 20  # reported per body
 POINTER_CHARS_MAX = 200
 DEPTH_MAX = 16  # of nesting in a body; the schemas need four levels
-LINK_VALUES_MAX = 64  # JSON values per link; the schema has 34 with all tags, and a refusal names 20 errors
+LINK_VALUES_MAX = 64  # JSON values per link; the schema has 35 with all tags, and a refusal names 20 errors
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII)
@@ -213,6 +214,17 @@ MaxClicks = Annotated[
         examples=[100],
     ),
 ]
+Password = Annotated[
+    str,
+    AfterValidator(_plain),
+    Field(
+        min_length=PASSWORD_CHARS_MIN,
+        max_length=PASSWORD_CHARS_MAX,
+        description="Whoever follows the link is asked for it. It is stored as a hash and never shown.",
+        examples=["correct horse battery staple"],
+        json_schema_extra={"format": "password", "writeOnly": True},
+    ),
+]
 Note = Annotated[
     str,
     AfterValidator(_plain_lines),
@@ -269,6 +281,7 @@ class LinkDraft(Body):
     forward_query: ForwardQuery = False
     forward_path: ForwardPath = False
     max_clicks: MaxClicks | None = None
+    password: Password | None = None
 
     def as_draft(self) -> Draft:
         return Draft(**{name: getattr(self, name) for name in self.model_fields_set})
@@ -298,6 +311,7 @@ class LinkChange(Body):
     forward_query: ForwardQuery = False
     forward_path: ForwardPath = False
     max_clicks: MaxClicks | None = None
+    password: Password | None = None
 
     @model_validator(mode="after")
     def _something(self) -> LinkChange:

@@ -69,6 +69,7 @@ class LinkBody(Answer):
     forward_query: bool
     forward_path: bool
     max_clicks: int | None = Field(ge=1)
+    has_password: bool
     created_by: str = Field(description="The id of the API key that made it; empty if it was made without one.")
     changed_by: str | None = Field(
         description="The id of the API key that changed it last; null if it was never changed."
@@ -243,6 +244,7 @@ def link_body(link: Link, public_url: str) -> dict[str, Any]:
         "forward_query": link.forward_query,
         "forward_path": link.forward_path,
         "max_clicks": link.max_clicks,
+        "has_password": link.password_hash is not None,
         "created_by": link.created_by,
         "changed_by": link.changed_by,
         "version": link.version,
