@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from snapurl.errors import Gone, NotYet, SwitchedOff
 from snapurl.forwarding import forwarded
 from snapurl.model import CachedLink
+from snapurl.rules import Visitor, target_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +19,12 @@ class Destination:
     is_click: bool = True
 
 
-def destination(link: CachedLink, now_ms: int, rest: bytes = b"", query: bytes = b"") -> Destination:
+def destination(
+    link: CachedLink, now_ms: int, rest: bytes, query: bytes, visitor: Callable[[], Visitor]
+) -> Destination:
     """Returns where `link` leads at `now_ms` since 1970, asked for with the path `rest` behind its code and `query`.
 
-    Raises Gone, SwitchedOff, NotYet, and what `forwarded` raises.
+    `visitor` is called only for a link with rules. Raises Gone, SwitchedOff, NotYet, and what `forwarded` raises.
     """
     options = link.options
     if link.deleted:
@@ -33,8 +37,9 @@ def destination(link: CachedLink, now_ms: int, rest: bytes = b"", query: bytes =
         raise NotYet("the link begins to work later")
     if options is None:
         return Destination(link.url)
+    url = link.url if options.rules is None else target_of(options.rules, visitor()) or link.url
     passed_on = rest if options.forward_path else b"", query if options.forward_query else b""
-    return Destination(forwarded(link.url, *passed_on) if any(passed_on) else link.url)
+    return Destination(forwarded(url, *passed_on) if any(passed_on) else url)
 
 
 def ended(link: CachedLink, why: str) -> Destination:

@@ -75,6 +75,7 @@ class LinkFields:
     forward_path: bool = False
     max_clicks: int | None = None
     password_hash: str | None = field(default=None, repr=False)
+    rules: str | None = None
 
 
 LINK_FIELDS = tuple(each.name for each in fields(LinkFields))
@@ -187,6 +188,7 @@ class LinkOptions:
     forward_path: bool = False
     max_clicks: int | None = None
     password_hash: str | None = field(default=None, repr=False)
+    rules: str | None = None
 
     @classmethod
     def of(cls, enabled: bool, starts_at: datetime | None, *others: Any) -> LinkOptions | None:
@@ -197,11 +199,11 @@ class LinkOptions:
     @property
     def chars(self) -> int:
         """The length of its texts, by which a cache estimates its memory."""
-        return len(self.expired_url or "") + len(self.password_hash or "")
+        return len(self.expired_url or "") + len(self.password_hash or "") + len(self.rules or "")
 
 
 _NO_OPTIONS = LinkOptions()
-OPTION_COLUMNS = ("enabled", "starts_at", "expired_url", "forward_query", "forward_path", "max_clicks", "password_hash")
+OPTION_COLUMNS = ("enabled", "starts_at", "expired_url", "forward_query", "forward_path", "max_clicks", "password_hash", "rules")
 _option_values = attrgetter(*OPTION_COLUMNS)
 
 

@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from snapurl.config import Settings
-from snapurl.http.schema.requests import LINK_VALUES_MAX, values_at_most
+from snapurl.http.schema.requests import LINK_VALUES_MAX, RULES_CHARS_MAX, RULES_VALUES_MAX, values_at_most
 from snapurl.http.wire.fair_queue import FairQueue
 
 CHAR_BYTES_MAX = 6  # of a character of a URL in JSON: \u00e9
 URLS_MAX = 2  # of a link: its target, and where it leads once it has expired
 FIELDS_BYTES_MAX = (
     49_152  # of a link besides these: 3,500 characters of title, tags, note and password, 12 bytes each at most
+    + CHAR_BYTES_MAX * RULES_CHARS_MAX
 )
 LOOP_BYTES_MAX = 16_384  # of a body that is parsed on the event loop
 LOOP_VALUES_MAX = LINK_VALUES_MAX  # of such a body: those of one link
@@ -46,7 +47,7 @@ class BodyBound:
 
     @property
     def values_max(self) -> int:
-        return self.links * LINK_VALUES_MAX
+        return self.links * LINK_VALUES_MAX + RULES_VALUES_MAX
 
     def links_at_least(self, count: int) -> int:
         """Returns how many links a body of `count` bytes holds at least; one if it is too large anyway."""

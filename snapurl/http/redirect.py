@@ -60,6 +60,7 @@ from snapurl.http.password_form import count_wrong, read_password, refuse_guesse
 from snapurl.http.problems import refuse, request_id_of, traced
 from snapurl.http.rate_limits import MISSES, address_of, count_miss, miss_client_of, refuse_blocked
 from snapurl.model import CachedLink
+from snapurl.rules import Visitor
 from snapurl.store.batching.uses import Use
 from snapurl.telemetry.logs import REQUEST_ID
 from snapurl.telemetry.metrics import REDIRECT_SECONDS, REDIRECTS, timing
@@ -162,7 +163,7 @@ async def _lead(request: Request[Any, Any], services: Services, code: str) -> tu
     password = None
     for _ in range(RELOADS_MAX):
         link = await _find_link(request, services, code, rest)
-        leads = _destination(request, services, link, rest, query)
+        leads = _destination(request, services, code, link, rest, query)
         status, options = link.redirect_status, link.options
         if options is None or options.password_hash is None or not leads.is_click:
             if request.method not in SAFE and status not in KEEP_METHOD:
@@ -272,10 +273,18 @@ async def _find_link(
 
 
 def _destination(
-    request: Request[Any, Any], services: Services, link: CachedLink, rest: bytes, query: bytes
+    request: Request[Any, Any], services: Services, code: str, link: CachedLink, rest: bytes, query: bytes
 ) -> Destination:
-    """Returns where the link leads now. Raises RedirectLoop, and what `destination` raises."""
-    return _no_loop(request, services, destination(link, services.clock_ms(), rest, query))
+    """Returns where the link leads this visitor now. Raises RedirectLoop, and what `destination` raises."""
+
+    def visitor() -> Visitor:
+        languages = ",".join(request.headers.getall("accept-language", ()))[:HEADER_BYTES_MAX]
+        agent = _last_header(request, "user-agent")
+        return Visitor(code, address_of(request), agent, languages, query, services.clock())
+
+    return _no_loop(
+        request, services, destination(link, services.clock_ms(), rest, query, visitor)
+    )
 
 
 def _no_loop(request: Request[Any, Any], services: Services, leads: Destination) -> Destination:

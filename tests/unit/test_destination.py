@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,10 +11,16 @@ import pytest
 from snapurl.destination import Destination, destination
 from snapurl.errors import Gone, NotYet, SnapURLError, SwitchedOff
 from snapurl.model import CachedLink, LinkOptions
+from snapurl.rules import Visitor
 
 LINK = CachedLink("https://example.org/", 302, 1, None, deleted=False)
 OVER = "https://example.org/over"
 NOW = 1_000
+VISITOR = Visitor("a", "192.0.2.1", b"Mozilla/5.0 (iPhone)", "", b"", datetime.fromtimestamp(1, UTC))
+
+
+def leads_to(link: CachedLink, rest: bytes = b"", query: bytes = b"") -> Destination:
+    return destination(link, NOW, rest, query, lambda: VISITOR)
 
 
 @pytest.mark.parametrize(
@@ -37,10 +44,10 @@ def test_a_link_leads_where_its_options_say(
     """Deleted comes first, then switched off, expired, not yet; an expired link may lead elsewhere, without a click."""
     link = replace(LINK, **fields, options=None if options is None else LinkOptions(**options))
     if isinstance(leads, Destination):
-        assert destination(link, NOW) == leads
+        assert leads_to(link) == leads
         return
     with pytest.raises(leads):
-        destination(link, NOW)
+        leads_to(link)
 
 
 @pytest.mark.parametrize(
@@ -55,6 +62,15 @@ def test_a_link_leads_where_its_options_say(
 def test_a_link_forwards_what_it_says(options: dict[str, bool], url: str) -> None:
     """A link forwards the path behind its code, the query, both or neither."""
     link = replace(LINK, options=LinkOptions(**options) if options else None)
-    assert destination(link, NOW, b"a", b"b") == Destination(url)
+    assert leads_to(link, b"a", b"b") == Destination(url)
     expired = replace(LINK, expires_at_ms=NOW, options=LinkOptions(expired_url=OVER, **options))
-    assert destination(expired, NOW, b"a", b"b") == Destination(OVER, is_click=False)
+    assert leads_to(expired, b"a", b"b") == Destination(OVER, is_click=False)
+
+
+def test_a_rule_comes_before_the_url_and_after_the_expiry() -> None:
+    """A rule that holds replaces the URL of a link that works, and what is forwarded goes there."""
+    rules = '[{"if":{"os":["ios"]},"url":"https://apps.example/"}]'
+    link = replace(LINK, options=LinkOptions(rules=rules, forward_path=True))
+    assert leads_to(link, b"x") == Destination("https://apps.example/x")
+    with pytest.raises(Gone):
+        leads_to(replace(link, expires_at_ms=NOW))

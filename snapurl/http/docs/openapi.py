@@ -152,12 +152,16 @@ FOLLOW = {
 }
 
 
+REDIRECT_STATUSES = {**dict.fromkeys(("get", "head", "options"), (301, 302, 307, 308)), "post": (303, 307, 308)}
+"""By method. After a password (POST) it is 303."""
+
+
 def _redirect(method: str) -> dict[str, Any]:
     places = [
         Success(
             status, "To the link's URL", headers={"Location": "The link's URL.", "Cache-Control": "max-age=0"}
         )
-        for status in ((301, 302, 307, 308) if method in ("get", "head", "options") else (307, 308))
+        for status in REDIRECT_STATUSES.get(method, (307, 308))
     ]
     refusals = (
         BadRequest,

@@ -6,6 +6,7 @@ against its schema.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -14,7 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from snapurl.errors import SnapURLError
-from snapurl.http.schema.requests import RedirectStatus
+from snapurl.http.schema.requests import Conditions, RedirectStatus
 from snapurl.model import DayClicks, Link, Readiness, RingView, SourceClicks, SourceKind
 
 CONTENT_TYPE = "application/problem+json"
@@ -51,6 +52,13 @@ class Problem(Answer):
     request_id: str | None = Field(None, description="Quote it when you ask for help.")
 
 
+class RuleBody(Answer):
+    """Where the link leads those for whom the conditions hold."""
+
+    conditions: Conditions = Field(alias="if")
+    url: str = Field(json_schema_extra={"format": "uri"})
+
+
 class LinkBody(Answer):
     """A link."""
 
@@ -70,6 +78,7 @@ class LinkBody(Answer):
     forward_path: bool
     max_clicks: int | None = Field(ge=1)
     has_password: bool
+    rules: list[RuleBody] | None
     created_by: str = Field(description="The id of the API key that made it; empty if it was made without one.")
     changed_by: str | None = Field(
         description="The id of the API key that changed it last; null if it was never changed."
@@ -245,6 +254,7 @@ def link_body(link: Link, public_url: str) -> dict[str, Any]:
         "forward_path": link.forward_path,
         "max_clicks": link.max_clicks,
         "has_password": link.password_hash is not None,
+        "rules": json.loads(link.rules) if link.rules else None,
         "created_by": link.created_by,
         "changed_by": link.changed_by,
         "version": link.version,

@@ -1,15 +1,15 @@
 -- name: create
 SELECT outcome, peer, epoch, created_at
-  FROM link_create_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+  FROM link_create_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
 
 -- name: create_many
 SELECT place, outcome, peer, epoch, created_at
-  FROM link_create_many_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
+  FROM link_create_many_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
 
 -- name: change
 SELECT c.outcome, c.peer, c.epoch, (c.link).{link}
   FROM link_change_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
-                      $19, $20, $21) c
+                      $19, $20, $21, $22) c
 
 -- name: get
 -- The slot's state and the row in one statement, so that a missing row at a non-owner is "moved", never 404; "busy" on
@@ -30,8 +30,9 @@ SELECT q.place, CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_
        l.version, l.url, l.redirect_status, l.expires_at, l.deleted_at IS NOT NULL AS is_deleted,
        CASE WHEN NOT l.enabled OR l.starts_at IS NOT NULL OR l.expired_url IS NOT NULL OR l.forward_query
                  OR l.forward_path OR l.max_clicks IS NOT NULL OR l.password_hash IS NOT NULL
+                 OR l.rules IS NOT NULL
             THEN ROW (l.enabled, l.starts_at, l.expired_url, l.forward_query, l.forward_path, l.max_clicks,
-                      l.password_hash) END AS options
+                      l.password_hash, l.rules) END AS options
   FROM unnest((SELECT $1::smallint[]), (SELECT $2::text[])) WITH ORDINALITY q (slot, code, place)
   LEFT JOIN LATERAL (SELECT * FROM slots WHERE slot = q.slot LIMIT 1) s ON true
   LEFT JOIN LATERAL (SELECT * FROM links WHERE slot = q.slot AND code = q.code LIMIT 1) l ON true

@@ -60,6 +60,8 @@ def links(shared_settings: Settings) -> None:
         pair.create("fp-some", max_clicks=10_000)
         pair.create("fp-used", max_clicks=1)
         pair.loop.run(pair.fast.app.ctx.services.links.use("fp-used", 1, takes=True))
+        pair.create("fp-shut", password="open sesame")
+        pair.create("fp-fork", rules='[{"if":{"device":["mobile"]},"url":"https://example.org/m"}]')
         pair.create("fp-gone")
         gone = pair.fast.app.ctx.services.links.delete("fp-gone", if_match=None, owner=None)
         pair.loop.run(gone)
@@ -69,7 +71,7 @@ def links(shared_settings: Settings) -> None:
 @pytest.fixture(scope="module", params=[100_000, 0], ids=["from L1", "looked up"])
 def pair(links: None, shared_settings: Settings, request: pytest.FixtureRequest) -> Iterator[Pair]:
     """Yields both services, with the links of `conversations` in L1, or without L1."""
-    unlimited = {"limit_missing": "none", "limit_create": "none"}
+    unlimited = {"limit_missing": "none", "limit_create": "none", "limit_password": "none"}
     update = {**unlimited, "anonymous_creation": True, "l1_links": request.param}
     settings = shared_settings.model_copy(update=update)
     with paired(settings, REQUEST_TIMEOUT=REQUEST_S_MAX) as pair:

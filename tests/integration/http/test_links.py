@@ -36,6 +36,8 @@ async def test_a_link_is_created_with_everything_asked_for(service: Service, api
         "forward_query": True,
         "forward_path": True,
         "max_clicks": 100,
+        "password": "open sesame",
+        "rules": [{"if": {"device": ["mobile"], "percentage": 50}, "url": "https://example.org/m"}],
     }
     answer = await api.post("/api/v1/links", json=body)
     assert answer.status_code == 201
@@ -60,6 +62,8 @@ async def test_a_link_is_created_with_everything_asked_for(service: Service, api
         "forward_query": True,
         "forward_path": True,
         "max_clicks": 100,
+        "has_password": True,
+        "rules": [{"if": {"device": ["mobile"], "percentage": 50}, "url": "https://example.org/m"}],
         "created_by": service.admin_key.split("_")[1],
         "changed_by": None,
         "version": 1,

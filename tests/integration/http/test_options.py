@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
+from snapurl.links import PASSWORDS_MAX
+from tests.integration.http.conftest import ServiceMaker
 from tests.integration.http.service import Service
 from tests.support.waits import until
 
@@ -107,6 +109,92 @@ async def test_a_link_redirects_as_often_as_it_may(service: Service, api: httpx.
     assert [(await client.get(path)).headers["location"] for client in (other, one)] == ["https://example.org/", OVER]
 
 
+BROWSER = {"Accept": "text/html"}
+
+
+async def test_a_password_opens_a_link_once(service: Service, api: httpx.AsyncClient) -> None:
+    """A browser gets a form that needs no script; the right password redirects with 303, so that no target receives it."""
+    link = await service.shorten(password="open sesame", redirect_status=307, max_clicks=2, forward_query=True)
+    path = f"/{link['code']}"
+    assert link["has_password"] and "open sesame" not in str(link)
+    for method in ("GET", "HEAD", "PUT"):
+        assert (await api.request(method, path)).status_code == 403
+    page = await api.get(path, headers=BROWSER)
+    assert '<form method="post">' in page.text and "<script" not in page.text
+    assert "form-action 'self' http: https:" in page.headers["content-security-policy"]
+    for password, type_ in (("wrong", "password-wrong"), ("", "password-wrong")):
+        refused = await api.post(path, data={"password": password})
+        assert (refused.status_code, refused.json()["type"]) == (403, URN + type_)
+    assert (await api.post(path, content=b"password=open+sesame")).json()["type"] == URN + "password-needed"
+    assert (await api.post(path, data={"password": "x" * 5_000})).status_code == 413
+    for status in (303, 303, 410):
+        opened = await api.post(f"{path}?a=b", data={"password": "open sesame"})
+        assert opened.status_code == status
+        assert status == 410 or opened.headers["location"] == "https://example.org/?a=b"
+    assert (await api.get(path)).status_code == 403
+
+
+async def test_a_new_password_ends_the_old_one_at_once(service: Service, api: httpx.AsyncClient) -> None:
+    """Once a change of the password is acknowledged, no worker accepts the old one; null takes it away."""
+    link = await service.shorten(password="the old one")
+    path, other = f"/{link['code']}", service.clients[1]
+    for password in ("the new one", "the newest one"):
+        assert (await other.post(path, data={"password": "the old one"})).status_code in (303, 403)
+        await api.patch(f"/api/v1/links/{link['code']}", json={"password": password})
+        for client, given, status in ((other, "the old one", 403), (other, password, 303), (api, password, 303)):
+            assert (await client.post(path, data={"password": given})).status_code == status
+    changed = await api.patch(f"/api/v1/links/{link['code']}", json={"password": None})
+    assert not changed.json()["has_password"]
+    assert (await api.get(path)).status_code == 302
+
+
+async def test_guesses_are_limited_per_client_and_per_link(make_service: ServiceMaker) -> None:
+    """Whoever sends too many wrong passwords gets 429, also with the right one; right ones do not count."""
+    async with make_service(SNAPURL_LIMIT_PASSWORD="2/hour", SNAPURL_PROXIES="127.0.0.1") as service:
+        link = await service.shorten(password="open sesame")
+
+        async def guess(password: str, address: str) -> int:
+            visitor = service.client(**{"X-Forwarded-For": address})
+            return (await visitor.post(f"/{link['code']}", data={"password": password})).status_code
+
+        assert [await guess("open sesame", "192.0.2.1") for _ in range(3)] == [303] * 3
+        assert [await guess("wrong", "192.0.2.1") for _ in range(4)] == [403, 403, 403, 429]
+        assert await guess("open sesame", "192.0.2.1") == 429
+        others = [await guess("wrong", f"192.0.2.{number}") for number in range(2, 21)]
+        assert others == [403] * 19  # with the first three: 22, and the last two of them are over ten times the rate
+        assert await guess("open sesame", "192.0.2.99") == 429
+        assert "open" not in service.workers[0].log.read_text()
+
+
+async def test_a_bulk_create_hashes_a_bounded_number_of_passwords(api: httpx.AsyncClient) -> None:
+    """Of the links of one call a bounded number may have a password; the others are refused one by one."""
+    items = [{"url": "https://example.org/", "password": "open sesame"}] * (PASSWORDS_MAX + 1)
+    answer = await api.post("/api/v1/links/bulk", json={"links": [*items, {"url": "https://example.org/"}]})
+    results = answer.json()["results"]
+    assert [result["status"] for result in results] == [201] * PASSWORDS_MAX + [422, 201]
+    assert results[-2]["error"]["errors"][0]["pointer"] == "/password"
+    assert [results[0]["link"]["has_password"], results[-1]["link"]["has_password"]] == [True, False]
+
+
+async def test_a_rule_leads_its_visitors_elsewhere(service: Service, api: httpx.AsyncClient) -> None:
+    """Visitors go to the target of the first rule that holds for them, all others to the URL of the link."""
+    rules = [
+        {"if": {"os": ["ios"], "query": {"app": None}}, "url": "https://apps.example/ios"},
+        {"if": {"language": ["de"]}, "url": "https://example.org/de"},
+    ]
+    link = await service.shorten(rules=rules)
+    phone = {"User-Agent": "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) Mobile/15E148 Safari/604.1"}
+    for headers, query, leads in (
+        ({}, "", "https://example.org/"),
+        (phone, "?app", "https://apps.example/ios"),
+        (phone, "", "https://example.org/"),
+        ({**phone, "Accept-Language": "de-AT,en;q=0.5"}, "?x", "https://example.org/de"),
+    ):
+        assert (await api.get(f"/{link['code']}{query}", headers=headers)).headers["location"] == leads
+    cleared = await api.patch(f"/api/v1/links/{link['code']}", json={"rules": []})
+    assert (link["rules"], cleared.json()["rules"]) == (rules, None)
+
+
 @pytest.mark.parametrize(
     ("fields", "pointer"),
     [
@@ -122,6 +210,13 @@ async def test_a_link_redirects_as_often_as_it_may(service: Service, api: httpx.
         ({"max_clicks": 0}, "/max_clicks"),
         ({"max_clicks": 1.5}, "/max_clicks"),
         ({"max_clicks": 10**10}, "/max_clicks"),
+        ({"password": "abc"}, "/password"),
+        ({"password_hash": "$argon2id$"}, "/password_hash"),
+        ({"rules": [{"if": {}, "url": OVER}]}, "/rules/0/if"),
+        ({"rules": [{"if": {"country": ["DE"]}, "url": OVER}]}, "/rules/0/if/country"),
+        ({"rules": [{"if": {"os": ["ios"]}, "url": "https://s.example.org/x"}]}, "/rules/0/url"),
+        ({"rules": [{"if": {"os": ["ios"]}, "url": OVER}] * 21}, "/rules"),
+        ({"rules": [{"if": {"os": ["ios"]}, "url": OVER + "x" * 1_000}] * 20}, "/rules"),
         ({"created_by": "me"}, "/created_by"),
     ],
 )

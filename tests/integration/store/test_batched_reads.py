@@ -98,7 +98,7 @@ async def test_a_batched_read_returns_what_the_cache_keeps(store: Store, new_lin
     """A batched read returns the same as a read of the whole row: URL, status, version, expiry, deleted or not, options."""
     whole = []
     later = datetime(2099, 1, 31, 12, 0, 0, 123_999, UTC)
-    for number, code in enumerate(codes := ["plain", "brief", "gone", "changed", "off", "late", "elsewhere", "onwards", "deeper", "few"]):
+    for number, code in enumerate(codes := ["plain", "brief", "gone", "changed", "off", "late", "elsewhere", "onwards", "deeper", "few", "closed", "forked"]):
         expires = None if number != 1 else datetime.now(UTC) + timedelta(hours=1)
         options: dict[str, dict[str, Any]] = {
             "off": {"enabled": False},
@@ -107,6 +107,8 @@ async def test_a_batched_read_returns_what_the_cache_keeps(store: Store, new_lin
             "onwards": {"forward_query": True},
             "deeper": {"forward_path": True},
             "few": {"max_clicks": 3},
+            "closed": {"password_hash": "$argon2id$"},
+            "forked": {"rules": "[]"},
         }
         await store.links.create(
             new_link(code, redirect_status=307, expires_at=expires, **options.get(code, {}))
@@ -119,7 +121,7 @@ async def test_a_batched_read_returns_what_the_cache_keeps(store: Store, new_lin
         assert link is not None
         whole.append(CachedLink.from_link(link))
     assert await asyncio.gather(*map(store.links.find, codes)) == whole
-    assert [link.version for link in whole] == [1, 1, 2, 2, 1, 1, 1, 1, 1, 1]
+    assert [link.version for link in whole] == [1, 1, 2, 2, *[1] * 8]
     assert whole[1].expires_at_ms is not None
     assert whole[2].deleted
     assert [link.options for link in whole] == [
@@ -133,6 +135,8 @@ async def test_a_batched_read_returns_what_the_cache_keeps(store: Store, new_lin
         LinkOptions(forward_query=True),
         LinkOptions(forward_path=True),
         LinkOptions(max_clicks=3),
+        LinkOptions(password_hash="$argon2id$"),
+        LinkOptions(rules="[]"),
     ]
 
 
