@@ -311,7 +311,9 @@ def _taken(alias: str) -> AliasTaken:
 
 
 def _too_many_passwords() -> Invalid:
-    return Invalid(fields=(FieldError("/password", f"at most {PASSWORDS_MAX} links of one call may have one"),))
+    return Invalid(
+        fields=(FieldError("/password", f"at most {PASSWORDS_MAX} links of one call may have one"),)
+    )
 
 
 def _but(patch: LinkPatch, name: str) -> dict[str, Any]:

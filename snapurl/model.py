@@ -203,7 +203,16 @@ class LinkOptions:
 
 
 _NO_OPTIONS = LinkOptions()
-OPTION_COLUMNS = ("enabled", "starts_at", "expired_url", "forward_query", "forward_path", "max_clicks", "password_hash", "rules")
+OPTION_COLUMNS = (
+    "enabled",
+    "starts_at",
+    "expired_url",
+    "forward_query",
+    "forward_path",
+    "max_clicks",
+    "password_hash",
+    "rules",
+)
 _option_values = attrgetter(*OPTION_COLUMNS)
 
 

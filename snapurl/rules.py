@@ -40,7 +40,9 @@ _SYSTEMS = (
 )
 _TABLET = re.compile(rb"iPad|Tablet|PlayBook|Android(?!.*Mobile)", re.DOTALL)
 _MOBILE = re.compile(rb"Mobi|iPhone|iPod|Windows Phone|Opera Mini")
-_LANGUAGE = re.compile(r"[ \t]*([A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*)[ \t]*(?:;[ \t]*q=([01](?:\.[0-9]{0,3})?))?[ \t]*")
+_LANGUAGE = re.compile(
+    r"[ \t]*([A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*)[ \t]*(?:;[ \t]*q=([01](?:\.[0-9]{0,3})?))?[ \t]*"
+)
 
 
 @dataclass(frozen=True)

@@ -191,7 +191,8 @@ async def _lead(request: Request[Any, Any], services: Services, code: str) -> tu
 
 def _method_not_allowed(request: Request[Any, Any], status: int) -> MethodNotAllowed:
     return MethodNotAllowed(
-        f"a link with status {status} takes no {request.method}: with 307 or 308 it would", allow=", ".join(SAFE)
+        f"a link with status {status} takes no {request.method}: with 307 or 308 it would",
+        allow=", ".join(SAFE),
     )
 
 
@@ -243,9 +244,7 @@ def _behind_code(raw_url: bytes) -> tuple[bytes, bytes]:
     return path.removeprefix(b"/").partition(b"/")[2], query
 
 
-async def _find_link(
-    request: Request[Any, Any], services: Services, code: str, rest: bytes
-) -> CachedLink:
+async def _find_link(request: Request[Any, Any], services: Services, code: str, rest: bytes) -> CachedLink:
     """Finds the link of a code: in the fast path's look-up, in L1, or by loading it.
 
     A link that has no address with `rest` is as good as none. Concurrent requests for a code share one load (`LinkCache.resolve`). Raises NotFound, NoSuchAddress,
@@ -282,9 +281,7 @@ def _destination(
         agent = _last_header(request, "user-agent")
         return Visitor(code, address_of(request), agent, languages, query, services.clock())
 
-    return _no_loop(
-        request, services, destination(link, services.clock_ms(), rest, query, visitor)
-    )
+    return _no_loop(request, services, destination(link, services.clock_ms(), rest, query, visitor))
 
 
 def _no_loop(request: Request[Any, Any], services: Services, leads: Destination) -> Destination:

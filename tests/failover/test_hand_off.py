@@ -70,7 +70,9 @@ async def writing(world: World, slots: tuple[int, ...]) -> AsyncIterator[None]:
     assert isinstance(outcome, asyncio.CancelledError), outcome
 
 
-USES, VISITORS, WORKERS = (int(os.environ.get(*size)) for size in (("USES", "200"), ("VISITORS", "8"), ("WORKERS", "2")))
+USES, VISITORS, WORKERS = (
+    int(os.environ.get(*size)) for size in (("USES", "200"), ("VISITORS", "8"), ("WORKERS", "2"))
+)
 
 
 @contextlib.asynccontextmanager
@@ -113,7 +115,11 @@ async def test_a_failover_at_any_step_loses_nothing(make_world: Maker, side: str
     use of a link too many."""
     world = await make_world(standby=True, synchronous=True)
     primary, standby = world.hosts["db0"]
-    async with moving(world, AWAY if side == "source" else HERE) as move, writing(world, move.slots), visiting(world, move.slots) as given:
+    async with (
+        moving(world, AWAY if side == "source" else HERE) as move,
+        writing(world, move.slots),
+        visiting(world, move.slots) as given,
+    ):
         await asyncio.sleep(0.3)
         await move.through(step)
         await primary.kill()

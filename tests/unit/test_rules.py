@@ -10,7 +10,16 @@ import pytest
 
 from snapurl.clicks.sources import BROWSERS
 from snapurl.http.schema import requests
-from snapurl.rules import DEVICES, SYSTEMS, WEEKDAYS, Visitor, device_of, preferred_language, system_of, target_of
+from snapurl.rules import (
+    DEVICES,
+    SYSTEMS,
+    WEEKDAYS,
+    Visitor,
+    device_of,
+    preferred_language,
+    system_of,
+    target_of,
+)
 
 WINDOWS = (
     b"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0.0.0 "
@@ -21,9 +30,7 @@ MAC = (
     b"Safari/605.1.15"
 )
 LINUX = b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
-CHROMEBOOK = (
-    b"Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0.0.0 Safari/537.36"
-)
+CHROMEBOOK = b"Mozilla/5.0 (X11; CrOS x86_64 14541.0.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0.0.0 Safari/537.36"
 IPHONE = (
     b"Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 "
     b"Mobile/15E148 Safari/604.1"
@@ -32,9 +39,7 @@ IPAD = (
     b"Mozilla/5.0 (iPad; CPU OS 16_7 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/16.6 "
     b"Mobile/15E148 Safari/604.1"
 )
-PHONE = (
-    b"Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0.0.0 Mobile Safari/537.36"
-)
+PHONE = b"Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0.0.0 Mobile Safari/537.36"
 TABLET = (
     b"Mozilla/5.0 (Linux; Android 13; SM-X700) AppleWebKit/537.36 (KHTML, like Gecko) SamsungBrowser/28.0 "
     b"Chrome/130.0.0.0 Safari/537.36"
@@ -61,7 +66,11 @@ URL = "https://example.org/"
         (TABLET, "tablet", "android"),
         (FIREFOX_TABLET, "tablet", "android"),
         (b"Mozilla/5.0 (Android 14; Mobile; rv:140.0) Gecko/140.0 Firefox/140.0", "mobile", "android"),
-        (b"Mozilla/5.0 (Windows Phone 10.0; Android 6.0.1; Microsoft; Lumia 950) Mobile Edge/15", "mobile", "windows"),
+        (
+            b"Mozilla/5.0 (Windows Phone 10.0; Android 6.0.1; Microsoft; Lumia 950) Mobile Edge/15",
+            "mobile",
+            "windows",
+        ),
         (BOT, "", ""),
         (b"curl/8.5.0", "", ""),
         (b"", "", ""),
@@ -140,13 +149,22 @@ def test_a_condition_holds_for_those_it_names(
 
 
 def someone(**fields: Any) -> Visitor:
-    known = {"code": "a", "address": "192.0.2.1", "user_agent": LINUX, "languages": "", "query": b"", "now": MONDAY}
+    known = {
+        "code": "a",
+        "address": "192.0.2.1",
+        "user_agent": LINUX,
+        "languages": "",
+        "query": b"",
+        "now": MONDAY,
+    }
     return Visitor(**{**known, **fields})
 
 
 def test_the_first_rule_that_holds_wins() -> None:
     """Of several rules that hold the first gives the target."""
-    rules = [{"if": {"os": [name]}, "url": f"{URL}{place}"} for place, name in enumerate(("ios", "linux", "linux"))]
+    rules = [
+        {"if": {"os": [name]}, "url": f"{URL}{place}"} for place, name in enumerate(("ios", "linux", "linux"))
+    ]
     assert target_of(json.dumps(rules), someone()) == URL + "1"
 
 
@@ -157,9 +175,15 @@ def test_a_percentage_is_sticky_for_a_day_and_divides_the_rest() -> None:
     found = [target_of(rules, visitor) for visitor in visitors]
     shares = [found.count(url) / len(found) for url in (URL + "a", URL + "b", None)]
     assert shares == pytest.approx([0.5, 0.25, 0.25], abs=0.04)
-    later = [someone(address=each.address, user_agent=each.user_agent, now=MONDAY.replace(hour=23)) for each in visitors]
+    later = [
+        someone(address=each.address, user_agent=each.user_agent, now=MONDAY.replace(hour=23))
+        for each in visitors
+    ]
     assert [target_of(rules, visitor) for visitor in later] == found
-    next_day = [someone(address=each.address, user_agent=each.user_agent, now=MONDAY.replace(day=29)) for each in visitors]
+    next_day = [
+        someone(address=each.address, user_agent=each.user_agent, now=MONDAY.replace(day=29))
+        for each in visitors
+    ]
     assert [target_of(rules, visitor) for visitor in next_day] != found
 
 

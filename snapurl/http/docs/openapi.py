@@ -152,7 +152,10 @@ FOLLOW = {
 }
 
 
-REDIRECT_STATUSES = {**dict.fromkeys(("get", "head", "options"), (301, 302, 307, 308)), "post": (303, 307, 308)}
+REDIRECT_STATUSES = {
+    **dict.fromkeys(("get", "head", "options"), (301, 302, 307, 308)),
+    "post": (303, 307, 308),
+}
 """By method. After a password (POST) it is 303."""
 
 

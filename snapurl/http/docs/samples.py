@@ -36,7 +36,10 @@ PROBLEMS: dict[type[SnapURLError], tuple[str, SnapURLError]] = {
     errors.PasswordWrong: ("The password is not that of the link.", errors.PasswordWrong()),
     errors.NotFound: ("No link has this code.", errors.NotFound()),
     errors.SwitchedOff: ("The link was switched off (`enabled` is false).", errors.SwitchedOff()),
-    errors.NotYet: ("The link begins to work later (`starts_at`).", errors.NotYet("the link begins to work later")),
+    errors.NotYet: (
+        "The link begins to work later (`starts_at`).",
+        errors.NotYet("the link begins to work later"),
+    ),
     errors.NoSuchAddress: ("Nothing is at this address.", errors.NoSuchAddress()),
     errors.MethodNotAllowed: ("The address exists, but not for this method.", errors.MethodNotAllowed()),
     errors.RequestTimeout: ("The request did not arrive in time.", errors.RequestTimeout()),

@@ -50,7 +50,9 @@ RULES_MAX = 20
 RULES_CHARS_MAX = 16_384  # of the rules of a link together, as JSON
 RULES_VALUES_MAX = 600  # JSON values of rules in a body, besides LINK_VALUES_MAX per link
 CHOICES_MAX = 20  # values of one condition
-LINK_VALUES_MAX = 64  # JSON values per link; the schema has 35 with all tags and no rules, and a refusal names 20 errors
+LINK_VALUES_MAX = (
+    64  # JSON values per link; the schema has 35 with all tags and no rules, and a refusal names 20 errors
+)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII)
@@ -320,14 +322,15 @@ class Conditions(Body):
     language: Choices[Language] | None = Field(
         None, description="The language that the browser prefers: `de` includes `de-AT`."
     )
-    query: Annotated[dict[Parameter, Parameter | None], Field(min_length=1, max_length=CHOICES_MAX)] | None = Field(
-        None, description="Parameters of the short URL and their values; null: any value."
-    )
+    query: (
+        Annotated[dict[Parameter, Parameter | None], Field(min_length=1, max_length=CHOICES_MAX)] | None
+    ) = Field(None, description="Parameters of the short URL and their values; null: any value.")
     after: Instant | None = Field(None, description="From then on.")
     before: Instant | None = Field(None, description="Until then.")
     schedule: Schedule | None = None
     percentage: Annotated[int, Field(ge=1, le=99)] | None = Field(
-        None, description="Of those whom no rule before takes. A visitor stays on the same side for a day (UTC)."
+        None,
+        description="Of those whom no rule before takes. A visitor stays on the same side for a day (UTC).",
     )
 
     @model_validator(mode="after")
@@ -348,9 +351,7 @@ class Rule(Body):
 
 def _as_text(rules: list[Rule]) -> str | None:
     """Returns the rules as they are stored: JSON with what was given. None for no rules."""
-    given = [
-        {"if": _given(rule.conditions), "url": rule.url} for rule in rules
-    ]
+    given = [{"if": _given(rule.conditions), "url": rule.url} for rule in rules]
     text = json.dumps(given, ensure_ascii=False, separators=(",", ":"))
     if len(text) > RULES_CHARS_MAX:
         raise ValueError(f"must have at most {RULES_CHARS_MAX} characters together, as JSON")
@@ -364,7 +365,10 @@ def _given(conditions: Conditions) -> dict[str, Any]:
 
 RuleList = Annotated[
     list[Rule],
-    Field(max_length=RULES_MAX, description="The first rule whose conditions hold says where the link leads; else `url` does."),
+    Field(
+        max_length=RULES_MAX,
+        description="The first rule whose conditions hold says where the link leads; else `url` does.",
+    ),
     AfterValidator(_as_text),
 ]
 

@@ -79,7 +79,9 @@ class LinkBody(Answer):
     max_clicks: int | None = Field(ge=1)
     has_password: bool
     rules: list[RuleBody] | None
-    created_by: str = Field(description="The id of the API key that made it; empty if it was made without one.")
+    created_by: str = Field(
+        description="The id of the API key that made it; empty if it was made without one."
+    )
     changed_by: str | None = Field(
         description="The id of the API key that changed it last; null if it was never changed."
     )

@@ -24,7 +24,13 @@ Column = Sequence[Any] | None
 async def create_row(pool: Pool, new: NewLink) -> Row:
     """Creates one link and returns the row of the answer. Raises ShardFailed."""
     rows = await pool.fetch(
-        SQL["create"], slot_of(new.code), new.code, new.owner, new.created_by, new.token, *link_values(new.fields)
+        SQL["create"],
+        slot_of(new.code),
+        new.code,
+        new.owner,
+        new.created_by,
+        new.token,
+        *link_values(new.fields),
     )
     return rows[0]
 

@@ -322,7 +322,16 @@ async def test_a_message_that_cannot_be_read_is_a_lost_subscription(
 
 @pytest.mark.parametrize(
     "value",
-    ["\u00b2 302 - 0 https://x/", "", "nothing", "9" * 400, b"\xff", "0 2 302 - 0 https://x/\r\nA: b", "1 302 - 0 https://x/", None],
+    [
+        "\u00b2 302 - 0 https://x/",
+        "",
+        "nothing",
+        "9" * 400,
+        b"\xff",
+        "0 2 302 - 0 https://x/\r\nA: b",
+        "1 302 - 0 https://x/",
+        None,
+    ],
 )
 async def test_a_value_that_cannot_be_read_is_replaced(settings: Settings, value: str | bytes | None) -> None:
     """Whatever stands in Redis in place of a link, redirects come from the shard, and Redis then has the link."""
@@ -344,7 +353,11 @@ async def test_a_link_with_options_is_not_in_redis(settings: Settings) -> None:
     off = replace(NEW, enabled=False)
     shard = Shard(off)
     key, plain_of_old_worker = "snapurl:test:link:a", "2 302 - 0 https://new.example/"
-    async with worker(settings, shard) as cache, worker(settings, shard) as other, redis_client(settings) as redis:
+    async with (
+        worker(settings, shard) as cache,
+        worker(settings, shard) as other,
+        redis_client(settings) as redis,
+    ):
         await redis.set(key, plain_of_old_worker)
         assert await cache.resolve("a") == CachedLink.from_link(off)
         await cache.changed(replace(off, version=3))

@@ -10,7 +10,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CODES = ("fp-a", "fp-b", "fp-c", "fp-over", "fp-gone", "fp-off", "fp-late", "fp-else", "fp-on", "fp-some", "fp-used", "fp-shut", "fp-fork")
+CODES = (
+    "fp-a",
+    "fp-b",
+    "fp-c",
+    "fp-over",
+    "fp-gone",
+    "fp-off",
+    "fp-late",
+    "fp-else",
+    "fp-on",
+    "fp-some",
+    "fp-used",
+    "fp-shut",
+    "fp-fork",
+)
 HEAD_BYTES_MAX = 16_384
 ALIAS = b"alias-00"
 HOST = b"Host: s.example.org"

@@ -50,7 +50,9 @@ async def test_a_link_that_is_switched_off_is_no_miss(service: Service) -> None:
         assert [answer.json()["type"] for answer in answers] == [URN + "switched-off", URN + "not-yet"]
 
 
-async def test_an_expired_link_leads_elsewhere_if_it_says_so(service: Service, api: httpx.AsyncClient) -> None:
+async def test_an_expired_link_leads_elsewhere_if_it_says_so(
+    service: Service, api: httpx.AsyncClient
+) -> None:
     """From its expiry on a link redirects to `expired_url` with its status; without one it answers 410."""
     link = await service.shorten(expires_at=soon(0.3), expired_url=OVER, redirect_status=307)
     await asyncio.sleep(0.3)
@@ -65,7 +67,9 @@ async def test_a_link_names_the_keys_that_wrote_it(service: Service) -> None:
     key = await service.key("create", "read")
     async with service.client(key) as mine:
         link = (await mine.post("/api/v1/links", json={"url": "https://example.org/"})).json()
-        bulk = await mine.post("/api/v1/links/bulk", json={"links": [{"url": "https://example.org/", "note": "n"}]})
+        bulk = await mine.post(
+            "/api/v1/links/bulk", json={"links": [{"url": "https://example.org/", "note": "n"}]}
+        )
         key_id, admin_id = key.split("_")[1], service.admin_key.split("_")[1]
         assert (link["created_by"], link["changed_by"]) == (key_id, None)
         noted = bulk.json()["results"][0]["link"]
@@ -79,12 +83,17 @@ async def test_a_link_forwards_query_and_path(service: Service, api: httpx.Async
     """`utm_source` of the short URL wins over the target's; a path reaches the target, unless the link forwards none."""
     link = await service.shorten("https://example.org/a?utm_source=x&y=1", forward_query=True)
     path = f"/{link['code']}"
-    assert (await api.get(f"{path}?utm_source=mail")).headers["location"] == "https://example.org/a?y=1&utm_source=mail"
+    assert (await api.get(f"{path}?utm_source=mail")).headers[
+        "location"
+    ] == "https://example.org/a?y=1&utm_source=mail"
     refused = await api.get(f"{path}/b")
     assert (refused.status_code, refused.json()["type"]) == (404, URN + "no-such-address")
     await api.patch(f"/api/v1/links/{link['code']}", json={"forward_query": False, "forward_path": True})
     deeper = await api.get(f"{path}/b/c?utm_source=mail")
-    assert (deeper.status_code, deeper.headers["location"]) == (302, "https://example.org/a/b/c?utm_source=x&y=1")
+    assert (deeper.status_code, deeper.headers["location"]) == (
+        302,
+        "https://example.org/a/b/c?utm_source=x&y=1",
+    )
     upwards = await service.workers[0].say(
         f"GET {path}/..%2Fx HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n".encode()
     )
@@ -106,7 +115,10 @@ async def test_a_link_redirects_as_often_as_it_may(service: Service, api: httpx.
     await api.patch(f"/api/v1/links/{link['code']}", json={"expired_url": OVER})
     assert (await other.get(path)).headers["location"] == OVER
     await api.patch(f"/api/v1/links/{link['code']}", json={"max_clicks": 4})
-    assert [(await client.get(path)).headers["location"] for client in (other, one)] == ["https://example.org/", OVER]
+    assert [(await client.get(path)).headers["location"] for client in (other, one)] == [
+        "https://example.org/",
+        OVER,
+    ]
 
 
 BROWSER = {"Accept": "text/html"}
@@ -114,7 +126,9 @@ BROWSER = {"Accept": "text/html"}
 
 async def test_a_password_opens_a_link_once(service: Service, api: httpx.AsyncClient) -> None:
     """A browser gets a form that needs no script; the right password redirects with 303, so that no target receives it."""
-    link = await service.shorten(password="open sesame", redirect_status=307, max_clicks=2, forward_query=True)
+    link = await service.shorten(
+        password="open sesame", redirect_status=307, max_clicks=2, forward_query=True
+    )
     path = f"/{link['code']}"
     assert link["has_password"] and "open sesame" not in str(link)
     for method in ("GET", "HEAD", "PUT"):
@@ -141,7 +155,11 @@ async def test_a_new_password_ends_the_old_one_at_once(service: Service, api: ht
     for password in ("the new one", "the newest one"):
         assert (await other.post(path, data={"password": "the old one"})).status_code in (303, 403)
         await api.patch(f"/api/v1/links/{link['code']}", json={"password": password})
-        for client, given, status in ((other, "the old one", 403), (other, password, 303), (api, password, 303)):
+        for client, given, status in (
+            (other, "the old one", 403),
+            (other, password, 303),
+            (api, password, 303),
+        ):
             assert (await client.post(path, data={"password": given})).status_code == status
     changed = await api.patch(f"/api/v1/links/{link['code']}", json={"password": None})
     assert not changed.json()["has_password"]
@@ -161,7 +179,9 @@ async def test_guesses_are_limited_per_client_and_per_link(make_service: Service
         assert [await guess("wrong", "192.0.2.1") for _ in range(4)] == [403, 403, 403, 429]
         assert await guess("open sesame", "192.0.2.1") == 429
         others = [await guess("wrong", f"192.0.2.{number}") for number in range(2, 21)]
-        assert others == [403] * 19  # with the first three: 22, and the last two of them are over ten times the rate
+        assert (
+            others == [403] * 19
+        )  # with the first three: 22, and the last two of them are over ten times the rate
         assert await guess("open sesame", "192.0.2.99") == 429
         assert "open" not in service.workers[0].log.read_text()
 
@@ -183,7 +203,9 @@ async def test_a_rule_leads_its_visitors_elsewhere(service: Service, api: httpx.
         {"if": {"language": ["de"]}, "url": "https://example.org/de"},
     ]
     link = await service.shorten(rules=rules)
-    phone = {"User-Agent": "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) Mobile/15E148 Safari/604.1"}
+    phone = {
+        "User-Agent": "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) Mobile/15E148 Safari/604.1"
+    }
     for headers, query, leads in (
         ({}, "", "https://example.org/"),
         (phone, "?app", "https://apps.example/ios"),

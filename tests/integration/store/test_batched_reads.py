@@ -98,7 +98,22 @@ async def test_a_batched_read_returns_what_the_cache_keeps(store: Store, new_lin
     """A batched read returns the same as a read of the whole row: URL, status, version, expiry, deleted or not, options."""
     whole = []
     later = datetime(2099, 1, 31, 12, 0, 0, 123_999, UTC)
-    for number, code in enumerate(codes := ["plain", "brief", "gone", "changed", "off", "late", "elsewhere", "onwards", "deeper", "few", "closed", "forked"]):
+    for number, code in enumerate(
+        codes := [
+            "plain",
+            "brief",
+            "gone",
+            "changed",
+            "off",
+            "late",
+            "elsewhere",
+            "onwards",
+            "deeper",
+            "few",
+            "closed",
+            "forked",
+        ]
+    ):
         expires = None if number != 1 else datetime.now(UTC) + timedelta(hours=1)
         options: dict[str, dict[str, Any]] = {
             "off": {"enabled": False},
