@@ -253,8 +253,8 @@ class Settings(BaseSettings):
 
     limit_password: Rate = Field(
         "10/minute",
-        description="Rate limit for wrong passwords of links, per client address, and ten times as many per link; beyond "
-        "it 429 until the window ends.",
+        description="Rate limit for wrong passwords of links, per client address, and ten times as many per link; "
+        "beyond it 429 until the window ends.",
     )
 
     l1_links: int = Field(

@@ -22,7 +22,8 @@ class Destination:
 def destination(
     link: CachedLink, now_ms: int, rest: bytes, query: bytes, visitor: Callable[[], Visitor]
 ) -> Destination:
-    """Returns where `link` leads at `now_ms` since 1970, asked for with the path `rest` behind its code and `query`.
+    """Returns where `link` leads at `now_ms` since 1970, asked for with the path `rest` behind its code and
+    `query`.
 
     `visitor` is called only for a link with rules. Raises Gone, SwitchedOff, NotYet, and what `forwarded` raises.
     """

@@ -1,8 +1,9 @@
-"""Passwords of links: hashed and verified with Argon2id, in one thread per process that gives way to everything else.
+"""Passwords of links: hashed and verified with Argon2id, in one thread per process that gives way to everything
+else.
 
-A hash is made to be expensive, and strangers may ask for one. So a process computes one at a time, outside the event
-loop and at a low priority; some more wait, and beyond them the answer is 503. Redirects of other links do not wait for
-any of it.
+A hash is made to be expensive, and strangers may ask for one. So a process computes one at a time, outside the
+event loop and at a low priority; some more wait, and beyond them the answer is 503. Redirects of other links do not
+wait for any of it.
 """
 
 from __future__ import annotations

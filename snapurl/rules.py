@@ -1,10 +1,11 @@
 """Rules: where a link leads whom. The first rule whose conditions all hold gives the target. Pure.
 
-A rule is stored as JSON with the names of `CONDITIONS`, as the API has it; `http/schema/requests.py` checks it before. What is
-known of a visitor is what its request says: nothing is stored, and a header that is left out matches no condition.
+A rule is stored as JSON with the names of `CONDITIONS`, as the API has it; `http/schema/requests.py` checks it
+before. What is known of a visitor is what its request says: nothing is stored, and a header that is left out
+matches no condition.
 
-A percentage is sticky: the same visitor (address and user agent) gets the same answer all day (UTC). Each rule divides
-those whom no rule before has taken, independently of how that rule divided them.
+A percentage is sticky: the same visitor (address and user agent) gets the same answer all day (UTC). Each rule
+divides those whom no rule before has taken, independently of how that rule divided them.
 """
 
 from __future__ import annotations
@@ -69,7 +70,8 @@ class Visitor:
         return preferred_language(self.languages)
 
     def share(self, place: int) -> float:
-        """Returns a number from 0 to 100: the same for this visitor all day, and another for each rule, by its place."""
+        """Returns a number from 0 to 100: the same for this visitor all day, and another for each rule, by its
+        place."""
         day = self.now.astimezone(UTC).date().isoformat()
         words = f"{place} {self.code} {day} {self.address} ".encode()
         seed = words + (self.user_agent or b"")
@@ -105,7 +107,7 @@ def preferred_language(header: str) -> str:
     return best
 
 
-# -- conditions ------------------------------------------------------------------------------------------------------
+# -- conditions --------------------------------------------------------------------------------------------------
 
 Condition = Callable[[Visitor], bool]
 
@@ -176,10 +178,11 @@ CONDITIONS: dict[str, Callable[[Any], Condition]] = {
     "before": _before,
     "schedule": _schedule,
 }
-"""Makes each condition from its value in JSON. `percentage` is not among them: it depends on the place of the rule."""
+"""Makes each condition from its value in JSON. `percentage` is not among them: it depends on the place of the
+rule."""
 
 
-# -- rules -----------------------------------------------------------------------------------------------------------
+# -- rules -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +195,8 @@ class _Rule:
 
 
 def target_of(rules: str, visitor: Visitor) -> str | None:
-    """Returns the URL of the first rule that holds, None if none does. Raises ValueError if `rules` cannot be read."""
+    """Returns the URL of the first rule that holds, None if none does. Raises ValueError if `rules` cannot be
+    read."""
     return next((rule.url for rule in _read(rules) if rule.holds(visitor)), None)
 
 

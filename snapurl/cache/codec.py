@@ -1,9 +1,9 @@
 """The encoding of a link in Redis. Pure.
 
-A value is `version 2 status expiry deleted url`, or the version alone: then only the shard has the link, as it is with
-every link that has options. The 2 is the number of this encoding. A worker that writes another one knows other fields
-of a link, so its values must not be believed. What Redis returns is written into the heads of responses, so `decode`
-takes nothing that `encode` would not have written.
+A value is `version 2 status expiry deleted url`, or the version alone: then only the shard has the link, as it is
+with every link that has options. The 2 is the number of this encoding. A worker that writes another one knows other
+fields of a link, so its values must not be believed. What Redis returns is written into the heads of responses, so
+`decode` takes nothing that `encode` would not have written.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The password of a link as a visitor sends it: a form, by POST to the link's address. Never in a URL or a log.
 
-A right password opens the link for the one request that has it: there is no cookie, so that changing the password ends
-everything. Only wrong ones count against the limits, per client and per link.
+A right password opens the link for the one request that has it: there is no cookie, so that changing the password
+ends everything. Only wrong ones count against the limits, per client and per link.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FORM_BYTES_MAX = 4_096
 FORM_FIELDS_MAX = 5
 FORM_MEDIA = "application/x-www-form-urlencoded"
 LINK_FACTOR = 10  # wrong passwords of a link, as a multiple of SNAPURL_LIMIT_PASSWORD
-PASSWORD = "password"
+PASSWORD = "password"  # noqa: S105 - the name of a field
 
 _NEEDED = "send it by POST to this address, as the field `password` of a form"
 

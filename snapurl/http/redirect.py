@@ -12,8 +12,8 @@ with the same method and body, so such a link redirects every method. After 301 
 into a GET without its body, so such a link takes safe methods only: a 405 is better than data that vanish.
 
 A redirect becomes a click in one line per path: `services.tally.record` in `_respond` here, and
-`self._record_click` in `FastPath._redirect`. HEAD and OPTIONS, which only look, are no clicks. Neither is a redirect
-to where a link leads once it has expired.
+`self._record_click` in `FastPath._redirect`. HEAD and OPTIONS, which only look, are no clicks. Neither is a
+redirect to where a link leads once it has expired.
 """
 
 from __future__ import annotations
@@ -207,7 +207,8 @@ async def _is_current(request: Request[Any, Any], services: Services, code: str,
 
 
 def _is_by_a_person(request: Request[Any, Any]) -> bool:
-    """Whether the request is a visit: it does not only look, and no browser or bot makes it before anybody clicks."""
+    """Whether the request is a visit: it does not only look, and no browser or bot makes it before anybody
+    clicks."""
     return request.method not in _NO_CLICK and _browser(request) not in (PREFETCH, BOT)
 
 
@@ -247,8 +248,8 @@ def _behind_code(raw_url: bytes) -> tuple[bytes, bytes]:
 async def _find_link(request: Request[Any, Any], services: Services, code: str, rest: bytes) -> CachedLink:
     """Finds the link of a code: in the fast path's look-up, in L1, or by loading it.
 
-    A link that has no address with `rest` is as good as none. Concurrent requests for a code share one load (`LinkCache.resolve`). Raises NotFound, NoSuchAddress,
-    RateLimited, Unavailable.
+    A link that has no address with `rest` is as good as none. Concurrent requests for a code share one load
+    (`LinkCache.resolve`). Raises NotFound, NoSuchAddress, RateLimited, Unavailable.
     """
     found = _take_lookup(request)
     if services.blocked:

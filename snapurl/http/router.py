@@ -20,7 +20,8 @@ _BEHIND_CODE = re.compile(r"/([^/]+)/.+", re.DOTALL)
 
 
 class LinkRouter(Router):
-    """Finds the route of `/{code}` for `/{code}/…` where no other route does and no word of the service begins it."""
+    """Finds the route of `/{code}` for `/{code}/…` where no other route does and no word of the service begins
+    it."""
 
     def get(  # type: ignore[override]  # Sanic's is wrapped in a cache
         self, path: str, method: str, host: str | None

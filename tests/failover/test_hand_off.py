@@ -1,5 +1,5 @@
-"""Failover of one side of a hand-off after each step, with a synchronous standby, writes to its slots, and visitors of a
-link that redirects a limited number of times.
+"""Failover of one side of a hand-off after each step, with a synchronous standby, writes to its slots, and visitors
+of a link that redirects a limited number of times.
 
 `USES=1000 VISITORS=64 WORKERS=4` are the sizes of a drill.
 """
@@ -111,8 +111,8 @@ async def visiting(world: World, slots: tuple[int, ...]) -> AsyncIterator[list[i
 
 @pytest.mark.parametrize(("side", "step"), CASES)
 async def test_a_failover_at_any_step_loses_nothing(make_world: Maker, side: str, step: Step) -> None:
-    """After the primary of one side is killed and its standby promoted, a migrator completes the move; nobody gets a
-    use of a link too many."""
+    """After the primary of one side is killed and its standby promoted, a migrator completes the move; nobody gets
+    a use of a link too many."""
     world = await make_world(standby=True, synchronous=True)
     primary, standby = world.hosts["db0"]
     async with (

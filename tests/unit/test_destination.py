@@ -41,7 +41,8 @@ def leads_to(link: CachedLink, rest: bytes = b"", query: bytes = b"") -> Destina
 def test_a_link_leads_where_its_options_say(
     fields: dict[str, Any], options: dict[str, Any] | None, leads: Destination | type[SnapURLError]
 ) -> None:
-    """Deleted comes first, then switched off, expired, not yet; an expired link may lead elsewhere, without a click."""
+    """Deleted comes first, then switched off, expired, not yet; an expired link may lead elsewhere, without a
+    click."""
     link = replace(LINK, **fields, options=None if options is None else LinkOptions(**options))
     if isinstance(leads, Destination):
         assert leads_to(link) == leads

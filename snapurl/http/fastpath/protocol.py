@@ -32,7 +32,8 @@ A redirect is answered here if all of this holds, otherwise Sanic answers it:
 - *The client is not blocked* for too many requests to missing links. Only while the block list is not empty is
   the client of a redirect determined; behind a proxy this means to search the head for the header that names it.
 - *The link is in L1*, where changes invalidate it, or is found by the look-up; it *is not deleted and not
-  expired, and has no options* (`model.LinkOptions`). A look-up is started only if a permit of the fair queue is free; otherwise Sanic's path waits for one.
+  expired, and has no options* (`model.LinkOptions`). A look-up is started only if a permit of the fair queue is
+  free; otherwise Sanic's path waits for one.
 - *The link does not lead to the host that was asked*: it may be a loop, which Sanic's path refuses.
 - *The code is not reserved*: a word may have been reserved after a link had taken it.
 

@@ -165,8 +165,8 @@ Expiry = Annotated[
         {
             "type": "string",
             "format": "date-time",
-            "description": "From then on the link answers 410, or leads to `expired_url`. RFC 3339 with an offset, in "
-            "the future.",
+            "description": "From then on the link answers 410, or leads to `expired_url`. RFC 3339 with an offset, "
+            "in the future.",
             "examples": ["2099-12-31T23:59:59Z"],
         }
     ),
@@ -203,7 +203,8 @@ Enabled = Annotated[
 ForwardQuery = Annotated[
     bool,
     Field(
-        description="The query of the short URL reaches the target. A parameter replaces those of the same name there.",
+        description="The query of the short URL reaches the target. A parameter replaces those of the same name "
+        "there.",
         examples=[True],
     ),
 ]
@@ -216,8 +217,8 @@ MaxClicks = Annotated[
     Field(
         ge=1,
         le=CLICKS_MAX,
-        description="How many times the link redirects. Then it answers 410, or leads to `expired_url`. HEAD, prefetches and "
-        "bots use none up. Counted from the first change or create that sets it.",
+        description="How many times the link redirects. Then it answers 410, or leads to `expired_url`. HEAD, "
+        "prefetches and bots use none up. Counted from the first change or create that sets it.",
         examples=[100],
     ),
 ]
@@ -297,7 +298,8 @@ Instant = Annotated[
 
 
 class Schedule(Body):
-    """Weekdays and hours. From `end` before `start` on, the hours go past midnight and belong to the day they begin on."""
+    """Weekdays and hours. From `end` before `start` on, the hours go past midnight and belong to the day they begin
+    on."""
 
     weekdays: Choices[Weekday] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
     start: Hour = "00:00"

@@ -1,8 +1,8 @@
 """Uses of links with `max_clicks`: the owner of the slot gives them, and counts each before it is given.
 
-The requests for one link share a call: one is in flight, and those that arrive meanwhile form the next. So a link that
-everybody wants takes one connection to its shard, and waits for the lock of one row once per call. A lost reply loses
-the uses of its call: there may be fewer redirects than `max_clicks`, never more.
+The requests for one link share a call: one is in flight, and those that arrive meanwhile form the next. So a link
+that everybody wants takes one connection to its shard, and waits for the lock of one row once per call. A lost
+reply loses the uses of its call: there may be fewer redirects than `max_clicks`, never more.
 
 That no use is left stays true for a version of a link. It is remembered, so that a used up link costs its shard
 nothing.

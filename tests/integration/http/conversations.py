@@ -1,9 +1,10 @@
 """Conversations of clients with redirects and creates: plain, odd and ambiguous ones.
 
 These links exist: `fp-a` (302), `fp-b` (308), `fp-c` (301, a URL with escapes), `fp-over` (expired), `fp-gone`
-(deleted), `fp-off` (switched off), `fp-late` (not yet),
-`fp-else` (expired, and leads elsewhere), `fp-on` (forwards path and query to `https://example.org/to?a=1#f`), `fp-some` (10,000 clicks), `fp-used` (used up),
-`fp-shut` (with the password `open sesame`), `fp-fork` (phones lead to `https://example.org/m`); `fp-none` does not. ALIAS stands for an unused word, as an alias or an Idempotency-Key.
+(deleted), `fp-off` (switched off), `fp-late` (not yet), `fp-else` (expired, and leads elsewhere), `fp-on` (forwards
+path and query to `https://example.org/to?a=1#f`), `fp-some` (10,000 clicks), `fp-used` (used up), `fp-shut` (with
+the password `open sesame`), `fp-fork` (phones lead to `https://example.org/m`); `fp-none` does not. ALIAS stands
+for an unused word, as an alias or an Idempotency-Key.
 """
 
 from __future__ import annotations
@@ -149,11 +150,12 @@ OTHER = (
         head(target=b"/fp-on/x/../y"), head(target=b"/fp-on/x//y?b") + head(target=b"/fp%2Don/x", method=b"HEAD"),
         head(target=b"http://s.example.org/fp-on/\xff?\xff"), head(target=b"/fp-on/" + b"x" * 2_100), A), None),
     Case("links of limited clicks", (
-        head(target=b"/fp-some"), head(target=b"/fp-some", method=b"HEAD") + A, head(target=b"/fp-used") + B), None),
+        head(target=b"/fp-some"), head(target=b"/fp-some", method=b"HEAD") + A, head(target=b"/fp-used") + B,
+    ), None),
     Case("a link with a password", (
         head(target=b"/fp-shut"), head(target=b"/fp-shut", method=b"HEAD") + A,
-        BROWSER.replace(b"/fp-a", b"/fp-shut"), form(b"password=open+sesame"), form(b"password=x"), form(b"x=y") + A,
-        form(b"password=open+sesame", b"application/json"), B), None),
+        BROWSER.replace(b"/fp-a", b"/fp-shut"), form(b"password=open+sesame"), form(b"password=x"),
+        form(b"x=y") + A, form(b"password=open+sesame", b"application/json"), B), None),
     Case("a link with rules", (
         head(target=b"/fp-fork"), head(b"User-Agent: Mozilla/5.0 (iPhone)", target=b"/fp-fork"),
         BROWSER.replace(b"/fp-a", b"/fp-fork") + A), None),

@@ -22,7 +22,8 @@ def soon(seconds: float) -> str:
 
 
 async def test_a_link_is_switched_off_and_on_again(service: Service, api: httpx.AsyncClient) -> None:
-    """A link that is switched off answers 404 in words of its own at every worker, keeps its data, and can return."""
+    """A link that is switched off answers 404 in words of its own at every worker, keeps its data, and can
+    return."""
     link = await service.shorten(title="kept")
     path = f"/api/v1/links/{link['code']}"
     one, other = service.clients[:2]
@@ -80,7 +81,8 @@ async def test_a_link_names_the_keys_that_wrote_it(service: Service) -> None:
 
 
 async def test_a_link_forwards_query_and_path(service: Service, api: httpx.AsyncClient) -> None:
-    """`utm_source` of the short URL wins over the target's; a path reaches the target, unless the link forwards none."""
+    """`utm_source` of the short URL wins over the target's; a path reaches the target, unless the link forwards
+    none."""
     link = await service.shorten("https://example.org/a?utm_source=x&y=1", forward_query=True)
     path = f"/{link['code']}"
     assert (await api.get(f"{path}?utm_source=mail")).headers[
@@ -101,7 +103,8 @@ async def test_a_link_forwards_query_and_path(service: Service, api: httpx.Async
 
 
 async def test_a_link_redirects_as_often_as_it_may(service: Service, api: httpx.AsyncClient) -> None:
-    """A link is used up after `max_clicks` visits over all workers; whoever only looks, prefetches or previews uses none."""
+    """A link is used up after `max_clicks` visits over all workers; whoever only looks, prefetches or previews uses
+    none."""
     link = await service.shorten(max_clicks=3)
     path = f"/{link['code']}"
     one, other = service.clients[:2]
@@ -125,7 +128,8 @@ BROWSER = {"Accept": "text/html"}
 
 
 async def test_a_password_opens_a_link_once(service: Service, api: httpx.AsyncClient) -> None:
-    """A browser gets a form that needs no script; the right password redirects with 303, so that no target receives it."""
+    """A browser gets a form that needs no script; the right password redirects with 303, so that no target receives
+    it."""
     link = await service.shorten(
         password="open sesame", redirect_status=307, max_clicks=2, forward_query=True
     )

@@ -95,7 +95,8 @@ async def test_reads_that_arrive_during_a_query_share_the_next(
 
 
 async def test_a_batched_read_returns_what_the_cache_keeps(store: Store, new_link: NewLinkMaker) -> None:
-    """A batched read returns the same as a read of the whole row: URL, status, version, expiry, deleted or not, options."""
+    """A batched read returns the same as a read of the whole row: URL, status, version, expiry, deleted or not,
+    options."""
     whole = []
     later = datetime(2099, 1, 31, 12, 0, 0, 123_999, UTC)
     for number, code in enumerate(

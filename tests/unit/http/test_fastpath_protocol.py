@@ -285,7 +285,8 @@ async def test_the_metrics_are_told_without_being_asked() -> None:
     ],
 )
 async def test_what_is_no_redirect_is_left_alone(link: CachedLink) -> None:
-    """Misses, deleted links, links with options and rows not written by the program are left to Sanic and not counted."""
+    """Misses, deleted links, links with options and rows not written by the program are left to Sanic and not
+    counted."""
     worker = Worker()
     worker.keep(link)
     assert [worker.ask(), worker.ask(), worker.ask("b")] == [None] * 3
