@@ -60,7 +60,7 @@ def test_a_link_leads_where_its_options_say(
         ({"forward_path": True, "forward_query": True}, LINK.url + "a?b"),
     ],
 )
-def test_a_link_forwards_what_it_says(options: dict[str, bool], url: str) -> None:
+def test_a_link_forwards_what_it_says(options: dict[str, Any], url: str) -> None:
     """A link forwards the path behind its code, the query, both or neither."""
     link = replace(LINK, options=LinkOptions(**options) if options else None)
     assert leads_to(link, b"a", b"b") == Destination(url)

@@ -173,11 +173,13 @@ async def test_a_new_password_ends_the_old_one_at_once(service: Service, api: ht
 async def test_guesses_are_limited_per_client_and_per_link(make_service: ServiceMaker) -> None:
     """Whoever sends too many wrong passwords gets 429, also with the right one; right ones do not count."""
     async with make_service(SNAPURL_LIMIT_PASSWORD="2/hour", SNAPURL_PROXIES="127.0.0.1") as service:
-        link = await service.shorten(password="open sesame")
+        link, visitor = await service.shorten(password="open sesame"), service.client()
 
         async def guess(password: str, address: str) -> int:
-            visitor = service.client(**{"X-Forwarded-For": address})
-            return (await visitor.post(f"/{link['code']}", data={"password": password})).status_code
+            answer = await visitor.post(
+                f"/{link['code']}", data={"password": password}, headers={"X-Forwarded-For": address}
+            )
+            return answer.status_code
 
         assert [await guess("open sesame", "192.0.2.1") for _ in range(3)] == [303] * 3
         assert [await guess("wrong", "192.0.2.1") for _ in range(4)] == [403, 403, 403, 429]

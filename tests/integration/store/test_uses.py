@@ -63,7 +63,7 @@ async def test_a_lost_reply_never_gives_a_use_too_many(
         worker = await through(ready, proxy, "db0")
         try:
             assert await worker.links.use(code, 1, takes=True) is Use.GIVEN
-            proxy.replies_to_lose = 1
+            proxy.replies_to_lose = 1_000
             asked = (worker.links.use(code, 1, takes=True) for _ in range(USES_MAX))
             lost = await asyncio.gather(*asked, return_exceptions=True)
             assert [type(each) for each in lost] == [Unavailable] * USES_MAX
