@@ -185,7 +185,9 @@ async def test_guesses_are_limited_per_client_and_per_link(make_service: Service
         assert [await guess("wrong", "192.0.2.1") for _ in range(4)] == [403, 403, 403, 429]
         assert await guess("open sesame", "192.0.2.1") == 429
         others = [await guess("wrong", f"192.0.2.{number}") for number in range(2, 21)]
-        assert others == [403] * 18 + [429]  # the first three count too: 21 are one more than ten times the rate
+        assert others == [403] * 18 + [
+            429
+        ]  # the first three count too: 21 are one more than ten times the rate
         assert await guess("open sesame", "192.0.2.99") == 429
         assert "open" not in service.workers[0].log.read_text()
 
