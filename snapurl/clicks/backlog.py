@@ -15,7 +15,7 @@ from snapurl.model import ClickRow, ClicksBySlot, SourceClicks, SourceKind
 SOURCES_MAX = 200_000  # that wait; further clicks wait without theirs
 
 ROWS_PER_CALL = 5_000
-SOURCES_PER_CALL = 5_000
+SOURCES_PER_CALL = 10_000  # a row has two at least
 BYTES_PER_CALL = 1_048_576
 _ROW_BYTES = 40  # of a row or a source in a call, besides its texts
 

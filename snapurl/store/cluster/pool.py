@@ -233,6 +233,9 @@ class Pool:
             "application_name": "snapurl",
             "statement_timeout": str(statement_timeout_ms),
             "idle_in_transaction_session_timeout": "60000",
+            # Compiling takes longer than any statement here runs. The planner would compile: it takes the tables of
+            # a new shard for large, or, where a function turns sequential scans off, a scan for very expensive.
+            "jit": "off",
         }
 
     def try_other_host(self) -> None:

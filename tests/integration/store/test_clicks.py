@@ -183,3 +183,9 @@ async def test_random_referrers_do_not_fill_the_table(store: Store) -> None:
     shown = [clicks for _, clicks in await by_referrer(store, "h")]
     assert len(shown) == 50
     assert shown == sorted(shown, reverse=True)
+
+
+async def test_statements_are_not_compiled(store: Store) -> None:
+    """PostgreSQL compiles no statement of the service: JIT took 65 ms of each call that counts clicks."""
+    for shard in store.shards.topology.shards:
+        assert await store.shards.pool(shard.name).fetchrow("SHOW jit") == ("off",)
