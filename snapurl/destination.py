@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from snapurl.errors import Gone, NotYet, SwitchedOff
-from snapurl.forwarding import forwarded
+from snapurl.forwarded import forwarded
 from snapurl.model import CachedLink
 from snapurl.rules import Visitor, target_of
 

@@ -297,7 +297,7 @@ Instant = Annotated[
 ]
 
 
-class Schedule(Body):
+class Times(Body):
     """Weekdays and hours. From `end` before `start` on, the hours go past midnight and belong to the day they begin
     on."""
 
@@ -307,7 +307,7 @@ class Schedule(Body):
     time_zone: Annotated[str, StringConstraints(max_length=64), AfterValidator(_zone)] = "UTC"
 
     @model_validator(mode="after")
-    def _lasts(self) -> Schedule:
+    def _lasts(self) -> Times:
         if self.start == self.end:
             raise ValueError("must not end when it starts")
         return self
@@ -329,7 +329,7 @@ class Conditions(Body):
     ) = Field(None, description="Parameters of the short URL and their values; null: any value.")
     after: Instant | None = Field(None, description="From then on.")
     before: Instant | None = Field(None, description="Until then.")
-    schedule: Schedule | None = None
+    schedule: Times | None = None
     percentage: Annotated[int, Field(ge=1, le=99)] | None = Field(
         None,
         description="Of those whom no rule before takes. A visitor stays on the same side for a day (UTC).",
@@ -342,7 +342,7 @@ class Conditions(Body):
         return self
 
 
-class Rule(Body):
+class LinkRule(Body):
     """Where the link leads those for whom the conditions hold."""
 
     model_config = ConfigDict(serialize_by_alias=True, validate_by_name=False)
@@ -351,7 +351,7 @@ class Rule(Body):
     url: Target
 
 
-def _as_text(rules: list[Rule]) -> str | None:
+def _as_text(rules: list[LinkRule]) -> str | None:
     """Returns the rules as they are stored: JSON with what was given. None for no rules."""
     given = [{"if": _given(rule.conditions), "url": rule.url} for rule in rules]
     text = json.dumps(given, ensure_ascii=False, separators=(",", ":"))
@@ -366,7 +366,7 @@ def _given(conditions: Conditions) -> dict[str, Any]:
 
 
 RuleList = Annotated[
-    list[Rule],
+    list[LinkRule],
     Field(
         max_length=RULES_MAX,
         description="The first rule whose conditions hold says where the link leads; else `url` does.",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapurl.errors import BadRequest, TooLarge
-from snapurl.forwarding import FORWARDED_BYTES_MAX, forwarded
+from snapurl.forwarded import FORWARDED_BYTES_MAX, forwarded
 
 BASE = "https://example.org/docs?a=1&b=2#end"
 
