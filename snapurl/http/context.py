@@ -10,12 +10,14 @@ from typing import Any, TypeVar
 from pydantic_core import to_json
 from sanic import HTTPResponse, Request
 
+from snapurl.accounts import AccountService
 from snapurl.cache.reader import LinkCache
 from snapurl.clicks.tally import Tally
 from snapurl.config import Settings
 from snapurl.http.auth import Authenticator
 from snapurl.http.bodies import BodyBound, BodyThreads
 from snapurl.http.schema.requests import Rules
+from snapurl.keys import KeyService
 from snapurl.limits import Blocklist, Limiter
 from snapurl.links import LinkService
 from snapurl.model import ApiKey, Readiness, RingView
@@ -44,6 +46,8 @@ class Services:
     settings: Settings
     site: Site
     links: LinkService
+    keys: KeyService
+    accounts: AccountService
     cache: LinkCache
     tally: Tally
     limiter: Limiter
@@ -63,9 +67,10 @@ class Services:
 class RequestContext:
     """One request of the API: what dispatch has found out about it, and the headers of its response.
 
-    `address` is the client address, `code` the link of the path, `query` the known query parameters, `value` the
-    parsed JSON body, `body_bytes` the memory that is reserved for it, `counted` the links that count against the
-    client's limit so far. `bound` is None if the route has no body, `key` for an anonymous request.
+    `address` is the client address, `code` the link of the path, `id` its key or account, `query` the known query
+    parameters, `value` the parsed JSON body, `body_bytes` the memory that is reserved for it, `counted` the links
+    that count against the client's limit so far. `bound` is None if the route has no body, `key` for an anonymous
+    request.
     """
 
     request: Request[Any, Any]
@@ -73,6 +78,7 @@ class RequestContext:
     request_id: str
     address: str
     code: str = ""
+    id: str = ""
     key: ApiKey | None = None
     query: Mapping[str, str] = field(default_factory=dict)
     bound: BodyBound | None = None

@@ -134,6 +134,7 @@ async def test_a_sharded_table_carries_slot_and_xid(settings: Settings, fresh_sh
             "click_sources",
             "link_uses",
             "api_keys",
+            "accounts",
             "intents",
         }
         for row in tables:
