@@ -79,7 +79,8 @@ class _PendingCreate:
 class LinkService:
     """Creates, reads, changes and lists links.
 
-    `owner` is the id of an account, "" for nobody, None for an admin. `by` is the key_id of the API key that writes.
+    `owner` is the id of an account, "" for nobody, None for an admin. `by` is the key_id of the API key that
+    writes.
     """
 
     def __init__(
