@@ -47,6 +47,7 @@ from snapurl.http.wire.connections import BodyBudget, BoundedProtocol, Connectio
 from snapurl.http.wire.dates import DateClock
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.http.wire.heads import Head
+from snapurl.http.wire.loop_share import LoopShare
 from snapurl.keys import KeyService
 from snapurl.limits import Blocklist, Limiter
 from snapurl.links import LinkService
@@ -92,6 +93,7 @@ class Context:
     body_budget: BodyBudget
     body_threads: BodyThreads
     fair_queue: FairQueue
+    loop_share: LoopShare
     date: DateClock
 
 
@@ -119,6 +121,7 @@ def create_app(settings: Settings) -> App:
     app.ctx.body_budget = BodyBudget(settings.body_bytes_max)
     app.ctx.body_threads = BodyThreads()
     app.ctx.fair_queue = FairQueue()
+    app.ctx.loop_share = LoopShare()
     app.ctx.date = DateClock()
     create = _add_routes(app)
     if settings.cors_allowed:
@@ -213,6 +216,7 @@ async def open_services(
         clock=_now,
         clock_ms=_now_ms,
         ring_view=shards.ring_view,
+        place_of=shards.place_of,
         reshard=reshard,
         readiness=readiness,
     )

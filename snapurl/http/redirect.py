@@ -11,9 +11,14 @@ Which methods a link takes follows from its status (RFC 9110, 15.4). After 307 a
 with the same method and body, so such a link redirects every method. After 301 and 302 many clients turn a POST
 into a GET without its body, so such a link takes safe methods only: a 405 is better than data that vanish.
 
+`/{code}+` goes the same way, and ends in a page that shows where the link leads (`preview.py`): what is refused as
+a redirect is refused as a preview, and counted alike.
+
 A redirect becomes a click in one line per path: `services.tally.record` in `_respond` here, and
-`self._record_click` in `FastPath._redirect`. HEAD and OPTIONS, which only look, are no clicks. Neither is a
-redirect to where a link leads once it has expired.
+`self._record_click` in `FastPath._redirect`. HEAD and OPTIONS, which only look, are no clicks. Neither is a page
+that a browser loads in advance: nobody has clicked yet, and maybe nobody will. Its redirect must not be kept, so
+that the browser asks again, and is counted, when somebody clicks. A redirect to where a link leads once it has
+expired is no click either.
 """
 
 from __future__ import annotations
@@ -31,7 +36,6 @@ from snapurl.cache.reader import RELOADS_MAX
 from snapurl.clicks.sources import (
     BOT,
     HEADER_BYTES_MAX,
-    PREFETCH,
     PURPOSE_HEADERS,
     browser_of,
     is_prefetch,
@@ -57,6 +61,7 @@ from snapurl.errors import (
 )
 from snapurl.http.context import Services
 from snapurl.http.password_form import count_wrong, read_password, refuse_guessers
+from snapurl.http.preview import SIGN, preview
 from snapurl.http.problems import refuse, request_id_of, traced
 from snapurl.http.rate_limits import MISSES, address_of, count_miss, miss_client_of, refuse_blocked
 from snapurl.model import CachedLink
@@ -68,16 +73,19 @@ from snapurl.telemetry.traces import set_status
 from snapurl.urls import Origin, UrlRefused, origin_of
 
 CACHE_CONTROL = "private, max-age=0"
+NOT_KEPT = "no-store"  # of a redirect that is no click
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 KEEP_METHOD = (307, 308)  # statuses after which a client must not change the method
 SEE_OTHER = 303  # after a password: the client must not send it to the target
 METHODS = (*SAFE, "POST", "PUT", "PATCH", "DELETE")
 _NO_CLICK = ("HEAD", "OPTIONS")
+_PREVIEW_METHODS = ("GET", "HEAD")
 
 _SANIC_SECONDS = timing(REDIRECT_SECONDS, "sanic")
 REDIRECTED = REDIRECTS.labels("redirected")
 _EXPIRED = REDIRECTS.labels("expired")  # redirected to where the link leads once it has expired
+_PREVIEWED = REDIRECTS.labels("previewed")
 _FAILED = REDIRECTS.labels("failed")
 _REFUSED = {
     NotFound: REDIRECTS.labels("missing"),
@@ -140,21 +148,34 @@ async def follow(request: Request[Any, Any], code: str) -> HTTPResponse:
 
 async def _respond(request: Request[Any, Any], code: str, request_id: str) -> HTTPResponse:
     services: Services = request.app.ctx.services
+    is_preview = services.settings.preview and code.endswith(SIGN)
+    code = code.removesuffix(SIGN) if is_preview else code
     try:
-        status, leads = await _lead(request, services, code)
+        status, leads = await _lead(request, services, code, is_preview=is_preview)
     except MethodNotAllowed:
         raise
     except SnapURLError as refusal:
         _REFUSED.get(type(refusal), _FAILED).inc()
         return refuse(request, refusal, request_id)
-    if leads.is_click and request.method not in _NO_CLICK:
-        services.tally.record(code, referrer_of(_last_header(request, "referer")), _browser(request))
+    if is_preview:
+        _PREVIEWED.inc()
+        return preview(request, code, leads.url, services.settings.public_url, request_id)
+    headers = redirect_headers(leads.url)
+    if _is_in_advance(request):
+        headers["cache-control"] = NOT_KEPT
+    elif leads.is_click and request.method not in _NO_CLICK:
+        browser = browser_of(_last_header(request, "user-agent"))
+        services.tally.record(code, referrer_of(_last_header(request, "referer")), browser)
     (REDIRECTED if leads.is_click else _EXPIRED).inc()
-    return Redirect(None, status, redirect_headers(leads.url))
+    return Redirect(None, status, headers)
 
 
-async def _lead(request: Request[Any, Any], services: Services, code: str) -> tuple[int, Destination]:
+async def _lead(
+    request: Request[Any, Any], services: Services, code: str, *, is_preview: bool
+) -> tuple[int, Destination]:
     """Returns the status and where the link leads this request, which has then used one up if they are counted.
+
+    A preview uses none up.
 
     Raises MethodNotAllowed, Unavailable if the link keeps changing, what `_find_link` and `_destination` raise, and
     for a link with a password PasswordNeeded, PasswordWrong, RateLimited.
@@ -166,8 +187,7 @@ async def _lead(request: Request[Any, Any], services: Services, code: str) -> tu
         leads = _destination(request, services, code, link, rest, query)
         status, options = link.redirect_status, link.options
         if options is None or options.password_hash is None or not leads.is_click:
-            if request.method not in SAFE and status not in KEEP_METHOD:
-                raise _method_not_allowed(request, status)
+            _check_method(request, status, is_preview=is_preview)
         else:
             refuse_guessers(services, address_of(request), code)
             password = await read_password(request) if password is None else password
@@ -180,7 +200,8 @@ async def _lead(request: Request[Any, Any], services: Services, code: str) -> tu
         if options is None or options.max_clicks is None or not leads.is_click:
             return status, leads
         async with request.app.ctx.fair_queue.permit(address_of(request)):
-            use = await services.links.use(code, link.version, takes=_is_by_a_person(request))
+            takes = not is_preview and _is_by_a_person(request)
+            use = await services.links.use(code, link.version, takes=takes)
         if use is Use.GIVEN:
             return status, leads
         if use is Use.SPENT:
@@ -189,11 +210,15 @@ async def _lead(request: Request[Any, Any], services: Services, code: str) -> tu
     raise Unavailable("the link keeps changing", retry_after_s=1.0)
 
 
-def _method_not_allowed(request: Request[Any, Any], status: int) -> MethodNotAllowed:
-    return MethodNotAllowed(
-        f"a link with status {status} takes no {request.method}: with 307 or 308 it would",
-        allow=", ".join(SAFE),
-    )
+def _check_method(request: Request[Any, Any], status: int, *, is_preview: bool) -> None:
+    """Raises MethodNotAllowed."""
+    if is_preview and request.method not in _PREVIEW_METHODS:
+        raise MethodNotAllowed(allow=", ".join(_PREVIEW_METHODS))
+    if request.method not in SAFE and status not in KEEP_METHOD:
+        raise MethodNotAllowed(
+            f"a link with status {status} takes no {request.method}: with 307 or 308 it would",
+            allow=", ".join(SAFE),
+        )
 
 
 async def _is_current(request: Request[Any, Any], services: Services, code: str, link: CachedLink) -> bool:
@@ -209,7 +234,9 @@ async def _is_current(request: Request[Any, Any], services: Services, code: str,
 def _is_by_a_person(request: Request[Any, Any]) -> bool:
     """Whether the request is a visit: it does not only look, and no browser or bot makes it before anybody
     clicks."""
-    return request.method not in _NO_CLICK and _browser(request) not in (PREFETCH, BOT)
+    if request.method in _NO_CLICK or _is_in_advance(request):
+        return False
+    return browser_of(_last_header(request, "user-agent")) != BOT
 
 
 def hand_over(connection: ConnInfo, found: asyncio.Future[CachedLink]) -> None:
@@ -224,9 +251,8 @@ def _take_lookup(request: Request[Any, Any]) -> asyncio.Future[CachedLink] | Non
     return None if connection is None else vars(connection.ctx).pop("found", None)
 
 
-def _browser(request: Request[Any, Any]) -> str:
-    purposes = (value for name in PURPOSE_HEADERS for value in request.headers.getall(name, ()))
-    return PREFETCH if is_prefetch(purposes) else browser_of(_last_header(request, "user-agent"))
+def _is_in_advance(request: Request[Any, Any]) -> bool:
+    return is_prefetch(value for name in PURPOSE_HEADERS for value in request.headers.getall(name, ()))
 
 
 def _last_header(request: Request[Any, Any], name: str) -> bytes | None:

@@ -8,7 +8,6 @@ import secrets
 import socket
 import sys
 from functools import partial
-from pathlib import Path
 from shlex import quote
 from time import monotonic
 
@@ -144,7 +143,7 @@ async def _prepare(owner: Settings, service: Settings) -> str:
 
 async def admin_key(settings: Settings) -> str:
     """Returns the admin key stored in the home; creates one if there is none or the cluster does not know it."""
-    file = key_file(settings)
+    file = settings.admin_key_file
     stored = PlainKey.parse(file.read_text().strip()) if file.exists() else None
     listed, silent = await list_keys(settings)
     if stored and (silent or any(stored.matches(key) for key in listed if key.revoked_at is None)):
@@ -155,11 +154,6 @@ async def admin_key(settings: Settings) -> str:
     except OSError as error:
         raise ConfigError(f"cannot write {file}: {error.strerror}") from None
     return made
-
-
-def key_file(settings: Settings) -> Path:
-    """Returns where the admin key of the local cluster is kept."""
-    return settings.home.expanduser().resolve() / "admin.key"
 
 
 async def _greet(settings: Settings, cluster: LocalCluster, key: str, inside: str) -> None:
@@ -184,7 +178,7 @@ def banner(settings: Settings, cluster: LocalCluster, key: str | None, inside: s
 
     Without `key` it says only where the key is kept: output that goes into a file is not always private.
     """
-    url, file = settings.public_url, key_file(settings)
+    url, file = settings.public_url, settings.admin_key_file
     alias = "try-" + "".join(secrets.choice(_ALIAS_ALPHABET) for _ in range(4))
     body = f'{{"url": "https://example.org/a/long/address", "alias": "{alias}"}}'
     return f"""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from sanic import HTTPResponse
 
+from snapurl.codes import is_code
 from snapurl.http.auth import owner_filter
 from snapurl.http.context import RequestContext
+from snapurl.http.dispatch import query_error
 from snapurl.http.schema.responses import ring_body, stats_body
+from snapurl.model import SlotPlace
 
 
 async def link_stats(call: RequestContext) -> HTTPResponse:
@@ -15,4 +18,12 @@ async def link_stats(call: RequestContext) -> HTTPResponse:
 
 
 async def ring(call: RequestContext) -> HTTPResponse:
-    return call.json_response(ring_body(call.services.ring_view(), await call.services.reshard()))
+    place = _place(call) if "code" in call.query else None
+    return call.json_response(ring_body(call.services.ring_view(), await call.services.reshard(), place))
+
+
+def _place(call: RequestContext) -> SlotPlace:
+    code = call.query["code"]
+    if not is_code(code):
+        raise query_error("code", "is not the code of a link")
+    return call.services.place_of(code)

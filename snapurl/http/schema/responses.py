@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from snapurl.errors import SnapURLError
 from snapurl.http.schema.requests import Conditions, RedirectStatus
-from snapurl.model import DayClicks, Link, Readiness, RingView, SourceClicks, SourceKind
+from snapurl.model import DayClicks, Link, Readiness, RingView, SlotPlace, SourceClicks, SourceKind
 
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:snapurl:problem:"
@@ -114,6 +115,14 @@ class BulkResults(Answer):
     results: list[BulkCreated | BulkRefused]
 
 
+class Preview(Answer):
+    """Where a link leads."""
+
+    code: str
+    short_url: str = Field(json_schema_extra={"format": "uri"})
+    url: str = Field(json_schema_extra={"format": "uri"})
+
+
 class Day(Answer):
     day: str = Field(json_schema_extra={"format": "date"}, description="UTC")
     clicks: int = Field(ge=1)
@@ -184,6 +193,13 @@ class Reshard(Answer):
     orphans: int = Field(description="Slots that were given away and whose rows are still there.")
 
 
+class Place(Answer):
+    slot: int
+    shard: str = Field(description="The shard that has the slot.")
+    target: str = Field(description="The shard that the ring gives it.")
+    in_hand_off: bool
+
+
 class Ring(Answer):
     """The topology and who holds the slots."""
 
@@ -196,6 +212,7 @@ class Ring(Answer):
     slots_unknown: int = Field(description="Slots whose shard has not answered since this worker began.")
     shards: list[RingShard]
     reshard: Reshard | None = Field(description="At most a second old; null if no migrator has ever run.")
+    place: Place | None = Field(description="Where `code` is; null if none was asked for.")
 
 
 class Live(Answer):
@@ -263,6 +280,11 @@ def link_body(link: Link, public_url: str) -> dict[str, Any]:
     }
 
 
+def preview_body(code: str, url: str, public_url: str) -> dict[str, Any]:
+    """Returns a `Preview`."""
+    return {"code": code, "short_url": f"{public_url}/{code}", "url": url}
+
+
 def stats_body(code: str, days: Sequence[DayClicks], sources: Sequence[SourceClicks]) -> dict[str, Any]:
     """Returns a `Stats`."""
     return {
@@ -278,7 +300,9 @@ def _by_value(sources: Sequence[SourceClicks], kind: SourceKind, name: str) -> l
     return [{name: source.value, "clicks": source.clicks} for source in sources if source.kind is kind]
 
 
-def ring_body(view: RingView, reshard: Mapping[str, Any] | None) -> dict[str, Any]:
+def ring_body(
+    view: RingView, reshard: Mapping[str, Any] | None, place: SlotPlace | None = None
+) -> dict[str, Any]:
     """Returns a `Ring`. It leaves out the addresses of shards, which the migrator's last error may contain.
 
     The `reshard` of the answer is null if there is no document, or if a migrator of another version wrote it.
@@ -303,6 +327,7 @@ def ring_body(view: RingView, reshard: Mapping[str, Any] | None) -> dict[str, An
             for shard in view.shards
         ],
         "reshard": _reshard_body(reshard),
+        "place": None if place is None else asdict(place),
     }
 
 

@@ -22,10 +22,11 @@ import asyncpg
 from ring.errors import RingError
 from ring.ownership import SlotRow, SlotState
 from ring.placement import place
+from ring.slots import slot_of
 from ring.topology import Topology
 from snapurl.config import Settings
 from snapurl.errors import ConfigError, Unavailable
-from snapurl.model import RingView, ShardHealth, ShardShare
+from snapurl.model import RingView, ShardHealth, ShardShare, SlotPlace
 from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.dsn import dsn_of, missing_file
 from snapurl.store.cluster.failover import connect_primary
@@ -408,6 +409,12 @@ class Shards:
         if self._ring_view is None or self._ring_view[:2] != state:
             self._ring_view = *state, self._count_ring()
         return self._ring_view[2]
+
+    def place_of(self, code: str) -> SlotPlace:
+        """Returns where the slot of a code is."""
+        slot = slot_of(code)
+        target = place(self.topology)[slot]
+        return SlotPlace(slot, self.map.owner(slot), target, self.map.is_in_hand_off(slot))
 
     def _count_ring(self) -> RingView:
         counts = self.map.counts()

@@ -83,6 +83,9 @@ class SlotMap:
                 counts[owner] = counts.get(owner, 0) + 1
         return counts
 
+    def is_in_hand_off(self, slot: int) -> bool:
+        return slot in self._moving
+
     @property
     def in_hand_off(self) -> int:
         return len(self._moving)
