@@ -152,6 +152,20 @@ async def test_a_password_opens_a_link_once(service: Service, api: httpx.AsyncCl
     assert (await api.get(path)).status_code == 403
 
 
+async def test_a_preview_asks_for_the_password_and_uses_nothing_up(
+    service: Service, api: httpx.AsyncClient
+) -> None:
+    """A preview shows the target of a link only to whoever has its password, and leaves its clicks to visitors."""
+    link = await service.shorten(password="open sesame", max_clicks=1)
+    path = f"/{link['code']}"
+    assert (await api.get(f"{path}+")).json()["type"] == URN + "password-needed"
+    for _ in range(2):
+        shown = await api.post(f"{path}+", data={"password": "open sesame"})
+        assert (shown.status_code, shown.json()["url"]) == (200, "https://example.org/")
+    assert (await api.post(path, data={"password": "open sesame"})).status_code == 303
+    assert (await api.post(f"{path}+", data={"password": "open sesame"})).status_code == 410
+
+
 async def test_a_new_password_ends_the_old_one_at_once(service: Service, api: httpx.AsyncClient) -> None:
     """Once a change of the password is acknowledged, no worker accepts the old one; null takes it away."""
     link = await service.shorten(password="the old one")
