@@ -86,6 +86,11 @@ class PasswordNeeded(SnapURLError):
     slug = "password-needed"
     title = "The link asks for a password"
 
+    def __init__(self, detail: str = "", *, has_form: bool = True) -> None:
+        """`has_form` is whether it can be sent to this address."""
+        super().__init__(detail)
+        self.has_form = has_form
+
 
 class PasswordWrong(SnapURLError):
     status = 403

@@ -26,7 +26,6 @@ _FORM_HEADERS = {
         "form-action 'none'", "form-action 'self' http: https:"
     ),
 }
-_ASKS = (PasswordNeeded, PasswordWrong)
 _FORM = (
     '<form method="post"><input type="password" name="password" maxlength="200" required autofocus '
     'autocomplete="off" aria-label="Password"><button>Open</button></form>'
@@ -62,13 +61,17 @@ def page(title: str, body: str) -> str:
 
 def refusal_page(refusal: SnapURLError) -> str:
     """Returns the page of a refusal: its title and a sentence, or a form if a password is missing or wrong."""
-    below = _FORM if isinstance(refusal, _ASKS) else f"<p>{escape(_sentence(refusal))}</p>"
+    below = _FORM if _asks(refusal) else f"<p>{escape(_sentence(refusal))}</p>"
     return page(refusal.title, f"<main><h1>{escape(refusal.title)}</h1>{below}</main>")
 
 
 def refusal_headers(refusal: SnapURLError) -> dict[str, str]:
     """Returns the headers of that page."""
-    return _FORM_HEADERS if isinstance(refusal, _ASKS) else PAGE_HEADERS
+    return _FORM_HEADERS if _asks(refusal) else PAGE_HEADERS
+
+
+def _asks(refusal: SnapURLError) -> bool:
+    return isinstance(refusal, PasswordWrong) or (isinstance(refusal, PasswordNeeded) and refusal.has_form)
 
 
 def home_page(version: str) -> str:

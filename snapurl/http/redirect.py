@@ -149,6 +149,8 @@ async def follow(request: Request[Any, Any], code: str) -> HTTPResponse:
 async def _respond(request: Request[Any, Any], code: str, request_id: str) -> HTTPResponse:
     services: Services = request.app.ctx.services
     is_preview = services.settings.preview and code.endswith(SIGN)
+    if is_preview and request.method not in _PREVIEW_METHODS:
+        raise MethodNotAllowed(allow=", ".join(_PREVIEW_METHODS))
     code = code.removesuffix(SIGN) if is_preview else code
     try:
         status, leads = await _lead(request, services, code, is_preview=is_preview)
@@ -175,10 +177,9 @@ async def _lead(
 ) -> tuple[int, Destination]:
     """Returns the status and where the link leads this request, which has then used one up if they are counted.
 
-    A preview uses none up.
-
-    Raises MethodNotAllowed, Unavailable if the link keeps changing, what `_find_link` and `_destination` raise, and
-    for a link with a password PasswordNeeded, PasswordWrong, RateLimited.
+    A preview uses none up, and a link with a password has none. Raises MethodNotAllowed, Unavailable if the link
+    keeps changing, what `_find_link` and `_destination` raise, and for a link with a password PasswordNeeded,
+    PasswordWrong, RateLimited.
     """
     rest, query = _behind_code(request.raw_url)
     password = None
@@ -187,7 +188,9 @@ async def _lead(
         leads = _destination(request, services, code, link, rest, query)
         status, options = link.redirect_status, link.options
         if options is None or options.password_hash is None or not leads.is_click:
-            _check_method(request, status, is_preview=is_preview)
+            _check_method(request, status)
+        elif is_preview:
+            raise PasswordNeeded("the link has a password, so it has no preview", has_form=False)
         else:
             refuse_guessers(services, address_of(request), code)
             password = await read_password(request) if password is None else password
@@ -210,10 +213,8 @@ async def _lead(
     raise Unavailable("the link keeps changing", retry_after_s=1.0)
 
 
-def _check_method(request: Request[Any, Any], status: int, *, is_preview: bool) -> None:
+def _check_method(request: Request[Any, Any], status: int) -> None:
     """Raises MethodNotAllowed."""
-    if is_preview and request.method not in _PREVIEW_METHODS:
-        raise MethodNotAllowed(allow=", ".join(_PREVIEW_METHODS))
     if request.method not in SAFE and status not in KEEP_METHOD:
         raise MethodNotAllowed(
             f"a link with status {status} takes no {request.method}: with 307 or 308 it would",

@@ -152,18 +152,17 @@ async def test_a_password_opens_a_link_once(service: Service, api: httpx.AsyncCl
     assert (await api.get(path)).status_code == 403
 
 
-async def test_a_preview_asks_for_the_password_and_uses_nothing_up(
+async def test_a_preview_tells_no_secret_and_uses_nothing_up(
     service: Service, api: httpx.AsyncClient
 ) -> None:
-    """A preview shows the target of a link only to whoever has its password, and leaves its clicks to visitors."""
-    link = await service.shorten(password="open sesame", max_clicks=1)
-    path = f"/{link['code']}"
-    assert (await api.get(f"{path}+")).json()["type"] == URN + "password-needed"
-    for _ in range(2):
-        shown = await api.post(f"{path}+", data={"password": "open sesame"})
-        assert (shown.status_code, shown.json()["url"]) == (200, "https://example.org/")
-    assert (await api.post(path, data={"password": "open sesame"})).status_code == 303
-    assert (await api.post(f"{path}+", data={"password": "open sesame"})).status_code == 410
+    """A link with a password has no preview; that of a link with `max_clicks` leaves its clicks to visitors."""
+    secret = await service.shorten(password="open sesame")
+    refused = await api.get(f"/{secret['code']}+")
+    assert (refused.status_code, refused.json()["type"]) == (403, URN + "password-needed")
+    assert "<form" not in (await api.get(f"/{secret['code']}+", headers=BROWSER)).text
+    link = await service.shorten(max_clicks=1)
+    statuses = [(await api.get(f"/{link['code']}{sign}")).status_code for sign in ("+", "+", "", "+")]
+    assert statuses == [200, 200, 302, 410]
 
 
 async def test_a_new_password_ends_the_old_one_at_once(service: Service, api: httpx.AsyncClient) -> None:
