@@ -64,6 +64,7 @@ from snapurl.tasks import CachedCall, cancel_and_wait
 from snapurl.telemetry.logs import endless_task
 from snapurl.telemetry.metrics import INTENTS_PURGED, WORKERS
 from snapurl.telemetry.process import ProcessMetrics
+from snapurl.ui.mount import mount_dashboard
 from snapurl.urls import UrlPolicy
 
 HEAD_BYTES_MAX = 16_384  # request line and headers together; Sanic's own maximum
@@ -124,6 +125,7 @@ def create_app(settings: Settings) -> App:
     app.ctx.loop_share = LoopShare()
     app.ctx.date = DateClock()
     create = _add_routes(app)
+    mount_dashboard(app, settings)
     if settings.cors_allowed:
         _add_preflights(app)
     site = make_site(ROUTES, settings)
