@@ -66,7 +66,7 @@ def refusal_page(refusal: SnapURLError) -> str:
     return page(refusal.title, f"<main><h1>{escape(refusal.title)}</h1>{below}</main>")
 
 
-def refusal_headers(refusal: SnapURLError) -> dict[str, str]:
+def page_headers(refusal: SnapURLError) -> dict[str, str]:
     """Returns the headers of that page."""
     return _FORM_HEADERS if _asks(refusal) else PAGE_HEADERS
 
