@@ -11,9 +11,11 @@ import re
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from snapurl.errors import BadRequest, TooLarge
+from snapurl.qr import SCAN_MARK
 
 FORWARDED_BYTES_MAX = 2_048  # of path and query together
 
+_SCAN = SCAN_MARK.encode()  # of a QR code: it is for this service
 _SAFE = "%!$&'()*+,;=:@/~"  # besides letters, digits, "-", "." and "_"
 _BARE_PERCENT = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _URL = re.compile(r"([^/?#]*//[^/?#]*)([^?#]*)(?:\?([^#]*))?(#.*)?", re.DOTALL)
@@ -43,7 +45,7 @@ def _path(rest: bytes) -> str:
 
 
 def _merged(own: str | None, query: bytes) -> str | None:
-    given = [pair for pair in query.split(b"&") if pair]
+    given = [pair for pair in query.split(b"&") if pair and pair != _SCAN]
     if not given:
         return own
     names = {_name(pair) for pair in given}

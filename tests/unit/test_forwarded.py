@@ -26,6 +26,8 @@ BASE = "https://example.org/docs?a=1&b=2#end"
         (BASE, b"", b"a=3&a=4", "https://example.org/docs?b=2&a=3&a=4#end"),
         (BASE, b"", b"%61=3", "https://example.org/docs?b=2&%61=3#end"),
         (BASE, b"", b"&&", BASE),
+        (BASE, b"", b"qr", BASE),
+        (BASE, b"", b"qr=1&qr", "https://example.org/docs?a=1&b=2&qr=1#end"),
         ("https://example.org/?a+b=1", b"", b"a%20b=2", "https://example.org/?a%20b=2"),
         ("https://example.org/", b"", b"x=y?z/&w=%zz\xc3\xbc\"<", "https://example.org/?x=y?z/&w=%25zz%C3%BC%22%3C"),
         ("https://example.org/a", b"/evil.example/", b"", "https://example.org/a//evil.example/"),
