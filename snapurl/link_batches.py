@@ -65,7 +65,8 @@ class BatchPage:
 
 
 class LinkBatches:
-    """Changes many links. `owner` is whose links the caller may change, None for all; `by` is the caller's key_id."""
+    """Changes many links. `owner` is whose links the caller may change, None for all; `by` is the caller's
+    key_id."""
 
     def __init__(self, links: LinkService, clock_s: Callable[[], float] = monotonic) -> None:
         self._links = links
