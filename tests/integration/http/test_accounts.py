@@ -168,7 +168,7 @@ async def test_all_links_of_an_account_are_given_to_another(service: Service) ->
     key = await service.key(*RIGHTS)
     giver, taker = service.client(key), service.client(await member(service, team))
     other = await shorten(service.client(await service.key(*RIGHTS)))
-    items = [BODY, *[BODY] * 29]
+    items = [{**BODY, "max_clicks": 2}, *[BODY] * 29]
     made = (await giver.post(f"{LINKS}/bulk", json={"links": items})).json()["results"]
     visitor, limited = service.client(), f"/{made[0]['link']['code']}"
     assert (await visitor.get(limited)).status_code == 302
@@ -181,7 +181,7 @@ async def test_all_links_of_an_account_are_given_to_another(service: Service) ->
     answer = (await service.api.post(transfer, json=body)).json()
     assert answer == {"transferred": 30, "complete": True, "partial": []}
     assert (await codes(giver), await codes(taker)) == (set(), paths)
-    assert [(await visitor.get(limited)).status_code for _ in range(2)] == [302, 302]
+    assert [(await visitor.get(limited)).status_code for _ in range(2)] == [302, 410]
     assert (await service.api.get(other)).json()["account"] not in (team, id_of(key))
     again = (await service.api.post(transfer, json=body)).json()
     assert again == {"transferred": 0, "complete": True, "partial": []}

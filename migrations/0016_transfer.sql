@@ -18,7 +18,7 @@ BEGIN
     IF outcome = 'done' THEN outcome := 'ok'; RETURN; END IF;
     IF outcome <> 'ok' THEN RETURN; END IF;
     UPDATE links l SET xid = pg_current_xact_id(), version = l.version + 1, change_token = p_token,
-                       owner = p_account
+                       created_by = coalesce(l.created_by, l.owner), changed_by = p_by, owner = p_account
      WHERE l.slot = p_slot AND l.code = p_code RETURNING l.* INTO link;
 END $$;
 
@@ -46,7 +46,7 @@ BEGIN
               ON l.slot = u.slot AND l.code = u.code COLLATE "C"
       ORDER BY l.slot, l.code FOR UPDATE OF l;
     UPDATE links l SET xid = pg_current_xact_id(), version = l.version + 1, change_token = gen_random_uuid(),
-                       owner = p_to
+                       created_by = coalesce(l.created_by, l.owner), changed_by = p_by, owner = p_to
       FROM unnest(found_slots, found_codes) AS u (slot, code)
       JOIN slots s ON s.slot = u.slot AND write_outcome_v1(s.state) = 'ok'
      WHERE l.slot = u.slot AND l.code = u.code COLLATE "C" AND l.owner = p_from
