@@ -203,6 +203,7 @@ async def open_services(
         reshard=reshard,
         readiness=readiness,
     )
+        arcs=shards.arcs,
 
 
 def _fast_path(context: Context, create: SanicHandler) -> FastPath:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic_core import to_json
 from sanic import HTTPResponse, Request
 
+from ring.arcs import Arc
 from snapurl.cache.reader import LinkCache
 from snapurl.clicks.tally import Tally
 from snapurl.config import Settings
@@ -53,6 +54,7 @@ class Services:
     clock: Callable[[], datetime]
     clock_ms: Callable[[], int]
     ring_view: Callable[[], RingView]
+    arcs: Callable[[int], Sequence[Arc]]
     reshard: Callable[[], Awaitable[Mapping[str, Any] | None]]
     readiness: Callable[[], Awaitable[Readiness]]
 

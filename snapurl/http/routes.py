@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from ring.arcs import ARCS
 from snapurl.errors import (
     AliasTaken,
     BadRequest,
@@ -77,6 +78,13 @@ CURSOR = Parameter(
     "query",
     "`next_cursor` of the page before.",
     {"type": "string", "maxLength": CURSOR_CHARS_MAX},
+)
+
+ARCS_ASKED_FOR = Parameter(
+    "arcs",
+    "query",
+    "Into how many arcs of equal length to divide the slots, to draw them. Left out: no arcs.",
+    {"type": "integer", "enum": list(ARCS)},
 )
 
 ETAG = {"ETag": "The version, in quotes."}
@@ -199,6 +207,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         (Success(200, "The ring", responses.Ring),),
         "Only for admin keys: it names the shards.",
         right=Right.ADMIN,
+        parameters=(ARCS_ASKED_FOR,),
         refusals=(Unauthorized, Forbidden, Invalid, BadRequest, Unavailable),
     ),
     Route(

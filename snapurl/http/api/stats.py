@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from sanic import HTTPResponse
 
+from ring.arcs import ARCS
 from snapurl.http.auth import owner_filter
 from snapurl.http.context import RequestContext
+from snapurl.http.dispatch import query_error
 from snapurl.http.schema.responses import ring_body, stats_body
 
 
@@ -15,4 +17,17 @@ async def link_stats(call: RequestContext) -> HTTPResponse:
 
 
 async def ring(call: RequestContext) -> HTTPResponse:
-    return call.json_response(ring_body(call.services.ring_view(), await call.services.reshard()))
+    count = _arcs(call.query.get("arcs"))
+    reshard = await call.services.reshard()
+    arcs = None if count is None else call.services.arcs(count)
+    return call.json_response(ring_body(call.services.ring_view(), reshard, arcs))
+
+
+def _arcs(text: str | None) -> int | None:
+    """Returns how many arcs are asked for. Raises Invalid."""
+    if text is None:
+        return None
+    for count in ARCS:
+        if text == str(count):
+            return count
+    raise query_error("arcs", f"must be one of {', '.join(map(str, ARCS))}")

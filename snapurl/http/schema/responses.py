@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ring.arcs import Arc
 from snapurl.errors import SnapURLError
 from snapurl.http.schema.requests import RedirectStatus
 from snapurl.model import DayClicks, Link, Readiness, RingView, SourceClicks, SourceKind
@@ -161,6 +162,19 @@ class Reshard(Answer):
     orphans: int = Field(description="Slots that were given away and whose rows are still there.")
 
 
+class RingArc(Answer):
+    """A run of slots, as long as all others of the answer."""
+
+    first_slot: int
+    owner: str | None = Field(
+        description="The shard that holds the most of its slots; null if none is known."
+    )
+    owners: dict[str, int] = Field(description="How many of its slots each shard holds.")
+    in_hand_off: int
+    unknown: int = Field(description="Slots whose shard has not answered since this worker began.")
+    misplaced: int = Field(description="Slots that another shard is to hold.")
+
+
 class Ring(Answer):
     """The topology and who holds the slots."""
 
@@ -173,6 +187,7 @@ class Ring(Answer):
     slots_unknown: int = Field(description="Slots whose shard has not answered since this worker began.")
     shards: list[RingShard]
     reshard: Reshard | None = Field(description="At most a second old; null if no migrator has ever run.")
+    arcs: list[RingArc] | None = Field(description="All slots in order; null unless `arcs` asks for them.")
 
 
 class Live(Answer):
@@ -244,7 +259,9 @@ def _by_value(sources: Sequence[SourceClicks], kind: SourceKind, name: str) -> l
     return [{name: source.value, "clicks": source.clicks} for source in sources if source.kind is kind]
 
 
-def ring_body(view: RingView, reshard: Mapping[str, Any] | None) -> dict[str, Any]:
+def ring_body(
+    view: RingView, reshard: Mapping[str, Any] | None, arcs: Sequence[Arc] | None = None
+) -> dict[str, Any]:
     """Returns a `Ring`. It leaves out the addresses of shards, which the migrator's last error may contain.
 
     The `reshard` of the answer is null if there is no document, or if a migrator of another version wrote it.
@@ -269,6 +286,18 @@ def ring_body(view: RingView, reshard: Mapping[str, Any] | None) -> dict[str, An
             for shard in view.shards
         ],
         "reshard": _reshard_body(reshard),
+        "arcs": None if arcs is None else [_arc_body(arc) for arc in arcs],
+    }
+
+
+def _arc_body(arc: Arc) -> dict[str, Any]:
+    return {
+        "first_slot": arc.first_slot,
+        "owner": arc.owner,
+        "owners": dict(arc.owners),
+        "in_hand_off": arc.in_hand_off,
+        "unknown": arc.unknown,
+        "misplaced": arc.misplaced,
     }
 
 

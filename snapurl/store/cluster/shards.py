@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
+from ring.arcs import Arc
 from ring.errors import RingError
 from ring.ownership import SlotRow, SlotState
 from ring.placement import place
@@ -65,6 +67,10 @@ WATCH_RETRY_S = 1.0
 # or ATTEST_PACE times as long as the attempt took.
 ATTEST_RETRY_S = 0.25
 ATTEST_PACE = 8
+# Counting 256 arcs takes more than a millisecond, and slots change hands many times per second.
+ARCS_AGE_S = 1.0
+# How the outcome of a command begins in the audit log, as long as it has not ended.
+UNFINISHED = ("begun", "published")
 # The reason under which a write that timed out on a slot in hand-off is counted.
 HAND_OFF = "hand-off"
 
@@ -179,6 +185,7 @@ class Shards:
         self._attesting = asyncio.Lock()
         self._attest_after = 0.0
         self._ring_view: tuple[int, int, RingView] | None = None
+        self._arcs: dict[int, tuple[float, tuple[int, int], tuple[Arc, ...]]] = {}
 
     @classmethod
     async def connect(cls, settings: Settings) -> Shards:
@@ -434,6 +441,14 @@ class Shards:
             slots_in_hand_off=self.map.in_hand_off,
             slots_unknown=self.map.unknown,
         )
+
+    def arcs(self, count: int) -> tuple[Arc, ...]:
+        """Returns the slot map as `count` arcs; counts at most every ARCS_AGE_S, and only after a change."""
+        now, state = time.monotonic(), (self.topology.version, self.map.changes)
+        kept = self._arcs.get(count)
+        if kept is None or (kept[1] != state and now - kept[0] >= ARCS_AGE_S):
+            kept = self._arcs[count] = now, state, self.map.arcs(count)
+        return kept[2]
 
 
 async def _wait(event: asyncio.Event, timeout_s: float) -> None:
