@@ -35,6 +35,7 @@ from snapurl.http.bodies import BodyThreads
 from snapurl.http.context import Services, Site
 from snapurl.http.dispatch import SanicHandler, dispatch
 from snapurl.http.docs.site import make_site
+from snapurl.http.event_streams import EventStreams
 from snapurl.http.fastpath.protocol import FastPath, FastProtocol
 from snapurl.http.preflight import preflight
 from snapurl.http.problems import Refusals
@@ -86,6 +87,7 @@ class Context:
     body_budget: BodyBudget
     body_threads: BodyThreads
     fair_queue: FairQueue
+    event_streams: EventStreams
     date: DateClock
 
 
@@ -112,6 +114,7 @@ def create_app(settings: Settings) -> App:
     app.ctx.body_budget = BodyBudget(settings.body_bytes_max)
     app.ctx.body_threads = BodyThreads()
     app.ctx.fair_queue = FairQueue()
+    app.ctx.event_streams = EventStreams()
     app.ctx.date = DateClock()
     create = _add_routes(app)
     if settings.cors_allowed:
