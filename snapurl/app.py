@@ -203,10 +203,14 @@ async def open_services(
         clock=_now,
         clock_ms=_now_ms,
         ring_view=shards.ring_view,
+        arcs=shards.arcs,
         reshard=reshard,
+        shard_states=shards.states,
+        changes=shards.changes,
+        click_lag=lag.read_or_none,
+        clicks_held=lambda: shipper.held,
         readiness=readiness,
     )
-        arcs=shards.arcs,
 
 
 def _fast_path(context: Context, create: SanicHandler) -> FastPath:

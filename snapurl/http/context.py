@@ -19,7 +19,7 @@ from snapurl.http.bodies import BodyBound, BodyThreads
 from snapurl.http.schema.requests import Rules
 from snapurl.limits import Blocklist, Limiter
 from snapurl.links import LinkService
-from snapurl.model import ApiKey, Readiness, RingView
+from snapurl.model import ApiKey, ClusterChange, Lag, Readiness, RingView, ShardState
 from snapurl.urls import UrlPolicy
 
 T = TypeVar("T")
@@ -56,6 +56,10 @@ class Services:
     ring_view: Callable[[], RingView]
     arcs: Callable[[int], Sequence[Arc]]
     reshard: Callable[[], Awaitable[Mapping[str, Any] | None]]
+    shard_states: Callable[[], Sequence[ShardState]]
+    changes: Callable[[int], Awaitable[Sequence[ClusterChange]]]
+    click_lag: Callable[[], Awaitable[Lag | None]]
+    clicks_held: Callable[[], int]
     readiness: Callable[[], Awaitable[Readiness]]
 
 
