@@ -58,6 +58,9 @@ from snapurl.tasks import CachedCall, cancel_and_wait
 from snapurl.telemetry.logs import endless_task
 from snapurl.telemetry.metrics import INTENTS_PURGED, WORKERS
 from snapurl.telemetry.process import ProcessMetrics
+from snapurl.ui.cluster_live import ClusterLive
+from snapurl.ui.mount import mount_dashboard
+from snapurl.ui.screens.cluster import render_event
 from snapurl.urls import UrlPolicy
 
 HEAD_BYTES_MAX = 16_384  # request line and headers together; Sanic's own maximum
@@ -88,6 +91,7 @@ class Context:
     body_threads: BodyThreads
     fair_queue: FairQueue
     event_streams: EventStreams
+    cluster_live: ClusterLive
     date: DateClock
 
 
@@ -117,6 +121,7 @@ def create_app(settings: Settings) -> App:
     app.ctx.event_streams = EventStreams()
     app.ctx.date = DateClock()
     create = _add_routes(app)
+    dashboard = mount_dashboard(app, settings)
     if settings.cors_allowed:
         _add_preflights(app)
     site = make_site(ROUTES, settings)
@@ -126,6 +131,11 @@ def create_app(settings: Settings) -> App:
         try:
             context = cast(App, app).ctx
             context.services = await open_services(settings, site, context.fair_queue, stack)
+            if dashboard is not None:
+                context.cluster_live = ClusterLive(
+                    context.services, partial(render_event, dashboard.templates)
+                )
+                stack.push_async_callback(context.cluster_live.close)
             context.fast_path = _fast_path(context, create)
             stack.callback(context.fast_path.flush)
         except BaseException:

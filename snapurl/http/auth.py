@@ -72,6 +72,14 @@ class Authenticator:
             raise Unauthorized(UNKNOWN)
         return key
 
+    async def find_by_id(self, key_id: str) -> ApiKey | None:
+        """Returns the valid key with that id, for callers that have checked by other means who presents it.
+
+        None if there is none, or it is revoked. Raises Unavailable.
+        """
+        key = await self._find(key_id)
+        return None if key is None or key.revoked_at is not None else key
+
     async def _find(self, key_id: str) -> ApiKey | None:
         cached, unknown_at_s = self._cached.get(key_id), self._unknown.get(key_id)
         if cached is not None and self._is_fresh(cached.at_s):
