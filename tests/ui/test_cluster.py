@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 from playwright.async_api import Page, expect
-from tests.ui.conftest import PageMaker
 
 from snapurl.local.cluster import LocalCluster
 from tests.integration.http.service import Service
 from tests.support.waits import HANG_S
+from tests.ui.conftest import PageMaker
 
 HANG_MS = HANG_S * 1000
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from playwright.async_api import Page, expect
-from tests.ui.conftest import PUBLIC_URL, SECRET
 
 from ring.placement import place
 from ring.topology import Shard
@@ -16,6 +15,7 @@ from snapurl.store.cluster.dsn import address_of
 from tests.integration.http.service import Service, running
 from tests.integration.tools.conftest import fifth, five, ready, settle
 from tests.support.waits import HANG_S
+from tests.ui.conftest import PUBLIC_URL, SECRET
 from tools.change.provision import register_shard
 from tools.cluster.audit import audited
 from tools.cluster.fleet import Fleet
@@ -31,7 +31,7 @@ HANG_MS = HANG_S * 1000
 async def service(ready: Settings, tmp_path: Path) -> AsyncIterator[Service]:
     """Yields a service on shards of its own, which `make_page` uses here."""
     variables = {"SNAPURL_BASE_URL": PUBLIC_URL, "SNAPURL_SESSION_SECRET": SECRET}
-    async with running(ready, tmp_path, **variables) as started:
+    async with running(ready, tmp_path, workers=1, **variables) as started:
         yield started
 
 

@@ -13,7 +13,14 @@ from tests.ui.conftest import PageMaker
 
 BYTES_MAX = 60_000
 REQUESTS_MAX = 5
-SCREENS = ("/ui/login", "/ui/links", "/ui/new", "/ui/links/every-page", "/ui/links/every-page/edit")
+SCREENS = (
+    "/ui/login",
+    "/ui/links",
+    "/ui/new",
+    "/ui/links/every-page",
+    "/ui/links/every-page/edit",
+    "/ui/cluster",
+)
 
 
 async def test_the_first_page_is_small(service: Service, page: Page) -> None:

@@ -207,9 +207,11 @@ def test_times_and_rates_are_of_the_last_seconds() -> None:
     )
     view = view_of(replace(sample(ALL), counts=after, counts_before=before))
     row = view.shards[0]
-    assert (row.statements_per_s, row.p50_ms, row.errors) == (10.0, pytest.approx(5.5), 2)
+    assert (row.statements_per_s, row.errors) == (10.0, 2)
+    assert row.p50_ms == pytest.approx(5.5)
     assert view.shards[1].p50_ms is None
-    assert (view.caches.l1, view.caches.shard, view.caches.lookups_per_s) == (0.9, pytest.approx(0.1), 1.0)
+    assert (view.caches.l1, view.caches.lookups_per_s) == (0.9, 1.0)
+    assert view.caches.shard == pytest.approx(0.1)
 
 
 def test_a_percentile_beyond_the_last_bound_is_that_bound() -> None:
