@@ -220,13 +220,13 @@ def login_link(key: str | None) -> None:
     within five minutes. It takes the SNAPURL_SESSION_SECRET of the workers.
     """
     from snapurl.run.up import admin_key_of, with_session_secret
-    from snapurl.ui.login_links import login_link as make_link
+    from snapurl.ui.login_links import make_login_link
 
     settings = with_session_secret(_settings_or_local())
     key = key or admin_key_of(settings)
     if key is None:
         raise click.UsageError("name the key to log in with: `snapurl keys list` shows the ids")
-    click.echo(asyncio.run(make_link(settings, key)))
+    click.echo(asyncio.run(make_login_link(settings, key)))
 
 
 @cli.command()

@@ -10,7 +10,7 @@ from snapurl.keys import PlainKey, list_keys
 from snapurl.ui.sessions import Sessions
 
 
-async def login_link(settings: Settings, key: str) -> str:
+async def make_login_link(settings: Settings, key: str) -> str:
     """Returns a link that logs in with a key, given by its id or in full.
 
     Raises ConfigError if no worker could read the link or shows a dashboard, and NotFound.

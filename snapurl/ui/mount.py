@@ -13,7 +13,7 @@ from snapurl.config import Settings
 from snapurl.ui.assets import Assets
 from snapurl.ui.call import Dashboard
 from snapurl.ui.guard import guard
-from snapurl.ui.rendering import make_environment
+from snapurl.ui.renderer import make_environment
 from snapurl.ui.routes import SCREENS
 from snapurl.ui.sessions import Sessions
 

@@ -15,7 +15,7 @@ SCREENS: tuple[Screen, ...] = (
     Screen("POST", "/ui/login/link", login.follow_link, None),
     Screen("POST", "/ui/logout", login.log_out, None),
     # -- links -----------------------------------------------------------------------------------------------
-    Screen("GET", "/ui", links.start),
+    Screen("GET", "/ui", links.landing),
     Screen("GET", "/ui/links", links.show),
     Screen("GET", "/ui/new", link.new, Right.CREATE),
     Screen("POST", "/ui/links", link.create, Right.CREATE, link.create_again),

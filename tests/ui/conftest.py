@@ -7,7 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, ConsoleMessage, Page, async_playwright, expect
 
 from snapurl.config import Settings, load_settings
 from snapurl.local.cluster import LocalCluster
@@ -18,6 +18,8 @@ from tests.support.waits import HANG_S, PATIENT
 
 PUBLIC_URL = "http://s.example.org"
 SECRET = "a secret of the tests, longer than it must be"
+
+expect.set_options(timeout=HANG_S * 1000)
 
 PageMaker = Callable[..., Awaitable[Page]]
 

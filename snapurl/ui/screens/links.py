@@ -15,7 +15,7 @@ from snapurl.ui.call import Call
 PAGE_LINKS = 25
 
 
-async def start(call: Call) -> HTTPResponse:
+async def landing(call: Call) -> HTTPResponse:
     return call.go("/ui/links")
 
 
