@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from snapurl.ui.cluster_view import duration, parts
+from snapurl.ui.cluster_view import parts, short_duration
 
 NOT_KNOWN = "\N{EN DASH}"
 
@@ -27,7 +27,7 @@ def share(value: float | None) -> str:
     return NOT_KNOWN if value is None else parts(value)
 
 
-def size(count: float) -> str:
+def readable_bytes(count: float) -> str:
     """Returns bytes in a readable unit: `9.4 MB`."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
@@ -37,10 +37,10 @@ def size(count: float) -> str:
 
 
 FILTERS: dict[str, Callable[[Any], str]] = {
-    "duration": duration,
+    "duration": short_duration,
     "ms": milliseconds,
     "percent": share,
     "rate": rate,
-    "size": size,
+    "size": readable_bytes,
 }
 """Name in templates -> filter."""

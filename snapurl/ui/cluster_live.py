@@ -17,9 +17,9 @@ from snapurl.http.context import Services
 from snapurl.model import OwnCounts
 from snapurl.tasks import CachedCall, cancel_and_wait
 from snapurl.telemetry.own_counts import read_own_counts
-from snapurl.ui.cluster_ring import ARCS_DRAWN
 from snapurl.ui.cluster_view import RECENT_CHANGES, ClusterSample, ClusterView, view_of
 from snapurl.ui.live import Sampler
+from snapurl.ui.ring_picture import ARCS_DRAWN
 
 SAMPLE_S = 1.0
 PATIENCE_S = 0.4  # for the shards and Redis to answer

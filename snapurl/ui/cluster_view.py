@@ -88,7 +88,7 @@ class BatchRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Pauses:
+class PauseSummary:
     """For how long writes to slots were refused, of the newest moves."""
 
     count: int
@@ -98,10 +98,10 @@ class Pauses:
 
 
 @dataclass(frozen=True, slots=True)
-class Move:
+class MoveView:
     """The change under way, or the last one if no slots are left.
 
-    `is_told` is whether a migrator of this version has said something of this change; if not, only the slots are
+    `is_reported` is whether a migrator of this version has said something of this change; if not, only the slots are
     known. `state` is what the migrator does, "no migrator runs" if none does.
     """
 
@@ -110,14 +110,14 @@ class Move:
     slots_total: int
     slots_left: int
     in_hand_off: int
-    is_told: bool
+    is_reported: bool
     rows_copied: int = 0
     rows_per_s: float = 0.0
     eta_s: float | None = None
     lag_rows: int = 0
     throttle: str = ""
     batches: tuple[BatchRow, ...] = ()
-    pauses: Pauses | None = None
+    pauses: PauseSummary | None = None
 
     @property
     def slots_moved(self) -> int:
@@ -171,7 +171,7 @@ class ClusterView:
     arcs: tuple[Arc, ...]
     dark: frozenset[str]
     slots_unknown: int
-    move: Move | None
+    move: MoveView | None
     clicks: Clicks
     caches: Caches
     findings: tuple[Finding, ...]
@@ -218,7 +218,7 @@ def view_of(sample: ClusterSample) -> ClusterView:
 # -- the headline ------------------------------------------------------------------------------------------------
 
 
-def _headline(sample: ClusterSample, rows: Sequence[ShardRow], move: Move | None) -> tuple[Level, str]:
+def _headline(sample: ClusterSample, rows: Sequence[ShardRow], move: MoveView | None) -> tuple[Level, str]:
     """Returns what matters most, in one sentence: what is lost comes before what is under way."""
     dark = [row for row in rows if row.level is Level.BAD]
     if dark:
@@ -232,7 +232,7 @@ def _headline(sample: ClusterSample, rows: Sequence[ShardRow], move: Move | None
             f"Redis {sample.redis_fault}: links come from the shards, clicks wait in the workers.",
         )
     if sample.lag is not None and sample.lag.is_late:
-        return Level.WARNING, f"Clicks are counted {duration(sample.lag.seconds)} late."
+        return Level.WARNING, f"Clicks are counted {short_duration(sample.lag.seconds)} late."
     if move is not None and (move.slots_left or move.in_hand_off):
         return _headline_of_move(sample, move)
     if sample.ring.slots_unknown:
@@ -240,13 +240,13 @@ def _headline(sample: ClusterSample, rows: Sequence[ShardRow], move: Move | None
     return Level.WELL, "All well."
 
 
-def _headline_of_move(sample: ClusterSample, move: Move) -> tuple[Level, str]:
+def _headline_of_move(sample: ClusterSample, move: MoveView) -> tuple[Level, str]:
     done = f"{move.what}: {move.percent} %"
     if sample.ring.paused:
         return Level.WARNING, f"{done}, paused."
     if move.state == NO_MIGRATOR:
         return Level.WARNING, f"{done}, and no migrator runs."
-    left = f", {duration(move.eta_s)} left" if move.eta_s is not None else ""
+    left = f", {short_duration(move.eta_s)} left" if move.eta_s is not None else ""
     return Level.BUSY, f"{done}{left}."
 
 
@@ -259,7 +259,7 @@ def parts(share: float) -> str:
     return "less than 1 %" if 0 < share < 0.01 else f"{100 * share:.0f} %"
 
 
-def duration(seconds: float) -> str:
+def short_duration(seconds: float) -> str:
     """Returns a time in the two largest units that matter: `8 s`, `2 min`, `1 h 05 min`."""
     whole = max(1, round(seconds))
     if whole < 90:
@@ -304,7 +304,7 @@ def _state(known: ShardState | None, *, draining: bool) -> tuple[Level, str]:
         return Level.BAD, RESTARTED
     if known.silent_s is None:
         return Level.BAD, "silent since this worker began"
-    return Level.BAD, f"silent for {duration(known.silent_s)}"
+    return Level.BAD, f"silent for {short_duration(known.silent_s)}"
 
 
 def _since(
@@ -341,34 +341,38 @@ def _per_s(sample: ClusterSample, count: float) -> float:
 # -- the move ----------------------------------------------------------------------------------------------------
 
 
-def _move(sample: ClusterSample) -> Move | None:
+def _move(sample: ClusterSample) -> MoveView | None:
     """Returns the change under way, or what a migrator says of the last one. None if there never was one."""
     left = sum(arc.misplaced for arc in sample.arcs)
-    ring, told = sample.ring, sample.reshard
+    ring, report = sample.ring, sample.reshard
     what = describe_change(sample.changes) or "Moving slots"
-    if told is None:
-        return Move(what, NO_MIGRATOR, left, left, ring.slots_in_hand_off, is_told=False) if left else None
-    is_alive = told["age_s"] < MIGRATOR_SILENT_S
-    state = str(told.get("state", "")) if is_alive else NO_MIGRATOR
+    if report is None:
+        return (
+            MoveView(what, NO_MIGRATOR, left, left, ring.slots_in_hand_off, is_reported=False)
+            if left
+            else None
+        )
+    is_alive = report["age_s"] < MIGRATOR_SILENT_S
+    state = str(report.get("state", "")) if is_alive else NO_MIGRATOR
     try:
-        is_of_this = told["topology_version"] == ring.topology_version and told["slots_total"] >= left
-        return Move(
+        is_of_this = report["topology_version"] == ring.topology_version and report["slots_total"] >= left
+        return MoveView(
             what=what,
             state=state,
-            slots_total=told["slots_total"] if is_of_this else left,
+            slots_total=report["slots_total"] if is_of_this else left,
             slots_left=left,
             in_hand_off=ring.slots_in_hand_off,
-            is_told=is_of_this,
-            rows_copied=told["rows_copied"] if is_of_this else 0,
-            rows_per_s=told["rows_per_s"] if is_alive else 0.0,
-            eta_s=told["eta_s"] if is_alive and is_of_this else None,
-            lag_rows=told["lag_rows"],
-            throttle=told["throttle"] if is_alive else "",
-            batches=tuple(BatchRow(**batch) for batch in told["moves"]) if is_alive else (),
-            pauses=Pauses(**told["pauses"]) if told["pauses"]["count"] else None,
+            is_reported=is_of_this,
+            rows_copied=report["rows_copied"] if is_of_this else 0,
+            rows_per_s=report["rows_per_s"] if is_alive else 0.0,
+            eta_s=report["eta_s"] if is_alive and is_of_this else None,
+            lag_rows=report["lag_rows"],
+            throttle=report["throttle"] if is_alive else "",
+            batches=tuple(BatchRow(**batch) for batch in report["moves"]) if is_alive else (),
+            pauses=PauseSummary(**report["pauses"]) if report["pauses"]["count"] else None,
         )
     except (KeyError, TypeError):  # a migrator of another version
-        return Move(what, state, left, left, ring.slots_in_hand_off, is_told=False)
+        return MoveView(what, state, left, left, ring.slots_in_hand_off, is_reported=False)
 
 
 _DOING = {"add": "Adding", "drain": "Draining", "weight": "Changing the weight of"}
@@ -406,7 +410,7 @@ def _caches(sample: ClusterSample) -> Caches:
     )
 
 
-def _findings(sample: ClusterSample, rows: Sequence[ShardRow], move: Move | None) -> list[Finding]:
+def _findings(sample: ClusterSample, rows: Sequence[ShardRow], move: MoveView | None) -> list[Finding]:
     """Returns what the service itself can know to be wrong; the doctor knows more."""
     faults = {each.name: each.fault for each in sample.shards}
     found = [
@@ -417,7 +421,7 @@ def _findings(sample: ClusterSample, rows: Sequence[ShardRow], move: Move | None
     if sample.redis_fault:
         found.append(Finding(f"Redis {sample.redis_fault}", DOCTOR))
     if sample.lag is not None and sample.lag.is_late:
-        late = f"Clicks wait for more than {duration(CLICKS_LATE_S)}: is a click consumer running?"
+        late = f"Clicks wait for more than {short_duration(CLICKS_LATE_S)}: is a click consumer running?"
         found.append(Finding(late, "snapurl clicks"))
     if move is not None and (move.slots_left or move.in_hand_off):
         if sample.ring.paused:

@@ -28,7 +28,7 @@ SCREENS: tuple[Screen, ...] = (
     Screen("GET", "/ui/settings", preferences.show),
     Screen("POST", "/ui/settings", preferences.save),
     # -- the cluster -----------------------------------------------------------------------------------------
-    Screen("GET", "/ui/cluster", cluster.page, Right.ADMIN),
+    Screen("GET", "/ui/cluster", cluster.show, Right.ADMIN),
     Screen("GET", "/ui/cluster/state", cluster.state, Right.ADMIN),
     Screen("GET", "/ui/cluster/events", cluster.events, Right.ADMIN),
 )

@@ -11,15 +11,15 @@ from snapurl.errors import Unavailable
 from snapurl.http.event_streams import EventStreams
 from snapurl.ui.call import Call
 from snapurl.ui.cluster_live import ClusterLive
-from snapurl.ui.cluster_ring import picture
 from snapurl.ui.cluster_view import ClusterView
+from snapurl.ui.ring_picture import picture
 
 PARTS = "cluster_parts.html"
 SECTIONS = ("headline", "ring", "move", "shards", "findings", "service", "changes")
 """The parts of the page that change, each the macro of that name in PARTS and the element of that id."""
 
 
-async def page(call: Call) -> HTTPResponse:
+async def show(call: Call) -> HTTPResponse:
     view = await _live(call).view()
     return call.page("cluster.html", sections=sections_of(call.dashboard.templates, view), view=view)
 

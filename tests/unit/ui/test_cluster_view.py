@@ -14,8 +14,16 @@ from ring.placement import place
 from ring.slots import SLOT_COUNT
 from ring.topology import Shard, Topology
 from snapurl.model import ClusterChange, Lag, OwnCounts, RingView, ShardShare, ShardState
-from snapurl.ui.cluster_ring import INNER, OUTER, picture
-from snapurl.ui.cluster_view import ClusterSample, Finding, Level, at_most, describe_change, duration, view_of
+from snapurl.ui.cluster_view import (
+    ClusterSample,
+    Finding,
+    Level,
+    at_most,
+    describe_change,
+    short_duration,
+    view_of,
+)
+from snapurl.ui.ring_picture import INNER, OUTER, picture
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 BEFORE = Topology("c", 1, 256, tuple(Shard(f"db{n}", 1.0, f"h:{5000 + n}/d") for n in range(4)))
@@ -191,7 +199,7 @@ def test_a_change_is_named_by_what_it_does(what: str, outcome: str, said: str) -
 )
 def test_durations_are_short(seconds: float, said: str) -> None:
     """A time has as many units as matter."""
-    assert duration(seconds) == said
+    assert short_duration(seconds) == said
 
 
 def test_times_and_rates_are_of_the_last_seconds() -> None:
