@@ -101,8 +101,8 @@ class PauseSummary:
 class MoveView:
     """The change under way, or the last one if no slots are left.
 
-    `is_reported` is whether a migrator of this version has said something of this change; if not, only the slots are
-    known. `state` is what the migrator does, "no migrator runs" if none does.
+    `is_reported` is whether a migrator of this version has said something of this change; if not, only the slots
+    are known. `state` is what the migrator does, "no migrator runs" if none does.
     """
 
     what: str
