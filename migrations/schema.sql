@@ -3,6 +3,18 @@
 
 GRANT USAGE ON SCHEMA public TO PUBLIC, snapurl_migrator, snapurl_service;
 
+CREATE TABLE accounts (
+    slot smallint NOT NULL,
+    account_id text COLLATE "C" NOT NULL,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    name text NOT NULL,
+    created_at timestamp with time zone NOT NULL,
+    created_by text NOT NULL,
+    CONSTRAINT accounts_pkey PRIMARY KEY (slot, account_id)
+);
+GRANT DELETE, INSERT, SELECT, UPDATE ON accounts TO snapurl_migrator;
+GRANT SELECT ON accounts TO snapurl_service;
+
 CREATE TABLE api_keys (
     slot smallint NOT NULL,
     key_id text COLLATE "C" NOT NULL,
@@ -13,6 +25,9 @@ CREATE TABLE api_keys (
     limit_rate text NOT NULL,
     created_at timestamp with time zone NOT NULL,
     revoked_at timestamp with time zone,
+    account text COLLATE "C" DEFAULT ''::text NOT NULL,
+    created_by text DEFAULT ''::text NOT NULL,
+    used_at timestamp with time zone,
     CONSTRAINT api_keys_pkey PRIMARY KEY (slot, key_id)
 );
 GRANT DELETE, INSERT, SELECT, UPDATE ON api_keys TO snapurl_migrator;
@@ -189,6 +204,26 @@ CREATE TRIGGER topology_notify AFTER INSERT ON topology FOR EACH ROW EXECUTE FUN
 GRANT INSERT, SELECT ON topology TO snapurl_migrator;
 GRANT SELECT ON topology TO snapurl_service;
 
+CREATE OR REPLACE FUNCTION public.account_add_v1(p_slot smallint, p_account_id text, p_name text, p_created_at timestamp with time zone, p_created_by text, OUT outcome text, OUT peer text, OUT epoch bigint)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+BEGIN
+    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    INSERT INTO accounts (slot, account_id, xid, name, created_at, created_by)
+         VALUES (p_slot, p_account_id, pg_current_xact_id(), p_name, p_created_at, p_created_by)
+    ON CONFLICT (slot, account_id) DO NOTHING;
+    IF NOT FOUND AND NOT EXISTS (SELECT 1 FROM accounts a WHERE a.slot = p_slot AND a.account_id = p_account_id
+                                    AND a.name = p_name AND a.created_at = p_created_at) THEN
+        outcome := 'taken';
+    END IF;
+END $function$;
+GRANT EXECUTE ON FUNCTION account_add_v1 TO snapurl_migrator, snapurl_service;
+
 CREATE OR REPLACE FUNCTION public.clicks_apply_v1(p_stream text, p_slots smallint[], p_firsts bigint[], p_lasts bigint[], c_slots smallint[], c_codes text[], c_days date[], c_clicks bigint[], s_slots smallint[], s_codes text[], s_days date[], s_kinds text[], s_values text[], s_clicks bigint[])
  RETURNS TABLE(slot smallint, outcome text, peer text, epoch bigint, last_entry bigint)
  LANGUAGE plpgsql
@@ -355,7 +390,7 @@ BEGIN
         IF fenced::text NOT LIKE 'grant_roles_v1(%' THEN
             EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO snapurl_migrator', fenced);
         END IF;
-        IF fenced::text ~ '^(link|key|intent|intents|clicks|shard|read_outcome|write_outcome)_' THEN
+        IF fenced::text ~ '^(account|link|key|intent|intents|clicks|shard|read_outcome|write_outcome)_' THEN
             EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO snapurl_service', fenced);
         END IF;
     END LOOP;
@@ -710,6 +745,28 @@ BEGIN
 END $function$;
 GRANT EXECUTE ON FUNCTION key_add_v1 TO snapurl_migrator, snapurl_service;
 
+CREATE OR REPLACE FUNCTION public.key_add_v2(p_slot smallint, p_key_id text, p_name text, p_secret_hash bytea, p_rights text[], p_limit_rate text, p_created_at timestamp with time zone, p_account text, p_created_by text, OUT outcome text, OUT peer text, OUT epoch bigint)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+BEGIN
+    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    INSERT INTO api_keys (slot, key_id, xid, name, secret_hash, rights, limit_rate, created_at, account, created_by)
+         VALUES (p_slot, p_key_id, pg_current_xact_id(), p_name, p_secret_hash, p_rights, p_limit_rate,
+                 p_created_at, p_account, p_created_by)
+    ON CONFLICT (slot, key_id) DO NOTHING;
+    -- A row with this secret was made by an earlier try of this call; one with another secret is another key.
+    IF NOT FOUND AND NOT EXISTS (SELECT 1 FROM api_keys k WHERE k.slot = p_slot AND k.key_id = p_key_id
+                                    AND k.secret_hash = p_secret_hash) THEN
+        outcome := 'taken';
+    END IF;
+END $function$;
+GRANT EXECUTE ON FUNCTION key_add_v2 TO snapurl_migrator, snapurl_service;
+
 CREATE OR REPLACE FUNCTION public.key_revoke_v1(p_slot smallint, p_key_id text, OUT outcome text, OUT peer text, OUT epoch bigint, OUT api_key api_keys)
  RETURNS record
  LANGUAGE plpgsql
@@ -725,6 +782,22 @@ BEGIN
     IF NOT FOUND THEN outcome := 'missing'; END IF;
 END $function$;
 GRANT EXECUTE ON FUNCTION key_revoke_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.key_used_v1(p_slot smallint, p_key_id text, OUT outcome text, OUT peer text, OUT epoch bigint)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+BEGIN
+    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    UPDATE api_keys k SET used_at = now(), xid = pg_current_xact_id()
+     WHERE k.slot = p_slot AND k.key_id = p_key_id
+       AND (k.used_at IS NULL OR k.used_at < now() - interval '1 hour');
+END $function$;
+GRANT EXECUTE ON FUNCTION key_used_v1 TO snapurl_migrator, snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.link_change_v1(p_slot smallint, p_code text, p_if_match bigint, p_owner text, p_token uuid, p_delete boolean, p_fields text[], p_url text, p_title text, p_tags text[], p_redirect_status smallint, p_expires_at timestamp with time zone, OUT outcome text, OUT peer text, OUT epoch bigint, OUT link links)
  RETURNS record

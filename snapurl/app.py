@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import re
 import time
 import uuid
 from contextlib import AsyncExitStack
@@ -22,6 +23,7 @@ from sanic.config import Config
 from sanic.http.constants import HTTP
 from sanic.server import HttpProtocol
 
+from snapurl.accounts import AccountService
 from snapurl.addresses import Clients
 from snapurl.cache.reader import LinkCache
 from snapurl.clicks.lag import LagReader
@@ -45,10 +47,12 @@ from snapurl.http.wire.connections import BodyBudget, BoundedProtocol, Connectio
 from snapurl.http.wire.dates import DateClock
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.http.wire.heads import Head
+from snapurl.keys import KeyService
 from snapurl.limits import Blocklist, Limiter
 from snapurl.links import LinkService
 from snapurl.model import Readiness
 from snapurl.redis_client import redis_client
+from snapurl.store.accounts import AccountStore
 from snapurl.store.clicks import ClickStore
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
@@ -178,7 +182,8 @@ async def open_services(
     stack.push_async_callback(
         cancel_and_wait, endless_task(ProcessMetrics(measurements).run, "process metrics")
     )
-    auth = Authenticator(KeyStore(shards, router), time.monotonic)
+    keys = KeyStore(shards, router)
+    auth = Authenticator(keys, time.monotonic, _now)
     stack.push_async_callback(auth.close)
     purge = endless_task(partial(_purge_intents, store), "purge of Idempotency-Keys")
     stack.push_async_callback(cancel_and_wait, purge)
@@ -203,6 +208,8 @@ async def open_services(
         settings=settings,
         site=site,
         links=LinkService(store, clicks, cache, _now),
+        keys=KeyService(keys, _now),
+        accounts=AccountService(AccountStore(shards, router), keys, _now),
         cache=cache,
         tally=tally,
         limiter=limiter,
@@ -288,17 +295,21 @@ def _add_routes(app: App) -> SanicHandler:
     """
     handlers = {route.name: dispatch(route) for route in ROUTES}
     for route in ROUTES:
-        path = route.path.replace("{code}", "<code:str>")
+        path = _sanic_path(route.path)
         app.add_route(
             handlers[route.name], path, route.methods, name=route.name, ignore_body=True, unquote=True
         )
-    path = REDIRECT_PATH.replace("{code}", "<code:str>")
+    path = _sanic_path(REDIRECT_PATH)
     app.add_route(follow, path, METHODS, name="follow", ignore_body=True, unquote=True)
     return handlers[create_link.__name__]
+
+
+def _sanic_path(path: str) -> str:
+    return re.sub(r"\{(\w+)\}", r"<\1:str>", path)
 
 
 def _add_preflights(app: App) -> None:
     """Adds OPTIONS to every path of the API."""
     for number, path in enumerate({route.path for route in ROUTES if not route.is_page}):
-        sanic_path = path.replace("{code}", "<code:str>")
+        sanic_path = _sanic_path(path)
         app.add_route(preflight, sanic_path, ["OPTIONS"], name=f"preflight_{number}", ignore_body=True)

@@ -16,7 +16,7 @@ import click
 
 from snapurl.config import Settings, load_settings, override
 from snapurl.errors import ConfigError, SnapURLError, file_error, one_line
-from snapurl.model import ApiKey, Right
+from snapurl.model import Account, ApiKey, Right
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -144,7 +144,13 @@ def keys() -> None:
     help="Rate limit for creating links, such as 600/minute, or none. Default: SNAPURL_LIMIT_CREATE; "
     "none for admin keys.",
 )
-def keys_create(name: str, rights: tuple[str, ...], limit: str) -> None:
+@click.option(
+    "--account",
+    default="",
+    metavar="NAME_OR_ID",
+    help="Account whose links the key shares. Default: one of its own.",
+)
+def keys_create(name: str, rights: tuple[str, ...], limit: str, account: str) -> None:
     """Create an API key called NAME and print it.
 
     The key is shown only this once; SnapURL stores a hash of it.
@@ -152,13 +158,13 @@ def keys_create(name: str, rights: tuple[str, ...], limit: str) -> None:
     \b
     Rights:
       create   create links
-      read     read, list and count the clicks of the key's own links
-      change   change and delete the key's own links
-      admin    all of these, for the links of all keys
+      read     read, list and count the clicks of the links of the key's account
+      change   change and delete the links of the key's account
+      admin    all of these, for the links of all accounts
     """
     from snapurl.keys import create_key
 
-    click.echo(asyncio.run(create_key(_settings_or_local(), name, rights, limit)))
+    click.echo(asyncio.run(create_key(_settings_or_local(), name, rights, limit, account)))
 
 
 @keys.command("list")
@@ -166,22 +172,44 @@ def keys_create(name: str, rights: tuple[str, ...], limit: str) -> None:
 def keys_list(as_json: bool) -> None:
     """List all API keys, never the secrets.
 
-    In the column `limit`, - is the default.
+    In the column `account`, - is an account of the key's own; in `limit`, the default. `used` is when the key was
+    last used.
     """
     from snapurl.keys import list_keys
 
     found, silent = asyncio.run(list_keys(_settings_or_local()))
-    for name in silent:
-        click.echo(f"snapurl: the keys on shard {name} are missing here: it does not serve now", err=True)
+    _warn_of_missing("keys", silent)
     if as_json:
-        click.echo(
-            json.dumps({"keys": [_key_document(key) for key in found], "missing_shards": list(silent)})
-        )
-        return
-    rows = [("id", "rights", "limit", "created", "state", "name")]
-    for key in found:
-        rights, state = ",".join(sorted(key.rights)), "revoked" if key.revoked_at else "valid"
-        rows.append((key.key_id, rights, key.limit or "-", f"{key.created_at:%Y-%m-%d}", state, key.name))
+        click.echo(json.dumps({"keys": list(map(_key_document, found)), "missing_shards": list(silent)}))
+    else:
+        _print_keys(found)
+
+
+def _warn_of_missing(what: str, silent: Sequence[str]) -> None:
+    for name in silent:
+        click.echo(f"snapurl: the {what} on shard {name} are missing here: it does not serve now", err=True)
+
+
+def _print_keys(found: Sequence[ApiKey]) -> None:
+    heads = ("id", "account", "rights", "limit", "created", "used", "state", "name")
+    _print_table([heads, *map(_key_row, found)])
+
+
+def _key_row(key: ApiKey) -> tuple[str, ...]:
+    return (
+        key.key_id,
+        "-" if key.has_own_account else key.account,
+        ",".join(sorted(key.rights)),
+        key.limit or "-",
+        f"{key.created_at:%Y-%m-%d}",
+        f"{key.used_at:%Y-%m-%d}" if key.used_at else "-",
+        "revoked" if key.revoked_at else "valid",
+        key.name,
+    )
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Prints rows, the first of which are the headings."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         click.echo("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -191,24 +219,93 @@ def _key_document(key: ApiKey) -> dict[str, object]:
     return {
         "id": key.key_id,
         "name": key.name,
+        "account": key.account,
         "rights": sorted(key.rights),
         "limit": key.limit or None,
         "created_at": key.created_at.isoformat(),
+        "created_by": key.created_by or None,
+        "last_used_at": key.used_at.isoformat() if key.used_at else None,
         "revoked_at": key.revoked_at.isoformat() if key.revoked_at else None,
     }
 
 
 @keys.command("revoke")
-@click.argument("key_id")
-def keys_revoke(key_id: str) -> None:
+@click.argument("key", metavar="NAME_OR_ID")
+def keys_revoke(key: str) -> None:
     """Revoke an API key.
 
-    KEY_ID is the id shown by `snapurl keys list`. Workers stop accepting the key within 5 seconds.
+    NAME_OR_ID is the id shown by `snapurl keys list`, or a name that no other valid key has. Workers stop accepting
+    the key within 5 seconds. Its links stay with its account.
     """
     from snapurl.keys import revoke_key
 
-    key = asyncio.run(revoke_key(_settings_or_local(), key_id))
-    click.echo(f"Revoked {key.key_id} ({key.name}).")
+    revoked = asyncio.run(revoke_key(_settings_or_local(), key))
+    click.echo(f"Revoked {revoked.key_id} ({revoked.name}).")
+
+
+@cli.group()
+def accounts() -> None:
+    """Create and list accounts.
+
+    Links belong to an account, and all its keys share them. A key that is given no account has one of its own.
+    """
+
+
+@accounts.command("create")
+@click.argument("name")
+def accounts_create(name: str) -> None:
+    """Create an account called NAME and print its id."""
+    from snapurl.accounts import create_account
+
+    click.echo(asyncio.run(create_account(_settings_or_local(), name)).account_id)
+
+
+@accounts.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def accounts_list(as_json: bool) -> None:
+    """List accounts.
+
+    Not those that keys have of their own.
+    """
+    from snapurl.accounts import list_accounts
+
+    found, silent = asyncio.run(list_accounts(_settings_or_local()))
+    _warn_of_missing("accounts", silent)
+    if as_json:
+        listed = list(map(_account_document, found[::-1]))
+        click.echo(json.dumps({"accounts": listed, "missing_shards": list(silent)}))
+        return
+    rows = [("id", "created", "name")]
+    rows += [(item.account_id, f"{item.created_at:%Y-%m-%d}", item.name) for item in found[::-1]]
+    _print_table(rows)
+
+
+@accounts.command("members")
+@click.argument("account", metavar="NAME_OR_ID")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def accounts_members(account: str, as_json: bool) -> None:
+    """List the keys of an account.
+
+    NAME_OR_ID is an account's name or id, or the id of a key that has an account of its own.
+    """
+    from snapurl.accounts import list_members
+
+    found, (members, silent) = asyncio.run(list_members(_settings_or_local(), account))
+    _warn_of_missing("keys", silent)
+    if as_json:
+        listed = list(map(_key_document, members[::-1]))
+        click.echo(json.dumps({**_account_document(found), "keys": listed, "missing_shards": list(silent)}))
+    else:
+        _print_keys(members[::-1])
+
+
+def _account_document(account: Account) -> dict[str, object]:
+    return {
+        "id": account.account_id,
+        "name": account.name,
+        "created_at": account.created_at.isoformat(),
+        "created_by": account.created_by or None,
+    }
 
 
 @cli.command("login-link")

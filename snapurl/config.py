@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
-from limits import parse as parse_rate
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
@@ -38,6 +37,7 @@ from pydantic_settings import (
 from ring.topology import NAME_PATTERN
 from snapurl.addresses import Network, parse_networks
 from snapurl.errors import ConfigError
+from snapurl.model import is_limit
 from snapurl.private_files import check_directory
 from snapurl.urls import (
     Origin,
@@ -60,12 +60,8 @@ class ShardDsn:
 
 def _rate(value: str) -> str:
     """Accepts a rate of the `limits` library, such as `60/minute`, or `none`."""
-    if value == "none":
-        return value
-    try:
-        parse_rate(value)
-    except ValueError:
-        raise ValueError("is not a rate: write a rate such as 60/minute, or none") from None
+    if not is_limit(value):
+        raise ValueError("is not a rate: write a rate such as 60/minute, or none")
     return value
 
 

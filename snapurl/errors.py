@@ -87,6 +87,18 @@ class NotFound(SnapURLError):
     title = "There is no such link"
 
 
+class NoSuchKey(SnapURLError):
+    status = 404
+    slug = "no-such-key"
+    title = "There is no such API key"
+
+
+class NoSuchAccount(SnapURLError):
+    status = 404
+    slug = "no-such-account"
+    title = "There is no such account"
+
+
 class NoSuchAddress(SnapURLError):
     status = 404
     slug = "no-such-address"
@@ -114,6 +126,12 @@ class AliasTaken(SnapURLError):
     status = 409
     slug = "alias-taken"
     title = "The alias is taken"
+
+
+class NameTaken(SnapURLError):
+    status = 409
+    slug = "name-taken"
+    title = "The name is taken"
 
 
 class Gone(SnapURLError):

@@ -7,29 +7,25 @@ is enough. The id selects the row; the secret authenticates.
 from __future__ import annotations
 
 import hmac
+import logging
 import re
-import secrets
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import sha256
 
-from limits import parse as parse_rate
-
-from snapurl.codes import ALPHABET
+from snapurl.accounts import ATTEMPTS, ID_CHARS, KEY_ID_PATTERN, check_name, connected, now, random_text
 from snapurl.config import Settings
-from snapurl.errors import ConfigError, NotFound, Unavailable
-from snapurl.model import ApiKey, Right
-from snapurl.store.cluster.router import Router
-from snapurl.store.cluster.shards import Shards
+from snapurl.errors import ConfigError, NoSuchKey, Unavailable
+from snapurl.model import Account, ApiKey, PageKey, Right, is_limit
 from snapurl.store.keys import KeyStore
 
-KEY_ID_CHARS = 10
 SECRET_CHARS = 32
-NAME_CHARS_MAX = 100
-ATTEMPTS = 32  # at a new key: with half of the shards down, none succeeds once in four billion times
-KEY_PATTERN = re.compile(f"snap_([0-9A-Za-z]{{{KEY_ID_CHARS}}})_([0-9A-Za-z]{{{SECRET_CHARS}}})")
+KEY_PATTERN = re.compile(f"snap_([0-9A-Za-z]{{{ID_CHARS}}})_([0-9A-Za-z]{{{SECRET_CHARS}}})")
+
+Page = tuple[list[ApiKey], tuple[str, ...]]
+
+log = logging.getLogger("snapurl.keys")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +43,7 @@ class PlainKey:
 
     @classmethod
     def random(cls) -> PlainKey:
-        return cls(_random(KEY_ID_CHARS), _random(SECRET_CHARS))
+        return cls(random_text(ID_CHARS), random_text(SECRET_CHARS))
 
     def __str__(self) -> str:
         return f"snap_{self.key_id}_{self.secret}"
@@ -64,55 +60,118 @@ class PlainKey:
         return hmac.compare_digest(self.secret_hash, key.secret_hash)
 
 
-def _random(length: int) -> str:
-    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+class KeyService:
+    """Creates, lists and revokes keys. Raises Unavailable when a shard that it needs does not answer."""
 
+    def __init__(self, store: KeyStore, clock: Callable[[], datetime] = now) -> None:
+        self._store = store
+        self._clock = clock
 
-async def create_key(settings: Settings, name: str, rights: Collection[str], limit: str = "") -> str:
-    """Creates a key and returns it with its secret, which is not stored.
+    async def create(
+        self,
+        name: str,
+        rights: frozenset[Right],
+        limit: str = "",
+        account: Account | None = None,
+        created_by: str = "",
+    ) -> tuple[PlainKey, ApiKey]:
+        """Creates a key; its secret is not stored. Without an account it gets one of its own.
 
-    `rights` are names of `Right`; `limit` is a rate, "none", or "" for the service's default. Raises
-    ConfigError for an invalid name, right or limit, and Unavailable.
-    """
-    _check(name, limit)
-    granted = _rights(rights)
-    async with _store(settings) as store:
+        `limit` is a rate, "none", or "" for the service's default. `created_by` is the id of a key, "" for the
+        command line. Raises OutcomeUnknown.
+        """
         for attempt in range(ATTEMPTS):
             plain = PlainKey.random()
-            key = ApiKey(plain.key_id, name, plain.secret_hash, granted, limit, datetime.now(UTC), None)
+            key = ApiKey(
+                plain.key_id, name, plain.secret_hash, rights, limit, self._clock(), None,
+                account.account_id if account else "", created_by,
+            )  # fmt: skip
             try:
-                if await store.add(key):
-                    return str(plain)
+                if await self._store.add(key):
+                    by = created_by or "the operator"
+                    log.info("key %s of account %s was created by %s", key.key_id, key.account, by)
+                    return plain, key
             except Unavailable:  # another id belongs to another shard
                 if attempt == ATTEMPTS - 1:
                     raise
         raise Unavailable("no free key id was found")
 
+    async def page(
+        self, limit: int | None, before: PageKey | None = None, account: str | None = None
+    ) -> Page:
+        """Returns up to `limit` keys, also revoked ones, newest first, and the shards whose keys are missing.
 
-async def list_keys(settings: Settings) -> tuple[list[ApiKey], tuple[str, ...]]:
+        With `account`, only keys of that account.
+        """
+        return await self._store.page(limit, before, account)
+
+    async def revoke(self, key_id: str, revoked_by: str = "") -> ApiKey:
+        """Revokes a key. Workers refuse it within 5 seconds. Raises NoSuchKey, OutcomeUnknown."""
+        revoked = await self._store.revoke(key_id) if KEY_ID_PATTERN.fullmatch(key_id) else None
+        if revoked is None:
+            raise NoSuchKey()
+        log.info("key %s was revoked by %s", key_id, revoked_by or "the operator")
+        return revoked
+
+    async def called(self, name_or_id: str) -> str:
+        """Returns the id of the key with that id, or of the one key with that name that is not revoked.
+
+        Raises NoSuchKey, ConfigError if several have the name, and Unavailable if another one may have it.
+        """
+        keys, silent = await self.page(None)
+        if any(key.key_id == name_or_id for key in keys):
+            return name_or_id
+        named = [key.key_id for key in keys if key.name == name_or_id and key.revoked_at is None]
+        if len(named) > 1:
+            raise ConfigError(f"{len(named)} keys have this name: name one by its id, {', '.join(named)}")
+        if silent:
+            missing = ", ".join(silent)
+            if named:
+                other = f"another key may have this name on {missing}, which does not serve now"
+                raise Unavailable(f"{other}: name the key by its id, {named[0]}")
+            raise Unavailable(
+                f"no key has this id or name, except perhaps on {missing}, which does not serve now"
+            )
+        if not named:
+            raise NoSuchKey("there is no valid key with that id or name: `snapurl keys list` shows them")
+        return named[0]
+
+
+async def create_key(
+    settings: Settings, name: str, rights: Collection[str], limit: str = "", account: str = ""
+) -> str:
+    """Creates a key and returns it with its secret, which is not stored.
+
+    `rights` are names of `Right`; `limit` is a rate, "none", or "" for the service's default; `account` is the id
+    or the name of an account, "" for one of its own. Raises ConfigError for an invalid name, right or limit,
+    NoSuchAccount, Unavailable.
+    """
+    check_name(name)
+    if limit and not is_limit(limit):
+        raise ConfigError("a key's limit must be a rate such as 600/minute, or none")
+    granted = _rights(rights)
+    async with connected(settings) as (store, accounts):
+        found = await accounts.called(account) if account else None
+        plain, _ = await KeyService(store).create(name, granted, limit, found)
+        return str(plain)
+
+
+async def list_keys(settings: Settings) -> Page:
     """Returns the keys, also the revoked ones, oldest first, and the shards whose keys are missing."""
-    async with _store(settings) as store:
-        return await store.all()
+    async with connected(settings) as (store, _):
+        found, silent = await KeyService(store).page(None)
+        return found[::-1], silent
 
 
-async def revoke_key(settings: Settings, key_id: str) -> ApiKey:
-    """Revokes a key, given by its id or in full. Workers refuse it within 5 seconds. Raises NotFound."""
-    plain = PlainKey.parse(key_id)
-    async with _store(settings) as store:
-        revoked = await store.revoke(plain.key_id if plain else key_id)
-    if revoked is None:
-        raise NotFound("there is no key with that id: `snapurl keys list` shows them")
-    return revoked
+async def revoke_key(settings: Settings, name_or_id: str) -> ApiKey:
+    """Revokes a key, given by its id, in full, or by a name that no other valid key has.
 
-
-def _check(name: str, limit: str) -> None:
-    if not name.strip() or len(name) > NAME_CHARS_MAX or not name.isprintable():
-        raise ConfigError(f"a key's name must have 1 to {NAME_CHARS_MAX} printable characters")
-    if limit not in ("", "none"):
-        try:
-            parse_rate(limit)
-        except ValueError:
-            raise ConfigError("a key's limit must be a rate such as 600/minute, or none") from None
+    Workers refuse it within 5 seconds. Raises NoSuchKey, ConfigError for an ambiguous name, Unavailable.
+    """
+    plain = PlainKey.parse(name_or_id)
+    async with connected(settings) as (store, _):
+        keys = KeyService(store)
+        return await keys.revoke(plain.key_id if plain else await keys.called(name_or_id))
 
 
 def _rights(names: Collection[str]) -> frozenset[Right]:
@@ -124,12 +183,3 @@ def _rights(names: Collection[str]) -> frozenset[Right]:
     if not granted:
         raise ConfigError("a key needs at least one right")
     return granted
-
-
-@asynccontextmanager
-async def _store(settings: Settings) -> AsyncIterator[KeyStore]:
-    shards = await Shards.connect(settings)
-    try:
-        yield KeyStore(shards, Router(shards, settings.busy_wait_ms))
-    finally:
-        await shards.close()

@@ -72,7 +72,7 @@ class _PendingCreate:
 
 
 class LinkService:
-    """Creates, reads, changes and lists links. `owner` is a key_id, "" for nobody, None for an admin."""
+    """Creates, reads, changes and lists links. `owner` is the id of an account, "": nobody, None: an admin."""
 
     def __init__(
         self,

@@ -20,11 +20,44 @@ from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
-# -- API keys ----------------------------------------------------------------------------------------------------
+from limits import parse as parse_rate
+
+# -- accounts and API keys ---------------------------------------------------------------------------------------
+
+NAME_CHARS_MAX = 100
+
+
+def is_limit(text: str) -> bool:
+    """Whether `text` is a rate of the `limits` library, such as `60/minute`, or `none`."""
+    if text == "none":
+        return True
+    try:
+        parse_rate(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` can be the name of an account or a key."""
+    return bool(text.strip()) and len(text) <= NAME_CHARS_MAX and text.isprintable()
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A team. Links belong to an account, and each of its keys reaches all of them.
+
+    `created_by` is the id of the key that made it, "" for the command line.
+    """
+
+    account_id: str
+    name: str
+    created_at: datetime
+    created_by: str
 
 
 class Right(StrEnum):
-    """What an API key may do; `ADMIN` includes the others and reaches every link."""
+    """What an API key may do with the links of its account; `ADMIN` includes the others and reaches every link."""
 
     CREATE = "create"
     READ = "read"
@@ -36,7 +69,9 @@ class Right(StrEnum):
 class ApiKey:
     """A key as the service knows it: never the secret, only its SHA-256.
 
-    `limit` is a `limits` rate string ("600/minute"), "" for the service's default, "none" for no limit.
+    `limit` is a `limits` rate string ("600/minute"), "" for the service's default, "none" for no limit. `account`
+    is the account that its links belong to; a key that is given none has one of its own, whose id is `key_id`.
+    `created_by` is the id of the key that made it, "" for the command line. `used_at` is up to an hour behind.
     """
 
     key_id: str
@@ -46,6 +81,17 @@ class ApiKey:
     limit: str
     created_at: datetime
     revoked_at: datetime | None
+    account: str = ""
+    created_by: str = ""
+    used_at: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if not self.account:
+            object.__setattr__(self, "account", self.key_id)
+
+    @property
+    def has_own_account(self) -> bool:
+        return self.account == self.key_id
 
     @property
     def is_admin(self) -> bool:
@@ -120,7 +166,7 @@ class NewLink:
 class Link(LinkFields):
     """One row of `links`. `version` starts at 1 and grows by one with every change.
 
-    `owner` is the key_id of the API key that made it, "" if anonymous. A deleted link is a tombstone: it
+    `owner` is the id of the account that it belongs to, "" if anonymous. A deleted link is a tombstone: it
     keeps its row, so that its code is never assigned again.
     """
 

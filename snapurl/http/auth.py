@@ -7,6 +7,9 @@ must not lock its keys out of the others, and a key cannot be revoked on a shard
 Anybody can make up the id of a key. So ids that do not exist have a cache of their own, from which they cannot push
 out keys that exist, and concurrent requests share one look-up per id. `dispatch` grants look-ups in turn and limits
 how many keys an address may have refused.
+
+That a key is in use is noted in its row about once an hour, in the background, after a look-up: never for a
+redirect.
 """
 
 from __future__ import annotations
@@ -14,21 +17,26 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
-from snapurl.errors import Forbidden, Unauthorized, Unavailable
+from snapurl.errors import Forbidden, OutcomeUnknown, Unauthorized, Unavailable
 from snapurl.keys import PlainKey
 from snapurl.model import ApiKey, Right
 from snapurl.store.keys import KeyStore
 from snapurl.tasks import cancel_and_wait
+from snapurl.telemetry.logs import detached_task
 from snapurl.telemetry.metrics import KEY_LOOKUPS
 
 KEY_AGE_MAX_S = 5.0
 KEY_STALE_MAX_S = 3_600.0
 KEYS_CACHED_MAX = 10_000  # per worker; the least recently used is evicted
 UNKNOWN_IDS_CACHED_MAX = 10_000  # per worker; the oldest is evicted
+USE_NOTED_EVERY = timedelta(hours=1)
+USES_NOTED_MAX = 16  # at once per worker; that of another key is noted after its next look-up
 
 MISSING = "send your API key as `X-Api-Key` or as `Authorization: Bearer`"
 UNKNOWN = "the API key is unknown or revoked"
@@ -43,14 +51,16 @@ class _CachedKey:
 
 
 class Authenticator:
-    """Finds API keys. `clock_s` is monotonic."""
+    """Finds API keys. `clock_s` is monotonic, `clock` the wall clock."""
 
-    def __init__(self, store: KeyStore, clock_s: Callable[[], float]) -> None:
+    def __init__(self, store: KeyStore, clock_s: Callable[[], float], clock: Callable[[], datetime]) -> None:
         self._store = store
         self._clock_s = clock_s
+        self._clock = clock
         self._cached: OrderedDict[str, _CachedKey] = OrderedDict()
         self._unknown: OrderedDict[str, float] = OrderedDict()  # when an id was found not to exist
         self._lookups: dict[str, asyncio.Task[ApiKey | None]] = {}
+        self._notes: set[asyncio.Task[None]] = set()
 
     def remembered(self, plain: PlainKey) -> ApiKey | None:
         """Returns the key if it is valid and cached; None if only `find` can tell."""
@@ -70,6 +80,7 @@ class Authenticator:
         key = await self._find(plain.key_id)
         if key is None or not _is_valid(plain, key):
             raise Unauthorized(UNKNOWN)
+        self._note_use(key)
         return key
 
     async def find_by_id(self, key_id: str) -> ApiKey | None:
@@ -78,7 +89,27 @@ class Authenticator:
         None if there is none, or it is revoked. Raises Unavailable.
         """
         key = await self._find(key_id)
-        return None if key is None or key.revoked_at is not None else key
+        if key is None or key.revoked_at is not None:
+            return None
+        self._note_use(key)
+        return key
+
+    def _note_use(self, key: ApiKey) -> None:
+        """Notes in the background that the key is in use, unless that was done within the hour."""
+        at, cached = self._clock(), self._cached.get(key.key_id)
+        if key.used_at is not None and at - key.used_at < USE_NOTED_EVERY:
+            return
+        if cached is None or len(self._notes) >= USES_NOTED_MAX:
+            return
+        # One attempt per look-up, also if it fails.
+        self._cached[key.key_id] = replace(cached, key=replace(cached.key, used_at=at))
+        note = detached_task(self._write_use(key.key_id), "use of a key")
+        self._notes.add(note)
+        note.add_done_callback(self._notes.discard)
+
+    async def _write_use(self, key_id: str) -> None:
+        with suppress(Unavailable, OutcomeUnknown):
+            await self._store.note_use(key_id)
 
     async def _find(self, key_id: str) -> ApiKey | None:
         cached, unknown_at_s = self._cached.get(key_id), self._unknown.get(key_id)
@@ -122,8 +153,8 @@ class Authenticator:
         return self._clock_s() - at_s < KEY_AGE_MAX_S
 
     async def close(self) -> None:
-        """Ends the look-ups whose requests have gone away."""
-        await cancel_and_wait(*self._lookups.values())
+        """Ends the look-ups whose requests have gone away, and the notes under way."""
+        await cancel_and_wait(*self._lookups.values(), *self._notes)
 
 
 def _is_valid(plain: PlainKey, key: ApiKey) -> bool:
@@ -160,15 +191,18 @@ def presented_key(headers: Mapping[str, str]) -> PlainKey | None:
     return key
 
 
-def require(key: ApiKey | None, right: Right) -> ApiKey:
-    """Returns the key if it has the right. Raises Unauthorized without a key, Forbidden without the right."""
+def require(key: ApiKey | None, right: Right | None) -> ApiKey:
+    """Returns the key if it has the right; `right` None is no particular one.
+
+    Raises Unauthorized without a key, Forbidden without the right.
+    """
     if key is None:
         raise Unauthorized(MISSING)
-    if right not in key.rights and not key.is_admin:
+    if right is not None and right not in key.rights and not key.is_admin:
         raise Forbidden(f"this API key lacks the right to {right.value}")
     return key
 
 
 def owner_filter(key: ApiKey) -> str | None:
-    """Returns the key id whose links the key may access, or None for all links."""
-    return None if key.is_admin else key.key_id
+    """Returns the account whose links the key may access, or None for all links."""
+    return None if key.is_admin else key.account

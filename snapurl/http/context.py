@@ -10,16 +10,16 @@ from typing import Any, TypeVar
 from pydantic_core import to_json
 from sanic import HTTPResponse, Request
 
-from ring.arcs import Arc
 from snapurl.cache.reader import LinkCache
 from snapurl.clicks.tally import Tally
 from snapurl.config import Settings
 from snapurl.http.auth import Authenticator
 from snapurl.http.bodies import BodyBound, BodyThreads
 from snapurl.http.schema.requests import Rules
+from snapurl.keys import KeyService
 from snapurl.limits import Blocklist, Limiter
 from snapurl.links import LinkService
-from snapurl.model import ApiKey, ClusterChange, Lag, Readiness, RingView, ShardState
+from snapurl.model import AccountService, ApiKey, Arc, ClusterChange, Lag, Readiness, RingView, ShardState
 from snapurl.urls import UrlPolicy
 
 T = TypeVar("T")
@@ -44,6 +44,8 @@ class Services:
     settings: Settings
     site: Site
     links: LinkService
+    keys: KeyService
+    accounts: AccountService
     cache: LinkCache
     tally: Tally
     limiter: Limiter
@@ -67,9 +69,10 @@ class Services:
 class RequestContext:
     """One request of the API: what dispatch has found out about it, and the headers of its response.
 
-    `address` is the client address, `code` the link of the path, `query` the known query parameters, `value` the
-    parsed JSON body, `body_bytes` the memory that is reserved for it, `counted` the links that count against the
-    client's limit so far. `bound` is None if the route has no body, `key` for an anonymous request.
+    `address` is the client address, `code` the link of the path, `id` its key or account, `query` the known query
+    parameters, `value` the parsed JSON body, `body_bytes` the memory that is reserved for it, `counted` the links
+    that count against the client's limit so far. `bound` is None if the route has no body, `key` for an anonymous
+    request.
     """
 
     request: Request[Any, Any]
@@ -77,6 +80,7 @@ class RequestContext:
     request_id: str
     address: str
     code: str = ""
+    id: str = ""
     key: ApiKey | None = None
     query: Mapping[str, str] = field(default_factory=dict)
     bound: BodyBound | None = None

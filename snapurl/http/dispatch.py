@@ -71,10 +71,12 @@ def dispatch(route: Route[Handler]) -> SanicHandler:
     seconds = {status: timing(HTTP_SECONDS, route.path, f"{status}xx") for status in range(2, 6)}
     query = frozenset(item.name for item in route.parameters if item.place == "query")
 
-    async def handler(request: Request[Any, Any], code: str = "") -> HTTPResponse:
+    async def handler(request: Request[Any, Any], code: str = "", **path: str) -> HTTPResponse:
         services: Services = request.app.ctx.services
         address = address_of(request)
-        context = RequestContext(request, services, request_id_of(request.headers), address, code)
+        context = RequestContext(
+            request, services, request_id_of(request.headers), address, code, path.get("id", "")
+        )
         context.headers["x-request-id"] = context.request_id
         context.headers.update(site_headers() if route.is_page else api_headers(request))
         REQUEST_ID.set(context.request_id)
@@ -111,8 +113,8 @@ def _request_counter(path: str, method: str, status: int) -> Any:
 
 
 async def _handle(context: RequestContext, route: Route[Handler]) -> HTTPResponse:
-    """Calls the handler, under a permit unless the route needs no right: such routes use no shard."""
-    if route.right is None:
+    """Calls the handler, under a permit unless the route needs no key: such routes use no shard."""
+    if not route.needs_client:
         return await route.handler(context)
     fair_queue: FairQueue = context.request.app.ctx.fair_queue
     await fair_queue.acquire(context.address)
@@ -123,7 +125,7 @@ async def _handle(context: RequestContext, route: Route[Handler]) -> HTTPRespons
 
 
 async def _prepare(context: RequestContext, route: Route[Handler], query: frozenset[str]) -> None:
-    if route.right is not None:
+    if route.needs_client:
         await _authorize(context, route)
         if route.body is not None:
             links = bulk_links_max(context.key, context.services.settings) if route.is_bulk else 1
@@ -145,7 +147,6 @@ async def _authorize(context: RequestContext, route: Route[Handler]) -> None:
     It may be without a key if its route is `may_be_anonymous` (creates) and the deployment sets
     SNAPURL_ANONYMOUS_CREATION. Raises Unauthorized, Forbidden, Unavailable.
     """
-    assert route.right is not None
     context.key = await authenticate(context, partial(presented_key, context.request.headers))
     may_be_anonymous = route.may_be_anonymous and context.services.settings.anonymous_creation
     if context.key is not None or not may_be_anonymous:

@@ -16,7 +16,7 @@ HEADERS = "Authorization, Content-Type, Idempotency-Key, If-Match, X-Api-Key, X-
 _COUNT = HTTP_REQUESTS.labels("other", "OPTIONS", 204)
 
 
-async def preflight(request: Request[Any, Any], code: str = "") -> HTTPResponse:
+async def preflight(request: Request[Any, Any], **_path: str) -> HTTPResponse:
     """Handles OPTIONS of the API: the methods of the path, and for an allowed origin what it may send."""
     methods = allowed_methods(request)
     headers = {**api_headers(request), "allow": methods}

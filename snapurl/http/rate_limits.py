@@ -54,13 +54,18 @@ def creation_rate(key: ApiKey | None, settings: Settings) -> str:
     return UNLIMITED if key is not None and key.is_admin else settings.limit_create
 
 
+def api_rate(key: ApiKey, settings: Settings) -> str:
+    """Returns the rate of requests of the API besides creates."""
+    return UNLIMITED if key.is_admin else settings.limit_api
+
+
 def bulk_links_max(key: ApiKey | None, settings: Settings) -> int:
     """Returns how many links the client may create at once: no more than its limit ever allows."""
     rate = creation_rate(key, settings)
     return settings.bulk_links_max if rate == UNLIMITED else min(settings.bulk_links_max, hits_max(rate))
 
 
-async def count_request(context: RequestContext, right: Right) -> None:
+async def count_request(context: RequestContext, right: Right | None) -> None:
     """Counts a request before its body is read, so that a refused body counts as well. Raises RateLimited.
 
     A create counts as the links that a body of its length holds at least, any other request of the API as one.
@@ -92,8 +97,7 @@ async def count_links(context: RequestContext, links: int) -> None:
 
 async def _count_api_request(context: RequestContext) -> None:
     assert context.key is not None
-    settings = context.services.settings
-    rate = UNLIMITED if context.key.is_admin else settings.limit_api
+    rate = api_rate(context.key, context.services.settings)
     verdict = await context.services.limiter.hit(API, client_of(context), rate)
     if verdict is None:
         return

@@ -13,6 +13,9 @@ from snapurl.errors import (
     Gone,
     IdempotencyMismatch,
     Invalid,
+    NameTaken,
+    NoSuchAccount,
+    NoSuchKey,
     NotFound,
     OutcomeUnknown,
     RateLimited,
@@ -23,6 +26,17 @@ from snapurl.errors import (
     VersionMismatch,
 )
 from snapurl.http.api.health import health_live, health_ready
+from snapurl.http.api.keys import (
+    PAGE_ROWS_DEFAULT,
+    PAGE_ROWS_MAX,
+    create_account,
+    create_key,
+    list_accounts,
+    list_keys,
+    me,
+    read_account,
+    revoke_key,
+)
 from snapurl.http.api.links import (
     CURSOR_CHARS_MAX,
     KEY_CHARS_MAX,
@@ -47,7 +61,8 @@ from snapurl.http.docs.site import (
     openapi,
     robots,
 )
-from snapurl.http.schema import responses
+from snapurl.http.schema import keys, responses
+from snapurl.http.schema.keys import ID_PATTERN, AccountDraft, KeyDraft
 from snapurl.http.schema.requests import Bulk, LinkChange, LinkDraft
 from snapurl.http.schema.route import LINKS_PATH, Parameter, Route, Success
 from snapurl.model import Right
@@ -79,6 +94,15 @@ CURSOR = Parameter(
     "`next_cursor` of the page before.",
     {"type": "string", "maxLength": CURSOR_CHARS_MAX},
 )
+ROWS = Parameter(
+    "limit",
+    "query",
+    "How many keys or accounts a page has.",
+    {"type": "integer", "minimum": 1, "maximum": PAGE_ROWS_MAX, "default": PAGE_ROWS_DEFAULT},
+)
+OF_ACCOUNT = Parameter(
+    "account", "query", "Only keys of this account.", {"type": "string", "pattern": ID_PATTERN}
+)
 
 ARCS_ASKED_FOR = Parameter(
     "arcs",
@@ -92,6 +116,7 @@ RATE = {"RateLimit-Policy": "The rule, where one applies.", "RateLimit": "What i
 
 WRITE = (BadRequest, Invalid, TooLarge, UnsupportedMediaType, Unavailable)
 ONE_LINK = (Unauthorized, Forbidden, NotFound, Gone, Invalid, BadRequest, RateLimited, Unavailable)
+ADMIN = (Unauthorized, Forbidden, Invalid, BadRequest, RateLimited, Unavailable)
 
 VIEWER_SCRIPT = (Success(200, "JavaScript", media="text/javascript"),)
 
@@ -132,7 +157,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         "List links, newest first",
         "Links",
         (Success(200, "A page of links", responses.LinkPage, {"Link": 'The next page, as `rel="next"`.'}),),
-        "An admin key sees all links, any other its own. Deleted links are left out.",
+        "An admin key sees all links, any other those of its account. Deleted links are left out.",
         right=Right.READ,
         parameters=(LIMIT, CURSOR),
         refusals=(Unauthorized, Forbidden, Invalid, BadRequest, RateLimited, Unavailable),
@@ -196,6 +221,87 @@ ROUTES: tuple[Route[Handler], ...] = (
         (Success(200, "Clicks in all, by UTC day, referring host and browser family", responses.Stats),),
         right=Right.READ,
         refusals=ONE_LINK,
+    ),
+    # -- keys and accounts -----------------------------------------------------------------------------------
+    Route(
+        "GET",
+        "/api/v1/me",
+        me,
+        "What may this key do?",
+        "Keys",
+        (Success(200, "The API key of the request", keys.Me),),
+        "Takes any valid key.",
+        any_key=True,
+        refusals=(Unauthorized, Invalid, BadRequest, RateLimited, Unavailable),
+    ),
+    Route(
+        "GET",
+        "/api/v1/keys",
+        list_keys,
+        "List API keys, newest first",
+        "Keys",
+        (Success(200, "A page of keys, also revoked ones", keys.KeyPage),),
+        "Only for admin keys, like everything about keys and accounts.",
+        right=Right.ADMIN,
+        parameters=(ROWS, CURSOR, OF_ACCOUNT),
+        refusals=ADMIN,
+    ),
+    Route(
+        "POST",
+        "/api/v1/keys",
+        create_key,
+        "Create an API key",
+        "Keys",
+        (Success(201, "The key, this once with its secret", keys.NewKeyBody),),
+        "Without an `account` the key gets one of its own. If the reply is lost, revoke the key, create another.",
+        right=Right.ADMIN,
+        body=KeyDraft,
+        refusals=(*WRITE, Unauthorized, Forbidden, RateLimited, OutcomeUnknown),
+    ),
+    Route(
+        "DELETE",
+        "/api/v1/keys/{id}",
+        revoke_key,
+        "Revoke an API key",
+        "Keys",
+        (Success(204, "Revoked"),),
+        "It is refused everywhere within 5 seconds. Its links stay with its account.",
+        right=Right.ADMIN,
+        refusals=(*ADMIN, NoSuchKey, OutcomeUnknown),
+    ),
+    Route(
+        "GET",
+        "/api/v1/accounts",
+        list_accounts,
+        "List accounts, newest first",
+        "Keys",
+        (Success(200, "A page of accounts", keys.AccountPage),),
+        right=Right.ADMIN,
+        parameters=(ROWS, CURSOR),
+        refusals=ADMIN,
+    ),
+    Route(
+        "POST",
+        "/api/v1/accounts",
+        create_account,
+        "Create an account",
+        "Keys",
+        (Success(201, "The account", keys.AccountBody, {"Location": "The account's address in this API."}),),
+        "Links belong to an account, and each of its keys reaches them.",
+        right=Right.ADMIN,
+        body=AccountDraft,
+        refusals=(*WRITE, Unauthorized, Forbidden, RateLimited, NameTaken, OutcomeUnknown),
+    ),
+    Route(
+        "GET",
+        "/api/v1/accounts/{id}",
+        read_account,
+        "Read an account and its keys",
+        "Keys",
+        (Success(200, "The account with a page of its keys", keys.AccountMembers),),
+        right=Right.ADMIN,
+        parameters=(ROWS, CURSOR),
+        refusals=(*ADMIN, NoSuchAccount),
     ),
     # -- the cluster -----------------------------------------------------------------------------------------
     Route(

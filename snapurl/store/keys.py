@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ring.slots import slot_of
-from snapurl.errors import OutcomeUnknown
-from snapurl.model import ApiKey, Right
-from snapurl.store.batching.bulk import repeat_lost
+from snapurl.model import ApiKey, PageKey, Right
+from snapurl.store.batching.bulk import repeat_or_refuse
 from snapurl.store.cluster.fanout import every_slot_once
-from snapurl.store.cluster.pool import Pool, ShardFailed
+from snapurl.store.cluster.pool import Pool
 from snapurl.store.cluster.router import Call, Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.queries import load_queries
@@ -32,7 +31,7 @@ class KeyStore:
         async def call(pool: Pool) -> Sequence[Mapping[str, Any]]:
             return await pool.fetch(
                 SQL["add"], slot, key.key_id, key.name, key.secret_hash, sorted(key.rights), key.limit,
-                key.created_at,
+                key.created_at, "" if key.has_own_account else key.account, key.created_by,
             )  # fmt: skip
 
         outcome: str = (await self._write(slot, call))["outcome"]
@@ -50,18 +49,25 @@ class KeyStore:
         row = await self._write(slot, lambda pool: pool.fetch(SQL["revoke"], slot, key_id))
         return None if row["outcome"] == "missing" else _key(row)
 
-    async def all(self) -> tuple[list[ApiKey], tuple[str, ...]]:
-        """Returns the keys, oldest first, and the shards whose keys are missing because they do not serve."""
-        listed = await every_slot_once(self._shards, SQL["all"], ())
-        return sorted(map(_key, listed.rows), key=lambda key: (key.created_at, key.key_id)), listed.silent
+    async def note_use(self, key_id: str) -> None:
+        """Notes that the key is in use. At most one call an hour writes. Raises Unavailable, OutcomeUnknown."""
+        slot = slot_of(key_id)
+        await self._write(slot, lambda pool: pool.fetch(SQL["use"], slot, key_id))
+
+    async def page(
+        self, limit: int | None, before: PageKey | None, account: str | None = None
+    ) -> tuple[list[ApiKey], tuple[str, ...]]:
+        """Returns up to `limit` keys, also revoked ones, newest first, and the shards whose keys are missing.
+
+        `limit` None is no limit. With `account`, only keys of that account.
+        """
+        args = (limit, before.created_at if before else None, before.code if before else None, account)
+        listed = await every_slot_once(self._shards, SQL["page"], args)
+        found = sorted(map(_key, listed.rows), key=lambda key: (key.created_at, key.key_id), reverse=True)
+        return found[:limit], listed.silent
 
     async def _write(self, slot: int, call: Call) -> Mapping[str, Any]:
-        try:
-            return (await repeat_lost(lambda: self._router.at_owner(slot, call)))[0]
-        except ShardFailed as error:
-            if error.sent:
-                raise OutcomeUnknown(retry_after_s=1.0) from error
-            raise error.as_unavailable() from error
+        return (await repeat_or_refuse(lambda: self._router.at_owner(slot, call)))[0]
 
 
 def _key(row: Mapping[str, Any]) -> ApiKey:
@@ -73,4 +79,7 @@ def _key(row: Mapping[str, Any]) -> ApiKey:
         limit=row["limit_rate"],
         created_at=row["created_at"],
         revoked_at=row["revoked_at"],
+        account=row["account"],
+        created_by=row["created_by"],
+        used_at=row["used_at"],
     )

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic_core import to_json
 
@@ -39,7 +39,7 @@ from snapurl.model import (
     Taken,
     link_values,
 )
-from snapurl.store.batching.bulk import BulkCall, Unsettled, repeat_lost
+from snapurl.store.batching.bulk import BulkCall, Unsettled, repeat_or_refuse
 from snapurl.store.batching.columns import create_rows
 from snapurl.store.batching.creates import CreateBatcher
 from snapurl.store.batching.reads import ReadBatcher
@@ -53,8 +53,6 @@ from snapurl.telemetry.metrics import WRITES_REFUSED
 
 SQL = load_queries("links")
 BULK_CALLS_AT_ONCE = 2  # per process: each holds a lock per slot, and PostgreSQL's lock table is bounded
-
-R = TypeVar("R")
 
 
 class LinkStore:
@@ -88,7 +86,7 @@ class LinkStore:
             return await self._creates.create(pool, new)
 
         try:
-            row = (await _repeat(lambda: self._router.at_owner(slot, call)))[0]
+            row = (await repeat_or_refuse(lambda: self._router.at_owner(slot, call)))[0]
         except (Unavailable, OutcomeUnknown) as refusal:
             WRITES_REFUSED.labels(refusal.cause).inc()
             raise
@@ -153,7 +151,7 @@ class LinkStore:
         try:
             if if_match is not None:
                 # Both the original and the repeat require that version, so at most one of them changes the row.
-                row = (await _repeat(lambda: self._router.at_owner(slot, call)))[0]
+                row = (await repeat_or_refuse(lambda: self._router.at_owner(slot, call)))[0]
             else:
                 row = await self._once(slot, call, code, token)
         except (Unavailable, OutcomeUnknown) as refusal:
@@ -264,16 +262,6 @@ class _Reservation:
 async def _reserve_rows(pool: Pool, items: Sequence[_Reservation]) -> Sequence[Mapping[str, Any]]:
     payload = to_json([item.as_item(place) for place, item in enumerate(items)]).decode()
     return sorted(await pool.fetch(SQL["reserve"], payload), key=lambda row: int(row["place"]))
-
-
-async def _repeat(call: Callable[[], Awaitable[R]]) -> R:
-    """As `repeat_lost`, but raises OutcomeUnknown or Unavailable."""
-    try:
-        return await repeat_lost(call)
-    except ShardFailed as error:
-        if error.sent:
-            raise OutcomeUnknown(retry_after_s=1.0) from error
-        raise error.as_unavailable() from error
 
 
 def _failed(new: NewLink, why: Unsettled) -> Failed:

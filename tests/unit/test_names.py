@@ -58,6 +58,10 @@ SHARED = {
     "address_of": "of a shard in a DSN; of a client in a request",
     "cli": "the commands of a program",
     "main": "the entry point of a program",
+    **dict.fromkeys(
+        ("create_account", "create_key", "list_accounts", "list_keys", "revoke_key"),
+        "what a command calls, and the handler that does the same over HTTP",
+    ),
     "openapi": "the command prints what the function returns",
     "plan": "the command shows what the function returns",
     "run": "the main coroutine of a program, and the command that runs the migrator's",

@@ -97,7 +97,7 @@ def _item_keys(key: IdempotencyKey | None, places: Sequence[int]) -> list[Idempo
 
 
 def _owner(call: RequestContext) -> str:
-    return call.key.key_id if call.key is not None else ""
+    return call.key.account if call.key is not None else ""
 
 
 def _result(outcome: Link | SnapURLError, public_url: str) -> dict[str, Any]:

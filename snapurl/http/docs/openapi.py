@@ -22,6 +22,7 @@ from snapurl.errors import (
     Unavailable,
 )
 from snapurl.http.docs.samples import ANSWERS, INVALID_WITHOUT_BODY, PROBLEMS, problem_samples
+from snapurl.http.schema.keys import ID_PATTERN
 from snapurl.http.schema.responses import CONTENT_TYPE, TYPE_PREFIX, Problem
 from snapurl.http.schema.route import Parameter, Route, Success
 
@@ -34,6 +35,14 @@ CODE = {
     "description": "The code of a link; case-sensitive.",
     "schema": {"type": "string", "pattern": f"^[A-Za-z0-9_-]{{1,{CODE_CHARS_MAX}}}$"},
     "example": "spring-sale",
+}
+ID = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "description": "The id of a key or an account.",
+    "schema": {"type": "string", "pattern": ID_PATTERN},
+    "example": "7Fq2xWm0bZ",
 }
 SECURITY: list[dict[str, list[str]]] = [{"ApiKey": []}, {"Bearer": []}]
 RETRY_AFTER = {"Retry-After": "Seconds to wait."}
@@ -71,7 +80,7 @@ def document(
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": public_url}],
-        "tags": [{"name": name} for name in ("Links", "Redirects", "Cluster", "Pages")],
+        "tags": [{"name": name} for name in ("Links", "Redirects", "Keys", "Cluster", "Pages")],
         "paths": paths,
         "components": {
             "schemas": _schemas(routes),
@@ -125,14 +134,14 @@ def _operation(route: Route[Any], anonymous: bool) -> dict[str, Any]:
     }
     if route.description:
         operation["description"] = route.description
-    parameters = [CODE] if "{code}" in route.path else []
+    parameters = [item for item in (CODE, ID) if f"{{{item['name']}}}" in route.path]
     parameters += [_parameter(item) for item in route.parameters]
     if parameters:
         operation["parameters"] = parameters
     if route.body is not None:
         content = {media: {"schema": _ref(route.body)} for media in route.body_media}
         operation["requestBody"] = {"required": True, "content": content}
-    if route.right is not None:
+    if route.needs_client:
         optional = route.may_be_anonymous and anonymous
         operation["security"] = [*SECURITY, {}] if optional else SECURITY
     return operation

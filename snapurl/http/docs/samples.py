@@ -30,12 +30,18 @@ PROBLEMS: dict[type[SnapURLError], tuple[str, SnapURLError]] = {
     ),
     errors.RedirectLoop: ("Following the link would never end.", errors.RedirectLoop()),
     errors.NotFound: ("No link has this code.", errors.NotFound()),
+    errors.NoSuchKey: ("No API key has this id.", errors.NoSuchKey()),
+    errors.NoSuchAccount: ("No account has this id.", errors.NoSuchAccount()),
     errors.NoSuchAddress: ("Nothing is at this address.", errors.NoSuchAddress()),
     errors.MethodNotAllowed: ("The address exists, but not for this method.", errors.MethodNotAllowed()),
     errors.RequestTimeout: ("The request did not arrive in time.", errors.RequestTimeout()),
     errors.AliasTaken: (
         "Another link has this alias, or had it: the codes of deleted links are not given out again.",
         errors.AliasTaken("the alias spring-sale is taken"),
+    ),
+    errors.NameTaken: (
+        "Another account has this name.",
+        errors.NameTaken("the account acc_7Fq2xWm0bZ has this name"),
     ),
     errors.Gone: ("The link was deleted, or it has expired.", errors.Gone("the link was deleted")),
     errors.VersionMismatch: (

@@ -45,9 +45,10 @@ class Success:
 class Route(Generic[HandlerT]):
     """One path and method.
 
-    `right` is the right that the API key must have; None: the route needs no key. A `may_be_anonymous` route works
-    without a key if the deployment sets SNAPURL_ANONYMOUS_CREATION (`dispatch._authorize` decides). The body of an
-    `is_bulk` route may have as many links as the client may create at once, any other the bytes and values of one.
+    `right` is the right that the API key must have; None: the route needs no key, or with `any_key` a valid one. A
+    `may_be_anonymous` route works without a key if the deployment sets SNAPURL_ANONYMOUS_CREATION
+    (`dispatch._authorize` decides). The body of an `is_bulk` route may have as many links as the client may create
+    at once, any other the bytes and values of one.
     """
 
     method: str
@@ -58,6 +59,7 @@ class Route(Generic[HandlerT]):
     successes: tuple[Success, ...]
     description: str = ""
     right: Right | None = None
+    any_key: bool = False
     may_be_anonymous: bool = False
     is_bulk: bool = False
     body: type[BaseModel] | None = None
@@ -68,6 +70,11 @@ class Route(Generic[HandlerT]):
     def name(self) -> str:
         """The operation id in OpenAPI, and the name of the route in Sanic."""
         return self.handler.__name__
+
+    @property
+    def needs_client(self) -> bool:
+        """Whether the client is identified, and counts against its limits."""
+        return self.right is not None or self.any_key
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -39,6 +39,16 @@ async def repeat_lost(call: Callable[[], Awaitable[R]]) -> R:
     raise AssertionError("unreachable")
 
 
+async def repeat_or_refuse(call: Callable[[], Awaitable[R]]) -> R:
+    """As `repeat_lost`, but raises OutcomeUnknown or Unavailable."""
+    try:
+        return await repeat_lost(call)
+    except ShardFailed as error:
+        if error.sent:
+            raise OutcomeUnknown(retry_after_s=1.0) from error
+        raise error.as_unavailable() from error
+
+
 class Unsettled:
     """Why an item of a bulk call has no answer, and whether it is known not to have been executed.
 

@@ -44,7 +44,7 @@ async def create(call: Call) -> HTTPResponse:
     draft = draft_of(typed.draft(call.services.clock()), call.context.rules())
     once = call.form.get("once", "")
     key = IdempotencyKey(client_of(call.context), f"ui:{once}") if once.isalnum() else None
-    link = await call.services.links.create(draft, call.user.key_id, key)
+    link = await call.services.links.create(draft, call.user.account, key)
     return call.go(f"/ui/links/{link.code}?made=1")
 
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from ring.slots import slot_of
-from snapurl.errors import NotFound
+from snapurl.errors import NoSuchKey
 from snapurl.http.auth import KEY_AGE_MAX_S
 from snapurl.keys import PlainKey, list_keys, revoke_key
 from snapurl.local.cluster import LocalCluster
@@ -151,7 +151,7 @@ async def test_keys_are_listed_without_their_secrets(service: Service) -> None:
     found = next(item for item in listed if item.key_id == plain.key_id)
     assert found.rights == {"read", "create"} and found.revoked_at is None
     assert plain.secret not in repr(listed)
-    with pytest.raises(NotFound):
+    with pytest.raises(NoSuchKey):
         await revoke_key(service.settings, "nobodyskey")
 
 

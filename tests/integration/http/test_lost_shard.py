@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ring.slots import slot_of
-from snapurl.keys import create_key, list_keys
+from snapurl.accounts import create_account, list_accounts
+from snapurl.errors import Unavailable
+from snapurl.keys import create_key, list_keys, revoke_key
 from snapurl.local.cluster import LocalCluster
 from snapurl.store.cluster.shards import Shards
 from tests.integration.http.conftest import ServiceMaker
@@ -17,8 +21,9 @@ KEYS = 12
 async def test_a_lost_shard_takes_only_its_own_from_lists(
     make_service: ServiceMaker, cluster: LocalCluster
 ) -> None:
-    """Without a shard, lists of links and keys have all others, say that some are missing, and keys can be created;
-    when it is back, lists are whole and go on from their cursors. The log has one line for each."""
+    """Without a shard, lists of links, keys and accounts have all others and say that some are missing, and keys
+    and accounts can be created; when it is back, lists are whole and go on from their cursors. The log has one line
+    for each."""
     async with make_service() as service:
         shards = await Shards.connect(service.settings)
         while shards.map.owner(slot_of(service.admin_key.split("_")[1])) == LOST:
@@ -26,6 +31,11 @@ async def test_a_lost_shard_takes_only_its_own_from_lists(
         service.api.headers["X-Api-Key"] = service.admin_key
         codes = [(await service.shorten())["code"] for _ in range(LINKS)][::-1]
         lost = {code for code in codes if shards.map.owner(slot_of(code)) == LOST}
+        team = await create_account(service.settings, "team")
+        while shards.map.owner(slot_of(team.account_id)) == LOST:
+            team = await create_account(service.settings, f"team {team.account_id}")
+        teams = {account.account_id for account in (await list_accounts(service.settings))[0]}
+        lost_teams = {account for account in teams if shards.map.owner(slot_of(account)) == LOST}
         await shards.close()
         assert 0 < len(lost) < LINKS
 
@@ -46,11 +56,23 @@ async def test_a_lost_shard_takes_only_its_own_from_lists(
             assert cursor is not None
             assert await page(limit="200", cursor=cursor) == (rest[5:], None, False)
 
-            made = [await create_key(service.settings, "test", ["read"]) for _ in range(KEYS)]
+            made = [
+                await create_key(service.settings, "test", ["read"], account=team.name) for _ in range(KEYS)
+            ]
             listed, silent = await list_keys(service.settings)
             assert silent == (LOST,)
             made_ids = {key.split("_")[1] for key in made}
             assert made_ids < {key.key_id for key in listed} <= known | made_ids
+            over_http = (await service.api.get("/api/v1/keys", params={"account": team.account_id})).json()
+            assert {key["id"] for key in over_http["keys"]} == made_ids and over_http["partial"] == [LOST]
+            new_team = await create_account(service.settings, "made without a shard")
+            accounts, silent = await list_accounts(service.settings)
+            assert {item.account_id for item in accounts} == teams - lost_teams | {new_team.account_id}
+            assert silent == (LOST,)
+            with pytest.raises(Unavailable, match=f"except perhaps on {LOST}"):
+                await revoke_key(service.settings, "nobody's key")
+            with pytest.raises(Unavailable, match="except perhaps on"):
+                await create_key(service.settings, "test", ["read"], account="nobody's account")
         finally:
             await cluster.shard(LOST).start()
 

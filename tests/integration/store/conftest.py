@@ -14,6 +14,7 @@ import pytest
 
 from snapurl.config import Settings
 from snapurl.model import ClicksBySlot, LinkFields, NewLink
+from snapurl.store.accounts import AccountStore
 from snapurl.store.clicks import ClickStore
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
@@ -29,6 +30,7 @@ class Store:
     router: Router
     links: LinkStore
     keys: KeyStore
+    accounts: AccountStore
     clicks: ClickStore
     settings: Settings
 
@@ -41,6 +43,7 @@ class Store:
             router,
             LinkStore(shards, router),
             KeyStore(shards, router),
+            AccountStore(shards, router),
             ClickStore(shards, router),
             settings,
         )

@@ -188,4 +188,5 @@ async def test_random_referrers_do_not_fill_the_table(store: Store) -> None:
 async def test_statements_are_not_compiled(store: Store) -> None:
     """PostgreSQL compiles no statement of the service: JIT took 65 ms of each call that counts clicks."""
     for shard in store.shards.topology.shards:
-        assert (await store.shards.pool(shard.name).fetchrow("SHOW jit"))["jit"] == "off"
+        shown = await store.shards.pool(shard.name).fetchrow("SHOW jit")
+        assert shown["jit"] == "off"

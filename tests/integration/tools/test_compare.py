@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
@@ -11,7 +13,7 @@ from ring.handoff import Desired, SourceState, Step, TargetState, next_steps
 from ring.placement import place
 from ring.slots import slot_of
 from snapurl.config import Settings
-from snapurl.model import LinkPatch
+from snapurl.model import Account, ApiKey, LinkPatch, Right
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tools.cluster.tables import sharded_tables
 from tools.transfer.batch import Batch
@@ -51,7 +53,7 @@ async def state_of(executor: Executor) -> set[str]:
 async def test_what_is_written_after_the_check_is_moved(
     checked: tuple[Executor, list[str]], store: Store, new_link: NewLinkMaker
 ) -> None:
-    """Links that are changed, deleted or created between CHECK and the pause are on the target afterwards."""
+    """Links, accounts and keys that are written between CHECK and the pause are on the target afterwards."""
     executor, codes = checked
     token = new_link("x").token
     await store.links.change(
@@ -60,7 +62,20 @@ async def test_what_is_written_after_the_check_is_moved(
     await store.links.delete(codes[1], if_match=None, owner=None, token=token)
     made = next(code for n in range(10**6) if slot_of(code := f"m{n}") in executor.batch.slots)
     await store.links.create(new_link(made))
+    ids = (f"{n:010}" for n in range(10**6))
+    at, hash_of = datetime(2030, 1, 1, tzinfo=UTC), b"hash"
+    key_id, account_id = (
+        next(text for text in ids if slot_of(text) in executor.batch.slots) for _ in range(2)
+    )
+    key = ApiKey(key_id, "key", hash_of, frozenset({Right.READ}), "", at, None, "acc_0123456789", "maker")
+    account = Account(account_id, "team", at, "maker")
+    assert await store.keys.add(key) and await store.accounts.add(account)
+    await store.keys.note_use(key_id)
     await executor.run(PROGRAM[FROZEN:])
+    moved = await store.keys.find(key_id)
+    assert moved is not None and moved.used_at is not None
+    assert replace(moved, used_at=None) == key
+    assert await store.accounts.find(account_id) == account
     assert await state_of(executor) == {"released"}
     changed = await store.links.get(codes[0])
     assert changed is not None and changed.title == "“new”\\u0000\n"

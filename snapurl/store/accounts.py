@@ -1,0 +1,60 @@
+"""Accounts in the shards. An account belongs to the slot of its id."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ring.slots import slot_of
+from snapurl.model import Account, PageKey
+from snapurl.store.batching.bulk import repeat_or_refuse
+from snapurl.store.cluster.fanout import every_slot_once
+from snapurl.store.cluster.router import Router
+from snapurl.store.cluster.shards import Shards
+from snapurl.store.queries import load_queries
+
+SQL = load_queries("accounts")
+
+
+class AccountStore:
+    """Adds and finds accounts. Raises Unavailable when the shard of an account does not answer."""
+
+    def __init__(self, shards: Shards, router: Router) -> None:
+        self._shards = shards
+        self._router = router
+
+    async def add(self, account: Account) -> bool:
+        """Stores a new account. Returns False if its id is in use. A repeat with the same account changes nothing.
+
+        Raises OutcomeUnknown, Unavailable.
+        """
+        slot = slot_of(account.account_id)
+        args = (account.account_id, account.name, account.created_at, account.created_by)
+        rows = await repeat_or_refuse(
+            lambda: self._router.at_owner(slot, lambda pool: pool.fetch(SQL["add"], slot, *args))
+        )
+        return bool(rows[0]["outcome"] == "ok")
+
+    async def find(self, account_id: str) -> Account | None:
+        """Returns the account. None if none was made with this id."""
+        slot = slot_of(account_id)
+        row = (await self._router.read(slot, lambda pool: pool.fetch(SQL["find"], slot, account_id)))[0]
+        return None if row["account_id"] is None else _account(row)
+
+    async def page(
+        self, limit: int | None, before: PageKey | None, name: str | None = None
+    ) -> tuple[list[Account], tuple[str, ...]]:
+        """Returns up to `limit` accounts, newest first, and the shards whose accounts are missing.
+
+        `limit` None is no limit. With `name`, only accounts that have it.
+        """
+        args = (limit, before.created_at if before else None, before.code if before else None, name)
+        listed = await every_slot_once(self._shards, SQL["page"], args)
+        found = sorted(
+            map(_account, listed.rows), key=lambda item: (item.created_at, item.account_id), reverse=True
+        )
+        return found[:limit], listed.silent
+
+
+def _account(row: Mapping[str, Any]) -> Account:
+    return Account(row["account_id"], row["name"], row["created_at"], row["created_by"])

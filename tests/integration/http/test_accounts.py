@@ -1,0 +1,317 @@
+"""Accounts: whose links a key reaches, and how admins manage keys and accounts: over HTTP and by command."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from typing import Any
+
+import httpx
+import pytest
+
+from snapurl.accounts import create_account
+from snapurl.cli import main
+from snapurl.keys import create_key, list_keys, revoke_key
+from tests.integration.http.service import Service
+from tests.support.roles import Finished
+from tests.support.waits import until
+
+LINKS = "/api/v1/links"
+KEYS = "/api/v1/keys"
+ACCOUNTS = "/api/v1/accounts"
+BODY = {"url": "https://example.org/"}
+RIGHTS = ("create", "read", "change")
+NOBODY = "acc_0000000000"
+
+
+def id_of(key: str) -> str:
+    return key.split("_")[1]
+
+
+def new_name() -> str:
+    return f"team {uuid.uuid4()}"
+
+
+async def new_team(service: Service) -> str:
+    """Creates an account with a name of its own and returns its id."""
+    return (await create_account(service.settings, new_name())).account_id
+
+
+async def member(service: Service, account: str) -> str:
+    """Creates a key of the account."""
+    return await create_key(service.settings, "member", RIGHTS, "none", account)
+
+
+async def shorten(client: httpx.AsyncClient) -> str:
+    """Creates a link and returns its path in the API."""
+    answer = await client.post(LINKS, json=BODY)
+    assert answer.status_code == 201, answer.text
+    path: str = answer.headers["location"]
+    return path
+
+
+async def codes(client: httpx.AsyncClient) -> set[str]:
+    answer = await client.get(LINKS, params={"limit": 200})
+    return {f"{LINKS}/{link['code']}" for link in answer.json()["links"]}
+
+
+# -- whose links -------------------------------------------------------------------------------------------------
+
+
+async def test_the_keys_of_an_account_share_its_links_and_no_others_reach_them(service: Service) -> None:
+    """Each key of an account lists, reads, changes and deletes the links of the others; for other keys there are
+    none."""
+    team = await new_team(service)
+    one, two = [service.client(await member(service, team)) for _ in range(2)]
+    stranger = service.client(await service.key(*RIGHTS))
+    path, other = await shorten(one), await shorten(one)
+    assert await codes(one) == await codes(two) == {path, other}
+    assert (await two.get(path)).status_code == (await two.get(f"{path}/stats")).status_code == 200
+    assert (await two.patch(path, json={"title": "x"})).json()["title"] == "x"
+    assert (await two.delete(path)).status_code == 204
+    assert await codes(one) == {other}
+    assert await codes(stranger) == set()
+    assert (await stranger.get(other)).status_code == (await stranger.delete(other)).status_code == 404
+    assert (await service.api.get(other)).status_code == 200
+
+
+async def test_bulk_creates_belong_to_the_account(service: Service) -> None:
+    """Links of a bulk create belong to the account too."""
+    team = await new_team(service)
+    one, two = [service.client(await member(service, team)) for _ in range(2)]
+    made = (await one.post(f"{LINKS}/bulk", json={"links": [BODY, BODY]})).json()["results"]
+    assert await codes(two) == {f"{LINKS}/{item['link']['code']}" for item in made}
+
+
+async def test_a_revoked_key_leaves_its_links_to_its_account(service: Service) -> None:
+    """After a key is revoked, another key of its account reaches its links: also if the account was the key's own,
+    and the other key came later."""
+    first = await service.key(*RIGHTS)
+    path = await shorten(service.client(first))
+    await revoke_key(service.settings, first)
+    heir = service.client(await member(service, id_of(first)))
+    assert await codes(heir) == {path}
+    assert (await heir.delete(path)).status_code == 204
+
+
+# -- over HTTP ---------------------------------------------------------------------------------------------------
+
+
+async def test_an_admin_manages_keys_and_accounts(service: Service) -> None:
+    """An admin creates an account and a key of it, finds both in lists, and revokes the key, which is refused then.
+
+    The secret is in the answer to the create alone.
+    """
+    admin, name = service.api, new_name()
+    account = (await admin.post(ACCOUNTS, json={"name": name})).json()
+    assert account["name"] == name and account["created_by"] == id_of(service.admin_key)
+    body = {
+        "name": "colleague",
+        "rights": ["read", "create"],
+        "limit": "600/minute",
+        "account": account["id"],
+    }
+    created = await admin.post(KEYS, json=body)
+    assert created.status_code == 201
+    key = created.json()
+    secret = key.pop("key")
+    assert {**body, "rights": ["create", "read"]}.items() <= key.items()
+    assert key["revoked_at"] is None and key["created_by"] == id_of(service.admin_key)
+
+    listed = await admin.get(KEYS, params={"account": account["id"]})
+    assert listed.json() == {"keys": [key], "next_cursor": None, "partial": []}
+    read = await admin.get(f"{ACCOUNTS}/{account['id']}")
+    assert read.json() == {**account, "keys": [key], "next_cursor": None, "partial": []}
+    assert account in (await admin.get(ACCOUNTS, params={"limit": 1})).json()["accounts"]
+    assert secret not in listed.text + read.text
+
+    colleague = service.client(secret)
+    path = await shorten(colleague)
+    assert (await admin.delete(f"{KEYS}/{key['id']}")).status_code == 204
+    (revoked,) = (await admin.get(f"{ACCOUNTS}/{account['id']}")).json()["keys"]
+    assert revoked["revoked_at"] is not None
+    assert (await admin.get(path)).status_code == 200
+
+    async def refused() -> bool:
+        return (await colleague.get("/api/v1/me")).status_code == 401
+
+    await until(refused)
+
+
+async def test_lists_of_keys_go_on_from_their_cursor(service: Service) -> None:
+    """Pages of keys have each key once, newest first."""
+    team = await new_team(service)
+    made = [id_of(await member(service, team)) for _ in range(5)]
+    found: list[str] = []
+    query = {"account": team, "limit": "2"}
+    while True:
+        page = (await service.api.get(KEYS, params=query)).json()
+        found += [key["id"] for key in page["keys"]]
+        if page["next_cursor"] is None:
+            break
+        query["cursor"] = page["next_cursor"]
+    assert found == made[::-1]
+
+
+async def test_a_key_that_has_an_account_of_its_own_is_an_account(service: Service) -> None:
+    """The account of a key that was given none has the id and the name of the key, and can get further keys."""
+    first = await service.key("read")
+    body = {"name": "second", "account": id_of(first)}
+    second = (await service.api.post(KEYS, json=body)).json()
+    account = (await service.api.get(f"{ACCOUNTS}/{id_of(first)}")).json()
+    assert (account["id"], account["name"]) == (id_of(first), "test")
+    assert [key["id"] for key in account["keys"]] == [second["id"], id_of(first)]
+    assert second["rights"] == ["create", "read", "change"] and second["limit"] is None
+    assert (await service.api.get(f"{ACCOUNTS}/{second['id']}")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", KEYS),
+        ("POST", KEYS),
+        ("DELETE", f"{KEYS}/0000000000"),
+        ("GET", ACCOUNTS),
+        ("POST", ACCOUNTS),
+        ("GET", f"{ACCOUNTS}/{NOBODY}"),
+    ],
+)
+async def test_only_admins_manage_keys_and_accounts(service: Service, method: str, path: str) -> None:
+    """Without a key the answer is 401, with one that is no admin key 403."""
+    json = {"name": "x"} if method == "POST" else None
+    other = service.client(await service.key(*RIGHTS))
+    for client, status in ((service.client(), 401), (other, 403)):
+        assert (await client.request(method, path, json=json)).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({}, "/name"),
+        ({"name": " "}, "/name"),
+        ({"name": "a\u200bb"}, "/name"),
+        ({"name": "x" * 101}, "/name"),
+        ({"name": "x", "rights": []}, "/rights"),
+        ({"name": "x", "rights": ["root"]}, "/rights/0"),
+        ({"name": "x", "rights": ["read", "read"]}, "/rights"),
+        ({"name": "x", "limit": "fast"}, "/limit"),
+        ({"name": "x", "limit": ""}, "/limit"),
+        ({"name": "x", "account": NOBODY}, "/account"),
+        ({"name": "x", "account": "0000000000"}, "/account"),
+        ({"name": "x", "account": "\u0000"}, "/account"),
+        ({"name": "x", "key": "y"}, "/key"),
+    ],
+)
+async def test_a_key_that_cannot_be_is_refused_with_its_field(
+    service: Service, body: dict[str, Any], pointer: str
+) -> None:
+    """A body that asks for no possible key gets 422, which points at the field."""
+    answer = await service.api.post(KEYS, json=body)
+    assert answer.status_code == 422
+    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+
+
+@pytest.mark.parametrize("identifier", ["0000000000", NOBODY, "a%00b", "%20", "acc_", "x" * 200])
+async def test_ids_that_nobody_has_are_404(service: Service, identifier: str) -> None:
+    """A key or an account that does not exist is 404, with a type of its own."""
+    key = await service.api.delete(f"{KEYS}/{identifier}")
+    account = await service.api.get(f"{ACCOUNTS}/{identifier}")
+    assert (key.status_code, key.json()["type"]) == (404, "urn:snapurl:problem:no-such-key")
+    assert (account.status_code, account.json()["type"]) == (404, "urn:snapurl:problem:no-such-account")
+
+
+async def test_an_account_name_is_given_once(service: Service) -> None:
+    """A second account of a name is refused with 409, which names the first."""
+    name = new_name()
+    first = (await service.api.post(ACCOUNTS, json={"name": name})).json()
+    answer = await service.api.post(ACCOUNTS, json={"name": name})
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:snapurl:problem:name-taken")
+    assert first["id"] in answer.json()["detail"]
+
+
+async def test_a_key_learns_what_it_may_do(service: Service) -> None:
+    """Any valid key reads its rights, limits and account; an admin has all rights."""
+    account = await create_account(service.settings, new_name())
+    key = await create_key(service.settings, "mine", ["change"], "7/hour", account.account_id)
+    expected = {"id": id_of(key), "name": "mine", "account": account.account_id, "account_name": account.name}
+    limits = {"limit_create": "7/hour", "limit_api": "1200/minute"}
+    assert (await service.client(key).get("/api/v1/me")).json() == {
+        **expected,
+        "rights": ["change"],
+        **limits,
+    }
+    found = (await service.api.get("/api/v1/me")).json()
+    assert found["rights"] == [*RIGHTS, "admin"]
+    assert found["limit_api"] == "none" and found["account"] == id_of(service.admin_key)
+    assert (await service.client().get("/api/v1/me")).status_code == 401
+
+
+async def test_the_last_use_of_a_key_is_noted(service: Service) -> None:
+    """A key that is used over HTTP has a time of last use soon after, one that is not has none."""
+    used, unused = await service.key("read"), await service.key("read")
+    assert (await service.client(used).get(LINKS)).status_code == 200
+
+    async def is_noted() -> bool:
+        found = {key.key_id: key.used_at for key in (await list_keys(service.settings))[0]}
+        assert found[id_of(unused)] is None
+        return found[id_of(used)] is not None
+
+    await until(is_noted)
+
+
+# -- on the command line -----------------------------------------------------------------------------------------
+
+
+def run(words: tuple[str, ...]) -> Finished:
+    """Runs `snapurl` in this process."""
+    text = StringIO()
+    with redirect_stdout(text), redirect_stderr(text), pytest.raises(SystemExit) as ended:
+        main(words)
+    assert isinstance(ended.value.code, int)
+    return Finished(ended.value.code, text.getvalue())
+
+
+async def test_the_command_line_manages_accounts(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Accounts are created, listed, given keys by name, and shown with their keys; keys are revoked by name.
+
+    What cannot be is one line and a non-zero exit code; an ambiguous name lists the ids.
+    """
+
+    monkeypatch.setenv("SNAPURL_SHARDS", service.settings.shards.get_secret_value())
+
+    async def snapurl(*words: str) -> str:
+        said = await asyncio.to_thread(run, words)
+        assert said.code == 0, said.text
+        return said.text.strip()
+
+    async def refusal(*words: str) -> str:
+        said = await asyncio.to_thread(run, words)
+        assert said.code != 0 and said.text.count("\n") == 1, said.text
+        return said.text
+
+    name, key_name = new_name(), f"key {uuid.uuid4()}"
+    team = await snapurl("accounts", "create", name)
+    assert "has this name" in await refusal("accounts", "create", name)
+    lines = (await snapurl("accounts", "list")).splitlines()
+    assert lines[0].split() == ["id", "created", "name"]
+    assert any(line.startswith(team) and line.endswith(name) for line in lines)
+    first = id_of(await snapurl("keys", "create", key_name, "--account", name))
+    second = id_of(await snapurl("keys", "create", key_name, "--account", team))
+    assert "no account" in await refusal("keys", "create", "x", "--account", "nobody")
+
+    members = json.loads(await snapurl("accounts", "members", name, "--json"))
+    assert (members["id"], [key["id"] for key in members["keys"]]) == (team, [first, second])
+    table = (await snapurl("accounts", "members", team)).splitlines()
+    assert table[0].split()[:3] == ["id", "account", "rights"]
+    assert [line.split()[:2] for line in table[1:]] == [[first, team], [second, team]]
+
+    said = await refusal("keys", "revoke", key_name)
+    assert first in said and second in said
+    assert first in await snapurl("keys", "revoke", first)
+    assert second in await snapurl("keys", "revoke", key_name)
+    assert "no valid key" in await refusal("keys", "revoke", key_name)
+    revoked = {key.key_id for key in (await list_keys(service.settings))[0] if key.revoked_at is not None}
+    assert {first, second} <= revoked

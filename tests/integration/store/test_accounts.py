@@ -1,0 +1,58 @@
+"""Accounts and keys in the shards: what a repeat of a lost call finds, and how often a use is written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from ring.slots import slot_of
+from snapurl.model import Account, ApiKey, Right
+from tests.integration.store.conftest import Store
+
+AT = datetime(2030, 1, 1, tzinfo=UTC)
+ACCOUNT = Account("acc_0123456789", "team", AT, "")
+KEY = ApiKey("0123456789", "key", b"hash", frozenset({Right.READ}), "", AT, None, "acc_0123456789")
+
+
+async def test_a_repeat_finds_what_the_lost_call_has_made(store: Store) -> None:
+    """A second call with the same account or key succeeds and changes nothing; another of that id is refused."""
+    assert await store.accounts.add(ACCOUNT) and await store.accounts.add(ACCOUNT)
+    assert not await store.accounts.add(replace(ACCOUNT, name="other"))
+    assert await store.accounts.find(ACCOUNT.account_id) == ACCOUNT
+    assert await store.keys.add(KEY) and await store.keys.add(KEY)
+    assert not await store.keys.add(replace(KEY, secret_hash=b"other"))
+    assert await store.keys.find(KEY.key_id) == KEY
+
+
+async def test_a_use_is_written_once_an_hour(store: Store, direct: dict[str, Any]) -> None:
+    """Uses within an hour of a written one change nothing; later ones do. A use of no key is no error."""
+    slot = slot_of(KEY.key_id)
+    shard = direct[store.shards.map.owner(slot)]
+    await store.keys.note_use(KEY.key_id)
+    await store.keys.add(KEY)
+
+    async def noted() -> datetime:
+        await store.keys.note_use(KEY.key_id)
+        found = await store.keys.find(KEY.key_id)
+        assert found is not None and found.used_at is not None
+        return found.used_at
+
+    first = await noted()
+    assert await noted() == first
+    await shard.execute("UPDATE api_keys SET used_at = used_at - interval '1 hour 1 minute'")
+    assert await noted() > first
+
+
+async def test_a_key_of_an_older_release_has_an_account_of_its_own(
+    store: Store, direct: dict[str, Any]
+) -> None:
+    """A key that the function of the older release makes belongs to an account with the id of the key."""
+    slot = slot_of(KEY.key_id)
+    shard = direct[store.shards.map.owner(slot)]
+    outcome = await shard.fetchval(
+        "SELECT outcome FROM key_add_v1($1, $2, 'old', 'hash', '{read}', '', $3)", slot, KEY.key_id, AT
+    )
+    assert outcome == "ok"
+    found = await store.keys.find(KEY.key_id)
+    assert found is not None and found.account == KEY.key_id
