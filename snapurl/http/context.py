@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 from pydantic_core import to_json
 from sanic import HTTPResponse, Request
 
+from ring.arcs import Arc
+from snapurl.accounts import AccountService
 from snapurl.cache.reader import LinkCache
 from snapurl.clicks.tally import Tally
 from snapurl.config import Settings
@@ -19,7 +21,7 @@ from snapurl.http.schema.requests import Rules
 from snapurl.keys import KeyService
 from snapurl.limits import Blocklist, Limiter
 from snapurl.links import LinkService
-from snapurl.model import AccountService, ApiKey, Arc, ClusterChange, Lag, Readiness, RingView, ShardState
+from snapurl.model import ApiKey, ClusterChange, Lag, Readiness, RingView, ShardState
 from snapurl.urls import UrlPolicy
 
 T = TypeVar("T")
