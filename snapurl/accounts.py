@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from snapurl.codes import ALPHABET
 from snapurl.config import Settings
 from snapurl.errors import ConfigError, NameTaken, NoSuchAccount, Unavailable
-from snapurl.model import NAME_CHARS_MAX, Account, ApiKey, PageKey, is_name
+from snapurl.model import NAME_CHARS_MAX, Account, ApiKey, RowKey, is_name
 from snapurl.store.accounts import AccountStore
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
@@ -83,14 +83,14 @@ class AccountService:
             raise NoSuchAccount()
         return found
 
-    async def page(self, limit: int | None, before: PageKey | None = None) -> Page:
+    async def page(self, limit: int | None, before: RowKey | None = None) -> Page:
         """Returns up to `limit` accounts, newest first, and the shards whose accounts are missing.
 
         Not the own accounts of keys.
         """
         return await self._accounts.page(limit, before)
 
-    async def members(self, account_id: str, limit: int | None, before: PageKey | None = None) -> Members:
+    async def members(self, account_id: str, limit: int | None, before: RowKey | None = None) -> Members:
         """Returns up to `limit` keys of the account, newest first, and the shards whose keys are missing."""
         return await self._keys.page(limit, before, account_id)
 

@@ -221,6 +221,7 @@ async def open_services(
         clock_ms=_now_ms,
         ring_view=shards.ring_view,
         arcs=shards.arcs,
+        place_of=shards.place_of,
         reshard=reshard,
         shard_states=shards.states,
         changes=shards.changes,

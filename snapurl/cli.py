@@ -14,6 +14,7 @@ from typing import NoReturn
 
 import click
 
+from snapurl.commands.links import links
 from snapurl.config import Settings, load_settings, override
 from snapurl.errors import ConfigError, SnapURLError, file_error, one_line
 from snapurl.model import Account, ApiKey, Right
@@ -356,6 +357,9 @@ def health(of_clicks: bool) -> None:
     fault = asyncio.run(check)
     click.echo(fault or "ready")
     sys.exit(1 if fault else 0)
+
+
+cli.add_command(links)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

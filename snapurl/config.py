@@ -194,6 +194,17 @@ class Settings(BaseSettings):
         description="Origins whose web pages may use the API (CORS), such as `https://app.example.org`, separated "
         "by spaces; `*` for all, none by default.",
     )
+    url: str = Field(
+        "",
+        description="URL of the service that `snapurl links` uses, such as `https://s.example.org` "
+        "(default: `http://HOST:PORT`).",
+    )
+    api_key: SecretStr = Field(SecretStr(""), description="API key of `snapurl links`.")
+    api_key_file: Path | None = Field(
+        None,
+        description="File with the API key of `snapurl links`, which only its owner may read (default, without "
+        "SNAPURL_URL: the admin key that `snapurl up` keeps in SNAPURL_HOME).",
+    )
     anonymous_creation: bool = Field(False, description="Whether links may be created without an API key.")
     proxies: str = Field(
         "",
@@ -226,6 +237,9 @@ class Settings(BaseSettings):
         ge=64,
         le=16_384,
         description="Virtual nodes per unit of shard weight; fixed when the cluster is initialised.",
+    )
+    preview: bool = Field(
+        True, description="Whether `/{code}+` shows where a link leads; if not, nothing is there."
     )
     robots: Literal["allow", "deny"] = Field(
         "allow",
@@ -387,7 +401,7 @@ class Settings(BaseSettings):
             raise ValueError("there is no such user") from None
         return value
 
-    @field_validator("base_url")
+    @field_validator("base_url", "url")
     @classmethod
     def _check_base_url(cls, value: str) -> str:
         return parse_base_url(value) if value.strip() else ""
@@ -497,6 +511,11 @@ class Settings(BaseSettings):
     def local_url(self) -> str:
         """The URL that reaches the service from the same machine, without a trailing slash."""
         return f"http://{host_in_url(self.local_host)}:{self.port}"
+
+    @property
+    def admin_key_file(self) -> Path:
+        """Where the admin key of the local cluster is kept."""
+        return self.home.expanduser().resolve() / "admin.key"
 
     @property
     def own_origins(self) -> frozenset[Origin]:

@@ -17,7 +17,7 @@ from hashlib import sha256
 from snapurl.accounts import ATTEMPTS, ID_CHARS, KEY_ID_PATTERN, check_name, connected, now, random_text
 from snapurl.config import Settings
 from snapurl.errors import ConfigError, NoSuchKey, Unavailable
-from snapurl.model import Account, ApiKey, PageKey, Right, is_limit
+from snapurl.model import Account, ApiKey, Right, RowKey, is_limit
 from snapurl.store.keys import KeyStore
 
 SECRET_CHARS = 32
@@ -96,9 +96,7 @@ class KeyService:
                     raise
         raise Unavailable("no free key id was found")
 
-    async def page(
-        self, limit: int | None, before: PageKey | None = None, account: str | None = None
-    ) -> Page:
+    async def page(self, limit: int | None, before: RowKey | None = None, account: str | None = None) -> Page:
         """Returns up to `limit` keys, also revoked ones, newest first, and the shards whose keys are missing.
 
         With `account`, only keys of that account.

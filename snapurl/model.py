@@ -98,6 +98,14 @@ class ApiKey:
         return Right.ADMIN in self.rights
 
 
+@dataclass(frozen=True, slots=True)
+class RowKey:
+    """Where a page of keys or accounts ends: the keyset (created_at, id), newest first."""
+
+    created_at: datetime
+    row_id: str
+
+
 # -- links -------------------------------------------------------------------------------------------------------
 
 
@@ -405,6 +413,16 @@ class ShardShare:
     slots: int
     target_slots: int
     share: float
+
+
+@dataclass(frozen=True, slots=True)
+class SlotPlace:
+    """Which shard has a slot, as this process knows, and which one should have it."""
+
+    slot: int
+    shard: str
+    target: str
+    in_hand_off: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,23 @@ def write_private(path: Path, text: str, owner: tuple[int, int] | None = None) -
     draft.replace(path)
 
 
+def read_private(path: Path, name: str) -> str:
+    """Returns the text of a file that only its owner can read.
+
+    Raises ConfigError of one line, beginning with `name`, if it cannot be used or if others can read it.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            info = os.fstat(file.fileno())
+            if info.st_mode & 0o077 or not _is_trusted(info):
+                raise ConfigError(f"{name}: other users can read or change {path}: chmod 600 {path}")
+            return file.read()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{name}: {path} is not text") from None
+    except OSError as error:
+        raise ConfigError(f"{name}: {path} cannot be read: {error.strerror}") from None
+
+
 def create_exclusively(path: Path) -> int:
     """Creates a file of mode 0600 and returns its descriptor, open for writing. Raises OSError if there is one."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -58,10 +58,7 @@ _BROWSERS = (
     ("program", re.compile(rb"\A(?!Mozilla/)[A-Za-z0-9_.-]+/v?[0-9]")),
 )
 
-PREFETCH = "prefetch"
-"""Nobody has clicked yet: a browser loads the page in advance."""
-
-BROWSERS = tuple(dict.fromkeys((NONE, *(name for name, _ in _BROWSERS), PREFETCH, OTHER)))
+BROWSERS = tuple(dict.fromkeys((NONE, *(name for name, _ in _BROWSERS), OTHER)))
 
 
 @lru_cache(maxsize=CACHED_HEADERS_MAX)

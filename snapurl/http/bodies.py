@@ -24,7 +24,7 @@ FIELDS_BYTES_MAX = (
 )
 LOOP_BYTES_MAX = 16_384  # of a body that is parsed on the event loop
 LOOP_VALUES_MAX = LINK_VALUES_MAX  # of such a body: those of one link
-THREADS_MAX = 2  # that parse bodies, per worker
+THREADS_MAX = 2  # that parse bodies or draw QR codes, per worker
 THREAD_WAIT_S_MAX = 5.0
 
 T = TypeVar("T")
@@ -58,7 +58,7 @@ def is_large(raw: bytes) -> bool:
 
 
 class BodyThreads:
-    """The threads in which one worker parses large bodies."""
+    """The threads in which one worker parses large bodies, and does whatever else takes milliseconds."""
 
     def __init__(self) -> None:
         self._turns = FairQueue(THREADS_MAX, THREADS_MAX, THREAD_WAIT_S_MAX)

@@ -21,7 +21,7 @@ from snapurl.http.schema.requests import Rules
 from snapurl.keys import KeyService
 from snapurl.limits import Blocklist, Limiter
 from snapurl.links import LinkService
-from snapurl.model import ApiKey, ClusterChange, Lag, Readiness, RingView, ShardState
+from snapurl.model import ApiKey, ClusterChange, Lag, Readiness, RingView, ShardState, SlotPlace
 from snapurl.urls import UrlPolicy
 
 T = TypeVar("T")
@@ -59,6 +59,7 @@ class Services:
     clock_ms: Callable[[], int]
     ring_view: Callable[[], RingView]
     arcs: Callable[[int], Sequence[Arc]]
+    place_of: Callable[[str], SlotPlace]
     reshard: Callable[[], Awaitable[Mapping[str, Any] | None]]
     shard_states: Callable[[], Sequence[ShardState]]
     changes: Callable[[int], Awaitable[Sequence[ClusterChange]]]
@@ -105,8 +106,10 @@ class RequestContext:
 
     async def run(self, call: Callable[[], T]) -> T:
         """Returns what `call` returns: here for a small body, in a thread for a large one. Raises Unavailable."""
-        if not self.is_large:
-            return call()
+        return await self.in_thread(call) if self.is_large else call()
+
+    async def in_thread(self, call: Callable[[], T]) -> T:
+        """Returns what `call` returns in a thread, of which clients take turns. Raises Unavailable."""
         threads: BodyThreads = self.request.app.ctx.body_threads
         return await threads.run(self.address, call)
 

@@ -11,8 +11,13 @@ Which methods a link takes follows from its status (RFC 9110, 15.4). After 307 a
 with the same method and body, so such a link redirects every method. After 301 and 302 many clients turn a POST
 into a GET without its body, so such a link takes safe methods only: a 405 is better than data that vanish.
 
+`/{code}+` goes the same way, and ends in a page that shows where the link leads (`preview.py`): what is refused as
+a redirect is refused as a preview, and counted alike.
+
 A redirect becomes a click in one line per path: `services.tally.record` in `_respond` here, and
-`self._record_click` in `FastPath._redirect`. HEAD and OPTIONS, which only look, are no clicks.
+`self._record_click` in `FastPath._redirect`. HEAD and OPTIONS, which only look, are no clicks. Neither is a page
+that a browser loads in advance: nobody has clicked yet, and maybe nobody will. Its redirect must not be kept, so
+that the browser asks again, and is counted, when somebody clicks.
 """
 
 from __future__ import annotations
@@ -28,7 +33,6 @@ from sanic.models.server_types import ConnInfo
 
 from snapurl.clicks.sources import (
     HEADER_BYTES_MAX,
-    PREFETCH,
     PURPOSE_HEADERS,
     browser_of,
     is_prefetch,
@@ -45,6 +49,7 @@ from snapurl.errors import (
     SnapURLError,
 )
 from snapurl.http.context import Services
+from snapurl.http.preview import SIGN, preview
 from snapurl.http.problems import refuse, request_id_of, traced
 from snapurl.http.rate_limits import MISSES, address_of, count_miss, miss_client_of, refuse_blocked
 from snapurl.model import CachedLink
@@ -54,14 +59,17 @@ from snapurl.telemetry.traces import set_status
 from snapurl.urls import Origin, UrlRefused, origin_of
 
 CACHE_CONTROL = "private, max-age=0"
+NOT_KEPT = "no-store"  # of a redirect that is no click
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 KEEP_METHOD = (307, 308)  # statuses after which a client must not change the method
 METHODS = (*SAFE, "POST", "PUT", "PATCH", "DELETE")
 _NO_CLICK = ("HEAD", "OPTIONS")
+_PREVIEW_METHODS = ("GET", "HEAD")
 
 _SANIC_SECONDS = timing(REDIRECT_SECONDS, "sanic")
 REDIRECTED = REDIRECTS.labels("redirected")
+_PREVIEWED = REDIRECTS.labels("previewed")
 _FAILED = REDIRECTS.labels("failed")
 _REFUSED = {
     NotFound: REDIRECTS.labels("missing"),
@@ -118,20 +126,31 @@ async def follow(request: Request[Any, Any], code: str) -> HTTPResponse:
 
 async def _respond(request: Request[Any, Any], code: str, request_id: str) -> HTTPResponse:
     services: Services = request.app.ctx.services
+    is_preview = services.settings.preview and code.endswith(SIGN)
+    if is_preview and request.method not in _PREVIEW_METHODS:
+        raise MethodNotAllowed(allow=", ".join(_PREVIEW_METHODS))
+    code = code.removesuffix(SIGN) if is_preview else code
     try:
         link = await _find_link(request, services, code)
     except SnapURLError as refusal:
         _REFUSED.get(type(refusal), _FAILED).inc()
         return refuse(request, refusal, request_id)
+    if is_preview:
+        _PREVIEWED.inc()
+        return preview(request, code, link.url, services.settings.public_url, request_id)
     if request.method not in SAFE and link.redirect_status not in KEEP_METHOD:
         raise MethodNotAllowed(
             f"a link with status {link.redirect_status} takes no {request.method}: with 307 or 308 it would",
             allow=", ".join(SAFE),
         )
-    if request.method not in _NO_CLICK:
-        services.tally.record(code, referrer_of(_last_header(request, "referer")), _browser(request))
+    headers = redirect_headers(link.url)
+    if _is_in_advance(request):
+        headers["cache-control"] = NOT_KEPT
+    elif request.method not in _NO_CLICK:
+        browser = browser_of(_last_header(request, "user-agent"))
+        services.tally.record(code, referrer_of(_last_header(request, "referer")), browser)
     REDIRECTED.inc()
-    return Redirect(None, link.redirect_status, redirect_headers(link.url))
+    return Redirect(None, link.redirect_status, headers)
 
 
 def hand_over(connection: ConnInfo, found: asyncio.Future[CachedLink]) -> None:
@@ -146,9 +165,8 @@ def _take_lookup(request: Request[Any, Any]) -> asyncio.Future[CachedLink] | Non
     return None if connection is None else vars(connection.ctx).pop("found", None)
 
 
-def _browser(request: Request[Any, Any]) -> str:
-    purposes = (value for name in PURPOSE_HEADERS for value in request.headers.getall(name, ()))
-    return PREFETCH if is_prefetch(purposes) else browser_of(_last_header(request, "user-agent"))
+def _is_in_advance(request: Request[Any, Any]) -> bool:
+    return is_prefetch(value for name in PURPOSE_HEADERS for value in request.headers.getall(name, ()))
 
 
 def _last_header(request: Request[Any, Any], name: str) -> bytes | None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ring.arcs import ARCS
+from snapurl.codes import CODE_PATTERN
 from snapurl.errors import (
     AliasTaken,
     BadRequest,
@@ -29,6 +30,7 @@ from snapurl.http.api.health import health_live, health_ready
 from snapurl.http.api.keys import (
     PAGE_ROWS_DEFAULT,
     PAGE_ROWS_MAX,
+    ROWS_CURSOR_CHARS_MAX,
     create_account,
     create_key,
     list_accounts,
@@ -49,6 +51,7 @@ from snapurl.http.api.links import (
     list_links,
     read_link,
 )
+from snapurl.http.api.qr import COLOUR, link_qr
 from snapurl.http.api.stats import link_stats, ring
 from snapurl.http.context import Handler
 from snapurl.http.docs.site import (
@@ -66,6 +69,7 @@ from snapurl.http.schema.keys import ID_PATTERN, AccountDraft, KeyDraft
 from snapurl.http.schema.requests import Bulk, LinkChange, LinkDraft
 from snapurl.http.schema.route import LINKS_PATH, Parameter, Route, Success
 from snapurl.model import Right
+from snapurl.qr import BORDER_MAX, ERRORS, FORMATS, SIZE_PX_MAX, SIZE_PX_MIN, TRANSPARENT, Style
 
 LINK_PATH = LINKS_PATH + "/{code}"
 
@@ -94,11 +98,65 @@ CURSOR = Parameter(
     "`next_cursor` of the page before.",
     {"type": "string", "maxLength": CURSOR_CHARS_MAX},
 )
+IF_NONE_MATCH = Parameter(
+    "If-None-Match",
+    "header",
+    "The `ETag` of the image that you have: 304 if it is still the same.",
+    {"type": "string"},
+)
+_USUAL = Style()
+QR_STYLE = (
+    Parameter(
+        "format", "query", "SVG or PNG.", {"type": "string", "enum": [*FORMATS], "default": _USUAL.format}
+    ),
+    Parameter(
+        "size",
+        "query",
+        "Width in pixels. The modules of a PNG are whole pixels, so it may be a little narrower.",
+        {"type": "integer", "minimum": SIZE_PX_MIN, "maximum": SIZE_PX_MAX, "default": _USUAL.size},
+    ),
+    Parameter(
+        "border",
+        "query",
+        "The quiet zone around the code, in modules. Readers expect 4.",
+        {"type": "integer", "minimum": 0, "maximum": BORDER_MAX, "default": _USUAL.border},
+    ),
+    Parameter(
+        "dark",
+        "query",
+        "Colour of dark modules: six hexadecimal digits, without `#`.",
+        {"type": "string", "pattern": f"^{COLOUR}$", "default": _USUAL.dark[1:]},
+    ),
+    Parameter(
+        "light",
+        "query",
+        f"Colour of light modules, or `{TRANSPARENT}`.",
+        {"type": "string", "pattern": f"^({COLOUR}|{TRANSPARENT})$", "default": _USUAL.light[1:]},
+    ),
+    Parameter(
+        "error",
+        "query",
+        "How much of the code may be damaged: L 7 %, M 15 %, Q 25 %, H 30 %.",
+        {"type": "string", "enum": [*ERRORS], "default": _USUAL.error},
+    ),
+)
+PLACE_OF = Parameter(
+    "code",
+    "query",
+    "A code, whether a link has it or not: in which slot and on which shard is it?",
+    {"type": "string", "pattern": CODE_PATTERN.pattern.join("^$")},
+)
 ROWS = Parameter(
     "limit",
     "query",
     "How many keys or accounts a page has.",
     {"type": "integer", "minimum": 1, "maximum": PAGE_ROWS_MAX, "default": PAGE_ROWS_DEFAULT},
+)
+ROWS_CURSOR = Parameter(
+    "cursor",
+    "query",
+    "`next_cursor` of the page before.",
+    {"type": "string", "maxLength": ROWS_CURSOR_CHARS_MAX},
 )
 OF_ACCOUNT = Parameter(
     "account", "query", "Only keys of this account.", {"type": "string", "pattern": ID_PATTERN}
@@ -222,6 +280,22 @@ ROUTES: tuple[Route[Handler], ...] = (
         right=Right.READ,
         refusals=ONE_LINK,
     ),
+    Route(
+        "GET",
+        LINK_PATH + "/qr",
+        link_qr,
+        "Draw a link's QR code",
+        "Links",
+        (
+            Success(200, "An image", headers={"ETag": "Of the image."}, media=FORMATS["svg"]),
+            Success(200, "An image", headers={"ETag": "Of the image."}, media=FORMATS["png"]),
+            Success(304, "The image that you have"),
+        ),
+        "It says the short URL with `?qr`, which leads where the short URL leads.",
+        right=Right.READ,
+        parameters=(*QR_STYLE, IF_NONE_MATCH),
+        refusals=ONE_LINK,
+    ),
     # -- keys and accounts -----------------------------------------------------------------------------------
     Route(
         "GET",
@@ -243,7 +317,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         (Success(200, "A page of keys, also revoked ones", keys.KeyPage),),
         "Only for admin keys, like everything about keys and accounts.",
         right=Right.ADMIN,
-        parameters=(ROWS, CURSOR, OF_ACCOUNT),
+        parameters=(ROWS, ROWS_CURSOR, OF_ACCOUNT),
         refusals=ADMIN,
     ),
     Route(
@@ -277,7 +351,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         "Keys",
         (Success(200, "A page of accounts", keys.AccountPage),),
         right=Right.ADMIN,
-        parameters=(ROWS, CURSOR),
+        parameters=(ROWS, ROWS_CURSOR),
         refusals=ADMIN,
     ),
     Route(
@@ -300,7 +374,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         "Keys",
         (Success(200, "The account with a page of its keys", keys.AccountMembers),),
         right=Right.ADMIN,
-        parameters=(ROWS, CURSOR),
+        parameters=(ROWS, ROWS_CURSOR),
         refusals=(*ADMIN, NoSuchAccount),
     ),
     # -- the cluster -----------------------------------------------------------------------------------------
@@ -313,7 +387,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         (Success(200, "The ring", responses.Ring),),
         "Only for admin keys: it names the shards.",
         right=Right.ADMIN,
-        parameters=(ARCS_ASKED_FOR,),
+        parameters=(PLACE_OF, ARCS_ASKED_FOR),
         refusals=(Unauthorized, Forbidden, Invalid, BadRequest, Unavailable),
     ),
     Route(

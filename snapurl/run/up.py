@@ -8,7 +8,6 @@ import secrets
 import socket
 import sys
 from functools import partial
-from pathlib import Path
 from shlex import quote
 from time import monotonic
 
@@ -148,7 +147,7 @@ async def _prepare(owner: Settings, service: Settings) -> str:
 
 async def admin_key(settings: Settings) -> str:
     """Returns the admin key stored in the home; creates one if there is none or the cluster does not know it."""
-    file = key_file(settings)
+    file = settings.admin_key_file
     stored = PlainKey.parse(file.read_text().strip()) if file.exists() else None
     listed, silent = await list_keys(settings)
     if stored and (silent or any(stored.matches(key) for key in listed if key.revoked_at is None)):
@@ -164,7 +163,7 @@ async def admin_key(settings: Settings) -> str:
 def admin_key_of(settings: Settings) -> str | None:
     """Returns the admin key of the local cluster, None if there is no such cluster."""
     try:
-        return key_file(settings).read_text().strip() or None
+        return settings.admin_key_file.read_text().strip() or None
     except OSError:
         return None
 
@@ -185,11 +184,6 @@ def with_session_secret(settings: Settings, *, create: bool = False) -> Settings
         except OSError as error:
             raise ConfigError(f"cannot write {file}: {error.strerror}") from None
     return settings.model_copy(update={"session_secret": SecretStr(secret)})
-
-
-def key_file(settings: Settings) -> Path:
-    """Returns where the admin key of the local cluster is kept."""
-    return settings.home.expanduser().resolve() / "admin.key"
 
 
 async def _greet(settings: Settings, cluster: LocalCluster, key: str, inside: str) -> None:
@@ -214,7 +208,7 @@ def banner(settings: Settings, cluster: LocalCluster, key: str | None, inside: s
 
     Without `key` it says only where the key is kept: output that goes into a file is not always private.
     """
-    url, file = settings.public_url, key_file(settings)
+    url, file = settings.public_url, settings.admin_key_file
     plain = PlainKey.parse(key) if key else None
     dashboard = ""
     if settings.dashboard:

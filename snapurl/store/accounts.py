@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ring.slots import slot_of
-from snapurl.model import Account, PageKey
+from snapurl.model import Account, RowKey
 from snapurl.store.batching.bulk import repeat_or_refuse
 from snapurl.store.cluster.fanout import every_slot_once
 from snapurl.store.cluster.router import Router
@@ -42,13 +42,13 @@ class AccountStore:
         return None if row["account_id"] is None else _account(row)
 
     async def page(
-        self, limit: int | None, before: PageKey | None, name: str | None = None
+        self, limit: int | None, before: RowKey | None, name: str | None = None
     ) -> tuple[list[Account], tuple[str, ...]]:
         """Returns up to `limit` accounts, newest first, and the shards whose accounts are missing.
 
         `limit` None is no limit. With `name`, only accounts that have it.
         """
-        args = (limit, before.created_at if before else None, before.code if before else None, name)
+        args = (limit, before.created_at if before else None, before.row_id if before else None, name)
         listed = await every_slot_once(self._shards, SQL["page"], args)
         found = sorted(
             map(_account, listed.rows), key=lambda item: (item.created_at, item.account_id), reverse=True

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ring.slots import slot_of
-from snapurl.model import ApiKey, PageKey, Right
+from snapurl.model import ApiKey, Right, RowKey
 from snapurl.store.batching.bulk import repeat_or_refuse
 from snapurl.store.cluster.fanout import every_slot_once
 from snapurl.store.cluster.pool import Pool
@@ -55,13 +55,13 @@ class KeyStore:
         await self._write(slot, lambda pool: pool.fetch(SQL["use"], slot, key_id))
 
     async def page(
-        self, limit: int | None, before: PageKey | None, account: str | None = None
+        self, limit: int | None, before: RowKey | None, account: str | None = None
     ) -> tuple[list[ApiKey], tuple[str, ...]]:
         """Returns up to `limit` keys, also revoked ones, newest first, and the shards whose keys are missing.
 
         `limit` None is no limit. With `account`, only keys of that account.
         """
-        args = (limit, before.created_at if before else None, before.code if before else None, account)
+        args = (limit, before.created_at if before else None, before.row_id if before else None, account)
         listed = await every_slot_once(self._shards, SQL["page"], args)
         found = sorted(map(_key, listed.rows), key=lambda key: (key.created_at, key.key_id), reverse=True)
         return found[:limit], listed.silent

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from sanic import HTTPResponse
 
 from snapurl.accounts import ACCOUNT_ID_PATTERN
 from snapurl.errors import FieldError, Invalid, NoSuchAccount, Unavailable
-from snapurl.http.api.links import read_cursor, write_cursor
 from snapurl.http.context import RequestContext
 from snapurl.http.dispatch import query_error
 from snapurl.http.rate_limits import api_rate, creation_rate
@@ -24,10 +26,12 @@ from snapurl.http.schema.keys import (
     me_body,
 )
 from snapurl.http.schema.requests import check
-from snapurl.model import Account, ApiKey, PageKey, Right
+from snapurl.http.schema.responses import moment
+from snapurl.model import Account, ApiKey, Right, RowKey
 
 PAGE_ROWS_DEFAULT = 50
 PAGE_ROWS_MAX = 200
+ROWS_CURSOR_CHARS_MAX = 100
 
 
 async def me(call: RequestContext) -> HTTPResponse:
@@ -92,7 +96,7 @@ async def create_account(call: RequestContext) -> HTTPResponse:
 async def list_accounts(call: RequestContext) -> HTTPResponse:
     limit, before = _asked_page(call)
     found, silent = await call.services.accounts.page(limit + 1, before)
-    ends = [PageKey(account.created_at, account.account_id) for account in found]
+    ends = [RowKey(account.created_at, account.account_id) for account in found]
     return call.json_response(account_page(found[:limit], _next_cursor(ends, limit), silent))
 
 
@@ -106,19 +110,41 @@ async def read_account(call: RequestContext) -> HTTPResponse:
 # -- pages -------------------------------------------------------------------------------------------------------
 
 
-def _asked_page(call: RequestContext) -> tuple[int, PageKey | None]:
+def _asked_page(call: RequestContext) -> tuple[int, RowKey | None]:
     """Returns how many rows the page may have, and where it begins."""
     text, cursor = call.query.get("limit", str(PAGE_ROWS_DEFAULT)), call.query.get("cursor")
     if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= PAGE_ROWS_MAX:
         raise query_error("limit", f"must be a number from 1 to {PAGE_ROWS_MAX}")
-    return int(text), None if cursor is None else read_cursor(cursor)
+    return int(text), None if cursor is None else _read_cursor(cursor)
 
 
 def _page_of_keys(keys: Sequence[ApiKey], limit: int, silent: Sequence[str]) -> dict[str, Any]:
-    ends = [PageKey(key.created_at, key.key_id) for key in keys]
+    ends = [RowKey(key.created_at, key.key_id) for key in keys]
     return key_page(keys[:limit], _next_cursor(ends, limit), silent)
 
 
-def _next_cursor(ends: Sequence[PageKey], limit: int) -> str | None:
+def _next_cursor(ends: Sequence[RowKey], limit: int) -> str | None:
     """Returns where the next page begins, of the ends of up to `limit` + 1 rows."""
-    return write_cursor(ends[limit - 1]) if len(ends) > limit else None
+    return _write_cursor(ends[limit - 1]) if len(ends) > limit else None
+
+
+def _write_cursor(end: RowKey) -> str:
+    """Returns a cursor: opaque to clients, base64url of the keyset."""
+    text = json.dumps([moment(end.created_at), end.row_id], separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _read_cursor(text: str) -> RowKey:
+    """Returns the keyset of a cursor. Raises Invalid for anything that `_write_cursor` did not write."""
+    bad = query_error("cursor", "is not a cursor that this service gave out")
+    if len(text) > ROWS_CURSOR_CHARS_MAX:
+        raise bad
+    try:
+        created_at, row_id = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        end = RowKey(datetime.fromisoformat(created_at), row_id)
+        genuine = bool(ACCOUNT_ID_PATTERN.fullmatch(row_id)) and _write_cursor(end) == text
+    except (ValueError, TypeError, OverflowError, RecursionError):
+        raise bad from None
+    if not genuine:
+        raise bad
+    return end

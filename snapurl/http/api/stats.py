@@ -5,10 +5,12 @@ from __future__ import annotations
 from sanic import HTTPResponse
 
 from ring.arcs import ARCS
+from snapurl.codes import is_code
 from snapurl.http.auth import owner_filter
 from snapurl.http.context import RequestContext
 from snapurl.http.dispatch import query_error
 from snapurl.http.schema.responses import ring_body, stats_body
+from snapurl.model import SlotPlace
 
 
 async def link_stats(call: RequestContext) -> HTTPResponse:
@@ -18,9 +20,10 @@ async def link_stats(call: RequestContext) -> HTTPResponse:
 
 async def ring(call: RequestContext) -> HTTPResponse:
     count = _arcs(call.query.get("arcs"))
+    place = _place(call) if "code" in call.query else None
     reshard = await call.services.reshard()
     arcs = None if count is None else call.services.arcs(count)
-    return call.json_response(ring_body(call.services.ring_view(), reshard, arcs))
+    return call.json_response(ring_body(call.services.ring_view(), reshard, place, arcs))
 
 
 def _arcs(text: str | None) -> int | None:
@@ -31,3 +34,10 @@ def _arcs(text: str | None) -> int | None:
         if text == str(count):
             return count
     raise query_error("arcs", f"must be one of {', '.join(map(str, ARCS))}")
+
+
+def _place(call: RequestContext) -> SlotPlace:
+    code = call.query["code"]
+    if not is_code(code):
+        raise query_error("code", "is not the code of a link")
+    return call.services.place_of(code)

@@ -23,7 +23,7 @@ from snapurl.errors import (
 )
 from snapurl.http.docs.samples import ANSWERS, INVALID_WITHOUT_BODY, PROBLEMS, problem_samples
 from snapurl.http.schema.keys import ID_PATTERN
-from snapurl.http.schema.responses import CONTENT_TYPE, TYPE_PREFIX, Problem
+from snapurl.http.schema.responses import CONTENT_TYPE, TYPE_PREFIX, Preview, Problem
 from snapurl.http.schema.route import Parameter, Route, Success
 
 REF = "#/components/schemas/{model}"
@@ -71,6 +71,7 @@ def document(
     for route in routes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, anonymous)
     paths["/{code}"] = {method: _redirect(method) for method in FOLLOW}
+    paths["/{code}+"] = {"get": _preview()}
     return {
         "openapi": "3.1.0",
         "info": {
@@ -116,7 +117,8 @@ def _limits(limits: Mapping[str, object]) -> str:
 def _schemas(routes: Iterable[Route[Any]]) -> dict[str, Any]:
     # Bulk names LinkDraft only by reference, so that model is listed by its own route.
     asked = {route.body for route in routes if route.body}
-    answered = {good.model for route in routes for good in route.successes if good.model} | {Problem}
+    answered: set[type[BaseModel]] = {Preview, Problem}
+    answered |= {good.model for route in routes for good in route.successes if good.model}
     models: list[tuple[type[BaseModel], Any]] = [(model, "validation") for model in asked]
     models += [(model, "serialization") for model in answered]
     models.sort(key=lambda item: item[0].__name__)
@@ -155,6 +157,9 @@ FOLLOW = {
 }
 
 
+NO_REDIRECT = (RedirectLoop, NotFound, NoSuchAddress, Gone, RateLimited, Unavailable)
+
+
 def _redirect(method: str) -> dict[str, Any]:
     places = [
         Success(
@@ -162,7 +167,7 @@ def _redirect(method: str) -> dict[str, Any]:
         )
         for status in ((301, 302, 307, 308) if method in ("get", "head", "options") else (307, 308))
     ]
-    responses = _responses(places, (RedirectLoop, NotFound, NoSuchAddress, Gone, RateLimited, Unavailable))
+    responses = _responses(places, NO_REDIRECT)
     if method == "head":
         for response in responses.values():
             response.pop("content", None)
@@ -172,6 +177,21 @@ def _redirect(method: str) -> dict[str, Any]:
         "tags": ["Redirects"],
         "parameters": [CODE],
         "responses": responses,
+    }
+
+
+def _preview() -> dict[str, Any]:
+    shown = (
+        Success(200, "Where the link leads", Preview),
+        Success(200, "Where the link leads", media="text/html"),
+    )
+    return {
+        "operationId": "preview",
+        "summary": "Show where a link leads, without a click",
+        "description": "A page for browsers. Nothing is there if this deployment has no previews.",
+        "tags": ["Redirects"],
+        "parameters": [CODE],
+        "responses": _responses(shown, NO_REDIRECT),
     }
 
 
@@ -190,7 +210,9 @@ def _responses(
 ) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for answer in good:
-        responses[str(answer.status)] = _good(answer)
+        response = responses.setdefault(str(answer.status), _good(answer))
+        if answer.status == 200:
+            response["content"] |= _good(answer)["content"]  # one status may have several media types
     by_status: dict[int, list[type[SnapURLError]]] = {}
     kinds: tuple[type[SnapURLError], ...] = (*refusals, MethodNotAllowed)
     for refusal in kinds:

@@ -9,7 +9,7 @@ A head is plain if every parser reads it the same way and no header changes how 
 - There is one `Host`, well formed and without percent-encoding.
 - There is no `Transfer-Encoding`, `Expect` or `Upgrade`, and no `Connection` but `keep-alive`, since the response
   says that. A redirect has no `Content-Length`; a create has one, in digits only.
-- A redirect has none of the `PURPOSE_HEADERS`: Sanic's path counts the clicks of a browser that only prefetches.
+- A redirect has none of the `PURPOSE_HEADERS`: Sanic's path tells prefetches, which are no clicks, from the rest.
 
 Matching takes linear time: no part of a pattern is tried more than twice. Header lines are an atomic group
 (`(?> … )`) and not `( … )*+`, which was faulty before Python 3.11.5: it could match half a line. The first letter

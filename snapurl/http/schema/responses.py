@@ -7,6 +7,7 @@ against its schema.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Literal
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from ring.arcs import Arc
 from snapurl.errors import SnapURLError
 from snapurl.http.schema.requests import RedirectStatus
-from snapurl.model import DayClicks, Link, Readiness, RingView, SourceClicks, SourceKind
+from snapurl.model import DayClicks, Link, Readiness, RingView, SlotPlace, SourceClicks, SourceKind
 
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:snapurl:problem:"
@@ -90,6 +91,14 @@ class BulkResults(Answer):
     """One result per link asked for, in the same order."""
 
     results: list[BulkCreated | BulkRefused]
+
+
+class Preview(Answer):
+    """Where a link leads."""
+
+    code: str
+    short_url: str = Field(json_schema_extra={"format": "uri"})
+    url: str = Field(json_schema_extra={"format": "uri"})
 
 
 class Day(Answer):
@@ -175,6 +184,13 @@ class RingArc(Answer):
     misplaced: int = Field(description="Slots that another shard is to hold.")
 
 
+class Place(Answer):
+    slot: int
+    shard: str = Field(description="The shard that has the slot.")
+    target: str = Field(description="The shard that the ring gives it.")
+    in_hand_off: bool
+
+
 class Ring(Answer):
     """The topology and who holds the slots."""
 
@@ -187,6 +203,7 @@ class Ring(Answer):
     slots_unknown: int = Field(description="Slots whose shard has not answered since this worker began.")
     shards: list[RingShard]
     reshard: Reshard | None = Field(description="At most a second old; null if no migrator has ever run.")
+    place: Place | None = Field(description="Where `code` is; null if none was asked for.")
     arcs: list[RingArc] | None = Field(description="All slots in order; null unless `arcs` asks for them.")
 
 
@@ -244,6 +261,11 @@ def link_body(link: Link, public_url: str) -> dict[str, Any]:
     }
 
 
+def preview_body(code: str, url: str, public_url: str) -> dict[str, Any]:
+    """Returns a `Preview`."""
+    return {"code": code, "short_url": f"{public_url}/{code}", "url": url}
+
+
 def stats_body(code: str, days: Sequence[DayClicks], sources: Sequence[SourceClicks]) -> dict[str, Any]:
     """Returns a `Stats`."""
     return {
@@ -260,7 +282,10 @@ def _by_value(sources: Sequence[SourceClicks], kind: SourceKind, name: str) -> l
 
 
 def ring_body(
-    view: RingView, reshard: Mapping[str, Any] | None, arcs: Sequence[Arc] | None = None
+    view: RingView,
+    reshard: Mapping[str, Any] | None,
+    place: SlotPlace | None = None,
+    arcs: Sequence[Arc] | None = None,
 ) -> dict[str, Any]:
     """Returns a `Ring`. It leaves out the addresses of shards, which the migrator's last error may contain.
 
@@ -286,6 +311,7 @@ def ring_body(
             for shard in view.shards
         ],
         "reshard": _reshard_body(reshard),
+        "place": None if place is None else asdict(place),
         "arcs": None if arcs is None else [_arc_body(arc) for arc in arcs],
     }
 

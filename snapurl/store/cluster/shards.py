@@ -24,10 +24,11 @@ from ring.arcs import Arc
 from ring.errors import RingError
 from ring.ownership import SlotRow, SlotState
 from ring.placement import place
+from ring.slots import slot_of
 from ring.topology import Topology
 from snapurl.config import Settings
 from snapurl.errors import ConfigError, Unavailable
-from snapurl.model import ClusterChange, RingView, ShardHealth, ShardShare, ShardState
+from snapurl.model import ClusterChange, RingView, ShardHealth, ShardShare, ShardState, SlotPlace
 from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.dsn import dsn_of, missing_file
 from snapurl.store.cluster.failover import connect_primary
@@ -449,6 +450,12 @@ class Shards:
         if kept is None or (kept[1] != state and now - kept[0] >= ARCS_AGE_S):
             kept = self._arcs[count] = now, state, self.map.arcs(count)
         return kept[2]
+
+    def place_of(self, code: str) -> SlotPlace:
+        """Returns where the slot of a code is."""
+        slot = slot_of(code)
+        target = place(self.topology)[slot]
+        return SlotPlace(slot, self.map.owner(slot), target, self.map.is_in_hand_off(slot))
 
     def _count_ring(self) -> RingView:
         counts = self.map.counts()

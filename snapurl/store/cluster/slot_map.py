@@ -88,6 +88,9 @@ class SlotMap:
         """Returns the slots as `count` arcs, one of `ring.arcs.ARCS`."""
         return arcs(self._owner, place(self._topology), self._moving, count)
 
+    def is_in_hand_off(self, slot: int) -> bool:
+        return slot in self._moving
+
     @property
     def in_hand_off(self) -> int:
         return len(self._moving)

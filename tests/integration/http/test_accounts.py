@@ -154,6 +154,9 @@ async def test_lists_of_keys_go_on_from_their_cursor(service: Service) -> None:
             break
         query["cursor"] = page["next_cursor"]
     assert found == made[::-1]
+    for bad in ("x", query["cursor"] + "A", "x" * 101):
+        answer = await service.api.get(KEYS, params={"cursor": bad})
+        assert answer.status_code == 422 and answer.json()["errors"][0]["pointer"] == "/query/cursor"
 
 
 async def test_a_key_that_has_an_account_of_its_own_is_an_account(service: Service) -> None:

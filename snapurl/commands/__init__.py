@@ -1,0 +1,1 @@
+"""The commands of `snapurl` that use the HTTP API, as any other client does."""

@@ -1,0 +1,307 @@
+"""`snapurl links`: the links of a service, for people without curl."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from snapurl.commands.api import Api, ApiRefusal
+from snapurl.commands.options import (
+    AS_JSON,
+    CODE,
+    EXPIRES,
+    NEVER,
+    STATUS,
+    TAGS,
+    TITLE,
+    confirm_change,
+    wants_json,
+)
+from snapurl.config import load_settings
+
+LINKS = "/api/v1/links"
+PAGE_LINKS = 200  # as many as the API gives at once
+LIST_LINKS_MAX = 10_000
+DAYS_MAX = 366
+
+
+@click.group()
+def links() -> None:
+    """Create, find, change and delete links.
+
+    \b
+    Uses the service at SNAPURL_URL with the key in SNAPURL_API_KEY, or in the
+    file that SNAPURL_API_KEY_FILE names. Without them it uses the service and
+    the key of `snapurl up` on this machine.
+
+    CODE is the code of a link, or its short URL.
+    """
+
+
+@links.command("create")
+@click.argument("url")
+@click.option("--alias", help="The code that you want. Default: a made-up one.")
+@TITLE
+@TAGS
+@EXPIRES
+@STATUS
+@AS_JSON
+def links_create(
+    url: str,
+    alias: str | None,
+    title: str | None,
+    tags: tuple[str, ...],
+    expires: str | None,
+    status: str | None,
+    as_json: bool | None,
+) -> None:
+    """Shorten URL and print the short URL.
+
+    \b
+    snapurl links create https://example.org/sale --alias sale --expires 7d
+    """
+    asked = {**_fields(None, title, tags, expires, status), **({"alias": alias} if alias else {})}
+    link = _api().call("POST", LINKS, {"url": url, **asked})
+    _show(as_json, link, lambda: click.echo(link["short_url"]))
+
+
+@links.command("show")
+@CODE
+@AS_JSON
+def links_show(code: str, as_json: bool | None) -> None:
+    """Show a link.
+
+    \b
+    snapurl links show sale
+    """
+    from snapurl.commands.render import show_link
+
+    link = _call("GET", code)
+    _show(as_json, link, lambda: show_link(link))
+
+
+@links.command("list")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, LIST_LINKS_MAX),
+    default=50,
+    show_default=True,
+    help="How many links to show.",
+)
+@AS_JSON
+def links_list(limit: int, as_json: bool | None) -> None:
+    """List links, newest first.
+
+    \b
+    snapurl links list --limit 1000 --json
+    """
+    _list({}, limit, as_json)
+
+
+@links.command("edit")
+@CODE
+@click.option("--url", help="Where it leads from now on.")
+@TITLE
+@TAGS
+@click.option("--no-tags", is_flag=True, help="Remove all tags.")
+@EXPIRES
+@STATUS
+@AS_JSON
+def links_edit(
+    code: str,
+    url: str | None,
+    title: str | None,
+    tags: tuple[str, ...],
+    no_tags: bool,
+    expires: str | None,
+    status: str | None,
+    as_json: bool | None,
+) -> None:
+    """Change a link. What you leave out stays; --title "" removes the title.
+
+    \b
+    snapurl links edit sale --url https://example.org/new --expires never
+    """
+    from snapurl.commands.render import show_link
+
+    changed = _fields(url, title, tags, expires, status)
+    if no_tags:
+        changed["tags"] = []
+    if not changed:
+        raise click.UsageError("say what to change, for example with --url")
+    link = _call("PATCH", code, body=changed)
+    _show(as_json, link, lambda: show_link(link))
+
+
+@links.command("delete")
+@CODE
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@AS_JSON
+def links_delete(code: str, yes: bool, as_json: bool | None) -> None:
+    """Delete a link. Its code is never given out again.
+
+    \b
+    snapurl links delete sale
+    """
+    confirm_change(yes, f"Delete {code}?")
+    _call("DELETE", code)
+    _show(as_json, {"code": code, "deleted": True}, lambda: click.echo(f"Deleted {code}."))
+
+
+@links.command("qr")
+@CODE
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write an image to this file, which ends with .svg or .png.",
+)
+@click.option("--size", type=int, help="Width in pixels.")
+@click.option("--border", type=int, help="The quiet zone around it, in modules.")
+@click.option("--dark", help="Colour of dark modules, such as 1d4ed8.")
+@click.option("--light", help="Colour of light modules, or transparent.")
+@click.option(
+    "--error", type=click.Choice(["L", "M", "Q", "H"]), help="How much of it may be damaged: 7 to 30 %."
+)
+def links_qr(code: str, output: Path | None, **style: object) -> None:
+    """Show the QR code of a link, or write it to a file.
+
+    \b
+    snapurl links qr sale
+    snapurl links qr sale --output poster.svg --error H
+    """
+    from snapurl.qr import FORMATS, blocks, scan_url
+
+    asked = {name: value for name, value in style.items() if value is not None}
+    if output is None:
+        if asked:
+            raise click.UsageError(
+                "size, border, colours and error are for images: name a file with --output"
+            )
+        for line in blocks(scan_url(_call("GET", code)["short_url"])).splitlines():
+            click.secho(line, fg="bright_white", bg="black")
+        return
+    kind = output.suffix[1:].lower()
+    if kind not in FORMATS:
+        raise click.BadParameter(f"{output.name!r} must end with .svg or .png", param_hint="--output")
+    with _named(code):
+        image = _api().fetch("GET", f"{_path(code)}/qr", query={"format": kind, **asked})
+    output.write_bytes(image)
+
+
+@links.command("stats")
+@CODE
+@click.option(
+    "--days",
+    type=click.IntRange(1, DAYS_MAX),
+    default=14,
+    show_default=True,
+    help="How many days the chart shows.",
+)
+@AS_JSON
+def links_stats(code: str, days: int, as_json: bool | None) -> None:
+    """Show the clicks of a link, by day (UTC) and source.
+
+    \b
+    snapurl links stats sale --days 30
+    """
+    from snapurl.commands.render import show_clicks
+
+    found = _call("GET", code, "/stats")
+    _show(as_json, found, lambda: show_clicks(found, days))
+
+
+@links.command("where")
+@CODE
+@AS_JSON
+def links_where(code: str, as_json: bool | None) -> None:
+    """Show which slot and shard a link is in. Takes an admin key.
+
+    \b
+    snapurl links where sale
+    """
+    place = _api().call("GET", "/api/v1/ring", query={"code": code})["place"]
+    target = "" if place["shard"] == place["target"] else f", to be moved to {place['target']}"
+    moving = ", in hand-off" if place["in_hand_off"] else ""
+    text = f"{code} is in slot {place['slot']}, on shard {place['shard']}{moving}{target}"
+    _show(as_json, {"code": code, **place}, lambda: click.echo(text))
+
+
+def _api() -> Api:
+    return Api.of(load_settings())
+
+
+@contextmanager
+def _named(code: str) -> Iterator[None]:
+    """Says in a refusal which link is not there."""
+    try:
+        yield
+    except ApiRefusal as refusal:
+        if refusal.answered not in (404, 410):
+            raise
+        raise ApiRefusal(f"{code}: {refusal.detail}", refusal.answered) from None
+
+
+def _call(method: str, code: str, below: str = "", body: object = None) -> Any:
+    """Returns the answer about one link. Raises ApiRefusal."""
+    with _named(code):
+        return _api().call(method, _path(code) + below, body)
+
+
+def _path(code: str) -> str:
+    return f"{LINKS}/{quote(code, safe='')}"
+
+
+def _fields(
+    url: str | None, title: str | None, tags: tuple[str, ...], expires: str | None, status: str | None
+) -> dict[str, object]:
+    """Returns the fields of a body for the options that were given."""
+    given: dict[str, object] = {}
+    if url is not None:
+        given["url"] = url
+    if title is not None:
+        given["title"] = title or None
+    if tags:
+        given["tags"] = list(tags)
+    if expires is not None:
+        given["expires_at"] = None if expires == NEVER else expires
+    if status is not None:
+        given["redirect_status"] = int(status)
+    return given
+
+
+def _list(query: Mapping[str, object], limit: int, as_json: bool | None) -> None:
+    """Prints up to `limit` links, page by page from the API."""
+    from snapurl.commands.render import show_links
+
+    api, is_complete = _api(), True
+    found: list[Mapping[str, Any]] = []
+    cursor: str | None = None
+    while len(found) < limit:
+        asked = {"limit": min(PAGE_LINKS, limit - len(found)), **query}
+        page = api.call("GET", LINKS, query={**asked, "cursor": cursor} if cursor else asked)
+        found += page["links"]
+        is_complete = is_complete and page["complete"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            break
+    document = {"links": found, "more": cursor is not None, "complete": is_complete}
+    _show(as_json, document, lambda: show_links(found) if found else click.echo("There is no link."))
+    if cursor is not None and not wants_json(as_json):
+        click.echo("There are more: see --limit.", err=True)
+    if not is_complete:
+        click.echo("snapurl: some links are missing here: a shard does not answer now", err=True)
+
+
+def _show(as_json: bool | None, document: Mapping[str, Any], show_text: Any) -> None:
+    """Prints the document as one line of JSON, or calls `show_text`."""
+    if wants_json(as_json):
+        click.echo(json.dumps(document))
+    else:
+        show_text()

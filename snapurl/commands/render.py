@@ -1,0 +1,100 @@
+"""Renders links and their clicks as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Link = Mapping[str, Any]
+
+BAR_CELLS_MAX = 60
+SOURCES_SHOWN = 5
+
+
+def show_link(link: Link) -> None:
+    """Prints every field of a link that has a value."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in link.items():
+        if value not in (None, "", []):
+            table.add_row(name.replace("_", " "), Text(_value(name, value), overflow="fold"))
+    Console(highlight=False).print(table)
+
+
+def show_links(links: Sequence[Link]) -> None:
+    """Prints one line per link."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("code", no_wrap=True)
+    table.add_column("leads to", ratio=1, no_wrap=True, overflow="ellipsis")
+    for name in ("title", "tags"):
+        table.add_column(name, max_width=24, no_wrap=True, overflow="ellipsis")
+    for name in ("created", "expires"):
+        table.add_column(name, no_wrap=True)
+    for link in links:
+        expires = link["expires_at"]
+        table.add_row(
+            *map(
+                Text,
+                (
+                    link["code"],
+                    link["url"],
+                    link["title"] or "",
+                    ", ".join(link["tags"]),
+                    _moment(link["created_at"])[:10],
+                    _moment(expires)[:10] if expires else "",
+                ),
+            )
+        )
+    Console(highlight=False).print(table)
+
+
+def show_clicks(stats: Mapping[str, Any], days: int) -> None:
+    """Prints the clicks in all, a bar for each of the last `days` days (UTC), and the most frequent sources."""
+    console = Console(highlight=False)
+    total = stats["clicks"]
+    console.print(Text(f"{total:,} click{'' if total == 1 else 's'} in all"))
+    if not total:
+        return
+    counts = {day["day"]: day["clicks"] for day in stats["days"]}
+    today = datetime.now(UTC).date()
+    first = max(today - timedelta(days=days - 1), min(map(date.fromisoformat, counts)))
+    shown = [(first + timedelta(days=number)).isoformat() for number in range((today - first).days + 1)]
+    console.print(_bars([(day, counts.get(day, 0)) for day in shown], console.width))
+    for title, name, key in (("From", "referrers", "host"), ("With", "browsers", "family")):
+        found = [(_source(item[key]), item["clicks"]) for item in stats[name][:SOURCES_SHOWN]]
+        if found:
+            console.print(Text(f"\n{title}"))
+            console.print(_bars(found, console.width))
+
+
+def _bars(counts: Sequence[tuple[str, int]], width: int) -> Table:
+    most = max((count for _, count in counts), default=0) or 1
+    label = max(len(name) for name, _ in counts)
+    cells = max(1, min(BAR_CELLS_MAX, width - label - len(f"{most:,}") - 4))
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    for name, count in counts:
+        length = -(-count * cells // most)  # a day with one click is seen
+        table.add_row(Text(name), Text("█" * length, style="blue"), Text(f"{count:,}"))
+    return table
+
+
+def _source(value: str) -> str:
+    return {"": "not told", "*": "others"}.get(value, value)
+
+
+def _value(name: str, value: Any) -> str:
+    if name.endswith("_at"):
+        return _moment(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _moment(text: str) -> str:
+    """Returns an RFC 3339 time as local time, to the second."""
+    return f"{datetime.fromisoformat(text).astimezone():%Y-%m-%d %H:%M:%S}"

@@ -1,0 +1,299 @@
+"""`snapurl links` against a running service."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import re
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import asyncpg
+import pytest
+
+from ring.slots import slot_of
+from snapurl.cli import main
+from snapurl.qr import Style, blocks, draw, scan_url
+from tests.integration.http.service import PUBLIC_URL, Service
+from tests.support.waits import HANG_S
+
+TARGET = "https://example.org/a/long/page"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The exit code, stdout and stderr of a command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+Say = Callable[..., Awaitable[Finished]]
+
+
+def _say(environ: dict[str, str], words: tuple[str, ...], out: io.StringIO, answer: str | None) -> Finished:
+    err = io.StringIO()
+    typed = io.StringIO() if answer is None else Terminal(answer)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        patch.setattr("sys.stdin", typed)
+        for name, value in {"COLUMNS": "100", **environ}.items():
+            patch.setenv(name, value)
+        try:
+            main(["links", *words])
+        except SystemExit as ended:
+            said = Finished(int(ended.code or 0), out.getvalue(), err.getvalue())
+    assert "Traceback" not in said.err
+    assert environ.get("SNAPURL_API_KEY") not in (said.out + said.err).split()
+    return said
+
+
+async def run(
+    environ: dict[str, str], *words: str, terminal: bool = False, answer: str | None = None
+) -> Finished:
+    """Runs a command with these SNAPURL_* variables; `answer` is typed on a terminal."""
+    out = Terminal() if terminal else io.StringIO()
+    return await asyncio.wait_for(asyncio.to_thread(_say, environ, words, out, answer), HANG_S)
+
+
+@pytest.fixture
+def say(service: Service) -> Say:
+    """Returns `run` with the address of the shared service and its admin key."""
+
+    async def run_here(*words: str, **how: Any) -> Finished:
+        return await run(
+            {"SNAPURL_URL": service.workers[0].url, "SNAPURL_API_KEY": service.admin_key}, *words, **how
+        )
+
+    return run_here
+
+
+async def test_a_link_can_be_made_shown_changed_and_deleted(say: Say, service: Service) -> None:
+    """Each command does over the API what it says; CODE may be the short URL."""
+    alias = "cli-" + service.admin_key[-6:]
+    made = await say(
+        "create",
+        TARGET,
+        "--alias",
+        alias,
+        "--title",
+        "For you",
+        "--tag",
+        "a",
+        "--tag",
+        "b",
+        "--expires",
+        "7d",
+    )
+    assert (made.code, made.err) == (0, "")
+    link = made.document
+    assert (link["code"], link["url"], link["title"], link["tags"]) == (alias, TARGET, "For you", ["a", "b"])
+    left = datetime.fromisoformat(link["expires_at"]) - datetime.now(UTC)
+    assert timedelta(days=6, hours=23) < left < timedelta(days=7, minutes=1)
+
+    shown = await say("show", f"{PUBLIC_URL}/{alias}?qr", "--text")
+    for word in (link["short_url"], TARGET, "For you", "a, b"):
+        assert word in shown.out
+    changed = await say(
+        "edit", alias, "--url", "https://example.org/new", "--title", "", "--no-tags",
+        "--expires", "never", "--status", "307",
+    )  # fmt: skip
+    assert changed.document == {
+        **link, "url": "https://example.org/new", "title": None, "tags": [], "expires_at": None,
+        "redirect_status": 307, "version": 2,
+    }  # fmt: skip
+    assert (await say("show", alias)).document == changed.document
+
+    kept = await say("delete", alias)
+    assert (kept.code, kept.err) == (
+        2,
+        "snapurl: nothing was changed: without a terminal, confirm with --yes\n",
+    )
+    assert (await say("delete", alias, answer="n\n")).code == 2
+    assert (await say("delete", alias, answer="y\n", terminal=True)).out == f"Deleted {alias}.\n"
+    gone = await say("show", alias)
+    assert (gone.code, gone.err) == (
+        1, f"snapurl: {alias}: The link is expired or deleted: the link was deleted\n",
+    )  # fmt: skip
+
+
+async def test_people_get_text_and_programs_json(say: Say) -> None:
+    """On a terminal a create prints the short URL, elsewhere the link as JSON; either can be asked for."""
+    made = await say("create", TARGET, terminal=True)
+    assert made.out.startswith(f"{PUBLIC_URL}/") and made.out.count("\n") == 1
+    assert (await say("create", TARGET, "--json", terminal=True)).document["url"] == TARGET
+    assert (await say("create", TARGET, "--text")).out.startswith(f"{PUBLIC_URL}/")
+
+
+async def test_a_list_is_as_long_as_asked_for(say: Say, service: Service) -> None:
+    """A list has the newest links, over as many pages as it takes, and says when there are more."""
+    bulk = [{"url": TARGET, "tags": ["listed"]}] * 203
+    made = await service.api.post("/api/v1/links/bulk", json={"links": bulk})
+    codes = [result["link"]["code"] for result in made.json()["results"]]
+    listed = await say("list", "--limit", "202")
+    assert {link["code"] for link in listed.document["links"]} < set(codes)
+    assert len(listed.document["links"]) == 202
+    assert (listed.document["more"], listed.document["complete"]) == (True, True)
+    table = await say("list", "--limit", "3", terminal=True)
+    assert table.err == "There are more: see --limit.\n"
+    heading, *rows = re.sub(r"\x1b\[[0-9;]*m", "", table.out).splitlines()
+    assert heading.split() == ["code", "leads", "to", "title", "tags", "created", "expires"]
+    assert len(rows) == 3 and all("listed" in row and row.split()[0] in codes for row in rows)
+
+
+async def test_a_qr_code_is_shown_or_written(say: Say, service: Service, tmp_path: Path) -> None:
+    """The QR code is drawn on the terminal, or written as the image that the file's name asks for."""
+    code = (await service.shorten())["code"]
+    says = scan_url(f"{PUBLIC_URL}/{code}")
+    assert (await say("qr", code)).out == blocks(says) + "\n"
+    shown = (await say("qr", code, terminal=True)).out
+    assert "\x1b[" in shown  # black and white, whatever the colours of the terminal are
+    for name, style, words in (
+        ("a.svg", Style(), ()),
+        ("a.PNG", Style("png", 300, error="H"), ("--size", "300", "--error", "H")),
+    ):
+        assert (await say("qr", code, "--output", str(tmp_path / name), *words)).code == 0
+        assert (tmp_path / name).read_bytes() == draw(says, style)
+
+
+async def test_clicks_and_place_are_shown(say: Say, service: Service) -> None:
+    """`stats` shows the clicks, `where` the slot and the shard that has the row."""
+    code = (await service.shorten())["code"]
+    assert (await say("stats", code)).document["clicks"] == 0
+    assert (await say("stats", code, "--text")).out == "0 clicks in all\n"
+    found = (await say("where", code)).document
+    assert (found["slot"], found["target"], found["in_hand_off"]) == (slot_of(code), found["shard"], False)
+    dsn = next(item.dsn for item in service.settings.shard_dsns if item.name == found["shard"])
+    connection = await asyncpg.connect(dsn)
+    assert await connection.fetchval("SELECT count(*) FROM links WHERE code = $1", code) == 1
+    await connection.close()
+    text = (await say("where", code, terminal=True)).out
+    assert text == f"{code} is in slot {found['slot']}, on shard {found['shard']}\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "exit_code", "line"),
+    [
+        (("show", "nobody-has-this"), 1, "nobody-has-this: There is no such link"),
+        (("create", "ftp://example.org/"), 1, "url "),
+        (("create", TARGET, "--alias", "health"), 1, "alias is reserved for the service itself"),
+        (("create", TARGET, "--expires", "2001-01-01"), 1, "expires_at must be in the future"),
+        (("create", TARGET, "--expires", "soon"), 2, "'soon' is no time: write 7d, 2030-01-31,"),
+        (("create",), 2, "Missing argument 'URL'"),
+        (("show", "no code"), 2, "'no code' is neither a code nor a short URL"),
+        (("edit", "abc"), 2, "say what to change, for example with --url"),
+        (("list", "--limit", "0"), 2, "0 is not in the range"),
+        (
+            ("qr", "abc", "--size", "300"),
+            2,
+            "size, border, colours and error are for images: name a file with --output",
+        ),
+        (("qr", "abc", "--output", "a.gif"), 2, "'a.gif' must end with .svg or .png"),
+        (("qr", "nobody-has-this", "--output", "a.svg"), 1, "nobody-has-this: There is no such link"),
+        (("where", "abc", "--days"), 2, "No such option"),
+    ],
+)
+async def test_a_refusal_is_one_line(say: Say, words: tuple[str, ...], exit_code: int, line: str) -> None:
+    """A wrong call exits with 2, a refusal of the service with 1; both say in one line what is wrong."""
+    said = await say(*words)
+    assert (said.code, said.out) == (exit_code, "")
+    assert said.err.startswith("snapurl: ") and line in said.err and said.err.count("\n") == 1
+
+
+# -- where the service is, and the key -----------------------------------------------------------------------
+
+
+async def test_a_key_is_found_where_the_settings_say(service: Service, tmp_path: Path) -> None:
+    """The key comes from SNAPURL_API_KEY, from SNAPURL_API_KEY_FILE, or without SNAPURL_URL from the local cluster;
+    a file that others can read is refused."""
+    url = service.workers[0].url
+    file = tmp_path / "key"
+    file.write_text(service.admin_key + "\n")
+    file.chmod(0o644)
+    by_file = {"SNAPURL_URL": url, "SNAPURL_API_KEY_FILE": str(file)}
+    said = await run(by_file, "list")
+    assert (said.code, said.err) == (
+        2, f"snapurl: SNAPURL_API_KEY_FILE: other users can read or change {file}: chmod 600 {file}\n",
+    )  # fmt: skip
+    file.chmod(0o600)
+    assert (await run(by_file, "list")).code == 0
+    file.rename(tmp_path / "admin.key")
+    assert "cannot be read: No such file" in (await run(by_file, "list")).err
+    local = {"SNAPURL_HOME": str(tmp_path), "SNAPURL_PORT": str(service.workers[0].port)}
+    assert (await run(local, "list")).code == 0
+    said = await run({**local, "SNAPURL_URL": url}, "list")
+    assert said.code == 1 and "set SNAPURL_API_KEY or SNAPURL_API_KEY_FILE" in said.err
+    said = await run({"SNAPURL_URL": url, "SNAPURL_API_KEY": "a key\nX-Evil: 1"}, "list")
+    assert (said.code, said.err) == (2, "snapurl: the API key has a space or sign that no key has\n")
+    said = await run({"SNAPURL_URL": url, "SNAPURL_API_KEY": await service.key("create")}, "list")
+    assert said.code == 1 and "This API key may not do that" in said.err
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[tuple[str, list[str]]]:
+    """Yields the URL of a server that redirects everything to itself, and the API keys that reached it."""
+    keys: list[str] = []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            keys.append(self.headers.get("x-api-key", ""))
+            self.send_response(200 if "arrived" in self.path else 307)
+            self.send_header("location", f"http://localhost:{server.server_port}/arrived")
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Server)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}", keys
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+async def test_what_is_no_service_is_said_so(elsewhere: tuple[str, list[str]]) -> None:
+    """Nobody at the address, another program there, or a redirect to another host is one line that names the
+    setting; the key goes to the address that was set, and no further."""
+    url, keys = elsewhere
+    said = await run({"SNAPURL_URL": url, "SNAPURL_API_KEY": "secret"}, "list")
+    assert (said.code, said.err) == (
+        1, f"snapurl: {url} answers 307 and not as SnapURL does: is SNAPURL_URL right?\n",
+    )  # fmt: skip
+    assert keys == ["secret"]
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    for address, why in (
+        (f"http://127.0.0.1:{port}", "connection refused"),
+        (url.replace("http:", "https:"), "it does not speak TLS in the way that is asked of it"),
+    ):
+        said = await run({"SNAPURL_URL": address}, "list")
+        assert (said.code, said.err) == (
+            1, f"snapurl: cannot reach {address}: {why}; is SNAPURL_URL right?\n",
+        )  # fmt: skip
+    said = await run({"SNAPURL_URL": "s.example.org"}, "list")
+    assert said.code == 2 and "SNAPURL_URL" in said.err
