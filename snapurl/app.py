@@ -47,6 +47,7 @@ from snapurl.http.wire.connections import BodyBudget, BoundedProtocol, Connectio
 from snapurl.http.wire.dates import DateClock
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.http.wire.heads import Head
+from snapurl.http.wire.loop_share import LoopShare
 from snapurl.keys import KeyService
 from snapurl.limits import Blocklist, Limiter
 from snapurl.links import LinkService
@@ -94,8 +95,12 @@ class Context:
     body_budget: BodyBudget
     body_threads: BodyThreads
     fair_queue: FairQueue
+<<<<<<< HEAD
     event_streams: EventStreams
     cluster_live: ClusterLive
+=======
+    loop_share: LoopShare
+>>>>>>> main
     date: DateClock
 
 
@@ -122,7 +127,11 @@ def create_app(settings: Settings) -> App:
     app.ctx.body_budget = BodyBudget(settings.body_bytes_max)
     app.ctx.body_threads = BodyThreads()
     app.ctx.fair_queue = FairQueue()
+<<<<<<< HEAD
     app.ctx.event_streams = EventStreams()
+=======
+    app.ctx.loop_share = LoopShare()
+>>>>>>> main
     app.ctx.date = DateClock()
     create = _add_routes(app)
     dashboard = mount_dashboard(app, settings)
