@@ -95,12 +95,9 @@ class Context:
     body_budget: BodyBudget
     body_threads: BodyThreads
     fair_queue: FairQueue
-<<<<<<< HEAD
     event_streams: EventStreams
     cluster_live: ClusterLive
-=======
     loop_share: LoopShare
->>>>>>> main
     date: DateClock
 
 
@@ -127,11 +124,8 @@ def create_app(settings: Settings) -> App:
     app.ctx.body_budget = BodyBudget(settings.body_bytes_max)
     app.ctx.body_threads = BodyThreads()
     app.ctx.fair_queue = FairQueue()
-<<<<<<< HEAD
     app.ctx.event_streams = EventStreams()
-=======
     app.ctx.loop_share = LoopShare()
->>>>>>> main
     app.ctx.date = DateClock()
     create = _add_routes(app)
     dashboard = mount_dashboard(app, settings)
