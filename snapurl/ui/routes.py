@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from snapurl.model import Right
 from snapurl.ui.guard import Screen
-from snapurl.ui.screens import cluster, link, links, login, preferences, static
+from snapurl.ui.screens import cluster, keys, link, links, login, preferences, static
 
 SCREENS: tuple[Screen, ...] = (
     Screen("GET", "/ui/static/{version}/{name}", static.file, None),
@@ -24,6 +24,12 @@ SCREENS: tuple[Screen, ...] = (
     Screen("POST", "/ui/links/{code}/edit", link.change, Right.CHANGE, link.change_again),
     Screen("GET", "/ui/links/{code}/delete", link.confirm_delete, Right.CHANGE),
     Screen("POST", "/ui/links/{code}/delete", link.delete, Right.CHANGE),
+    Screen("GET", "/ui/links/{code}/qr/{format}", link.qr),
+    # -- keys ------------------------------------------------------------------------------------------------
+    Screen("GET", "/ui/keys", keys.show, Right.ADMIN),
+    Screen("POST", "/ui/keys", keys.create, Right.ADMIN, keys.create_again),
+    Screen("GET", "/ui/keys/{key_id}/revoke", keys.confirm_revoke, Right.ADMIN),
+    Screen("POST", "/ui/keys/{key_id}/revoke", keys.revoke, Right.ADMIN),
     # -- settings --------------------------------------------------------------------------------------------
     Screen("GET", "/ui/settings", preferences.show),
     Screen("POST", "/ui/settings", preferences.save),

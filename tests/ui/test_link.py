@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from playwright.async_api import Page, expect
 
+from ring.slots import slot_of
+from snapurl.model import ClickRow, SourceClicks, SourceKind
+from snapurl.store.clicks import ClickStore
+from snapurl.store.cluster.router import Router
+from snapurl.store.cluster.shards import Shards
 from tests.integration.http.service import Service
 from tests.ui.conftest import PageMaker
 
@@ -118,3 +124,52 @@ async def test_deleting_asks_first(service: Service, page: Page) -> None:
     assert (await service.api.get("/api/v1/links/to-be-deleted")).status_code == 410
     await page.goto("/ui/links/to-be-deleted")
     await expect(page.get_by_role("heading")).to_have_text("The link is expired or deleted")
+
+
+async def test_clicks_are_drawn_and_told(service: Service, make_page: PageMaker) -> None:
+    """The page of a link shows its clicks as bars and as numbers, and where they came from, without scripts."""
+    await service.shorten(alias="clicked")
+    today = datetime.now(UTC).date()
+    rows = [
+        ClickRow(slot_of("clicked"), 1, "clicked", today - timedelta(days=1), 40),
+        ClickRow(
+            slot_of("clicked"), 2, "clicked", today, 2,
+            (SourceClicks(SourceKind.REFERRER, "news.example", 2), SourceClicks(SourceKind.BROWSER, "firefox", 2)),
+        ),
+    ]  # fmt: skip
+    await count(service, "clicked", rows)
+    page = await make_page(javascript=False)
+    await page.goto("/ui/links/clicked")
+    await expect(page.locator(".big")).to_have_text("42")
+    heights = [float(await bar.get_attribute("height") or 0) for bar in await page.locator(".bar-fill").all()]
+    assert len(heights) == 30 and heights[-2] == max(heights) and 0 < heights[-1] < heights[-2]
+    await page.get_by_text("Show as a table").click()
+    await expect(page.locator(".numbers tbody tr").first).to_contain_text("2")
+    await expect(page.get_by_role("row", name="news.example")).to_contain_text("2")
+    await page.get_by_role("link", name="7 days").click()
+    await expect(page.locator(".bar-fill")).to_have_count(7)
+
+
+async def test_a_qr_code_can_be_seen_and_saved(service: Service, page: Page) -> None:
+    """The page of a link shows its QR code, and offers it as a picture of a size to print."""
+    await service.shorten(alias="scanned")
+    await page.goto("/ui/links/scanned")
+    shown = page.get_by_role("img", name="QR code of the short URL")
+    assert await shown.evaluate("image => image.complete && image.naturalWidth") == 320
+    async with page.expect_download() as download:
+        await page.get_by_role("link", name="PNG").click()
+    saved = await download.value
+    assert saved.suggested_filename == "scanned.png"
+    assert (await saved.path()).read_bytes().startswith(b"\x89PNG")
+
+
+async def count(service: Service, code: str, rows: list[ClickRow]) -> None:
+    """Counts clicks of a code at the shard that owns it, as the click consumer does."""
+    shards = await Shards.connect(service.settings)
+    try:
+        clicks = ClickStore(shards, Router(shards, service.settings.busy_wait_ms))
+        slot = slot_of(code)
+        delivered = await clicks.apply(clicks.owner(slot), "test", {slot: rows})
+        assert delivered.counted == {slot}
+    finally:
+        await shards.close()

@@ -19,6 +19,9 @@ SCREENS = (
     "/ui/new",
     "/ui/links/every-page",
     "/ui/links/every-page/edit",
+    "/ui/links/every-page/delete",
+    "/ui/keys",
+    "/ui/settings",
     "/ui/cluster",
 )
 
@@ -53,7 +56,8 @@ async def test_no_page_scrolls_sideways_at_360_pixels(
     await ensure_link(service)
     page = await make_page(width=360, theme=theme)
     for path in SCREENS:
-        await page.goto(path)
+        answer = await page.goto(path)
+        assert answer is not None and answer.ok, path
         assert await page.evaluate("document.documentElement.scrollWidth") <= 360, path
         assert not await page.evaluate(SMALL_TARGETS), path
 
@@ -61,7 +65,7 @@ async def test_no_page_scrolls_sideways_at_360_pixels(
 SMALL_TARGETS = """
 [...document.querySelectorAll("a, button, input, select, summary")].filter((element) => {
   const box = element.getBoundingClientRect();
-  const seen = box.width > 1 && element.checkVisibility() && !element.closest(".visually-hidden, .skip");
+  const seen = box.width > 1 && element.checkVisibility() && !element.closest(".visually-hidden, .skip, .choice");
   const inText = element.tagName === "A" && getComputedStyle(element).display === "inline";
   return seen && !inText && Math.max(box.height, box.width) < 44;
 }).map((element) => element.outerHTML)
@@ -95,7 +99,8 @@ async def test_no_page_has_an_accessibility_violation(
     page = await make_page(theme=theme)
     script = AXE.read_text()
     for path in SCREENS:
-        await page.goto(path)
+        answer = await page.goto(path)
+        assert answer is not None and answer.ok, path
         await page.evaluate(script)
         found = await page.evaluate("axe.run().then((result) => result.violations)")
         assert not [(item["id"], item["nodes"][0]["html"], item["help"]) for item in found], path

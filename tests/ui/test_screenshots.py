@@ -21,7 +21,8 @@ async def test_every_screen_can_be_seen(service: Service, make_page: PageMaker, 
         for theme in ("light", "dark"):
             page = await make_page(width=width, theme=theme)
             for path in SCREENS:
-                await page.goto(path)
+                answer = await page.goto(path)
+                assert answer is not None and answer.ok, path
                 name = path.strip("/").replace("/", "-").partition("?")[0]
                 await page.screenshot(path=place / f"{name}-{width}-{theme}.png", full_page=True)
                 assert (place / f"{name}-{width}-{theme}.png").stat().st_size > 5_000

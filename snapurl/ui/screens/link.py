@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from functools import partial
 
 from sanic import HTTPResponse
 
@@ -12,6 +13,7 @@ from snapurl.errors import (
     FieldError,
     IdempotencyMismatch,
     Invalid,
+    NoSuchAddress,
     NotFound,
     OutcomeUnknown,
     SnapURLError,
@@ -22,11 +24,14 @@ from snapurl.http.auth import owner_filter
 from snapurl.http.rate_limits import client_of
 from snapurl.http.schema.requests import LinkChange, check, draft_of
 from snapurl.model import IdempotencyKey, Link, SourceKind
+from snapurl.qr import FORMATS, Style, draw, scan_url
 from snapurl.ui.call import Call
 from snapurl.ui.charts import HEIGHT, WIDTH, day_chart, shares
 from snapurl.ui.forms import PERIODS, STATUSES, LinkForm, errors_by_field
 
 DAYS = (7, 30, 90)
+QR_AGE_S_MAX = 3_600
+QR_STYLES = {"svg": Style("svg", 320, border=2), "png": Style("png", 1_024)}
 REFERRERS = {"": "Direct or not told", "*": "All others"}
 BROWSERS = {"": "Not told", "*": "All others", "bot": "Bots", "program": "Programs", "prefetch": "Prefetches"}
 
@@ -116,6 +121,18 @@ def _code(call: Call) -> str:
     if not is_code(code):
         raise NotFound()
     return code
+
+
+async def qr(call: Call) -> HTTPResponse:
+    """The QR code of the short URL, as a picture of the page (SVG) or to be printed (PNG)."""
+    link = await call.services.links.get(_code(call), owner_filter(call.user))
+    style = QR_STYLES.get(call.path["format"])
+    if style is None:
+        raise NoSuchAddress("nothing is at this address")
+    text = scan_url(f"{call.services.settings.public_url}/{link.code}")
+    image = await call.context.in_thread(partial(draw, text, style))
+    headers = {**call.context.headers, "cache-control": f"private, max-age={QR_AGE_S_MAX}"}
+    return HTTPResponse(image, 200, headers, FORMATS[style.format])
 
 
 # -- edit --------------------------------------------------------------------------------------------------------
