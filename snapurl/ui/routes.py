@@ -22,8 +22,8 @@ SCREENS: tuple[Screen, ...] = (
     Screen("GET", "/ui/links/{code}", link.show),
     Screen("GET", "/ui/links/{code}/edit", link.edit, Right.CHANGE),
     Screen("POST", "/ui/links/{code}/edit", link.change, Right.CHANGE, link.change_again),
-    Screen("GET", "/ui/links/{code}/delete", link.confirm_delete, Right.CHANGE),
     Screen("POST", "/ui/links/{code}/delete", link.delete, Right.CHANGE),
+    Screen("POST", "/ui/links/{code}/restore", link.restore, Right.CHANGE),
     Screen("GET", "/ui/links/{code}/qr/{format}", link.qr),
     # -- keys ------------------------------------------------------------------------------------------------
     Screen("GET", "/ui/keys", keys.show, Right.ADMIN),
