@@ -22,6 +22,7 @@ SCREENS = (
     "/ui/links?q=every-page&state=live",
     "/ui/keys",
     "/ui/settings",
+    "/ui/cluster",
 )
 
 
