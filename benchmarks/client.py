@@ -23,15 +23,20 @@ class Answer:
 
 
 class Connection:
-    """Sends requests one at a time. Reconnects for the next request if the server has closed the connection."""
+    """Sends requests one at a time. Reconnects for the next request if the server has closed the connection.
 
-    def __init__(self, host: str, port: int) -> None:
+    It connects from the address `local` if that is not empty. `more` are header lines of every request.
+    """
+
+    def __init__(self, host: str, port: int, local: str = "", more: str = "") -> None:
         self._host = host
         self._port = port
+        self._local = (local, 0) if local else None
+        self._more = more
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def get(self, path: str) -> Answer:
-        return await self._ask(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
+        return await self._ask(f"GET {path} HTTP/1.1\r\nHost: {self._host}\r\n{self._more}\r\n".encode())
 
     async def post(self, path: str, body: Any, headers: Mapping[str, str] | None = None) -> Answer:
         """Sends `body` as JSON."""
@@ -39,7 +44,7 @@ class Connection:
         more = "".join(f"{name}: {value}\r\n" for name, value in (headers or {}).items())
         head = (
             f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(data)}\r\n{more}\r\n"
+            f"Content-Length: {len(data)}\r\n{self._more}{more}\r\n"
         )
         return await self._ask(head.encode() + data)
 
@@ -58,7 +63,7 @@ class Connection:
 
     async def _exchange(self, request: bytes) -> Answer:
         if self._streams is None:
-            self._streams = await asyncio.open_connection(self._host, self._port)
+            self._streams = await asyncio.open_connection(self._host, self._port, local_addr=self._local)
         reader, writer = self._streams
         writer.write(request)
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()

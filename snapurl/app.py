@@ -46,6 +46,7 @@ from snapurl.http.wire.connections import BodyBudget, BoundedProtocol, Connectio
 from snapurl.http.wire.dates import DateClock
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.http.wire.heads import Head
+from snapurl.http.wire.loop_share import LoopShare
 from snapurl.keys import KeyService
 from snapurl.limits import Blocklist, Limiter
 from snapurl.links import LinkService
@@ -61,6 +62,7 @@ from snapurl.tasks import CachedCall, cancel_and_wait
 from snapurl.telemetry.logs import endless_task
 from snapurl.telemetry.metrics import INTENTS_PURGED, WORKERS
 from snapurl.telemetry.process import ProcessMetrics
+from snapurl.ui.mount import mount_dashboard
 from snapurl.urls import UrlPolicy
 
 HEAD_BYTES_MAX = 16_384  # request line and headers together; Sanic's own maximum
@@ -90,6 +92,7 @@ class Context:
     body_budget: BodyBudget
     body_threads: BodyThreads
     fair_queue: FairQueue
+    loop_share: LoopShare
     date: DateClock
 
 
@@ -116,8 +119,10 @@ def create_app(settings: Settings) -> App:
     app.ctx.body_budget = BodyBudget(settings.body_bytes_max)
     app.ctx.body_threads = BodyThreads()
     app.ctx.fair_queue = FairQueue()
+    app.ctx.loop_share = LoopShare()
     app.ctx.date = DateClock()
     create = _add_routes(app)
+    mount_dashboard(app, settings)
     if settings.cors_allowed:
         _add_preflights(app)
     site = make_site(ROUTES, settings)

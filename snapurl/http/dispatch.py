@@ -1,8 +1,8 @@
 """Makes the Sanic handler of a `Route`: authorizes, counts, reads the request, calls the handler, answers errors.
 
-Nothing here depends on a particular route. The order is always the same: who is the client (`_identify`), may it do
-this (`_authorize`), does its limit allow it (`count_request`), is the request well formed, and only then the work,
-under a permit of the fair queue. So a client that has reached its limit costs no more than its head.
+Nothing here depends on a particular route. The order is always the same: who is the client (`authenticate`), may it
+do this (`_authorize`), does its limit allow it (`count_request`), is the request well formed, and only then the
+work, under a permit of the fair queue. So a client that has reached its limit costs no more than its head.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ from snapurl.http.schema.requests import parse_json
 from snapurl.http.schema.route import Route
 from snapurl.http.wire.connections import BodyBudget
 from snapurl.http.wire.fair_queue import FairQueue
+from snapurl.keys import PlainKey
 from snapurl.model import ApiKey
 from snapurl.telemetry import traces
 from snapurl.telemetry.logs import REQUEST_ID
@@ -137,8 +138,7 @@ async def _prepare(context: RequestContext, route: Route[Handler], query: frozen
     if route.body is not None:
         await _read_value(context, await _body(context, route))
     else:
-        async for _ in _chunks(context.request):  # reads and discards a body that the route does not use
-            pass
+        await discard_body(context.request)
 
 
 async def _authorize(context: RequestContext, route: Route[Handler]) -> None:
@@ -147,14 +147,14 @@ async def _authorize(context: RequestContext, route: Route[Handler]) -> None:
     It may be without a key if its route is `may_be_anonymous` (creates) and the deployment sets
     SNAPURL_ANONYMOUS_CREATION. Raises Unauthorized, Forbidden, Unavailable.
     """
-    context.key = await _identify(context)
+    context.key = await authenticate(context, partial(presented_key, context.request.headers))
     may_be_anonymous = route.may_be_anonymous and context.services.settings.anonymous_creation
     if context.key is not None or not may_be_anonymous:
         require(context.key, route.right)
 
 
-async def _identify(context: RequestContext) -> ApiKey | None:
-    """Returns the valid API key of the request, None without one.
+async def authenticate(context: RequestContext, present: Callable[[], PlainKey | None]) -> ApiKey | None:
+    """Returns the valid API key of the request, None without one. `present` returns what the client presents.
 
     A key that is not remembered is looked up under a permit of the fair queue. A refused key counts against the
     limit of its address. Above that limit only keys that this worker knows are still looked up: guessing ends, and
@@ -162,7 +162,7 @@ async def _identify(context: RequestContext) -> ApiKey | None:
     """
     auth, request = context.services.auth, context.request
     try:
-        plain = presented_key(request.headers)
+        plain = present()
         if plain is None:
             return None
         if (key := auth.remembered(plain)) is not None:
@@ -233,7 +233,7 @@ async def _body(context: RequestContext, route: Route[Handler]) -> bytes:
             raise UnsupportedMediaType("send the body as UTF-8")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("send the body without a content encoding")
-    return await _read(context)
+    return await read_bounded(context)
 
 
 async def _read_value(context: RequestContext, raw: bytes) -> None:
@@ -245,12 +245,18 @@ async def _read_value(context: RequestContext, raw: bytes) -> None:
     context.value = await context.run(partial(parse_json, raw, context.bound.values_max))
 
 
+async def discard_body(request: Request[Any, Any]) -> None:
+    """Reads a body that nobody uses."""
+    async for _ in _chunks(request):
+        pass
+
+
 def _chunks(request: Request[Any, Any]) -> AsyncIterator[bytes]:
     """Iterates over the parts of a body as they arrive."""
     return cast(AsyncIterator[bytes], aiter(cast(Http, request.stream)))
 
 
-async def _read(context: RequestContext) -> bytes:
+async def read_bounded(context: RequestContext) -> bytes:
     """Reads a body within its bound. Raises TooLarge, Unavailable.
 
     Sanic discards the rest of a larger body after the response, up to its own limit: a client that is still sending

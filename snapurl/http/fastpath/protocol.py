@@ -74,6 +74,7 @@ from snapurl.http.redirect import REDIRECTED, hand_over, redirect_frame
 from snapurl.http.wire.connections import BoundedProtocol
 from snapurl.http.wire.dates import DateClock
 from snapurl.http.wire.fair_queue import FairQueue
+from snapurl.http.wire.heads import client_of_head
 from snapurl.limits import Blocklist
 from snapurl.model import CachedLink
 from snapurl.telemetry.metrics import (
@@ -87,9 +88,6 @@ from snapurl.telemetry.metrics import (
 FLUSH_S = 0.1  # by which the metrics may lag
 _FAST_PATH_SECONDS = timing(REDIRECT_SECONDS, "ahead")
 QUICK_S = SECONDS[0]  # nearly all redirects are faster: they are counted without a search for their bucket
-
-_FORWARDED_FOR = re.compile(rb"\r\n(?i:x-forwarded-for):([^\r]*)")
-_FORWARDED = re.compile(rb"\r\n(?i:forwarded):([^\r]*)")
 
 _END_OF_HEAD = len(b"\r\n\r\n")
 _G, _S = ord("G"), ord("s")
@@ -175,7 +173,11 @@ class FastPath:
         return partial(self._redirect_unless_blocked, peer) if self._blocked else self.redirect_from_l1
 
     def _redirect_unless_blocked(self, peer: str, head: re.Match[bytes]) -> bytes | None:
-        return None if self._is_blocked(self._client(peer, head)) else self.redirect_from_l1(head)
+        return (
+            None
+            if self._is_blocked(client_of_head(self._clients, peer, head[0]))
+            else self.redirect_from_l1(head)
+        )
 
     def redirect_from_l1(self, head: re.Match[bytes]) -> bytes | None:
         """Returns the response to a match of REDIRECT_HEAD and counts its click.
@@ -191,7 +193,7 @@ class FastPath:
         code = head[1].decode("ascii")
         if self._entry(code) is not None or is_reserved(code) or not is_code(code):
             return None
-        client = self._client(peer, head)
+        client = client_of_head(self._clients, peer, head[0])
         if self._is_blocked(client) or not self._fair_queue.try_acquire(client):
             return None
         return Lookup(head, code, client, self._lookup(code))
@@ -213,12 +215,6 @@ class FastPath:
             return False
         left_s = self._blocked.seconds_left
         return left_s(client) > 0 or left_s(EMBEDDED + client) > 0
-
-    def _client(self, peer: str, head: re.Match[bytes]) -> str:
-        """Returns the client of a request, as `rate_limits.address_of` does on Sanic's path."""
-        if not self._clients.is_proxy(peer):
-            return self._clients.of_request(peer, "", "")
-        return self._clients.of_request(peer, _lines(_FORWARDED_FOR, head[0]), _lines(_FORWARDED, head[0]))
 
     def _redirect(self, head: re.Match[bytes], code: str, entry: Entry) -> bytes | None:
         """Returns the response and counts the click of a GET; returns None if the link does not redirect."""
@@ -287,11 +283,6 @@ class FastPath:
         FROM_L1.inc(redirects - lookups)
         REDIRECTS_FAST_PATH.inc(redirects)
         CREATES_FAST_PATH.inc(creates)
-
-
-def _lines(header: re.Pattern[bytes], head: bytes) -> str:
-    """Returns the values of all lines of a header, joined by commas."""
-    return b",".join(value.strip() for value in header.findall(head)).decode("ascii")
 
 
 class FastProtocol(BoundedProtocol):
@@ -412,6 +403,7 @@ class FastProtocol(BoundedProtocol):
     async def _run_create(self, request: WholeRequest) -> None:
         """Sends the response of the create handler; then continues with the buffered bytes."""
         try:
+            await self.begin(request.head)
             response = await self._fast.create(request)
         except asyncio.CancelledError:
             if self.transport is not None:

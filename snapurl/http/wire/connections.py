@@ -10,6 +10,8 @@ Connections are counted per worker and, unless the peer is a trusted proxy, per 
 there is none, the new one gets 503 with Retry-After. So clients that only hold connections cannot lock out those
 that send requests.
 
+Requests begin within their client's share of the event loop (`loop_share.py`).
+
 Handlers read bodies into memory, within one budget per worker. A request that does not fit is refused with
 Retry-After. Sanic discards the rest of a refused body as it arrives.
 """
@@ -25,6 +27,8 @@ from sanic.server import HttpProtocol
 
 from snapurl.addresses import Clients, client_at, site_of
 from snapurl.http.wire.chunks import StrictHttp
+from snapurl.http.wire.heads import client_of_head
+from snapurl.http.wire.loop_share import LoopShare
 from snapurl.telemetry.metrics import CONNECTIONS, CONNECTIONS_REFUSED
 
 CONNECTIONS_MAX = 10_000  # per worker, if it may have that many open files
@@ -143,22 +147,25 @@ class BoundedProtocol(HttpProtocol):
     """Sanic's protocol within the bounds of this module; `app.ctx.connection_budget` is its budget.
 
     `client` is the client that the connection counts against, empty if the peer is a trusted proxy.
+    `app.ctx.loop_share` says when a request may begin.
     """
 
     HTTP_CLASS = StrictHttp
-    __slots__ = ("_clients", "_connection_budget", "_is_refused", "client")
+    __slots__ = ("_clients", "_connection_budget", "_is_refused", "_loop_share", "_peer", "client")
 
     def __init__(self, *, app: Any, **others: Any) -> None:
         super().__init__(app=app, **others)
         self._connection_budget: ConnectionBudget = app.ctx.connection_budget
         self._clients: Clients = app.ctx.clients
+        self._loop_share: LoopShare = app.ctx.loop_share
+        self._peer = ""
         self.client = ""
         self._is_refused = False
 
     def connection_made(self, transport: Any) -> None:
         peer = transport.get_extra_info("peername")
-        address = str(peer[0]) if peer else ""
-        self.client = "" if self._clients.is_proxy(address) else client_at(address)
+        self._peer = str(peer[0]) if peer else ""
+        self.client = "" if self._clients.is_proxy(self._peer) else client_at(self._peer)
         if self._connection_budget.add(self, self.client):
             super().connection_made(transport)  # type: ignore[no-untyped-call]
             return
@@ -183,6 +190,10 @@ class BoundedProtocol(HttpProtocol):
         if is_arriving:
             earned_s = 0.0 if http.stage is Stage.REQUEST else len(data) / BODY_BYTES_PER_S_MIN
             self._time = min(self._time, before + earned_s)
+
+    async def begin(self, head: bytes | bytearray) -> None:
+        """Waits until the request with this head may begin."""
+        await self._loop_share.begin(self.client or client_of_head(self._clients, self._peer, head))
 
     def close_if_unused(self) -> bool:
         """Closes a connection that has no request; returns whether it did."""

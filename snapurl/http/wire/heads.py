@@ -19,6 +19,7 @@ import sanic
 from sanic.compat import Header
 from sanic.models.protocol_types import TransportProtocol
 
+from snapurl.addresses import Clients
 from snapurl.errors import BadRequest
 
 _REQUEST_LINE = rb"[A-Za-z0-9!#$%&'*+.^_`|~-]++ [ ] [\x21-\x7e\x80-\xff]++ [ ] HTTP/1[.][01]"
@@ -52,6 +53,22 @@ HOST = re.compile(
 HEADERS_MAX = 100  # each costs its parsing, however short it is; a redirect's on the fast path are not parsed
 LIST_CHARS_MAX = 1_000  # of a header with a list
 LIST_ITEMS_MAX = 20
+
+
+_FORWARDED_FOR = re.compile(rb"\r\n(?i:x-forwarded-for):([^\r]*)")
+_FORWARDED = re.compile(rb"\r\n(?i:forwarded):([^\r]*)")
+
+
+def client_of_head(clients: Clients, peer: str, head: bytes | bytearray) -> str:
+    """Returns the client of a request whose head is not parsed, as `rate_limits.address_of` does of one that is."""
+    if not clients.is_proxy(peer):
+        return clients.of_request(peer, "", "")
+    return clients.of_request(peer, _lines(_FORWARDED_FOR, head), _lines(_FORWARDED, head))
+
+
+def _lines(header: re.Pattern[bytes], head: bytes | bytearray) -> str:
+    """Returns the values of all lines of a header, joined by commas."""
+    return b",".join(value.strip() for value in header.findall(head)).decode("latin-1")
 
 
 def first_items(value: str) -> list[str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from time import monotonic
+from typing import Any
 
 from sanic.http import Http, Stage
 from sanic.response import BaseHTTPResponse
@@ -47,7 +48,10 @@ class PromptHttp(Http):
         if buffer[0] == _CR:
             await self._skip_empty_line()
         await self._receive_head()
-        if buffer.count(b"\r\n", 0, buffer.find(_END_OF_HEAD) + 1) > HEADERS_MAX:
+        end_of_head = buffer.find(_END_OF_HEAD) + 1
+        protocol: Any = self.protocol  # a BoundedProtocol
+        await protocol.begin(buffer[:end_of_head])
+        if buffer.count(b"\r\n", 0, end_of_head) > HEADERS_MAX:
             raise TooLarge(f"a head may have at most {HEADERS_MAX} headers")
         end = buffer.find(b"\r\n")
         if not buffer[:end].isascii():

@@ -1,0 +1,66 @@
+"""Requests that one client sends at once, over many connections: how many of them others have to wait for."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+import pytest
+
+from snapurl.keys import PlainKey
+from tests.hostile.bodies import posted
+from tests.integration.http.paths import Side, connected
+from tests.integration.http.test_fast_states import (
+    KEEPING,
+    Open,
+    ask,
+    loop,
+    on_loop,
+    open_side,
+    ready,
+    send,
+)
+
+__all__ = ["loop", "open_side"]  # fixtures
+
+CONNECTIONS, PIPELINED = 80, 5
+FEW = CONNECTIONS * PIPELINED // 8
+LIVE = b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+def answered(service: Side) -> float:
+    """Returns how many requests have been answered besides redirects."""
+    return sum(
+        more for name, more in service.counted().items() if name.startswith("snapurl_http_requests_total")
+    )
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        LIVE,
+        b"GET /api/v1/ring HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /not/there HTTP/1.1\r\nHost: x\r\n\r\n",
+        posted("/api/v1/links", b"{}"),
+        posted("/api/v1/links", b"{}", f"X-Api-Key: {PlainKey.random()}"),
+        posted("/api/v1/links/bulk", b"{}"),
+    ],
+    ids=["live", "no key", "no address", "create", "made-up key", "bulk"],
+)
+@on_loop
+async def test_others_wait_for_few_requests_of_a_client(open_side: Open, request_bytes: bytes) -> None:
+    """While a client has 400 requests there, a redirect is answered after an eighth of them at most."""
+    limits = {"limit_create": "1/hour", "limit_unauthorized": "1/hour", "anonymous_creation": True}
+    async with open_side(**limits) as service, AsyncExitStack() as stack:
+        await ready(service)
+        modest = await stack.enter_async_context(connected(service.port))
+        greedy = [await stack.enter_async_context(connected(service.port)) for _ in range(CONNECTIONS)]
+        for connection in (modest, *greedy):
+            assert (await ask(connection)) == KEEPING
+        most = 0.0
+        for connection in greedy:
+            await send(connection, request_bytes * PIPELINED)
+        begun = first = answered(service)
+        while begun - first < CONNECTIONS * PIPELINED:
+            assert await ask(modest) == KEEPING
+            most, begun = max(most, answered(service) - begun), answered(service)
+        assert most <= FEW
