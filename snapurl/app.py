@@ -49,6 +49,7 @@ from snapurl.http.wire.heads import Head
 from snapurl.http.wire.loop_share import LoopShare
 from snapurl.keys import KeyService
 from snapurl.limits import Blocklist, Limiter
+from snapurl.link_batches import LinkBatches
 from snapurl.links import LinkService
 from snapurl.model import Readiness
 from snapurl.redis_client import redis_client
@@ -196,10 +197,12 @@ async def open_services(
     reshard = CachedCall(shards.migrator_document, PROBE_AGE_S_MAX)
     stack.push_async_callback(reshard.close)
 
+    links = LinkService(store, clicks, cache, _now)
     return Services(
         settings=settings,
         site=site,
-        links=LinkService(store, clicks, cache, _now),
+        links=links,
+        batches=LinkBatches(links),
         keys=KeyService(keys, _now),
         accounts=AccountService(AccountStore(shards, router), keys, _now),
         cache=cache,

@@ -108,6 +108,8 @@ class RowKey:
 
 # -- links -------------------------------------------------------------------------------------------------------
 
+TAGS_MAX = 20  # of a link
+
 
 @dataclass(slots=True)
 class LinkFields:
@@ -175,7 +177,7 @@ class Link(LinkFields):
     """One row of `links`. `version` starts at 1 and grows by one with every change.
 
     `owner` is the id of the account that it belongs to, "" if anonymous. A deleted link is a tombstone: it
-    keeps its row, so that its code is never assigned again.
+    keeps its row, so that its code is never assigned again. `changed_at` is None if it was never changed.
     """
 
     code: str
@@ -183,6 +185,7 @@ class Link(LinkFields):
     deleted_at: datetime | None
     owner: str
     version: int
+    changed_at: datetime | None = None
 
 
 LINK_COLUMNS = tuple(field.name for field in fields(Link))
@@ -268,12 +271,110 @@ EXPIRY_NOT_IN_FUTURE = "must be in the future"
 """The detail of a refusal, wherever the expiry is checked."""
 
 
+# -- lists of links ----------------------------------------------------------------------------------------------
+
+
+class LinkState(StrEnum):
+    """What a link is now. A deleted one is neither live nor expired."""
+
+    LIVE = "live"
+    EXPIRED = "expired"
+    DELETED = "deleted"
+
+
+class LinkOrder(StrEnum):
+    """By what a list is sorted; the code decides between equal times.
+
+    A link that never was changed counts as changed when it was created.
+    """
+
+    CREATED = "created"
+    CHANGED = "changed"
+    CODE = "code"
+
+
 @dataclass(frozen=True, slots=True)
 class PageKey:
-    """Where a page of links ends: the keyset (created_at, code), newest first."""
+    """Where a page of links ends: the time by which the list is sorted (None if it is by code), and the code."""
 
-    created_at: datetime
+    at: datetime | None
     code: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkQuery:
+    """Which links a list has, and in which order. The default: all that are not deleted, newest first.
+
+    A link must meet every condition. `owner` is the account whose links the caller may see (None: all), `account`
+    the one that was asked for. `text` is a part of the code, the URL or the title; A to Z match a to z. A range of
+    times has its begin and not its end.
+    """
+
+    owner: str | None = None
+    account: str | None = None
+    text: str | None = None
+    tags_any: tuple[str, ...] = ()
+    tags_all: tuple[str, ...] = ()
+    tags_none: tuple[str, ...] = ()
+    state: LinkState | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+    changed_from: datetime | None = None
+    changed_to: datetime | None = None
+    expires_from: datetime | None = None
+    expires_to: datetime | None = None
+    order: LinkOrder = LinkOrder.CREATED
+    ascending: bool = False
+
+    def key_of(self, link: Link) -> PageKey:
+        """Returns the place of a link in the list."""
+        match self.order:
+            case LinkOrder.CREATED:
+                return PageKey(link.created_at, link.code)
+            case LinkOrder.CHANGED:
+                return PageKey(link.changed_at or link.created_at, link.code)
+            case LinkOrder.CODE:
+                return PageKey(None, link.code)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedLinks:
+    """A page of a list. `after` is where the next one begins, None on the last.
+
+    The links of the `silent` shards are missing. A search for text may end before the page is full.
+    """
+
+    links: list[Link]
+    after: PageKey | None
+    silent: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TagCount:
+    """A tag, and how many links have it that are not deleted."""
+
+    tag: str
+    links: int
+
+
+@dataclass(frozen=True, slots=True)
+class TagCounts:
+    """Tags, those with the most links first. Links of the `silent` shards are not counted.
+
+    `is_whole` says whether there are no other tags, and no count is too low because a shard has too many tags.
+    """
+
+    tags: list[TagCount]
+    is_whole: bool
+    silent: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkCount:
+    """How many links a list has."""
+
+    links: int
+    is_estimate: bool
 
 
 # -- clicks ------------------------------------------------------------------------------------------------------

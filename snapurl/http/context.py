@@ -19,6 +19,7 @@ from snapurl.http.bodies import BodyBound, BodyThreads
 from snapurl.http.schema.requests import Rules
 from snapurl.keys import KeyService
 from snapurl.limits import Blocklist, Limiter
+from snapurl.link_batches import LinkBatches
 from snapurl.links import LinkService
 from snapurl.model import ApiKey, Readiness, RingView, SlotPlace
 from snapurl.urls import UrlPolicy
@@ -45,6 +46,7 @@ class Services:
     settings: Settings
     site: Site
     links: LinkService
+    batches: LinkBatches
     keys: KeyService
     accounts: AccountService
     cache: LinkCache
@@ -67,9 +69,9 @@ class RequestContext:
     """One request of the API: what dispatch has found out about it, and the headers of its response.
 
     `address` is the client address, `code` the link of the path, `id` its key or account, `query` the known query
-    parameters, `value` the parsed JSON body, `body_bytes` the memory that is reserved for it, `counted` the links
-    that count against the client's limit so far. `bound` is None if the route has no body, `key` for an anonymous
-    request.
+    parameters, `query_lists` those that may be repeated, `value` the parsed JSON body, `body_bytes` the memory that
+    is reserved for it, `counted` the links that count against the client's limit so far. `bound` is None if the
+    route has no body, `key` for an anonymous request.
     """
 
     request: Request[Any, Any]
@@ -80,6 +82,7 @@ class RequestContext:
     id: str = ""
     key: ApiKey | None = None
     query: Mapping[str, str] = field(default_factory=dict)
+    query_lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     bound: BodyBound | None = None
     counted: int = 0
     value: object = None

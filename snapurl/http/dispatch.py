@@ -8,7 +8,7 @@ work, under a permit of the fair queue. So a client that has reached its limit c
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from functools import cache, partial
 from time import monotonic
 from typing import Any, cast
@@ -69,7 +69,7 @@ SanicHandler = Callable[..., Coroutine[Any, Any, HTTPResponse]]
 def dispatch(route: Route[Handler]) -> SanicHandler:
     """Makes the Sanic handler of a route."""
     seconds = {status: timing(HTTP_SECONDS, route.path, f"{status}xx") for status in range(2, 6)}
-    query = frozenset(item.name for item in route.parameters if item.place == "query")
+    query = {item.name: item.may_repeat for item in route.parameters if item.place == "query"}
 
     async def handler(request: Request[Any, Any], code: str = "", **path: str) -> HTTPResponse:
         services: Services = request.app.ctx.services
@@ -124,17 +124,19 @@ async def _handle(context: RequestContext, route: Route[Handler]) -> HTTPRespons
         fair_queue.release(context.address)
 
 
-async def _prepare(context: RequestContext, route: Route[Handler], query: frozenset[str]) -> None:
+async def _prepare(context: RequestContext, route: Route[Handler], query: Mapping[str, bool]) -> None:
     if route.needs_client:
         await _authorize(context, route)
         if route.body is not None:
-            links = bulk_links_max(context.key, context.services.settings) if route.is_bulk else 1
+            links = (
+                bulk_links_max(context.key, context.services.settings) if route.is_bulk else route.body_links
+            )
             context.bound = BodyBound.of(links, context.services.settings)
         await count_request(context, route.right)
     if "{code}" in route.path and not is_code(context.code):
         raise NotFound()
     if not route.is_page:
-        context.query = _query(context.request, query)
+        context.query, context.query_lists = _query(context.request, query)
     if route.body is not None:
         await _read_value(context, await _body(context, route))
     else:
@@ -187,14 +189,17 @@ async def _counted_miss(context: RequestContext, error: NotFound) -> SnapURLErro
     return RateLimited(MISSES, retry_after_s=left_s) if left_s else error
 
 
-def _query(request: Request[Any, Any], known: frozenset[str]) -> dict[str, str]:
-    """Parses the query.
+def _query(
+    request: Request[Any, Any], known: Mapping[str, bool]
+) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """Parses the query. `known` says of each parameter whether it may be repeated; those are returned apart.
 
-    Raises Invalid for an unknown or repeated parameter, BadRequest if it is malformed or too long.
+    Raises Invalid for an unknown parameter and one repeated that may not be, BadRequest if the query is malformed
+    or too long.
     """
     text = request.query_string
     if not text:
-        return {}
+        return {}, {}
     if len(text) > QUERY_CHARS_MAX:
         raise BadRequest(f"the query string may have at most {QUERY_CHARS_MAX} characters")
     try:
@@ -202,13 +207,17 @@ def _query(request: Request[Any, Any], known: frozenset[str]) -> dict[str, str]:
     except ValueError:  # too many, or not UTF-8
         raise BadRequest("the query string cannot be read") from None
     found: dict[str, str] = {}
+    lists: dict[str, tuple[str, ...]] = {}
     for name, value in pairs:
         if name not in known:
             raise query_error(name, "is not a parameter of this address")
-        if name in found:
+        if known[name]:
+            lists[name] = (*lists.get(name, ()), value)
+        elif name in found:
             raise query_error(name, "is given twice")
-        found[name] = value
-    return found
+        else:
+            found[name] = value
+    return found, lists
 
 
 def query_error(name: str, detail: str) -> Invalid:

@@ -8,8 +8,10 @@ from urllib.parse import urlencode
 from sanic import HTTPResponse
 
 from snapurl.codes import is_code
-from snapurl.http.api.links import read_cursor, write_cursor
+from snapurl.http.api.cursors import write_cursor
+from snapurl.http.api.lists import described, read_place
 from snapurl.http.auth import owner_filter
+from snapurl.model import LinkQuery
 from snapurl.ui.call import Call
 
 PAGE_LINKS = 25
@@ -21,13 +23,16 @@ async def landing(call: Call) -> HTTPResponse:
 
 async def show(call: Call) -> HTTPResponse:
     cursor, deleted = call.query.get("cursor"), call.query.get("deleted", "")
-    before = read_cursor(cursor) if cursor else None
-    links, after, is_complete = await call.services.links.page(PAGE_LINKS, before, owner_filter(call.user))
+    query = LinkQuery(owner=owner_filter(call.user))
+    after = read_place(cursor, query) if cursor else None
+    page = await call.services.links.page(query, PAGE_LINKS, after)
     return call.page(
         "links.html",
-        links=links,
-        more=f"/ui/links?{urlencode({'cursor': write_cursor(after)})}" if after else "",
-        is_complete=is_complete,
+        links=page.links,
+        more=f"/ui/links?{urlencode({'cursor': write_cursor(page.after, described(query))})}"
+        if page.after
+        else "",
+        is_complete=not page.silent,
         deleted=deleted if is_code(deleted) else "",
         now=call.services.clock(),
         once=secrets.token_hex(16),
