@@ -420,6 +420,22 @@ ClicksBySlot = Mapping[int, Sequence[ClickRow]]
 """Slot -> its rows, in ascending order of entry."""
 
 
+CLICKS_LATE_S = 60.0
+"""From here on `/health/ready` says that clicks are late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How late clicks are counted: `seconds` is the age of the oldest entry not counted yet, 0 if there is none."""
+
+    seconds: float
+    entries: int
+
+    @property
+    def is_late(self) -> bool:
+        return self.seconds > CLICKS_LATE_S
+
+
 # -- the cluster -------------------------------------------------------------------------------------------------
 
 
@@ -428,6 +444,45 @@ class ShardHealth:
     name: str
     ok: bool
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShardState:
+    """What a process knows of a shard without asking it.
+
+    `fault` is why the shard serves nothing, "" if it serves. `silent_s` is the time since its last answer, None if
+    the last call was answered or none ever was. `is_restarted` is whether its server has restarted and is not
+    attested yet.
+    """
+
+    name: str
+    fault: str
+    silent_s: float | None
+    is_restarted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterChange:
+    """A changing command of an operator, from the audit log. `outcome` is "done", "published: topology 7", …"""
+
+    at: datetime
+    who: str
+    what: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCounts:
+    """Counts since the process began, read at `at_s` of the monotonic clock.
+
+    `statements` maps a shard to (bound in s, how many statements took at most so long), ascending; the last bound
+    is infinite. `errors` maps a shard to its failed calls, `lookups` a source to its look-ups of links.
+    """
+
+    at_s: float
+    statements: Mapping[str, tuple[tuple[float, float], ...]]
+    errors: Mapping[str, float]
+    lookups: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)

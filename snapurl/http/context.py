@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic_core import to_json
 from sanic import HTTPResponse, Request
 
+from ring.arcs import Arc
 from snapurl.accounts import AccountService
 from snapurl.cache.reader import LinkCache
 from snapurl.clicks.tally import Tally
@@ -21,7 +22,7 @@ from snapurl.keys import KeyService
 from snapurl.limits import Blocklist, Limiter
 from snapurl.link_batches import LinkBatches
 from snapurl.links import LinkService
-from snapurl.model import ApiKey, Readiness, RingView, SlotPlace
+from snapurl.model import ApiKey, ClusterChange, Lag, Readiness, RingView, ShardState, SlotPlace
 from snapurl.urls import UrlPolicy
 
 T = TypeVar("T")
@@ -59,8 +60,13 @@ class Services:
     clock: Callable[[], datetime]
     clock_ms: Callable[[], int]
     ring_view: Callable[[], RingView]
+    arcs: Callable[[int], Sequence[Arc]]
     place_of: Callable[[str], SlotPlace]
     reshard: Callable[[], Awaitable[Mapping[str, Any] | None]]
+    shard_states: Callable[[], Sequence[ShardState]]
+    changes: Callable[[int], Awaitable[Sequence[ClusterChange]]]
+    click_lag: Callable[[], Awaitable[Lag | None]]
+    clicks_held: Callable[[], int]
     readiness: Callable[[], Awaitable[Readiness]]
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from ring.arcs import ARCS
 from snapurl.codes import CODE_PATTERN
 from snapurl.errors import (
     AliasTaken,
@@ -179,6 +180,13 @@ ROWS_CURSOR = Parameter(
 )
 OF_ACCOUNT = Parameter(
     "account", "query", "Only keys of this account.", {"type": "string", "pattern": ID_PATTERN}
+)
+
+ARCS_ASKED_FOR = Parameter(
+    "arcs",
+    "query",
+    "Into how many arcs of equal length to divide the slots, to draw them. Left out: no arcs.",
+    {"type": "integer", "enum": list(ARCS)},
 )
 
 
@@ -544,7 +552,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         (Success(200, "The ring", responses.Ring),),
         "Only for admin keys: it names the shards.",
         right=Right.ADMIN,
-        parameters=(PLACE_OF,),
+        parameters=(PLACE_OF, ARCS_ASKED_FOR),
         refusals=(Unauthorized, Forbidden, Invalid, BadRequest, Unavailable),
     ),
     Route(

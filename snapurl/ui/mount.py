@@ -18,10 +18,10 @@ from snapurl.ui.routes import SCREENS
 from snapurl.ui.sessions import Sessions
 
 
-def mount_dashboard(app: Sanic[Any, Any], settings: Settings) -> None:
-    """Adds all screens, unless SNAPURL_DASHBOARD is off."""
+def mount_dashboard(app: Sanic[Any, Any], settings: Settings) -> Dashboard | None:
+    """Adds all screens. Returns what they share; None if SNAPURL_DASHBOARD is off."""
     if not settings.dashboard:
-        return
+        return None
     assets = Assets()
     # `serve` and `up` give all their workers one secret. A worker that is started alone has its own.
     secret = settings.session_secret.get_secret_value() or secrets.token_urlsafe(32)
@@ -32,3 +32,4 @@ def mount_dashboard(app: Sanic[Any, Any], settings: Settings) -> None:
         app.add_route(
             guard(screen, dashboard), path, screen.methods, name=screen.name, ignore_body=True, unquote=True
         )
+    return dashboard

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from snapurl.ui.cluster_filters import FILTERS
+
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
 _UNITS = (
     (365 * _DAY_S, "year"),
@@ -29,6 +31,7 @@ def make_environment(asset: Callable[[str], str], clock: Callable[[], datetime])
         auto_reload=False,
     )
     environment.globals["asset"] = asset
+    environment.filters |= FILTERS
     environment.filters |= {
         "count": lambda number: f"{number:,}",
         "distance": lambda moment: distance(moment, clock()),

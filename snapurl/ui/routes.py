@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from snapurl.model import Right
 from snapurl.ui.guard import Screen
-from snapurl.ui.screens import keys, link, links, login, preferences, static
+from snapurl.ui.screens import cluster, keys, link, links, login, preferences, static
 
 SCREENS: tuple[Screen, ...] = (
     Screen("GET", "/ui/static/{version}/{name}", static.file, None),
@@ -22,8 +22,8 @@ SCREENS: tuple[Screen, ...] = (
     Screen("GET", "/ui/links/{code}", link.show),
     Screen("GET", "/ui/links/{code}/edit", link.edit, Right.CHANGE),
     Screen("POST", "/ui/links/{code}/edit", link.change, Right.CHANGE, link.change_again),
-    Screen("GET", "/ui/links/{code}/delete", link.confirm_delete, Right.CHANGE),
     Screen("POST", "/ui/links/{code}/delete", link.delete, Right.CHANGE),
+    Screen("POST", "/ui/links/{code}/restore", link.restore, Right.CHANGE),
     Screen("GET", "/ui/links/{code}/qr/{format}", link.qr),
     # -- keys ------------------------------------------------------------------------------------------------
     Screen("GET", "/ui/keys", keys.show, Right.ADMIN),
@@ -33,4 +33,8 @@ SCREENS: tuple[Screen, ...] = (
     # -- settings --------------------------------------------------------------------------------------------
     Screen("GET", "/ui/settings", preferences.show),
     Screen("POST", "/ui/settings", preferences.save),
+    # -- the cluster -----------------------------------------------------------------------------------------
+    Screen("GET", "/ui/cluster", cluster.show, Right.ADMIN),
+    Screen("GET", "/ui/cluster/state", cluster.state, Right.ADMIN),
+    Screen("GET", "/ui/cluster/events", cluster.events, Right.ADMIN),
 )

@@ -114,16 +114,23 @@ async def test_a_conflict_shows_both_versions(
     assert (link["url"], link["title"]) == ("https://example.org/old", "Mine")
 
 
-async def test_deleting_asks_first(service: Service, page: Page) -> None:
-    """A link is deleted after a question, and its page says so."""
-    await service.shorten(alias="to-be-deleted")
-    await page.goto("/ui/links/to-be-deleted")
-    await page.get_by_role("link", name="Delete", exact=True).click()
+@pytest.mark.parametrize("javascript", [True, False])
+async def test_a_deleted_link_comes_back(service: Service, make_page: PageMaker, javascript: bool) -> None:
+    """A link is deleted at once, and Undo brings it back as it was; later the list of deleted links does."""
+    alias = f"undo-{javascript}"
+    await service.shorten(alias=alias, title="Kept")
+    page = await make_page(javascript=javascript)
+    await page.goto(f"/ui/links/{alias}")
     await page.get_by_role("button", name="Delete").click()
-    await expect(page.get_by_role("status").first).to_contain_text("was deleted")
-    assert (await service.api.get("/api/v1/links/to-be-deleted")).status_code == 410
-    await page.goto("/ui/links/to-be-deleted")
-    await expect(page.get_by_role("heading")).to_have_text("The link is expired or deleted")
+    await expect(page.get_by_role("status").first).to_contain_text(f"{alias} is deleted")
+    assert (await service.api.get(f"/api/v1/links/{alias}")).status_code == 410
+    await page.get_by_role("button", name="Undo").click()
+    await expect(page.get_by_text("The link is back.")).to_be_visible()
+    assert (await service.api.get(f"/api/v1/links/{alias}")).json()["title"] == "Kept"
+    await page.get_by_role("button", name="Delete").click()
+    await page.goto("/ui/links?state=deleted")
+    await page.locator(".row", has_text=alias).get_by_role("button", name="Restore").click()
+    await expect(page.get_by_text("The link is back.")).to_be_visible()
 
 
 async def test_clicks_are_drawn_and_told(service: Service, make_page: PageMaker) -> None:

@@ -89,3 +89,31 @@ async def test_a_key_sees_what_it_may(service: Service, make_page: PageMaker) ->
     await expect(page.get_by_role("heading")).to_have_text("There is no such link")
     await page.goto("/ui/new")
     await expect(page.get_by_role("heading")).to_have_text("This API key may not do that")
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+async def test_links_are_found(service: Service, make_page: PageMaker, javascript: bool) -> None:
+    """`/` leads to the search, which finds by text, state and tag, by typing alone or with a button."""
+    suffix = "js" if javascript else "plain"
+    await service.shorten(
+        f"https://example.org/needle-{suffix}", alias=f"found-{suffix}", tags=[f"t {suffix}"]
+    )
+    await service.shorten("https://example.org/hay", alias=f"other-{suffix}", tags=[f"t {suffix}"])
+    page = await make_page(javascript=javascript)
+    await page.goto("/ui/links")
+    if javascript:
+        await page.keyboard.press("/")
+        await page.keyboard.type(f"needle-{suffix}")
+    else:
+        await page.get_by_role("searchbox").fill(f"needle-{suffix}")
+        await page.get_by_role("button", name="Search").click()
+    await expect(page.locator(".row")).to_have_count(1)
+    await expect(page.locator(".row")).to_contain_text(f"found-{suffix}")
+    await expect(page).to_have_url(re.compile(f"q=needle-{suffix}"))
+    await page.get_by_role("link", name=f"t {suffix}").click()
+    await expect(page.locator(".row")).to_have_count(2)
+    await page.goto(f"/ui/links?q=needle-{suffix}&state=expired")
+    await expect(page.get_by_text("Nothing found")).to_be_visible()
+    await page.goto("/ui/links?state=nonsense&q=kept")
+    await expect(page.get_by_role("alert")).to_contain_text("The search cannot be done")
+    await expect(page.get_by_role("searchbox")).to_have_value("kept")

@@ -19,9 +19,10 @@ SCREENS = (
     "/ui/new",
     "/ui/links/every-page",
     "/ui/links/every-page/edit",
-    "/ui/links/every-page/delete",
+    "/ui/links?q=every-page&state=live",
     "/ui/keys",
     "/ui/settings",
+    "/ui/cluster",
 )
 
 

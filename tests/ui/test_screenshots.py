@@ -20,9 +20,9 @@ async def test_every_screen_can_be_seen(service: Service, make_page: PageMaker, 
     for width in wanted:
         for theme in ("light", "dark"):
             page = await make_page(width=width, theme=theme)
-            for path in SCREENS:
+            for path in [path for path in SCREENS if "?" not in path]:
                 answer = await page.goto(path)
                 assert answer is not None and answer.ok, path
-                name = path.strip("/").replace("/", "-").partition("?")[0]
+                name = path.strip("/").replace("/", "-")
                 await page.screenshot(path=place / f"{name}-{width}-{theme}.png", full_page=True)
                 assert (place / f"{name}-{width}-{theme}.png").stat().st_size > 5_000

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ring.arcs import Arc
 from snapurl.errors import SnapURLError
 from snapurl.http.schema.requests import RedirectStatus
 from snapurl.model import DayClicks, Link, Readiness, RingView, SlotPlace, SourceClicks, SourceKind
@@ -234,6 +235,19 @@ class Reshard(Answer):
     orphans: int = Field(description="Slots that were given away and whose rows are still there.")
 
 
+class RingArc(Answer):
+    """A run of slots, as long as all others of the answer."""
+
+    first_slot: int
+    owner: str | None = Field(
+        description="The shard that holds the most of its slots; null if none is known."
+    )
+    owners: dict[str, int] = Field(description="How many of its slots each shard holds.")
+    in_hand_off: int
+    unknown: int = Field(description="Slots whose shard has not answered since this worker began.")
+    misplaced: int = Field(description="Slots that another shard is to hold.")
+
+
 class Place(Answer):
     slot: int
     shard: str = Field(description="The shard that has the slot.")
@@ -254,6 +268,7 @@ class Ring(Answer):
     shards: list[RingShard]
     reshard: Reshard | None = Field(description="At most a second old; null if no migrator has ever run.")
     place: Place | None = Field(description="Where `code` is; null if none was asked for.")
+    arcs: list[RingArc] | None = Field(description="All slots in order; null unless `arcs` asks for them.")
 
 
 class Live(Answer):
@@ -333,7 +348,10 @@ def _by_value(sources: Sequence[SourceClicks], kind: SourceKind, name: str) -> l
 
 
 def ring_body(
-    view: RingView, reshard: Mapping[str, Any] | None, place: SlotPlace | None = None
+    view: RingView,
+    reshard: Mapping[str, Any] | None,
+    place: SlotPlace | None = None,
+    arcs: Sequence[Arc] | None = None,
 ) -> dict[str, Any]:
     """Returns a `Ring`. It leaves out the addresses of shards, which the migrator's last error may contain.
 
@@ -360,6 +378,18 @@ def ring_body(
         ],
         "reshard": _reshard_body(reshard),
         "place": None if place is None else asdict(place),
+        "arcs": None if arcs is None else [_arc_body(arc) for arc in arcs],
+    }
+
+
+def _arc_body(arc: Arc) -> dict[str, Any]:
+    return {
+        "first_slot": arc.first_slot,
+        "owner": arc.owner,
+        "owners": dict(arc.owners),
+        "in_hand_off": arc.in_hand_off,
+        "unknown": arc.unknown,
+        "misplaced": arc.misplaced,
     }
 
 

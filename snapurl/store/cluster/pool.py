@@ -353,6 +353,13 @@ class Pool:
         for connection, _ in idle:
             connection.terminate()
 
+    @property
+    def silent_s(self) -> float | None:
+        """The time since the last answer; None if the last call was answered, or none ever was."""
+        if self.last_error is None or not self._answered_at:
+            return None
+        return time.monotonic() - self._answered_at
+
     def measure(self) -> None:
         """Sets the gauges. The shard counts as up if the last call was answered; there is one every few seconds."""
         SHARD_UP.labels(self.name).set(self.last_error is None)

@@ -59,3 +59,7 @@ SELECT state, peer, move_token FROM slots WHERE slot = $1 AND move_token IS NOT 
 
 -- name: migrator
 SELECT status, extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS age_s FROM migrator
+
+-- name: changes
+-- The newest entries of the audit log.
+SELECT id, at, who, what, outcome FROM audit ORDER BY at DESC LIMIT $1

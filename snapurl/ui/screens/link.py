@@ -97,6 +97,7 @@ async def show(call: Call) -> HTTPResponse:
         link=link,
         is_made="made" in call.query,
         is_saved="saved" in call.query,
+        is_restored="restored" in call.query,
         is_expired=_is_expired(call, link),
         total=sum(day.clicks for day in found),
         chart=day_chart(found, call.services.clock().date(), days),
@@ -198,11 +199,14 @@ def _edit_page(
 # -- delete ------------------------------------------------------------------------------------------------------
 
 
-async def confirm_delete(call: Call) -> HTTPResponse:
-    return call.page("delete.html", link=await call.services.links.get(_code(call), owner_filter(call.user)))
-
-
 async def delete(call: Call) -> HTTPResponse:
+    """Deletes without a question: the next page has a button that restores."""
     code = _code(call)
     await call.services.links.delete(code, None, owner_filter(call.user))
     return call.go(f"/ui/links?deleted={code}")
+
+
+async def restore(call: Call) -> HTTPResponse:
+    code = _code(call)
+    await call.services.links.restore(code, None, owner_filter(call.user))
+    return call.go(f"/ui/links/{code}?restored=1")

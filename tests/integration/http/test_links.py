@@ -365,3 +365,17 @@ async def test_the_ring_shows_who_holds_what(service: Service) -> None:
     assert abs(sum(shard["share"] for shard in ring["shards"]) - 1) < 1e-4
     assert (ring["topology_version"], ring["slots_in_hand_off"], ring["slots_unknown"]) == (1, 0, 0)
     assert "127.0.0.1" not in answer.text and "postgres" not in answer.text
+
+
+async def test_the_ring_as_arcs_adds_up_to_the_ring(service: Service) -> None:
+    """The ring comes in as many arcs as asked for, whose slots add up to the shards'; other numbers are refused."""
+    ring = (await service.api.get("/api/v1/ring", params={"arcs": "256"})).json()
+    assert [arc["first_slot"] for arc in ring["arcs"]] == list(range(0, 16_384, 64))
+    for shard in ring["shards"]:
+        assert sum(arc["owners"].get(shard["name"], 0) for arc in ring["arcs"]) == shard["slots"]
+    assert not any(arc["in_hand_off"] or arc["unknown"] or arc["misplaced"] for arc in ring["arcs"])
+    assert (await service.api.get("/api/v1/ring")).json()["arcs"] is None
+    for count in ("0", "100", "2048", "256.0", " 256", "-64", ""):
+        answer = await service.api.get("/api/v1/ring", params={"arcs": count})
+        assert answer.status_code == 422, count
+        assert answer.json()["errors"][0]["pointer"] == "/query/arcs"
