@@ -31,7 +31,7 @@ WORDS = ("Spring", "sale", "50%", "a_b", "München", "x\\y")
 
 
 async def fill(store: Store, direct: dict[str, Any], new_link: NewLinkMaker) -> list[Link]:
-    """Makes 150 links that differ in each field. Returns them as they are now."""
+    """Makes 100 links that differ in each field. Returns them as they are now."""
     chance = random.Random(7)
     new = [
         new_link(
@@ -44,7 +44,7 @@ async def fill(store: Store, direct: dict[str, Any], new_link: NewLinkMaker) -> 
             enabled=chance.random() < 0.8,
             starts_at=chance.choice([None, None, *(datetime.now(UTC) + timedelta(days=n) for n in (-1, 1))]),
         )
-        for n in range(150)
+        for n in range(100)
     ]
     for item in new:
         item.created_by = item.owner if item.owner != "me" else chance.choice(["me", "mate"])
