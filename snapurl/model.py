@@ -356,10 +356,12 @@ EXPIRY_NOT_IN_FUTURE = "must be in the future"
 
 
 class LinkState(StrEnum):
-    """What a link is now. A deleted one is neither live nor expired."""
+    """What a link is now: the last of these that it is, and LIVE if none of the others."""
 
     LIVE = "live"
     EXPIRED = "expired"
+    SCHEDULED = "scheduled"
+    DISABLED = "disabled"
     DELETED = "deleted"
 
 
@@ -387,12 +389,13 @@ class LinkQuery:
     """Which links a list has, and in which order. The default: all that are not deleted, newest first.
 
     A link must meet every condition. `owner` is the account whose links the caller may see (None: all), `account`
-    the one that was asked for. `text` is a part of the code, the URL or the title; A to Z match a to z. A range of
-    times has its begin and not its end.
+    the one that was asked for, `creator` the id of the key that made it. `text` is a part of the code, the URL, the
+    title or the note; A to Z match a to z. A range of times has its begin and not its end.
     """
 
     owner: str | None = None
     account: str | None = None
+    creator: str | None = None
     text: str | None = None
     tags_any: tuple[str, ...] = ()
     tags_all: tuple[str, ...] = ()

@@ -207,7 +207,7 @@ FIND = (
     Parameter(
         "q",
         "query",
-        "Part of the code, the URL or the title; letters from A to Z match in either case.",
+        "Part of the code, the URL, the title or the note; letters from A to Z match in either case.",
         {"type": "string", "minLength": 1, "maxLength": TEXT_CHARS_MAX},
     ),
     _tags("tags_any", "Links with one of these tags. Repeat the parameter for each."),
@@ -220,6 +220,7 @@ FIND = (
         {"type": "string", "enum": list(LinkState)},
     ),
     Parameter("account", "query", "Links of this account.", {"type": "string"}),
+    Parameter("creator", "query", "Links that the API key with this id made.", {"type": "string"}),
     _time("created_from", "Created at this time or later."),
     _time("created_to", "Created before this time."),
     _time(
