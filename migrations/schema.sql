@@ -159,6 +159,7 @@ CREATE INDEX links_by_expiry ON links USING btree (expires_at) WHERE expires_at 
 CREATE INDEX links_by_start ON links USING btree (starts_at) WHERE starts_at IS NOT NULL AND deleted_at IS NULL;
 CREATE INDEX links_by_tag ON links USING gin (tags) WITH (fastupdate=off) WHERE tags <> '{}'::text[];
 CREATE INDEX links_deleted ON links USING btree (created_at DESC, code DESC) WHERE deleted_at IS NOT NULL;
+CREATE INDEX links_deleted_of_owner ON links USING btree (owner) WHERE deleted_at IS NOT NULL;
 CREATE INDEX links_disabled ON links USING btree (created_at DESC, code DESC) WHERE NOT enabled AND deleted_at IS NULL;
 CREATE INDEX links_newest ON links USING btree (created_at DESC, code DESC) WHERE deleted_at IS NULL;
 CREATE INDEX links_newest_of_owner ON links USING btree (owner, created_at DESC, code DESC) WHERE deleted_at IS NULL;
