@@ -46,7 +46,7 @@ from snapurl.http.wire.connections import BodyBudget, BoundedProtocol, Connectio
 from snapurl.http.wire.dates import DateClock
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.http.wire.heads import Head
-from snapurl.http.wire.loop_share import LoopShare
+from snapurl.http.wire.loop_share import CREATES_PER_ITERATION, REQUESTS_PER_ITERATION, LoopShare
 from snapurl.keys import KeyService
 from snapurl.limits import Blocklist, Limiter
 from snapurl.links import LinkService
@@ -92,6 +92,7 @@ class Context:
     body_threads: BodyThreads
     fair_queue: FairQueue
     loop_share: LoopShare
+    create_share: LoopShare
     date: DateClock
 
 
@@ -118,7 +119,8 @@ def create_app(settings: Settings) -> App:
     app.ctx.body_budget = BodyBudget(settings.body_bytes_max)
     app.ctx.body_threads = BodyThreads()
     app.ctx.fair_queue = FairQueue()
-    app.ctx.loop_share = LoopShare()
+    app.ctx.loop_share = LoopShare(REQUESTS_PER_ITERATION)
+    app.ctx.create_share = LoopShare(CREATES_PER_ITERATION)
     app.ctx.date = DateClock()
     create = _add_routes(app)
     if settings.cors_allowed:
