@@ -13,7 +13,7 @@ PACKAGES := requirements/build.lock pyproject.toml
 $(shell test -x $(BIN)/python || rm -rf $(VENV))
 
 .PHONY: help up install check test test-all drill bench profile reshard micro schema lint docs tables clean \
-	lock vendor
+	lock vendor screenshots
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -96,12 +96,11 @@ lock: ## pin the dependencies again
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra otel -c requirements/dev.lock -o requirements/otel.lock
 	$(LOCK) $(LOCK_ARGS) requirements/build.in -c requirements/dev.lock -o requirements/build.lock
 
-VIEWER := snapurl/http/docs/viewer
-vendor: ## fetch the viewer of /docs as named in VENDORED.toml (needs npm)
-	version=$$(sed -n 's/^version = "\(.*\)"/\1/p' $(VIEWER)/VENDORED.toml) && place=$$(mktemp -d) && cd $$place && \
-	npm pack --silent swagger-ui-dist@$$version && tar xzf swagger-ui-dist-*.tgz && cd - && \
-	for file in $$(sed -n 's/^"\(.*\)" = .*/\1/p' $(VIEWER)/VENDORED.toml); do cp $$place/package/$$file $(VIEWER)/; done && \
-	rm -r $$place
+vendor: $(VENV)/.dev ## fetch the files of other projects again, as named in the VENDORED.toml files (needs npm)
+	$(BIN)/python -m tests.support.vendored
+
+screenshots: $(VENV)/.dev ## take pictures of every screen of the dashboard, into build/screenshots
+	SCREENSHOTS=build/screenshots $(BIN)/pytest -q tests/ui/test_screenshots.py
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "SnapURL needs Python 3.11 or newer: install it, or say make PYTHON=/path/to/python3" >&2; exit 1; }

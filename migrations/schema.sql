@@ -125,12 +125,19 @@ CREATE TABLE links (
     owner text COLLATE "C" NOT NULL,
     token uuid NOT NULL,
     change_token uuid,
+    changed_at timestamp with time zone,
     CONSTRAINT links_pkey PRIMARY KEY (slot, code),
     CONSTRAINT links_redirect_status_check CHECK (redirect_status = ANY (ARRAY[301, 302, 307, 308])),
     CONSTRAINT links_version_check CHECK (version > 0)
 );
+CREATE INDEX links_by_change ON links USING btree (COALESCE(changed_at, created_at) DESC, code DESC);
+CREATE INDEX links_by_code ON links USING btree (code);
+CREATE INDEX links_by_expiry ON links USING btree (expires_at) WHERE expires_at IS NOT NULL AND deleted_at IS NULL;
+CREATE INDEX links_by_tag ON links USING gin (tags) WITH (fastupdate=off) WHERE tags <> '{}'::text[];
+CREATE INDEX links_deleted ON links USING btree (created_at DESC, code DESC) WHERE deleted_at IS NOT NULL;
 CREATE INDEX links_newest ON links USING btree (created_at DESC, code DESC) WHERE deleted_at IS NULL;
 CREATE INDEX links_newest_of_owner ON links USING btree (owner, created_at DESC, code DESC) WHERE deleted_at IS NULL;
+CREATE TRIGGER links_changed BEFORE UPDATE ON links FOR EACH ROW WHEN (new.version <> old.version AND NOT new.changed_at IS DISTINCT FROM old.changed_at) EXECUTE FUNCTION link_changed_v1();
 GRANT DELETE, INSERT, SELECT, UPDATE ON links TO snapurl_migrator;
 GRANT SELECT ON links TO snapurl_service;
 
@@ -842,6 +849,16 @@ AS $function$
 $function$;
 GRANT EXECUTE ON FUNCTION link_change_verdict_v1 TO snapurl_migrator, snapurl_service;
 
+CREATE OR REPLACE FUNCTION public.link_changed_v1()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    NEW.changed_at := clock_timestamp();
+    RETURN NEW;
+END $function$;
+GRANT EXECUTE ON FUNCTION link_changed_v1 TO snapurl_migrator, snapurl_service;
+
 CREATE OR REPLACE FUNCTION public.link_create_many_v1(p_slots smallint[], p_codes text[], p_urls text[], p_titles text[], p_tags text[], p_redirect_statuses smallint[], p_expires_at timestamp with time zone[], p_owners text[], p_tokens uuid[])
  RETURNS TABLE(place integer, outcome text, peer text, epoch bigint, created_at timestamp with time zone)
  LANGUAGE plpgsql
@@ -916,6 +933,29 @@ BEGIN
     IF found_token <> p_token THEN outcome := 'taken'; created_at := NULL; END IF;
 END $function$;
 GRANT EXECUTE ON FUNCTION link_create_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.link_restore_v1(p_slot smallint, p_code text, p_if_match bigint, p_owner text, p_token uuid, OUT outcome text, OUT peer text, OUT epoch bigint, OUT link links)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+BEGIN
+    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    SELECT l.* INTO link FROM links l WHERE l.slot = p_slot AND l.code = p_code FOR UPDATE;
+    outcome := CASE WHEN link.code IS NULL THEN 'missing'
+                    WHEN link.owner <> p_owner THEN 'forbidden'
+                    WHEN link.change_token = p_token THEN 'ok'
+                    WHEN link.deleted_at < clock_timestamp() - interval '30 days' THEN 'gone'
+                    WHEN link.version <> p_if_match THEN 'mismatch'
+                    ELSE 'ok' END;
+    IF outcome <> 'ok' OR link.deleted_at IS NULL THEN RETURN; END IF;
+    UPDATE links l SET xid = pg_current_xact_id(), version = l.version + 1, change_token = p_token, deleted_at = NULL
+     WHERE l.slot = p_slot AND l.code = p_code RETURNING l.* INTO link;
+END $function$;
+GRANT EXECUTE ON FUNCTION link_restore_v1 TO snapurl_migrator, snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.migrator_lease_v1(p_holder uuid, p_lease_ms integer, p_status text)
  RETURNS boolean

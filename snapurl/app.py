@@ -37,6 +37,7 @@ from snapurl.http.bodies import BodyThreads
 from snapurl.http.context import Services, Site
 from snapurl.http.dispatch import SanicHandler, dispatch
 from snapurl.http.docs.site import make_site
+from snapurl.http.event_streams import EventStreams
 from snapurl.http.fastpath.protocol import FastPath, FastProtocol
 from snapurl.http.preflight import preflight
 from snapurl.http.problems import Refusals
@@ -49,6 +50,7 @@ from snapurl.http.wire.heads import Head
 from snapurl.http.wire.loop_share import CREATES_PER_ITERATION, REQUESTS_PER_ITERATION, LoopShare
 from snapurl.keys import KeyService
 from snapurl.limits import Blocklist, Limiter
+from snapurl.link_batches import LinkBatches
 from snapurl.links import LinkService
 from snapurl.model import Readiness
 from snapurl.redis_client import redis_client
@@ -62,6 +64,9 @@ from snapurl.tasks import CachedCall, cancel_and_wait
 from snapurl.telemetry.logs import endless_task
 from snapurl.telemetry.metrics import INTENTS_PURGED, WORKERS
 from snapurl.telemetry.process import ProcessMetrics
+from snapurl.ui.cluster_live import ClusterLive
+from snapurl.ui.mount import mount_dashboard
+from snapurl.ui.screens.cluster import render_event
 from snapurl.urls import UrlPolicy
 
 HEAD_BYTES_MAX = 16_384  # request line and headers together; Sanic's own maximum
@@ -91,6 +96,8 @@ class Context:
     body_budget: BodyBudget
     body_threads: BodyThreads
     fair_queue: FairQueue
+    event_streams: EventStreams
+    cluster_live: ClusterLive
     loop_share: LoopShare
     create_share: LoopShare
     date: DateClock
@@ -119,10 +126,12 @@ def create_app(settings: Settings) -> App:
     app.ctx.body_budget = BodyBudget(settings.body_bytes_max)
     app.ctx.body_threads = BodyThreads()
     app.ctx.fair_queue = FairQueue()
+    app.ctx.event_streams = EventStreams()
     app.ctx.loop_share = LoopShare(REQUESTS_PER_ITERATION)
     app.ctx.create_share = LoopShare(CREATES_PER_ITERATION)
     app.ctx.date = DateClock()
     create = _add_routes(app)
+    dashboard = mount_dashboard(app, settings)
     if settings.cors_allowed:
         _add_preflights(app)
     site = make_site(ROUTES, settings)
@@ -132,6 +141,11 @@ def create_app(settings: Settings) -> App:
         try:
             context = cast(App, app).ctx
             context.services = await open_services(settings, site, context.fair_queue, stack)
+            if dashboard is not None:
+                context.cluster_live = ClusterLive(
+                    context.services, partial(render_event, dashboard.templates)
+                )
+                stack.push_async_callback(context.cluster_live.close)
             context.fast_path = _fast_path(context, create)
             stack.callback(context.fast_path.flush)
         except BaseException:
@@ -196,10 +210,12 @@ async def open_services(
     reshard = CachedCall(shards.migrator_document, PROBE_AGE_S_MAX)
     stack.push_async_callback(reshard.close)
 
+    links = LinkService(store, clicks, cache, _now)
     return Services(
         settings=settings,
         site=site,
-        links=LinkService(store, clicks, cache, _now),
+        links=links,
+        batches=LinkBatches(links),
         keys=KeyService(keys, _now),
         accounts=AccountService(AccountStore(shards, router), keys, _now),
         cache=cache,
@@ -212,8 +228,13 @@ async def open_services(
         clock=_now,
         clock_ms=_now_ms,
         ring_view=shards.ring_view,
+        arcs=shards.arcs,
         place_of=shards.place_of,
         reshard=reshard,
+        shard_states=shards.states,
+        changes=shards.changes,
+        click_lag=lag.read_or_none,
+        clicks_held=lambda: shipper.held,
         readiness=readiness,
     )
 

@@ -309,6 +309,24 @@ def _account_document(account: Account) -> dict[str, object]:
     }
 
 
+@cli.command("login-link")
+@click.argument("key", required=False)
+def login_link(key: str | None) -> None:
+    """Print a link that logs a browser in to the dashboard.
+
+    KEY is the key to log in with, or its id; without it, the admin key of the local cluster. The link works once,
+    within five minutes. It takes the SNAPURL_SESSION_SECRET of the workers.
+    """
+    from snapurl.run.up import admin_key_of, with_session_secret
+    from snapurl.ui.login_links import make_login_link
+
+    settings = with_session_secret(_settings_or_local())
+    key = key or admin_key_of(settings)
+    if key is None:
+        raise click.UsageError("name the key to log in with: `snapurl keys list` shows the ids")
+    click.echo(asyncio.run(make_login_link(settings, key)))
+
+
 @cli.command()
 def openapi() -> None:
     """Print the OpenAPI document of the HTTP API."""

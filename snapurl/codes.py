@@ -23,14 +23,14 @@ CODE_CHARS_MAX = 64
 CODE_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 # First path segments that the service uses or may use later. The comparison ignores case, so that no link can
-# imitate `/Health`. Names with a dot (robots.txt) are not codes anyway. `bulk` is reserved because
-# /api/v1/links/bulk would hide a link with that code from the API.
+# imitate `/Health`. Names with a dot (robots.txt) are not codes anyway. `bulk` and `batch` are reserved because
+# /api/v1/links/bulk and /api/v1/links/batch would hide links with these codes from the API.
 RESERVED = frozenset(
     re.findall(
         r"\S+",
-        """about account accounts admin api app assets auth bulk dashboard docs favicon health help home index links
-        login logout metrics oauth openapi password ping privacy problems public register robots settings setup
-        signin signup sitemap static status support terms ui users version well-known""",
+        """about account accounts admin api app assets auth batch bulk dashboard docs favicon health help home index
+        links login logout metrics oauth openapi password ping privacy problems public register robots settings
+        setup signin signup sitemap static status support terms ui users version well-known""",
     )
 )
 

@@ -70,6 +70,7 @@ Rate = Annotated[str, AfterValidator(_rate)]
 
 PREFIX = "SNAPURL_"
 SECRETS_DIR = Path("/run/secrets")
+SESSION_SECRET_CHARS_MIN = 32
 REPLACED = {
     "SNAPURL_PROXIES_COUNT": "set SNAPURL_PROXIES to the networks of your proxies, such as '10.0.0.0/8 192.0.2.7'"
 }
@@ -209,6 +210,16 @@ class Settings(BaseSettings):
         "",
         description="Networks of trusted reverse proxies, separated by spaces, such as `10.0.0.0/8`; only they may "
         "name the client, in `X-Forwarded-For` or `Forwarded`.",
+    )
+    dashboard: bool = Field(True, description="Whether there is a dashboard, at `/ui`.")
+    dashboard_host: str = Field(
+        "",
+        description="The only host that shows the dashboard, `host` or `host:port` (default: all of the service).",
+    )
+    session_secret: SecretStr = Field(
+        SecretStr(""),
+        description="Secret that signs the sessions of the dashboard: 32 characters or more, the same on all "
+        "hosts (default: a new one at each start, which ends all sessions).",
     )
     fast_path: bool = Field(
         True,
@@ -401,6 +412,28 @@ class Settings(BaseSettings):
         own_origins("https://s.example.org", value.split())
         return value
 
+    @field_validator("dashboard_host")
+    @classmethod
+    def _check_dashboard_host(cls, value: str) -> str:
+        host = value.strip(" ").lower()
+        if host:
+            try:
+                origin_of(f"http://{host}")
+            except UrlRefused:
+                host = "/"
+        if "/" in host or "@" in host:
+            raise ValueError(
+                "must be a host or host:port, such as admin.example.org, without https:// and path"
+            )
+        return host
+
+    @field_validator("session_secret")
+    @classmethod
+    def _check_session_secret(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value.get_secret_value()) < SESSION_SECRET_CHARS_MIN:
+            raise ValueError(f"must have at least {SESSION_SECRET_CHARS_MIN} characters, chosen at random")
+        return value
+
     @field_validator("proxies")
     @classmethod
     def _check_proxies(cls, value: str) -> str:
@@ -458,6 +491,16 @@ class Settings(BaseSettings):
     def public_url(self) -> str:
         """The URL that short URLs begin with, without a trailing slash."""
         return self.base_url or self.local_url
+
+    @property
+    def dashboard_url(self) -> str:
+        """The URL of the dashboard, without a trailing slash."""
+        scheme, _, host = self.public_url.partition("://")
+        return f"{scheme}://{self.dashboard_host or host}/ui"
+
+    def has_dashboard_at(self, host: str) -> bool:
+        """Whether the dashboard answers requests to this host, as in the header `Host`."""
+        return self.dashboard and self.dashboard_host in ("", host.lower())
 
     @property
     def local_host(self) -> str:

@@ -24,6 +24,7 @@ from redis.exceptions import RedisError
 
 from snapurl.addresses import site_of
 from snapurl.config import Settings
+from snapurl.errors import Unavailable
 from snapurl.redis_client import redis_fault, redis_pool
 from snapurl.telemetry.metrics import (
     LIMIT_FALLBACKS,
@@ -39,6 +40,7 @@ log = logging.getLogger("snapurl.limits")
 
 RETRY_S = 1.0
 PROBE_KEY, PROBE_MS = "snapurl:probe", 1_000
+ONCE_PREFIX = "snapurl:once:"
 MEMORY_BUCKETS_MAX = 100_000  # when reached, the fallback in memory is emptied
 BLOCKED_MAX = 100_000  # clients; beyond it the one that was blocked first is unblocked
 
@@ -97,6 +99,19 @@ class Limiter:
             return verdict
         of_site = await self._count(_parsed(rate, factor * SITE_FACTOR), bucket, site, cost)
         return verdict if of_site.allowed else of_site
+
+    async def is_first(self, name: str, within_s: int) -> bool:
+        """Whether no call for `name`, on any worker, came in the `within_s` seconds before.
+
+        Raises Unavailable while Redis does not answer: no worker alone can tell.
+        """
+        try:
+            return bool(
+                await Redis(connection_pool=self._pool).set(f"{ONCE_PREFIX}{name}", "", ex=within_s, nx=True)
+            )
+        except (RedisError, OSError, TimeoutError) as error:
+            REDIS_FAILURES.labels("limit").inc()
+            raise Unavailable(f"Redis {redis_fault(error)}") from None
 
     async def _count(self, item: RateLimitItem, bucket: str, client: str, cost: int) -> Verdict:
         """Counts in Redis, or in memory while Redis does not answer."""

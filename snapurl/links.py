@@ -38,10 +38,14 @@ from snapurl.model import (
     IdempotencyKey,
     IdempotencyRecord,
     Link,
+    LinkCount,
     LinkPatch,
+    LinkQuery,
+    ListedLinks,
     NewLink,
     PageKey,
     SourceClicks,
+    TagCounts,
     Taken,
 )
 from snapurl.store.clicks import ClickStore
@@ -210,13 +214,17 @@ class LinkService:
 
     async def get(self, code: str, owner: str | None) -> Link:
         """Returns the link as it is now, also when expired. Raises NotFound, Gone, Unavailable."""
+        link = await self._own(code, owner)
+        if link.deleted_at is not None:
+            raise Gone("the link was deleted")
+        return link
+
+    async def _own(self, code: str, owner: str | None) -> Link:
         link = await self._store.get(code)
         if link is None:
             raise NotFound()
         if owner is not None and link.owner != owner:
             raise NotFound()  # as if there were none, so that no key can tell which codes are in use
-        if link.deleted_at is not None:
-            raise Gone("the link was deleted")
         return link
 
     async def change(self, code: str, patch: LinkPatch, if_match: int | None, owner: str | None) -> Link:
@@ -234,27 +242,42 @@ class LinkService:
         token = self._make_token()
         return await self._written(self._store.delete(code, if_match=if_match, owner=owner, token=token))
 
+    async def restore(self, code: str, if_match: int | None, owner: str | None) -> Link:
+        """Returns the link, which is no longer deleted. Raises as `change` does, Gone if it is too late."""
+        token = self._make_token()
+        return await self._written(self._store.restore(code, if_match=if_match, owner=owner, token=token))
+
     async def _written(self, write: Awaitable[Link]) -> Link:
         link = await write
         await self._cache.changed(link)
         return link
 
     async def page(
-        self, limit: int, before: PageKey | None, owner: str | None
-    ) -> tuple[list[Link], PageKey | None, bool]:
-        """Returns up to `limit` links, newest first, where the next page begins, and whether no link is missing.
+        self, query: LinkQuery, limit: int, after: PageKey | None = None, *, strict: bool = False
+    ) -> ListedLinks:
+        """Returns up to `limit` links of a list, after `after`.
 
-        The next page is None on the last one. A link is missing while its shard does not serve.
+        Links are missing while their shard does not serve; if `strict`, that raises Unavailable.
         """
-        links, silent = await self._store.page(limit + 1, before, owner)
-        if len(links) <= limit:
-            return links, None, not silent
-        last = links[limit - 1]
-        return links[:limit], PageKey(last.created_at, last.code), not silent
+        page = await self._store.page(query, limit, after)
+        if strict and page.silent:
+            raise Unavailable("some links cannot be reached now", is_public=True, retry_after_s=1.0)
+        return page
+
+    async def count(self, query: LinkQuery) -> LinkCount | None:
+        """Returns how many links a list has; None if a part cannot be counted now. Raises Unavailable."""
+        return await self._store.count(query)
+
+    async def tags(self, owner: str | None, prefix: str, limit: int) -> TagCounts:
+        """Returns up to `limit` tags that begin with `prefix`, most links first. Raises Unavailable."""
+        return await self._store.tags(LinkQuery(owner=owner), prefix, limit)
 
     async def stats(self, code: str, owner: str | None) -> tuple[list[DayClicks], list[SourceClicks]]:
-        """Returns clicks by UTC day, oldest first, and by source, most first per kind. Raises as `get` does."""
-        await self.get(code, owner)
+        """Returns clicks by UTC day, oldest first, and by source, most first per kind; of a deleted link, too.
+
+        Raises NotFound, Unavailable.
+        """
+        await self._own(code, owner)
         return await asyncio.gather(self._clicks.totals(code), self._clicks.sources(code))
 
 

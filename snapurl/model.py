@@ -108,6 +108,8 @@ class RowKey:
 
 # -- links -------------------------------------------------------------------------------------------------------
 
+TAGS_MAX = 20  # of a link
+
 
 @dataclass(slots=True)
 class LinkFields:
@@ -175,7 +177,7 @@ class Link(LinkFields):
     """One row of `links`. `version` starts at 1 and grows by one with every change.
 
     `owner` is the id of the account that it belongs to, "" if anonymous. A deleted link is a tombstone: it
-    keeps its row, so that its code is never assigned again.
+    keeps its row, so that its code is never assigned again. `changed_at` is None if it was never changed.
     """
 
     code: str
@@ -183,6 +185,7 @@ class Link(LinkFields):
     deleted_at: datetime | None
     owner: str
     version: int
+    changed_at: datetime | None = None
 
 
 LINK_COLUMNS = tuple(field.name for field in fields(Link))
@@ -268,12 +271,110 @@ EXPIRY_NOT_IN_FUTURE = "must be in the future"
 """The detail of a refusal, wherever the expiry is checked."""
 
 
+# -- lists of links ----------------------------------------------------------------------------------------------
+
+
+class LinkState(StrEnum):
+    """What a link is now. A deleted one is neither live nor expired."""
+
+    LIVE = "live"
+    EXPIRED = "expired"
+    DELETED = "deleted"
+
+
+class LinkOrder(StrEnum):
+    """By what a list is sorted; the code decides between equal times.
+
+    A link that never was changed counts as changed when it was created.
+    """
+
+    CREATED = "created"
+    CHANGED = "changed"
+    CODE = "code"
+
+
 @dataclass(frozen=True, slots=True)
 class PageKey:
-    """Where a page of links ends: the keyset (created_at, code), newest first."""
+    """Where a page of links ends: the time by which the list is sorted (None if it is by code), and the code."""
 
-    created_at: datetime
+    at: datetime | None
     code: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkQuery:
+    """Which links a list has, and in which order. The default: all that are not deleted, newest first.
+
+    A link must meet every condition. `owner` is the account whose links the caller may see (None: all), `account`
+    the one that was asked for. `text` is a part of the code, the URL or the title; A to Z match a to z. A range of
+    times has its begin and not its end.
+    """
+
+    owner: str | None = None
+    account: str | None = None
+    text: str | None = None
+    tags_any: tuple[str, ...] = ()
+    tags_all: tuple[str, ...] = ()
+    tags_none: tuple[str, ...] = ()
+    state: LinkState | None = None
+    created_from: datetime | None = None
+    created_to: datetime | None = None
+    changed_from: datetime | None = None
+    changed_to: datetime | None = None
+    expires_from: datetime | None = None
+    expires_to: datetime | None = None
+    order: LinkOrder = LinkOrder.CREATED
+    ascending: bool = False
+
+    def key_of(self, link: Link) -> PageKey:
+        """Returns the place of a link in the list."""
+        match self.order:
+            case LinkOrder.CREATED:
+                return PageKey(link.created_at, link.code)
+            case LinkOrder.CHANGED:
+                return PageKey(link.changed_at or link.created_at, link.code)
+            case LinkOrder.CODE:
+                return PageKey(None, link.code)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedLinks:
+    """A page of a list. `after` is where the next one begins, None on the last.
+
+    The links of the `silent` shards are missing. A search for text may end before the page is full.
+    """
+
+    links: list[Link]
+    after: PageKey | None
+    silent: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TagCount:
+    """A tag, and how many links have it that are not deleted."""
+
+    tag: str
+    links: int
+
+
+@dataclass(frozen=True, slots=True)
+class TagCounts:
+    """Tags, those with the most links first. Links of the `silent` shards are not counted.
+
+    `is_whole` says whether there are no other tags, and no count is too low because a shard has too many tags.
+    """
+
+    tags: list[TagCount]
+    is_whole: bool
+    silent: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LinkCount:
+    """How many links a list has."""
+
+    links: int
+    is_estimate: bool
 
 
 # -- clicks ------------------------------------------------------------------------------------------------------
@@ -319,6 +420,22 @@ ClicksBySlot = Mapping[int, Sequence[ClickRow]]
 """Slot -> its rows, in ascending order of entry."""
 
 
+CLICKS_LATE_S = 60.0
+"""From here on `/health/ready` says that clicks are late."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How late clicks are counted: `seconds` is the age of the oldest entry not counted yet, 0 if there is none."""
+
+    seconds: float
+    entries: int
+
+    @property
+    def is_late(self) -> bool:
+        return self.seconds > CLICKS_LATE_S
+
+
 # -- the cluster -------------------------------------------------------------------------------------------------
 
 
@@ -327,6 +444,45 @@ class ShardHealth:
     name: str
     ok: bool
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShardState:
+    """What a process knows of a shard without asking it.
+
+    `fault` is why the shard serves nothing, "" if it serves. `silent_s` is the time since its last answer, None if
+    the last call was answered or none ever was. `is_restarted` is whether its server has restarted and is not
+    attested yet.
+    """
+
+    name: str
+    fault: str
+    silent_s: float | None
+    is_restarted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterChange:
+    """A changing command of an operator, from the audit log. `outcome` is "done", "published: topology 7", …"""
+
+    at: datetime
+    who: str
+    what: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class OwnCounts:
+    """Counts since the process began, read at `at_s` of the monotonic clock.
+
+    `statements` maps a shard to (bound in s, how many statements took at most so long), ascending; the last bound
+    is infinite. `errors` maps a shard to its failed calls, `lookups` a source to its look-ups of links.
+    """
+
+    at_s: float
+    statements: Mapping[str, tuple[tuple[float, float], ...]]
+    errors: Mapping[str, float]
+    lookups: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from snapurl.config import Settings, load_settings
 from snapurl.local.cluster import LocalCluster
+from snapurl.local.system_user import in_namespace
 from tests.support.databases import Databases, memory_directory
 from tests.support.requirements import skip_unless_there, unfit_skip
 from tests.support.waits import PATIENT
@@ -58,6 +59,28 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         if fault := unfit_skip(str(report.longrepr), may_lack):
             report.outcome, report.longrepr = "failed", fault
     return report
+
+
+# -- directories --------------------------------------------------------------------------------------------------
+
+_AS_SYSTEM_USER = os.geteuid() == 0 and in_namespace() is None
+"""Whether PostgreSQL runs as another user, as for root in most containers: it must reach the servers' data."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _reachable_directories(tmp_path_factory: pytest.TempPathFactory) -> None:
+    if _AS_SYSTEM_USER:
+        base = tmp_path_factory.getbasetemp()
+        for directory in (base, *base.parents):
+            if directory.stat().st_uid == 0 and not directory.stat().st_mode & 0o001:
+                directory.chmod(0o711)
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Path:
+    if _AS_SYSTEM_USER:
+        tmp_path.chmod(0o711)
+    return tmp_path
 
 
 # -- servers and databases ----------------------------------------------------------------------------------------

@@ -183,6 +183,11 @@ class LinkCache:
         if link.code in self._pending or not await self._shared.changed(link.code, link.version, cached):
             self._notify_later(link.code, link.version)
 
+    @property
+    def l1_size(self) -> tuple[int, int]:
+        """How many links L1 has, and their bytes."""
+        return len(self._local), self._local.bytes
+
     def measure(self) -> None:
         """Sets the gauges."""
         L1_LINKS.set(len(self._local))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
@@ -10,26 +9,13 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from snapurl.clicks.stream import name_key
-
-LATE_S = 60.0  # from here on `/health/ready` says that clicks are late
+from snapurl.model import CLICKS_LATE_S, Lag
 
 _LAG = (files("snapurl.clicks") / "lua" / "lag.lua").read_text(encoding="utf-8")
 
 
-@dataclass(frozen=True, slots=True)
-class Lag:
-    """`seconds` is the age of the oldest entry that is not counted yet, 0 if there is none."""
-
-    seconds: float
-    entries: int
-
-    @property
-    def is_late(self) -> bool:
-        return self.seconds > LATE_S
-
-
 class LagReader:
-    """Reads the lag in one round trip. `read` raises RedisError, OSError or TimeoutError; `fault` never raises."""
+    """Reads the lag in one round trip. Only `read` raises: RedisError, OSError or TimeoutError."""
 
     def __init__(self, namespace: str, redis: Redis) -> None:
         self._keys = [name_key(namespace)]
@@ -42,10 +28,15 @@ class LagReader:
             return Lag(0.0, entries)
         return Lag(max(0.0, now_s - int(first.partition(b"-")[0]) / 1000), entries)
 
-    async def fault(self) -> str | None:
-        """Returns why clicks count as late, None if they do not or Redis does not say."""
+    async def read_or_none(self) -> Lag | None:
+        """Returns the lag, None if Redis does not say."""
         try:
-            lag = await self.read()
+            return await self.read()
         except (RedisError, OSError, TimeoutError):
             return None
-        return f"clicks have waited to be counted for more than {LATE_S:.0f} s" if lag.is_late else None
+
+    async def fault(self) -> str | None:
+        """Returns why clicks count as late, None if they do not or Redis does not say."""
+        lag = await self.read_or_none()
+        is_late = lag is not None and lag.is_late
+        return f"clicks have waited to be counted for more than {CLICKS_LATE_S:.0f} s" if is_late else None

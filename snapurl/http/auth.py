@@ -83,6 +83,17 @@ class Authenticator:
         self._note_use(key)
         return key
 
+    async def find_by_id(self, key_id: str) -> ApiKey | None:
+        """Returns the valid key with that id, for callers that have checked by other means who presents it.
+
+        None if there is none, or it is revoked. Raises Unavailable.
+        """
+        key = await self._find(key_id)
+        if key is None or key.revoked_at is not None:
+            return None
+        self._note_use(key)
+        return key
+
     def _note_use(self, key: ApiKey) -> None:
         """Notes in the background that the key is in use, unless that was done within the hour."""
         at, cached = self._clock(), self._cached.get(key.key_id)

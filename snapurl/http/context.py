@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from pydantic_core import to_json
 from sanic import HTTPResponse, Request
 
+from ring.arcs import Arc
 from snapurl.accounts import AccountService
 from snapurl.cache.reader import LinkCache
 from snapurl.clicks.tally import Tally
@@ -19,8 +20,9 @@ from snapurl.http.bodies import BodyBound, BodyThreads
 from snapurl.http.schema.requests import Rules
 from snapurl.keys import KeyService
 from snapurl.limits import Blocklist, Limiter
+from snapurl.link_batches import LinkBatches
 from snapurl.links import LinkService
-from snapurl.model import ApiKey, Readiness, RingView, SlotPlace
+from snapurl.model import ApiKey, ClusterChange, Lag, Readiness, RingView, ShardState, SlotPlace
 from snapurl.urls import UrlPolicy
 
 T = TypeVar("T")
@@ -45,6 +47,7 @@ class Services:
     settings: Settings
     site: Site
     links: LinkService
+    batches: LinkBatches
     keys: KeyService
     accounts: AccountService
     cache: LinkCache
@@ -57,8 +60,13 @@ class Services:
     clock: Callable[[], datetime]
     clock_ms: Callable[[], int]
     ring_view: Callable[[], RingView]
+    arcs: Callable[[int], Sequence[Arc]]
     place_of: Callable[[str], SlotPlace]
     reshard: Callable[[], Awaitable[Mapping[str, Any] | None]]
+    shard_states: Callable[[], Sequence[ShardState]]
+    changes: Callable[[int], Awaitable[Sequence[ClusterChange]]]
+    click_lag: Callable[[], Awaitable[Lag | None]]
+    clicks_held: Callable[[], int]
     readiness: Callable[[], Awaitable[Readiness]]
 
 
@@ -67,9 +75,9 @@ class RequestContext:
     """One request of the API: what dispatch has found out about it, and the headers of its response.
 
     `address` is the client address, `code` the link of the path, `id` its key or account, `query` the known query
-    parameters, `value` the parsed JSON body, `body_bytes` the memory that is reserved for it, `counted` the links
-    that count against the client's limit so far. `bound` is None if the route has no body, `key` for an anonymous
-    request.
+    parameters, `query_lists` those that may be repeated, `value` the parsed JSON body, `body_bytes` the memory that
+    is reserved for it, `counted` the links that count against the client's limit so far. `bound` is None if the
+    route has no body, `key` for an anonymous request.
     """
 
     request: Request[Any, Any]
@@ -80,6 +88,7 @@ class RequestContext:
     id: str = ""
     key: ApiKey | None = None
     query: Mapping[str, str] = field(default_factory=dict)
+    query_lists: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     bound: BodyBound | None = None
     counted: int = 0
     value: object = None

@@ -1,14 +1,14 @@
 """Makes the Sanic handler of a `Route`: authorizes, counts, reads the request, calls the handler, answers errors.
 
-Nothing here depends on a particular route. The order is always the same: who is the client (`_identify`), may it do
-this (`_authorize`), does its limit allow it (`count_request`), is the request well formed, and only then the work,
-under a permit of the fair queue. So a client that has reached its limit costs no more than its head.
+Nothing here depends on a particular route. The order is always the same: who is the client (`authenticate`), may it
+do this (`_authorize`), does its limit allow it (`count_request`), is the request well formed, and only then the
+work, under a permit of the fair queue. So a client that has reached its limit costs no more than its head.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from functools import cache, partial
 from time import monotonic
 from typing import Any, cast
@@ -49,6 +49,7 @@ from snapurl.http.schema.requests import parse_json
 from snapurl.http.schema.route import Route
 from snapurl.http.wire.connections import BodyBudget
 from snapurl.http.wire.fair_queue import FairQueue
+from snapurl.keys import PlainKey
 from snapurl.model import ApiKey
 from snapurl.telemetry import traces
 from snapurl.telemetry.logs import REQUEST_ID
@@ -68,7 +69,7 @@ SanicHandler = Callable[..., Coroutine[Any, Any, HTTPResponse]]
 def dispatch(route: Route[Handler]) -> SanicHandler:
     """Makes the Sanic handler of a route."""
     seconds = {status: timing(HTTP_SECONDS, route.path, f"{status}xx") for status in range(2, 6)}
-    query = frozenset(item.name for item in route.parameters if item.place == "query")
+    query = {item.name: item.may_repeat for item in route.parameters if item.place == "query"}
 
     async def handler(request: Request[Any, Any], code: str = "", **path: str) -> HTTPResponse:
         services: Services = request.app.ctx.services
@@ -123,22 +124,23 @@ async def _handle(context: RequestContext, route: Route[Handler]) -> HTTPRespons
         fair_queue.release(context.address)
 
 
-async def _prepare(context: RequestContext, route: Route[Handler], query: frozenset[str]) -> None:
+async def _prepare(context: RequestContext, route: Route[Handler], query: Mapping[str, bool]) -> None:
     if route.needs_client:
         await _authorize(context, route)
         if route.body is not None:
-            links = bulk_links_max(context.key, context.services.settings) if route.is_bulk else 1
+            links = (
+                bulk_links_max(context.key, context.services.settings) if route.is_bulk else route.body_links
+            )
             context.bound = BodyBound.of(links, context.services.settings)
         await count_request(context, route.right)
     if "{code}" in route.path and not is_code(context.code):
         raise NotFound()
     if not route.is_page:
-        context.query = _query(context.request, query)
+        context.query, context.query_lists = _query(context.request, query)
     if route.body is not None:
         await _read_value(context, await _body(context, route))
     else:
-        async for _ in _chunks(context.request):  # reads and discards a body that the route does not use
-            pass
+        await discard_body(context.request)
 
 
 async def _authorize(context: RequestContext, route: Route[Handler]) -> None:
@@ -147,14 +149,14 @@ async def _authorize(context: RequestContext, route: Route[Handler]) -> None:
     It may be without a key if its route is `may_be_anonymous` (creates) and the deployment sets
     SNAPURL_ANONYMOUS_CREATION. Raises Unauthorized, Forbidden, Unavailable.
     """
-    context.key = await _identify(context)
+    context.key = await authenticate(context, partial(presented_key, context.request.headers))
     may_be_anonymous = route.may_be_anonymous and context.services.settings.anonymous_creation
     if context.key is not None or not may_be_anonymous:
         require(context.key, route.right)
 
 
-async def _identify(context: RequestContext) -> ApiKey | None:
-    """Returns the valid API key of the request, None without one.
+async def authenticate(context: RequestContext, present: Callable[[], PlainKey | None]) -> ApiKey | None:
+    """Returns the valid API key of the request, None without one. `present` returns what the client presents.
 
     A key that is not remembered is looked up under a permit of the fair queue. A refused key counts against the
     limit of its address. Above that limit only keys that this worker knows are still looked up: guessing ends, and
@@ -162,7 +164,7 @@ async def _identify(context: RequestContext) -> ApiKey | None:
     """
     auth, request = context.services.auth, context.request
     try:
-        plain = presented_key(request.headers)
+        plain = present()
         if plain is None:
             return None
         if (key := auth.remembered(plain)) is not None:
@@ -187,14 +189,17 @@ async def _counted_miss(context: RequestContext, error: NotFound) -> SnapURLErro
     return RateLimited(MISSES, retry_after_s=left_s) if left_s else error
 
 
-def _query(request: Request[Any, Any], known: frozenset[str]) -> dict[str, str]:
-    """Parses the query.
+def _query(
+    request: Request[Any, Any], known: Mapping[str, bool]
+) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """Parses the query. `known` says of each parameter whether it may be repeated; those are returned apart.
 
-    Raises Invalid for an unknown or repeated parameter, BadRequest if it is malformed or too long.
+    Raises Invalid for an unknown parameter and one repeated that may not be, BadRequest if the query is malformed
+    or too long.
     """
     text = request.query_string
     if not text:
-        return {}
+        return {}, {}
     if len(text) > QUERY_CHARS_MAX:
         raise BadRequest(f"the query string may have at most {QUERY_CHARS_MAX} characters")
     try:
@@ -202,13 +207,17 @@ def _query(request: Request[Any, Any], known: frozenset[str]) -> dict[str, str]:
     except ValueError:  # too many, or not UTF-8
         raise BadRequest("the query string cannot be read") from None
     found: dict[str, str] = {}
+    lists: dict[str, tuple[str, ...]] = {}
     for name, value in pairs:
         if name not in known:
             raise query_error(name, "is not a parameter of this address")
-        if name in found:
+        if known[name]:
+            lists[name] = (*lists.get(name, ()), value)
+        elif name in found:
             raise query_error(name, "is given twice")
-        found[name] = value
-    return found
+        else:
+            found[name] = value
+    return found, lists
 
 
 def query_error(name: str, detail: str) -> Invalid:
@@ -233,7 +242,7 @@ async def _body(context: RequestContext, route: Route[Handler]) -> bytes:
             raise UnsupportedMediaType("send the body as UTF-8")
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("send the body without a content encoding")
-    return await _read(context)
+    return await read_bounded(context)
 
 
 async def _read_value(context: RequestContext, raw: bytes) -> None:
@@ -245,12 +254,18 @@ async def _read_value(context: RequestContext, raw: bytes) -> None:
     context.value = await context.run(partial(parse_json, raw, context.bound.values_max))
 
 
+async def discard_body(request: Request[Any, Any]) -> None:
+    """Reads a body that nobody uses."""
+    async for _ in _chunks(request):
+        pass
+
+
 def _chunks(request: Request[Any, Any]) -> AsyncIterator[bytes]:
     """Iterates over the parts of a body as they arrive."""
     return cast(AsyncIterator[bytes], aiter(cast(Http, request.stream)))
 
 
-async def _read(context: RequestContext) -> bytes:
+async def read_bounded(context: RequestContext) -> bytes:
     """Reads a body within its bound. Raises TooLarge, Unavailable.
 
     Sanic discards the rest of a larger body after the response, up to its own limit: a client that is still sending

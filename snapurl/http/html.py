@@ -21,7 +21,8 @@ PAGE_HEADERS = {
 
 ROBOTS = {
     # `$` and `/` keep links whose codes begin alike allowed.
-    "allow": "User-agent: *\nDisallow: /api/\nDisallow: /docs$\nDisallow: /docs/\nDisallow: /openapi.json$\n",
+    "allow": "User-agent: *\nDisallow: /api/\nDisallow: /docs$\nDisallow: /docs/\nDisallow: /openapi.json$\n"
+    "Disallow: /ui$\nDisallow: /ui/\n",
     "deny": "User-agent: *\nDisallow: /\n",
 }
 """/robots.txt by setting. Sites show a preview of a short link only if their crawler may follow it."""

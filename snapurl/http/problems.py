@@ -101,23 +101,11 @@ def refuse(
     request_id: str | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> HTTPResponse:
-    """Makes the response to an exception and counts it; logs bugs, and at level debug what a 503 does not say."""
-    refusal = as_refusal(error)
+    """Makes the response to an exception, which it reports."""
     request_id = request_id or request_id_of(request.headers)
-    PROBLEMS.labels(refusal.slug).inc()
-    if refusal.slug == SnapURLError.slug:
-        log.error(
-            "unexpected %s at %s %s",
-            type(error).__name__,
-            request.method,
-            request.path,
-            exc_info=error,
-            extra={"request_id": request_id},
-        )
-    elif refusal.public_detail != refusal.detail:
-        log.debug("%s %s: %s", request.method, request.path, refusal.detail, extra={"request_id": request_id})
+    refusal = report(request, error, request_id)
     common = api_headers(request) if request.path.startswith(API_PREFIX) else site_headers(varies=True)
-    own = {"x-request-id": request_id, **common, **_headers(request, refusal)}
+    own = {"x-request-id": request_id, **common, **refusal_headers(request, refusal)}
     if wants_page(request):
         return HTTPResponse(
             refusal_page(refusal),
@@ -130,7 +118,25 @@ def refuse(
     )
 
 
-def _headers(request: Request[Any, Any], refusal: SnapURLError) -> dict[str, str]:
+def report(request: Request[Any, Any], error: BaseException, request_id: str) -> SnapURLError:
+    """Maps an exception to a refusal and counts it; logs bugs, and at level debug what a 503 does not say."""
+    refusal = as_refusal(error)
+    PROBLEMS.labels(refusal.slug).inc()
+    if refusal.slug == SnapURLError.slug:
+        log.error(
+            "unexpected %s at %s %s",
+            type(error).__name__,
+            request.method,
+            request.path,
+            exc_info=error,
+            extra={"request_id": request_id},
+        )
+    elif refusal.public_detail != refusal.detail:
+        log.debug("%s %s: %s", request.method, request.path, refusal.detail, extra={"request_id": request_id})
+    return refusal
+
+
+def refusal_headers(request: Request[Any, Any], refusal: SnapURLError) -> dict[str, str]:
     """Returns Retry-After, WWW-Authenticate or Allow, where the status calls for it."""
     headers = {}
     if refusal.retry_after_s is not None or refusal.status == 503:

@@ -1,7 +1,7 @@
 """Headers that do not depend on the answer: caching, media type, and which other origins may read it (CORS).
 
 With SNAPURL_CORS_ORIGINS, web pages of these origins may use the API from a browser. They send the API key as a
-header of their own. Credentials that a browser adds by itself (cookies) are never allowed: the service has none.
+header of their own. Credentials that a browser adds by itself (cookies) are never allowed: the API takes none.
 """
 
 from __future__ import annotations

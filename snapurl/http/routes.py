@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from ring.arcs import ARCS
 from snapurl.codes import CODE_PATTERN
 from snapurl.errors import (
     AliasTaken,
@@ -25,6 +26,14 @@ from snapurl.errors import (
     UnsupportedMediaType,
     VersionMismatch,
 )
+from snapurl.http.api.batches import (
+    TAGS_LISTED_DEFAULT,
+    TAGS_LISTED_MAX,
+    change_links,
+    delete_tag,
+    list_tags,
+    rename_tag,
+)
 from snapurl.http.api.health import health_live, health_ready
 from snapurl.http.api.keys import (
     PAGE_ROWS_DEFAULT,
@@ -39,16 +48,18 @@ from snapurl.http.api.keys import (
     revoke_key,
 )
 from snapurl.http.api.links import (
-    CURSOR_CHARS_MAX,
     KEY_CHARS_MAX,
-    PAGE_LINKS_DEFAULT,
-    PAGE_LINKS_MAX,
     change_link,
     create_link,
     create_links,
     delete_link,
-    list_links,
     read_link,
+    restore_link,
+)
+from snapurl.http.api.lists import (
+    PAGE_LINKS_DEFAULT,
+    PAGE_LINKS_MAX,
+    list_links,
 )
 from snapurl.http.api.qr import COLOUR, link_qr
 from snapurl.http.api.stats import link_stats, ring
@@ -64,13 +75,23 @@ from snapurl.http.docs.site import (
     robots,
 )
 from snapurl.http.schema import keys, responses
+from snapurl.http.schema.batches import LinkBatch, TagName
 from snapurl.http.schema.keys import ID_PATTERN, AccountDraft, KeyDraft
-from snapurl.http.schema.requests import Bulk, LinkChange, LinkDraft
+from snapurl.http.schema.requests import (
+    CURSOR_CHARS_MAX,
+    TAG_CHARS_MAX,
+    TEXT_CHARS_MAX,
+    Bulk,
+    LinkChange,
+    LinkDraft,
+)
 from snapurl.http.schema.route import LINKS_PATH, Parameter, Route, Success
-from snapurl.model import Right
+from snapurl.model import LinkOrder, LinkState, Right
 from snapurl.qr import BORDER_MAX, ERRORS, FORMATS, SIZE_PX_MAX, SIZE_PX_MIN, TRANSPARENT, Style
 
 LINK_PATH = LINKS_PATH + "/{code}"
+TAGS_PATH = "/api/v1/tags"
+BATCH_BODY_LINKS = 20  # a batch may have as many JSON values as these: 1,000 codes and what else there is
 
 IDEMPOTENCY_KEY = Parameter(
     "Idempotency-Key",
@@ -94,7 +115,7 @@ LIMIT = Parameter(
 CURSOR = Parameter(
     "cursor",
     "query",
-    "`next_cursor` of the page before.",
+    "`next_cursor` of the page before. Repeat all other parameters: a cursor belongs to its query.",
     {"type": "string", "maxLength": CURSOR_CHARS_MAX},
 )
 IF_NONE_MATCH = Parameter(
@@ -161,6 +182,90 @@ OF_ACCOUNT = Parameter(
     "account", "query", "Only keys of this account.", {"type": "string", "pattern": ID_PATTERN}
 )
 
+ARCS_ASKED_FOR = Parameter(
+    "arcs",
+    "query",
+    "Into how many arcs of equal length to divide the slots, to draw them. Left out: no arcs.",
+    {"type": "integer", "enum": list(ARCS)},
+)
+
+
+def _tags(name: str, meaning: str) -> Parameter:
+    tag = {"type": "string", "minLength": 1, "maxLength": TAG_CHARS_MAX}
+    return Parameter(name, "query", meaning, {"type": "array", "items": tag})
+
+
+def _time(name: str, meaning: str) -> Parameter:
+    return Parameter(name, "query", meaning, {"type": "string", "format": "date-time"})
+
+
+def _flag(name: str, meaning: str) -> Parameter:
+    return Parameter(name, "query", meaning, {"type": "boolean", "default": False})
+
+
+FIND = (
+    Parameter(
+        "q",
+        "query",
+        "Part of the code, the URL or the title; letters from A to Z match in either case.",
+        {"type": "string", "minLength": 1, "maxLength": TEXT_CHARS_MAX},
+    ),
+    _tags("tags_any", "Links with one of these tags. Repeat the parameter for each."),
+    _tags("tags_all", "Links with all of these tags."),
+    _tags("tags_none", "Links with none of these tags."),
+    Parameter(
+        "state",
+        "query",
+        "What the links are now. Left out: all that are not deleted.",
+        {"type": "string", "enum": list(LinkState)},
+    ),
+    Parameter("account", "query", "Links of this account.", {"type": "string"}),
+    _time("created_from", "Created at this time or later."),
+    _time("created_to", "Created before this time."),
+    _time(
+        "changed_from", "Changed at this time or later; a link that never was counts as changed when created."
+    ),
+    _time("changed_to", "Changed before this time."),
+    _time("expires_from", "With an expiry, at this time or later."),
+    _time("expires_to", "With an expiry before this time."),
+    Parameter(
+        "sort",
+        "query",
+        "By what the links are sorted.",
+        {"type": "string", "enum": list(LinkOrder), "default": "created"},
+    ),
+    Parameter(
+        "order",
+        "query",
+        "In which direction.",
+        {"type": "string", "enum": ["desc", "asc"], "default": "desc"},
+    ),
+    _flag("total", "Whether to count the links of the query: exact up to 10,000, an estimate beyond."),
+    _flag(
+        "strict", "Whether to refuse with 503 while some links cannot be reached, rather than leave them out."
+    ),
+)
+
+TAG = Parameter(
+    "tag",
+    "query",
+    "The tag.",
+    {"type": "string", "minLength": 1, "maxLength": TAG_CHARS_MAX},
+    is_required=True,
+)
+TAG_PREFIX = Parameter(
+    "q",
+    "query",
+    "How the tags begin; letters from A to Z match in either case.",
+    {"type": "string", "minLength": 1, "maxLength": TAG_CHARS_MAX},
+)
+TAGS_LIMIT = Parameter(
+    "limit",
+    "query",
+    "How many tags to list.",
+    {"type": "integer", "minimum": 1, "maximum": TAGS_LISTED_MAX, "default": TAGS_LISTED_DEFAULT},
+)
+
 ETAG = {"ETag": "The version, in quotes."}
 RATE = {"RateLimit-Policy": "The rule, where one applies.", "RateLimit": "What is left of it."}
 
@@ -204,12 +309,13 @@ ROUTES: tuple[Route[Handler], ...] = (
         "GET",
         LINKS_PATH,
         list_links,
-        "List links, newest first",
+        "Find links",
         "Links",
         (Success(200, "A page of links", responses.LinkPage, {"Link": 'The next page, as `rel="next"`.'}),),
-        "An admin key sees all links, any other those of its account. Deleted links are left out.",
+        "Newest first, unless you ask otherwise. Links must meet every condition. An admin key sees all links, any "
+        "other those of its account.",
         right=Right.READ,
-        parameters=(LIMIT, CURSOR),
+        parameters=(LIMIT, CURSOR, *FIND),
         refusals=(Unauthorized, Forbidden, Invalid, BadRequest, RateLimited, Unavailable),
     ),
     Route(
@@ -226,6 +332,21 @@ ROUTES: tuple[Route[Handler], ...] = (
         is_bulk=True,
         body=Bulk,
         parameters=(IDEMPOTENCY_KEY,),
+        refusals=(*WRITE, Unauthorized, Forbidden, RateLimited),
+    ),
+    Route(
+        "POST",
+        LINKS_PATH + "/batch",
+        change_links,
+        "Change many links at once",
+        "Links",
+        (Success(200, "One result per link", responses.BatchResults),),
+        "Up to 1,000 links per request; each succeeds or fails by itself. Name them by `codes`, or by a `filter`: "
+        "first with `dry_run`, which counts them, then with that number as `confirm`, then with each `next_cursor` "
+        "as `cursor`.",
+        right=Right.CHANGE,
+        body=LinkBatch,
+        body_links=BATCH_BODY_LINKS,
         refusals=(*WRITE, Unauthorized, Forbidden, RateLimited),
     ),
     Route(
@@ -257,7 +378,20 @@ ROUTES: tuple[Route[Handler], ...] = (
         "Delete a link",
         "Links",
         (Success(204, "Deleted"),),
-        "Its address answers 410 from then on, and its code is never given out again.",
+        "Its address answers 410 from then on, and its code is never given out again. It can be restored for 30 "
+        "days.",
+        right=Right.CHANGE,
+        parameters=(IF_MATCH,),
+        refusals=(*ONE_LINK, VersionMismatch, OutcomeUnknown),
+    ),
+    Route(
+        "POST",
+        LINK_PATH + "/restore",
+        restore_link,
+        "Restore a deleted link",
+        "Links",
+        (Success(200, "The link, also if it was not deleted", responses.LinkBody, ETAG),),
+        "For 30 days after it was deleted. It then has its clicks and everything else that it had.",
         right=Right.CHANGE,
         parameters=(IF_MATCH,),
         refusals=(*ONE_LINK, VersionMismatch, OutcomeUnknown),
@@ -269,8 +403,47 @@ ROUTES: tuple[Route[Handler], ...] = (
         "Count a link's clicks",
         "Links",
         (Success(200, "Clicks in all, by UTC day, referring host and browser family", responses.Stats),),
+        "Of a deleted link, too.",
         right=Right.READ,
-        refusals=ONE_LINK,
+        refusals=tuple(kind for kind in ONE_LINK if kind is not Gone),
+    ),
+    # -- tags ------------------------------------------------------------------------------------------------
+    Route(
+        "GET",
+        TAGS_PATH,
+        list_tags,
+        "List tags",
+        "Links",
+        (Success(200, "Tags and how many links have each", responses.TagList),),
+        "An admin key sees the tags of all links, any other those of its own.",
+        right=Right.READ,
+        parameters=(TAG_PREFIX, TAGS_LIMIT),
+        refusals=(Unauthorized, Forbidden, Invalid, BadRequest, RateLimited, Unavailable),
+    ),
+    Route(
+        "PATCH",
+        TAGS_PATH,
+        rename_tag,
+        "Rename a tag",
+        "Links",
+        (Success(200, "How many links were changed, and how many are left", responses.TagProgress),),
+        "On up to 1,000 links per request: repeat it until none are left.",
+        right=Right.CHANGE,
+        body=TagName,
+        parameters=(TAG,),
+        refusals=(*WRITE, Unauthorized, Forbidden, RateLimited),
+    ),
+    Route(
+        "DELETE",
+        TAGS_PATH,
+        delete_tag,
+        "Delete a tag",
+        "Links",
+        (Success(200, "How many links were changed, and how many are left", responses.TagProgress),),
+        "From up to 1,000 links per request: repeat it until none are left. The links stay.",
+        right=Right.CHANGE,
+        parameters=(TAG,),
+        refusals=(Unauthorized, Forbidden, Invalid, BadRequest, RateLimited, Unavailable),
     ),
     Route(
         "GET",
@@ -379,7 +552,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         (Success(200, "The ring", responses.Ring),),
         "Only for admin keys: it names the shards.",
         right=Right.ADMIN,
-        parameters=(PLACE_OF,),
+        parameters=(PLACE_OF, ARCS_ASKED_FOR),
         refusals=(Unauthorized, Forbidden, Invalid, BadRequest, Unavailable),
     ),
     Route(

@@ -24,6 +24,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import secrets
 import shutil
 import signal
 import socket
@@ -175,7 +176,10 @@ def worker_children(
     fds = {option: each.fileno() for option, each in listeners.items() if each is not None}
     words = (word for option, fd in fds.items() for word in (option, str(fd)))
     argv = python_argv("-m", "snapurl.run.worker", *words)
-    environ = environ_with({**changes, "PROMETHEUS_MULTIPROC_DIR": str(metrics)})
+    own = {"PROMETHEUS_MULTIPROC_DIR": str(metrics)}
+    if not settings.session_secret.get_secret_value():
+        own["SNAPURL_SESSION_SECRET"] = secrets.token_urlsafe(32)
+    environ = environ_with({**own, **changes})
     return tuple(
         Child(f"worker {number}", argv, environ, tuple(fds.values()))
         for number in range(1, settings.workers + 1)

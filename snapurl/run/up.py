@@ -12,6 +12,7 @@ from shlex import quote
 from time import monotonic
 
 import click
+from pydantic import SecretStr
 
 from snapurl.config import PREFIX, Settings, load_settings
 from snapurl.errors import ConfigError
@@ -46,6 +47,7 @@ from snapurl.tasks import cancel_and_wait
 from snapurl.telemetry.logs import configure
 from snapurl.telemetry.metrics_port import bind
 from snapurl.telemetry.multiprocess import merge_dead
+from snapurl.ui.login_links import link_for
 
 log = logging.getLogger("snapurl.up")
 
@@ -93,6 +95,8 @@ async def _run(
     anonymous = settings.anonymous_creation or "anonymous_creation" not in settings.model_fields_set
     as_service = _variables(cluster, LocalUser.SERVICE, used)
     as_service["SNAPURL_ANONYMOUS_CREATION"] = str(anonymous).lower()
+    service = with_session_secret(service, create=True)
+    as_service["SNAPURL_SESSION_SECRET"] = service.session_secret.get_secret_value()
     with (
         bind(settings.metrics_host, settings.metrics_port) as metrics_listener,
         metrics_directory(cluster.home / "metrics") as metrics,
@@ -156,6 +160,32 @@ async def admin_key(settings: Settings) -> str:
     return made
 
 
+def admin_key_of(settings: Settings) -> str | None:
+    """Returns the admin key of the local cluster, None if there is no such cluster."""
+    try:
+        return settings.admin_key_file.read_text().strip() or None
+    except OSError:
+        return None
+
+
+def with_session_secret(settings: Settings, *, create: bool = False) -> Settings:
+    """Returns the settings with the local cluster's own session secret, unless they have one.
+
+    If the cluster has none yet, makes one where `create` says so. Raises ConfigError.
+    """
+    if settings.session_secret.get_secret_value():
+        return settings
+    file = settings.home.expanduser().resolve() / "session.secret"
+    secret = file.read_text().strip() if file.exists() else ""
+    if create and not secret:
+        secret = secrets.token_urlsafe(32)
+        try:
+            write_private(file, f"{secret}\n")
+        except OSError as error:
+            raise ConfigError(f"cannot write {file}: {error.strerror}") from None
+    return settings.model_copy(update={"session_secret": SecretStr(secret)})
+
+
 async def _greet(settings: Settings, cluster: LocalCluster, key: str, inside: str) -> None:
     """Prints the banner once the service is ready. `inside` is the URL of the metrics port."""
     ready = await _is_ready(settings)
@@ -174,11 +204,20 @@ async def _is_ready(settings: Settings) -> bool:
 
 
 def banner(settings: Settings, cluster: LocalCluster, key: str | None, inside: str) -> str:
-    """Returns the banner: URLs, admin key, and three commands to try, with an alias that is not taken.
+    """Returns the banner: URLs, admin key, three commands to try with an alias that is not taken, a login link.
 
     Without `key` it says only where the key is kept: output that goes into a file is not always private.
     """
     url, file = settings.public_url, settings.admin_key_file
+    plain = PlainKey.parse(key) if key else None
+    dashboard = ""
+    if settings.dashboard:
+        where = (
+            link_for(settings, plain.key_id, plain.secret_hash)
+            if plain
+            else "`snapurl login-link` prints a link"
+        )
+        dashboard = f"\nDashboard, logged in: {where}\n"
     alias = "try-" + "".join(secrets.choice(_ALIAS_ALPHABET) for _ in range(4))
     body = f'{{"url": "https://example.org/a/long/address", "alias": "{alias}"}}'
     return f"""
@@ -196,4 +235,4 @@ Try it:
   curl -s {url}/api/v1/links/{alias}/stats -H "X-Api-Key: {key or f"$(cat {quote(str(file))})"}"
 
 Ctrl-C stops everything; the data stay.
-"""
+{dashboard}"""

@@ -120,6 +120,7 @@ async def start(app: App, listener: socket.socket) -> Any:
 async def finish(app: App, server: Any) -> None:
     """Accepts no more connections, finishes the requests, then closes everything; bounded in time."""
     server.server.close()
+    app.ctx.event_streams.close()
     try:
         async with asyncio.timeout(DRAIN_S_MAX):
             while server.connections:

@@ -8,7 +8,7 @@ from typing import Any
 from ring.slots import slot_of
 from snapurl.model import Account, RowKey
 from snapurl.store.batching.bulk import repeat_or_refuse
-from snapurl.store.cluster.fanout import every_slot_once
+from snapurl.store.cluster.fanout import every_row_once
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.queries import load_queries
@@ -49,9 +49,9 @@ class AccountStore:
         `limit` None is no limit. With `name`, only accounts that have it.
         """
         args = (limit, before.created_at if before else None, before.row_id if before else None, name)
-        listed = await every_slot_once(self._shards, SQL["page"], args)
+        listed = await every_row_once(self._shards, SQL["page"], args)
         found = sorted(
-            map(_account, listed.rows), key=lambda item: (item.created_at, item.account_id), reverse=True
+            map(_account, listed.answers), key=lambda item: (item.created_at, item.account_id), reverse=True
         )
         return found[:limit], listed.silent
 

@@ -8,7 +8,7 @@ from typing import Any
 from ring.slots import slot_of
 from snapurl.model import ApiKey, Right, RowKey
 from snapurl.store.batching.bulk import repeat_or_refuse
-from snapurl.store.cluster.fanout import every_slot_once
+from snapurl.store.cluster.fanout import every_row_once
 from snapurl.store.cluster.pool import Pool
 from snapurl.store.cluster.router import Call, Router
 from snapurl.store.cluster.shards import Shards
@@ -62,8 +62,8 @@ class KeyStore:
         `limit` None is no limit. With `account`, only keys of that account.
         """
         args = (limit, before.created_at if before else None, before.row_id if before else None, account)
-        listed = await every_slot_once(self._shards, SQL["page"], args)
-        found = sorted(map(_key, listed.rows), key=lambda key: (key.created_at, key.key_id), reverse=True)
+        listed = await every_row_once(self._shards, SQL["page"], args)
+        found = sorted(map(_key, listed.answers), key=lambda key: (key.created_at, key.key_id), reverse=True)
         return found[:limit], listed.silent
 
     async def _write(self, slot: int, call: Call) -> Mapping[str, Any]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Any
 
@@ -26,16 +27,19 @@ from snapurl.errors import (
     VersionMismatch,
 )
 from snapurl.model import (
-    LINK_COLUMNS,
     LINK_FIELDS,
     CachedLink,
     Failed,
     IdempotencyKey,
     IdempotencyRecord,
     Link,
+    LinkCount,
     LinkPatch,
+    LinkQuery,
+    ListedLinks,
     NewLink,
     PageKey,
+    TagCounts,
     Taken,
     link_values,
 )
@@ -43,16 +47,18 @@ from snapurl.store.batching.bulk import BulkCall, Unsettled, repeat_or_refuse
 from snapurl.store.batching.columns import create_rows
 from snapurl.store.batching.creates import CreateBatcher
 from snapurl.store.batching.reads import ReadBatcher
-from snapurl.store.cluster.fanout import every_slot_once
 from snapurl.store.cluster.pool import Pool, ShardFailed
 from snapurl.store.cluster.router import Call, Router
 from snapurl.store.cluster.shards import Shards
+from snapurl.store.pages import link_of, read_count, read_page, read_tags
 from snapurl.store.queries import load_queries
 from snapurl.store.tokens import random_token
 from snapurl.telemetry.metrics import WRITES_REFUSED
 
 SQL = load_queries("links")
 BULK_CALLS_AT_ONCE = 2  # per process: each holds a lock per slot, and PostgreSQL's lock table is bounded
+SEARCHES_AT_ONCE = 2  # per process: each holds a connection to every shard, which redirects need too
+SEARCH_WAIT_S = 2.0
 
 
 class LinkStore:
@@ -64,6 +70,7 @@ class LinkStore:
         self._creates = CreateBatcher(lambda code: shards.map.owner(slot_of(code)), shards.serves)
         self._reads = ReadBatcher(shards, router)
         self._bulk = asyncio.Semaphore(BULK_CALLS_AT_ONCE)
+        self._searches = asyncio.Semaphore(SEARCHES_AT_ONCE)
 
     async def close(self) -> None:
         """Cancels the creates and the reads of `find` that have no answer."""
@@ -107,7 +114,7 @@ class LinkStore:
     async def get(self, code: str) -> Link | None:
         """Returns the row as its owner has it now, also when expired or deleted; None if there is no row."""
         row = await self._row(code)
-        return None if row["code"] is None else _link(row)
+        return None if row["code"] is None else link_of(row)
 
     def find(self, code: str) -> Awaitable[CachedLink]:
         """Reads what a redirect needs of a link, in a batch with other reads. MISSING if there is no row."""
@@ -124,13 +131,18 @@ class LinkStore:
 
         Raises NotFound, also for a link of another owner, Gone, VersionMismatch, OutcomeUnknown, Unavailable.
         """
-        return await self._write(code, if_match, owner, token, delete=False, values=patch.values)
+        return await self._change(code, if_match, owner, token, delete=False, values=patch.values)
 
     async def delete(self, code: str, *, if_match: int | None, owner: str | None, token: uuid.UUID) -> Link:
         """Makes the link a tombstone and returns it. Raises as `change` does."""
-        return await self._write(code, if_match, owner, token, delete=True, values={})
+        return await self._change(code, if_match, owner, token, delete=True, values={})
 
-    async def _write(
+    async def restore(self, code: str, *, if_match: int | None, owner: str | None, token: uuid.UUID) -> Link:
+        """Returns the link, which is no longer deleted. Raises as `change` does, Gone if it is too late."""
+        args = (slot_of(code), code, if_match, owner, token)
+        return await self._write(code, if_match, token, lambda pool: pool.fetch(SQL["restore"], *args))
+
+    async def _change(
         self,
         code: str,
         if_match: int | None,
@@ -140,14 +152,14 @@ class LinkStore:
         delete: bool,
         values: Mapping[str, Any],
     ) -> Link:
+        args = (
+            slot_of(code), code, if_match, owner, token, delete, list(values),
+            *map(values.get, LINK_FIELDS),
+        )  # fmt: skip
+        return await self._write(code, if_match, token, lambda pool: pool.fetch(SQL["change"], *args))
+
+    async def _write(self, code: str, if_match: int | None, token: uuid.UUID, call: Call) -> Link:
         slot = slot_of(code)
-
-        async def call(pool: Pool) -> Sequence[Mapping[str, Any]]:
-            return await pool.fetch(
-                SQL["change"], slot, code, if_match, owner, token, delete, list(values),
-                *map(values.get, LINK_FIELDS),
-            )  # fmt: skip
-
         try:
             if if_match is not None:
                 # Both the original and the repeat require that version, so at most one of them changes the row.
@@ -158,7 +170,7 @@ class LinkStore:
             WRITES_REFUSED.labels(refusal.cause).inc()
             raise
         _raise_for(row["outcome"], code)
-        return _link(row)
+        return link_of(row)
 
     async def _once(self, slot: int, call: Call, code: str, token: uuid.UUID) -> Mapping[str, Any]:
         try:
@@ -177,27 +189,36 @@ class LinkStore:
             return row
         raise OutcomeUnknown(retry_after_s=1.0)
 
-    async def page(
-        self, limit: int, before: PageKey | None, owner: str | None
-    ) -> tuple[list[Link], tuple[str, ...]]:
-        """Returns up to `limit` links that are not deleted, newest first, and the shards whose links are missing.
+    async def page(self, query: LinkQuery, limit: int, after: PageKey | None = None) -> ListedLinks:
+        """Returns up to `limit` links of a list, after `after`. Raises Unavailable."""
+        async with self._search(query.text is not None):
+            return await read_page(self._shards, query, limit, after)
 
-        `owner` None lists all.
+    async def count(self, query: LinkQuery) -> LinkCount | None:
+        """Returns how many links a list has; None if a part cannot be counted now. Raises Unavailable."""
+        async with self._search(True):
+            return await read_count(self._shards, query)
 
-        Every shard also returns the slots that it answers for, in the same snapshot as its rows. The page counts
-        only if these sets cover each slot exactly once. So no link is listed twice or left out while slots move.
-        """
-        args: tuple[object, ...] = (
-            limit,
-            before.created_at if before else None,
-            before.code if before else None,
-        )
-        if owner is None:
-            listed = await every_slot_once(self._shards, SQL["page"], args)
-        else:
-            listed = await every_slot_once(self._shards, SQL["page_of_owner"], (*args, owner))
-        links = sorted(map(_link, listed.rows), key=lambda link: (link.created_at, link.code), reverse=True)
-        return links[:limit], listed.silent
+    async def tags(self, query: LinkQuery, prefix: str, limit: int) -> TagCounts:
+        """Returns up to `limit` tags of a list that begin with `prefix`, most links first. Raises Unavailable."""
+        async with self._search(True):
+            return await read_tags(self._shards, query, prefix, limit)
+
+    @asynccontextmanager
+    async def _search(self, is_long: bool) -> AsyncIterator[None]:
+        """Lets SEARCHES_AT_ONCE long reads run at a time. Raises Unavailable after SEARCH_WAIT_S."""
+        if not is_long:
+            yield
+            return
+        try:
+            async with asyncio.timeout(SEARCH_WAIT_S):
+                await self._searches.acquire()
+        except TimeoutError:
+            raise Unavailable("too many searches run", is_public=True, retry_after_s=1.0) from None
+        try:
+            yield
+        finally:
+            self._searches.release()
 
     async def reserve(self, key: IdempotencyKey, fingerprint: bytes) -> IdempotencyRecord:
         """Stores an Idempotency-Key and returns its record. If it was stored within 24 hours, returns that record.
@@ -280,12 +301,6 @@ def _created_or_taken(new: NewLink, row: Mapping[str, Any]) -> Link | Taken:
         owner=new.owner,
         version=1,
     )
-
-
-def _link(row: Mapping[str, Any]) -> Link:
-    values = {name: row[name] for name in LINK_COLUMNS}
-    values["tags"] = tuple(values["tags"])
-    return Link(**values)
 
 
 _REFUSALS: dict[str, type[SnapURLError]] = {

@@ -201,6 +201,15 @@ BODIES_REFUSED = Counter(
     "snapurl_bodies_refused_total", "Requests refused because the memory for request bodies was used up."
 )
 
+WATCHERS = Gauge(
+    "snapurl_watchers", "Open streams of events, as of cluster pages.", multiprocess_mode="livesum"
+)
+WATCHERS_REFUSED = Counter(
+    "snapurl_watchers_refused_total",
+    "Streams of events refused because of too many from one address, or in all.",
+    ["whose"],
+)
+
 # caches
 CACHE_ANSWERS = Counter(
     "snapurl_cache_answers_total",
@@ -280,6 +289,7 @@ _KNOWN: tuple[tuple[Counter, tuple[str, ...]], ...] = (
     (RESHARD_MOVES, ("finished", "given up")),
     (LIMIT_REFUSALS, ("create", "api", "missing", "scan", "unauthorized")),
     (CONNECTIONS_REFUSED, ("address", "all")),
+    (WATCHERS_REFUSED, ("address", "all")),
     (KEY_LOOKUPS, ("remembered", "shard", "shared", "stale")),
     (
         REDIS_FAILURES,

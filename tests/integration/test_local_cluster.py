@@ -96,7 +96,7 @@ async def test_with_loopback_no_password_no_entry(tmp_path: Path) -> None:
         async with Redis.from_url(re.sub(":[^:@]*@", ":x@", cluster.redis_url)) as client:
             with pytest.raises(AuthenticationError):
                 await client.ping()
-        assert home.stat().st_mode & 0o077 == 0
+        assert home.stat().st_mode & 0o066 == 0
         assert (home / "cluster.json").stat().st_mode & 0o177 == 0
         assert (home / "redis" / "redis.conf").stat().st_mode & 0o177 == 0
 

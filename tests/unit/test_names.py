@@ -54,6 +54,7 @@ PRIVATE = {
 
 # Public names that two packages define, and why that is not confusing.
 SHARED = {
+    "Call": "of a shard, with clicks; of a screen, by a browser",
     "address_of": "of a shard in a DSN; of a client in a request",
     "cli": "the commands of a program",
     "main": "the entry point of a program",
@@ -64,6 +65,7 @@ SHARED = {
     "openapi": "the command prints what the function returns",
     "plan": "the command shows what the function returns",
     "run": "the main coroutine of a program, and the command that runs the migrator's",
+    "show": "a command prints what it has found; a screen shows it",
     "serve": "the command runs the function",
     "up": "the command runs the function",
 }

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from snapurl.run.up import MIGRATOR_MODULE
+from tests.support.vendored import Vendored, all_vendored
 
 ROOT = Path(__file__).parents[2]
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
@@ -38,7 +40,7 @@ def test_wheel_carries_the_program_and_its_data(wheel: zipfile.ZipFile) -> None:
         files = [
             file
             for file in (ROOT / package).rglob("*")
-            if file.suffix in (".py", ".sql", ".lua", ".css", ".js", ".toml")
+            if file.suffix in (".py", ".sql", ".lua", ".css", ".html", ".js", ".toml")
         ]
         assert files
         assert {str(file.relative_to(ROOT)) for file in files} <= names
@@ -80,6 +82,24 @@ def test_packages_of_this_environment_are_ours() -> None:
         spec = importlib.util.find_spec(name)
         assert spec is not None and spec.origin is not None
         assert Path(spec.origin).parent == ROOT / name
+
+
+OWN_FILES = {"swagger-ui-dist": {"start.js"}}
+"""The files of ours beside those of each vendored package."""
+
+
+@pytest.mark.parametrize("vendored", all_vendored(), ids=lambda vendored: vendored.package)
+def test_vendored_files_are_unchanged(vendored: Vendored) -> None:
+    """Each file of another project has the SHA-256 that VENDORED.toml names, and its licence is there."""
+    found = {path: sha256(vendored.file(path).read_bytes()).hexdigest() for path in vendored.digests}
+    assert found == vendored.digests
+    assert "LICENSE" in vendored.digests
+    names = {vendored.file(path).name for path in vendored.digests}
+    assert {file.name for file in vendored.place.iterdir()} == {
+        *names,
+        *OWN_FILES.get(vendored.package, ()),
+        "VENDORED.toml",
+    }
 
 
 def pinned(lock: Path) -> dict[str, list[str]]:

@@ -115,7 +115,7 @@ def _asked_page(call: RequestContext) -> tuple[int, RowKey | None]:
     text, cursor = call.query.get("limit", str(PAGE_ROWS_DEFAULT)), call.query.get("cursor")
     if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= PAGE_ROWS_MAX:
         raise query_error("limit", f"must be a number from 1 to {PAGE_ROWS_MAX}")
-    return int(text), None if cursor is None else _read_cursor(cursor)
+    return int(text), None if cursor is None else read_row_cursor(cursor)
 
 
 def _page_of_keys(keys: Sequence[ApiKey], limit: int, silent: Sequence[str]) -> dict[str, Any]:
@@ -125,24 +125,24 @@ def _page_of_keys(keys: Sequence[ApiKey], limit: int, silent: Sequence[str]) -> 
 
 def _next_cursor(ends: Sequence[RowKey], limit: int) -> str | None:
     """Returns where the next page begins, of the ends of up to `limit` + 1 rows."""
-    return _write_cursor(ends[limit - 1]) if len(ends) > limit else None
+    return write_row_cursor(ends[limit - 1]) if len(ends) > limit else None
 
 
-def _write_cursor(end: RowKey) -> str:
+def write_row_cursor(end: RowKey) -> str:
     """Returns a cursor: opaque to clients, base64url of the keyset."""
     text = json.dumps([moment(end.created_at), end.row_id], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-def _read_cursor(text: str) -> RowKey:
-    """Returns the keyset of a cursor. Raises Invalid for anything that `_write_cursor` did not write."""
+def read_row_cursor(text: str) -> RowKey:
+    """Returns the keyset of a cursor. Raises Invalid for anything that `write_row_cursor` did not write."""
     bad = query_error("cursor", "is not a cursor that this service gave out")
     if len(text) > ROWS_CURSOR_CHARS_MAX:
         raise bad
     try:
         created_at, row_id = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         end = RowKey(datetime.fromisoformat(created_at), row_id)
-        genuine = bool(ACCOUNT_ID_PATTERN.fullmatch(row_id)) and _write_cursor(end) == text
+        genuine = bool(ACCOUNT_ID_PATTERN.fullmatch(row_id)) and write_row_cursor(end) == text
     except (ValueError, TypeError, OverflowError, RecursionError):
         raise bad from None
     if not genuine:

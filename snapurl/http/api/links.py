@@ -1,33 +1,25 @@
-"""Handlers of links: create, bulk create, read, change, delete, list."""
+"""Handlers of links: create, bulk create, read, change, delete."""
 
 from __future__ import annotations
 
-import base64
-import json
 import re
 from collections.abc import Sequence
-from datetime import datetime
 from functools import partial
 from typing import Any
-from urllib.parse import urlencode
 
 from sanic import HTTPResponse
 
-from snapurl.codes import is_code
 from snapurl.errors import FieldError, Invalid, SnapURLError
 from snapurl.http.auth import owner_filter
 from snapurl.http.context import RequestContext
-from snapurl.http.dispatch import header_error, query_error
+from snapurl.http.dispatch import header_error
 from snapurl.http.problems import as_refusal
 from snapurl.http.rate_limits import client_of, count_links
 from snapurl.http.schema.requests import Bulk, LinkChange, Rules, check, draft_of
-from snapurl.http.schema.responses import link_body, moment, problem
+from snapurl.http.schema.responses import link_body, problem
 from snapurl.http.schema.route import LINKS_PATH
-from snapurl.model import Draft, IdempotencyKey, Link, PageKey
+from snapurl.model import Draft, IdempotencyKey, Link
 
-PAGE_LINKS_DEFAULT = 50
-PAGE_LINKS_MAX = 200
-CURSOR_CHARS_MAX = 300
 KEY_CHARS_MAX = 255
 
 _IF_MATCH = re.compile(r'("?)([1-9][0-9]{0,17})\1')
@@ -129,6 +121,12 @@ async def delete_link(call: RequestContext) -> HTTPResponse:
     return HTTPResponse(None, 204, call.headers)
 
 
+async def restore_link(call: RequestContext) -> HTTPResponse:
+    return _answer(
+        call, await call.services.links.restore(call.code, _if_match(call), owner_filter(call.caller))
+    )
+
+
 def _if_match(call: RequestContext) -> int | None:
     """Returns the version that the link must have; None for any."""
     text = call.request.headers.get("if-match", "*").strip()
@@ -143,50 +141,3 @@ def _if_match(call: RequestContext) -> int | None:
 def _answer(call: RequestContext, link: Link, status: int = 200) -> HTTPResponse:
     call.headers["etag"] = f'"{link.version}"'
     return call.json_response(link_body(link, call.services.settings.public_url), status)
-
-
-# -- the list ----------------------------------------------------------------------------------------------------
-
-
-async def list_links(call: RequestContext) -> HTTPResponse:
-    limit = _limit(call.query.get("limit"))
-    cursor = call.query.get("cursor")
-    before = None if cursor is None else read_cursor(cursor)
-    links, after, complete = await call.services.links.page(limit, before, owner_filter(call.caller))
-    following = write_cursor(after) if after else None
-    if following:
-        query = urlencode({"limit": limit, "cursor": following})
-        call.headers["link"] = f'</api/v1/links?{query}>; rel="next"'
-    public_url = call.services.settings.public_url
-    listed = [link_body(link, public_url) for link in links]
-    return call.json_response({"links": listed, "next_cursor": following, "complete": complete})
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return PAGE_LINKS_DEFAULT
-    if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= PAGE_LINKS_MAX:
-        raise query_error("limit", f"must be a number from 1 to {PAGE_LINKS_MAX}")
-    return int(text)
-
-
-def write_cursor(key: PageKey) -> str:
-    """Returns a cursor: opaque to clients, base64url of the keyset."""
-    text = json.dumps([moment(key.created_at), key.code], separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def read_cursor(text: str) -> PageKey:
-    """Returns the keyset of a cursor. Raises Invalid for anything that `write_cursor` did not write."""
-    bad = query_error("cursor", "is not a cursor that this service gave out")
-    if len(text) > CURSOR_CHARS_MAX:
-        raise bad
-    try:
-        created_at, code = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        key = PageKey(datetime.fromisoformat(created_at), code)
-        genuine = is_code(code) and write_cursor(key) == text
-    except (ValueError, TypeError, OverflowError, RecursionError):
-        raise bad from None
-    if not genuine:
-        raise bad
-    return key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sanic import HTTPResponse
 
+from ring.arcs import ARCS
 from snapurl.codes import is_code
 from snapurl.http.auth import owner_filter
 from snapurl.http.context import RequestContext
@@ -18,8 +19,21 @@ async def link_stats(call: RequestContext) -> HTTPResponse:
 
 
 async def ring(call: RequestContext) -> HTTPResponse:
+    count = _arcs(call.query.get("arcs"))
     place = _place(call) if "code" in call.query else None
-    return call.json_response(ring_body(call.services.ring_view(), await call.services.reshard(), place))
+    reshard = await call.services.reshard()
+    arcs = None if count is None else call.services.arcs(count)
+    return call.json_response(ring_body(call.services.ring_view(), reshard, place, arcs))
+
+
+def _arcs(text: str | None) -> int | None:
+    """Returns how many arcs are asked for. Raises Invalid."""
+    if text is None:
+        return None
+    for count in ARCS:
+        if text == str(count):
+            return count
+    raise query_error("arcs", f"must be one of {', '.join(map(str, ARCS))}")
 
 
 def _place(call: RequestContext) -> SlotPlace:

@@ -199,7 +199,7 @@ def _parameter(item: Parameter) -> dict[str, Any]:
     return {
         "name": item.name,
         "in": item.place,
-        "required": False,
+        "required": item.is_required,
         "description": item.description,
         "schema": dict(item.schema),
     }

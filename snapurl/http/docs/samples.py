@@ -101,13 +101,32 @@ _LINK = link_body(
 
 ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
     responses.LinkBody: _LINK,
-    responses.LinkPage: {"links": [_LINK], "next_cursor": None, "complete": True},
+    responses.LinkPage: {
+        "links": [_LINK],
+        "next_cursor": None,
+        "complete": True,
+        "partial": None,
+        "total": 1,
+        "total_is_estimate": False,
+    },
     responses.BulkResults: {
         "results": [
             {"status": 201, "link": _LINK},
             {"status": 409, "error": problem(PROBLEMS[errors.AliasTaken][1])},
         ]
     },
+    responses.BatchResults: {
+        "results": [
+            {"code": "spring-sale", "status": 200, "link": _LINK},
+            {"code": "summer-sale", "status": 404, "error": problem(PROBLEMS[errors.NotFound][1])},
+        ],
+        "total": None,
+        "total_is_estimate": None,
+        "next_cursor": None,
+        "complete": True,
+    },
+    responses.TagList: {"tags": [{"tag": "sale", "links": 12}], "more": False, "complete": True},
+    responses.TagProgress: {"changed": 12, "refused": 0, "left": 0, "complete": True},
     responses.Stats: stats_body(
         "spring-sale",
         [DayClicks(date(2030, 1, 31), 2), DayClicks(date(2030, 2, 1), 1)],

@@ -41,6 +41,8 @@ async def home(call: RequestContext) -> HTTPResponse:
     site = call.services.site
     call.headers |= {"vary": "Accept", **REVALIDATED}
     if wants_page(call.request):
+        if call.services.settings.has_dashboard_at(call.request.headers.get("host", "")):
+            return HTTPResponse(None, 303, {**call.headers, "location": "/ui"})
         return HTTPResponse(home_page(site.version), 200, {**call.headers, **PAGE_HEADERS}, HTML)
     call.headers["link"] = '</docs>; rel="service-doc", </openapi.json>; rel="service-desc"'
     return call.json_response({"name": "SnapURL", "version": site.version})

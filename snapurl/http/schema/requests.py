@@ -33,12 +33,13 @@ from pydantic_core import ErrorDetails
 
 from snapurl.codes import CODE_CHARS_MAX, is_code, is_reserved
 from snapurl.errors import BadRequest, FieldError, Invalid
-from snapurl.model import EXPIRY_NOT_IN_FUTURE, Draft, LinkPatch
+from snapurl.model import EXPIRY_NOT_IN_FUTURE, TAGS_MAX, Draft, LinkPatch
 from snapurl.urls import UrlPolicy
 
 TITLE_CHARS_MAX = 300
-TAGS_MAX = 20
 TAG_CHARS_MAX = 50
+TEXT_CHARS_MAX = 200  # of a search
+CURSOR_CHARS_MAX = 300
 ERRORS_MAX = 20  # reported per body
 POINTER_CHARS_MAX = 200
 DEPTH_MAX = 16  # of nesting in a body; the schemas need four levels
@@ -178,6 +179,21 @@ Tags = Annotated[
 RedirectStatus = Annotated[
     Literal[301, 302, 307, 308], Field(description="The status of the redirect.", examples=[302])
 ]
+
+
+# -- query parameters ----------------------------------------------------------------------------------------
+
+
+def read_moment(text: str) -> datetime:
+    """Returns an RFC 3339 date-time with its offset, as UTC. Raises ValueError."""
+    return _moment(text)
+
+
+def read_words(text: str, chars_max: int) -> str:
+    """Returns text of 1 to `chars_max` characters that is not blank. Raises ValueError."""
+    if len(text) > chars_max:
+        raise ValueError(f"must have at most {chars_max} characters")
+    return _not_blank(_plain(text))
 
 
 # -- the bodies ----------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ring.arcs import Arc
 from snapurl.errors import SnapURLError
 from snapurl.http.schema.requests import RedirectStatus
 from snapurl.model import DayClicks, Link, Readiness, RingView, SlotPlace, SourceClicks, SourceKind
@@ -64,15 +65,29 @@ class LinkBody(Answer):
     expires_at: datetime | None
     redirect_status: RedirectStatus
     version: int = Field(ge=1, description="Grows by one with every change; send it as `If-Match`.")
+    changed_at: datetime | None = Field(description="When it was last changed; null if it never was.")
+    deleted_at: datetime | None
 
 
 class LinkPage(Answer):
-    """Links, newest first."""
+    """Links, in the order asked for."""
 
     links: list[LinkBody]
-    next_cursor: str | None = Field(description="For the next page; null on the last one.")
+    next_cursor: str | None = Field(
+        description="For the next page of the same query; null on the last one. A page of a search may have few "
+        "links, or none, and still not be the last."
+    )
     complete: bool = Field(
         description="False while some links cannot be reached: they are missing here. Ask for the page again later."
+    )
+    partial: list[str] | None = Field(
+        description="For admin keys: the shards whose links are missing. Null for other keys."
+    )
+    total: int | None = Field(
+        ge=0, description="How many links the query has, if `total=true`. Null while that cannot be told."
+    )
+    total_is_estimate: bool | None = Field(
+        description="Whether `total` is an estimate: it may be above 10,000."
     )
 
 
@@ -90,6 +105,56 @@ class BulkResults(Answer):
     """One result per link asked for, in the same order."""
 
     results: list[BulkCreated | BulkRefused]
+
+
+class BatchChanged(Answer):
+    code: str
+    status: Literal[200]
+    link: LinkBody
+
+
+class BatchRefused(Answer):
+    code: str
+    status: int = Field(ge=400, le=599)
+    error: Problem
+
+
+class BatchResults(Answer):
+    """One result per link: in the order of the codes, or by code if they were found by a filter."""
+
+    results: list[BatchChanged | BatchRefused]
+    total: int | None = Field(
+        ge=0, description="How many links the filter had. Null with codes and with a cursor."
+    )
+    total_is_estimate: bool | None = Field(description="Whether `total` is an estimate.")
+    next_cursor: str | None = Field(description="For the next links of the filter; null if none are left.")
+    complete: bool = Field(
+        description="False if some links of the filter cannot be reached: they were not changed."
+    )
+
+
+class TagLinks(Answer):
+    tag: str
+    links: int = Field(ge=1, description="Links that have it and are not deleted.")
+
+
+class TagList(Answer):
+    """Tags, those with the most links first."""
+
+    tags: list[TagLinks]
+    more: bool = Field(description="Whether there are other tags, beyond `limit`.")
+    complete: bool = Field(description="False while some links cannot be reached: they are not counted.")
+
+
+class TagProgress(Answer):
+    """How far a change of a tag is: up to 1,000 links are changed per request. Repeat it until none are left."""
+
+    changed: int = Field(ge=0, description="Links that this request changed.")
+    refused: int = Field(ge=0, description="Links that it could not change.")
+    left: int | None = Field(
+        ge=0, description="Links that still have the tag; null while that cannot be told."
+    )
+    complete: bool = Field(description="False while some links cannot be reached: they were not changed.")
 
 
 class Preview(Answer):
@@ -170,6 +235,19 @@ class Reshard(Answer):
     orphans: int = Field(description="Slots that were given away and whose rows are still there.")
 
 
+class RingArc(Answer):
+    """A run of slots, as long as all others of the answer."""
+
+    first_slot: int
+    owner: str | None = Field(
+        description="The shard that holds the most of its slots; null if none is known."
+    )
+    owners: dict[str, int] = Field(description="How many of its slots each shard holds.")
+    in_hand_off: int
+    unknown: int = Field(description="Slots whose shard has not answered since this worker began.")
+    misplaced: int = Field(description="Slots that another shard is to hold.")
+
+
 class Place(Answer):
     slot: int
     shard: str = Field(description="The shard that has the slot.")
@@ -190,6 +268,7 @@ class Ring(Answer):
     shards: list[RingShard]
     reshard: Reshard | None = Field(description="At most a second old; null if no migrator has ever run.")
     place: Place | None = Field(description="Where `code` is; null if none was asked for.")
+    arcs: list[RingArc] | None = Field(description="All slots in order; null unless `arcs` asks for them.")
 
 
 class Live(Answer):
@@ -243,6 +322,8 @@ def link_body(link: Link, public_url: str) -> dict[str, Any]:
         "expires_at": moment(link.expires_at) if link.expires_at else None,
         "redirect_status": link.redirect_status,
         "version": link.version,
+        "changed_at": moment(link.changed_at) if link.changed_at else None,
+        "deleted_at": moment(link.deleted_at) if link.deleted_at else None,
     }
 
 
@@ -267,7 +348,10 @@ def _by_value(sources: Sequence[SourceClicks], kind: SourceKind, name: str) -> l
 
 
 def ring_body(
-    view: RingView, reshard: Mapping[str, Any] | None, place: SlotPlace | None = None
+    view: RingView,
+    reshard: Mapping[str, Any] | None,
+    place: SlotPlace | None = None,
+    arcs: Sequence[Arc] | None = None,
 ) -> dict[str, Any]:
     """Returns a `Ring`. It leaves out the addresses of shards, which the migrator's last error may contain.
 
@@ -294,6 +378,18 @@ def ring_body(
         ],
         "reshard": _reshard_body(reshard),
         "place": None if place is None else asdict(place),
+        "arcs": None if arcs is None else [_arc_body(arc) for arc in arcs],
+    }
+
+
+def _arc_body(arc: Arc) -> dict[str, Any]:
+    return {
+        "first_slot": arc.first_slot,
+        "owner": arc.owner,
+        "owners": dict(arc.owners),
+        "in_hand_off": arc.in_hand_off,
+        "unknown": arc.unknown,
+        "misplaced": arc.misplaced,
     }
 
 

@@ -22,12 +22,20 @@ LINKS_PATH = "/api/v1/links"
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A query or header parameter, as OpenAPI shows it. Query parameters that a route does not list are refused."""
+    """A query or header parameter, as OpenAPI shows it. Query parameters that a route does not list are refused.
+
+    One whose schema is an array may be repeated, any other may not.
+    """
 
     name: str
     place: str
     description: str
     schema: Mapping[str, Any]
+    is_required: bool = False
+
+    @property
+    def may_repeat(self) -> bool:
+        return bool(self.schema["type"] == "array")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +56,7 @@ class Route(Generic[HandlerT]):
     `right` is the right that the API key must have; None: the route needs no key, or with `any_key` a valid one. A
     `may_be_anonymous` route works without a key if the deployment sets SNAPURL_ANONYMOUS_CREATION
     (`dispatch._authorize` decides). The body of an `is_bulk` route may have as many links as the client may create
-    at once, any other the bytes and values of one.
+    at once, any other the bytes and values of `body_links` links.
     """
 
     method: str
@@ -62,6 +70,7 @@ class Route(Generic[HandlerT]):
     any_key: bool = False
     may_be_anonymous: bool = False
     is_bulk: bool = False
+    body_links: int = 1
     body: type[BaseModel] | None = None
     parameters: tuple[Parameter, ...] = ()
     refusals: tuple[type[SnapURLError], ...] = ()

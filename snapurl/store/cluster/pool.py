@@ -250,15 +250,18 @@ class Pool:
         """Returns all rows of one statement. Raises ShardFailed, and WrongShard if the DSN leads elsewhere."""
         return await self._run(query, lambda connection: connection.fetch(query, *args))
 
-    async def fetch_with_slots(self, query: str, *args: object) -> tuple[list[int], list[Row]]:
-        """Returns the slots that this shard serves and the rows of a read, both from one snapshot."""
+    async def read_with_slots(self, read: Callable[[Any, list[int]], Awaitable[T]]) -> tuple[list[int], T]:
+        """Returns the slots that this shard serves, and what `read` returns for its connection and these slots.
 
-        async def read(connection: Any) -> tuple[list[int], list[Row]]:
+        Both are from one snapshot. The statements of `read` are planned for their arguments.
+        """
+
+        async def run(connection: Any) -> tuple[list[int], T]:
             async with connection.transaction(isolation="repeatable_read", readonly=True):
                 slots = await connection.fetchval(CLUSTER["served_slots"])
-                return slots, await connection.fetch(query, *args)
+                return slots, await read(connection, slots)
 
-        return await self._run(query, read)
+        return await self._run(CLUSTER["served_slots"], run)
 
     async def fetchrow(self, query: str, *args: object) -> Row:
         """Returns the row of a statement that always returns exactly one."""
@@ -349,6 +352,13 @@ class Pool:
         idle, self._idle = self._idle, []
         for connection, _ in idle:
             connection.terminate()
+
+    @property
+    def silent_s(self) -> float | None:
+        """The time since the last answer; None if the last call was answered, or none ever was."""
+        if self.last_error is None or not self._answered_at:
+            return None
+        return time.monotonic() - self._answered_at
 
     def measure(self) -> None:
         """Sets the gauges. The shard counts as up if the last call was answered; there is one every few seconds."""

@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
@@ -19,6 +20,7 @@ from typing import Any, TypeVar
 
 import asyncpg
 
+from ring.arcs import Arc
 from ring.errors import RingError
 from ring.ownership import SlotRow, SlotState
 from ring.placement import place
@@ -26,7 +28,7 @@ from ring.slots import slot_of
 from ring.topology import Topology
 from snapurl.config import Settings
 from snapurl.errors import ConfigError, Unavailable
-from snapurl.model import RingView, ShardHealth, ShardShare, SlotPlace
+from snapurl.model import ClusterChange, RingView, ShardHealth, ShardShare, ShardState, SlotPlace
 from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.dsn import dsn_of, missing_file
 from snapurl.store.cluster.failover import connect_primary
@@ -66,6 +68,10 @@ WATCH_RETRY_S = 1.0
 # or ATTEST_PACE times as long as the attempt took.
 ATTEST_RETRY_S = 0.25
 ATTEST_PACE = 8
+# Counting 256 arcs takes more than a millisecond, and slots change hands many times per second.
+ARCS_AGE_S = 1.0
+# How the outcome of a command begins in the audit log, as long as it has not ended.
+UNFINISHED = ("begun", "published")
 # The reason under which a write that timed out on a slot in hand-off is counted.
 HAND_OFF = "hand-off"
 
@@ -180,6 +186,7 @@ class Shards:
         self._attesting = asyncio.Lock()
         self._attest_after = 0.0
         self._ring_view: tuple[int, int, RingView] | None = None
+        self._arcs: dict[int, tuple[float, tuple[int, int], tuple[Arc, ...]]] = {}
 
     @classmethod
     async def connect(cls, settings: Settings) -> Shards:
@@ -389,19 +396,45 @@ class Shards:
             return ShardHealth(name, ok=False, detail=f"serves nothing yet: {why}")
         return ShardHealth(name, ok=True, detail="answers")
 
+    def states(self) -> list[ShardState]:
+        """Returns what is known of each shard without asking it."""
+        return [self._state(self._pools[shard.name]) for shard in self.topology.shards]
+
+    def _state(self, pool: Pool) -> ShardState:
+        fault = pool.last_error or self._unattested.get(pool.name, "")
+        is_restarted = pool.last_error is None and pool.name in self._unattested
+        return ShardState(pool.name, fault, pool.silent_s, is_restarted)
+
+    async def changes(self, count: int) -> list[ClusterChange]:
+        """Returns the newest `count` entries of the audit log, newest first, of all shards that answer.
+
+        A shard that did not answer then has an older record of a command, or none.
+        """
+        answers = await asyncio.gather(
+            *(self._fetch_or_nothing(shard.name, CLUSTER["changes"], count) for shard in self.topology.shards)
+        )
+        found: dict[object, ClusterChange] = {}
+        for row in (row for rows in answers for row in rows):
+            known = found.get(row["id"])
+            if known is None or known.outcome == "begun" or not row["outcome"].startswith(UNFINISHED):
+                found[row["id"]] = ClusterChange(row["at"], row["who"], row["what"], row["outcome"])
+        return sorted(found.values(), key=lambda change: change.at, reverse=True)[:count]
+
+    async def _fetch_or_nothing(self, name: str, query: str, *args: object) -> list[Row]:
+        try:
+            return await self._fetch(name, query, *args)
+        except (ShardFailed, WrongShard):
+            return []
+
     async def migrator_document(self) -> dict[str, Any] | None:
         """Returns the newest status document that a migrator has written, with `age_s`, its age in seconds. None
         if no shard that answers has one."""
-        found = await asyncio.gather(*(self._migrator_row(shard.name) for shard in self.topology.shards))
-        newest = min((row for row in found if row), key=lambda row: float(row["age_s"]), default=None)
+        answers = await asyncio.gather(
+            *(self._fetch_or_nothing(shard.name, CLUSTER["migrator"]) for shard in self.topology.shards)
+        )
+        found = (row for rows in answers for row in rows)
+        newest = min(found, key=lambda row: float(row["age_s"]), default=None)
         return None if newest is None else {**json.loads(newest["status"]), "age_s": newest["age_s"]}
-
-    async def _migrator_row(self, name: str) -> Mapping[str, Any] | None:
-        try:
-            rows = await self.pool(name).fetch(CLUSTER["migrator"])
-        except (ShardFailed, WrongShard):
-            return None
-        return rows[0] if rows else None
 
     def ring_view(self) -> RingView:
         """Returns the topology with the slot counts of the slot map; counts only after a change of either."""
@@ -409,6 +442,14 @@ class Shards:
         if self._ring_view is None or self._ring_view[:2] != state:
             self._ring_view = *state, self._count_ring()
         return self._ring_view[2]
+
+    def arcs(self, count: int) -> tuple[Arc, ...]:
+        """Returns the slot map as `count` arcs; counts at most every ARCS_AGE_S, and only after a change."""
+        now, state = time.monotonic(), (self.topology.version, self.map.changes)
+        kept = self._arcs.get(count)
+        if kept is None or (kept[1] != state and now - kept[0] >= ARCS_AGE_S):
+            kept = self._arcs[count] = now, state, self.map.arcs(count)
+        return kept[2]
 
     def place_of(self, code: str) -> SlotPlace:
         """Returns where the slot of a code is."""

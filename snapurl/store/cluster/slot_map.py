@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from ring.arcs import Arc, arcs
 from ring.ownership import HOLDING, SlotRow, SlotState
 from ring.placement import place
 from ring.slots import SLOT_COUNT
@@ -82,6 +83,10 @@ class SlotMap:
             if owner is not None:
                 counts[owner] = counts.get(owner, 0) + 1
         return counts
+
+    def arcs(self, count: int) -> tuple[Arc, ...]:
+        """Returns the slots as `count` arcs, one of `ring.arcs.ARCS`."""
+        return arcs(self._owner, place(self._topology), self._moving, count)
 
     def is_in_hand_off(self, slot: int) -> bool:
         return slot in self._moving

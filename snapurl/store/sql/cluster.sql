@@ -16,8 +16,9 @@ SELECT o.version AS ownership, pg_postmaster_start_time() AS started,
   FROM ownership o LEFT JOIN slots s ON s.version > $1
 
 -- name: served_slots
--- Empty on a server that is not attested.
-SELECT coalesce(array_agg(slot), '{}') FROM slots
+-- Empty on a server that is not attested. What the transaction reads next is planned for its arguments: the plan for a
+-- common tag is not the one for a rare tag.
+SELECT coalesce(array_agg(slot), '{}'), set_config('plan_cache_mode', 'force_custom_plan', true) FROM slots
  WHERE read_outcome_v1(state) = 'ok' AND EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
 
 -- name: start
@@ -58,3 +59,7 @@ SELECT state, peer, move_token FROM slots WHERE slot = $1 AND move_token IS NOT 
 
 -- name: migrator
 SELECT status, extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS age_s FROM migrator
+
+-- name: changes
+-- The newest entries of the audit log.
+SELECT id, at, who, what, outcome FROM audit ORDER BY at DESC LIMIT $1

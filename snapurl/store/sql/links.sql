@@ -8,6 +8,9 @@ SELECT place, outcome, peer, epoch, created_at FROM link_create_many_v1($1, $2, 
 SELECT c.outcome, c.peer, c.epoch, (c.link).{link}
   FROM link_change_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) c
 
+-- name: restore
+SELECT c.outcome, c.peer, c.epoch, (c.link).{link} FROM link_restore_v1($1, $2, $3, $4, $5) c
+
 -- name: get
 -- The slot's state and the row in one statement, so that a missing row at a non-owner is "moved", never 404; "busy" on
 -- a server that is not attested.
@@ -28,23 +31,6 @@ SELECT q.place, CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_
   FROM unnest((SELECT $1::smallint[]), (SELECT $2::text[])) WITH ORDINALITY q (slot, code, place)
   LEFT JOIN LATERAL (SELECT * FROM slots WHERE slot = q.slot LIMIT 1) s ON true
   LEFT JOIN LATERAL (SELECT * FROM links WHERE slot = q.slot AND code = q.code LIMIT 1) l ON true
-
--- name: page
--- $1 rows at most, before the keyset ($2, $3) if given, newest first. Only slots that this shard answers for.
-SELECT l.{link}
-  FROM links l JOIN slots s ON s.slot = l.slot AND read_outcome_v1(s.state) = 'ok'
- WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time()) AND l.deleted_at IS NULL
-   AND ($2::timestamptz IS NULL OR (l.created_at, l.code) < ($2, $3::text COLLATE "C"))
- ORDER BY l.created_at DESC, l.code DESC
- LIMIT $1
-
--- name: page_of_owner
-SELECT l.{link}
-  FROM links l JOIN slots s ON s.slot = l.slot AND read_outcome_v1(s.state) = 'ok'
- WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time()) AND l.deleted_at IS NULL AND l.owner = $4
-   AND ($2::timestamptz IS NULL OR (l.created_at, l.code) < ($2, $3::text COLLATE "C"))
- ORDER BY l.created_at DESC, l.code DESC
- LIMIT $1
 
 -- name: reserve
 SELECT place, outcome, peer, epoch, nonce, fingerprint FROM intent_claim_v1($1)

@@ -8,8 +8,8 @@ from functools import partial
 import httpx
 from redis.asyncio import Redis
 
-from snapurl.clicks.lag import LATE_S
 from snapurl.clicks.stream import name_key
+from snapurl.model import CLICKS_LATE_S
 from snapurl.store.cluster.shards import read_topology
 from tests.integration.http.conftest import ServiceMaker, make_service
 from tests.integration.http.test_clicks import consuming
@@ -36,7 +36,7 @@ async def test_readiness_is_degraded_while_clicks_are_late(make_service: Service
         namespace = (await read_topology(service.settings)).cluster_id
         async with Redis.from_url(service.settings.redis_url.get_secret_value()) as redis:
             await redis.set(name_key(namespace), "late")
-            old_ms = int((time.time() - LATE_S - 10) * 1000)
+            old_ms = int((time.time() - CLICKS_LATE_S - 10) * 1000)
             await redis.xadd("late", {"clicks": '{"2026-05-01":{"a":1}}'}, id=f"{old_ms}-0")
         await until(partial(is_status, service.api, "degraded"))
         async with consuming(service):

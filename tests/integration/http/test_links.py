@@ -47,6 +47,8 @@ async def test_a_link_is_created_with_everything_asked_for(api: httpx.AsyncClien
         "tags": ["one", "two"],
         "redirect_status": 307,
         "version": 1,
+        "changed_at": None,
+        "deleted_at": None,
     }
     assert (await api.get(answer.headers["location"])).json() == answer.json()
 
@@ -97,11 +99,19 @@ async def test_a_change_sets_what_it_names_and_leaves_the_rest(
     changed = await api.patch(path, json={"url": "https://example.com/new", "title": None})
     assert changed.status_code == 200
     assert changed.headers["etag"] == '"2"'
-    assert changed.json() == {**link, "url": "https://example.com/new", "title": None, "version": 2}
+    at = {"changed_at": changed.json()["changed_at"]}
+    assert at["changed_at"] > link["created_at"]
+    assert changed.json() == {**link, "url": "https://example.com/new", "title": None, "version": 2, **at}
     expires = "2099-01-01T00:00:00.000000Z"
     assert (await api.patch(path, json={"expires_at": expires})).json()["expires_at"] == expires
     cleared = await api.patch(path, json={"expires_at": None, "tags": ["b", "c"], "redirect_status": 308})
-    assert cleared.json() == {**changed.json(), "tags": ["b", "c"], "redirect_status": 308, "version": 4}
+    assert cleared.json() == {
+        **changed.json(),
+        "tags": ["b", "c"],
+        "redirect_status": 308,
+        "version": 4,
+        "changed_at": cleared.json()["changed_at"],
+    }
     assert (await api.get(path)).json() == cleared.json()
 
 
@@ -166,7 +176,6 @@ async def test_a_deleted_link_is_gone(service: Service, api: httpx.AsyncClient) 
         await api.get(path),
         await api.patch(path, json={"title": "x"}),
         await api.delete(path),
-        await api.get(f"{path}/stats"),
         await api.get(f"/{link['code']}"),
     ):
         assert again.status_code == 410
@@ -274,6 +283,20 @@ async def test_a_key_lists_its_own_links_and_an_admin_key_all(
         ("cursor=xyz", "/query/cursor"),
         ("cursor=" + "A" * 900, "/query/cursor"),
         ("page=2", "/query/page"),
+        ("q=", "/query/q"),
+        ("q=%20", "/query/q"),
+        ("q=%00", "/query/q"),
+        ("q=" + "a" * 201, "/query/q"),
+        ("q=a&q=b", "/query/q"),
+        ("tags_any=", "/query/tags_any"),
+        ("tags_none=a&tags_none=" + "b" * 51, "/query/tags_none"),
+        ("state=gone", "/query/state"),
+        ("sort=clicks_", "/query/sort"),
+        ("order=up", "/query/order"),
+        ("created_from=2030-01-01", "/query/created_from"),
+        ("expires_to=2030-01-01T00:00:00", "/query/expires_to"),
+        ("total=1", "/query/total"),
+        ("strict=yes", "/query/strict"),
         ("Limit=5", "/query/Limit"),
     ],
 )
@@ -284,6 +307,42 @@ async def test_a_bad_query_is_422_and_points_at_the_parameter(
     answer = await api.get(f"/api/v1/links?{query}")
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["pointer"] == pointer
+
+
+async def test_links_are_found_by_what_is_remembered_of_them(service: Service) -> None:
+    """A link is found by a word of its target and by its tags; the pages of a search go on with its cursor only."""
+    own = service.client(await service.key("create", "read", "change"))
+    for n in range(5):
+        tags = ["odd", "all"] if n % 2 else ["all"]
+        made = await own.post(
+            "/api/v1/links",
+            json={"url": f"https://example.org/Needle/{n}", "alias": f"find-{n}", "tags": tags},
+        )
+        assert made.status_code == 201
+
+    async def find(**query: Any) -> dict[str, Any]:
+        answer = await own.get("/api/v1/links", params=query)
+        assert answer.status_code == 200, answer.text
+        body: dict[str, Any] = answer.json()
+        return body | {"links": [link["code"] for link in body["links"]], "next": answer.headers.get("link")}
+
+    found = await find(q="needle", sort="code", order="asc", limit=2, tags_any=["odd", "all"], total="true")
+    assert found["links"] == ["find-0", "find-1"]
+    assert (found["total"], found["total_is_estimate"], found["partial"]) == (5, False, None)
+    address = found["next"].partition(">")[0].removeprefix("<")
+    more = (await own.get(address)).json()
+    assert [link["code"] for link in more["links"]] == ["find-2", "find-3"]
+    assert (await find(tags_all=["odd", "all"], sort="code"))["links"] == ["find-3", "find-1"]
+    assert (await find(tags_none=["odd"], sort="code"))["links"] == ["find-4", "find-2", "find-0"]
+    assert (await find(q="find-3", total="true"))["total"] == 1
+    other = await own.get("/api/v1/links", params={"q": "other", "cursor": found["next_cursor"]})
+    assert other.status_code == 422
+    assert other.json()["errors"][0]["pointer"] == "/query/cursor"
+    await own.delete("/api/v1/links/find-3")
+    deleted = (await own.get("/api/v1/links", params={"state": "deleted"})).json()["links"]
+    assert [link["code"] for link in deleted] == ["find-3"]
+    assert deleted[0]["deleted_at"] is not None
+    assert (await find(q="find-", account="someone-else"))["links"] == []
 
 
 async def test_stats_of_a_link_without_clicks(service: Service, api: httpx.AsyncClient) -> None:
@@ -306,3 +365,17 @@ async def test_the_ring_shows_who_holds_what(service: Service) -> None:
     assert abs(sum(shard["share"] for shard in ring["shards"]) - 1) < 1e-4
     assert (ring["topology_version"], ring["slots_in_hand_off"], ring["slots_unknown"]) == (1, 0, 0)
     assert "127.0.0.1" not in answer.text and "postgres" not in answer.text
+
+
+async def test_the_ring_as_arcs_adds_up_to_the_ring(service: Service) -> None:
+    """The ring comes in as many arcs as asked for, whose slots add up to the shards'; other numbers are refused."""
+    ring = (await service.api.get("/api/v1/ring", params={"arcs": "256"})).json()
+    assert [arc["first_slot"] for arc in ring["arcs"]] == list(range(0, 16_384, 64))
+    for shard in ring["shards"]:
+        assert sum(arc["owners"].get(shard["name"], 0) for arc in ring["arcs"]) == shard["slots"]
+    assert not any(arc["in_hand_off"] or arc["unknown"] or arc["misplaced"] for arc in ring["arcs"])
+    assert (await service.api.get("/api/v1/ring")).json()["arcs"] is None
+    for count in ("0", "100", "2048", "256.0", " 256", "-64", ""):
+        answer = await service.api.get("/api/v1/ring", params={"arcs": count})
+        assert answer.status_code == 422, count
+        assert answer.json()["errors"][0]["pointer"] == "/query/arcs"

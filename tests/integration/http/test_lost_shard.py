@@ -55,6 +55,11 @@ async def test_a_lost_shard_takes_only_its_own_from_lists(
             assert (first, complete) == (rest[:5], False)
             assert cursor is not None
             assert await page(limit="200", cursor=cursor) == (rest[5:], None, False)
+            told = (await service.api.get("/api/v1/links", params={"total": "true"})).json()
+            assert (told["partial"], told["total"]) == ([LOST], None)
+            refused = await service.api.get("/api/v1/links", params={"strict": "true"})
+            assert refused.status_code == 503
+            assert LOST not in refused.text
 
             made = [
                 await create_key(service.settings, "test", ["read"], account=team.name) for _ in range(KEYS)

@@ -99,6 +99,23 @@ async def test_requests_in_hand_are_answered_while_a_worker_ends(make_service: S
         writer.close()
 
 
+async def test_pages_that_watch_do_not_hold_up_a_worker_that_ends(make_service: ServiceMaker) -> None:
+    """A stream of events gets its last byte when the worker ends, whose log stays empty."""
+    async with make_service(SNAPURL_LOG_LEVEL="warning") as service:
+        worker = service.workers[0]
+        login = await service.client(Origin=worker.url).post("/ui/login", data={"key": service.admin_key})
+        head = f"GET /ui/cluster/events HTTP/1.1\r\nhost: x\r\ncookie: {login.headers['set-cookie']}\r\n\r\n"
+        reader, writer = await asyncio.open_connection("127.0.0.1", worker.port, limit=1_000_000)
+        writer.write(head.encode())
+        assert b"text/event-stream" in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HANG_S)
+        await asyncio.wait_for(reader.readuntil(b"data: "), HANG_S)
+        stopping = asyncio.create_task(worker.stop())
+        assert (await asyncio.wait_for(reader.read(), HANG_S)).endswith(b"\r\n0\r\n\r\n")
+        assert await stopping == 0
+        assert worker.log.read_text() == ""
+        writer.close()
+
+
 async def test_a_restarted_worker_takes_the_connections_that_wait(make_service: ServiceMaker) -> None:
     """A restarted worker accepts the waiting connections, because the listening socket outlives it."""
     async with make_service() as service:

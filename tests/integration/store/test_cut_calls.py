@@ -114,9 +114,7 @@ async def test_a_pool_call_cut_at_any_await_is_a_failure_of_the_shard(
             if used:
                 await pool.fetch("SELECT 1")
             try:
-                _, was_cut = await cut_at(
-                    method(pool, "SELECT $1::int", 1), at, connections.cut, answered=answered
-                )
+                _, was_cut = await cut_at(method(pool), at, connections.cut, answered=answered)
             except ShardFailed as error:
                 assert error.sent or not used
                 was_cut = True
@@ -124,7 +122,14 @@ async def test_a_pool_call_cut_at_any_await_is_a_failure_of_the_shard(
             assert await pool.fetch("SELECT 1")
         return was_cut
 
-    methods: list[PoolMethod] = [Pool.fetch, Pool.fetchrow, Pool.fetch_with_slots]
+    async def read(connection: Any, _: list[int]) -> None:
+        await connection.fetch("SELECT $1::int", 1)
+
+    methods: list[PoolMethod] = [
+        lambda pool: pool.fetch("SELECT $1::int", 1),
+        lambda pool: pool.fetchrow("SELECT $1::int", 1),
+        lambda pool: pool.read_with_slots(read),
+    ]
     for method in methods:
         for used in (False, True):
             assert await cut_at_each(partial(once, method, used)) >= 2, (method, used)

@@ -13,7 +13,17 @@ import pytest
 from ring.slots import slot_of
 from snapurl.config import Settings
 from snapurl.errors import Gone, NotFound, OutcomeUnknown, Unavailable, VersionMismatch
-from snapurl.model import Failed, IdempotencyKey, Link, LinkPatch, NewLink, PageKey, Taken, link_values
+from snapurl.model import (
+    Failed,
+    IdempotencyKey,
+    Link,
+    LinkPatch,
+    LinkQuery,
+    NewLink,
+    PageKey,
+    Taken,
+    link_values,
+)
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.store.test_bootstrap import with_shards
 from tests.support.tcp_proxy import Proxy, proxy_to
@@ -95,12 +105,12 @@ async def test_pages_show_each_link_once_newest_first(store: Store, new_link: Ne
         await store.links.create(new_link(code, owner="me" if code.endswith("7") else ""))
     seen: list[Link] = []
     before = None
-    while page := (await store.links.page(7, before, None))[0]:
+    while page := (await store.links.page(LinkQuery(), 7, before)).links:
         seen += page
         before = PageKey(page[-1].created_at, page[-1].code)
         await store.links.create(new_link(f"later{len(seen)}"))
     assert [link.code for link in seen] == codes[::-1]
-    assert [link.code for link in (await store.links.page(50, None, "me"))[0]] == [
+    assert [link.code for link in (await store.links.page(LinkQuery(owner="me"), 50)).links] == [
         code for code in codes[::-1] if code.endswith("7")
     ]
 
@@ -113,11 +123,11 @@ async def test_a_page_waits_until_every_slot_has_one_owner(
     slot = slot_of("shy")
     owner = direct[store.shards.map.owner(slot)]
     await owner.execute("UPDATE slots SET state = 'closed', peer = 'db9' WHERE slot = $1", slot)
-    listing = asyncio.create_task(store.links.page(10, None, None))
+    listing = asyncio.create_task(store.links.page(LinkQuery(), 10))
     await asyncio.sleep(0.1)
     assert not listing.done()
     await owner.execute("UPDATE slots SET state = 'owned', peer = NULL WHERE slot = $1", slot)
-    assert [link.code for link in (await listing)[0]] == ["shy"]
+    assert [link.code for link in (await listing).links] == ["shy"]
 
 
 async def test_a_listing_never_shows_rows_that_a_shard_only_keeps(
@@ -130,9 +140,9 @@ async def test_a_listing_never_shows_rows_that_a_shard_only_keeps(
     other = "db1" if name == "db0" else "db0"
     await direct[other].execute("INSERT INTO slots (slot, state, epoch) VALUES ($1, 'owned', 2)", slot)
     with pytest.raises(Unavailable):
-        await store.links.page(10, None, None)
+        await store.links.page(LinkQuery(), 10)
     await direct[name].execute("UPDATE slots SET state = 'released', peer = $2 WHERE slot = $1", slot, other)
-    assert (await store.links.page(10, None, None))[0] == []
+    assert (await store.links.page(LinkQuery(), 10)).links == []
 
 
 async def through(ready: Settings, proxy: Proxy, name: str) -> Store:

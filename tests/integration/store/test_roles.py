@@ -11,7 +11,7 @@ import pytest
 
 from snapurl.config import Settings
 from snapurl.errors import ConfigError
-from snapurl.model import LinkFields, NewLink
+from snapurl.model import LinkFields, LinkQuery, NewLink
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import grant_all, load_migrations, migrate_all
 from tests.integration.store.conftest import NewLinkMaker, Store
@@ -42,7 +42,7 @@ async def test_service_role_is_enough_for_links(as_service: Settings) -> None:
     try:
         new = NewLink("abc", LinkFields("https://example.org/"), "me", uuid.uuid4())
         await store.links.create(new)
-        assert [link.code for link in (await store.links.page(5, None, None))[0]] == ["abc"]
+        assert [link.code for link in (await store.links.page(LinkQuery(), 5)).links] == ["abc"]
         await store.links.delete("abc", if_match=None, owner="me", token=uuid.uuid4())
         found = await store.links.get("abc")
         assert found is not None and found.deleted_at is not None
@@ -148,9 +148,9 @@ async def test_a_shard_that_revokes_a_right_is_missing_until_it_grants_it_again(
         await store.links.create_many([new_link(code) for code in codes])
         async with connected(ready.shard_dsns[0].dsn) as owner:
             await owner.execute("REVOKE SELECT ON links FROM snapurl_service")
-            assert (await store.links.page(50, None, None))[1] == (ready.shard_dsns[0].name,)
+            assert (await store.links.page(LinkQuery(), 50)).silent == (ready.shard_dsns[0].name,)
             await owner.execute("GRANT SELECT ON links TO snapurl_service")
-        assert len((await store.links.page(50, None, None))[0]) == 20
+        assert len((await store.links.page(LinkQuery(), 50)).links) == 20
     finally:
         await store.shards.close()
 

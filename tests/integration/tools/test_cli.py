@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from snapurl.config import Settings
+from snapurl.model import LinkQuery
 from tests.integration.clicks.test_clicks import environ
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import settle
@@ -74,7 +75,7 @@ async def test_a_shard_is_planned_added_verified_and_drained(
     await settle(ready)
     verified = await reshard(ready, "verify", "--json")
     assert (verified.code, verified.json) == (0, {"wrong": []})
-    assert {link.code for link in (await store.links.page(500, None, None))[0]} == set(codes)
+    assert {link.code for link in (await store.links.page(LinkQuery(), 500)).links} == set(codes)
     entries = (await reshard(ready, "history", "--json")).json["entries"]
     assert [(entry["what"], entry["outcome"]) for entry in entries] == [
         ("drain db0", "finished"),

@@ -14,7 +14,7 @@ from ring.handoff import Desired, SourceState, Step, TargetState, next_steps
 from ring.placement import place
 from ring.slots import SLOT_COUNT, slot_of
 from snapurl.config import Settings
-from snapurl.model import ClickRow, Link, LinkPatch, PageKey, SourceClicks, SourceKind
+from snapurl.model import ClickRow, Link, LinkPatch, LinkQuery, PageKey, SourceClicks, SourceKind
 from snapurl.run.healthcheck import Address
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import add_fifth, settle
@@ -32,7 +32,7 @@ from tools.transfer.executor import Executor, ShardPair
 async def all_codes(store: Store) -> list[str]:
     codes: list[str] = []
     before = None
-    while page := (await store.links.page(500, before, None))[0]:
+    while page := (await store.links.page(LinkQuery(), 500, before)).links:
         codes += [link.code for link in page]
         before = PageKey(page[-1].created_at, page[-1].code)
     return codes

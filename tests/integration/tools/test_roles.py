@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from snapurl.config import Settings
+from snapurl.model import LinkQuery
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import grant_all, migrate_all
 from tests.integration.store.conftest import NewLinkMaker, Store
@@ -53,7 +54,7 @@ async def test_a_whole_move(
     assert (found := await run_program(five, "snapurl-reshard", "doctor")).text == "nothing is wrong\n", found
     shards = json.loads((await run_program(five, "snapurl-reshard", "status", "--json")).text)["shards"]
     assert {shard["name"] for shard in shards} == {"db1", "db2", "db3", "db4"}
-    assert {link.code for link in (await store.links.page(500, None, None))[0]} == set(codes)
+    assert {link.code for link in (await store.links.page(LinkQuery(), 500)).links} == set(codes)
 
 
 @pytest.mark.parametrize(

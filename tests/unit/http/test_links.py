@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -11,8 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapurl.errors import Invalid
-from snapurl.http.api.links import CURSOR_CHARS_MAX, read_cursor, write_cursor
-from snapurl.model import PageKey
+from snapurl.http.api.cursors import write_cursor
+from snapurl.http.api.lists import described, read_place
+from snapurl.http.schema.requests import CURSOR_CHARS_MAX
+from snapurl.model import LinkOrder, LinkQuery, PageKey
+
+QUERY = LinkQuery(text="sale", tags_any=("a", "b"))
+DIGEST = json.loads(
+    base64.urlsafe_b64decode(
+        write_cursor(PageKey(datetime(2030, 1, 1, tzinfo=UTC), "abc"), described(QUERY)) + "=="
+    )
+)[2]
 
 
 def encoded(value: object) -> str:
@@ -25,8 +35,8 @@ def encoded(value: object) -> str:
 )
 def test_a_cursor_comes_back_as_it_was(created_at: datetime, code: str) -> None:
     """A cursor keeps the time to the microsecond, and is no longer than the API accepts."""
-    cursor = write_cursor(PageKey(created_at, code))
-    assert read_cursor(cursor) == PageKey(created_at, code)
+    cursor = write_cursor(PageKey(created_at, code), described(QUERY))
+    assert read_place(cursor, QUERY) == PageKey(created_at, code)
     assert len(cursor) <= CURSOR_CHARS_MAX
 
 
@@ -43,28 +53,47 @@ def test_a_cursor_comes_back_as_it_was(created_at: datetime, code: str) -> None:
         encoded({"a": 1, "b": 2}),
         encoded(["2030-01-01T00:00:00.000000Z"]),
         encoded(["2030-01-01T00:00:00.000000Z", "abc", 1]),
-        encoded(["2030-01-01T00:00:00.000000Z", 7]),
-        encoded(["2030-01-01T00:00:00.000000Z", "a b"]),
-        encoded(["2030-01-01T00:00:00.000000", "abc"]),
-        encoded(["2030-01-01", "abc"]),
-        encoded(["0001-01-01T00:00:00+23:59", "abc"]),
-        encoded([5, "abc"]),
+        encoded(["2030-01-01T00:00:00.000000Z", "abc", DIGEST, 1]),
+        encoded(["2030-01-01T00:00:00.000000Z", 7, DIGEST]),
+        encoded(["2030-01-01T00:00:00.000000Z", "a b", DIGEST]),
+        encoded(["2030-01-01T00:00:00.000000", "abc", DIGEST]),
+        encoded(["2030-01-01", "abc", DIGEST]),
+        encoded(["0001-01-01T00:00:00+23:59", "abc", DIGEST]),
+        encoded([5, "abc", DIGEST]),
+        encoded([None, "abc", DIGEST]),
         encoded("ab"),
-        encoded(["2030-01-01T00:00:00.000000Z", "abc"]) + "=",
-        encoded(["2030-01-01T00:00:00.000000Z", "abc"]) + "AAAA",
+        encoded(["2030-01-01T00:00:00.000000Z", "abc", DIGEST]) + "=",
+        encoded(["2030-01-01T00:00:00.000000Z", "abc", DIGEST]) + "AAAA",
     ],
 )
 def test_what_we_did_not_write_is_refused(cursor: str) -> None:
     """A cursor that differs in any character is refused with an error that points at the parameter."""
     with pytest.raises(Invalid) as caught:
-        read_cursor(cursor)
+        read_place(cursor, QUERY)
     assert caught.value.fields[0].pointer == "/query/cursor"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        LinkQuery(),
+        LinkQuery(text="sale"),
+        replace(QUERY, ascending=True),
+        replace(QUERY, order=LinkOrder.CHANGED),
+        replace(QUERY, owner="me"),
+    ],
+)
+def test_a_cursor_of_another_query_is_refused(other: LinkQuery) -> None:
+    """A cursor belongs to its query: with another filter, order or key it is refused."""
+    cursor = write_cursor(PageKey(datetime(2030, 1, 1, tzinfo=UTC), "abc"), described(QUERY))
+    with pytest.raises(Invalid):
+        read_place(cursor, other)
 
 
 @given(st.text(max_size=80))
 def test_no_text_can_crash_the_reader(text: str) -> None:
     """Whatever the text, a cursor is either read or refused as Invalid."""
     try:
-        read_cursor(text)
+        read_place(text, QUERY)
     except Invalid:
         return

@@ -25,6 +25,7 @@ ALLOWED = {
     "itertools",
     "types",
     "json",
+    "operator",
     "re",
     "ring",
     "typing",

@@ -1,0 +1,166 @@
+"""The statements of a `LinkQuery`: composed of the fixed parts below, while every value is an argument. Pure.
+
+A statement says nothing of conditions that the query does not have, so that PostgreSQL plans for those that it has.
+Which slots count comes as a bitmap, not as a join with `slots`: what a join keeps the planner would have to guess.
+
+Text has no index, because one that finds parts of words (trigrams) would make a create dearer than all else that it
+does (docs/design/lists.md). A search reads links in the order of the list instead, a chunk at a time: each chunk
+returns the links that match, and its last link, where the next chunk begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from ring.slots import SLOT_COUNT
+from snapurl.model import LINK_COLUMNS, LinkOrder, LinkQuery, LinkState, PageKey
+
+COLUMNS = ", ".join(f"l.{column}" for column in LINK_COLUMNS)
+
+_KEYS = {
+    LinkOrder.CREATED: "l.created_at",
+    LinkOrder.CHANGED: "coalesce(l.changed_at, l.created_at)",
+    LinkOrder.CODE: "l.code",
+}
+_STATES = {
+    None: ("l.deleted_at IS NULL",),
+    LinkState.LIVE: ("l.deleted_at IS NULL", "(l.expires_at IS NULL OR l.expires_at > now())"),
+    LinkState.EXPIRED: ("l.deleted_at IS NULL", "l.expires_at <= now()"),
+    LinkState.DELETED: ("l.deleted_at IS NOT NULL",),
+}
+_CONDITIONS = (
+    ("owner", "l.owner = {}"),
+    ("account", "l.owner = {}"),
+    ("tags_any", "l.tags <> '{{}}' AND l.tags && {}::text[]"),
+    ("tags_all", "l.tags <> '{{}}' AND l.tags @> {}::text[]"),
+    ("tags_none", "NOT l.tags && {}::text[]"),
+    ("created_from", "l.created_at >= {}"),
+    ("created_to", "l.created_at < {}"),
+    ("changed_from", "coalesce(l.changed_at, l.created_at) >= {}"),
+    ("changed_to", "coalesce(l.changed_at, l.created_at) < {}"),
+    ("expires_from", "l.expires_at >= {}"),
+    ("expires_to", "l.expires_at < {}"),
+)
+"""Fields of a LinkQuery, each with what it demands of a row. One that is None or empty demands nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    sql: str
+    args: tuple[Any, ...]
+
+
+def page_of(query: LinkQuery, slots: Sequence[int], after: PageKey | None, limit: int) -> Statement:
+    """Returns the statement that reads up to `limit` links after `after`, of those slots. It ignores the text."""
+    args: list[Any] = []
+    ordered = _ordered(query, slots, after, limit, args)
+    return Statement(f"SELECT {COLUMNS} FROM ({ordered}) l ORDER BY {_order(query)}", tuple(args))
+
+
+def chunk_of(query: LinkQuery, slots: Sequence[int], after: PageKey | None, rows: int) -> Statement:
+    """Returns the statement that searches the next `rows` links for the query's text.
+
+    Its rows are links with the columns `is_match` and `is_last`: those that match, and the last of a full chunk.
+    """
+    args: list[Any] = []
+    ordered = _ordered(query, slots, after, rows, args)
+    last = _argument(args, rows)
+    return Statement(
+        f"SELECT {COLUMNS}, l.is_match, l.n = {last} AS is_last"
+        f" FROM (SELECT l.*, {_match(query, args)} AS is_match, row_number() OVER (ORDER BY {_order(query)}) AS n"
+        f" FROM ({ordered}) l) l WHERE l.is_match OR l.n = {last} ORDER BY l.n",
+        tuple(args),
+    )
+
+
+def count_of(query: LinkQuery, slots: Sequence[int], most: int) -> Statement:
+    """Returns the statement that counts the links, up to `most` of them. It ignores the text."""
+    args: list[Any] = []
+    where = " AND ".join(_conditions(query, slots, args))
+    limit = _argument(args, most)
+    return Statement(f"SELECT count(*) FROM (SELECT FROM links l WHERE {where} LIMIT {limit}) q", tuple(args))
+
+
+def estimate_of(query: LinkQuery, slots: Sequence[int]) -> Statement:
+    """Returns the statement whose answer is the planner's JSON for all links of the query, without the text."""
+    args: list[Any] = []
+    where = " AND ".join(_conditions(query, slots, args))
+    return Statement(f"EXPLAIN (FORMAT JSON) SELECT FROM links l WHERE {where}", tuple(args))
+
+
+def tags_of(query: LinkQuery, slots: Sequence[int], prefix: str, most: int) -> Statement:
+    """Returns the statement that counts the links of up to `most` tags that begin with `prefix`."""
+    args: list[Any] = []
+    conditions = [*_conditions(query, slots, args), "l.tags <> '{}'"]
+    begins = f'starts_with(lower(t.tag COLLATE "C"), {_argument(args, ascii_lower(prefix))})'
+    return Statement(
+        f"SELECT t.tag, count(*) AS links FROM links l, unnest(l.tags) t (tag)"
+        f" WHERE {' AND '.join([*conditions, begins])}"
+        f' GROUP BY t.tag ORDER BY count(*) DESC, t.tag COLLATE "C" LIMIT {_argument(args, most)}',
+        tuple(args),
+    )
+
+
+def ascii_lower(text: str) -> str:
+    """Returns `text` as `lower(… COLLATE "C")` does: only A to Z are changed."""
+    return text.encode().lower().decode()
+
+
+def _ordered(
+    query: LinkQuery, slots: Sequence[int], after: PageKey | None, limit: int, args: list[Any]
+) -> str:
+    conditions = _conditions(query, slots, args)
+    if after is not None:
+        compare = ">" if query.ascending else "<"
+        code = f'{_argument(args, after.code)}::text COLLATE "C"'
+        if query.order is LinkOrder.CODE:
+            conditions.append(f"l.code {compare} {code}")
+        else:
+            at = f"{_argument(args, after.at)}::timestamptz"
+            conditions.append(f"({_KEYS[query.order]}, l.code) {compare} ({at}, {code})")
+    where = " AND ".join(conditions)
+    return f"SELECT * FROM links l WHERE {where} ORDER BY {_order(query)} LIMIT {_argument(args, limit)}"
+
+
+def _conditions(query: LinkQuery, slots: Sequence[int], args: list[Any]) -> list[str]:
+    found = [f"get_bit({_argument(args, _bitmap(slots))}::bytea, l.slot) <> 0", *_STATES[query.state]]
+    for name, condition in _CONDITIONS:
+        if value := getattr(query, name):
+            found.append(condition.format(_argument(args, value)))
+    return found
+
+
+def _order(query: LinkQuery) -> str:
+    keys = ("l.code",) if query.order is LinkOrder.CODE else (_KEYS[query.order], "l.code")
+    return ", ".join(f"{key} {'ASC' if query.ascending else 'DESC'}" for key in keys)
+
+
+def _match(query: LinkQuery, args: list[Any]) -> str:
+    """Stored URLs are ASCII, so they are searched for the percent-encoded form of the text."""
+    assert query.text
+    text = _argument(args, ascii_lower(query.text))
+    in_url = _argument(args, ascii_lower(quote(query.text, safe=_PRINTABLE)))
+    return (
+        f'(strpos(lower(l.url COLLATE "C"), {in_url}) > 0 OR strpos(lower(l.code), {text}) > 0'
+        f' OR coalesce(strpos(lower(l.title COLLATE "C"), {text}) > 0, false))'
+    )
+
+
+_PRINTABLE = "".join(chr(code) for code in range(0x21, 0x7F))
+
+
+def _argument(args: list[Any], value: Any) -> str:
+    """Adds an argument. Returns its placeholder."""
+    args.append(list(value) if isinstance(value, tuple) else value)
+    return f"${len(args)}"
+
+
+def _bitmap(slots: Sequence[int]) -> bytes:
+    """Returns one bit per slot, as `get_bit` counts them."""
+    bits = bytearray(SLOT_COUNT // 8)
+    for slot in slots:
+        bits[slot >> 3] |= 1 << (slot & 7)
+    return bytes(bits)

@@ -1,0 +1,40 @@
+"""The route table of the dashboard: every screen."""
+
+from __future__ import annotations
+
+from snapurl.model import Right
+from snapurl.ui.guard import Screen
+from snapurl.ui.screens import cluster, keys, link, links, login, preferences, static
+
+SCREENS: tuple[Screen, ...] = (
+    Screen("GET", "/ui/static/{version}/{name}", static.file, None),
+    # -- login -----------------------------------------------------------------------------------------------
+    Screen("GET", "/ui/login", login.form, None),
+    Screen("POST", "/ui/login", login.submit, None),
+    Screen("GET", "/ui/login/link", login.link, None),
+    Screen("POST", "/ui/login/link", login.follow_link, None),
+    Screen("POST", "/ui/logout", login.log_out, None),
+    # -- links -----------------------------------------------------------------------------------------------
+    Screen("GET", "/ui", links.landing),
+    Screen("GET", "/ui/links", links.show),
+    Screen("GET", "/ui/new", link.new, Right.CREATE),
+    Screen("POST", "/ui/links", link.create, Right.CREATE, link.create_again),
+    Screen("GET", "/ui/links/{code}", link.show),
+    Screen("GET", "/ui/links/{code}/edit", link.edit, Right.CHANGE),
+    Screen("POST", "/ui/links/{code}/edit", link.change, Right.CHANGE, link.change_again),
+    Screen("POST", "/ui/links/{code}/delete", link.delete, Right.CHANGE),
+    Screen("POST", "/ui/links/{code}/restore", link.restore, Right.CHANGE),
+    Screen("GET", "/ui/links/{code}/qr/{format}", link.qr),
+    # -- keys ------------------------------------------------------------------------------------------------
+    Screen("GET", "/ui/keys", keys.show, Right.ADMIN),
+    Screen("POST", "/ui/keys", keys.create, Right.ADMIN, keys.create_again),
+    Screen("GET", "/ui/keys/{key_id}/revoke", keys.confirm_revoke, Right.ADMIN),
+    Screen("POST", "/ui/keys/{key_id}/revoke", keys.revoke, Right.ADMIN),
+    # -- settings --------------------------------------------------------------------------------------------
+    Screen("GET", "/ui/settings", preferences.show),
+    Screen("POST", "/ui/settings", preferences.save),
+    # -- the cluster -----------------------------------------------------------------------------------------
+    Screen("GET", "/ui/cluster", cluster.show, Right.ADMIN),
+    Screen("GET", "/ui/cluster/state", cluster.state, Right.ADMIN),
+    Screen("GET", "/ui/cluster/events", cluster.events, Right.ADMIN),
+)

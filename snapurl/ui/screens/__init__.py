@@ -1,0 +1,1 @@
+"""The handlers of the screens, one module each. They call the services, never the stores."""

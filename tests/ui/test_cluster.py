@@ -1,0 +1,74 @@
+"""The cluster page: what it says when all is well, when a shard is gone, and to whom."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.async_api import Page, expect
+
+from snapurl.local.cluster import LocalCluster
+from tests.integration.http.service import Service
+from tests.support.waits import HANG_S
+from tests.ui.conftest import PageMaker
+
+HANG_MS = HANG_S * 1000
+
+
+async def test_a_silent_shard_is_the_headline_until_it_is_back(page: Page, cluster: LocalCluster) -> None:
+    """When a shard's server ends, the open page says which one and what it costs, with the command to run; when it
+    is back, all is well again."""
+    await page.goto("/ui/cluster")
+    headline = page.locator("#headline")
+    await expect(headline).to_have_text("All well.", timeout=HANG_MS)
+    await cluster.shard("db2").kill()
+    try:
+        said = re.compile(r"db2 silent for \d+ (s|min): \d+ % of links from caches only\.")
+        await expect(headline).to_have_text(said, timeout=HANG_MS)
+        row = page.locator("tr[data-shard=db2]")
+        await expect(row).to_contain_text("silent")
+        await expect(page.locator(".band-dark")).to_have_count(1)
+        await expect(page).to_have_title(said)
+        await expect(page.locator("#spoken")).to_have_text(re.compile("db2"))
+        await page.locator("#findings").get_by_role("button", name="Copy the command").click()
+        assert await page.evaluate("navigator.clipboard.readText()") == "snapurl-reshard doctor"
+    finally:
+        await cluster.shard("db2").start()
+    await expect(headline).to_have_text("All well.", timeout=HANG_MS)
+    await expect(page.locator(".band-dark")).to_have_count(0)
+
+
+async def test_without_scripts_the_page_stands_still_and_has_a_link_to_reload(make_page: PageMaker) -> None:
+    """Without JavaScript the page has everything, drawn by the server, and a link that loads it anew."""
+    page = await make_page(javascript=False)
+    await page.goto("/ui/cluster")
+    await expect(page.locator("svg .band")).to_have_count(4)
+    slots = await page.locator("[data-slots]").evaluate_all("cells => cells.map(cell => +cell.dataset.slots)")
+    assert sum(slots) == 16_384
+    await page.locator("#headline").evaluate("element => element.remove()")
+    await page.get_by_role("link", name="Reload").click()
+    await expect(page.locator("#headline")).not_to_be_empty(timeout=HANG_MS)
+
+
+async def test_a_page_that_gets_no_events_asks_instead(page: Page) -> None:
+    """Where the stream is refused, the page goes on with questions and says so."""
+
+    async def refuse(route: object) -> None:
+        await route.fulfill(status=503)  # type: ignore[attr-defined]
+
+    await page.route("**/ui/cluster/events", refuse)
+    await page.goto("/ui/cluster")
+    await expect(page.locator("#live-state")).to_have_text("Updated every 5 s", timeout=HANG_MS)
+    await expect(page.locator("[data-live]")).to_have_attribute("data-live", "slow")
+
+
+async def test_only_admins_see_the_cluster(service: Service, make_page: PageMaker) -> None:
+    """Without a session or the right of an admin, page, state and events say nothing of the inside."""
+    page = await make_page(key=await service.key("read", "create"))
+    for path in ("/ui/cluster", "/ui/cluster/state", "/ui/cluster/events"):
+        answer = await page.goto(path)
+        assert answer is not None and answer.status == 403
+        assert "db0" not in await page.content()
+        refused = await service.client().get(path)
+        assert (refused.status_code, "db0" in refused.text) == (303, False)
+    await page.goto("/ui/links")
+    await expect(page.get_by_role("link", name="Cluster")).to_have_count(0)

@@ -1,0 +1,182 @@
+"""One link: creating, its page and statistics, editing with conflicts, deleting."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from playwright.async_api import Page, expect
+
+from ring.slots import slot_of
+from snapurl.model import ClickRow, SourceClicks, SourceKind
+from snapurl.store.clicks import ClickStore
+from snapurl.store.cluster.router import Router
+from snapurl.store.cluster.shards import Shards
+from tests.integration.http.service import Service
+from tests.ui.conftest import PageMaker
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+async def test_every_field_of_a_new_link(service: Service, make_page: PageMaker, javascript: bool) -> None:
+    """The form makes a link of all its fields, also where no script runs."""
+    page = await make_page(javascript=javascript)
+    alias = "with-script" if javascript else "without-script"
+    await page.goto("/ui/new")
+    await page.get_by_label("Target URL").fill("https://example.org/all-fields")
+    await page.get_by_label("Alias").fill(alias)
+    await page.get_by_label("Title").fill("Every field")
+    await page.get_by_label("Tags").fill("one, two words, one")
+    await page.get_by_role("combobox", name="Expires").select_option("week")
+    await page.get_by_label("Redirect status").select_option("308")
+    await page.get_by_role("button", name="Shorten").click()
+    await expect(page.get_by_text("The link is ready.")).to_be_visible()
+    link = (await service.api.get(f"/api/v1/links/{alias}")).json()
+    assert (link["title"], link["tags"], link["redirect_status"]) == (
+        "Every field",
+        ["one", "two words"],
+        308,
+    )
+    assert link["expires_at"] is not None
+    await expect(page.get_by_text("in 6 days")).to_be_visible()
+
+
+async def test_a_refused_form_keeps_what_was_typed(service: Service, page: Page) -> None:
+    """What is wrong stands beside its field, and nothing that was typed is gone."""
+    await service.shorten(alias="is-taken")
+    await page.goto("/ui/new")
+    await page.get_by_label("Target URL").fill("ftp://example.org/")
+    await page.get_by_label("Alias").fill("is-taken")
+    await page.get_by_label("Title").fill("Typed")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#url-error")).to_be_visible()
+    await page.get_by_label("Target URL").fill("https://example.org/")
+    await page.get_by_role("button", name="Shorten").click()
+    await expect(page.locator("#alias-error")).to_contain_text("Is taken")
+    await expect(page.get_by_label("Title")).to_have_value("Typed")
+    await page.get_by_label("Alias").fill("is-free")
+    await page.get_by_role("button", name="Shorten").click()
+    await expect(page).to_have_url(re.compile("/ui/links/is-free"))
+
+
+async def test_sending_a_form_twice_makes_one_link(service: Service, page: Page) -> None:
+    """A form that is sent twice, by whatever accident, makes one link."""
+    await page.goto("/ui/new")
+    once = await page.locator("[name=once]").get_attribute("value")
+    cookies = {cookie["name"]: cookie["value"] for cookie in await page.context.cookies()}
+    browser = service.client(Cookie="; ".join(f"{name}={value}" for name, value in cookies.items()))
+    form = {"url": "https://example.org/twice", "once": once}
+    headers = {"Sec-Fetch-Site": "same-origin"}
+    answers = [await browser.post("/ui/links", data=form, headers=headers) for _ in range(2)]
+    assert answers[0].headers["location"] == answers[1].headers["location"]
+
+
+async def test_a_date_is_local_to_the_browser(service: Service, make_page: PageMaker) -> None:
+    """A date is typed and shown in the time zone of the browser, and stored in UTC."""
+    page = await make_page(zone="Asia/Kolkata")
+    await page.goto("/ui/new")
+    await page.get_by_label("Target URL").fill("https://example.org/zone")
+    await page.get_by_label("Alias").fill("in-kolkata")
+    await page.get_by_role("combobox", name="Expires").select_option("date")
+    await page.get_by_label("Date and time").fill("2099-01-31T05:30")
+    await page.get_by_role("button", name="Shorten").click()
+    await expect(page.get_by_text("The link is ready.")).to_be_visible()
+    link = (await service.api.get("/api/v1/links/in-kolkata")).json()
+    assert link["expires_at"] == "2099-01-31T00:00:00.000000Z"
+    await page.goto("/ui/links/in-kolkata/edit")
+    await expect(page.get_by_label("Date and time")).to_have_value("2099-01-31T05:30")
+    await page.get_by_label("Title").fill("Still the same moment")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_text("Saved.")).to_be_visible()
+    again = (await service.api.get("/api/v1/links/in-kolkata")).json()
+    assert (again["expires_at"], again["version"]) == (link["expires_at"], 2)
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+async def test_a_conflict_shows_both_versions(
+    service: Service, make_page: PageMaker, javascript: bool
+) -> None:
+    """Who edits a link that somebody has changed meanwhile sees both versions, and decides without typing again."""
+    alias = f"conflict-{javascript}"
+    await service.shorten("https://example.org/old", alias=alias, title="Old")
+    page = await make_page(javascript=javascript)
+    await page.goto(f"/ui/links/{alias}/edit")
+    await page.get_by_label("Title").fill("Mine")
+    await service.api.patch(f"/api/v1/links/{alias}", json={"url": "https://example.org/theirs"})
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_text("Somebody has changed this link")).to_be_visible()
+    table = page.get_by_role("table")
+    await expect(table.get_by_role("row", name="Target")).to_contain_text("https://example.org/theirs")
+    await expect(table.get_by_role("row", name="Title")).to_contain_text("Mine")
+    await page.get_by_role("button", name="Save what I typed").click()
+    await expect(page.get_by_text("Saved.")).to_be_visible()
+    link = (await service.api.get(f"/api/v1/links/{alias}")).json()
+    assert (link["url"], link["title"]) == ("https://example.org/old", "Mine")
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+async def test_a_deleted_link_comes_back(service: Service, make_page: PageMaker, javascript: bool) -> None:
+    """A link is deleted at once, and Undo brings it back as it was; later the list of deleted links does."""
+    alias = f"undo-{javascript}"
+    await service.shorten(alias=alias, title="Kept")
+    page = await make_page(javascript=javascript)
+    await page.goto(f"/ui/links/{alias}")
+    await page.get_by_role("button", name="Delete").click()
+    await expect(page.get_by_role("status").first).to_contain_text(f"{alias} is deleted")
+    assert (await service.api.get(f"/api/v1/links/{alias}")).status_code == 410
+    await page.get_by_role("button", name="Undo").click()
+    await expect(page.get_by_text("The link is back.")).to_be_visible()
+    assert (await service.api.get(f"/api/v1/links/{alias}")).json()["title"] == "Kept"
+    await page.get_by_role("button", name="Delete").click()
+    await page.goto("/ui/links?state=deleted")
+    await page.locator(".row", has_text=alias).get_by_role("button", name="Restore").click()
+    await expect(page.get_by_text("The link is back.")).to_be_visible()
+
+
+async def test_clicks_are_drawn_and_told(service: Service, make_page: PageMaker) -> None:
+    """The page of a link shows its clicks as bars and as numbers, and where they came from, without scripts."""
+    await service.shorten(alias="clicked")
+    today = datetime.now(UTC).date()
+    rows = [
+        ClickRow(slot_of("clicked"), 1, "clicked", today - timedelta(days=1), 40),
+        ClickRow(
+            slot_of("clicked"), 2, "clicked", today, 2,
+            (SourceClicks(SourceKind.REFERRER, "news.example", 2), SourceClicks(SourceKind.BROWSER, "firefox", 2)),
+        ),
+    ]  # fmt: skip
+    await count(service, "clicked", rows)
+    page = await make_page(javascript=False)
+    await page.goto("/ui/links/clicked")
+    await expect(page.locator(".big")).to_have_text("42")
+    heights = [float(await bar.get_attribute("height") or 0) for bar in await page.locator(".bar-fill").all()]
+    assert len(heights) == 30 and heights[-2] == max(heights) and 0 < heights[-1] < heights[-2]
+    await page.get_by_text("Show as a table").click()
+    await expect(page.locator(".numbers tbody tr").first).to_contain_text("2")
+    await expect(page.get_by_role("row", name="news.example")).to_contain_text("2")
+    await page.get_by_role("link", name="7 days").click()
+    await expect(page.locator(".bar-fill")).to_have_count(7)
+
+
+async def test_a_qr_code_can_be_seen_and_saved(service: Service, page: Page) -> None:
+    """The page of a link shows its QR code, and offers it as a picture of a size to print."""
+    await service.shorten(alias="scanned")
+    await page.goto("/ui/links/scanned")
+    shown = page.get_by_role("img", name="QR code of the short URL")
+    assert await shown.evaluate("image => image.complete && image.naturalWidth") == 320
+    async with page.expect_download() as download:
+        await page.get_by_role("link", name="PNG").click()
+    saved = await download.value
+    assert saved.suggested_filename == "scanned.png"
+    assert (await saved.path()).read_bytes().startswith(b"\x89PNG")
+
+
+async def count(service: Service, code: str, rows: list[ClickRow]) -> None:
+    """Counts clicks of a code at the shard that owns it, as the click consumer does."""
+    shards = await Shards.connect(service.settings)
+    try:
+        clicks = ClickStore(shards, Router(shards, service.settings.busy_wait_ms))
+        slot = slot_of(code)
+        delivered = await clicks.apply(clicks.owner(slot), "test", {slot: rows})
+        assert delivered.counted == {slot}
+    finally:
+        await shards.close()

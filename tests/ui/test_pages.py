@@ -1,0 +1,106 @@
+"""What holds for every page: its size, its width, its colours, its accessibility."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, Response
+
+from tests.integration.http.service import Service
+from tests.ui.conftest import PageMaker
+
+BYTES_MAX = 60_000
+REQUESTS_MAX = 5
+SCREENS = (
+    "/ui/login",
+    "/ui/links",
+    "/ui/new",
+    "/ui/links/every-page",
+    "/ui/links/every-page/edit",
+    "/ui/links?q=every-page&state=live",
+    "/ui/keys",
+    "/ui/settings",
+    "/ui/cluster",
+)
+
+
+async def test_the_first_page_is_small(service: Service, page: Page) -> None:
+    """The first page takes at most five requests and 60 kB, and a second one loads no script again."""
+    answers: list[Response] = []
+
+    def keep(answer: Response) -> None:
+        answers.append(answer)
+
+    page.on("response", keep)
+    await page.goto("/ui/links", wait_until="networkidle")
+    assert len(answers) <= REQUESTS_MAX, [answer.url for answer in answers]
+    sizes = [len(gzip.compress(await answer.body())) for answer in answers]
+    assert sum(sizes) <= BYTES_MAX
+    client = service.client()
+    for answer in answers:
+        if "/static/" in answer.url:
+            asset = await client.get(answer.url)
+            assert asset.headers["content-encoding"] == "gzip"
+            assert asset.headers["cache-control"] == "public, max-age=31536000, immutable"
+            old = await client.get(answer.url.replace("/static/", "/static/0"))
+            assert (old.headers["cache-control"], old.content) == ("no-cache", asset.content)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_no_page_scrolls_sideways_at_360_pixels(
+    service: Service, make_page: PageMaker, theme: str
+) -> None:
+    """At 360 pixels every page fits, and everything to press is at least 44 pixels high or wide."""
+    await ensure_link(service)
+    page = await make_page(width=360, theme=theme)
+    for path in SCREENS:
+        answer = await page.goto(path)
+        assert answer is not None and answer.ok, path
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 360, path
+        assert not await page.evaluate(SMALL_TARGETS), path
+
+
+SMALL_TARGETS = """
+[...document.querySelectorAll("a, button, input, select, summary")].filter((element) => {
+  const box = element.getBoundingClientRect();
+  const seen = box.width > 1 && element.checkVisibility() && !element.closest(".visually-hidden, .skip, .choice");
+  const inText = element.tagName === "A" && getComputedStyle(element).display === "inline";
+  return seen && !inText && Math.max(box.height, box.width) < 44;
+}).map((element) => element.outerHTML)
+"""
+
+
+async def ensure_link(service: Service) -> None:
+    """Makes the link whose pages are looked at, once."""
+    made = await service.api.post(
+        "/api/v1/links",
+        json={
+            "url": "https://example.org/a/very/long/address/" + "with-many-words-" * 12,
+            "alias": "every-page",
+            "title": "A title that is somewhat longer than a line of a narrow screen can hold",
+            "tags": ["sale", "spring", "a-tag-that-is-longer-than-most-tags-are"],
+            "expires_at": "2099-01-31T12:00:00Z",
+        },
+    )
+    assert made.status_code in (201, 409), made.text
+
+
+AXE = Path(__file__).parent / "axe" / "axe.min.js"
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_no_page_has_an_accessibility_violation(
+    service: Service, make_page: PageMaker, theme: str
+) -> None:
+    """axe finds nothing on any page, in light and dark colours."""
+    await ensure_link(service)
+    page = await make_page(theme=theme)
+    script = AXE.read_text()
+    for path in SCREENS:
+        answer = await page.goto(path)
+        assert answer is not None and answer.ok, path
+        await page.evaluate(script)
+        found = await page.evaluate("axe.run().then((result) => result.violations)")
+        assert not [(item["id"], item["nodes"][0]["html"], item["help"]) for item in found], path

@@ -1,0 +1,70 @@
+"""However many watch, one task reads; and who is slow gets the newest."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+
+from snapurl.ui.live import Sampler
+from tests.support.waits import unless_hung, until
+
+
+class Source:
+    """A state that changes with every reading."""
+
+    def __init__(self) -> None:
+        self.readings = 0
+
+    async def __call__(self) -> str:
+        self.readings += 1
+        return str(self.readings)
+
+
+async def test_one_reading_serves_all_who_watch() -> None:
+    """Fifty watchers get one and the same result of each reading."""
+    source = Source()
+    sampler = Sampler(source, 0.05)
+    with ExitStack() as stack:
+        watchers = [stack.enter_context(sampler.watch()) for _ in range(50)]
+        first = await asyncio.gather(*(newest() for newest in watchers))
+        second = await asyncio.gather(*(newest() for newest in watchers))
+    assert (set(first), set(second)) == ({"1"}, {"2"})
+
+
+async def test_nothing_is_read_when_nobody_watches() -> None:
+    """Reading begins with the first watcher, goes on while there is one, and ends with the last."""
+    source = Source()
+    sampler = Sampler(source, 0.01)
+    with sampler.watch() as first:
+        with sampler.watch():
+            await unless_hung(first())
+        await unless_hung(first())
+        task = sampler._task
+    assert task is not None
+    await until(task.done)
+    seen = source.readings
+    with sampler.watch() as again:
+        assert int(await unless_hung(again())) > seen  # never what was read for those before
+
+
+async def test_who_is_slow_gets_the_newest_state_and_no_older_one() -> None:
+    """A watcher that does not ask for a while gets one result when it does: that of the last reading."""
+    source = Source()
+    sampler = Sampler(source, 0.01)
+    with sampler.watch() as slow, sampler.watch() as quick:
+        await unless_hung(slow())
+        for _ in range(5):
+            newest = await unless_hung(quick())
+        assert int(await unless_hung(slow())) >= int(newest) >= 5
+
+
+async def test_what_has_not_changed_is_not_sent_again() -> None:
+    """A watcher waits until something is different."""
+    states = iter(["one", "one", "one", "two"])
+
+    async def read() -> str:
+        return next(states, "two")
+
+    sampler = Sampler(read, 0.01)
+    with sampler.watch() as newest:
+        assert [await unless_hung(newest()), await unless_hung(newest())] == ["one", "two"]
