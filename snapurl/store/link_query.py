@@ -60,8 +60,10 @@ def page_of(query: LinkQuery, slots: Sequence[int], after: PageKey | None, limit
     return Statement(f"SELECT {COLUMNS} FROM ({ordered}) l ORDER BY {_order(query)}", tuple(args))
 
 
-def chunk_of(query: LinkQuery, slots: Sequence[int], after: PageKey | None, rows: int) -> Statement:
-    """Returns the statement that searches the next `rows` links for the query's text.
+def chunk_of(
+    query: LinkQuery, slots: Sequence[int], after: PageKey | None, rows: int, matches: int
+) -> Statement:
+    """Returns the statement that searches the next `rows` links for the query's text, until it has `matches`.
 
     Its rows are links with the columns `is_match` and `is_last`: those that match, and the last of a full chunk.
     """
@@ -71,7 +73,22 @@ def chunk_of(query: LinkQuery, slots: Sequence[int], after: PageKey | None, rows
     return Statement(
         f"SELECT {COLUMNS}, l.is_match, l.n = {last} AS is_last"
         f" FROM (SELECT l.*, {_match(query, args)} AS is_match, row_number() OVER (ORDER BY {_order(query)}) AS n"
-        f" FROM ({ordered}) l) l WHERE l.is_match OR l.n = {last} ORDER BY l.n",
+        f" FROM ({ordered}) l) l WHERE l.is_match OR l.n = {last} ORDER BY l.n LIMIT {_argument(args, matches)}",
+        tuple(args),
+    )
+
+
+def counted_chunk_of(query: LinkQuery, slots: Sequence[int], after: PageKey | None, rows: int) -> Statement:
+    """Returns the statement that counts which of the next `rows` links match the query's text.
+
+    Its only row is the last of these links, with the columns `matches` and `read`; none if no links are left.
+    """
+    args: list[Any] = []
+    ordered = _ordered(query, slots, after, rows, args)
+    return Statement(
+        f"SELECT {COLUMNS}, l.matches, l.read FROM ("
+        f"SELECT l.*, count(*) FILTER (WHERE {_match(query, args)}) OVER () AS matches, count(*) OVER () AS read,"
+        f" row_number() OVER (ORDER BY {_order(query)}) AS n FROM ({ordered}) l) l WHERE l.n = l.read",
         tuple(args),
     )
 

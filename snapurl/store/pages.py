@@ -28,7 +28,15 @@ from snapurl.model import (
 )
 from snapurl.store.cluster.fanout import every_slot_once
 from snapurl.store.cluster.shards import Shards
-from snapurl.store.link_query import Statement, chunk_of, count_of, estimate_of, page_of, tags_of
+from snapurl.store.link_query import (
+    Statement,
+    chunk_of,
+    count_of,
+    counted_chunk_of,
+    estimate_of,
+    page_of,
+    tags_of,
+)
 
 CHUNK_ROWS = 5_000  # searched per statement
 SEARCH_S = 0.1  # of a search per shard and page, and of a search that counts
@@ -108,10 +116,10 @@ async def _search(
     began = monotonic()
     found: list[Link] = []
     while True:
-        rows = await _fetch(connection, chunk_of(query, slots, after, CHUNK_ROWS))
+        rows = await _fetch(connection, chunk_of(query, slots, after, CHUNK_ROWS, limit - len(found)))
         found += [link_of(row) for row in rows if row["is_match"]]
         if len(found) >= limit or not rows or not rows[-1]["is_last"]:
-            return _Part(found[:limit])
+            return _Part(found)
         after = query.key_of(link_of(rows[-1]))
         if monotonic() - began >= SEARCH_S:
             return _Part(found, after)
@@ -121,16 +129,16 @@ async def _count_matches(connection: Any, query: LinkQuery, slots: list[int]) ->
     """Counts for SEARCH_S, and takes the rest of the links to match as often as those that were read."""
     began = monotonic()
     after: PageKey | None = None
-    found = chunks = 0
+    found = read = 0
     while True:
-        rows = await _fetch(connection, chunk_of(query, slots, after, CHUNK_ROWS))
-        found += sum(row["is_match"] for row in rows)
-        if not rows or not rows[-1]["is_last"]:
+        rows = await _fetch(connection, counted_chunk_of(query, slots, after, CHUNK_ROWS))
+        if rows:
+            found += rows[0]["matches"]
+            read += rows[0]["read"]
+        if not rows or rows[0]["read"] < CHUNK_ROWS:
             return LinkCount(found, is_estimate=False)
-        chunks += 1
-        after = query.key_of(link_of(rows[-1]))
+        after = query.key_of(link_of(rows[0]))
         if found > COUNT_MAX or monotonic() - began >= SEARCH_S:
-            read = chunks * CHUNK_ROWS
             links = max(read, await _estimate(connection, query, slots))
             return LinkCount(round(found * links / read), is_estimate=True)
 

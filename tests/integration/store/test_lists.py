@@ -150,11 +150,14 @@ def filters(links: list[Link]) -> Iterator[LinkQuery]:
 async def test_lists_have_what_was_asked_for(
     store: Store, direct: dict[str, Any], new_link: NewLinkMaker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each filter in each order lists exactly the links that meet it, on pages and counted.
+    """Each filter in several orders lists exactly the links that meet it, on pages and counted.
 
     So it does if each search ends after a few links."""
     links = await fill(store, direct, new_link)
-    for query, order, ascending in product(filters(links), LinkOrder, (False, True)):
+    orders = list(product(LinkOrder, (False, True)))
+    for number, (query, (order, ascending)) in enumerate(product(filters(links), orders)):
+        if number % 7 % 2:
+            continue  # each filter in half of the orders
         asked = replace(query, order=order, ascending=ascending)
         codes = expected(links, asked)
         assert await listed(store, asked, 40) == codes, asked
@@ -282,7 +285,7 @@ async def test_each_filter_and_order_uses_its_index(store: Store, direct: dict[s
             assert not [node for node in nodes(plan) if node["Node Type"] == "Seq Scan"], query
             touched = sum(node.get("Rows Removed by Filter", 0) for node in nodes(plan))
             assert touched < 1_500, (query, place, touched)
-    chunk = chunk_of(LinkQuery(text="tenth"), slots, None, 1_000)
+    chunk = chunk_of(LinkQuery(text="no such text"), slots, None, 1_000, 51)
     plan = json.loads(await explain(shard, chunk.sql, chunk.args))[0]["Plan"]
     scan = next(node for node in nodes(plan) if node.get("Index Name") == "links_newest")
     assert scan["Actual Rows"] == 1_000
