@@ -38,13 +38,16 @@ FAVICON = (
 _STYLE = files("snapurl.http").joinpath("pages.css").read_text("utf-8")
 
 
+_LOGO = FAVICON.replace("<svg ", '<svg aria-hidden="true" ', 1)
+
+
 def page(title: str, body: str) -> str:
     """Returns an HTML document. `title` is plain text, `body` is trusted markup."""
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<title>{escape(title)}</title><link rel="icon" href="/favicon.ico" type="image/svg+xml">'
-        f"<style>{_STYLE}</style></head><body>{body}</body></html>\n"
+        f"<style>{_STYLE}</style></head><body>{_LOGO}{body}</body></html>\n"
     )
 
 

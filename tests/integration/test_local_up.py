@@ -16,6 +16,7 @@ from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
 from urllib.error import URLError
+from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 import pytest
@@ -213,6 +214,7 @@ def test_admin_key_is_shown_on_a_terminal(tmp_path: Path) -> None:
     """On a terminal the banner shows the admin key itself."""
     with up(tmp_path / "home", terminal=True) as running:
         assert f"admin key   {running.key()} " in running.output
+        running.wait_for("Dashboard, logged in: http")
 
 
 @pytest.mark.parametrize("server", ["db1", "redis"])
@@ -265,7 +267,7 @@ def test_commands_find_the_local_cluster(tmp_path: Path) -> None:
         assert made.returncode == 0, made.stderr
         assert "links" in running.ask("/api/v1/links", key=made.stdout.strip())
         header, *listed = running.run("keys", "list").stdout.splitlines()
-        assert header.split() == ["id", "rights", "limit", "created", "state", "name"]
+        assert header.split() == ["id", "account", "rights", "limit", "created", "used", "state", "name"]
         assert [line.split()[-1] for line in listed] == ["admin", "reader"]
         document = json.loads(running.run("keys", "list", "--json").stdout)
         assert [(key["name"], key["rights"]) for key in document["keys"]] == [
@@ -275,6 +277,12 @@ def test_commands_find_the_local_cluster(tmp_path: Path) -> None:
         assert running.run("migrate").stdout == "Every shard is up to date.\n"
         assert running.run("health").stdout == "ready\n"
         assert running.run("keys", "revoke", "nobody").returncode == 1
+        link = running.run("login-link").stdout.strip()
+        assert link.startswith(f"{running.url}/ui/login/link?token=")
+        form = urlsplit(link).query.encode()
+        with urlopen(Request(link.partition("?")[0], form, {"Origin": running.url})) as start:
+            assert start.url == f"{running.url}/ui/login?next=%2Fui"  # urlopen keeps no cookies
+        assert running.run("login-link", "nobody").returncode == 1
 
 
 def test_taken_port_is_one_line_before_anything_starts(tmp_path: Path) -> None:

@@ -1,0 +1,84 @@
+"""What the pages say when something is wrong: one line, and nothing that was typed is lost."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+
+import pytest
+from playwright.async_api import Page, expect
+
+from ring.slots import slot_of
+from snapurl.local.cluster import LocalCluster
+from tests.integration.http.service import Service
+from tests.support.waits import until
+from tests.ui.conftest import PageMaker
+
+SHARD = "db1"
+
+
+@pytest.fixture
+async def code_on_silent_shard(service: Service, cluster: LocalCluster) -> AsyncIterator[str]:
+    """Makes links on every shard, stops one shard, and returns the code of a link that it has."""
+    codes = [f"silent-{number}" for number in range(40)]
+    for code in codes:
+        await service.shorten(alias=code)
+    await cluster.shard(SHARD).stop()
+    found = [code for code in codes if (await service.api.get(f"/api/v1/links/{code}")).status_code == 503]
+    assert 0 < len(found) < len(codes)
+    yield found[0]
+    await cluster.shard(SHARD).start()
+
+    async def is_back() -> bool:
+        return (await service.api.get(f"/api/v1/links/{found[0]}")).status_code == 200
+
+    await until(is_back)
+
+
+async def test_a_silent_shard_is_one_line(
+    cluster: LocalCluster, service: Service, page: Page, code_on_silent_shard: str
+) -> None:
+    """While a shard is silent the list says so, forms keep what was typed, and the page of a link tries again."""
+    await page.goto("/ui/links")
+    await expect(page.get_by_text("some links are missing here")).to_be_visible()
+    await page.goto("/ui/new")
+    await page.get_by_label("Target URL").fill("https://example.org/kept")
+    await page.get_by_label("Alias").fill(_other_code(code_on_silent_shard))
+    await page.get_by_role("button", name="Shorten").click()
+    await expect(page.get_by_role("alert")).to_contain_text("try again")
+    await expect(page.get_by_label("Target URL")).to_have_value("https://example.org/kept")
+    await page.goto(f"/ui/links/{code_on_silent_shard}")
+    await expect(page.get_by_text("This page tries again by itself.")).to_be_visible()
+    await cluster.shard(SHARD).start()
+    await expect(page.get_by_role("heading", name=code_on_silent_shard)).to_be_visible()
+
+
+def _other_code(code: str) -> str:
+    """Returns a code of the same slot that no link has."""
+    return next(other for number in range(10**6) if slot_of(other := f"same-{number}") == slot_of(code))
+
+
+async def test_a_limit_is_one_line(service: Service, make_page: PageMaker) -> None:
+    """Beyond the limit of a key the form says when to try again, and keeps what was typed."""
+    page = await make_page(key=await service.key("create", "read", limit="1/hour"))
+    await page.goto("/ui/new")
+    await page.get_by_label("Target URL").fill("https://example.org/first")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_text("The link is ready.")).to_be_visible()
+    await page.goto("/ui/new")
+    await page.get_by_label("Target URL").fill("https://example.org/second")
+    await page.get_by_label("Title").fill("Kept")
+    await page.get_by_role("button", name="Shorten").click()
+    await expect(page.get_by_role("alert")).to_have_text(re.compile("1 links in 3600 s are allowed"))
+    await expect(page.get_by_label("Title")).to_have_value("Kept")
+
+
+async def test_colours_are_chosen(page: Page) -> None:
+    """The colours that were chosen hold for every page of this browser, from its first byte."""
+    await page.goto("/ui/settings")
+    await page.get_by_role("radio", name="Dark", exact=True).check()
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_text("Saved for this browser.")).to_be_visible()
+    await page.goto("/ui/links")
+    assert await page.evaluate("getComputedStyle(document.body).colorScheme") in ("dark", "light dark")
+    assert await page.locator("html").get_attribute("data-theme") == "dark"
