@@ -110,6 +110,16 @@ CREATE INDEX intents_oldest ON intents USING btree (created_at);
 GRANT DELETE, INSERT, SELECT, UPDATE ON intents TO snapurl_migrator;
 GRANT SELECT ON intents TO snapurl_service;
 
+CREATE TABLE link_uses (
+    slot smallint NOT NULL,
+    code text COLLATE "C" NOT NULL,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    used bigint NOT NULL,
+    CONSTRAINT link_uses_pkey PRIMARY KEY (slot, code)
+);
+GRANT DELETE, INSERT, SELECT, UPDATE ON link_uses TO snapurl_migrator;
+GRANT SELECT ON link_uses TO snapurl_service;
+
 CREATE TABLE links (
     slot smallint NOT NULL,
     code text COLLATE "C" NOT NULL,
@@ -126,7 +136,19 @@ CREATE TABLE links (
     token uuid NOT NULL,
     change_token uuid,
     changed_at timestamp with time zone,
+    enabled boolean DEFAULT true NOT NULL,
+    starts_at timestamp with time zone,
+    expired_url text,
+    note text,
+    forward_query boolean DEFAULT false NOT NULL,
+    forward_path boolean DEFAULT false NOT NULL,
+    max_clicks bigint,
+    password_hash text,
+    rules text,
+    created_by text COLLATE "C",
+    changed_by text COLLATE "C",
     CONSTRAINT links_pkey PRIMARY KEY (slot, code),
+    CONSTRAINT links_max_clicks_check CHECK (max_clicks > 0),
     CONSTRAINT links_redirect_status_check CHECK (redirect_status = ANY (ARRAY[301, 302, 307, 308])),
     CONSTRAINT links_version_check CHECK (version > 0)
 );
@@ -835,6 +857,45 @@ BEGIN
 END $function$;
 GRANT EXECUTE ON FUNCTION link_change_v1 TO snapurl_migrator, snapurl_service;
 
+CREATE OR REPLACE FUNCTION public.link_change_v2(p_slot smallint, p_code text, p_if_match bigint, p_owner text, p_by text, p_token uuid, p_delete boolean, p_fields text[], p_url text, p_title text, p_tags text[], p_redirect_status smallint, p_expires_at timestamp with time zone, p_enabled boolean, p_starts_at timestamp with time zone, p_expired_url text, p_note text, p_forward_query boolean DEFAULT NULL::boolean, p_forward_path boolean DEFAULT NULL::boolean, p_max_clicks bigint DEFAULT NULL::bigint, p_password_hash text DEFAULT NULL::text, p_rules text DEFAULT NULL::text, OUT outcome text, OUT peer text, OUT epoch bigint, OUT link links)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+BEGIN
+    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    SELECT l.* INTO link FROM links l WHERE l.slot = p_slot AND l.code = p_code FOR UPDATE;
+    outcome := link_change_verdict_v1(link, p_if_match, p_owner, p_token);
+    IF outcome = 'done' THEN outcome := 'ok'; RETURN; END IF;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    UPDATE links l SET
+        xid = pg_current_xact_id(),
+        version = l.version + 1,
+        change_token = p_token,
+        changed_by = p_by,
+        deleted_at = CASE WHEN p_delete THEN clock_timestamp() END,
+        url = CASE WHEN 'url' = ANY (p_fields) THEN p_url ELSE l.url END,
+        title = CASE WHEN 'title' = ANY (p_fields) THEN p_title ELSE l.title END,
+        tags = CASE WHEN 'tags' = ANY (p_fields) THEN p_tags ELSE l.tags END,
+        redirect_status = CASE WHEN 'redirect_status' = ANY (p_fields) THEN p_redirect_status
+                               ELSE l.redirect_status END,
+        expires_at = CASE WHEN 'expires_at' = ANY (p_fields) THEN p_expires_at ELSE l.expires_at END,
+        enabled = CASE WHEN 'enabled' = ANY (p_fields) THEN p_enabled ELSE l.enabled END,
+        starts_at = CASE WHEN 'starts_at' = ANY (p_fields) THEN p_starts_at ELSE l.starts_at END,
+        expired_url = CASE WHEN 'expired_url' = ANY (p_fields) THEN p_expired_url ELSE l.expired_url END,
+        note = CASE WHEN 'note' = ANY (p_fields) THEN p_note ELSE l.note END,
+        forward_query = CASE WHEN 'forward_query' = ANY (p_fields) THEN p_forward_query ELSE l.forward_query END,
+        forward_path = CASE WHEN 'forward_path' = ANY (p_fields) THEN p_forward_path ELSE l.forward_path END,
+        max_clicks = CASE WHEN 'max_clicks' = ANY (p_fields) THEN p_max_clicks ELSE l.max_clicks END,
+        password_hash = CASE WHEN 'password_hash' = ANY (p_fields) THEN p_password_hash ELSE l.password_hash END,
+        rules = CASE WHEN 'rules' = ANY (p_fields) THEN p_rules ELSE l.rules END
+     WHERE l.slot = p_slot AND l.code = p_code RETURNING l.* INTO link;
+END $function$;
+GRANT EXECUTE ON FUNCTION link_change_v2 TO snapurl_migrator, snapurl_service;
+
 CREATE OR REPLACE FUNCTION public.link_change_verdict_v1(l links, p_if_match bigint, p_owner text, p_token uuid)
  RETURNS text
  LANGUAGE sql
@@ -911,6 +972,63 @@ BEGIN
 END $function$;
 GRANT EXECUTE ON FUNCTION link_create_many_v1 TO snapurl_migrator, snapurl_service;
 
+CREATE OR REPLACE FUNCTION public.link_create_many_v2(p_slots smallint[], p_codes text[], p_owners text[], p_by text[], p_tokens uuid[], p_urls text[], p_titles text[], p_tags text[], p_redirect_statuses smallint[], p_expires_at timestamp with time zone[], p_enabled boolean[], p_starts_at timestamp with time zone[], p_expired_urls text[], p_notes text[], p_forward_query boolean[] DEFAULT NULL::boolean[], p_forward_path boolean[] DEFAULT NULL::boolean[], p_max_clicks bigint[] DEFAULT NULL::bigint[], p_password_hashes text[] DEFAULT NULL::text[], p_rules text[] DEFAULT NULL::text[])
+ RETURNS TABLE(place integer, outcome text, peer text, epoch bigint, created_at timestamp with time zone)
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+ SET plan_cache_mode TO 'force_generic_plan'
+AS $function$
+#variable_conflict use_column
+DECLARE
+    made_at timestamptz;
+    made bigint;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'fenced writes need READ COMMITTED';
+    END IF;
+    PERFORM pg_advisory_xact_lock_shared(1397637456, q.slot)
+       FROM (SELECT slot FROM unnest(p_slots) AS u (slot) ORDER BY slot) q;
+    made_at := clock_timestamp();
+    INSERT INTO links (slot, code, xid, version, url, title, tags, redirect_status, created_at, expires_at,
+                       owner, token, enabled, starts_at, expired_url, note, forward_query, forward_path,
+                       max_clicks, password_hash, rules, created_by)
+         SELECT i.slot, i.code, pg_current_xact_id(), 1, i.url, i.title,
+                coalesce(i.tags::text[], '{}'), i.redirect_status, made_at, i.expires_at, i.owner, i.token,
+                coalesce(i.enabled, true), i.starts_at, i.expired_url, i.note, coalesce(i.forward_query, false),
+                coalesce(i.forward_path, false), i.max_clicks, i.password_hash, i.rules, i.made_by
+           FROM unnest(p_slots, p_codes, p_owners, p_by, p_tokens, p_urls, p_titles, p_tags, p_redirect_statuses,
+                       p_expires_at, p_enabled, p_starts_at, p_expired_urls, p_notes, p_forward_query,
+                       p_forward_path, p_max_clicks, p_password_hashes, p_rules) WITH ORDINALITY
+             AS i (slot, code, owner, made_by, token, url, title, tags, redirect_status, expires_at, enabled,
+                   starts_at, expired_url, note, forward_query, forward_path, max_clicks, password_hash, rules, place)
+           JOIN slots s ON s.slot = i.slot AND write_outcome_v1(s.state) = 'ok'
+          WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+          ORDER BY i.slot, i.code COLLATE "C", i.place
+    ON CONFLICT (slot, code) DO NOTHING;
+    GET DIAGNOSTICS made = ROW_COUNT;
+    outcome := 'ok';
+    created_at := made_at;
+    RETURN NEXT;
+    IF made = cardinality(p_slots) THEN RETURN; END IF;
+    -- A slot that accepts writes now but has no row of the link did not accept them when the INSERT ran: 'busy'.
+    RETURN QUERY
+        SELECT q.place::integer - 1, q.outcome, q.peer, q.epoch, CASE WHEN q.outcome = 'ok' THEN q.created_at END
+          FROM (SELECT i.place, s.peer, s.epoch, l.created_at,
+                       CASE WHEN NOT EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+                            THEN 'busy'
+                            WHEN s.slot IS NULL OR write_outcome_v1(s.state) <> 'ok'
+                            THEN coalesce(write_outcome_v1(s.state), 'moved')
+                            WHEN l.slot IS NULL THEN 'busy'
+                            WHEN l.token <> i.token THEN 'taken'
+                            ELSE 'ok' END AS outcome
+                  FROM unnest(p_slots, p_codes, p_tokens) WITH ORDINALITY AS i (slot, code, token, place)
+                  LEFT JOIN slots s ON s.slot = i.slot
+                  LEFT JOIN links l ON l.slot = i.slot AND l.code = i.code COLLATE "C") q
+         WHERE q.outcome <> 'ok' OR q.created_at <> made_at;
+END $function$;
+GRANT EXECUTE ON FUNCTION link_create_many_v2 TO snapurl_migrator, snapurl_service;
+
 CREATE OR REPLACE FUNCTION public.link_create_v1(p_slot smallint, p_code text, p_url text, p_title text, p_tags text[], p_redirect_status smallint, p_expires_at timestamp with time zone, p_owner text, p_token uuid, OUT outcome text, OUT peer text, OUT epoch bigint, OUT created_at timestamp with time zone)
  RETURNS record
  LANGUAGE plpgsql
@@ -934,6 +1052,31 @@ BEGIN
 END $function$;
 GRANT EXECUTE ON FUNCTION link_create_v1 TO snapurl_migrator, snapurl_service;
 
+CREATE OR REPLACE FUNCTION public.link_create_v2(p_slot smallint, p_code text, p_owner text, p_by text, p_token uuid, p_url text, p_title text, p_tags text[], p_redirect_status smallint, p_expires_at timestamp with time zone, p_enabled boolean, p_starts_at timestamp with time zone, p_expired_url text, p_note text, p_forward_query boolean DEFAULT false, p_forward_path boolean DEFAULT false, p_max_clicks bigint DEFAULT NULL::bigint, p_password_hash text DEFAULT NULL::text, p_rules text DEFAULT NULL::text, OUT outcome text, OUT peer text, OUT epoch bigint, OUT created_at timestamp with time zone)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+DECLARE found_token uuid;
+BEGIN
+    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    INSERT INTO links AS l (slot, code, xid, version, url, title, tags, redirect_status, created_at, expires_at,
+                            owner, token, enabled, starts_at, expired_url, note, forward_query, forward_path,
+                            max_clicks, password_hash, rules, created_by)
+         VALUES (p_slot, p_code, pg_current_xact_id(), 1, p_url, p_title, p_tags, p_redirect_status,
+                 clock_timestamp(), p_expires_at, p_owner, p_token, p_enabled, p_starts_at, p_expired_url, p_note,
+                 p_forward_query, p_forward_path, p_max_clicks, p_password_hash, p_rules, p_by)
+    ON CONFLICT (slot, code) DO NOTHING RETURNING l.created_at INTO created_at;
+    IF FOUND THEN RETURN; END IF;
+    SELECT l.token, l.created_at INTO STRICT found_token, created_at
+      FROM links l WHERE l.slot = p_slot AND l.code = p_code;
+    IF found_token <> p_token THEN outcome := 'taken'; created_at := NULL; END IF;
+END $function$;
+GRANT EXECUTE ON FUNCTION link_create_v2 TO snapurl_migrator, snapurl_service;
+
 CREATE OR REPLACE FUNCTION public.link_restore_v1(p_slot smallint, p_code text, p_if_match bigint, p_owner text, p_token uuid, OUT outcome text, OUT peer text, OUT epoch bigint, OUT link links)
  RETURNS record
  LANGUAGE plpgsql
@@ -956,6 +1099,60 @@ BEGIN
      WHERE l.slot = p_slot AND l.code = p_code RETURNING l.* INTO link;
 END $function$;
 GRANT EXECUTE ON FUNCTION link_restore_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.link_restore_v2(p_slot smallint, p_code text, p_if_match bigint, p_owner text, p_by text, p_token uuid, OUT outcome text, OUT peer text, OUT epoch bigint, OUT link links)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+BEGIN
+    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    SELECT l.* INTO link FROM links l WHERE l.slot = p_slot AND l.code = p_code FOR UPDATE;
+    outcome := CASE WHEN link.code IS NULL THEN 'missing'
+                    WHEN link.owner <> p_owner THEN 'forbidden'
+                    WHEN link.change_token = p_token THEN 'ok'
+                    WHEN link.deleted_at < clock_timestamp() - interval '30 days' THEN 'gone'
+                    WHEN link.version <> p_if_match THEN 'mismatch'
+                    ELSE 'ok' END;
+    IF outcome <> 'ok' OR link.deleted_at IS NULL THEN RETURN; END IF;
+    UPDATE links l SET xid = pg_current_xact_id(), version = l.version + 1, change_token = p_token, changed_by = p_by,
+                       deleted_at = NULL
+     WHERE l.slot = p_slot AND l.code = p_code RETURNING l.* INTO link;
+END $function$;
+GRANT EXECUTE ON FUNCTION link_restore_v2 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.link_use_v1(p_slot smallint, p_code text, p_version bigint, p_wanted bigint, OUT outcome text, OUT peer text, OUT epoch bigint, OUT given bigint, OUT uses_left bigint)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+DECLARE
+    most bigint;
+    before bigint;
+BEGIN
+    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    SELECT l.max_clicks, coalesce(u.used, 0) INTO most, before
+      FROM links l LEFT JOIN link_uses u ON u.slot = l.slot AND u.code = l.code
+     WHERE l.slot = p_slot AND l.code = p_code AND l.version = p_version AND l.deleted_at IS NULL;
+    IF most IS NULL THEN outcome := 'changed'; RETURN; END IF;
+    given := 0;
+    IF p_wanted > 0 AND before < most THEN
+        INSERT INTO link_uses (slot, code, xid, used) VALUES (p_slot, p_code, pg_current_xact_id(), 0)
+        ON CONFLICT (slot, code) DO NOTHING;
+        SELECT u.used INTO STRICT before FROM link_uses u WHERE u.slot = p_slot AND u.code = p_code FOR UPDATE;
+        given := greatest(0, least(p_wanted, most - before));
+        UPDATE link_uses u SET used = u.used + given, xid = pg_current_xact_id()
+         WHERE u.slot = p_slot AND u.code = p_code AND given > 0;
+    END IF;
+    uses_left := greatest(0, most - before - given);
+END $function$;
+GRANT EXECUTE ON FUNCTION link_use_v1 TO snapurl_migrator, snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.migrator_lease_v1(p_holder uuid, p_lease_ms integer, p_status text)
  RETURNS boolean

@@ -42,6 +42,7 @@ from snapurl.http.fastpath.protocol import FastPath, FastProtocol
 from snapurl.http.preflight import preflight
 from snapurl.http.problems import Refusals
 from snapurl.http.redirect import METHODS, follow
+from snapurl.http.router import LinkRouter
 from snapurl.http.routes import REDIRECT_PATH, ROUTES
 from snapurl.http.wire.connections import BodyBudget, BoundedProtocol, ConnectionBudget, raise_open_files
 from snapurl.http.wire.dates import DateClock
@@ -53,6 +54,7 @@ from snapurl.limits import Blocklist, Limiter
 from snapurl.link_batches import LinkBatches
 from snapurl.links import LinkService
 from snapurl.model import Readiness
+from snapurl.passwords import Passwords
 from snapurl.redis_client import redis_client
 from snapurl.store.accounts import AccountStore
 from snapurl.store.clicks import ClickStore
@@ -115,6 +117,7 @@ def create_app(settings: Settings) -> App:
         config=_sanic_config(settings),
         ctx=Context(),
         request_class=Head,
+        router=LinkRouter(),
         error_handler=Refusals(),
         configure_logging=False,
     )
@@ -170,6 +173,8 @@ async def open_services(
     store, clicks = LinkStore(shards, router), ClickStore(shards, router)
     stack.push_async_callback(store.close)
 
+    passwords = Passwords()
+    stack.callback(passwords.close)
     limiter = Limiter(settings)
     stack.push_async_callback(limiter.close)
     if fault := await limiter.redis_fault():
@@ -210,7 +215,7 @@ async def open_services(
     reshard = CachedCall(shards.migrator_document, PROBE_AGE_S_MAX)
     stack.push_async_callback(reshard.close)
 
-    links = LinkService(store, clicks, cache, _now)
+    links = LinkService(store, clicks, cache, passwords, _now)
     return Services(
         settings=settings,
         site=site,
@@ -223,6 +228,7 @@ async def open_services(
         limiter=limiter,
         blocked=Blocklist(),
         key_guessers=Blocklist(),
+        password_guessers=Blocklist(),
         auth=auth,
         urls=UrlPolicy(settings.url_chars_max, settings.own_origins),
         clock=_now,

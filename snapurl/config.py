@@ -272,6 +272,12 @@ class Settings(BaseSettings):
         "times as many existing links do too, until the window ends.",
     )
 
+    limit_password: Rate = Field(
+        "10/minute",
+        description="Rate limit for wrong passwords of links, per client address, and ten times as many per link; "
+        "beyond it 429 until the window ends.",
+    )
+
     l1_links: int = Field(
         200_000,
         ge=0,

@@ -81,10 +81,39 @@ class RedirectLoop(SnapURLError):
     title = "The link leads back to this service"
 
 
+class PasswordNeeded(SnapURLError):
+    status = 403
+    slug = "password-needed"
+    title = "The link asks for a password"
+
+    def __init__(self, detail: str = "", *, has_form: bool = True) -> None:
+        """`has_form` is whether it can be sent to this address."""
+        super().__init__(detail)
+        self.has_form = has_form
+
+
+class PasswordWrong(SnapURLError):
+    status = 403
+    slug = "password-wrong"
+    title = "The password is wrong"
+
+
 class NotFound(SnapURLError):
     status = 404
     slug = "not-found"
     title = "There is no such link"
+
+
+class SwitchedOff(SnapURLError):
+    status = 404
+    slug = "switched-off"
+    title = "The link is switched off"
+
+
+class NotYet(SnapURLError):
+    status = 404
+    slug = "not-yet"
+    title = "The link does not lead anywhere yet"
 
 
 class NoSuchKey(SnapURLError):

@@ -65,13 +65,16 @@ class BatchPage:
 
 
 class LinkBatches:
-    """Changes many links. `owner` is whose links the caller may change, None for all."""
+    """Changes many links. `owner` is whose links the caller may change, None for all; `by` is the caller's
+    key_id."""
 
     def __init__(self, links: LinkService, clock_s: Callable[[], float] = monotonic) -> None:
         self._links = links
         self._clock_s = clock_s
 
-    async def change(self, batch: BatchChange, codes: Sequence[str], owner: str | None) -> list[Result]:
+    async def change(
+        self, batch: BatchChange, codes: Sequence[str], owner: str | None, by: str = ""
+    ) -> list[Result]:
         """Returns one result per code, in their order."""
         end_s = self._clock_s() + BATCH_S_MAX
         permits = asyncio.Semaphore(CHANGES_AT_ONCE)
@@ -82,29 +85,31 @@ class LinkBatches:
                     late = "the batch took too long, and this link was not changed: send it again"
                     return code, Unavailable(late, is_public=True, retry_after_s=1.0)
                 try:
-                    return code, await self._change(batch, code, owner)
+                    return code, await self._change(batch, code, owner, by)
                 except SnapURLError as refusal:
                     return code, refusal
 
         return await asyncio.gather(*map(change, codes))
 
-    async def change_found(self, batch: BatchChange, query: LinkQuery, after: PageKey | None) -> BatchPage:
+    async def change_found(
+        self, batch: BatchChange, query: LinkQuery, after: PageKey | None, by: str = ""
+    ) -> BatchPage:
         """Changes up to LINKS_MAX links of a query that is sorted by code. Raises Unavailable."""
         assert query.order is LinkOrder.CODE
         page = await self._links.page(query, LINKS_MAX, after)
-        results = await self.change(batch, [link.code for link in page.links], query.owner)
+        results = await self.change(batch, [link.code for link in page.links], query.owner, by)
         return BatchPage(results, page.after, page.silent)
 
-    async def _change(self, batch: BatchChange, code: str, owner: str | None) -> Link:
+    async def _change(self, batch: BatchChange, code: str, owner: str | None, by: str) -> Link:
         match batch.action:
             case BatchAction.DELETE:
-                return await self._links.delete(code, None, owner)
+                return await self._links.delete(code, None, owner, by)
             case BatchAction.RESTORE:
-                return await self._links.restore(code, None, owner)
+                return await self._links.restore(code, None, owner, by)
             case BatchAction.TAGS:
-                return await self._retag(batch, code, owner)
+                return await self._retag(batch, code, owner, by)
 
-    async def _retag(self, batch: BatchChange, code: str, owner: str | None) -> Link:
+    async def _retag(self, batch: BatchChange, code: str, owner: str | None, by: str) -> Link:
         for attempt in range(ATTEMPTS):
             link = await self._links.get(code, owner)
             tags = batch.retagged(link.tags)
@@ -113,7 +118,7 @@ class LinkBatches:
             if len(tags) > TAGS_MAX:
                 raise Invalid(fields=(FieldError("/tags", f"the link would have more than {TAGS_MAX} tags"),))
             try:
-                return await self._links.change(code, LinkPatch(tags=tags), link.version, owner)
+                return await self._links.change(code, LinkPatch(tags=tags), link.version, owner, by)
             except VersionMismatch:
                 if attempt == ATTEMPTS - 1:
                     raise

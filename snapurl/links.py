@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from snapurl.cache.reader import LinkCache
 from snapurl.codes import derived_code, random_code
@@ -32,6 +33,7 @@ from snapurl.errors import (
 )
 from snapurl.model import (
     EXPIRY_NOT_IN_FUTURE,
+    CachedLink,
     DayClicks,
     Draft,
     Failed,
@@ -48,6 +50,8 @@ from snapurl.model import (
     TagCounts,
     Taken,
 )
+from snapurl.passwords import Passwords
+from snapurl.store.batching.uses import Use
 from snapurl.store.clicks import ClickStore
 from snapurl.store.links import LinkStore
 from snapurl.store.tokens import random_token, random_tokens
@@ -55,6 +59,7 @@ from snapurl.store.tokens import random_token, random_tokens
 CODE_ATTEMPTS = (
     5  # generated codes per link; with a thousandth of all codes in use, five collide once in 10^15
 )
+PASSWORDS_MAX = 20  # links of one bulk create that may have one: each takes its time to hash
 INVALIDATIONS_MAX = 8  # concurrent ones of a bulk create: fewer than the cache has connections to Redis
 
 
@@ -71,41 +76,48 @@ class _PendingCreate:
             return self.draft.alias
         return derived_code(self.token, attempt) if self.idempotent else generate_code()
 
-    def new_link(self, code: str, owner: str) -> NewLink:
-        return NewLink(code, self.draft, owner, self.token)
+    def new_link(self, code: str, owner: str, by: str) -> NewLink:
+        return NewLink(code, self.draft, owner, self.token, by)
 
 
 class LinkService:
-    """Creates, reads, changes and lists links. `owner` is the id of an account, "": nobody, None: an admin."""
+    """Creates, reads, changes and lists links.
+
+    `owner` is the id of an account, "" for nobody, None for an admin. `by` is the key_id of the API key that
+    writes.
+    """
 
     def __init__(
         self,
         store: LinkStore,
         clicks: ClickStore,
         cache: LinkCache,
+        passwords: Passwords,
         clock: Callable[[], datetime],
         make_token: Callable[[], uuid.UUID] = random_token,
     ) -> None:
         self._store = store
         self._clicks = clicks
         self._cache = cache
+        self._passwords = passwords
         self._clock = clock
         self._make_token = make_token
 
     # -- create ----------------------------------------------------------------------------------------------
 
-    async def create(self, draft: Draft, owner: str, key: IdempotencyKey | None) -> Link:
+    async def create(self, draft: Draft, owner: str, key: IdempotencyKey | None, by: str = "") -> Link:
         """Returns the link as created; when `key` was used before, the link as that create returned it.
 
         Raises AliasTaken, IdempotencyMismatch, Invalid (expiry in the past), Unavailable, OutcomeUnknown.
         """
+        await self._hash_password(draft)
         if key is None:
             pending = _PendingCreate(draft, self._make_token(), idempotent=False)
         else:
             pending = await self._idempotent(draft, await self._store.reserve(key, draft.fingerprint()))
         for attempt in range(CODE_ATTEMPTS):
             made = await self._store.create(
-                pending.new_link(pending.code(attempt, self._store.new_code), owner)
+                pending.new_link(pending.code(attempt, self._store.new_code), owner, by)
             )
             if isinstance(made, Link):
                 if draft.alias is not None:
@@ -114,6 +126,10 @@ class LinkService:
             if draft.alias is not None:
                 raise _taken(draft.alias)
         raise _no_free_code()
+
+    async def _hash_password(self, draft: Draft) -> None:
+        if draft.password is not None:
+            draft.password_hash = await self._passwords.hash(draft.password)
 
     async def _idempotent(self, draft: Draft, record: IdempotencyRecord) -> _PendingCreate:
         if record.fingerprint != draft.fingerprint():
@@ -148,15 +164,23 @@ class LinkService:
                 await self._cache.changed(current)
 
     async def create_many(
-        self, drafts: Sequence[Draft], owner: str, keys: Sequence[IdempotencyKey] | None
+        self, drafts: Sequence[Draft], owner: str, keys: Sequence[IdempotencyKey] | None, by: str = ""
     ) -> list[Link | SnapURLError]:
         """Returns one result per draft, in their order. `keys` has one item per draft."""
         results: list[Link | SnapURLError] = [_no_free_code()] * len(drafts)
         pending = await self._begin_many(drafts, keys, results)
+        for count, (place, create) in enumerate(
+            [item for item in pending.items() if item[1].draft.password is not None]
+        ):
+            if count < PASSWORDS_MAX:
+                await self._hash_password(create.draft)
+            else:
+                results[place] = _too_many_passwords()
+                del pending[place]
         for attempt in range(CODE_ATTEMPTS):
             if not pending:
                 break
-            pending = await self._attempt_many(attempt, pending, owner, results)
+            pending = await self._attempt_many(attempt, pending, owner, by, results)
         return results
 
     async def _begin_many(
@@ -188,11 +212,12 @@ class LinkService:
         attempt: int,
         pending: dict[int, _PendingCreate],
         owner: str,
+        by: str,
         results: list[Link | SnapURLError],
     ) -> dict[int, _PendingCreate]:
         """Attempts all creates, in one call per shard. Returns those whose generated code was taken."""
         generate_code = iter(self._store.new_codes(len(pending))).__next__
-        new = [create.new_link(create.code(attempt, generate_code), owner) for create in pending.values()]
+        new = [create.new_link(create.code(attempt, generate_code), owner, by) for create in pending.values()]
         made = await self._store.create_many(new)
         again: dict[int, _PendingCreate] = {}
         links: list[tuple[_PendingCreate, Link]] = []
@@ -227,30 +252,56 @@ class LinkService:
             raise NotFound()  # as if there were none, so that no key can tell which codes are in use
         return link
 
-    async def change(self, code: str, patch: LinkPatch, if_match: int | None, owner: str | None) -> Link:
+    async def change(
+        self, code: str, patch: LinkPatch, if_match: int | None, owner: str | None, by: str = ""
+    ) -> Link:
         """Returns the changed link.
 
         Raises NotFound, also for a link of another owner, Gone, VersionMismatch, OutcomeUnknown, Unavailable.
         """
+        if (password := patch.values.get("password")) is not None:
+            patch = LinkPatch(**_but(patch, "password"), password_hash=await self._passwords.hash(password))
+        elif "password" in patch.values:
+            patch = LinkPatch(**_but(patch, "password"), password_hash=None)
         token = self._make_token()
         return await self._written(
-            self._store.change(code, patch, if_match=if_match, owner=owner, token=token)
+            self._store.change(code, patch, if_match=if_match, owner=owner, token=token, by=by)
         )
 
-    async def delete(self, code: str, if_match: int | None, owner: str | None) -> Link:
+    async def delete(self, code: str, if_match: int | None, owner: str | None, by: str = "") -> Link:
         """Returns the tombstone. Raises as `change` does."""
         token = self._make_token()
-        return await self._written(self._store.delete(code, if_match=if_match, owner=owner, token=token))
+        return await self._written(
+            self._store.delete(code, if_match=if_match, owner=owner, token=token, by=by)
+        )
 
-    async def restore(self, code: str, if_match: int | None, owner: str | None) -> Link:
+    async def restore(self, code: str, if_match: int | None, owner: str | None, by: str = "") -> Link:
         """Returns the link, which is no longer deleted. Raises as `change` does, Gone if it is too late."""
         token = self._make_token()
-        return await self._written(self._store.restore(code, if_match=if_match, owner=owner, token=token))
+        return await self._written(
+            self._store.restore(code, if_match=if_match, owner=owner, token=token, by=by)
+        )
 
     async def _written(self, write: Awaitable[Link]) -> Link:
         link = await write
         await self._cache.changed(link)
         return link
+
+    async def find(self, code: str) -> CachedLink:
+        """Returns what a redirect needs of a link, as its shard has it now. Raises Unavailable."""
+        return await self._store.find(code)
+
+    async def is_password(self, password: str, link: CachedLink) -> bool:
+        """Whether `password` is that of a link that has one. Raises Unavailable."""
+        assert link.options is not None and link.options.password_hash is not None
+        return await self._passwords.is_right(password, link.options.password_hash)
+
+    async def use(self, code: str, version: int, *, takes: bool) -> Use:
+        """Returns whether a request may redirect to a link of that version that has `max_clicks`.
+
+        `takes` is whether it uses one up. Raises Unavailable.
+        """
+        return await self._store.use(code, version, takes=takes)
 
     async def page(
         self, query: LinkQuery, limit: int, after: PageKey | None = None, *, strict: bool = False
@@ -283,6 +334,16 @@ class LinkService:
 
 def _taken(alias: str) -> AliasTaken:
     return AliasTaken(f"the alias {alias} is taken: choose another, or leave it out")
+
+
+def _too_many_passwords() -> Invalid:
+    return Invalid(
+        fields=(FieldError("/password", f"at most {PASSWORDS_MAX} links of one call may have one"),)
+    )
+
+
+def _but(patch: LinkPatch, name: str) -> dict[str, Any]:
+    return {key: value for key, value in patch.values.items() if key != name}
 
 
 def _no_free_code() -> Unavailable:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import date, datetime
 from enum import StrEnum
 from hashlib import sha256
@@ -123,9 +123,18 @@ class LinkFields:
     tags: tuple[str, ...] = ()
     redirect_status: int = 302
     expires_at: datetime | None = None
+    enabled: bool = True
+    starts_at: datetime | None = None
+    expired_url: str | None = None
+    note: str | None = None
+    forward_query: bool = False
+    forward_path: bool = False
+    max_clicks: int | None = None
+    password_hash: str | None = field(default=None, repr=False)
+    rules: str | None = None
 
 
-LINK_FIELDS = tuple(field.name for field in fields(LinkFields))
+LINK_FIELDS = tuple(each.name for each in fields(LinkFields))
 
 link_values: Callable[[LinkFields], tuple[Any, ...]] = attrgetter(*LINK_FIELDS)
 """The values of LINK_FIELDS, in that order."""
@@ -133,9 +142,13 @@ link_values: Callable[[LinkFields], tuple[Any, ...]] = attrgetter(*LINK_FIELDS)
 
 @dataclass(slots=True, kw_only=True)
 class Draft(LinkFields):
-    """A link that a client asks for. Without an `alias` the service generates the code."""
+    """A link that a client asks for. Without an `alias` the service generates the code.
+
+    `password` is replaced by its hash before the link is stored.
+    """
 
     alias: str | None = None
+    password: str | None = field(default=None, repr=False)
 
     def fingerprint(self) -> bytes:
         """Returns the SHA-256 of the request in canonical form: equal for requests that ask for the same.
@@ -147,6 +160,8 @@ class Draft(LinkFields):
         for name, default in _LATER_FIELDS:
             if (value := getattr(self, name)) != default:
                 values.append((name, value))
+        if self.password is not None:
+            values.append("password")
         return sha256(json.dumps(values, default=datetime.isoformat).encode()).digest()
 
 
@@ -154,9 +169,16 @@ _FIRST_FIELDS = ("url", "alias", "title", "tags", "redirect_status", "expires_at
 """Those of the first release, in the order in which fingerprints hold them. Never to be changed."""
 
 
+_SECRET_FIELDS = ("password", "password_hash")
+"""Of these a fingerprint holds only whether there is one: it is stored, and must not help anybody to guess."""
+
+
 def _later_fields(kind: type[Draft]) -> tuple[tuple[str, object], ...]:
     """Returns the name and default of each field that is not one of the first."""
-    return tuple((field.name, field.default) for field in fields(kind) if field.name not in _FIRST_FIELDS)
+    names = {each.name: each.default for each in fields(kind)}
+    return tuple(
+        (name, default) for name, default in names.items() if name not in (*_FIRST_FIELDS, *_SECRET_FIELDS)
+    )
 
 
 _LATER_FIELDS = _later_fields(Draft)
@@ -164,12 +186,16 @@ _LATER_FIELDS = _later_fields(Draft)
 
 @dataclass(slots=True)
 class NewLink:
-    """A link to be created. `token` identifies the create: a repeat with the same token finds its own row."""
+    """A link to be created. `token` identifies the create: a repeat with the same token finds its own row.
+
+    `created_by` is the key_id of the API key that asks for it, "" if anonymous.
+    """
 
     code: str
     fields: LinkFields
     owner: str
     token: UUID
+    created_by: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -177,7 +203,9 @@ class Link(LinkFields):
     """One row of `links`. `version` starts at 1 and grows by one with every change.
 
     `owner` is the id of the account that it belongs to, "" if anonymous. A deleted link is a tombstone: it
-    keeps its row, so that its code is never assigned again. `changed_at` is None if it was never changed.
+    keeps its row, so that its code is never assigned again. `created_by` and `changed_by` are key_ids, "" for an
+    anonymous client; `changed_by` is None if the link was never changed,
+    and so is `changed_at`.
     """
 
     code: str
@@ -186,31 +214,79 @@ class Link(LinkFields):
     owner: str
     version: int
     changed_at: datetime | None = None
+    created_by: str = ""
+    changed_by: str | None = None
 
 
-LINK_COLUMNS = tuple(field.name for field in fields(Link))
+LINK_COLUMNS = tuple(each.name for each in fields(Link))
 
 
 @dataclass(frozen=True, slots=True, init=False)
 class LinkPatch:
-    """What a PATCH sets: values by name, of LINK_FIELDS. The other fields stay as they are."""
+    """What a PATCH sets: values by name, of LINK_FIELDS. The other fields stay as they are.
 
-    values: Mapping[str, Any]
+    `password` stands for its hash until that is known.
+    """
+
+    values: Mapping[str, Any] = field(repr=False)
 
     def __init__(self, **values: Any) -> None:
-        assert values.keys() <= set(LINK_FIELDS), "a field that no PATCH sets"
+        assert values.keys() <= {*LINK_FIELDS, "password"}, "a field that no PATCH sets"
         object.__setattr__(self, "values", values)
 
 
 @dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """What else a redirect needs of a link that has more than a target, a status and an expiry."""
+
+    enabled: bool = True
+    starts_at_ms: int | None = None
+    expired_url: str | None = None
+    forward_query: bool = False
+    forward_path: bool = False
+    max_clicks: int | None = None
+    password_hash: str | None = field(default=None, repr=False)
+    rules: str | None = None
+
+    @classmethod
+    def of(cls, enabled: bool, starts_at: datetime | None, *others: Any) -> LinkOptions | None:
+        """Returns the options that the OPTION_COLUMNS of `links` say; None if all are at their default."""
+        options = cls(enabled, in_ms(starts_at), *others)
+        return None if options == _NO_OPTIONS else options
+
+    @property
+    def chars(self) -> int:
+        """The length of its texts, by which a cache estimates its memory."""
+        return len(self.expired_url or "") + len(self.password_hash or "") + len(self.rules or "")
+
+
+_NO_OPTIONS = LinkOptions()
+OPTION_COLUMNS = (
+    "enabled",
+    "starts_at",
+    "expired_url",
+    "forward_query",
+    "forward_path",
+    "max_clicks",
+    "password_hash",
+    "rules",
+)
+_option_values = attrgetter(*OPTION_COLUMNS)
+
+
+@dataclass(frozen=True, slots=True)
 class CachedLink:
-    """What a redirect needs of a link. Version 0 means that there is no such link."""
+    """What a redirect needs of a link. Version 0 means that there is no such link.
+
+    A link without `options` is plain: the fast path answers it, and Redis has it.
+    """
 
     url: str
     redirect_status: int
     version: int
     expires_at_ms: int | None
     deleted: bool
+    options: LinkOptions | None = None
 
     @property
     def is_missing(self) -> bool:
@@ -219,7 +295,12 @@ class CachedLink:
     @classmethod
     def from_link(cls, link: Link) -> CachedLink:
         return cls(
-            link.url, link.redirect_status, link.version, in_ms(link.expires_at), link.deleted_at is not None
+            link.url,
+            link.redirect_status,
+            link.version,
+            in_ms(link.expires_at),
+            link.deleted_at is not None,
+            LinkOptions.of(*_option_values(link)),
         )
 
 

@@ -1,7 +1,9 @@
 """The encoding of a link in Redis. Pure.
 
-A value is `version status expiry deleted url`, or the version alone: then only the shard has the link. What Redis
-returns is written into the heads of responses, so `decode` takes nothing that `encode` would not have written.
+A value is `version 2 status expiry deleted url`, or the version alone: then only the shard has the link, as it is
+with every link that has options. The 2 is the number of this encoding. A worker that writes another one knows other
+fields of a link, so its values must not be believed. What Redis returns is written into the heads of responses, so
+`decode` takes nothing that `encode` would not have written.
 """
 
 from __future__ import annotations
@@ -13,19 +15,19 @@ from snapurl.model import CachedLink
 
 URL_CHARS_MAX = 2_000  # of a link in Redis; one with a longer URL is read from its shard, unless L1 has it
 _DIGITS = "[0-9]{1,15}"  # Lua computes with 53 bits
-_LINK = re.compile(rf"({_DIGITS}) (30[1278]) (-|{_DIGITS}) ([01]) ((?:https?://[!-~]+)?)")
+_LINK = re.compile(rf"({_DIGITS}) 2 (30[1278]) (-|{_DIGITS}) ([01]) ((?:https?://[!-~]+)?)")
 _VERSION = re.compile(_DIGITS)
 
 
 def fits(link: CachedLink) -> bool:
-    """Whether the link is small enough for Redis."""
-    return len(link.url) <= URL_CHARS_MAX
+    """Whether Redis may have the link: it is plain and small enough."""
+    return link.options is None and len(link.url) <= URL_CHARS_MAX
 
 
 def encode(link: CachedLink) -> str:
     """Returns the value of a link that fits. The expiry is in ms since 1970, `-` for none."""
     expiry = "-" if link.expires_at_ms is None else str(link.expires_at_ms)
-    return f"{link.version} {link.redirect_status} {expiry} {int(link.deleted)} {link.url}"
+    return f"{link.version} 2 {link.redirect_status} {expiry} {int(link.deleted)} {link.url}"
 
 
 def decode(text: str) -> CachedLink | None:

@@ -6,14 +6,17 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from snapurl.model import CachedLink
+from snapurl.model import CachedLink, LinkOptions
 
 _STATUSES = {status: status for status in (301, 302, 307, 308)}
 """Entries share these objects: each number that is parsed would be an object of its own."""
 
 
 ENTRY_BYTES = 384
-"""Memory of an entry, its code and their places in the table, without the URL."""
+"""Memory of an entry, its code and their places in the table, without the URL and the options."""
+
+OPTIONS_BYTES = 256
+"""Memory of the options of a link, without their texts."""
 
 
 @dataclass(slots=True)
@@ -31,16 +34,33 @@ class Entry:
     expires_at_ms: int | None
     deleted: bool
     frame: list[bytes] | None = None
+    options: LinkOptions | None = None
 
     @classmethod
     def of(cls, link: CachedLink, until_s: float = 0.0) -> Entry:
         status = _STATUSES.get(link.redirect_status, link.redirect_status)
-        return cls(until_s, link.url.encode(), status, link.version, link.expires_at_ms, link.deleted)
+        return cls(
+            until_s,
+            link.url.encode(),
+            status,
+            link.version,
+            link.expires_at_ms,
+            link.deleted,
+            options=link.options,
+        )
 
     @property
     def link(self) -> CachedLink:
         url = self.url.decode()
-        return CachedLink(url, self.redirect_status, self.version, self.expires_at_ms, self.deleted)
+        return CachedLink(
+            url, self.redirect_status, self.version, self.expires_at_ms, self.deleted, self.options
+        )
+
+    @property
+    def bytes(self) -> int:
+        """About how much memory it takes, with its code."""
+        options = 0 if self.options is None else OPTIONS_BYTES + self.options.chars
+        return ENTRY_BYTES + len(self.url) + options
 
 
 class LocalCache:
@@ -98,7 +118,7 @@ class LocalCache:
             self._remove(code)
         age_s = self._miss_max_age_s if link.is_missing else self._max_age_s
         entry = self._entries[code] = Entry.of(link, self._clock() + age_s)
-        self.bytes += ENTRY_BYTES + len(entry.url)
+        self.bytes += entry.bytes
         while len(self._entries) > self._links_max or self.bytes > self._bytes_max:
             self._remove(next(iter(self._entries)))
 
@@ -119,7 +139,7 @@ class LocalCache:
         self._enabled = False
 
     def _remove(self, code: str) -> None:
-        self.bytes -= ENTRY_BYTES + len(self._entries.pop(code).url)
+        self.bytes -= self._entries.pop(code).bytes
 
     def _empty(self) -> None:
         self._entries.clear()

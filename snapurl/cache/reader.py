@@ -11,7 +11,8 @@ The way of a redirect that misses L1, in order:
    `store/batching/reads.py`), and also every link that Redis has not returned within PATIENCE_S: while its disk
    is slow it answers nobody, and shards read from memory.
 4. `_finish` puts the link into L1 and answers everybody who waits for the load.
-5. `_write_later` adds what a shard has returned to the next write to L2. Nobody waits for it.
+5. `_write_later` adds what a shard has returned to the next write to L2. Nobody waits for it. A link with options
+   is not written: only L1 and its shard have it.
 
 Theory: why an old value cannot come back. Each link has a version that grows with every change and travels with
 it, and everything here goes by versions, never by order of arrival.
@@ -175,6 +176,10 @@ class LinkCache:
         """Returns the load of a code that L1 does not have. Others wait for it too, so it must not be cancelled."""
         return (self._loads.get(code) or self._begin(code)).done
 
+    def forget(self, code: str, version: int) -> None:
+        """Removes a link from L1 of which the shard has a newer version than `version`."""
+        self._invalidate(code, version + 1)
+
     async def changed(self, link: Link) -> None:
         """Invalidates a link after a commit: at once in this L1, then in L2 and the L1 of all other workers."""
         cached = CachedLink.from_link(link)
@@ -250,7 +255,9 @@ class LinkCache:
         load.answer(link)
 
     def _write_later(self, code: str, link: CachedLink) -> None:
-        """Adds a link that a shard has returned to the next write to L2."""
+        """Adds a link that a shard has returned to the next write to L2, unless it has options."""
+        if link.options is not None:
+            return
         if len(self._writes) < WRITES_MAX:
             self._writes[code] = link
         if self._writer is None or self._writer.done():

@@ -30,9 +30,10 @@ _IN_ADVANCE = re.compile(r"\s*(?:prefetch|prerender|preview|instant)\b", re.IGNO
 
 # The first match counts: bots often name a browser, Edge also names Chrome, and Chrome also names Safari. Cubot
 # makes phones.
+BOT = "bot"
 _BROWSERS = (
     (
-        "bot",
+        BOT,
         re.compile(
             rb"(?<!cu)bot(?:\b|_)|crawl|spider|slurp|scanner|preview|monitor|uptime|headless|lighthouse|phantomjs"
             rb"|facebookexternalhit|facebookcatalog|whatsapp/|skypeuri|slack-imgproxy|embedly|iframely|unfurl"

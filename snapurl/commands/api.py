@@ -76,7 +76,7 @@ class Api:
             sent["X-Api-Key"] = self.key
         if body is not None:
             sent["Content-Type"] = "application/json"
-        target = f"{path}?{urlencode(query)}" if query else path
+        target = f"{path}?{urlencode(query, doseq=True)}" if query else path
         connection = self._connection()
         try:
             connection.request(method, target, None if body is None else json.dumps(body), sent)

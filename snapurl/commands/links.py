@@ -15,19 +15,19 @@ from snapurl.commands.api import Api, ApiRefusal
 from snapurl.commands.options import (
     AS_JSON,
     CODE,
-    EXPIRES,
-    NEVER,
-    STATUS,
-    TAGS,
-    TITLE,
+    LINK_FIELDS,
+    LIST_FILTERS,
+    PASSWORD,
+    body_of,
     confirm_change,
+    query_of,
+    read_password,
     wants_json,
 )
 from snapurl.config import load_settings
 
 LINKS = "/api/v1/links"
 PAGE_LINKS = 200  # as many as the API gives at once
-LIST_LINKS_MAX = 10_000
 DAYS_MAX = 366
 
 
@@ -47,27 +47,21 @@ def links() -> None:
 @links.command("create")
 @click.argument("url")
 @click.option("--alias", help="The code that you want. Default: a made-up one.")
-@TITLE
-@TAGS
-@EXPIRES
-@STATUS
+@LINK_FIELDS
+@PASSWORD
 @AS_JSON
 def links_create(
-    url: str,
-    alias: str | None,
-    title: str | None,
-    tags: tuple[str, ...],
-    expires: str | None,
-    status: str | None,
-    as_json: bool | None,
+    url: str, alias: str | None, asks_password: bool, as_json: bool | None, **fields: object
 ) -> None:
     """Shorten URL and print the short URL.
 
     \b
     snapurl links create https://example.org/sale --alias sale --expires 7d
     """
-    asked = {**_fields(None, title, tags, expires, status), **({"alias": alias} if alias else {})}
-    link = _api().call("POST", LINKS, {"url": url, **asked})
+    body = {"url": url, **body_of(fields), **({"alias": alias} if alias else {})}
+    if asks_password:
+        body["password"] = read_password()
+    link = _api().call("POST", LINKS, body)
     _show(as_json, link, lambda: click.echo(link["short_url"]))
 
 
@@ -87,56 +81,86 @@ def links_show(code: str, as_json: bool | None) -> None:
 
 
 @links.command("list")
-@click.option(
-    "--limit",
-    type=click.IntRange(1, LIST_LINKS_MAX),
-    default=50,
-    show_default=True,
-    help="How many links to show.",
-)
+@LIST_FILTERS
 @AS_JSON
-def links_list(limit: int, as_json: bool | None) -> None:
+def links_list(as_json: bool | None, limit: int, **filters: object) -> None:
     """List links, newest first.
 
     \b
-    snapurl links list --limit 1000 --json
+    snapurl links list --tag sale --state expired --limit 1000
     """
-    _list({}, limit, as_json)
+    _list(query_of(filters), limit, as_json)
+
+
+@links.command("find")
+@click.argument("words", nargs=-1, required=True)
+@LIST_FILTERS
+@AS_JSON
+def links_find(words: tuple[str, ...], as_json: bool | None, limit: int, **filters: object) -> None:
+    """Find links by a part of their code, URL or title.
+
+    \b
+    snapurl links find summer fair
+    """
+    _list({"q": " ".join(words), **query_of(filters)}, limit, as_json)
 
 
 @links.command("edit")
 @CODE
 @click.option("--url", help="Where it leads from now on.")
-@TITLE
-@TAGS
+@LINK_FIELDS
 @click.option("--no-tags", is_flag=True, help="Remove all tags.")
-@EXPIRES
-@STATUS
+@PASSWORD
+@click.option("--no-password", is_flag=True, help="Remove the password.")
 @AS_JSON
 def links_edit(
     code: str,
     url: str | None,
-    title: str | None,
-    tags: tuple[str, ...],
     no_tags: bool,
-    expires: str | None,
-    status: str | None,
+    asks_password: bool,
+    no_password: bool,
     as_json: bool | None,
+    **fields: object,
 ) -> None:
-    """Change a link. What you leave out stays; --title "" removes the title.
+    """Change a link. What you leave out stays; an empty text, never or 0 removes what was set.
 
     \b
     snapurl links edit sale --url https://example.org/new --expires never
     """
-    from snapurl.commands.render import show_link
-
-    changed = _fields(url, title, tags, expires, status)
+    changed = body_of({"url": url, **fields})
     if no_tags:
         changed["tags"] = []
+    if no_password:
+        changed["password"] = None
+    if asks_password:
+        changed["password"] = read_password()
     if not changed:
         raise click.UsageError("say what to change, for example with --url")
-    link = _call("PATCH", code, body=changed)
-    _show(as_json, link, lambda: show_link(link))
+    _change(code, changed, as_json)
+
+
+@links.command("disable")
+@CODE
+@AS_JSON
+def links_disable(code: str, as_json: bool | None) -> None:
+    """Switch a link off. It keeps all its data; `enable` switches it on.
+
+    \b
+    snapurl links disable sale
+    """
+    _change(code, {"enabled": False}, as_json)
+
+
+@links.command("enable")
+@CODE
+@AS_JSON
+def links_enable(code: str, as_json: bool | None) -> None:
+    """Switch a link on.
+
+    \b
+    snapurl links enable sale
+    """
+    _change(code, {"enabled": True}, as_json)
 
 
 @links.command("delete")
@@ -144,7 +168,7 @@ def links_edit(
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @AS_JSON
 def links_delete(code: str, yes: bool, as_json: bool | None) -> None:
-    """Delete a link. Its code is never given out again.
+    """Delete a link. For 30 days it can be restored; its code is never given out again.
 
     \b
     snapurl links delete sale
@@ -152,6 +176,21 @@ def links_delete(code: str, yes: bool, as_json: bool | None) -> None:
     confirm_change(yes, f"Delete {code}?")
     _call("DELETE", code)
     _show(as_json, {"code": code, "deleted": True}, lambda: click.echo(f"Deleted {code}."))
+
+
+@links.command("restore")
+@CODE
+@AS_JSON
+def links_restore(code: str, as_json: bool | None) -> None:
+    """Restore a link that was deleted within the last 30 days.
+
+    \b
+    snapurl links restore sale
+    """
+    from snapurl.commands.render import show_link
+
+    link = _call("POST", code, "/restore")
+    _show(as_json, link, lambda: show_link(link))
 
 
 @links.command("qr")
@@ -258,22 +297,11 @@ def _path(code: str) -> str:
     return f"{LINKS}/{quote(code, safe='')}"
 
 
-def _fields(
-    url: str | None, title: str | None, tags: tuple[str, ...], expires: str | None, status: str | None
-) -> dict[str, object]:
-    """Returns the fields of a body for the options that were given."""
-    given: dict[str, object] = {}
-    if url is not None:
-        given["url"] = url
-    if title is not None:
-        given["title"] = title or None
-    if tags:
-        given["tags"] = list(tags)
-    if expires is not None:
-        given["expires_at"] = None if expires == NEVER else expires
-    if status is not None:
-        given["redirect_status"] = int(status)
-    return given
+def _change(code: str, changed: Mapping[str, object], as_json: bool | None) -> None:
+    from snapurl.commands.render import show_link
+
+    link = _call("PATCH", code, body=changed)
+    _show(as_json, link, lambda: show_link(link))
 
 
 def _list(query: Mapping[str, object], limit: int, as_json: bool | None) -> None:
@@ -284,7 +312,7 @@ def _list(query: Mapping[str, object], limit: int, as_json: bool | None) -> None
     found: list[Mapping[str, Any]] = []
     cursor: str | None = None
     while len(found) < limit:
-        asked = {"limit": min(PAGE_LINKS, limit - len(found)), **query}
+        asked = {**query, "limit": min(PAGE_LINKS, limit - len(found))}
         page = api.call("GET", LINKS, query={**asked, "cursor": cursor} if cursor else asked)
         found += page["links"]
         is_complete = is_complete and page["complete"]

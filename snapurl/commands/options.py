@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import click
@@ -16,6 +17,9 @@ from snapurl.errors import ConfigError
 _DURATION = re.compile(r"([0-9]{1,6})([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 NEVER = "never"
+LIST_LINKS_MAX = 10_000
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class _Code(click.ParamType[str]):
@@ -53,17 +57,110 @@ def _moment(text: str) -> str:
 
 
 CODE = click.argument("code", type=_Code(), metavar="CODE")
-EXPIRES = click.option(
-    "--expires",
-    type=_Moment(),
-    metavar="WHEN",
-    help="In 30m, 12h, 7d or 2w; on 2030-01-31 or at 2030-01-31T18:00, local time; or never.",
+PASSWORD = click.option(
+    "--password",
+    "asks_password",
+    is_flag=True,
+    help="Ask for a password (on stdin), which whoever follows the link must know.",
 )
-TITLE = click.option("--title", help="A title for people.")
-TAGS = click.option("--tag", "tags", multiple=True, help="A word to find the link by. May be repeated.")
-STATUS = click.option(
-    "--status", type=click.Choice(["301", "302", "307", "308"]), help="The status of the redirect."
+
+
+def _all(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """Returns a decorator that adds the options in this order."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+LINK_FIELDS = _all(
+    click.option("--title", help="A title for people."),
+    click.option("--note", help="A longer text for people."),
+    click.option("--tag", "tags", multiple=True, help="A word to find the link by. May be repeated."),
+    click.option(
+        "--expires",
+        "expires_at",
+        type=_Moment(),
+        metavar="WHEN",
+        help="In 30m, 12h, 7d or 2w; on 2030-01-31 or at 2030-01-31T18:00, local time; or never.",
+    ),
+    click.option("--expired-url", help="Where it leads after that."),
+    click.option(
+        "--starts",
+        "starts_at",
+        type=_Moment(),
+        metavar="WHEN",
+        help="Until then nothing is there. Written as --expires.",
+    ),
+    click.option("--max-clicks", type=click.IntRange(min=0), help="How many clicks it takes; 0: any number."),
+    click.option(
+        "--forward-query/--no-forward-query", default=None, help="Whether the target gets the query."
+    ),
+    click.option(
+        "--forward-path/--no-forward-path", default=None, help="Whether the target gets the path behind it."
+    ),
+    click.option(
+        "--status",
+        "redirect_status",
+        type=click.Choice(["301", "302", "307", "308"]),
+        help="The status of the redirect.",
+    ),
 )
+"""What a link may have besides its URL, each named as its field in the API."""
+
+LIST_FILTERS = _all(
+    click.option("--tag", "tags_all", multiple=True, help="Links with this tag. Repeated: with all of them."),
+    click.option(
+        "--state",
+        type=click.Choice(["live", "expired", "deleted"]),
+        help="Links that are this now. Default: all but deleted ones.",
+    ),
+    click.option("--sort", type=click.Choice(["created", "changed", "code"]), help="Default: created."),
+    click.option("--reverse", is_flag=True, help="The other way round: oldest first."),
+    click.option(
+        "--limit",
+        type=click.IntRange(1, LIST_LINKS_MAX),
+        default=50,
+        show_default=True,
+        help="How many links to show.",
+    ),
+)
+
+
+def body_of(fields: Mapping[str, object]) -> dict[str, Any]:
+    """Returns the fields of a body for the options that were given; what removes a value becomes null."""
+    given = {name: value for name, value in fields.items() if value is not None and value != ()}
+    body = {name: None if value == "" else value for name, value in given.items()}
+    if body.get("max_clicks") == 0:
+        body["max_clicks"] = None
+    for name in ("expires_at", "starts_at"):
+        if body.get(name) == NEVER:
+            body[name] = None
+    if "redirect_status" in body:
+        body["redirect_status"] = int(str(body["redirect_status"]))
+    return body
+
+
+def query_of(filters: Mapping[str, object]) -> dict[str, object]:
+    """Returns the query parameters for the filters that were given."""
+    query = {name: value for name, value in filters.items() if value and name != "reverse"}
+    if filters["reverse"]:
+        query["order"] = "desc" if filters["sort"] == "code" else "asc"
+    elif filters["sort"] == "code":
+        query["order"] = "asc"
+    return query
+
+
+def read_password() -> str:
+    """Returns a password that is typed twice, unseen; without a terminal, the first line of stdin."""
+    if sys.stdin.isatty():
+        return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
+    return sys.stdin.readline().rstrip("\r\n")
+
+
 AS_JSON = click.option(
     "--json/--text",
     "as_json",

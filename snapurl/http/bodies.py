@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from snapurl.config import Settings
-from snapurl.http.schema.requests import LINK_VALUES_MAX, values_at_most
+from snapurl.http.schema.requests import LINK_VALUES_MAX, RULES_CHARS_MAX, RULES_VALUES_MAX, values_at_most
 from snapurl.http.wire.fair_queue import FairQueue
 
 CHAR_BYTES_MAX = 6  # of a character of a URL in JSON: \u00e9
+URLS_MAX = 2  # of a link: its target, and where it leads once it has expired
 FIELDS_BYTES_MAX = (
-    20_480  # of a link besides its URL: 1,300 characters of title and tags, 12 bytes each at most
+    49_152  # of a link besides these: 3,500 characters of title, tags, note and password, 12 bytes each at most
+    + CHAR_BYTES_MAX * RULES_CHARS_MAX
 )
 LOOP_BYTES_MAX = 16_384  # of a body that is parsed on the event loop
 LOOP_VALUES_MAX = LINK_VALUES_MAX  # of such a body: those of one link
@@ -40,12 +42,12 @@ class BodyBound:
 
     @classmethod
     def of(cls, links: int, settings: Settings) -> BodyBound:
-        link_bytes_max = CHAR_BYTES_MAX * settings.url_chars_max + FIELDS_BYTES_MAX
+        link_bytes_max = CHAR_BYTES_MAX * URLS_MAX * settings.url_chars_max + FIELDS_BYTES_MAX
         return cls(links, min(links * link_bytes_max, settings.body_bytes_max), link_bytes_max)
 
     @property
     def values_max(self) -> int:
-        return self.links * LINK_VALUES_MAX
+        return self.links * LINK_VALUES_MAX + RULES_VALUES_MAX
 
     def links_at_least(self, count: int) -> int:
         """Returns how many links a body of `count` bytes holds at least; one if it is too large anyway."""

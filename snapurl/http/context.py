@@ -41,7 +41,8 @@ class Services:
     """What the handlers use; made once per process by `app.open_services`.
 
     `clock` and `clock_ms` are the wall clock, the latter as Unix time in milliseconds. `blocked` holds addresses
-    that asked for too many missing links, `key_guessers` those from which too many API keys were refused.
+    that asked for too many missing links, `key_guessers` those from which too many API keys were refused,
+    `password_guessers` addresses and links with too many wrong passwords.
     """
 
     settings: Settings
@@ -55,6 +56,7 @@ class Services:
     limiter: Limiter
     blocked: Blocklist
     key_guessers: Blocklist
+    password_guessers: Blocklist
     auth: Authenticator
     urls: UrlPolicy
     clock: Callable[[], datetime]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from html import escape
 from importlib.resources import files
 
-from snapurl.errors import SnapURLError
+from snapurl.errors import PasswordNeeded, PasswordWrong, SnapURLError
 
 PAGE_HEADERS = {
     "content-security-policy": (
@@ -18,6 +18,18 @@ PAGE_HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
+
+# Browsers hold a redirect that follows a form to `form-action` too, and the link may lead anywhere.
+_FORM_HEADERS = {
+    **PAGE_HEADERS,
+    "content-security-policy": PAGE_HEADERS["content-security-policy"].replace(
+        "form-action 'none'", "form-action 'self' http: https:"
+    ),
+}
+_FORM = (
+    '<form method="post"><input type="password" name="password" maxlength="200" required autofocus '
+    'autocomplete="off" aria-label="Password"><button>Open</button></form>'
+)
 
 ROBOTS = {
     # `$` and `/` keep links whose codes begin alike allowed.
@@ -52,11 +64,18 @@ def page(title: str, body: str) -> str:
 
 
 def refusal_page(refusal: SnapURLError) -> str:
-    """Returns the page of a refusal: its title and a sentence."""
-    return page(
-        refusal.title,
-        f"<main><h1>{escape(refusal.title)}</h1><p>{escape(_sentence(refusal))}</p></main>",
-    )
+    """Returns the page of a refusal: its title and a sentence, or a form if a password is missing or wrong."""
+    below = _FORM if _asks(refusal) else f"<p>{escape(_sentence(refusal))}</p>"
+    return page(refusal.title, f"<main><h1>{escape(refusal.title)}</h1>{below}</main>")
+
+
+def page_headers(refusal: SnapURLError) -> dict[str, str]:
+    """Returns the headers of that page."""
+    return _FORM_HEADERS if _asks(refusal) else PAGE_HEADERS
+
+
+def _asks(refusal: SnapURLError) -> bool:
+    return isinstance(refusal, PasswordWrong) or (isinstance(refusal, PasswordNeeded) and refusal.has_form)
 
 
 def home_page(version: str) -> str:

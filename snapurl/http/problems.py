@@ -23,7 +23,7 @@ from sanic.http import Http
 
 from snapurl import errors
 from snapurl.errors import SnapURLError
-from snapurl.http.html import PAGE_HEADERS, refusal_page
+from snapurl.http.html import page_headers, refusal_page
 from snapurl.http.response_headers import API_PREFIX, api_headers, site_headers
 from snapurl.http.schema.responses import CONTENT_TYPE, problem
 from snapurl.http.wire.heads import first_items
@@ -110,7 +110,7 @@ def refuse(
         return HTTPResponse(
             refusal_page(refusal),
             refusal.status,
-            {**(headers or {}), **own, **PAGE_HEADERS},
+            {**(headers or {}), **own, **page_headers(refusal)},
             "text/html; charset=utf-8",
         )
     return HTTPResponse(

@@ -17,7 +17,8 @@ a redirect is refused as a preview, and counted alike.
 A redirect becomes a click in one line per path: `services.tally.record` in `_respond` here, and
 `self._record_click` in `FastPath._redirect`. HEAD and OPTIONS, which only look, are no clicks. Neither is a page
 that a browser loads in advance: nobody has clicked yet, and maybe nobody will. Its redirect must not be kept, so
-that the browser asks again, and is counted, when somebody clicks.
+that the browser asks again, and is counted, when somebody clicks. A redirect to where a link leads once it has
+expired is no click either.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ from typing import Any
 from sanic import HTTPResponse, Request
 from sanic.models.server_types import ConnInfo
 
+from snapurl.cache.reader import RELOADS_MAX
 from snapurl.clicks.sources import (
+    BOT,
     HEADER_BYTES_MAX,
     PURPOSE_HEADERS,
     browser_of,
@@ -39,20 +42,31 @@ from snapurl.clicks.sources import (
     referrer_of,
 )
 from snapurl.codes import is_code, is_reserved
+from snapurl.destination import Destination, destination, ended, has_address
 from snapurl.errors import (
+    BadRequest,
     Gone,
     MethodNotAllowed,
     NoSuchAddress,
     NotFound,
+    NotYet,
+    PasswordNeeded,
+    PasswordWrong,
     RateLimited,
     RedirectLoop,
     SnapURLError,
+    SwitchedOff,
+    TooLarge,
+    Unavailable,
 )
 from snapurl.http.context import Services
+from snapurl.http.password_form import count_wrong, read_password, refuse_guessers
 from snapurl.http.preview import SIGN, preview
 from snapurl.http.problems import refuse, request_id_of, traced
 from snapurl.http.rate_limits import MISSES, address_of, count_miss, miss_client_of, refuse_blocked
 from snapurl.model import CachedLink
+from snapurl.rules import Visitor
+from snapurl.store.batching.uses import Use
 from snapurl.telemetry.logs import REQUEST_ID
 from snapurl.telemetry.metrics import REDIRECT_SECONDS, REDIRECTS, timing
 from snapurl.telemetry.traces import set_status
@@ -63,18 +77,26 @@ NOT_KEPT = "no-store"  # of a redirect that is no click
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 KEEP_METHOD = (307, 308)  # statuses after which a client must not change the method
+SEE_OTHER = 303  # after a password: the client must not send it to the target
 METHODS = (*SAFE, "POST", "PUT", "PATCH", "DELETE")
 _NO_CLICK = ("HEAD", "OPTIONS")
 _PREVIEW_METHODS = ("GET", "HEAD")
 
 _SANIC_SECONDS = timing(REDIRECT_SECONDS, "sanic")
 REDIRECTED = REDIRECTS.labels("redirected")
+_EXPIRED = REDIRECTS.labels("expired")  # redirected to where the link leads once it has expired
 _PREVIEWED = REDIRECTS.labels("previewed")
 _FAILED = REDIRECTS.labels("failed")
 _REFUSED = {
     NotFound: REDIRECTS.labels("missing"),
     NoSuchAddress: REDIRECTS.labels("missing"),
     Gone: REDIRECTS.labels("gone"),
+    SwitchedOff: REDIRECTS.labels("switched-off"),
+    NotYet: REDIRECTS.labels("not-yet"),
+    PasswordNeeded: REDIRECTS.labels("password"),
+    PasswordWrong: REDIRECTS.labels("password"),
+    BadRequest: REDIRECTS.labels("refused"),
+    TooLarge: REDIRECTS.labels("refused"),
     RateLimited: REDIRECTS.labels("shut-out"),
     RedirectLoop: REDIRECTS.labels("loop"),
 }
@@ -113,7 +135,7 @@ class Redirect(HTTPResponse):
 
 
 async def follow(request: Request[Any, Any], code: str) -> HTTPResponse:
-    """Handles `/{code}`. Raises MethodNotAllowed."""
+    """Handles `/{code}` and `/{code}/…`. Raises MethodNotAllowed."""
     began_s = monotonic()
     request_id = request_id_of(request.headers)
     REQUEST_ID.set(request_id)  # replaces that of the connection's previous request
@@ -131,26 +153,91 @@ async def _respond(request: Request[Any, Any], code: str, request_id: str) -> HT
         raise MethodNotAllowed(allow=", ".join(_PREVIEW_METHODS))
     code = code.removesuffix(SIGN) if is_preview else code
     try:
-        link = await _find_link(request, services, code)
+        status, leads = await _lead(request, services, code, is_preview=is_preview)
+    except MethodNotAllowed:
+        raise
     except SnapURLError as refusal:
         _REFUSED.get(type(refusal), _FAILED).inc()
         return refuse(request, refusal, request_id)
     if is_preview:
         _PREVIEWED.inc()
-        return preview(request, code, link.url, services.settings.public_url, request_id)
-    if request.method not in SAFE and link.redirect_status not in KEEP_METHOD:
-        raise MethodNotAllowed(
-            f"a link with status {link.redirect_status} takes no {request.method}: with 307 or 308 it would",
-            allow=", ".join(SAFE),
-        )
-    headers = redirect_headers(link.url)
+        return preview(request, code, leads.url, services.settings.public_url, request_id)
+    headers = redirect_headers(leads.url)
     if _is_in_advance(request):
         headers["cache-control"] = NOT_KEPT
-    elif request.method not in _NO_CLICK:
+    elif leads.is_click and request.method not in _NO_CLICK:
         browser = browser_of(_last_header(request, "user-agent"))
         services.tally.record(code, referrer_of(_last_header(request, "referer")), browser)
-    REDIRECTED.inc()
-    return Redirect(None, link.redirect_status, headers)
+    (REDIRECTED if leads.is_click else _EXPIRED).inc()
+    return Redirect(None, status, headers)
+
+
+async def _lead(
+    request: Request[Any, Any], services: Services, code: str, *, is_preview: bool
+) -> tuple[int, Destination]:
+    """Returns the status and where the link leads this request, which has then used one up if they are counted.
+
+    A preview uses none up, and a link with a password has none. Raises MethodNotAllowed, Unavailable if the link
+    keeps changing, what `_find_link` and `_destination` raise, and for a link with a password PasswordNeeded,
+    PasswordWrong, RateLimited.
+    """
+    rest, query = _behind_code(request.raw_url)
+    password = None
+    for _ in range(RELOADS_MAX):
+        link = await _find_link(request, services, code, rest)
+        leads = _destination(request, services, code, link, rest, query)
+        status, options = link.redirect_status, link.options
+        if options is None or options.password_hash is None or not leads.is_click:
+            _check_method(request, status)
+        elif is_preview:
+            raise PasswordNeeded("the link has a password, so it has no preview", has_form=False)
+        else:
+            refuse_guessers(services, address_of(request), code)
+            password = await read_password(request) if password is None else password
+            if not await _is_current(request, services, code, link):
+                continue
+            if not await services.links.is_password(password, link):
+                await count_wrong(services, address_of(request), code)
+                raise PasswordWrong()
+            status = SEE_OTHER
+        if options is None or options.max_clicks is None or not leads.is_click:
+            return status, leads
+        async with request.app.ctx.fair_queue.permit(address_of(request)):
+            takes = not is_preview and _is_by_a_person(request)
+            use = await services.links.use(code, link.version, takes=takes)
+        if use is Use.GIVEN:
+            return status, leads
+        if use is Use.SPENT:
+            return status, _no_loop(request, services, ended(link, "the link is used up"))
+        services.cache.forget(code, link.version)
+    raise Unavailable("the link keeps changing", retry_after_s=1.0)
+
+
+def _check_method(request: Request[Any, Any], status: int) -> None:
+    """Raises MethodNotAllowed."""
+    if request.method not in SAFE and status not in KEEP_METHOD:
+        raise MethodNotAllowed(
+            f"a link with status {status} takes no {request.method}: with 307 or 308 it would",
+            allow=", ".join(SAFE),
+        )
+
+
+async def _is_current(request: Request[Any, Any], services: Services, code: str, link: CachedLink) -> bool:
+    """Whether the shard has no newer version of the link: a password that was replaced opens nothing."""
+    async with request.app.ctx.fair_queue.permit(address_of(request)):
+        found = await services.links.find(code)
+    if found.version != link.version:
+        services.cache.forget(code, link.version)
+        return False
+    return True
+
+
+def _is_by_a_person(request: Request[Any, Any]) -> bool:
+    """Whether the request is a visit: it does not only look, and no browser or bot makes it before anybody
+    clicks."""
+    if request.method in _NO_CLICK or _is_in_advance(request):
+        return False
+    return browser_of(_last_header(request, "user-agent")) != BOT
 
 
 def hand_over(connection: ConnInfo, found: asyncio.Future[CachedLink]) -> None:
@@ -177,11 +264,19 @@ def _last_header(request: Request[Any, Any], name: str) -> bytes | None:
     )
 
 
-async def _find_link(request: Request[Any, Any], services: Services, code: str) -> CachedLink:
-    """Finds the link to redirect to: in the fast path's look-up, in L1, or by loading it.
+def _behind_code(raw_url: bytes) -> tuple[bytes, bytes]:
+    """Returns the path behind the code, and the query, as the client sent them."""
+    path, _, query = raw_url.partition(b"#")[0].partition(b"?")
+    if not path.startswith(b"/"):  # http://host/code/…
+        path = path.partition(b"//")[2].partition(b"/")[2]
+    return path.removeprefix(b"/").partition(b"/")[2], query
 
-    Concurrent requests for a code share one load (`LinkCache.resolve`). Raises NotFound, NoSuchAddress, Gone,
-    RateLimited, Unavailable.
+
+async def _find_link(request: Request[Any, Any], services: Services, code: str, rest: bytes) -> CachedLink:
+    """Finds the link of a code: in the fast path's look-up, in L1, or by loading it.
+
+    A link that has no address with `rest` is as good as none. Concurrent requests for a code share one load
+    (`LinkCache.resolve`). Raises NotFound, NoSuchAddress, RateLimited, Unavailable.
     """
     found = _take_lookup(request)
     if services.blocked:
@@ -189,7 +284,7 @@ async def _find_link(request: Request[Any, Any], services: Services, code: str) 
         refuse_blocked(services.blocked.seconds_left(miss_client_of(request)), MISSES)
     # What cannot be a code (/apple-touch-icon.png) is not counted as a miss: browsers ask for such files.
     if not is_code(code):
-        raise NotFound()
+        raise NoSuchAddress() if rest else NotFound()
     link: CachedLink | None
     if found is not None:
         link = None if found.result().is_missing else found.result()
@@ -198,16 +293,29 @@ async def _find_link(request: Request[Any, Any], services: Services, code: str) 
     else:
         async with request.app.ctx.fair_queue.permit(address_of(request)):
             link = await services.cache.resolve(code)
-    if link is None:
+    if link is None or not has_address(link, rest):
         refuse_blocked(await count_miss(services, miss_client_of(request)), MISSES)
-        raise NoSuchAddress() if is_reserved(code) else NotFound()
-    if link.deleted:
-        raise Gone("the link was deleted")
-    if link.expires_at_ms is not None and link.expires_at_ms <= services.clock_ms():
-        raise Gone("the link has expired")
-    if _is_loop(request.headers.get("host", ""), link.url, services.urls.own):
-        raise RedirectLoop("the link leads back to this service, so following it would never end")
+        raise NoSuchAddress() if rest or is_reserved(code) else NotFound()
     return link
+
+
+def _destination(
+    request: Request[Any, Any], services: Services, code: str, link: CachedLink, rest: bytes, query: bytes
+) -> Destination:
+    """Returns where the link leads this visitor now. Raises RedirectLoop, and what `destination` raises."""
+
+    def visitor() -> Visitor:
+        languages = ",".join(request.headers.getall("accept-language", ()))[:HEADER_BYTES_MAX]
+        agent = _last_header(request, "user-agent")
+        return Visitor(code, address_of(request), agent, languages, query, services.clock())
+
+    return _no_loop(request, services, destination(link, services.clock_ms(), rest, query, visitor))
+
+
+def _no_loop(request: Request[Any, Any], services: Services, leads: Destination) -> Destination:
+    if _is_loop(request.headers.get("host", ""), leads.url, services.urls.own):
+        raise RedirectLoop("the link leads back to this service, so following it would never end")
+    return leads
 
 
 def _is_loop(host: str, url: str, own: frozenset[Origin]) -> bool:

@@ -47,6 +47,7 @@ from snapurl.store.batching.bulk import BulkCall, Unsettled, repeat_or_refuse
 from snapurl.store.batching.columns import create_rows
 from snapurl.store.batching.creates import CreateBatcher
 from snapurl.store.batching.reads import ReadBatcher
+from snapurl.store.batching.uses import Use, UseBatcher
 from snapurl.store.cluster.pool import Pool, ShardFailed
 from snapurl.store.cluster.router import Call, Router
 from snapurl.store.cluster.shards import Shards
@@ -69,11 +70,13 @@ class LinkStore:
         self._router = router
         self._creates = CreateBatcher(lambda code: shards.map.owner(slot_of(code)), shards.serves)
         self._reads = ReadBatcher(shards, router)
+        self._uses = UseBatcher(router)
         self._bulk = asyncio.Semaphore(BULK_CALLS_AT_ONCE)
         self._searches = asyncio.Semaphore(SEARCHES_AT_ONCE)
 
     async def close(self) -> None:
-        """Cancels the creates and the reads of `find` that have no answer."""
+        """Cancels the creates, the uses and the reads of `find` that have no answer."""
+        await self._uses.stop()
         await self._reads.stop()
         await self._creates.stop()
 
@@ -120,26 +123,44 @@ class LinkStore:
         """Reads what a redirect needs of a link, in a batch with other reads. MISSING if there is no row."""
         return self._reads.find(code)
 
+    async def use(self, code: str, version: int, *, takes: bool) -> Use:
+        """Returns whether a request may redirect to a link with `max_clicks`; `takes`: it uses one up.
+
+        Raises Unavailable.
+        """
+        return await self._uses.use(code, version, takes=takes)
+
     async def _row(self, code: str) -> Mapping[str, Any]:
         slot = slot_of(code)
         return (await self._router.read(slot, lambda pool: pool.fetch(SQL["get"], slot, code)))[0]
 
     async def change(
-        self, code: str, patch: LinkPatch, *, if_match: int | None, owner: str | None, token: uuid.UUID
+        self,
+        code: str,
+        patch: LinkPatch,
+        *,
+        if_match: int | None,
+        owner: str | None,
+        token: uuid.UUID,
+        by: str = "",
     ) -> Link:
-        """Returns the changed link. `owner` None is an admin.
+        """Returns the changed link. `owner` None is an admin, `by` the key_id of the API key that changes it.
 
         Raises NotFound, also for a link of another owner, Gone, VersionMismatch, OutcomeUnknown, Unavailable.
         """
-        return await self._change(code, if_match, owner, token, delete=False, values=patch.values)
+        return await self._change(code, if_match, owner, by, token, delete=False, values=patch.values)
 
-    async def delete(self, code: str, *, if_match: int | None, owner: str | None, token: uuid.UUID) -> Link:
+    async def delete(
+        self, code: str, *, if_match: int | None, owner: str | None, token: uuid.UUID, by: str = ""
+    ) -> Link:
         """Makes the link a tombstone and returns it. Raises as `change` does."""
-        return await self._change(code, if_match, owner, token, delete=True, values={})
+        return await self._change(code, if_match, owner, by, token, delete=True, values={})
 
-    async def restore(self, code: str, *, if_match: int | None, owner: str | None, token: uuid.UUID) -> Link:
+    async def restore(
+        self, code: str, *, if_match: int | None, owner: str | None, token: uuid.UUID, by: str = ""
+    ) -> Link:
         """Returns the link, which is no longer deleted. Raises as `change` does, Gone if it is too late."""
-        args = (slot_of(code), code, if_match, owner, token)
+        args = (slot_of(code), code, if_match, owner, by, token)
         return await self._write(code, if_match, token, lambda pool: pool.fetch(SQL["restore"], *args))
 
     async def _change(
@@ -147,13 +168,14 @@ class LinkStore:
         code: str,
         if_match: int | None,
         owner: str | None,
+        by: str,
         token: uuid.UUID,
         *,
         delete: bool,
         values: Mapping[str, Any],
     ) -> Link:
         args = (
-            slot_of(code), code, if_match, owner, token, delete, list(values),
+            slot_of(code), code, if_match, owner, by, token, delete, list(values),
             *map(values.get, LINK_FIELDS),
         )  # fmt: skip
         return await self._write(code, if_match, token, lambda pool: pool.fetch(SQL["change"], *args))
@@ -300,6 +322,7 @@ def _created_or_taken(new: NewLink, row: Mapping[str, Any]) -> Link | Taken:
         deleted_at=None,
         owner=new.owner,
         version=1,
+        created_by=new.created_by,
     )
 
 

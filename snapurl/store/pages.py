@@ -107,6 +107,8 @@ def link_of(row: Row) -> Link:
     """Returns a row of `links`."""
     values = {name: row[name] for name in LINK_COLUMNS}
     values["tags"] = tuple(values["tags"])
+    if values["created_by"] is None:  # made by a function that does not know who it was
+        values["created_by"] = values["owner"]
     return Link(**values)
 
 

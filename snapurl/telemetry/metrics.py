@@ -188,6 +188,12 @@ LIMIT_FALLBACKS = Counter(
     "snapurl_limit_fallbacks_total", "Requests counted per worker because Redis did not answer."
 )
 
+PASSWORD_SECONDS = Histogram(
+    "snapurl_password_seconds",
+    "Time of a password's hash, with the wait for its turn.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
+)
+
 CONNECTIONS = Gauge("snapurl_connections", "Open client connections.", multiprocess_mode="livesum")
 CONNECTIONS_REFUSED = Counter(
     "snapurl_connections_refused_total",
@@ -287,7 +293,7 @@ _KNOWN: tuple[tuple[Counter, tuple[str, ...]], ...] = (
     (FENCE_REFUSALS, ("moved", "busy")),
     (WRITES_REFUSED, ("hand-off", "no-connection", "shard", "outcome-unknown")),
     (RESHARD_MOVES, ("finished", "given up")),
-    (LIMIT_REFUSALS, ("create", "api", "missing", "scan", "unauthorized")),
+    (LIMIT_REFUSALS, ("create", "api", "missing", "scan", "unauthorized", "password")),
     (CONNECTIONS_REFUSED, ("address", "all")),
     (WATCHERS_REFUSED, ("address", "all")),
     (KEY_LOOKUPS, ("remembered", "shard", "shared", "stale")),

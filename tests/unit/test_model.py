@@ -47,19 +47,27 @@ def test_fingerprints_outlive_upgrades(draft: Draft, digest: str) -> None:
 
 
 @dataclass(slots=True, kw_only=True)
-class DraftWithNote(Draft):
+class DraftWithRemark(Draft):
     """A draft in a version with one more field."""
 
-    note: str | None = None
+    remark: str | None = None
 
 
 def test_a_new_field_leaves_old_fingerprints_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """A body without a new field keeps its fingerprint; a body with it gets another, whatever the value."""
     old = Draft(**FULL).fingerprint()
-    monkeypatch.setattr(model, "_LATER_FIELDS", model._later_fields(DraftWithNote))
-    assert DraftWithNote(**FULL).fingerprint() == old
-    noted = {DraftWithNote(**FULL, note=note).fingerprint() for note in ("", "a", "b")}
-    assert len(noted | {old}) == 4
+    monkeypatch.setattr(model, "_LATER_FIELDS", model._later_fields(DraftWithRemark))
+    assert DraftWithRemark(**FULL).fingerprint() == old
+    remarked = {DraftWithRemark(**FULL, remark=remark).fingerprint() for remark in ("", "a", "b")}
+    assert len(remarked | {old}) == 4
+
+
+def test_a_fingerprint_says_nothing_of_a_password() -> None:
+    """Requests with and without a password differ; which password it is does not show in what is stored."""
+    one, other = (Draft(URL, password=password) for password in ("open sesame", "close sesame"))
+    other.password_hash = "$argon2id$"
+    assert one.fingerprint() == other.fingerprint() != Draft(URL).fingerprint()
+    assert "sesame" not in repr(one) and "argon" not in repr(other)
 
 
 @pytest.mark.parametrize("name", FULL)
@@ -73,5 +81,6 @@ def test_every_field_counts_for_the_fingerprint(name: str) -> None:
 def test_a_patch_sets_only_what_a_client_may_set() -> None:
     """A patch of the code, the owner or an unknown field fails as a bug."""
     assert LinkPatch(title=None).values == {"title": None}
+    assert "sesame" not in repr(LinkPatch(password="open sesame"))
     with pytest.raises(AssertionError):
         LinkPatch(owner="me")

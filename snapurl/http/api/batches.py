@@ -31,7 +31,7 @@ async def change_links(call: RequestContext) -> HTTPResponse:
     owner = owner_filter(call.caller)
     batches = call.services.batches
     if asked.codes is not None:
-        return _answer(call, await batches.change(asked.as_batch(), asked.codes, owner))
+        return _answer(call, await batches.change(asked.as_batch(), asked.codes, owner, call.caller.key_id))
     query = asked.query(owner)
     after: PageKey | None = None
     count: LinkCount | None = None
@@ -42,7 +42,7 @@ async def change_links(call: RequestContext) -> HTTPResponse:
         if asked.dry_run:
             return _answer(call, [], count=count, is_complete=count is not None)
         _confirm(asked, count)
-    page = await batches.change_found(asked.as_batch(), query, after)
+    page = await batches.change_found(asked.as_batch(), query, after, call.caller.key_id)
     following = write_cursor(page.after, described(query)) if page.after else None
     return _answer(call, page.results, count=count, cursor=following, is_complete=not page.silent)
 
@@ -123,7 +123,9 @@ async def delete_tag(call: RequestContext) -> HTTPResponse:
 async def _retag(call: RequestContext, tag: str, add: tuple[str, ...]) -> HTTPResponse:
     """Changes the next links that have the tag. A repeat goes on with those that are left."""
     query = LinkQuery(owner=owner_filter(call.caller), tags_any=(tag,), order=LinkOrder.CODE, ascending=True)
-    page = await call.services.batches.change_found(BatchChange(BatchAction.TAGS, (tag,), add), query, None)
+    page = await call.services.batches.change_found(
+        BatchChange(BatchAction.TAGS, (tag,), add), query, None, call.caller.key_id
+    )
     count = await call.services.links.count(query)
     changed = sum(isinstance(outcome, Link) for _, outcome in page.results)
     return call.json_response(

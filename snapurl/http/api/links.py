@@ -33,7 +33,7 @@ async def create_link(call: RequestContext) -> HTTPResponse:
     key = _idempotency_key(call)
     # A repeat may arrive after the expiry that it asks for: the service then checks whether it is a repeat.
     draft = draft_of(call.value, call.rules(allow_expired=key is not None))
-    link = await call.services.links.create(draft, _owner(call), key)
+    link = await call.services.links.create(draft, _owner(call), key, _by(call))
     call.headers["location"] = f"{LINKS_PATH}/{link.code}"
     return _answer(call, link, 201)
 
@@ -48,7 +48,7 @@ async def create_links(call: RequestContext) -> HTTPResponse:
     rules = call.rules(allow_expired=key is not None)
     drafts, results = await call.run(partial(_checked, items, rules))
     made = await call.services.links.create_many(
-        list(drafts.values()), _owner(call), _item_keys(key, list(drafts))
+        list(drafts.values()), _owner(call), _item_keys(key, list(drafts)), _by(call)
     )
     public_url = call.services.settings.public_url
 
@@ -92,6 +92,11 @@ def _owner(call: RequestContext) -> str:
     return call.key.account if call.key is not None else ""
 
 
+def _by(call: RequestContext) -> str:
+    """Returns the key_id of the caller's API key, "" if the request is anonymous."""
+    return call.key.key_id if call.key is not None else ""
+
+
 def _result(outcome: Link | SnapURLError, public_url: str) -> dict[str, Any]:
     if isinstance(outcome, Link):
         return {"status": 201, "link": link_body(outcome, public_url)}
@@ -112,18 +117,19 @@ async def read_link(call: RequestContext) -> HTTPResponse:
 async def change_link(call: RequestContext) -> HTTPResponse:
     if_match = _if_match(call)
     patch = check(LinkChange, call.value, call.rules()).as_patch()
-    link = await call.services.links.change(call.code, patch, if_match, owner_filter(call.caller))
+    link = await call.services.links.change(call.code, patch, if_match, owner_filter(call.caller), _by(call))
     return _answer(call, link)
 
 
 async def delete_link(call: RequestContext) -> HTTPResponse:
-    await call.services.links.delete(call.code, _if_match(call), owner_filter(call.caller))
+    await call.services.links.delete(call.code, _if_match(call), owner_filter(call.caller), _by(call))
     return HTTPResponse(None, 204, call.headers)
 
 
 async def restore_link(call: RequestContext) -> HTTPResponse:
     return _answer(
-        call, await call.services.links.restore(call.code, _if_match(call), owner_filter(call.caller))
+        call,
+        await call.services.links.restore(call.code, _if_match(call), owner_filter(call.caller), _by(call)),
     )
 
 

@@ -11,14 +11,20 @@ from pydantic.json_schema import models_json_schema
 from snapurl import errors
 from snapurl.codes import CODE_CHARS_MAX
 from snapurl.errors import (
+    BadRequest,
     Gone,
     Invalid,
     MethodNotAllowed,
     NoSuchAddress,
     NotFound,
+    NotYet,
+    PasswordNeeded,
+    PasswordWrong,
     RateLimited,
     RedirectLoop,
     SnapURLError,
+    SwitchedOff,
+    TooLarge,
     Unavailable,
 )
 from snapurl.http.docs.samples import ANSWERS, INVALID_WITHOUT_BODY, PROBLEMS, problem_samples
@@ -157,7 +163,26 @@ FOLLOW = {
 }
 
 
-NO_REDIRECT = (RedirectLoop, NotFound, NoSuchAddress, Gone, RateLimited, Unavailable)
+REDIRECT_STATUSES = {
+    **dict.fromkeys(("get", "head", "options"), (301, 302, 307, 308)),
+    "post": (303, 307, 308),
+}
+"""By method. After a password (POST) it is 303."""
+
+NO_REDIRECT = (
+    BadRequest,
+    PasswordNeeded,
+    PasswordWrong,
+    RedirectLoop,
+    NotFound,
+    SwitchedOff,
+    NotYet,
+    NoSuchAddress,
+    Gone,
+    TooLarge,
+    RateLimited,
+    Unavailable,
+)
 
 
 def _redirect(method: str) -> dict[str, Any]:
@@ -165,7 +190,7 @@ def _redirect(method: str) -> dict[str, Any]:
         Success(
             status, "To the link's URL", headers={"Location": "The link's URL.", "Cache-Control": "max-age=0"}
         )
-        for status in ((301, 302, 307, 308) if method in ("get", "head", "options") else (307, 308))
+        for status in REDIRECT_STATUSES.get(method, (307, 308))
     ]
     responses = _responses(places, NO_REDIRECT)
     if method == "head":

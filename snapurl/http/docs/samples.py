@@ -29,7 +29,17 @@ PROBLEMS: dict[type[SnapURLError], tuple[str, SnapURLError]] = {
         errors.Forbidden("this API key lacks the right to change"),
     ),
     errors.RedirectLoop: ("Following the link would never end.", errors.RedirectLoop()),
+    errors.PasswordNeeded: (
+        "The link has a password. Send it as the field `password` of a form, by POST to the same address.",
+        errors.PasswordNeeded("send the password as a form"),
+    ),
+    errors.PasswordWrong: ("The password is not that of the link.", errors.PasswordWrong()),
     errors.NotFound: ("No link has this code.", errors.NotFound()),
+    errors.SwitchedOff: ("The link was switched off (`enabled` is false).", errors.SwitchedOff()),
+    errors.NotYet: (
+        "The link begins to work later (`starts_at`).",
+        errors.NotYet("the link begins to work later"),
+    ),
     errors.NoSuchKey: ("No API key has this id.", errors.NoSuchKey()),
     errors.NoSuchAccount: ("No account has this id.", errors.NoSuchAccount()),
     errors.NoSuchAddress: ("Nothing is at this address.", errors.NoSuchAddress()),

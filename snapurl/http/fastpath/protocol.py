@@ -32,7 +32,8 @@ A redirect is answered here if all of this holds, otherwise Sanic answers it:
 - *The client is not blocked* for too many requests to missing links. Only while the block list is not empty is
   the client of a redirect determined; behind a proxy this means to search the head for the header that names it.
 - *The link is in L1*, where changes invalidate it, or is found by the look-up; it *is not deleted and not
-  expired*. A look-up is started only if a permit of the fair queue is free; otherwise Sanic's path waits for one.
+  expired, and has no options* (`model.LinkOptions`). A look-up is started only if a permit of the fair queue is
+  free; otherwise Sanic's path waits for one.
 - *The link does not lead to the host that was asked*: it may be a loop, which Sanic's path refuses.
 - *The code is not reserved*: a word may have been reserved after a link had taken it.
 
@@ -236,7 +237,7 @@ class FastPath:
 
     def _frame(self, code: str, entry: Entry) -> list[bytes]:
         """Returns the response before and after its Location; `_FOR_SANIC` if Sanic has to answer."""
-        if not entry.version or entry.deleted or is_reserved(code):
+        if not entry.version or entry.deleted or entry.options is not None or is_reserved(code):
             return _FOR_SANIC
         if not entry.url.isascii() or not entry.url.startswith((b"http://", b"https://")):
             return _FOR_SANIC  # a row that was written by other means

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
+from zoneinfo import ZoneInfo
 
 from pydantic import (
     AfterValidator,
@@ -38,12 +39,21 @@ from snapurl.urls import UrlPolicy
 
 TITLE_CHARS_MAX = 300
 TAG_CHARS_MAX = 50
+NOTE_CHARS_MAX = 2_000
+PASSWORD_CHARS_MIN, PASSWORD_CHARS_MAX = 4, 200
+CLICKS_MAX = 1_000_000_000  # of `max_clicks`
 TEXT_CHARS_MAX = 200  # of a search
 CURSOR_CHARS_MAX = 300
 ERRORS_MAX = 20  # reported per body
 POINTER_CHARS_MAX = 200
 DEPTH_MAX = 16  # of nesting in a body; the schemas need four levels
-LINK_VALUES_MAX = 64  # JSON values per link; the schema has 27 with all tags, and a refusal names 20 errors
+RULES_MAX = 20
+RULES_CHARS_MAX = 16_384  # of the rules of a link together, as JSON
+RULES_VALUES_MAX = 600  # JSON values of rules in a body, besides LINK_VALUES_MAX per link
+CHOICES_MAX = 20  # values of one condition
+LINK_VALUES_MAX = (
+    64  # JSON values per link; the schema has 35 with all tags and no rules, and a refusal names 20 errors
+)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII)
@@ -69,6 +79,12 @@ def _plain(text: str) -> str:
     """Refuses control characters and lone surrogates, which no database or header accepts."""
     if _CONTROL.search(text):
         raise ValueError("must not contain control characters")
+    return text
+
+
+def _plain_lines(text: str) -> str:
+    """As `_plain`, for a text of several lines."""
+    _plain(text.replace("\n", "").replace("\t", ""))
     return text
 
 
@@ -142,7 +158,7 @@ Alias = Annotated[
         json_schema_extra={"pattern": f"^[A-Za-z0-9_-]{{1,{CODE_CHARS_MAX}}}$"},
     ),
 ]
-Moment = Annotated[
+Expiry = Annotated[
     datetime,
     BeforeValidator(_moment),
     AfterValidator(_in_future),
@@ -150,10 +166,78 @@ Moment = Annotated[
         {
             "type": "string",
             "format": "date-time",
-            "description": "From then on the link answers 410. RFC 3339 with an offset, in the future.",
+            "description": "From then on the link answers 410, or leads to `expired_url`. RFC 3339 with an offset, "
+            "in the future.",
             "examples": ["2099-12-31T23:59:59Z"],
         }
     ),
+]
+Start = Annotated[
+    datetime,
+    BeforeValidator(_moment),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "format": "date-time",
+            "description": "Until then the link answers 404 (`not-yet`). RFC 3339 with an offset.",
+            "examples": ["2030-01-31T12:00:00Z"],
+        }
+    ),
+]
+ExpiredTarget = Annotated[
+    str,
+    AfterValidator(_target),
+    Field(
+        min_length=1,
+        description="Where the link leads once it has expired, instead of 410. Those redirects are no clicks.",
+        examples=["https://example.org/the-sale-is-over"],
+        json_schema_extra={"format": "uri"},
+    ),
+]
+Enabled = Annotated[
+    bool,
+    Field(
+        description="False: the link answers 404 (`switched-off`) and keeps all its data.",
+        examples=[True],
+    ),
+]
+ForwardQuery = Annotated[
+    bool,
+    Field(
+        description="The query of the short URL reaches the target. A parameter replaces those of the same name "
+        "there.",
+        examples=[True],
+    ),
+]
+ForwardPath = Annotated[
+    bool,
+    Field(description="`/{code}/rest` leads to the target with `/rest` behind its path.", examples=[True]),
+]
+MaxClicks = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=CLICKS_MAX,
+        description="How many times the link redirects. Then it answers 410, or leads to `expired_url`. HEAD, "
+        "prefetches and bots use none up. Counted from the first change or create that sets it.",
+        examples=[100],
+    ),
+]
+Password = Annotated[
+    str,
+    StringConstraints(min_length=PASSWORD_CHARS_MIN, max_length=PASSWORD_CHARS_MAX),
+    AfterValidator(_plain),
+    Field(
+        description="Whoever follows the link is asked for it. It is stored as a hash and never shown.",
+        examples=["correct horse battery staple"],
+        json_schema_extra={"format": "password", "writeOnly": True},
+    ),
+]
+Note = Annotated[
+    str,
+    StringConstraints(max_length=NOTE_CHARS_MAX),
+    AfterValidator(_plain_lines),
+    Field(description="A longer note for people, of several lines."),
 ]
 Title = Annotated[
     str,
@@ -196,7 +280,7 @@ def read_words(text: str, chars_max: int) -> str:
     return _not_blank(_plain(text))
 
 
-# -- the bodies ----------------------------------------------------------------------------------------------
+# -- rules ---------------------------------------------------------------------------------------------------
 
 
 class Body(BaseModel):
@@ -205,15 +289,129 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+def _zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # KeyError: there is none; the others: it is a path
+        raise ValueError("is not the name of a time zone, as in Europe/Berlin") from None
+    return name
+
+
+Choice = TypeVar("Choice")
+Choices = Annotated[list[Choice], Field(min_length=1, max_length=CHOICES_MAX)]
+Device = Literal["mobile", "tablet", "desktop"]
+System = Literal["android", "ios", "windows", "macos", "linux", "chromeos"]
+Family = Literal["chrome", "edge", "firefox", "opera", "safari", "samsung"]
+Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+Hour = Annotated[str, StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+Language = Annotated[str, StringConstraints(pattern=r"^[A-Za-z]{1,8}(-[A-Za-z0-9]{1,8}){0,3}$")]
+Parameter = Annotated[str, StringConstraints(min_length=1, max_length=100), AfterValidator(_plain)]
+Instant = Annotated[
+    datetime,
+    BeforeValidator(_moment),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2030-01-31T12:00:00Z"]}),
+]
+
+
+class Times(Body):
+    """Weekdays and hours. From `end` before `start` on, the hours go past midnight and belong to the day they begin
+    on."""
+
+    weekdays: Choices[Weekday] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+    start: Hour = "00:00"
+    end: Annotated[str, StringConstraints(pattern=r"^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$")] = "24:00"
+    time_zone: Annotated[str, StringConstraints(max_length=64), AfterValidator(_zone)] = "UTC"
+
+    @model_validator(mode="after")
+    def _lasts(self) -> Times:
+        if self.start == self.end:
+            raise ValueError("must not end when it starts")
+        return self
+
+
+class Conditions(Body):
+    """What must hold, all of it. Of a list one value must fit."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1})
+
+    device: Choices[Device] | None = Field(None, description="Kind of device.")
+    os: Choices[System] | None = Field(None, description="Operating system.")
+    browser: Choices[Family] | None = Field(None, description="Browser family.")
+    language: Choices[Language] | None = Field(
+        None, description="The language that the browser prefers: `de` includes `de-AT`."
+    )
+    query: (
+        Annotated[dict[Parameter, Parameter | None], Field(min_length=1, max_length=CHOICES_MAX)] | None
+    ) = Field(None, description="Parameters of the short URL and their values; null: any value.")
+    after: Instant | None = Field(None, description="From then on.")
+    before: Instant | None = Field(None, description="Until then.")
+    schedule: Times | None = None
+    percentage: Annotated[int, Field(ge=1, le=99)] | None = Field(
+        None,
+        description="Of those whom no rule before takes. A visitor stays on the same side for a day (UTC).",
+    )
+
+    @model_validator(mode="after")
+    def _something(self) -> Conditions:
+        if not _given(self):
+            raise ValueError("must name at least one condition")
+        return self
+
+
+class LinkRule(Body):
+    """Where the link leads those for whom the conditions hold."""
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=False)
+
+    conditions: Conditions = Field(alias="if")
+    url: Target
+
+
+def _as_text(rules: list[LinkRule]) -> str | None:
+    """Returns the rules as they are stored: JSON with what was given. None for no rules."""
+    given = [{"if": _given(rule.conditions), "url": rule.url} for rule in rules]
+    text = json.dumps(given, ensure_ascii=False, separators=(",", ":"))
+    if len(text) > RULES_CHARS_MAX:
+        raise ValueError(f"must have at most {RULES_CHARS_MAX} characters together, as JSON")
+    return text if rules else None
+
+
+def _given(conditions: Conditions) -> dict[str, Any]:
+    found = conditions.model_dump(mode="json", exclude_unset=True)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+RuleList = Annotated[
+    list[LinkRule],
+    Field(
+        max_length=RULES_MAX,
+        description="The first rule whose conditions hold says where the link leads; else `url` does.",
+    ),
+    AfterValidator(_as_text),
+]
+
+
+# -- the bodies ----------------------------------------------------------------------------------------------
+
+
 class LinkDraft(Body):
     """A link to be created."""
 
     url: Target
     alias: Alias | None = None
-    expires_at: Moment | None = None
+    expires_at: Expiry | None = None
     title: Title | None = None
     tags: Tags = []
     redirect_status: RedirectStatus = 302
+    enabled: Enabled = True
+    starts_at: Start | None = None
+    expired_url: ExpiredTarget | None = None
+    note: Note | None = None
+    forward_query: ForwardQuery = False
+    forward_path: ForwardPath = False
+    max_clicks: MaxClicks | None = None
+    password: Password | None = None
+    rules: RuleList | None = None
 
     def as_draft(self) -> Draft:
         return Draft(**{name: getattr(self, name) for name in self.model_fields_set})
@@ -227,15 +425,24 @@ def _no_defaults(schema: dict[str, Any]) -> None:
 
 
 class LinkChange(Body):
-    """What to change of a link; fields left out stay, and null clears a title or an expiry."""
+    """What to change of a link; fields left out stay, and null clears those that may be left out of a draft."""
 
     model_config = ConfigDict(json_schema_extra=_no_defaults)
 
     url: Target = ""
     title: Title | None = None
     tags: Tags = []
-    expires_at: Moment | None = None
+    expires_at: Expiry | None = None
     redirect_status: RedirectStatus = 302
+    enabled: Enabled = True
+    starts_at: Start | None = None
+    expired_url: ExpiredTarget | None = None
+    note: Note | None = None
+    forward_query: ForwardQuery = False
+    forward_path: ForwardPath = False
+    max_clicks: MaxClicks | None = None
+    password: Password | None = None
+    rules: RuleList | None = None
 
     @model_validator(mode="after")
     def _something(self) -> LinkChange:
@@ -414,6 +621,12 @@ _WORDS = {
     "model_type": "must be an object",
     "model_attributes_type": "must be an object",
     "literal_error": "must be one of {expected}",
+    "dict_type": "must be an object",
+    "string_pattern_mismatch": "does not have the form that is asked for",
+    "bool_type": "must be true or false",
+    "int_type": "must be an integer",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
     "string_too_long": "must have at most {max_length} characters",
     "string_too_short": "must have at least {min_length} character(s)",
     "too_long": "must have at most {max_length} items",

@@ -6,6 +6,7 @@ against its schema.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from ring.arcs import Arc
 from snapurl.errors import SnapURLError
-from snapurl.http.schema.requests import RedirectStatus
+from snapurl.http.schema.requests import Conditions, RedirectStatus
 from snapurl.model import DayClicks, Link, Readiness, RingView, SlotPlace, SourceClicks, SourceKind
 
 CONTENT_TYPE = "application/problem+json"
@@ -53,6 +54,13 @@ class Problem(Answer):
     request_id: str | None = Field(None, description="Quote it when you ask for help.")
 
 
+class RuleBody(Answer):
+    """Where the link leads those for whom the conditions hold."""
+
+    conditions: Conditions = Field(alias="if")
+    url: str = Field(json_schema_extra={"format": "uri"})
+
+
 class LinkBody(Answer):
     """A link."""
 
@@ -64,6 +72,21 @@ class LinkBody(Answer):
     created_at: datetime
     expires_at: datetime | None
     redirect_status: RedirectStatus
+    enabled: bool
+    starts_at: datetime | None
+    expired_url: str | None = Field(json_schema_extra={"format": "uri"})
+    note: str | None
+    forward_query: bool
+    forward_path: bool
+    max_clicks: int | None = Field(ge=1)
+    has_password: bool
+    rules: list[RuleBody] | None
+    created_by: str = Field(
+        description="The id of the API key that made it; empty if it was made without one."
+    )
+    changed_by: str | None = Field(
+        description="The id of the API key that changed it last; null if it was never changed."
+    )
     version: int = Field(ge=1, description="Grows by one with every change; send it as `If-Match`.")
     changed_at: datetime | None = Field(description="When it was last changed; null if it never was.")
     deleted_at: datetime | None
@@ -321,6 +344,17 @@ def link_body(link: Link, public_url: str) -> dict[str, Any]:
         "created_at": moment(link.created_at),
         "expires_at": moment(link.expires_at) if link.expires_at else None,
         "redirect_status": link.redirect_status,
+        "enabled": link.enabled,
+        "starts_at": moment(link.starts_at) if link.starts_at else None,
+        "expired_url": link.expired_url,
+        "note": link.note,
+        "forward_query": link.forward_query,
+        "forward_path": link.forward_path,
+        "max_clicks": link.max_clicks,
+        "has_password": link.password_hash is not None,
+        "rules": json.loads(link.rules) if link.rules else None,
+        "created_by": link.created_by,
+        "changed_by": link.changed_by,
         "version": link.version,
         "changed_at": moment(link.changed_at) if link.changed_at else None,
         "deleted_at": moment(link.deleted_at) if link.deleted_at else None,

@@ -1,13 +1,14 @@
 """Creates at one shard: links as the arguments of `link_create` and `link_create_many`, and the rows of the answer.
 
 The arguments follow from `LinkFields`: `link_create` takes one value per field, `link_create_many` one array. They
-stand between the code and the owner, in the order of the fields.
+come last, in the order of the fields.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from ring.slots import slot_of
@@ -23,7 +24,13 @@ Column = Sequence[Any] | None
 async def create_row(pool: Pool, new: NewLink) -> Row:
     """Creates one link and returns the row of the answer. Raises ShardFailed."""
     rows = await pool.fetch(
-        SQL["create"], slot_of(new.code), new.code, *link_values(new.fields), new.owner, new.token
+        SQL["create"],
+        slot_of(new.code),
+        new.code,
+        new.owner,
+        new.created_by,
+        new.token,
+        *link_values(new.fields),
     )
     return rows[0]
 
@@ -42,9 +49,10 @@ def _columns(links: Sequence[NewLink]) -> tuple[Column, ...]:
     return (
         [slot_of(new.code) for new in links],
         [new.code for new in links],
-        *(encode(column) for encode, column in zip(_ENCODERS, values, strict=True)),
         [new.owner for new in links],
+        [new.created_by for new in links],
         [new.token for new in links],
+        *(encode(column) for encode, column in zip(_ENCODERS, values, strict=True)),
     )
 
 
@@ -61,7 +69,17 @@ def _arrays(column: Sequence[Sequence[str]]) -> Column:
     return _nullable([array_text(words) if words else None for words in column])
 
 
-_BY_DEFAULT: dict[object, Callable[[Sequence[Any]], Column]] = {None: _nullable, (): _arrays}
+def _switches(column: Sequence[bool], default: bool) -> Column:
+    """None if every element is the default, as it mostly is."""
+    return None if column.count(default) == len(column) else column
+
+
+_BY_DEFAULT: dict[object, Callable[[Sequence[Any]], Column]] = {
+    None: _nullable,
+    (): _arrays,
+    True: partial(_switches, default=True),
+    False: partial(_switches, default=False),
+}
 _ENCODERS = tuple(_BY_DEFAULT.get(field.default, _as_is) for field in fields(LinkFields))
 
 

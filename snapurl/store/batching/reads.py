@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from ring.slots import slot_of
 from snapurl.batcher import Batcher, Pending
-from snapurl.model import MISSING, CachedLink, in_ms
+from snapurl.model import MISSING, CachedLink, LinkOptions, in_ms
 from snapurl.store.cluster.pool import Pool, Row, ShardFailed, ShardUnknown, too_busy
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
@@ -98,6 +98,12 @@ async def _rows(pool: Pool, reads: Sequence[_Read]) -> Sequence[Row]:
 def _link(row: Row) -> CachedLink:
     if row["version"] is None:
         return MISSING
+    options = row["options"]
     return CachedLink(
-        row["url"], row["redirect_status"], row["version"], in_ms(row["expires_at"]), row["is_deleted"]
+        row["url"],
+        row["redirect_status"],
+        row["version"],
+        in_ms(row["expires_at"]),
+        row["is_deleted"],
+        None if options is None else LinkOptions.of(*options),
     )

@@ -1,15 +1,18 @@
 -- name: create
-SELECT outcome, peer, epoch, created_at FROM link_create_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)
+SELECT outcome, peer, epoch, created_at
+  FROM link_create_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
 
 -- name: create_many
-SELECT place, outcome, peer, epoch, created_at FROM link_create_many_v1($1, $2, $3, $4, $5, $6, $7, $8, $9)
+SELECT place, outcome, peer, epoch, created_at
+  FROM link_create_many_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)
 
 -- name: change
 SELECT c.outcome, c.peer, c.epoch, (c.link).{link}
-  FROM link_change_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) c
+  FROM link_change_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
+                      $19, $20, $21, $22) c
 
 -- name: restore
-SELECT c.outcome, c.peer, c.epoch, (c.link).{link} FROM link_restore_v1($1, $2, $3, $4, $5) c
+SELECT c.outcome, c.peer, c.epoch, (c.link).{link} FROM link_restore_v2($1, $2, $3, $4, $5, $6) c
 
 -- name: get
 -- The slot's state and the row in one statement, so that a missing row at a non-owner is "moved", never 404; "busy" on
@@ -27,10 +30,18 @@ SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaste
 -- come out of sub-selects it cannot see how long they are, so that it plans once and not each time.
 SELECT q.place, CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
             THEN coalesce(read_outcome_v1(s.state), 'moved') ELSE 'busy' END AS outcome, s.peer, s.epoch,
-       l.version, l.url, l.redirect_status, l.expires_at, l.deleted_at IS NOT NULL AS is_deleted
+       l.version, l.url, l.redirect_status, l.expires_at, l.deleted_at IS NOT NULL AS is_deleted,
+       CASE WHEN NOT l.enabled OR l.starts_at IS NOT NULL OR l.expired_url IS NOT NULL OR l.forward_query
+                 OR l.forward_path OR l.max_clicks IS NOT NULL OR l.password_hash IS NOT NULL
+                 OR l.rules IS NOT NULL
+            THEN ROW (l.enabled, l.starts_at, l.expired_url, l.forward_query, l.forward_path, l.max_clicks,
+                      l.password_hash, l.rules) END AS options
   FROM unnest((SELECT $1::smallint[]), (SELECT $2::text[])) WITH ORDINALITY q (slot, code, place)
   LEFT JOIN LATERAL (SELECT * FROM slots WHERE slot = q.slot LIMIT 1) s ON true
   LEFT JOIN LATERAL (SELECT * FROM links WHERE slot = q.slot AND code = q.code LIMIT 1) l ON true
+
+-- name: use
+SELECT outcome, peer, epoch, given, uses_left FROM link_use_v1($1, $2, $3, $4)
 
 -- name: reserve
 SELECT place, outcome, peer, epoch, nonce, fingerprint FROM intent_claim_v1($1)

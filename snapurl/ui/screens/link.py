@@ -49,7 +49,7 @@ async def create(call: Call) -> HTTPResponse:
     draft = draft_of(typed.draft(call.services.clock()), call.context.rules())
     once = call.form.get("once", "")
     key = IdempotencyKey(client_of(call.context), f"ui:{once}") if once.isalnum() else None
-    link = await call.services.links.create(draft, call.user.account, key)
+    link = await call.services.links.create(draft, call.user.account, key, call.user.key_id)
     return call.go(f"/ui/links/{link.code}?made=1")
 
 
@@ -154,7 +154,7 @@ async def change(call: Call) -> HTTPResponse:
     changes = typed.changes(LinkForm.of_link(current), call.services.clock())
     if changes:
         patch = check(LinkChange, changes, call.context.rules()).as_patch()
-        await call.services.links.change(code, patch, current.version, owner)
+        await call.services.links.change(code, patch, current.version, owner, call.user.key_id)
     return call.go(f"/ui/links/{code}?saved=1")
 
 
@@ -202,7 +202,7 @@ def _edit_page(
 async def delete(call: Call) -> HTTPResponse:
     """Deletes without a question: the next page has a button that restores."""
     code = _code(call)
-    await call.services.links.delete(code, None, owner_filter(call.user))
+    await call.services.links.delete(code, None, owner_filter(call.user), call.user.key_id)
     return call.go(f"/ui/links?deleted={code}")
 
 

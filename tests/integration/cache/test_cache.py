@@ -322,7 +322,16 @@ async def test_a_message_that_cannot_be_read_is_a_lost_subscription(
 
 @pytest.mark.parametrize(
     "value",
-    ["\u00b2 302 - 0 https://x/", "", "nothing", "9" * 400, b"\xff", "0 302 - 0 https://x/\r\nA: b", None],
+    [
+        "\u00b2 302 - 0 https://x/",
+        "",
+        "nothing",
+        "9" * 400,
+        b"\xff",
+        "0 2 302 - 0 https://x/\r\nA: b",
+        "1 302 - 0 https://x/",
+        None,
+    ],
 )
 async def test_a_value_that_cannot_be_read_is_replaced(settings: Settings, value: str | bytes | None) -> None:
     """Whatever stands in Redis in place of a link, redirects come from the shard, and Redis then has the link."""
@@ -337,6 +346,24 @@ async def test_a_value_that_cannot_be_read_is_replaced(settings: Settings, value
                 or await redis.get(key) != encode(CachedLink.from_link(LINK)).encode()
             ):
                 await asyncio.sleep(0.01)
+
+
+async def test_a_link_with_options_is_not_in_redis(settings: Settings) -> None:
+    """A link with options is read at its shard, whatever a worker that does not know them has left in Redis."""
+    off = replace(NEW, enabled=False)
+    shard = Shard(off)
+    key, plain_of_old_worker = "snapurl:test:link:a", "2 302 - 0 https://new.example/"
+    async with (
+        worker(settings, shard) as cache,
+        worker(settings, shard) as other,
+        redis_client(settings) as redis,
+    ):
+        await redis.set(key, plain_of_old_worker)
+        assert await cache.resolve("a") == CachedLink.from_link(off)
+        await cache.changed(replace(off, version=3))
+        assert await redis.get(key) == b"3"
+        shard.link = replace(off, version=3)
+        assert await other.resolve("a") == CachedLink.from_link(shard.link)
 
 
 async def test_the_change_of_a_large_link_keeps_slow_readers_out(settings: Settings) -> None:

@@ -1,14 +1,31 @@
 """Conversations of clients with redirects and creates: plain, odd and ambiguous ones.
 
 These links exist: `fp-a` (302), `fp-b` (308), `fp-c` (301, a URL with escapes), `fp-over` (expired), `fp-gone`
-(deleted); `fp-none` does not. ALIAS stands for an unused word, as an alias or an Idempotency-Key.
+(deleted), `fp-off` (switched off), `fp-late` (not yet), `fp-else` (expired, and leads elsewhere), `fp-on` (forwards
+path and query to `https://example.org/to?a=1#f`), `fp-some` (10,000 clicks), `fp-used` (used up), `fp-shut` (with
+the password `open sesame`), `fp-fork` (phones lead to `https://example.org/m`); `fp-none` does not. ALIAS stands
+for an unused word, as an alias or an Idempotency-Key.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-CODES = ("fp-a", "fp-b", "fp-c", "fp-over", "fp-gone")
+CODES = (
+    "fp-a",
+    "fp-b",
+    "fp-c",
+    "fp-over",
+    "fp-gone",
+    "fp-off",
+    "fp-late",
+    "fp-else",
+    "fp-on",
+    "fp-some",
+    "fp-used",
+    "fp-shut",
+    "fp-fork",
+)
 HEAD_BYTES_MAX = 16_384
 ALIAS = b"alias-00"
 HOST = b"Host: s.example.org"
@@ -42,6 +59,12 @@ def post(body: bytes, *headers: bytes, media: bytes = b"application/json") -> by
     """Returns a create with a Content-Length, as most clients send it."""
     own = (HOST, b"Content-Type: " + media, b"Content-Length: %d" % len(body))
     return head(*own, *headers, target=b"/api/v1/links", method=b"POST") + body
+
+
+def form(body: bytes, media: bytes = b"application/x-www-form-urlencoded") -> bytes:
+    """Returns a form as browsers send it to the link with a password."""
+    own = (HOST, b"Content-Type: " + media, b"Content-Length: %d" % len(body))
+    return head(*own, target=b"/fp-shut", method=b"POST") + body
 
 
 def odd_post(*headers: bytes, **spelled: bytes) -> bytes:
@@ -119,6 +142,23 @@ OTHER = (
     Case("a link that is not there", (NONE, A), None),
     Case("a deleted link", (head(target=b"/fp-gone"), A), None),
     Case("an expired link", (head(target=b"/fp-over"), A), None),
+    Case("a link that is switched off", (head(target=b"/fp-off"), A), None),
+    Case("a link that does not work yet", (head(target=b"/fp-late") + A,), 0),
+    Case("an expired link that leads elsewhere", (head(target=b"/fp-else"), A + head(target=b"/fp-else"), B), None),
+    Case("a query that is forwarded", (head(target=b"/fp-on?a=2&b=%zz") + A, head(target=b"/fp-on?") + B), None),
+    Case("a path that is forwarded", (
+        head(target=b"/fp-on/x/../y"), head(target=b"/fp-on/x//y?b") + head(target=b"/fp%2Don/x", method=b"HEAD"),
+        head(target=b"http://s.example.org/fp-on/\xff?\xff"), head(target=b"/fp-on/" + b"x" * 2_100), A), None),
+    Case("links of limited clicks", (
+        head(target=b"/fp-some"), head(target=b"/fp-some", method=b"HEAD") + A, head(target=b"/fp-used") + B,
+    ), None),
+    Case("a link with a password", (
+        head(target=b"/fp-shut"), head(target=b"/fp-shut", method=b"HEAD") + A,
+        BROWSER.replace(b"/fp-a", b"/fp-shut"), form(b"password=open+sesame"), form(b"password=x"),
+        form(b"x=y") + A, form(b"password=open+sesame", b"application/json"), B), None),
+    Case("a link with rules", (
+        head(target=b"/fp-fork"), head(b"User-Agent: Mozilla/5.0 (iPhone)", target=b"/fp-fork"),
+        BROWSER.replace(b"/fp-a", b"/fp-fork") + A), None),
     Case("plain, missing, plain in one packet", (A + NONE + B,), 1),
     Case("plain, missing, plain in packets", (A, NONE, B), None),
     Case("a page for a browser", (NONE[:-2] + b"accept: text/html\r\n\r\n", A), None),

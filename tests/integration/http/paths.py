@@ -45,7 +45,19 @@ LAST = b"GET /health/live HTTP/1.1\r\nhost: last\r\nconnection: close\r\n\r\n"
 """Ends a conversation, so that all of its answers are there when the connection is."""
 
 PAUSE_S = 0.001  # long enough for a packet to arrive: both ends are on one loop
-OUTCOMES = ("redirected", "missing", "gone", "shut-out", "loop", "failed")
+OUTCOMES = (
+    "redirected",
+    "expired",
+    "missing",
+    "gone",
+    "switched-off",
+    "not-yet",
+    "password",
+    "refused",
+    "shut-out",
+    "loop",
+    "failed",
+)
 
 DATE = "Thu, 01 Jan 1970 00:00:00 GMT"
 _DATE = re.compile(rb"(\r\ndate: )[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT(?=\r\n)")

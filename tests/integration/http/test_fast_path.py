@@ -53,6 +53,15 @@ def links(shared_settings: Settings) -> None:
         pair.create("fp-b", redirect_status=308)
         pair.create("fp-c", redirect_status=301, url="https://example.org/%C3%BC?q=1#f")
         pair.create("fp-over", expires_at=over)
+        pair.create("fp-off", enabled=False)
+        pair.create("fp-late", starts_at=datetime.now(UTC) + timedelta(days=1))
+        pair.create("fp-else", expires_at=over, expired_url="https://example.org/over")
+        pair.create("fp-on", forward_query=True, forward_path=True, url="https://example.org/to?a=1#f")
+        pair.create("fp-some", max_clicks=10_000)
+        pair.create("fp-used", max_clicks=1)
+        pair.loop.run(pair.fast.app.ctx.services.links.use("fp-used", 1, takes=True))
+        pair.create("fp-shut", password="open sesame")
+        pair.create("fp-fork", rules='[{"if":{"device":["mobile"]},"url":"https://example.org/m"}]')
         pair.create("fp-gone")
         gone = pair.fast.app.ctx.services.links.delete("fp-gone", if_match=None, owner=None)
         pair.loop.run(gone)
@@ -62,7 +71,7 @@ def links(shared_settings: Settings) -> None:
 @pytest.fixture(scope="module", params=[100_000, 0], ids=["from L1", "looked up"])
 def pair(links: None, shared_settings: Settings, request: pytest.FixtureRequest) -> Iterator[Pair]:
     """Yields both services, with the links of `conversations` in L1, or without L1."""
-    unlimited = {"limit_missing": "none", "limit_create": "none"}
+    unlimited = {"limit_missing": "none", "limit_create": "none", "limit_password": "none"}
     update = {**unlimited, "anonymous_creation": True, "l1_links": request.param}
     settings = shared_settings.model_copy(update=update)
     with paired(settings, REQUEST_TIMEOUT=REQUEST_S_MAX) as pair:
@@ -117,6 +126,15 @@ def test_a_request_that_only_looks_is_no_click(pair: Pair) -> None:
     exchange = pair.agree(*(head(target=b"/fp-b", method=method) for method in methods))
     assert exchange.answers.count(b"HTTP/1.1 308 ") == len(methods)
     assert exchange.clicks == {"fp-b": 2}
+
+
+def test_a_redirect_after_the_expiry_is_no_click(pair: Pair) -> None:
+    """An expired link that leads elsewhere redirects there without a click; one that does not work is no click."""
+    exchange = pair.agree(*(head(target=b"/fp-" + code) for code in (b"else", b"off", b"late")))
+    assert b"location: https://example.org/over\r\n" in exchange.answers
+    assert exchange.clicks == {}
+    found = {name: number for name, number in exchange.outcomes.items() if number}
+    assert found == {"expired": 1, "switched-off": 1, "not-yet": 1}
 
 
 @pytest.mark.parametrize("case", AMBIGUOUS, ids=lambda case: case.name)

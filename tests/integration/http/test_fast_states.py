@@ -305,9 +305,8 @@ async def test_a_blocked_client_gets_no_cached_link(open_side: Open, is_fast: bo
         exchange = await service.converse([A + NONE * (1 + refused) + A, A])
         statuses = [answer[:3] for answer in exchange.answers.split(b"HTTP/1.1 ")[1:-1]]
         assert statuses == [b"302", b"404", *[b"429"] * (refused + 2)]
-        assert exchange.outcomes == {
-            "redirected": 1, "missing": 1, "gone": 0, "shut-out": refused + 2, "loop": 0, "failed": 0,
-        }  # fmt: skip
+        counted = {name: number for name, number in exchange.outcomes.items() if number}
+        assert counted == {"redirected": 1, "missing": 1, "shut-out": refused + 2}
         assert (exchange.clicks, exchange.fast_answers) == ({"fp-a": 1}, int(is_fast))
         async with connected(service.port) as later:
             assert (await ask(later))[9:12] == b"429"

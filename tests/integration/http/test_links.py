@@ -18,7 +18,7 @@ def alias() -> str:
     return f"t-{uuid.uuid4().hex[:12]}"
 
 
-async def test_a_link_is_created_with_everything_asked_for(api: httpx.AsyncClient) -> None:
+async def test_a_link_is_created_with_everything_asked_for(service: Service, api: httpx.AsyncClient) -> None:
     """A create returns 201 with the whole link, its URL, and its version as an ETag."""
     name = alias()
     expires = datetime.now(UTC) + timedelta(days=1)
@@ -29,6 +29,15 @@ async def test_a_link_is_created_with_everything_asked_for(api: httpx.AsyncClien
         "tags": ["one", "two"],
         "redirect_status": 307,
         "expires_at": expires.isoformat(),
+        "enabled": False,
+        "starts_at": "2020-01-31T13:00:00+01:00",
+        "expired_url": "https://example.org/over",
+        "note": "Two\n\tlines",
+        "forward_query": True,
+        "forward_path": True,
+        "max_clicks": 100,
+        "password": "open sesame",
+        "rules": [{"if": {"device": ["mobile"], "percentage": 50}, "url": "https://example.org/m"}],
     }
     answer = await api.post("/api/v1/links", json=body)
     assert answer.status_code == 201
@@ -46,6 +55,17 @@ async def test_a_link_is_created_with_everything_asked_for(api: httpx.AsyncClien
         "title": "Ä title",
         "tags": ["one", "two"],
         "redirect_status": 307,
+        "enabled": False,
+        "starts_at": "2020-01-31T12:00:00.000000Z",
+        "expired_url": "https://example.org/over",
+        "note": "Two\n\tlines",
+        "forward_query": True,
+        "forward_path": True,
+        "max_clicks": 100,
+        "has_password": True,
+        "rules": [{"if": {"device": ["mobile"], "percentage": 50}, "url": "https://example.org/m"}],
+        "created_by": service.admin_key.split("_")[1],
+        "changed_by": None,
         "version": 1,
         "changed_at": None,
         "deleted_at": None,
@@ -99,9 +119,17 @@ async def test_a_change_sets_what_it_names_and_leaves_the_rest(
     changed = await api.patch(path, json={"url": "https://example.com/new", "title": None})
     assert changed.status_code == 200
     assert changed.headers["etag"] == '"2"'
+    by = {"changed_by": service.admin_key.split("_")[1]}
     at = {"changed_at": changed.json()["changed_at"]}
     assert at["changed_at"] > link["created_at"]
-    assert changed.json() == {**link, "url": "https://example.com/new", "title": None, "version": 2, **at}
+    assert changed.json() == {
+        **link,
+        "url": "https://example.com/new",
+        "title": None,
+        "version": 2,
+        **by,
+        **at,
+    }
     expires = "2099-01-01T00:00:00.000000Z"
     assert (await api.patch(path, json={"expires_at": expires})).json()["expires_at"] == expires
     cleared = await api.patch(path, json={"expires_at": None, "tags": ["b", "c"], "redirect_status": 308})

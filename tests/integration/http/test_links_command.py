@@ -50,9 +50,8 @@ class Terminal(io.StringIO):
 Say = Callable[..., Awaitable[Finished]]
 
 
-def _say(environ: dict[str, str], words: tuple[str, ...], out: io.StringIO, answer: str | None) -> Finished:
+def _say(environ: dict[str, str], words: tuple[str, ...], out: io.StringIO, typed: io.StringIO) -> Finished:
     err = io.StringIO()
-    typed = io.StringIO() if answer is None else Terminal(answer)
     with (
         pytest.MonkeyPatch.context() as patch,
         contextlib.redirect_stdout(out),
@@ -71,11 +70,16 @@ def _say(environ: dict[str, str], words: tuple[str, ...], out: io.StringIO, answ
 
 
 async def run(
-    environ: dict[str, str], *words: str, terminal: bool = False, answer: str | None = None
+    environ: dict[str, str],
+    *words: str,
+    terminal: bool = False,
+    answer: str | None = None,
+    stdin: str = "",
 ) -> Finished:
-    """Runs a command with these SNAPURL_* variables; `answer` is typed on a terminal."""
+    """Runs a command with these SNAPURL_* variables; `answer` is typed on a terminal, `stdin` comes from a pipe."""
     out = Terminal() if terminal else io.StringIO()
-    return await asyncio.wait_for(asyncio.to_thread(_say, environ, words, out, answer), HANG_S)
+    typed = io.StringIO(stdin) if answer is None else Terminal(answer)
+    return await asyncio.wait_for(asyncio.to_thread(_say, environ, words, out, typed), HANG_S)
 
 
 @pytest.fixture
@@ -140,6 +144,56 @@ async def test_a_link_can_be_made_shown_changed_and_deleted(say: Say, service: S
     assert (gone.code, gone.err) == (
         1, f"snapurl: {alias}: The link is expired or deleted: the link was deleted\n",
     )  # fmt: skip
+
+
+async def test_a_link_can_be_switched_off_and_restored(say: Say, service: Service) -> None:
+    """A link that is switched off or deleted leads nowhere, and leads on when it is switched on or restored."""
+    code = (await service.shorten())["code"]
+    for off, on in ((("disable",), ("enable",)), (("delete", "--yes"), ("restore",))):
+        assert (await say(*off, code)).code == 0
+        assert (await service.api.get(f"/{code}")).status_code in (404, 410)
+        assert (await say(*on, code)).document["enabled"] is True
+        assert (await service.api.get(f"/{code}")).status_code == 302
+
+
+async def test_each_option_of_a_link_can_be_set_and_removed(say: Say) -> None:
+    """What a create sets by an option an edit removes again; a password is read from stdin."""
+    options = ("--note", "never", "--starts", "2001-01-01T00:00:00Z", "--expires", "2w", "--expired-url", TARGET,
+               "--max-clicks", "5", "--forward-query", "--forward-path", "--password")  # fmt: skip
+    link = (await say("create", TARGET, *options, stdin="open sesame\n")).document
+    assert {name: link[name] for name in ("note", "starts_at", "expired_url", "max_clicks")} == {
+        "note": "never", "starts_at": "2001-01-01T00:00:00.000000Z", "expired_url": TARGET, "max_clicks": 5,
+    }  # fmt: skip
+    assert (link["forward_query"], link["forward_path"], link["has_password"]) == (True, True, True)
+    removed = ("--note", "", "--starts", "never", "--expires", "never", "--expired-url", "", "--max-clicks", "0",
+               "--no-forward-query", "--no-forward-path", "--no-password")  # fmt: skip
+    plain = (await say("create", TARGET)).document
+    bare = (await say("edit", link["code"], *removed)).document
+    own = ("code", "short_url", "created_at", "changed_at", "changed_by", "version")
+    assert {**bare, **{name: plain[name] for name in own}} == plain
+
+
+async def test_a_link_is_found_by_a_word_of_it(say: Say, service: Service) -> None:
+    """`find` finds by a part of the target; tags, state and order narrow and sort what is listed."""
+    word = "w" + service.admin_key[-8:].lower()
+    codes = [
+        (await service.shorten(f"https://example.org/{word}/{tag}", alias=f"{tag}-{word}", tags=[tag]))[
+            "code"
+        ]
+        for tag in ("b", "a", "c")
+    ]
+    await say("delete", codes[2], "--yes")
+
+    async def found(*words: str) -> list[str]:
+        return [link["code"] for link in (await say(*words)).document["links"]]
+
+    assert await found("find", word) == [codes[1], codes[0]]
+    assert await found("find", f"{word}/A", "--tag", "a") == [codes[1]]
+    assert await found("find", word, "--reverse") == codes[:2]
+    assert await found("find", word, "--sort", "code") == sorted(codes[:2])
+    assert await found("find", word, "--state", "deleted") == [codes[2]]
+    assert await found("find", word, "--limit", "1") == [codes[1]]
+    assert (await say("find", "no such word at all", terminal=True)).out == "There is no link.\n"
 
 
 async def test_people_get_text_and_programs_json(say: Say) -> None:

@@ -41,12 +41,14 @@ async def test_a_preview_shows_where_a_link_leads(service: Service, api: httpx.A
 
 
 async def test_a_preview_is_refused_as_its_redirect_is(service: Service, api: httpx.AsyncClient) -> None:
-    """The preview of a missing, deleted, expired or reserved link has the status and the words of its redirect."""
+    """The preview of a link that does not redirect has the status and the words of the redirect."""
     deleted = (await service.shorten())["code"]
     await api.delete(f"/api/v1/links/{deleted}")
     over = (datetime.now(UTC) + timedelta(seconds=0.5)).isoformat()
     expired = (await service.shorten(expires_at=over))["code"]
-    for code in ("nobody-has-this", deleted, expired, "health"):
+    off = (await service.shorten(enabled=False))["code"]
+    early = (await service.shorten(starts_at="2999-01-01T00:00:00Z"))["code"]
+    for code in ("nobody-has-this", deleted, expired, off, early, "health"):
         while (redirect := await api.get(f"/{code}")).status_code == 302:
             pass
         preview = await api.get(f"/{code}+")

@@ -18,7 +18,7 @@ import pytest
 from ring.slots import slot_of
 from snapurl.config import Settings, load_settings
 from snapurl.errors import Unavailable
-from snapurl.model import MISSING, CachedLink, LinkPatch
+from snapurl.model import MISSING, CachedLink, LinkOptions, LinkPatch, in_ms
 from snapurl.store.batching import reads
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.store.test_router import hand_over
@@ -95,11 +95,40 @@ async def test_reads_that_arrive_during_a_query_share_the_next(
 
 
 async def test_a_batched_read_returns_what_the_cache_keeps(store: Store, new_link: NewLinkMaker) -> None:
-    """A batched read returns the same as a read of the whole row: URL, status, version, expiry, deleted or not."""
+    """A batched read returns the same as a read of the whole row: URL, status, version, expiry, deleted or not,
+    options."""
     whole = []
-    for number, code in enumerate(codes := ["plain", "brief", "gone", "changed"]):
+    later = datetime(2099, 1, 31, 12, 0, 0, 123_999, UTC)
+    for number, code in enumerate(
+        codes := [
+            "plain",
+            "brief",
+            "gone",
+            "changed",
+            "off",
+            "late",
+            "elsewhere",
+            "onwards",
+            "deeper",
+            "few",
+            "closed",
+            "forked",
+        ]
+    ):
         expires = None if number != 1 else datetime.now(UTC) + timedelta(hours=1)
-        await store.links.create(new_link(code, redirect_status=307, expires_at=expires))
+        options: dict[str, dict[str, Any]] = {
+            "off": {"enabled": False},
+            "late": {"starts_at": later},
+            "elsewhere": {"expired_url": "https://over.example/"},
+            "onwards": {"forward_query": True},
+            "deeper": {"forward_path": True},
+            "few": {"max_clicks": 3},
+            "closed": {"password_hash": "$argon2id$"},
+            "forked": {"rules": "[]"},
+        }
+        await store.links.create(
+            new_link(code, redirect_status=307, expires_at=expires, **options.get(code, {}))
+        )
     await store.links.delete("gone", if_match=None, owner=None, token=new_link("x").token)
     change = LinkPatch(url="https://new.example/")
     await store.links.change("changed", change, if_match=None, owner=None, token=new_link("x").token)
@@ -108,9 +137,23 @@ async def test_a_batched_read_returns_what_the_cache_keeps(store: Store, new_lin
         assert link is not None
         whole.append(CachedLink.from_link(link))
     assert await asyncio.gather(*map(store.links.find, codes)) == whole
-    assert [link.version for link in whole] == [1, 1, 2, 2]
+    assert [link.version for link in whole] == [1, 1, 2, 2, *[1] * 8]
     assert whole[1].expires_at_ms is not None
     assert whole[2].deleted
+    assert [link.options for link in whole] == [
+        None,
+        None,
+        None,
+        None,
+        LinkOptions(enabled=False),
+        LinkOptions(starts_at_ms=in_ms(later)),
+        LinkOptions(expired_url="https://over.example/"),
+        LinkOptions(forward_query=True),
+        LinkOptions(forward_path=True),
+        LinkOptions(max_clicks=3),
+        LinkOptions(password_hash="$argon2id$"),
+        LinkOptions(rules="[]"),
+    ]
 
 
 async def test_a_read_is_never_older_than_its_start(store: Store, new_link: NewLinkMaker) -> None:

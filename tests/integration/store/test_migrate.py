@@ -132,6 +132,7 @@ async def test_a_sharded_table_carries_slot_and_xid(settings: Settings, fresh_sh
             "click_days",
             "click_cursor",
             "click_sources",
+            "link_uses",
             "api_keys",
             "accounts",
             "intents",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from snapurl.cache.codec import URL_CHARS_MAX, decode, decode_invalidation, encode, fits
 from snapurl.cache.local import ENTRY_BYTES, LocalCache
 from snapurl.codes import is_code
-from snapurl.model import MISSING, CachedLink
+from snapurl.model import MISSING, CachedLink, LinkOptions
 
 LINK = CachedLink("https://example.org/", 302, 3, None, deleted=False)
 
@@ -54,6 +54,19 @@ def test_large_links_push_out_as_many_small_ones_as_they_need() -> None:
     assert 5 <= len(local) <= 10
     local.put("too large", replace(LINK, url="https://example.org/" + "x" * 2**16), local.generation)
     assert local.get("too large") is None
+
+
+def test_options_take_their_share_of_the_memory() -> None:
+    """A link comes out with its options; their texts count as the URL does, and are given back with the link."""
+    local = cache(links_max=1_000, bytes_max=2**16)
+    options = LinkOptions(expired_url="https://example.org/" + "x" * 2**15)
+    local.put("a", replace(LINK, options=options), local.generation)
+    assert local.get("a") == replace(LINK, options=options)
+    assert local.bytes > 2**15
+    local.put("b", replace(LINK, options=options), local.generation)
+    assert local.get("a") is None
+    local.drop("b", LINK.version + 1)
+    assert local.bytes == 0
 
 
 @given(
@@ -143,6 +156,7 @@ def test_a_miss_comes_back_from_redis_and_a_version_alone_says_nothing() -> None
     assert decode(encode(MISSING)) == MISSING
     assert decode("17") is None
     assert not fits(replace(LINK, url="https://example.org/" + "x" * URL_CHARS_MAX))
+    assert not fits(replace(LINK, options=LinkOptions(enabled=False)))
 
 
 @given(st.text() | st.text("0123456789 -\r\n:/htps²٣"))
@@ -162,17 +176,18 @@ def test_nothing_from_redis_gets_unchecked_into_a_response(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "1 302 - 0 https://example.org/\r\nSet-Cookie: a=b",
-        "1 302 - 0 https://example.org/\n",
-        "1 302 - 0 javascript:alert(1)",
-        "1 302 - 0 ",
-        "0 302 - 0 https://example.org/",
-        "1 200 - 0 https://example.org/",
-        "1 302 - 2 https://example.org/",
-        "² 302 - 0 https://example.org/",
-        "1 302 -5 0 https://example.org/",
-        "9999999999999999 302 - 0 https://example.org/",
-        "1 302 - 0 https://example.org/" + "x" * URL_CHARS_MAX,
+        "1 2 302 - 0 https://example.org/\r\nSet-Cookie: a=b",
+        "1 2 302 - 0 https://example.org/\n",
+        "1 2 302 - 0 javascript:alert(1)",
+        "1 2 302 - 0 ",
+        "0 2 302 - 0 https://example.org/",
+        "1 2 200 - 0 https://example.org/",
+        "1 2 302 - 2 https://example.org/",
+        "² 2 302 - 0 https://example.org/",
+        "1 2 302 -5 0 https://example.org/",
+        "9999999999999999 2 302 - 0 https://example.org/",
+        "1 2 302 - 0 https://example.org/" + "x" * URL_CHARS_MAX,
+        "1 302 - 0 https://example.org/",
         "",
     ],
 )

@@ -25,7 +25,7 @@ from snapurl.http.redirect import REDIRECTED, redirect_bytes
 from snapurl.http.wire.dates import DateClock
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.limits import Blocklist
-from snapurl.model import MISSING, CachedLink
+from snapurl.model import MISSING, CachedLink, LinkOptions
 from snapurl.telemetry.metrics import REDIRECT_SECONDS
 from tests.support.waits import HANG_S
 
@@ -281,10 +281,12 @@ async def test_the_metrics_are_told_without_being_asked() -> None:
         replace(LINK, deleted=True),
         replace(LINK, url="https://example.org/ü"),
         replace(LINK, redirect_status=399),
+        replace(LINK, options=LinkOptions(expired_url=LINK.url)),
     ],
 )
 async def test_what_is_no_redirect_is_left_alone(link: CachedLink) -> None:
-    """Misses, deleted links and rows not written by the program are left to Sanic and not counted."""
+    """Misses, deleted links, links with options and rows not written by the program are left to Sanic and not
+    counted."""
     worker = Worker()
     worker.keep(link)
     assert [worker.ask(), worker.ask(), worker.ask("b")] == [None] * 3
