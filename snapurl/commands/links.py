@@ -18,10 +18,10 @@ from snapurl.commands.options import (
     LINK_FIELDS,
     LIST_FILTERS,
     PASSWORD,
+    ask_password,
     body_of,
     confirm_change,
     query_of,
-    read_password,
     wants_json,
 )
 from snapurl.config import load_settings
@@ -60,7 +60,7 @@ def links_create(
     """
     body = {"url": url, **body_of(fields), **({"alias": alias} if alias else {})}
     if asks_password:
-        body["password"] = read_password()
+        body["password"] = ask_password()
     link = _api().call("POST", LINKS, body)
     _show(as_json, link, lambda: click.echo(link["short_url"]))
 
@@ -133,7 +133,7 @@ def links_edit(
     if no_password:
         changed["password"] = None
     if asks_password:
-        changed["password"] = read_password()
+        changed["password"] = ask_password()
     if not changed:
         raise click.UsageError("say what to change, for example with --url")
     _change(code, changed, as_json)

@@ -154,7 +154,7 @@ def query_of(filters: Mapping[str, object]) -> dict[str, object]:
     return query
 
 
-def read_password() -> str:
+def ask_password() -> str:
     """Returns a password that is typed twice, unseen; without a terminal, the first line of stdin."""
     if sys.stdin.isatty():
         return str(click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True))
