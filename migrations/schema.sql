@@ -154,9 +154,13 @@ CREATE TABLE links (
 );
 CREATE INDEX links_by_change ON links USING btree (COALESCE(changed_at, created_at) DESC, code DESC);
 CREATE INDEX links_by_code ON links USING btree (code);
+CREATE INDEX links_by_creator ON links USING btree (created_by) WHERE created_by <> owner;
 CREATE INDEX links_by_expiry ON links USING btree (expires_at) WHERE expires_at IS NOT NULL AND deleted_at IS NULL;
+CREATE INDEX links_by_start ON links USING btree (starts_at) WHERE starts_at IS NOT NULL AND deleted_at IS NULL;
 CREATE INDEX links_by_tag ON links USING gin (tags) WITH (fastupdate=off) WHERE tags <> '{}'::text[];
 CREATE INDEX links_deleted ON links USING btree (created_at DESC, code DESC) WHERE deleted_at IS NOT NULL;
+CREATE INDEX links_deleted_of_owner ON links USING btree (owner) WHERE deleted_at IS NOT NULL;
+CREATE INDEX links_disabled ON links USING btree (created_at DESC, code DESC) WHERE NOT enabled AND deleted_at IS NULL;
 CREATE INDEX links_newest ON links USING btree (created_at DESC, code DESC) WHERE deleted_at IS NULL;
 CREATE INDEX links_newest_of_owner ON links USING btree (owner, created_at DESC, code DESC) WHERE deleted_at IS NULL;
 CREATE TRIGGER links_changed BEFORE UPDATE ON links FOR EACH ROW WHEN (new.version <> old.version AND NOT new.changed_at IS DISTINCT FROM old.changed_at) EXECUTE FUNCTION link_changed_v1();
@@ -1123,6 +1127,61 @@ BEGIN
      WHERE l.slot = p_slot AND l.code = p_code RETURNING l.* INTO link;
 END $function$;
 GRANT EXECUTE ON FUNCTION link_restore_v2 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.link_transfer_all_v1(p_from text, p_to text, p_by text, p_limit integer)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+DECLARE
+    found_slots smallint[];
+    found_codes text[];
+    given bigint;
+BEGIN
+    SELECT array_agg(q.slot), array_agg(q.code) INTO found_slots, found_codes FROM (
+        (SELECT l.slot, l.code FROM links l JOIN slots s ON s.slot = l.slot AND write_outcome_v1(s.state) = 'ok'
+          WHERE l.owner = p_from AND l.deleted_at IS NULL LIMIT p_limit)
+        UNION ALL
+        (SELECT l.slot, l.code FROM links l JOIN slots s ON s.slot = l.slot AND write_outcome_v1(s.state) = 'ok'
+          WHERE l.owner = p_from AND l.deleted_at IS NOT NULL LIMIT p_limit)
+        LIMIT p_limit) q;
+    PERFORM slots_fence_v1(found_slots);
+    -- In one order, so that two of these calls cannot deadlock.
+    PERFORM FROM links l JOIN unnest(found_slots, found_codes) AS u (slot, code)
+              ON l.slot = u.slot AND l.code = u.code COLLATE "C"
+      ORDER BY l.slot, l.code FOR UPDATE OF l;
+    UPDATE links l SET xid = pg_current_xact_id(), version = l.version + 1, change_token = gen_random_uuid(),
+                       created_by = coalesce(l.created_by, l.owner), changed_by = p_by, owner = p_to
+      FROM unnest(found_slots, found_codes) AS u (slot, code)
+      JOIN slots s ON s.slot = u.slot AND write_outcome_v1(s.state) = 'ok'
+     WHERE l.slot = u.slot AND l.code = u.code COLLATE "C" AND l.owner = p_from
+       AND EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time());
+    GET DIAGNOSTICS given = ROW_COUNT;
+    RETURN given;
+END $function$;
+GRANT EXECUTE ON FUNCTION link_transfer_all_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.link_transfer_v1(p_slot smallint, p_code text, p_if_match bigint, p_account text, p_by text, p_token uuid, OUT outcome text, OUT peer text, OUT epoch bigint, OUT link links)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+BEGIN
+    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    SELECT l.* INTO link FROM links l WHERE l.slot = p_slot AND l.code = p_code FOR UPDATE;
+    outcome := link_change_verdict_v1(link, p_if_match, NULL, p_token);
+    IF outcome = 'done' THEN outcome := 'ok'; RETURN; END IF;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    UPDATE links l SET xid = pg_current_xact_id(), version = l.version + 1, change_token = p_token,
+                       created_by = coalesce(l.created_by, l.owner), changed_by = p_by, owner = p_account
+     WHERE l.slot = p_slot AND l.code = p_code RETURNING l.* INTO link;
+END $function$;
+GRANT EXECUTE ON FUNCTION link_transfer_v1 TO snapurl_migrator, snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.link_use_v1(p_slot smallint, p_code text, p_version bigint, p_wanted bigint, OUT outcome text, OUT peer text, OUT epoch bigint, OUT given bigint, OUT uses_left bigint)
  RETURNS record

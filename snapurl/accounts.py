@@ -6,6 +6,7 @@ was revoked. A key that is given no account has one of its own, with the id and 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -24,6 +25,8 @@ from snapurl.store.keys import KeyStore
 
 ID_CHARS = 10  # of base 62, in the id of a key and, after the prefix, of an account
 ATTEMPTS = 32  # at a new id: with half of the shards down, none succeeds once in four billion times
+STALLED_S = 0.2  # until links in slots that are being moved are tried again
+STALLED_MAX = 300  # of such tries in a row
 KEY_ID_PATTERN = re.compile(f"[0-9A-Za-z]{{{ID_CHARS}}}")
 ACCOUNT_ID_PATTERN = re.compile(f"(acc_)?[0-9A-Za-z]{{{ID_CHARS}}}")
 """The id of an account, or that of a key, whose own account it may be."""
@@ -94,6 +97,26 @@ class AccountService:
         """Returns up to `limit` keys of the account, newest first, and the shards whose keys are missing."""
         return await self._keys.page(limit, before, account_id)
 
+    async def transfer_links(
+        self, source_id: str, target: Account, by: str = ""
+    ) -> tuple[int, bool, tuple[str, ...]]:
+        """Gives some links of one account, also deleted ones, to another: a bounded number, so repeat it.
+
+        Returns how many were given, whether none was found to be left, and the shards whose links are missing. `by`
+        is the id of a key, "" for the command line. Raises NoSuchAccount.
+        """
+        source = await self.get(source_id)
+        given, complete, silent = await self._accounts.transfer_links(
+            source.account_id, target.account_id, by
+        )
+        who = by or "the operator"
+        log.info("%d links of account %s were given to %s by %s", given, source_id, target.account_id, who)
+        return given, complete, silent
+
+    async def count_links(self, account_id: str) -> int:
+        """Returns how many links the account has on shards that serve, also deleted ones."""
+        return await self._accounts.count_links(account_id)
+
     async def called(self, name_or_id: str) -> Account:
         """Returns the account with that id or name.
 
@@ -153,6 +176,34 @@ async def list_members(settings: Settings, name_or_id: str) -> tuple[Account, Me
     async with connected(settings) as (_, accounts):
         account = await accounts.called(name_or_id)
         return account, await accounts.members(account.account_id, None)
+
+
+async def transfer_links(
+    settings: Settings, source: str, target: str, progress: Callable[[int, int], None]
+) -> int:
+    """Gives all links of one account to another; both are names or ids. Returns how many were given.
+
+    `progress` is called with how many are given and how many there were. It may be ended and called again at any
+    time. Raises as `called` does, ConfigError if both are one account, and Unavailable if a shard does not serve.
+    """
+    async with connected(settings) as (_, accounts):
+        giver, taker = await accounts.called(source), await accounts.called(target)
+        if giver == taker:
+            raise ConfigError("both are the same account")
+        total, given, complete, stalled = await accounts.count_links(giver.account_id), 0, False, 0
+        while not complete:
+            some, complete, silent = await accounts.transfer_links(giver.account_id, taker)
+            given, stalled = given + some, 0 if some else stalled + 1
+            if some:
+                progress(given, max(total, given))
+            elif silent or stalled == STALLED_MAX:
+                where = ", ".join(silent) or "slots that are being moved"
+                raise Unavailable(
+                    f"{given} links were given; those on {where} are left: run the command again later"
+                )
+            elif not complete:
+                await asyncio.sleep(STALLED_S)
+        return given
 
 
 def check_name(name: str) -> None:

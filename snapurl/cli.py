@@ -10,6 +10,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
+from time import monotonic
 from typing import NoReturn
 
 import click
@@ -298,6 +299,27 @@ def accounts_members(account: str, as_json: bool) -> None:
         click.echo(json.dumps({**_account_document(found), "keys": listed, "missing_shards": list(silent)}))
     else:
         _print_keys(members[::-1])
+
+
+@accounts.command("transfer")
+@click.argument("source", metavar="FROM")
+@click.argument("target", metavar="TO")
+def accounts_transfer(source: str, target: str) -> None:
+    """Give all links of one account to another.
+
+    FROM and TO are names or ids of accounts. Deleted links are given too. If it is interrupted, run it again.
+    """
+    from snapurl.accounts import transfer_links
+
+    began_s = monotonic()
+
+    def progress(given: int, total: int) -> None:
+        rate = given / max(monotonic() - began_s, 0.001)
+        left = f", {(total - given) / rate:.0f} s left" if given else ""
+        click.echo(f"{given:,} of {total:,} links, {rate:,.0f}/s{left}", err=True)
+
+    given = asyncio.run(transfer_links(_settings_or_local(), source, target, progress))
+    click.echo(f"{given:,} links given.")
 
 
 def _account_document(account: Account) -> dict[str, object]:

@@ -22,13 +22,15 @@ CHANGES_AT_ONCE = (
     8  # of a batch: fewer than a worker's connections to a shard, all of which could be one shard's
 )
 BATCH_S_MAX = 15.0
-ATTEMPTS = 5  # at the tags of a link that others change meanwhile
+ATTEMPTS = 5  # at a link that others change meanwhile
 
 Result = tuple[str, Link | SnapURLError]
 
 
 class BatchAction(StrEnum):
     TAGS = "tags"
+    ENABLE = "enable"
+    DISABLE = "disable"
     DELETE = "delete"
     RESTORE = "restore"
 
@@ -44,12 +46,18 @@ class BatchChange:
     remove: tuple[str, ...] = ()
     add: tuple[str, ...] = ()
 
-    def retagged(self, tags: tuple[str, ...]) -> tuple[str, ...]:
-        """Returns the tags of a link after the change."""
-        kept = tuple(tag for tag in tags if tag not in self.remove)
-        if self.remove and kept == tags:
-            return tags
-        return (*kept, *(tag for tag in self.add if tag not in kept))
+    def patch_of(self, link: Link) -> LinkPatch | None:
+        """Returns what to change of a link; None if it is as it should be. Raises Invalid for too many tags."""
+        if self.action is not BatchAction.TAGS:
+            enabled = self.action is BatchAction.ENABLE
+            return None if link.enabled is enabled else LinkPatch(enabled=enabled)
+        kept = tuple(tag for tag in link.tags if tag not in self.remove)
+        if self.remove and kept == link.tags:
+            return None
+        tags = (*kept, *(tag for tag in self.add if tag not in kept))
+        if len(tags) > TAGS_MAX:
+            raise Invalid(fields=(FieldError("/tags", f"the link would have more than {TAGS_MAX} tags"),))
+        return None if tags == link.tags else LinkPatch(tags=tags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,19 +114,17 @@ class LinkBatches:
                 return await self._links.delete(code, None, owner, by)
             case BatchAction.RESTORE:
                 return await self._links.restore(code, None, owner, by)
-            case BatchAction.TAGS:
-                return await self._retag(batch, code, owner, by)
+            case BatchAction.TAGS | BatchAction.ENABLE | BatchAction.DISABLE:
+                return await self._patch(batch, code, owner, by)
 
-    async def _retag(self, batch: BatchChange, code: str, owner: str | None, by: str) -> Link:
+    async def _patch(self, batch: BatchChange, code: str, owner: str | None, by: str) -> Link:
         for attempt in range(ATTEMPTS):
             link = await self._links.get(code, owner)
-            tags = batch.retagged(link.tags)
-            if tags == link.tags:
+            patch = batch.patch_of(link)
+            if patch is None:
                 return link
-            if len(tags) > TAGS_MAX:
-                raise Invalid(fields=(FieldError("/tags", f"the link would have more than {TAGS_MAX} tags"),))
             try:
-                return await self._links.change(code, LinkPatch(tags=tags), link.version, owner, by)
+                return await self._links.change(code, patch, link.version, owner, by)
             except VersionMismatch:
                 if attempt == ATTEMPTS - 1:
                     raise

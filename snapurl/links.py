@@ -11,6 +11,7 @@ What invalidates the caches after a commit:
 from __future__ import annotations
 
 import asyncio
+import logging
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -33,6 +34,7 @@ from snapurl.errors import (
 )
 from snapurl.model import (
     EXPIRY_NOT_IN_FUTURE,
+    Account,
     CachedLink,
     DayClicks,
     Draft,
@@ -62,6 +64,8 @@ CODE_ATTEMPTS = (
 PASSWORDS_MAX = 20  # links of one bulk create that may have one: each takes its time to hash
 INVALIDATIONS_MAX = 8  # concurrent ones of a bulk create: fewer than the cache has connections to Redis
 
+log = logging.getLogger("snapurl.links")
+
 
 @dataclass(slots=True)
 class _PendingCreate:
@@ -77,7 +81,7 @@ class _PendingCreate:
         return derived_code(self.token, attempt) if self.idempotent else generate_code()
 
     def new_link(self, code: str, owner: str, by: str) -> NewLink:
-        return NewLink(code, self.draft, owner, self.token, by)
+        return NewLink(code, self.draft, self.draft.account or owner, self.token, by)
 
 
 class LinkService:
@@ -274,6 +278,15 @@ class LinkService:
         return await self._written(
             self._store.delete(code, if_match=if_match, owner=owner, token=token, by=by)
         )
+
+    async def transfer(self, code: str, account: Account, if_match: int | None, by: str) -> Link:
+        """Gives the link to another account; `by` is the id of the admin's key. Raises as `change` does."""
+        token, account_id = self._make_token(), account.account_id
+        link = await self._written(
+            self._store.transfer(code, account_id, if_match=if_match, by=by, token=token)
+        )
+        log.info("link %s was given to account %s by %s", code, account_id, by)
+        return link
 
     async def restore(self, code: str, if_match: int | None, owner: str | None, by: str = "") -> Link:
         """Returns the link, which is no longer deleted. Raises as `change` does, Gone if it is too late."""

@@ -144,10 +144,12 @@ link_values: Callable[[LinkFields], tuple[Any, ...]] = attrgetter(*LINK_FIELDS)
 class Draft(LinkFields):
     """A link that a client asks for. Without an `alias` the service generates the code.
 
-    `password` is replaced by its hash before the link is stored.
+    It belongs to `account`, which an admin may name; None: to the account of the client's key. `password` is
+    replaced by its hash before the link is stored.
     """
 
     alias: str | None = None
+    account: str | None = None
     password: str | None = field(default=None, repr=False)
 
     def fingerprint(self) -> bytes:
@@ -356,10 +358,12 @@ EXPIRY_NOT_IN_FUTURE = "must be in the future"
 
 
 class LinkState(StrEnum):
-    """What a link is now. A deleted one is neither live nor expired."""
+    """What a link is now: the last of these that it is, and LIVE if none of the others."""
 
     LIVE = "live"
     EXPIRED = "expired"
+    SCHEDULED = "scheduled"
+    DISABLED = "disabled"
     DELETED = "deleted"
 
 
@@ -387,12 +391,13 @@ class LinkQuery:
     """Which links a list has, and in which order. The default: all that are not deleted, newest first.
 
     A link must meet every condition. `owner` is the account whose links the caller may see (None: all), `account`
-    the one that was asked for. `text` is a part of the code, the URL or the title; A to Z match a to z. A range of
-    times has its begin and not its end.
+    the one that was asked for, `creator` the id of the key that made it. `text` is a part of the code, the URL, the
+    title or the note; A to Z match a to z. A range of times has its begin and not its end.
     """
 
     owner: str | None = None
     account: str | None = None
+    creator: str | None = None
     text: str | None = None
     tags_any: tuple[str, ...] = ()
     tags_all: tuple[str, ...] = ()

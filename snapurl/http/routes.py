@@ -46,6 +46,7 @@ from snapurl.http.api.keys import (
     me,
     read_account,
     revoke_key,
+    transfer_links,
 )
 from snapurl.http.api.links import (
     KEY_CHARS_MAX,
@@ -55,6 +56,7 @@ from snapurl.http.api.links import (
     delete_link,
     read_link,
     restore_link,
+    transfer_link,
 )
 from snapurl.http.api.lists import (
     PAGE_LINKS_DEFAULT,
@@ -76,9 +78,10 @@ from snapurl.http.docs.site import (
 )
 from snapurl.http.schema import keys, responses
 from snapurl.http.schema.batches import LinkBatch, TagName
-from snapurl.http.schema.keys import ID_PATTERN, AccountDraft, KeyDraft
+from snapurl.http.schema.keys import AccountDraft, KeyDraft, TransferBody
 from snapurl.http.schema.requests import (
     CURSOR_CHARS_MAX,
+    ID_PATTERN,
     TAG_CHARS_MAX,
     TEXT_CHARS_MAX,
     Bulk,
@@ -207,7 +210,7 @@ FIND = (
     Parameter(
         "q",
         "query",
-        "Part of the code, the URL or the title; letters from A to Z match in either case.",
+        "Part of the code, the URL, the title or the note; letters from A to Z match in either case.",
         {"type": "string", "minLength": 1, "maxLength": TEXT_CHARS_MAX},
     ),
     _tags("tags_any", "Links with one of these tags. Repeat the parameter for each."),
@@ -220,6 +223,7 @@ FIND = (
         {"type": "string", "enum": list(LinkState)},
     ),
     Parameter("account", "query", "Links of this account.", {"type": "string"}),
+    Parameter("creator", "query", "Links that the API key with this id made.", {"type": "string"}),
     _time("created_from", "Created at this time or later."),
     _time("created_to", "Created before this time."),
     _time(
@@ -446,6 +450,19 @@ ROUTES: tuple[Route[Handler], ...] = (
         refusals=(Unauthorized, Forbidden, Invalid, BadRequest, RateLimited, Unavailable),
     ),
     Route(
+        "POST",
+        LINK_PATH + "/transfer",
+        transfer_link,
+        "Give a link to another account",
+        "Links",
+        (Success(200, "The link", responses.LinkBody, ETAG),),
+        "Only for admin keys. Its code, target and clicks stay.",
+        right=Right.ADMIN,
+        body=TransferBody,
+        parameters=(IF_MATCH,),
+        refusals=(*ONE_LINK, TooLarge, UnsupportedMediaType, VersionMismatch, OutcomeUnknown),
+    ),
+    Route(
         "GET",
         LINK_PATH + "/qr",
         link_qr,
@@ -541,6 +558,18 @@ ROUTES: tuple[Route[Handler], ...] = (
         right=Right.ADMIN,
         parameters=(ROWS, ROWS_CURSOR),
         refusals=(*ADMIN, NoSuchAccount),
+    ),
+    Route(
+        "POST",
+        "/api/v1/accounts/{id}/transfer",
+        transfer_links,
+        "Give an account's links to another",
+        "Keys",
+        (Success(200, "How far it has come", keys.Transferred),),
+        "Gives some thousand links, also deleted ones. Repeat it until it is `complete`, also after a lost reply.",
+        right=Right.ADMIN,
+        body=TransferBody,
+        refusals=(*WRITE, Unauthorized, Forbidden, RateLimited, NoSuchAccount),
     ),
     # -- the cluster -----------------------------------------------------------------------------------------
     Route(

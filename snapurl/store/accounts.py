@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,11 +10,15 @@ from ring.slots import slot_of
 from snapurl.model import Account, RowKey
 from snapurl.store.batching.bulk import repeat_or_refuse
 from snapurl.store.cluster.fanout import every_row_once
+from snapurl.store.cluster.pool import ShardFailed
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.queries import load_queries
 
 SQL = load_queries("accounts")
+TRANSFER_LINKS_MAX = (
+    500  # per shard and call: each holds a lock per slot, and PostgreSQL's lock table is bounded
+)
 
 
 class AccountStore:
@@ -54,6 +59,32 @@ class AccountStore:
             map(_account, listed.answers), key=lambda item: (item.created_at, item.account_id), reverse=True
         )
         return found[:limit], listed.silent
+
+    async def transfer_links(self, source: str, target: str, by: str) -> tuple[int, bool, tuple[str, ...]]:
+        """Gives up to TRANSFER_LINKS_MAX links per shard, also deleted ones, from one account to another.
+
+        Returns how many were given, whether none was found to be left, and the shards whose links are missing. A
+        repeat goes on where this call ended, whatever became of it. `by` is the id of a key.
+        """
+        names = [shard.name for shard in self._shards.topology.shards]
+        given = await asyncio.gather(*(self._transfer_on(name, source, target, by) for name in names))
+        left = await every_row_once(self._shards, SQL["any_link"], (source,))
+        return sum(given), not left.answers and not left.silent, left.silent
+
+    async def _transfer_on(self, name: str, source: str, target: str, by: str) -> int:
+        """Returns how many links were given on one shard: 0 if it does not answer, or its answer was lost."""
+        try:
+            row = await self._shards.pool(name).fetchrow(
+                SQL["transfer_links"], source, target, by, TRANSFER_LINKS_MAX
+            )
+        except ShardFailed:
+            return 0
+        return int(row["given"])
+
+    async def count_links(self, account_id: str) -> int:
+        """Returns how many links the account has on shards that serve, also deleted ones."""
+        listed = await every_row_once(self._shards, SQL["count_links"], (account_id,))
+        return sum(row["links"] for row in listed.answers)
 
 
 def _account(row: Mapping[str, Any]) -> Account:

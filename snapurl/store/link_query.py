@@ -25,15 +25,25 @@ _KEYS = {
     LinkOrder.CHANGED: "coalesce(l.changed_at, l.created_at)",
     LinkOrder.CODE: "l.code",
 }
+_THERE = "l.deleted_at IS NULL"
+_BEGUN = "l.enabled AND (l.starts_at IS NULL OR l.starts_at <= now())"
 _STATES = {
-    None: ("l.deleted_at IS NULL",),
-    LinkState.LIVE: ("l.deleted_at IS NULL", "(l.expires_at IS NULL OR l.expires_at > now())"),
-    LinkState.EXPIRED: ("l.deleted_at IS NULL", "l.expires_at <= now()"),
+    None: (_THERE,),
+    LinkState.LIVE: (_THERE, _BEGUN, "(l.expires_at IS NULL OR l.expires_at > now())"),
+    LinkState.EXPIRED: (_THERE, _BEGUN, "l.expires_at <= now()"),
+    LinkState.SCHEDULED: (_THERE, "l.enabled", "l.starts_at > now()"),
+    LinkState.DISABLED: (_THERE, "NOT l.enabled"),
     LinkState.DELETED: ("l.deleted_at IS NOT NULL",),
 }
 _CONDITIONS = (
     ("owner", "l.owner = {}"),
     ("account", "l.owner = {}"),
+    # Most links are made by a key with an account of its own: the index of accounts finds those, another the rest.
+    (
+        "creator",
+        "(l.created_by = {0} AND l.created_by <> l.owner"
+        " OR l.owner = {0} AND coalesce(l.created_by, l.owner) = l.owner)",
+    ),
     ("tags_any", "l.tags <> '{{}}' AND l.tags && {}::text[]"),
     ("tags_all", "l.tags <> '{{}}' AND l.tags @> {}::text[]"),
     ("tags_none", "NOT l.tags && {}::text[]"),
@@ -162,7 +172,8 @@ def _match(query: LinkQuery, args: list[Any]) -> str:
     in_url = _argument(args, ascii_lower(quote(query.text, safe=_PRINTABLE)))
     return (
         f'(strpos(lower(l.url COLLATE "C"), {in_url}) > 0 OR strpos(lower(l.code), {text}) > 0'
-        f' OR coalesce(strpos(lower(l.title COLLATE "C"), {text}) > 0, false))'
+        f' OR coalesce(strpos(lower(l.title COLLATE "C"), {text}) > 0, false)'
+        f' OR coalesce(strpos(lower(l.note COLLATE "C"), {text}) > 0, false))'
     )
 
 

@@ -156,6 +156,13 @@ class LinkStore:
         """Makes the link a tombstone and returns it. Raises as `change` does."""
         return await self._change(code, if_match, owner, by, token, delete=True, values={})
 
+    async def transfer(
+        self, code: str, account_id: str, *, if_match: int | None, by: str, token: uuid.UUID
+    ) -> Link:
+        """Returns the link, which belongs to that account now; `by` is the id of a key. Raises as `change` does."""
+        args = (slot_of(code), code, if_match, account_id, by, token)
+        return await self._write(code, if_match, token, lambda pool: pool.fetch(SQL["transfer"], *args))
+
     async def restore(
         self, code: str, *, if_match: int | None, owner: str | None, token: uuid.UUID, by: str = ""
     ) -> Link:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -36,11 +37,17 @@ def readable_bytes(count: float) -> str:
     return f"{count:.3g} GB"
 
 
+def unbroken(text: str) -> str:
+    """Returns a text that breaks no line between a number and its unit."""
+    return re.sub(r"(?<=[0-9]) (?=%|(?:ms|min|s|h)\b)", "\N{NO-BREAK SPACE}", text)
+
+
 FILTERS: dict[str, Callable[[Any], str]] = {
     "duration": short_duration,
     "ms": milliseconds,
     "percent": share,
     "rate": rate,
     "size": readable_bytes,
+    "unbroken": unbroken,
 }
 """Name in templates -> filter."""

@@ -355,16 +355,20 @@ def _move(sample: ClusterSample) -> MoveView | None:
     is_alive = report["age_s"] < MIGRATOR_SILENT_S
     state = str(report.get("state", "")) if is_alive else NO_MIGRATOR
     try:
-        is_of_this = report["topology_version"] == ring.topology_version and report["slots_total"] >= left
+        is_current = report["topology_version"] == ring.topology_version
+        # A migrator reads the shards themselves, of which this worker hears a moment later.
+        is_done = is_alive and is_current and report["slots_total"] == 0
+        left = 0 if is_done else left
+        is_of_this = is_current and report["slots_total"] >= left
         return MoveView(
             what=what,
             state=state,
             slots_total=report["slots_total"] if is_of_this else left,
             slots_left=left,
-            in_hand_off=ring.slots_in_hand_off,
+            in_hand_off=0 if is_done else ring.slots_in_hand_off,
             is_reported=is_of_this,
             rows_copied=report["rows_copied"] if is_of_this else 0,
-            rows_per_s=report["rows_per_s"] if is_alive else 0.0,
+            rows_per_s=report["rows_per_s"] if is_alive and is_of_this else 0.0,
             eta_s=report["eta_s"] if is_alive and is_of_this else None,
             lag_rows=report["lag_rows"],
             throttle=report["throttle"] if is_alive else "",

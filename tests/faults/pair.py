@@ -15,6 +15,7 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import asyncpg
 
@@ -26,7 +27,7 @@ from snapurl.config import Settings, load_settings
 from snapurl.errors import OutcomeUnknown, Unavailable
 from snapurl.local.cluster import LocalCluster
 from snapurl.local.postgres_server import PostgresServer
-from snapurl.model import Link, LinkFields, LinkPatch, NewLink
+from snapurl.model import Account, ApiKey, Link, LinkFields, LinkPatch, NewLink, Right
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
 from tests.faults.wire import Wire, wire_to
@@ -61,7 +62,7 @@ def codes_in(slots: set[int]) -> dict[int, Iterator[str]]:
 
 @dataclass
 class Traffic:
-    """Writers that create and change a few links, and record every acknowledged write.
+    """Writers that create, change and transfer a few links, and record every acknowledged write.
 
     A write with an unknown outcome may or may not be found later; any other failure fails the test.
     """
@@ -89,6 +90,13 @@ class Traffic:
             assert link.version > before, f"{code} went back from version {before} to {link.version}"
             self.acked[code] = (link.version, title)
 
+    async def transfer(self, code: str, account: str) -> None:
+        with contextlib.suppress(Unavailable, OutcomeUnknown):
+            link = await self.store.links.transfer(code, account, if_match=None, by="", token=uuid.uuid4())
+            assert link.owner == account
+            assert link.version > self.acked[code][0]
+            self.acked[code] = (link.version, link.title)
+
     async def _writer(self, number: int) -> None:
         """Writes to links that no other writer uses, so the last acknowledged version is known."""
         mine = list(self.acked)[number::2]
@@ -97,6 +105,8 @@ class Traffic:
             await asyncio.sleep(0.004)
             if count % 8 == 0:
                 await self.create()
+            if count % 8 == 4:
+                await self.transfer(mine[count % len(mine)], f"account-{count}")
 
     @contextlib.asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
@@ -177,6 +187,13 @@ class Pair:
         self.traffic = Traffic(store, itertools.chain.from_iterable(zip(*codes.values(), strict=True)))
         for _ in range(2 * len(self.slots)):
             await self.traffic.create()
+        for slot in self.slots:
+            at, row_id = (
+                datetime.now(UTC),
+                next(code for n in itertools.count() if slot_of(code := f"{n:010}") == slot),
+            )
+            assert await store.accounts.add(Account(row_id, "team", at, ""))
+            assert await store.keys.add(ApiKey(row_id, "key", b"hash", frozenset({Right.READ}), "", at, None))
         self._warm = await self._spawn()
 
     async def close(self) -> None:
@@ -274,7 +291,7 @@ class Pair:
     # -- checks ------------------------------------------------------------------------------------------------
 
     async def check(self) -> None:
-        """Asserts that ownership matches the ring, each link is in one shard, and no acknowledged write is lost."""
+        """Asserts that ownership matches the ring, each row is in one shard, and no acknowledged write is lost."""
         fleet = await Fleet.connect(self.settings)
         try:
             snapshot = await fleet.observe()
@@ -288,6 +305,9 @@ class Pair:
                     assert snapshot.placement[row["slot"]] == name, f"{name} still has {row['code']}"
                     assert row["code"] not in found, f"{row['code']} is in both shards"
                     found[row["code"]] = (row["version"], row["title"])
+            for table in ("accounts", "api_keys"):
+                rows = [await fleet.fetch(name, f"SELECT slot FROM {table}") for name in snapshot.rows]
+                assert sorted(row["slot"] for part in rows for row in part) == sorted(self.slots), table
         finally:
             await fleet.close()
         self._compare(found)

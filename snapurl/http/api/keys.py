@@ -19,6 +19,7 @@ from snapurl.http.rate_limits import api_rate, creation_rate
 from snapurl.http.schema.keys import (
     AccountDraft,
     KeyDraft,
+    TransferBody,
     account_body,
     account_page,
     key_body,
@@ -105,6 +106,14 @@ async def read_account(call: RequestContext) -> HTTPResponse:
     limit, before = _asked_page(call)
     keys, silent = await call.services.accounts.members(account.account_id, limit + 1, before)
     return call.json_response({**account_body(account), **_page_of_keys(keys, limit, silent)})
+
+
+async def transfer_links(call: RequestContext) -> HTTPResponse:
+    target = await account_in_body(call, check(TransferBody, call.value, call.rules()).account)
+    if target.account_id == call.id:
+        raise Invalid(fields=(FieldError("/account", "is the account that has the links"),))
+    given, complete, silent = await call.services.accounts.transfer_links(call.id, target, call.caller.key_id)
+    return call.json_response({"transferred": given, "complete": complete, "partial": list(silent)})
 
 
 # -- pages -------------------------------------------------------------------------------------------------------

@@ -9,12 +9,14 @@ from typing import Any
 
 from sanic import HTTPResponse
 
-from snapurl.errors import FieldError, Invalid, SnapURLError
+from snapurl.errors import FieldError, Forbidden, Invalid, SnapURLError
+from snapurl.http.api.keys import account_in_body
 from snapurl.http.auth import owner_filter
 from snapurl.http.context import RequestContext
 from snapurl.http.dispatch import header_error
 from snapurl.http.problems import as_refusal
 from snapurl.http.rate_limits import client_of, count_links
+from snapurl.http.schema.keys import TransferBody
 from snapurl.http.schema.requests import Bulk, LinkChange, Rules, check, draft_of
 from snapurl.http.schema.responses import link_body, problem
 from snapurl.http.schema.route import LINKS_PATH
@@ -33,6 +35,7 @@ async def create_link(call: RequestContext) -> HTTPResponse:
     key = _idempotency_key(call)
     # A repeat may arrive after the expiry that it asks for: the service then checks whether it is a repeat.
     draft = draft_of(call.value, call.rules(allow_expired=key is not None))
+    await _check_account(call, draft)
     link = await call.services.links.create(draft, _owner(call), key, _by(call))
     call.headers["location"] = f"{LINKS_PATH}/{link.code}"
     return _answer(call, link, 201)
@@ -47,6 +50,7 @@ async def create_links(call: RequestContext) -> HTTPResponse:
     await count_links(call, len(items))
     rules = call.rules(allow_expired=key is not None)
     drafts, results = await call.run(partial(_checked, items, rules))
+    await _refuse_accounts(call, drafts, results)
     made = await call.services.links.create_many(
         list(drafts.values()), _owner(call), _item_keys(key, list(drafts)), _by(call)
     )
@@ -70,6 +74,37 @@ def _checked(items: Sequence[Any], rules: Rules) -> tuple[dict[int, Draft], list
         except Invalid as refusal:
             results[place] = _refused(refusal)
     return drafts, results
+
+
+async def _refuse_accounts(
+    call: RequestContext, drafts: dict[int, Draft], results: list[dict[str, Any] | None]
+) -> None:
+    """Takes the drafts that name an account which they may not out of `drafts`, and sets their results."""
+    verdicts: dict[str, SnapURLError | None] = {}
+    for place, draft in list(drafts.items()):
+        if draft.account is None:
+            continue
+        if draft.account not in verdicts:
+            verdicts[draft.account] = None
+            try:
+                await _check_account(call, draft)
+            except SnapURLError as refusal:
+                verdicts[draft.account] = refusal
+        if (verdict := verdicts[draft.account]) is not None:
+            del drafts[place]
+            results[place] = _refused(verdict)
+
+
+async def _check_account(call: RequestContext, draft: Draft) -> None:
+    """Checks that the client may create links for the account that the draft names, if it names one.
+
+    Raises Forbidden, Invalid, Unavailable.
+    """
+    if draft.account is None or draft.account == _owner(call):
+        return
+    if call.key is None or not call.key.is_admin:
+        raise Forbidden("only an admin key may create links for another account")
+    await account_in_body(call, draft.account)
 
 
 def _idempotency_key(call: RequestContext) -> IdempotencyKey | None:
@@ -124,6 +159,13 @@ async def change_link(call: RequestContext) -> HTTPResponse:
 async def delete_link(call: RequestContext) -> HTTPResponse:
     await call.services.links.delete(call.code, _if_match(call), owner_filter(call.caller), _by(call))
     return HTTPResponse(None, 204, call.headers)
+
+
+async def transfer_link(call: RequestContext) -> HTTPResponse:
+    if_match = _if_match(call)
+    account = await account_in_body(call, check(TransferBody, call.value, call.rules()).account)
+    link = await call.services.links.transfer(call.code, account, if_match, call.caller.key_id)
+    return _answer(call, link)
 
 
 async def restore_link(call: RequestContext) -> HTTPResponse:

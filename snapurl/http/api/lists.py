@@ -71,6 +71,7 @@ def read_query(
     return LinkQuery(
         owner=owner,
         account=given.get("account"),
+        creator=given.get("creator"),
         text=_text(given["q"]) if "q" in given else None,
         state=_word(given, "state", LinkState),
         order=_word(given, "sort", LinkOrder) or LinkOrder.CREATED,

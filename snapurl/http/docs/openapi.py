@@ -28,7 +28,7 @@ from snapurl.errors import (
     Unavailable,
 )
 from snapurl.http.docs.samples import ANSWERS, INVALID_WITHOUT_BODY, PROBLEMS, problem_samples
-from snapurl.http.schema.keys import ID_PATTERN
+from snapurl.http.schema.requests import ID_PATTERN
 from snapurl.http.schema.responses import CONTENT_TYPE, TYPE_PREFIX, Preview, Problem
 from snapurl.http.schema.route import Parameter, Route, Success
 

@@ -58,6 +58,7 @@ class LinkFilter(Body):
     tags_none: Tags = Field(default_factory=list)
     state: Annotated[LinkState, Field(strict=False)] | None = None
     account: str | None = None
+    creator: str | None = None
     created_from: Time | None = None
     created_to: Time | None = None
     changed_from: Time | None = None
@@ -79,7 +80,7 @@ class LinkFilter(Body):
 class LinkBatch(Body):
     """One change for up to 1,000 links: those with the codes, or those that meet the filter."""
 
-    action: Literal["tag", "untag", "delete", "restore"]
+    action: Literal["tag", "untag", "enable", "disable", "delete", "restore"]
     tags: Annotated[Tags, Field(description="To add or to remove, for `tag` and `untag`.")] = Field(
         default_factory=list
     )
@@ -120,6 +121,8 @@ class LinkBatch(Body):
                 return BatchChange(BatchAction.TAGS, add=tuple(self.tags))
             case "untag":
                 return BatchChange(BatchAction.TAGS, remove=tuple(self.tags))
+            case "enable" | "disable":
+                return BatchChange(BatchAction.ENABLE if self.action == "enable" else BatchAction.DISABLE)
             case "delete":
                 return BatchChange(BatchAction.DELETE)
             case "restore":

@@ -8,11 +8,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from snapurl.http.schema.requests import Body
+from snapurl.http.schema.requests import AccountId, Body
 from snapurl.http.schema.responses import Answer, moment
 from snapurl.model import NAME_CHARS_MAX, Account, ApiKey, Right, is_limit, is_name
 
-ID_PATTERN = "^(acc_)?[0-9A-Za-z]{10}$"
 LIMIT_CHARS_MAX = 100
 
 RightName = Literal["create", "read", "change", "admin"]
@@ -62,15 +61,6 @@ Limit = Annotated[
         examples=["600/minute"],
     ),
 ]
-AccountId = Annotated[
-    str,
-    Field(
-        max_length=14,
-        description="Id of an account, or of a key that has an account of its own.",
-        examples=["acc_7Fq2xWm0bZ"],
-        json_schema_extra={"pattern": ID_PATTERN},
-    ),
-]
 
 
 # -- requests ----------------------------------------------------------------------------------------------------
@@ -89,6 +79,12 @@ class AccountDraft(Body):
     """An account to be created."""
 
     name: Name
+
+
+class TransferBody(Body):
+    """To whom links are given."""
+
+    account: AccountId
 
 
 # -- answers -----------------------------------------------------------------------------------------------------
@@ -143,6 +139,14 @@ class AccountPage(Answer):
 
 class AccountMembers(AccountBody, KeyPage):
     """An account and its API keys, newest first."""
+
+
+class Transferred(Answer):
+    """How far a transfer has come."""
+
+    transferred: int = Field(ge=0, description="Links that this request has given.")
+    complete: bool = Field(description="Whether none is left. False: repeat the request.")
+    partial: list[str] = Field(description="Shards that do not answer, whose links are left.")
 
 
 class Me(Answer):

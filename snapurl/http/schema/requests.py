@@ -55,6 +55,8 @@ LINK_VALUES_MAX = (
     64  # JSON values per link; the schema has 35 with all tags and no rules, and a refusal names 20 errors
 )
 
+ID_PATTERN = "^(acc_)?[0-9A-Za-z]{10}$"  # of accounts and keys
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,9})?(Z|[+-]\d\d:\d\d)", re.IGNORECASE | re.ASCII)
 
@@ -139,6 +141,15 @@ def _unique(tags: list[str]) -> tuple[str, ...]:
     return tuple(tags)
 
 
+AccountId = Annotated[
+    str,
+    Field(
+        max_length=14,
+        description="Id of an account, or of a key that has an account of its own.",
+        examples=["acc_7Fq2xWm0bZ"],
+        json_schema_extra={"pattern": ID_PATTERN},
+    ),
+]
 Target = Annotated[
     str,
     AfterValidator(_target),
@@ -399,6 +410,7 @@ class LinkDraft(Body):
 
     url: Target
     alias: Alias | None = None
+    account: AccountId | None = None
     expires_at: Expiry | None = None
     title: Title | None = None
     tags: Tags = []

@@ -81,6 +81,9 @@ class LinkBody(Answer):
     max_clicks: int | None = Field(ge=1)
     has_password: bool
     rules: list[RuleBody] | None
+    account: str = Field(
+        description="Id of the account that it belongs to; empty if it was made without a key."
+    )
     created_by: str = Field(
         description="The id of the API key that made it; empty if it was made without one."
     )
@@ -353,6 +356,7 @@ def link_body(link: Link, public_url: str) -> dict[str, Any]:
         "max_clicks": link.max_clicks,
         "has_password": link.password_hash is not None,
         "rules": json.loads(link.rules) if link.rules else None,
+        "account": link.owner,
         "created_by": link.created_by,
         "changed_by": link.changed_by,
         "version": link.version,

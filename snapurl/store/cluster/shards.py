@@ -69,7 +69,7 @@ WATCH_RETRY_S = 1.0
 ATTEST_RETRY_S = 0.25
 ATTEST_PACE = 8
 # Counting 256 arcs takes more than a millisecond, and slots change hands many times per second.
-ARCS_AGE_S = 1.0
+ARCS_AGE_S = 0.5
 # How the outcome of a command begins in the audit log, as long as it has not ended.
 UNFINISHED = ("begun", "published")
 # The reason under which a write that timed out on a slot in hand-off is counted.

@@ -18,3 +18,23 @@ SELECT a.account_id, a.name, a.created_at, a.created_by
    AND ($4::text IS NULL OR a.name = $4)
  ORDER BY a.created_at DESC, a.account_id DESC
  LIMIT $1
+
+-- name: transfer_links
+SELECT link_transfer_all_v1($1, $2, $3, $4) AS given
+
+-- name: count_links
+-- Also the deleted ones.
+SELECT count(*) AS links
+  FROM links l JOIN slots s ON s.slot = l.slot AND read_outcome_v1(s.state) = 'ok'
+ WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time()) AND l.owner = $1
+
+-- name: any_link
+(SELECT l.code
+   FROM links l JOIN slots s ON s.slot = l.slot AND read_outcome_v1(s.state) = 'ok'
+  WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+    AND l.owner = $1 AND l.deleted_at IS NULL LIMIT 1)
+UNION ALL
+(SELECT l.code
+   FROM links l JOIN slots s ON s.slot = l.slot AND read_outcome_v1(s.state) = 'ok'
+  WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+    AND l.owner = $1 AND l.deleted_at IS NOT NULL LIMIT 1)

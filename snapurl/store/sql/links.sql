@@ -11,6 +11,9 @@ SELECT c.outcome, c.peer, c.epoch, (c.link).{link}
   FROM link_change_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
                       $19, $20, $21, $22) c
 
+-- name: transfer
+SELECT c.outcome, c.peer, c.epoch, (c.link).{link} FROM link_transfer_v1($1, $2, $3, $4, $5, $6) c
+
 -- name: restore
 SELECT c.outcome, c.peer, c.epoch, (c.link).{link} FROM link_restore_v2($1, $2, $3, $4, $5, $6) c
 

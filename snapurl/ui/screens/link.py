@@ -98,7 +98,7 @@ async def show(call: Call) -> HTTPResponse:
         is_made="made" in call.query,
         is_saved="saved" in call.query,
         is_restored="restored" in call.query,
-        is_expired=_is_expired(call, link),
+        now=call.services.clock(),
         total=sum(day.clicks for day in found),
         chart=day_chart(found, call.services.clock().date(), days),
         width=WIDTH,
@@ -110,10 +110,6 @@ async def show(call: Call) -> HTTPResponse:
             ("Browsers", "Browser", shares(sources, SourceKind.BROWSER, BROWSERS)),
         ),
     )
-
-
-def _is_expired(call: Call, link: Link) -> bool:
-    return link.expires_at is not None and link.expires_at <= call.services.clock()
 
 
 def _code(call: Call) -> str:

@@ -48,7 +48,7 @@ function say(state, text) {
   if (said.textContent !== text) said.textContent = text;
 }
 
-let poll = 0;
+let events, poll, again;
 
 async function ask() {
   try {
@@ -62,21 +62,32 @@ async function ask() {
   }
 }
 
+function askRegularly() {
+  poll ??= setInterval(ask, POLL_MS);
+}
+
 function watch() {
-  const events = new EventSource(page.dataset.events);
+  events = new EventSource(page.dataset.events);
   events.onmessage = (event) => {
     clearInterval(poll);
-    poll = 0;
+    poll = undefined;
     show(JSON.parse(event.data));
     say("on", "Live");
   };
   events.onerror = () => {
-    if (!poll) poll = setInterval(ask, POLL_MS);
-    if (events.readyState === EventSource.CLOSED) {
-      ask();
-      setTimeout(watch, AGAIN_MS);
-    } else say("lost", "Connecting …");
+    askRegularly();
+    if (events.readyState !== EventSource.CLOSED) return say("lost", "Connecting …");
+    ask();
+    again = setTimeout(watch, AGAIN_MS);
   };
 }
+
+// A tab that nobody sees gives its connection back: a browser has six for all tabs of a host.
+document.addEventListener("visibilitychange", () => {
+  events.close();
+  clearTimeout(again);
+  if (document.hidden) askRegularly();
+  else watch();
+});
 
 watch();

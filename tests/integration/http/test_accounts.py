@@ -97,6 +97,96 @@ async def test_a_revoked_key_leaves_its_links_to_its_account(service: Service) -
     assert (await heir.delete(path)).status_code == 204
 
 
+# -- other accounts ----------------------------------------------------------------------------------------------
+
+
+async def test_an_admin_gives_a_link_to_another_account(service: Service) -> None:
+    """A link that is given away is reached by the keys of its new account and by no others; it goes on redirecting,
+    and says who made it and who gave it away."""
+    team = await new_team(service)
+    giver_key = await service.key(*RIGHTS)
+    giver, taker = service.client(giver_key), service.client(await member(service, team))
+    path = await shorten(giver)
+    assert (await giver.get(path)).json()["account"] == id_of(giver_key)
+    assert (await giver.patch(path, json={"title": "x"})).json()["version"] == 2
+    body = {"account": team}
+    stale = await service.api.post(f"{path}/transfer", json=body, headers={"If-Match": '"1"'})
+    assert stale.status_code == 412
+    answer = await service.api.post(f"{path}/transfer", json=body, headers={"If-Match": '"2"'})
+    link = answer.json()
+    assert (answer.status_code, link["version"], answer.headers["etag"]) == (200, 3, '"3"')
+    assert (link["account"], link["title"]) == (team, "x")
+    # X assert (link["created_by"], link["changed_by"]) == (id_of(giver_key), id_of(service.admin_key))
+    assert (await giver.get(path)).status_code == 404
+    assert (await taker.get(path)).json() == link
+    assert (await service.client().get(f"/{link['code']}")).headers["location"] == BODY["url"]
+    for number in (0, 1):
+        log = service.workers[number].log.read_text()
+        if f"link {link['code']} was given to account {team} by {id_of(service.admin_key)}" in log:
+            break
+    else:
+        pytest.fail("the log does not say who gave the link away")
+
+
+async def test_an_admin_creates_links_for_another_account(service: Service) -> None:
+    """A create of an admin may name the account, single or in bulk; that of another key only its own account. An
+    account that does not exist is refused, in bulk alone in its place."""
+    team = await new_team(service)
+    key = await member(service, team)
+    own, stranger = service.client(key), service.client(await service.key(*RIGHTS))
+    made = await service.api.post(LINKS, json={**BODY, "account": team})
+    assert (made.status_code, made.json()["account"]) == (201, team)
+    assert (await own.post(LINKS, json={**BODY, "account": team})).status_code == 201
+    for client, status in ((stranger, 403), (service.client(), 403)):
+        assert (await client.post(LINKS, json={**BODY, "account": team})).status_code == status
+    unknown = await service.api.post(LINKS, json={**BODY, "account": NOBODY})
+    assert (unknown.status_code, unknown.json()["errors"][0]["pointer"]) == (422, "/account")
+    items = [BODY, {**BODY, "account": NOBODY}, {**BODY, "account": team}]
+    results = (await service.api.post(f"{LINKS}/bulk", json={"links": items})).json()["results"]
+    assert [result["status"] for result in results] == [201, 422, 201]
+    assert results[2]["link"]["account"] == team
+    assert len(await codes(own)) == 3
+
+
+async def test_what_cannot_be_given_is_refused(service: Service) -> None:
+    """Only an admin gives links away, to accounts that exist, and only links that exist."""
+    key = await service.key(*RIGHTS)
+    path = await shorten(service.client(key))
+    body = {"account": await new_team(service)}
+    assert (await service.client(key).post(f"{path}/transfer", json=body)).status_code == 403
+    unknown = await service.api.post(f"{path}/transfer", json={"account": NOBODY})
+    assert (unknown.status_code, unknown.json()["errors"][0]["pointer"]) == (422, "/account")
+    assert (await service.api.post(f"{LINKS}/no-such-link/transfer", json=body)).status_code == 404
+    assert (await service.api.delete(path)).status_code == 204
+    assert (await service.api.post(f"{path}/transfer", json=body)).status_code == 410
+
+
+async def test_all_links_of_an_account_are_given_to_another(service: Service) -> None:
+    """A transfer that is repeated until it is complete leaves no link behind. Nobody else's links are touched. The
+    links go on redirecting, also one that workers know at its version before and that may be used twice."""
+    team = await new_team(service)
+    key = await service.key(*RIGHTS)
+    giver, taker = service.client(key), service.client(await member(service, team))
+    other = await shorten(service.client(await service.key(*RIGHTS)))
+    items = [{**BODY, "max_clicks": 2}, *[BODY] * 29]
+    made = (await giver.post(f"{LINKS}/bulk", json={"links": items})).json()["results"]
+    visitor, limited = service.client(), f"/{made[0]['link']['code']}"
+    assert (await visitor.get(limited)).status_code == 302
+    paths = {f"{LINKS}/{item['link']['code']}" for item in made}
+    transfer, body = f"{ACCOUNTS}/{id_of(key)}/transfer", {"account": team}
+    same = await service.api.post(transfer, json={"account": id_of(key)})
+    assert (same.status_code, same.json()["errors"][0]["pointer"]) == (422, "/account")
+    nobody = await service.api.post(f"{ACCOUNTS}/{NOBODY}/transfer", json=body)
+    assert nobody.json()["type"] == "urn:snapurl:problem:no-such-account"
+    answer = (await service.api.post(transfer, json=body)).json()
+    assert answer == {"transferred": 30, "complete": True, "partial": []}
+    assert (await codes(giver), await codes(taker)) == (set(), paths)
+    assert [(await visitor.get(limited)).status_code for _ in range(2)] == [302, 410]
+    assert (await service.api.get(other)).json()["account"] not in (team, id_of(key))
+    again = (await service.api.post(transfer, json=body)).json()
+    assert again == {"transferred": 0, "complete": True, "partial": []}
+
+
 # -- over HTTP ---------------------------------------------------------------------------------------------------
 
 
@@ -310,6 +400,14 @@ async def test_the_command_line_manages_accounts(service: Service, monkeypatch: 
     table = (await snapurl("accounts", "members", team)).splitlines()
     assert table[0].split()[:3] == ["id", "account", "rights"]
     assert [line.split()[:2] for line in table[1:]] == [[first, team], [second, team]]
+
+    given = (await service.api.post(f"{LINKS}/bulk", json={"links": [BODY] * 3})).json()["results"]
+    for item in given:
+        await service.api.post(f"{LINKS}/{item['link']['code']}/transfer", json={"account": team})
+    other = await snapurl("accounts", "create", new_name())
+    assert (await snapurl("accounts", "transfer", name, other)).endswith("\n3 links given.")
+    assert await snapurl("accounts", "transfer", name, other) == "0 links given."
+    assert "same account" in await refusal("accounts", "transfer", name, team)
 
     said = await refusal("keys", "revoke", key_name)
     assert first in said and second in said

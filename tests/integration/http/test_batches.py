@@ -93,6 +93,10 @@ async def test_a_batch_answers_for_each_link(service: Service) -> None:
     again = await batch("tag", first, tags=["b"])
     assert again[0]["link"]["version"] == 2
     assert (await batch("untag", first, tags=["a"]))[0]["link"]["tags"] == ["b"]
+    assert (await batch("disable", first))[0]["link"]["enabled"] is False
+    assert (await service.api.get(f"/{first}")).status_code == 404
+    enabled = (await batch("enable", first))[0]["link"]
+    assert (await batch("enable", first))[0]["link"]["version"] == enabled["version"]
     assert [result["status"] for result in await batch("delete", first, other)] == [200, 404]
     assert (await service.api.get(f"/{first}")).status_code == 410
     assert [result["status"] for result in await batch("delete", first)] == [410]

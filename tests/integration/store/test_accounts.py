@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from ring.slots import slot_of
 from snapurl.model import Account, ApiKey, Right
-from tests.integration.store.conftest import Store
+from tests.integration.store.conftest import NewLinkMaker, Store
 
 AT = datetime(2030, 1, 1, tzinfo=UTC)
 ACCOUNT = Account("acc_0123456789", "team", AT, "")
@@ -42,6 +45,41 @@ async def test_a_use_is_written_once_an_hour(store: Store, direct: dict[str, Any
     assert await noted() == first
     await shard.execute("UPDATE api_keys SET used_at = used_at - interval '1 hour 1 minute'")
     assert await noted() > first
+
+
+async def test_a_transfer_is_bounded_and_goes_on_where_it_ended(
+    store: Store, direct: dict[str, Any], new_link: NewLinkMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call gives a bounded number of links per shard, deleted ones too; those in a slot that refuses writes
+    stay until it accepts them. Each link gets its next version, and keeps the key that made it."""
+    monkeypatch.setattr("snapurl.store.accounts.TRANSFER_LINKS_MAX", 4)
+    codes = [f"t{n}" for n in range(60)]
+    await store.links.create_many([new_link(code, owner="0123456789") for code in codes])
+    await store.links.create(new_link("other", owner="acc_other"))
+    await store.links.delete("t0", if_match=None, owner=None, token=uuid.uuid4())
+    held, shard = slot_of("t1"), direct[store.shards.map.owner(slot_of("t1"))]
+    await shard.execute("UPDATE slots SET state = 'frozen', peer = 'db9' WHERE slot = $1", held)
+    assert await store.accounts.count_links("0123456789") == 60
+
+    async def transfer() -> tuple[int, bool]:
+        given, complete, silent = await store.accounts.transfer_links("0123456789", "acc_new", "admin")
+        assert given <= 4 * len(direct) and silent == ()
+        return given, complete
+
+    given = 0
+    while some := (await transfer())[0]:
+        given += some
+    assert given == 60 - sum(slot_of(code) == held for code in codes)
+    assert await transfer() == (0, False)
+    await shard.execute("UPDATE slots SET state = 'owned', peer = NULL WHERE slot = $1", held)
+    assert await transfer() == (60 - given, True)
+    for code in codes:
+        link = await store.links.get(code)
+        assert link is not None and link.owner == "acc_new"
+        assert link.version == (3 if code == "t0" else 2)
+        # X assert link.changed_by == "admin"
+    other = await store.links.get("other")
+    assert other is not None and other.version == 1
 
 
 async def test_a_key_of_an_older_release_has_an_account_of_its_own(

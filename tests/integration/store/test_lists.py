@@ -31,7 +31,7 @@ WORDS = ("Spring", "sale", "50%", "a_b", "München", "x\\y")
 
 
 async def fill(store: Store, direct: dict[str, Any], new_link: NewLinkMaker) -> list[Link]:
-    """Makes 150 links that differ in each field. Returns them as they are now."""
+    """Makes 100 links that differ in each field. Returns them as they are now."""
     chance = random.Random(7)
     new = [
         new_link(
@@ -40,9 +40,14 @@ async def fill(store: Store, direct: dict[str, Any], new_link: NewLinkMaker) -> 
             owner=chance.choice(["me", "you", ""]),
             title=chance.choice([None, *WORDS]),
             tags=tuple(chance.sample(TAGS, chance.randrange(4))),
+            note=chance.choice([None, None, "For the Poster"]),
+            enabled=chance.random() < 0.8,
+            starts_at=chance.choice([None, None, *(datetime.now(UTC) + timedelta(days=n) for n in (-1, 1))]),
         )
-        for n in range(150)
+        for n in range(100)
     ]
+    for item in new:
+        item.created_by = item.owner if item.owner != "me" else chance.choice(["me", "mate"])
     for first in range(0, len(new), 10):  # links of one call have one time, so these are equal often
         await store.links.create_many(new[first : first + 10])
     for item in new:
@@ -62,11 +67,15 @@ async def fill(store: Store, direct: dict[str, Any], new_link: NewLinkMaker) -> 
 def wanted(link: Link, query: LinkQuery) -> bool:
     """Whether a list has the link: what `LinkQuery` says, in plain Python."""
     changed = link.changed_at or link.created_at
-    is_expired = link.expires_at is not None and link.expires_at <= datetime.now(UTC)
+    now = datetime.now(UTC)
     state = LinkState.LIVE
     if link.deleted_at is not None:
         state = LinkState.DELETED
-    elif is_expired:
+    elif not link.enabled:
+        state = LinkState.DISABLED
+    elif link.starts_at is not None and link.starts_at > now:
+        state = LinkState.SCHEDULED
+    elif link.expires_at is not None and link.expires_at <= now:
         state = LinkState.EXPIRED
     text = (query.text or "").lower()
     in_url = text.replace("ü", "%c3%bc").replace("50%", "50%25") if text != "50%" else text
@@ -74,6 +83,7 @@ def wanted(link: Link, query: LinkQuery) -> bool:
         (
             query.owner in (None, link.owner),
             query.account in (None, link.owner),
+            query.creator in (None, link.created_by),
             state is query.state or (query.state is None and state is not LinkState.DELETED),
             not query.tags_any or bool(set(query.tags_any) & set(link.tags)),
             set(query.tags_all) <= set(link.tags),
@@ -85,7 +95,10 @@ def wanted(link: Link, query: LinkQuery) -> bool:
             query.expires_from is None
             or (link.expires_at is not None and link.expires_at >= query.expires_from),
             query.expires_to is None or (link.expires_at is not None and link.expires_at < query.expires_to),
-            text in link.code.lower() or in_url in link.url.lower() or text in (link.title or "").lower(),
+            text in link.code.lower()
+            or in_url in link.url.lower()
+            or text in (link.title or "").lower()
+            or text in (link.note or "").lower(),
         )
     )
 
@@ -123,6 +136,8 @@ def filters(links: list[Link]) -> Iterator[LinkQuery]:
         yield LinkQuery(state=state, owner="me", text="sale")
     yield LinkQuery(owner="me")
     yield LinkQuery(account="you")
+    yield LinkQuery(creator="me")
+    yield LinkQuery(creator="mate", text="poster")
     yield LinkQuery(owner="me", account="you")
     yield LinkQuery(tags_any=("red", "blue, or so"))
     yield LinkQuery(tags_all=("red", '"x"'))
@@ -219,7 +234,7 @@ async def fill_shard(shard: Any, links: int) -> None:
     await shard.execute(
         """
         INSERT INTO links (slot, code, version, url, title, tags, redirect_status, created_at, expires_at,
-                           deleted_at, owner, token, changed_at)
+                           deleted_at, owner, token, changed_at, enabled, starts_at, created_by)
         SELECT s.slots[1 + n % cardinality(s.slots)], 'c' || md5(n::text), 1,
                'https://example.org/' || CASE WHEN n % 10 = 0 THEN 'tenth/' ELSE '' END || n, NULL,
                CASE WHEN n % 1000 = 0 THEN '{rare,common}' WHEN n % 4 = 0 THEN '{common}' ELSE '{}' END::text[],
@@ -228,7 +243,8 @@ async def fill_shard(shard: Any, links: int) -> None:
                CASE WHEN n % 500 = 0 THEN now() - interval '1 day' END,
                CASE WHEN n % 100 = 99 THEN now() END,
                CASE WHEN n % 5 > 0 THEN 'big' ELSE 'small' || n % 500 END, gen_random_uuid(),
-               CASE WHEN n % 7 = 0 THEN now() - n * interval '1 second' END
+               CASE WHEN n % 7 = 0 THEN now() - n * interval '1 second' END, n % 300 > 0,
+               CASE WHEN n % 400 = 1 THEN now() + interval '1 day' END, CASE WHEN n % 1000 = 1 THEN 'mate' END
           FROM generate_series(1, $1::integer) n, (SELECT array_agg(slot) AS slots FROM slots) s
         """,
         links,
@@ -257,6 +273,10 @@ PLANS: tuple[tuple[LinkQuery, set[str]], ...] = (
     (LinkQuery(state=LinkState.LIVE), {"links_newest"}),
     (LinkQuery(state=LinkState.EXPIRED), {"links_by_expiry"}),
     (LinkQuery(state=LinkState.EXPIRED, order=LinkOrder.CODE), {"links_by_expiry"}),
+    (LinkQuery(state=LinkState.SCHEDULED), {"links_by_start"}),
+    (LinkQuery(state=LinkState.DISABLED), {"links_disabled"}),
+    (LinkQuery(state=LinkState.DISABLED, order=LinkOrder.CODE), {"links_disabled"}),
+    (LinkQuery(creator="mate"), {"links_by_creator"}),
     (LinkQuery(state=LinkState.DELETED), {"links_deleted"}),
     (LinkQuery(state=LinkState.DELETED, order=LinkOrder.CHANGED), {"links_deleted"}),
     (LinkQuery(expires_from=NOW - timedelta(days=2), expires_to=NOW), {"links_by_expiry"}),

@@ -90,6 +90,7 @@ RESTARTED = ShardState("db2", "its server has restarted", None, True)
         (sample(ALL), Level.WELL, "All well."),
         (sample(ALL * 43 // 100 + 1), Level.BUSY, "Adding db4: 43 %, 2 min left."),
         (replace(sample(), reshard={**DOCUMENT, "topology_version": 1}), Level.BUSY, "Adding db4: 0 %."),
+        (replace(sample(ALL - 11), reshard={**DOCUMENT, "slots_total": 0}), Level.WELL, "All well."),
         (sample(ALL - 1), Level.BUSY, "Adding db4: 99 %, 2 min left."),
         (
             sample(ALL, {"db2": SILENT}),
