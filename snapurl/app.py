@@ -48,7 +48,7 @@ from snapurl.http.wire.connections import BodyBudget, BoundedProtocol, Connectio
 from snapurl.http.wire.dates import DateClock
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.http.wire.heads import Head
-from snapurl.http.wire.loop_share import LoopShare
+from snapurl.http.wire.loop_share import CREATES_PER_ITERATION, REQUESTS_PER_ITERATION, LoopShare
 from snapurl.keys import KeyService
 from snapurl.limits import Blocklist, Limiter
 from snapurl.link_batches import LinkBatches
@@ -101,6 +101,7 @@ class Context:
     event_streams: EventStreams
     cluster_live: ClusterLive
     loop_share: LoopShare
+    create_share: LoopShare
     date: DateClock
 
 
@@ -129,7 +130,8 @@ def create_app(settings: Settings) -> App:
     app.ctx.body_threads = BodyThreads()
     app.ctx.fair_queue = FairQueue()
     app.ctx.event_streams = EventStreams()
-    app.ctx.loop_share = LoopShare()
+    app.ctx.loop_share = LoopShare(REQUESTS_PER_ITERATION)
+    app.ctx.create_share = LoopShare(CREATES_PER_ITERATION)
     app.ctx.date = DateClock()
     create = _add_routes(app)
     dashboard = mount_dashboard(app, settings)

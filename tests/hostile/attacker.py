@@ -144,7 +144,7 @@ async def _main(kind: Attack, seconds: float, **where: Any) -> dict[str, int]:
 
 
 if __name__ == "__main__":
-    os.nice(NICE)
+    os.setpriority(os.PRIO_PROCESS, 0, max(os.getpriority(os.PRIO_PROCESS, 0), NICE))
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     print(json.dumps(uvloop.run(_main(named(sys.argv[1]), **json.load(sys.stdin)))))

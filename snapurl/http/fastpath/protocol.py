@@ -76,6 +76,7 @@ from snapurl.http.wire.connections import BoundedProtocol
 from snapurl.http.wire.dates import DateClock
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.http.wire.heads import client_of_head
+from snapurl.http.wire.loop_share import LoopShare
 from snapurl.limits import Blocklist
 from snapurl.model import CachedLink
 from snapurl.telemetry.metrics import (
@@ -289,11 +290,12 @@ class FastPath:
 class FastProtocol(BoundedProtocol):
     """Sanic's protocol, bounded, with the fast path `app.ctx.fast_path` in front of it."""
 
-    __slots__ = ("_buffered", "_create_task", "_fast", "_is_free")
+    __slots__ = ("_buffered", "_create_share", "_create_task", "_fast", "_is_free")
 
     def __init__(self, *, app: Any, **others: Any) -> None:
         super().__init__(app=app, **others)
         self._fast: FastPath = app.ctx.fast_path
+        self._create_share: LoopShare = app.ctx.create_share
         self._is_free = True
         self._buffered: bytearray | None = (
             None  # arrived during a look-up or create; None if there is neither
@@ -404,7 +406,7 @@ class FastProtocol(BoundedProtocol):
     async def _run_create(self, request: WholeRequest) -> None:
         """Sends the response of the create handler; then continues with the buffered bytes."""
         try:
-            await self.begin(request.head)
+            await self._create_share.begin(self.client_of(request.head))
             response = await self._fast.create(request)
         except asyncio.CancelledError:
             if self.transport is not None:

@@ -192,8 +192,12 @@ class BoundedProtocol(HttpProtocol):
             self._time = min(self._time, before + earned_s)
 
     async def begin(self, head: bytes | bytearray) -> None:
-        """Waits until the request with this head may begin."""
-        await self._loop_share.begin(self.client or client_of_head(self._clients, self._peer, head))
+        """Waits until the request with this head may begin on Sanic's path."""
+        await self._loop_share.begin(self.client_of(head))
+
+    def client_of(self, head: bytes | bytearray) -> str:
+        """Returns the client of the request with this head."""
+        return self.client or client_of_head(self._clients, self._peer, head)
 
     def close_if_unused(self) -> bool:
         """Closes a connection that has no request; returns whether it did."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +15,10 @@ import pytest
 
 from snapurl.config import Settings
 from snapurl.run.serve import LEAVE_SIGNAL
-from snapurl.run.worker import CLOSE_S_MAX, DRAIN_S_MAX
+from snapurl.run.worker import CLOSE_S_MAX, DRAIN_S_MAX, run
+from snapurl.store.cluster.bootstrap import ensure_cluster
+from snapurl.store.cluster.migrate import migrate_all
+from snapurl.tasks import cancel_and_wait
 from tests.integration.http.conftest import ServiceMaker
 from tests.integration.http.service import environ_of, new_worker, running
 from tests.support.waits import BUSY_S, HANG_S, until
@@ -53,6 +59,24 @@ async def test_a_worker_ends_cleanly_in_bounded_time(make_service: ServiceMaker,
         assert time.monotonic() - began < DRAIN_S_MAX + CLOSE_S_MAX + BUSY_S
         assert worker.log.read_text() == ""
         silent.close()
+
+
+async def test_garbage_collections_pass_over_what_a_worker_has_loaded(settings: Settings) -> None:
+    """A full garbage collection, during which requests wait, examines few of the objects of a worker's start."""
+    await migrate_all(settings)
+    await ensure_cluster(settings)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(run(settings, listener))
+        try:
+            await until(gc.get_freeze_count, lambda: serving)
+            assert len(gc.get_objects()) < gc.get_freeze_count() / 10
+            os.kill(os.getpid(), signal.SIGTERM)
+            await serving
+        finally:
+            await cancel_and_wait(serving)
+            gc.unfreeze()
+            for signum in (signal.SIGTERM, signal.SIGINT, LEAVE_SIGNAL):
+                asyncio.get_running_loop().remove_signal_handler(signum)
 
 
 async def test_requests_in_hand_are_answered_while_a_worker_ends(make_service: ServiceMaker) -> None:
