@@ -71,16 +71,23 @@ class PromptHttp(Http):
             self.stage = Stage.REQUEST
 
     async def _receive_head(self) -> None:
-        """Waits for the end of the head, or for more bytes than a head may have. Raises BadRequest."""
+        """Waits for the end of the head, or for more bytes than a head may have. Raises BadRequest.
+
+        Each byte of the head is checked, in whatever packets it arrives: the answer must not depend on them.
+        """
         buffer, checked, is_line_checked = self.recv_buffer, 0, False
-        while buffer.find(_END_OF_HEAD, max(0, checked - 3)) < 0 and len(buffer) < self.HEADER_MAX_SIZE:
-            if IMPOSSIBLE.search(buffer, max(0, checked - 1)):
+        while True:
+            end_of_head = buffer.find(_END_OF_HEAD, max(0, checked - 3))
+            received = len(buffer) if end_of_head < 0 else end_of_head + len(_END_OF_HEAD)
+            if IMPOSSIBLE.search(buffer, max(0, checked - 1), received):
                 raise BadRequest(_reason(buffer))
-            if not is_line_checked and (end := buffer.find(b"\r\n", max(0, checked - 1))) >= 0:
+            if not is_line_checked and (end := buffer.find(b"\r\n", max(0, checked - 1), received)) >= 0:
                 if REQUEST_LINE.fullmatch(buffer, 0, end) is None:
                     raise BadRequest(_reason(buffer))
                 is_line_checked = True
-            checked = len(buffer)
+            if end_of_head >= 0 or received >= self.HEADER_MAX_SIZE:
+                return
+            checked = received
             await self._receive_more()
 
     def respond(self, response: BaseHTTPResponse) -> BaseHTTPResponse:

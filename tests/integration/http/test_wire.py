@@ -35,6 +35,9 @@ TLS_HELLO = bytes.fromhex("1603010200010001fc0303") + bytes(501)
         (b"\x00\x00\x00\x17", "not a request of HTTP/1.1"),
         (b"GET /a\rb", "not a request of HTTP/1.1"),
         (b"SSH-2.0-OpenSSH_9.2\r\n", "not a request of HTTP/1.1"),
+        (b'{"url": 1}GET / HTTP/1.1\r\nHost: x\r\n\r\n', "not a request of HTTP/1.1"),
+        (b"GET /\r\nHost: x\r\n\r\n", "not a request of HTTP/1.1"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: \x0b\r\n\r\n", "not a request of HTTP/1.1"),
     ],
 )
 @pytest.mark.parametrize("in_bytes", [False, True], ids=["one packet", "byte by byte"])

@@ -431,7 +431,9 @@ async def test_each_link_is_looked_up_by_its_key(direct: dict[str, Any], analyse
     scanned = {node["Relation Name"] for node in nodes(plan) if node["Node Type"] == "Seq Scan"}
     assert scanned <= {"cluster"}
     looked_up = next(node for node in nodes(plan) if node.get("Relation Name") == "links")
-    assert (looked_up["Index Name"], looked_up["Actual Loops"]) == ("links_pkey", 300)
+    # A code is in one slot, so either index has one row for it.
+    assert looked_up["Index Name"] in ("links_pkey", "links_by_code")
+    assert looked_up["Actual Loops"] == 300
 
 
 def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
