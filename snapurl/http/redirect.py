@@ -24,7 +24,6 @@ expired is no click either.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from http import HTTPStatus
 from time import monotonic
 from typing import Any
@@ -64,6 +63,7 @@ from snapurl.http.password_form import count_wrong, read_password, refuse_guesse
 from snapurl.http.preview import SIGN, preview
 from snapurl.http.problems import refuse, request_id_of, traced
 from snapurl.http.rate_limits import MISSES, address_of, count_miss, miss_client_of, refuse_blocked
+from snapurl.http.response_headers import Bodiless
 from snapurl.model import CachedLink
 from snapurl.rules import Visitor
 from snapurl.store.batching.uses import Use
@@ -126,14 +126,6 @@ def redirect_frame(status: int, date: str) -> list[bytes]:
     return redirect_bytes("\0", status, date, keep_alive=True).split(b"\0")
 
 
-class Redirect(HTTPResponse):
-    """A response without a body, and so without a content type: Sanic would send `content-type: None`."""
-
-    @property
-    def processed_headers(self) -> Iterator[tuple[bytes, bytes]]:
-        return ((name.encode("ascii"), str(value).encode("ascii")) for name, value in self.headers.items())
-
-
 async def follow(request: Request[Any, Any], code: str) -> HTTPResponse:
     """Handles `/{code}` and `/{code}/…`. Raises MethodNotAllowed."""
     began_s = monotonic()
@@ -169,7 +161,7 @@ async def _respond(request: Request[Any, Any], code: str, request_id: str) -> HT
         browser = browser_of(_last_header(request, "user-agent"))
         services.tally.record(code, referrer_of(_last_header(request, "referer")), browser)
     (REDIRECTED if leads.is_click else _EXPIRED).inc()
-    return Redirect(None, status, headers)
+    return Bodiless(None, status, headers)
 
 
 async def _lead(

@@ -6,9 +6,10 @@ header of their own. Credentials that a browser adds by itself (cookies) are nev
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
-from sanic import Request
+from sanic import HTTPResponse, Request
 
 API_PREFIX = "/api/"
 
@@ -17,6 +18,14 @@ EXPOSED = "ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, X-Req
 VARY = "Authorization, X-Api-Key"
 
 _NOT_CACHED = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+
+
+class Bodiless(HTTPResponse):
+    """A response without a body, and so without a content type: Sanic would send `content-type: None`."""
+
+    @property
+    def processed_headers(self) -> Iterator[tuple[bytes, bytes]]:
+        return ((name.encode("ascii"), str(value).encode("ascii")) for name, value in self.headers.items())
 
 
 def api_headers(request: Request[Any, Any]) -> dict[str, str]:

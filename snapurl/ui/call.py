@@ -10,6 +10,7 @@ from jinja2 import Environment
 from sanic import HTTPResponse
 
 from snapurl.http.context import RequestContext, Services
+from snapurl.http.response_headers import Bodiless
 from snapurl.model import ApiKey, Right
 from snapurl.ui.assets import Assets
 from snapurl.ui.sessions import SESSION_S_MAX, Sessions
@@ -108,7 +109,7 @@ class Call:
         assert path.startswith("/ui"), "leads out of the dashboard"
         header = "hx-redirect" if self.is_partial else "location"
         headers = self.context.headers | {header: path}
-        return self._respond(HTTPResponse(None, 200 if self.is_partial else 303, headers))
+        return self._respond(Bodiless(None, 200 if self.is_partial else 303, headers))
 
     def set_cookie(self, name: str, value: str, age_s: int) -> None:
         """Sets a cookie of the dashboard, which no script and no other site can read. Without a value it ends."""

@@ -113,7 +113,7 @@ async def log_in(context: BrowserContext, service: Service, key: str) -> None:
     """Gives a profile the session of a key."""
     url = service.workers[0].url
     answer = await service.client(Origin=url).post("/ui/login", data={"key": key})
-    assert answer.status_code == 303, answer.text
+    assert (answer.status_code, answer.headers.get("content-type")) == (303, None), answer.text
     value = answer.cookies["snapurl_session"]
     await context.add_cookies(
         [{"name": "snapurl_session", "value": value, "domain": "127.0.0.1", "path": "/ui", "httpOnly": True}]

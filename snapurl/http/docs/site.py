@@ -14,6 +14,7 @@ from snapurl.http.docs.openapi import document
 from snapurl.http.docs.page import PAGE, POLICY, viewer_file
 from snapurl.http.html import FAVICON, PAGE_HEADERS, ROBOTS, home_page
 from snapurl.http.problems import wants_page
+from snapurl.http.response_headers import Bodiless
 from snapurl.http.schema.route import Route
 from snapurl.telemetry.process import program_version
 
@@ -42,7 +43,7 @@ async def home(call: RequestContext) -> HTTPResponse:
     call.headers |= {"vary": "Accept", **REVALIDATED}
     if wants_page(call.request):
         if call.services.settings.has_dashboard_at(call.request.headers.get("host", "")):
-            return HTTPResponse(None, 303, {**call.headers, "location": "/ui"})
+            return Bodiless(None, 303, {**call.headers, "location": "/ui"})
         return HTTPResponse(home_page(site.version), 200, {**call.headers, **PAGE_HEADERS}, HTML)
     call.headers["link"] = '</docs>; rel="service-doc", </openapi.json>; rel="service-desc"'
     return call.json_response({"name": "SnapURL", "version": site.version})

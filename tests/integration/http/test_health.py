@@ -156,6 +156,7 @@ async def test_the_pages(service: Service) -> None:
     assert home.json()["name"] == "SnapURL" and 'rel="service-desc"' in home.headers["link"]
     in_browser = await anybody.get("/", headers={"Accept": "text/html"})
     assert (in_browser.status_code, in_browser.headers["location"]) == (303, "/ui")
+    assert "content-type" not in in_browser.headers
     docs = await anybody.get("/docs")
     assert docs.headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in docs.headers["content-security-policy"]
