@@ -143,14 +143,16 @@ def test_no_body_that_could_be_a_link_has_too_many_values(value: dict[str, Any])
 
 
 def test_the_largest_link_fits_the_bound_of_its_route() -> None:
-    """A link with the longest URL, title and tags fits, even if each character is an escape of 6 or 12 bytes."""
+    """A link with the longest texts fits, even if each of their characters is an escape of 6 or 12 bytes."""
     url = "https://example.org/" + "é" * (load_settings().url_chars_max - 20)
     value = {
         "url": url, "alias": "x" * 64, "title": "😀" * 300, "tags": ["😀" * 49 + str(n % 10) for n in range(20)],
-        "expires_at": "2099-12-31T23:59:59.123456789+00:00", "redirect_status": 302,
+        "expires_at": "2099-12-31T23:59:59.123456789+00:00", "redirect_status": 302, "expired_url": url,
+        "note": "😀" * 2_000, "password": "😀" * 200, "max_clicks": 1_000_000_000,
+        "rules": [{"if": {"query": {"a": "é" * 200}}, "url": url[:600]} for _ in range(20)],
     }  # fmt: skip
     raw = json.dumps(value, indent=2).encode()
-    assert 60_000 < len(raw) <= LINK_BYTES_MAX < 80_000
+    assert 200_000 < len(raw) <= LINK_BYTES_MAX < 250_000
 
 
 # -- errors ------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from snapurl.config import Settings
 from snapurl.http.docs.openapi import document
 from snapurl.http.routes import ROUTES
 from snapurl.http.schema import requests
-from snapurl.http.schema.requests import LINK_VALUES_MAX
+from snapurl.http.schema.requests import LINK_VALUES_MAX, RULES_VALUES_MAX
 from snapurl.keys import PlainKey, create_key
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
@@ -28,7 +28,7 @@ from tests.support.waits import HANG_S
 
 EXAMPLES = 60
 BULK_LINKS = 5
-VALUES_MAX = BULK_LINKS * LINK_VALUES_MAX
+VALUES_MAX = BULK_LINKS * LINK_VALUES_MAX + RULES_VALUES_MAX
 
 DOCUMENT = document(ROUTES, "https://s.example.org", "1", anonymous=True)
 ONE = "/api/v1/links/{code}"
@@ -199,7 +199,7 @@ def test_any_body_gets_a_documented_answer_in_bounded_work(
         (answer,) = answers(ask(target, method, path.replace("{code}", "fuzz-1"), lines, body))
     note(f"{answer}")
     check_answer(answer, method, path)
-    assert decoder.values <= (VALUES_MAX if path.endswith("/bulk") else LINK_VALUES_MAX)
+    assert decoder.values <= (VALUES_MAX if path.endswith("/bulk") else LINK_VALUES_MAX + RULES_VALUES_MAX)
 
 
 @SHARED

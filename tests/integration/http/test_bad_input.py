@@ -247,7 +247,7 @@ async def test_a_method_that_is_not_there_is_405_with_those_that_are(
 @pytest.mark.parametrize(
     "path",
     [
-        "/api", "/api/", "/api/v1", "/api/v2/links", "/a/b", "/api/v1/links/a/b", "/api/v1/links/x/qr",
+        "/api", "/api/", "/api/v1", "/api/v2/links", "/a/b", "/api/v1/links/a/b", "/api/v1/links/x/nothing",
         "/docs/x", "/health",
     ],
 )  # fmt: skip

@@ -64,6 +64,7 @@ async def test_a_link_is_created_with_everything_asked_for(service: Service, api
         "max_clicks": 100,
         "has_password": True,
         "rules": [{"if": {"device": ["mobile"], "percentage": 50}, "url": "https://example.org/m"}],
+        "account": service.admin_key.split("_")[1],
         "created_by": service.admin_key.split("_")[1],
         "changed_by": None,
         "version": 1,

@@ -86,6 +86,6 @@ async def test_crawlers_may_follow_links_unless_the_deployment_says_no(
     rules = (await api.get("/robots.txt")).text.splitlines()
     assert rules[0] == "User-agent: *"
     refused = [line.removeprefix("Disallow: ") for line in rules[1:]]
-    assert set(refused) == {"/api/", "/docs$", "/docs/", "/openapi.json$"}
+    assert set(refused) == {"/api/", "/docs$", "/docs/", "/openapi.json$", "/ui$", "/ui/"}
     async with make_service(SNAPURL_ROBOTS="deny") as closed:
         assert (await closed.api.get("/robots.txt")).text == "User-agent: *\nDisallow: /\n"

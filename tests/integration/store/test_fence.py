@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -102,9 +101,7 @@ async def test_a_slot_that_arrives_while_bulk_creates_wait_is_asked_again(
     async with connected(next(item.dsn for item in store.settings.shard_dsns if item.name == "db0")) as other:
         transaction = other.transaction()
         await transaction.start()
-        await other.fetch(
-            LINKS["create"], slot_of(code), code, "https://a.org/", None, [], 302, None, "", uuid.uuid4()
-        )
+        await create_row(other, new_link(code))
         create = asyncio.create_task(create_rows(pool, [new_link(code), new_link(coming)]))
         await _until_waiting("db0", store.settings, "transactionid")
         await set_state(shard, slot_of(coming), "owned")
@@ -193,4 +190,4 @@ async def test_a_fenced_write_refuses_other_isolation_levels(store: Store, direc
             await connection.fetch("SELECT * FROM slot_fence_v1(1::smallint)")
     with pytest.raises(asyncpg.RaiseError, match="READ COMMITTED"):
         async with connection.transaction(isolation="repeatable_read"):
-            await connection.fetch(LINKS["create_many"], *([] for _ in range(9)))
+            await connection.fetch(LINKS["create_many"], *([] for _ in range(19)))
