@@ -17,7 +17,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from snapurl.cache.reader import LinkCache
 from snapurl.codes import derived_code, random_code
@@ -263,10 +262,11 @@ class LinkService:
 
         Raises NotFound, also for a link of another owner, Gone, VersionMismatch, OutcomeUnknown, Unavailable.
         """
-        if (password := patch.values.get("password")) is not None:
-            patch = LinkPatch(**_but(patch, "password"), password_hash=await self._passwords.hash(password))
-        elif "password" in patch.values:
-            patch = LinkPatch(**_but(patch, "password"), password_hash=None)
+        if "password" in patch.values:
+            values = dict(patch.values)
+            password = values.pop("password")
+            hashed = None if password is None else await self._passwords.hash(password)
+            patch = LinkPatch(**values, password_hash=hashed)
         token = self._make_token()
         return await self._written(
             self._store.change(code, patch, if_match=if_match, owner=owner, token=token, by=by)
@@ -353,10 +353,6 @@ def _too_many_passwords() -> Invalid:
     return Invalid(
         fields=(FieldError("/password", f"at most {PASSWORDS_MAX} links of one call may have one"),)
     )
-
-
-def _but(patch: LinkPatch, name: str) -> dict[str, Any]:
-    return {key: value for key, value in patch.values.items() if key != name}
 
 
 def _no_free_code() -> Unavailable:

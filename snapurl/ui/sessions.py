@@ -27,30 +27,30 @@ LINK_S_MAX = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
-    """What a cookie says. `is_due` is whether it should be signed anew. Times are Unix seconds."""
+class _KeyClaim:
+    """A key by its id, and the fingerprint that ties the claim to that very key."""
 
     key_id: str
     fingerprint: str
-    began_s: int
-    is_due: bool
 
     def belongs_to(self, key: ApiKey) -> bool:
-        """Whether the key is the one that the session was made for. Compares in constant time."""
+        """Whether the key is the one that this was made for. Compares in constant time."""
         return hmac.compare_digest(self.fingerprint, fingerprint(key.secret_hash))
 
 
 @dataclass(frozen=True, slots=True)
-class LoginToken:
+class Session(_KeyClaim):
+    """What a cookie says. `is_due` is whether it should be signed anew. Times are Unix seconds."""
+
+    began_s: int
+    is_due: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LoginToken(_KeyClaim):
     """What a one-time link says; `number` is its own."""
 
-    key_id: str
-    fingerprint: str
     number: str
-
-    def belongs_to(self, key: ApiKey) -> bool:
-        """Whether the link was made for this key. Compares in constant time."""
-        return hmac.compare_digest(self.fingerprint, fingerprint(key.secret_hash))
 
 
 class Sessions:
