@@ -34,11 +34,11 @@ from snapurl.http.api.batches import (
     list_tags,
     rename_tag,
 )
+from snapurl.http.api.cursors import ROWS_CURSOR_CHARS_MAX
 from snapurl.http.api.health import health_live, health_ready
 from snapurl.http.api.keys import (
     PAGE_ROWS_DEFAULT,
     PAGE_ROWS_MAX,
-    ROWS_CURSOR_CHARS_MAX,
     create_account,
     create_key,
     list_accounts,

@@ -1,26 +1,35 @@
-"""Cursors of lists: where a page ended, and a digest of the list that it belongs to. Opaque to clients."""
+"""Cursors: where a page ended. Opaque to clients.
+
+A cursor of a list of links also has a digest of the list that it belongs to.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from datetime import datetime
 from hashlib import sha256
+from typing import Any, TypeVar
 
+from snapurl.accounts import ACCOUNT_ID_PATTERN
 from snapurl.codes import is_code
 from snapurl.http.dispatch import query_error
 from snapurl.http.schema.requests import CURSOR_CHARS_MAX
 from snapurl.http.schema.responses import moment
-from snapurl.model import PageKey
+from snapurl.model import PageKey, RowKey
+
+ROWS_CURSOR_CHARS_MAX = 100
 
 _DIGEST_BYTES = 6
+
+T = TypeVar("T")
 
 
 def write_cursor(key: PageKey, of: str) -> str:
     """Returns a cursor of the list that `of` describes: which rows, in which order."""
     digest = base64.urlsafe_b64encode(sha256(of.encode()).digest()[:_DIGEST_BYTES]).decode()
-    text = json.dumps([moment(key.at) if key.at else None, key.code, digest], separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+    return _encode(moment(key.at) if key.at else None, key.code, digest)
 
 
 def read_cursor(text: str, of: str, *, has_time: bool = True) -> PageKey:
@@ -28,15 +37,43 @@ def read_cursor(text: str, of: str, *, has_time: bool = True) -> PageKey:
 
     Raises Invalid for anything that `write_cursor` did not write for this list.
     """
-    bad = query_error("cursor", "is not a cursor that this service gave out for this list")
-    if len(text) > CURSOR_CHARS_MAX:
+
+    def read(at: Any, code: Any, _: Any) -> tuple[PageKey, bool]:
+        key = PageKey(None if at is None else datetime.fromisoformat(at), code)
+        return key, is_code(code) and (at is not None) is has_time and write_cursor(key, of) == text
+
+    return _decode(text, CURSOR_CHARS_MAX, read, "is not a cursor that this service gave out for this list")
+
+
+def write_row_cursor(end: RowKey) -> str:
+    """Returns a cursor of a list of keys or accounts."""
+    return _encode(moment(end.created_at), end.row_id)
+
+
+def read_row_cursor(text: str) -> RowKey:
+    """Returns where a page ended. Raises Invalid for anything that `write_row_cursor` did not write."""
+
+    def read(created_at: Any, row_id: Any) -> tuple[RowKey, bool]:
+        end = RowKey(datetime.fromisoformat(created_at), row_id)
+        return end, bool(ACCOUNT_ID_PATTERN.fullmatch(row_id)) and write_row_cursor(end) == text
+
+    return _decode(text, ROWS_CURSOR_CHARS_MAX, read, "is not a cursor that this service gave out")
+
+
+def _encode(*parts: str | None) -> str:
+    text = json.dumps(parts, separators=(",", ":"))
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _decode(text: str, chars_max: int, read: Callable[..., tuple[T, bool]], detail: str) -> T:
+    """Returns what `read` makes of the parts of a cursor. Raises Invalid unless it says that they are genuine."""
+    bad = query_error("cursor", detail)
+    if len(text) > chars_max:
         raise bad
     try:
-        at, code, _ = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        key = PageKey(None if at is None else datetime.fromisoformat(at), code)
-        is_genuine = is_code(code) and (at is not None) is has_time and write_cursor(key, of) == text
+        found, is_genuine = read(*json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))))
     except (ValueError, TypeError, OverflowError, RecursionError):
         raise bad from None
     if not is_genuine:
         raise bad
-    return key
+    return found

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import re
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from sanic import HTTPResponse
 
 from snapurl.accounts import ACCOUNT_ID_PATTERN
 from snapurl.errors import FieldError, Invalid, NoSuchAccount, Unavailable
+from snapurl.http.api.cursors import read_row_cursor, write_row_cursor
 from snapurl.http.context import RequestContext
 from snapurl.http.dispatch import query_error
 from snapurl.http.rate_limits import api_rate, creation_rate
@@ -27,12 +25,10 @@ from snapurl.http.schema.keys import (
     me_body,
 )
 from snapurl.http.schema.requests import check
-from snapurl.http.schema.responses import moment
 from snapurl.model import Account, ApiKey, Right, RowKey
 
 PAGE_ROWS_DEFAULT = 50
 PAGE_ROWS_MAX = 200
-ROWS_CURSOR_CHARS_MAX = 100
 
 
 async def me(call: RequestContext) -> HTTPResponse:
@@ -135,25 +131,3 @@ def _page_of_keys(keys: Sequence[ApiKey], limit: int, silent: Sequence[str]) -> 
 def _next_cursor(ends: Sequence[RowKey], limit: int) -> str | None:
     """Returns where the next page begins, of the ends of up to `limit` + 1 rows."""
     return write_row_cursor(ends[limit - 1]) if len(ends) > limit else None
-
-
-def write_row_cursor(end: RowKey) -> str:
-    """Returns a cursor: opaque to clients, base64url of the keyset."""
-    text = json.dumps([moment(end.created_at), end.row_id], separators=(",", ":"))
-    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
-
-
-def read_row_cursor(text: str) -> RowKey:
-    """Returns the keyset of a cursor. Raises Invalid for anything that `write_row_cursor` did not write."""
-    bad = query_error("cursor", "is not a cursor that this service gave out")
-    if len(text) > ROWS_CURSOR_CHARS_MAX:
-        raise bad
-    try:
-        created_at, row_id = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        end = RowKey(datetime.fromisoformat(created_at), row_id)
-        genuine = bool(ACCOUNT_ID_PATTERN.fullmatch(row_id)) and write_row_cursor(end) == text
-    except (ValueError, TypeError, OverflowError, RecursionError):
-        raise bad from None
-    if not genuine:
-        raise bad
-    return end

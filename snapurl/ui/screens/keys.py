@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from sanic import HTTPResponse
 
 from snapurl.errors import NoSuchKey, SnapURLError
-from snapurl.http.api.keys import read_row_cursor, write_row_cursor
+from snapurl.http.api.cursors import read_row_cursor, write_row_cursor
 from snapurl.http.schema.keys import KeyDraft
 from snapurl.http.schema.requests import check
 from snapurl.model import ApiKey, Right, RowKey
