@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from snapurl.http.context import RequestContext, Services
 from snapurl.http.response_headers import Bodiless
 from snapurl.model import ApiKey, Right
 from snapurl.ui.assets import Assets
+from snapurl.ui.forms import form_number, is_form_number
 from snapurl.ui.sessions import SESSION_S_MAX, Sessions
 
 COOKIE = "snapurl_session"
@@ -69,6 +71,12 @@ class Call:
     def is_partial(self) -> bool:
         """Whether htmx asks, to put a part of the page into the one that is open."""
         return "hx-request" in self.context.request.headers
+
+    @property
+    def once(self) -> str:
+        """The number of the form that was sent, which it keeps, or one for a new form."""
+        sent = self.form.get("once", "")
+        return sent if is_form_number(sent) else form_number(self.services.clock(), secrets.token_hex(12))
 
     async def has_session(self) -> bool:
         """Whether there is a session of a key that is valid now. Sets `key` and renews the cookie.
