@@ -86,9 +86,9 @@ def _clicks(code: str) -> list[ClickRow]:
             slot, entry, code, today - timedelta(days=len(CLICKS) - entry), number,
             (
                 SourceClicks(SourceKind.REFERRER, "news.example.org", number // 2),
-                SourceClicks(SourceKind.REFERRER, "social.example", number // 3),
+                SourceClicks(SourceKind.REFERRER, "social.example", max(1, number // 3)),
                 SourceClicks(SourceKind.BROWSER, "firefox", number // 2),
-                SourceClicks(SourceKind.BROWSER, "chrome", number // 3),
+                SourceClicks(SourceKind.BROWSER, "chrome", max(1, number // 3)),
             ),
         )
         for entry, number in enumerate(CLICKS, 1)
