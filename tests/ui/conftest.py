@@ -94,12 +94,14 @@ async def make_page(
         javascript: bool = True,
         zone: str = "UTC",
         is_new: bool = False,
+        base_url: str | None = None,
     ) -> Page:
-        name = (service.workers[0].url, width, theme, javascript, zone)
+        address = base_url or service.workers[0].url
+        name = (address, width, theme, javascript, zone)
         is_shared = key == "admin" and not is_new
         context = profiles.get(name) if is_shared else None
         if context is None:
-            context = await make_profile(key, width, theme, javascript, zone)
+            context = await make_profile(address, key, width, theme, javascript, zone)
             if is_shared:
                 profiles[name] = context
             else:
@@ -111,10 +113,10 @@ async def make_page(
         return page
 
     async def make_profile(
-        key: str | None, width: int, theme: str, javascript: bool, zone: str
+        address: str, key: str | None, width: int, theme: str, javascript: bool, zone: str
     ) -> BrowserContext:
         context = await browser.new_context(
-            base_url=service.workers[0].url,
+            base_url=address,
             viewport={"width": width, "height": 800},
             color_scheme="dark" if theme == "dark" else "light",
             java_script_enabled=javascript,
