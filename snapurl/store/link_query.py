@@ -157,7 +157,17 @@ def _conditions(query: LinkQuery, slots: Sequence[int], args: list[Any]) -> list
     for name, condition in _CONDITIONS:
         if value := getattr(query, name):
             found.append(condition.format(_argument(args, value)))
+    if query.domain is not None:
+        found.append(_of_domain(query.domain, args))
     return found
+
+
+def _of_domain(domain: str, args: list[Any]) -> str:
+    """A range of keys: `0` follows the slash. For the default domain, whatever has no slash."""
+    if not domain:
+        return "l.code NOT LIKE '%/%'"
+    first, end = (_argument(args, domain + sign) for sign in "/0")
+    return f'l.code >= {first}::text COLLATE "C" AND l.code < {end}::text COLLATE "C"'
 
 
 def _order(query: LinkQuery) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from snapurl import errors
+from snapurl.domains import Domains
 from snapurl.errors import FieldError, SnapURLError
 from snapurl.http.schema import responses
-from snapurl.http.schema.responses import link_body, problem, stats_body
+from snapurl.http.schema.responses import link_body, named, problem, stats_body
 from snapurl.model import DayClicks, Link, SourceClicks, SourceKind
 
 REQUEST_ID = "7f4c1a90b2d3e856"
@@ -106,7 +107,7 @@ _LINK = link_body(
         owner="",
         version=1,
     ),
-    "https://s.example.org",
+    Domains.of("https://s.example.org"),
 )
 
 ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
@@ -127,8 +128,8 @@ ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
     },
     responses.BatchResults: {
         "results": [
-            {"code": "spring-sale", "status": 200, "link": _LINK},
-            {"code": "summer-sale", "status": 404, "error": problem(PROBLEMS[errors.NotFound][1])},
+            {**named("spring-sale"), "status": 200, "link": _LINK},
+            {**named("summer-sale"), "status": 404, "error": problem(PROBLEMS[errors.NotFound][1])},
         ],
         "total": None,
         "total_is_estimate": None,
