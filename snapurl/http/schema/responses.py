@@ -69,11 +69,11 @@ DOMAIN = Field(description="The domain of the link; null for that of the base UR
 class LinkBody(Answer):
     """A link."""
 
+    code: str
     domain: str | None = DOMAIN
     domain_is_configured: bool = Field(
         description="False: the service no longer has this domain, so the short URL does not lead to the link."
     )
-    code: str
     short_url: str = Field(json_schema_extra={"format": "uri"})
     url: str = Field(json_schema_extra={"format": "uri"})
     title: str | None
@@ -143,15 +143,15 @@ class BulkResults(Answer):
 
 
 class BatchChanged(Answer):
-    domain: str | None = DOMAIN
     code: str
+    domain: str | None = DOMAIN
     status: Literal[200]
     link: LinkBody
 
 
 class BatchRefused(Answer):
-    domain: str | None = DOMAIN
     code: str
+    domain: str | None = DOMAIN
     status: int = Field(ge=400, le=599)
     error: Problem
 
@@ -197,8 +197,8 @@ class TagProgress(Answer):
 class Preview(Answer):
     """Where a link leads."""
 
-    domain: str | None = DOMAIN
     code: str
+    domain: str | None = DOMAIN
     short_url: str = Field(json_schema_extra={"format": "uri"})
     url: str = Field(json_schema_extra={"format": "uri"})
 
@@ -224,8 +224,8 @@ class Stats(Answer):
     Clicks that were counted without a source, before there were any or beyond their bound, are under the empty one.
     """
 
-    domain: str | None = DOMAIN
     code: str
+    domain: str | None = DOMAIN
     clicks: int = Field(ge=0)
     days: list[Day]
     referrers: list[Referrer]
@@ -352,7 +352,7 @@ def problem(refusal: SnapURLError, request_id: str | None = None) -> dict[str, A
 def named(key: str) -> dict[str, Any]:
     """Returns the fields of an answer that say which link it is about."""
     domain, code = split_key(key)
-    return {"domain": domain or None, "code": code}
+    return {"code": code, "domain": domain or None}
 
 
 def link_body(link: Link, domains: Domains) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from tests.integration.http.conversations import Case, bare_head, head
 from tests.integration.http.paths import Pair, Side, paired
 from tests.integration.http.service import PUBLIC_URL, Service, running
 from tests.integration.http.test_clicks import consuming
+from tests.integration.http.test_links_command import run
 from tests.support.waits import until
 
 GO, MUC, GONE = "go.example.org", "kurz.xn--mnchen-3ya.example", "gone.example.org"
@@ -37,7 +38,7 @@ def pair(shared_settings: Settings, request: pytest.FixtureRequest) -> Iterator[
     unlimited = {"limit_missing": "none", "limit_password": "none", "base_url": PUBLIC_URL}
     update = {**unlimited, "domains": f"{GO} kurz.münchen.example", "l1_links": request.param}
     with paired(shared_settings.model_copy(update=update)) as pair:
-        made = [
+        made: list[tuple[str, str | None, dict[str, Any]]] = [
             ("dm-both", None, {"url": HERE}),
             ("dm-both", GO, {"url": THERE}),
             ("dm-both", MUC, {"url": THERE + "?muc"}),
@@ -305,6 +306,31 @@ async def test_links_of_a_domain_that_was_taken_out_can_still_be_managed(domains
     moved = await api.patch(f"{LINKS}/{code}", params=asked, json={"url": THERE})
     assert (moved.status_code, moved.json()["url"]) == (200, THERE)
     assert (await api.delete(f"{LINKS}/{code}", params=asked)).status_code == 204
+
+
+async def test_the_command_line_names_a_domain(domains: Service, alias: str) -> None:
+    """`--domain`, or a short URL, says of which domain a link is; a list shows it."""
+    alias = alias[-8:]  # fits a column
+    environ = {"SNAPURL_URL": domains.workers[0].url, "SNAPURL_API_KEY": domains.admin_key}
+    for url, words in ((HERE, ()), (THERE, ("--domain", GO))):
+        made = await run(environ, "create", url, "--alias", alias, "--tag", alias, *words)
+        assert made.code == 0, made.err
+    for words, url in (
+        ((alias,), HERE),
+        ((alias, "--domain", GO), THERE),
+        ((f"https://{GO}/{alias}",), THERE),
+        ((f"{GO}/{alias}?qr",), THERE),
+        ((f"{PUBLIC_URL}/{alias}",), HERE),
+    ):
+        assert (await run(environ, "show", *words)).document["url"] == url
+    listed = await run(environ, "list", "--tag", alias, "--domain", GO, "--text")
+    assert f"{GO}/{alias}" in listed.out and HERE not in listed.out
+    deleted = await run(environ, "delete", alias, "--domain", GO, "--yes", "--text")
+    assert deleted.out == f"Deleted {GO}/{alias}.\n"
+    places = [(await run(environ, "where", alias, *words)).document for words in ((), ("--domain", GO))]
+    assert places[0]["slot"] != places[1]["slot"]
+    refused = await run(environ, "show", alias, "--domain", "other.example.org")
+    assert refused.code == 1 and f"its domains are s.example.org, {GO}" in refused.err
 
 
 async def test_a_repeated_create_is_of_the_same_domain(domains: Service, alias: str) -> None:

@@ -235,7 +235,8 @@ async def fill_shard(shard: Any, links: int) -> None:
         """
         INSERT INTO links (slot, code, version, url, title, tags, redirect_status, created_at, expires_at,
                            deleted_at, owner, token, changed_at, enabled, starts_at, created_by)
-        SELECT s.slots[1 + n % cardinality(s.slots)], 'c' || md5(n::text), 1,
+        SELECT s.slots[1 + n % cardinality(s.slots)],
+               CASE WHEN n % 1000 = 3 THEN 'go.example.org/' ELSE '' END || 'c' || md5(n::text), 1,
                'https://example.org/' || CASE WHEN n % 10 = 0 THEN 'tenth/' ELSE '' END || n, NULL,
                CASE WHEN n % 1000 = 0 THEN '{rare,common}' WHEN n % 4 = 0 THEN '{common}' ELSE '{}' END::text[],
                302,
@@ -270,6 +271,9 @@ PLANS: tuple[tuple[LinkQuery, set[str]], ...] = (
     (LinkQuery(tags_all=("rare", "common"), order=LinkOrder.CODE), {"links_by_tag"}),
     (LinkQuery(tags_any=("common",)), {"links_newest"}),
     (LinkQuery(tags_none=("common",)), {"links_newest"}),
+    (LinkQuery(domain=""), {"links_newest"}),
+    (LinkQuery(domain="go.example.org"), {"links_by_code"}),
+    (LinkQuery(domain="go.example.org", order=LinkOrder.CODE, ascending=True), {"links_by_code"}),
     (LinkQuery(state=LinkState.LIVE), {"links_newest"}),
     (LinkQuery(state=LinkState.EXPIRED), {"links_by_expiry"}),
     (LinkQuery(state=LinkState.EXPIRED, order=LinkOrder.CODE), {"links_by_expiry"}),

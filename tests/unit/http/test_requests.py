@@ -274,7 +274,7 @@ def test_a_draft_is_what_the_schema_says_it_is(value: object, rules: Rules) -> N
 
 
 def test_the_schemas_have_the_fields_of_a_link() -> None:
-    """A create takes each field of a link, alias, account, domain, a PATCH each field, with the model's defaults."""
+    """A create takes each field of a link, alias, account, domain, a PATCH each field, with the same defaults."""
     settable = {*LINK_FIELDS, "password"} - {"password_hash"}
     assert LinkDraft.model_fields.keys() == settable | {"alias", "account", "domain"}
     assert LinkChange.model_fields.keys() == settable
