@@ -312,22 +312,22 @@ async def test_the_command_line_names_a_domain(domains: Service, alias: str) -> 
     """`--domain`, or a short URL, says of which domain a link is; a list shows it."""
     alias = alias[-8:]  # fits a column
     environ = {"SNAPURL_URL": domains.workers[0].url, "SNAPURL_API_KEY": domains.admin_key}
-    for url, words in ((HERE, ()), (THERE, ("--domain", GO))):
-        made = await run(environ, "create", url, "--alias", alias, "--tag", alias, *words)
+    for url, domain in ((HERE, ()), (THERE, ("--domain", GO))):
+        made = await run(environ, "create", url, "--alias", alias, "--tag", alias, *domain)
         assert made.code == 0, made.err
     for words, url in (
-        ((alias,), HERE),
-        ((alias, "--domain", GO), THERE),
-        ((f"https://{GO}/{alias}",), THERE),
-        ((f"{GO}/{alias}?qr",), THERE),
-        ((f"{PUBLIC_URL}/{alias}",), HERE),
+        ([alias], HERE),
+        ([alias, "--domain", GO], THERE),
+        ([f"https://{GO}/{alias}"], THERE),
+        ([f"{GO}/{alias}?qr"], THERE),
+        ([f"{PUBLIC_URL}/{alias}"], HERE),
     ):
         assert (await run(environ, "show", *words)).document["url"] == url
     listed = await run(environ, "list", "--tag", alias, "--domain", GO, "--text")
     assert f"{GO}/{alias}" in listed.out and HERE not in listed.out
     deleted = await run(environ, "delete", alias, "--domain", GO, "--yes", "--text")
     assert deleted.out == f"Deleted {GO}/{alias}.\n"
-    places = [(await run(environ, "where", alias, *words)).document for words in ((), ("--domain", GO))]
+    places = [(await run(environ, "where", alias, *domain)).document for domain in ((), ("--domain", GO))]
     assert places[0]["slot"] != places[1]["slot"]
     refused = await run(environ, "show", alias, "--domain", "other.example.org")
     assert refused.code == 1 and f"its domains are s.example.org, {GO}" in refused.err
