@@ -140,7 +140,7 @@ ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
     responses.TagList: {"tags": [{"tag": "sale", "links": 12}], "more": False, "complete": True},
     responses.TagProgress: {"changed": 12, "refused": 0, "left": 0, "complete": True},
     History: {
-        "code": "spring-sale",
+        **named("spring-sale"),
         "changes": [
             {
                 "version": 1,

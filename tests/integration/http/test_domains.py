@@ -202,6 +202,11 @@ async def test_a_link_is_made_read_changed_and_deleted_on_its_domain(domains: Se
     assert changed.json()["title"] == "There" and (await api.get(f"{LINKS}/{alias}")).json() == here
     shown = await api.get(f"/{alias}+", headers={"Host": GO, "Accept": "application/json"})
     assert shown.json() == {"domain": GO, "code": alias, "short_url": f"https://{GO}/{alias}", "url": THERE}
+    history = (await api.get(f"{LINKS}/{alias}/history", params=there)).json()
+    assert (history["domain"], [change["kind"] for change in history["changes"]]) == (
+        GO,
+        ["create", "change"],
+    )
     images = [(await api.get(f"{LINKS}/{alias}/qr", params=asked)).content for asked in ({}, there)]
     assert images[0] != images[1]
     places = [
