@@ -158,7 +158,9 @@ LIST_FILTERS = _all(
         help="Links that are this now. Default: all but deleted ones.",
     ),
     click.option("--domain", metavar="HOST", help="Links of this domain."),
-    click.option("--sort", type=click.Choice(["created", "changed", "code"]), help="Default: created."),
+    click.option(
+        "--sort", type=click.Choice(["created", "changed", "code", "clicks"]), help="Default: created."
+    ),
     click.option("--reverse", is_flag=True, help="The other way round: oldest first."),
     click.option(
         "--limit",
