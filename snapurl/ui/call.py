@@ -126,7 +126,6 @@ class Call:
         shared = {
             "call": self,
             "public_host": self.services.settings.public_url.partition("://")[2],
-            "public_url": self.services.settings.public_url,
             "theme": theme if theme in THEMES else "auto",
         }
         text = self.dashboard.templates.get_template(template).render(shared | values)

@@ -13,6 +13,7 @@ from hashlib import sha256
 from math import ceil
 from typing import Any
 
+from snapurl.codes import is_key
 from snapurl.errors import FieldError, Invalid, RateLimited, SnapURLError
 from snapurl.model import Link
 from snapurl.ui.rule_forms import (
@@ -201,6 +202,17 @@ def compared(current: LinkForm, typed: LinkForm) -> list[tuple[str, str, str]]:
         theirs, mine = ("\n".join(rule.said for rule in form.rules) for form in (current, typed))
         rows.append(("Rules", theirs, mine))
     return rows
+
+
+def path_of(key: str) -> str:
+    """Returns the key of a link as a part of a path: `domain~code`, or its code."""
+    return key.replace("/", "~")
+
+
+def key_in_path(text: str) -> str:
+    """Returns the key of a link that is a part of a path, "" if it cannot be one."""
+    key = text.replace("~", "/")
+    return key if is_key(key) else ""
 
 
 def split_words(text: str) -> list[str]:

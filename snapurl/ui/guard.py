@@ -51,7 +51,7 @@ FORM_MEDIA = "application/x-www-form-urlencoded"
 FIELDS_MAX = 400  # of a form; that of a link has 20 rules of 13 fields each
 QUERY_FIELDS_MAX = 20
 QUERY_CHARS_MAX = 4_000
-PLACE = re.compile(r"/ui(?:/[A-Za-z0-9_.-]+)*(?:\?[A-Za-z0-9._~!$'()*+,;:@/?&=%-]*)?")
+PLACE = re.compile(r"/ui(?:/[A-Za-z0-9_.~-]+)*(?:\?[A-Za-z0-9._~!$'()*+,;:@/?&=%-]*)?")
 """A path of the dashboard to go to after the login: never another site's."""
 
 RefusalHandler = Callable[[Call, SnapURLError], Awaitable[HTTPResponse]]

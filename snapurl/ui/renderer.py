@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from snapurl.ui.cluster_filters import FILTERS
+from snapurl.ui.forms import path_of
 
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
 _UNITS = (
@@ -41,6 +42,7 @@ def make_environment(asset: Callable[[str], str], clock: Callable[[], datetime])
         "day": lambda day: f"{day:%-d %b %Y}",
         "target": shown_target,
     }
+    environment.filters["path"] = path_of
     environment.filters["rules"] = shown_rules
     return environment
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from snapurl.codes import is_code
+from snapurl.codes import is_key
 from snapurl.errors import SnapURLError
 from snapurl.link_batches import BatchPage, Result
 from snapurl.model import Link
@@ -49,7 +49,7 @@ ACTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What the form of the list says. `is_all`: all links of the list are meant, not `codes` alone."""
+    """What the form of the list says; `codes` are keys. `is_all`: all links of the list are meant, not these alone."""
 
     action: str
     tags: str
@@ -58,11 +58,11 @@ class Selection:
 
     @classmethod
     def of_form(cls, form: Mapping[str, str]) -> Selection:
-        """Returns what was ticked, in the order of the list. What is no code is left out."""
+        """Returns what was ticked, in the order of the list. What is no key is left out."""
         ticked = [name.removeprefix(PICK) for name in form if name.startswith(PICK)]
         codes = dict.fromkeys([*form.get("codes", "").split(), *ticked])
         return cls(
-            form.get("action", ""), form.get("tags", "").strip(), tuple(filter(is_code, codes)), "all" in form
+            form.get("action", ""), form.get("tags", "").strip(), tuple(filter(is_key, codes)), "all" in form
         )
 
     def body(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from snapurl.http.api.lists import described, read_place
 from snapurl.http.auth import owner_filter
 from snapurl.http.schema.batches import LinkBatch
 from snapurl.http.schema.requests import check
+from snapurl.link_batches import LINKS_MAX
 from snapurl.ui.call import Call
 from snapurl.ui.forms import errors_by_field, sentence
 from snapurl.ui.retries import retry_of
@@ -29,7 +30,10 @@ async def change(call: Call) -> HTTPResponse:
         return await _change_found(call, selection)
     if not selection.codes:
         raise Invalid("no link is ticked: tick those that you mean")
-    asked = check(LinkBatch, selection.body() | {"codes": list(selection.codes)}, call.context.rules())
+    if len(selection.codes) > LINKS_MAX:
+        raise Invalid(f"at most {LINKS_MAX:,} links can be changed at once")
+    # The API takes codes of one domain, and the list has links of several.
+    asked = check(LinkBatch, selection.body() | {"codes": ["any"]}, call.context.rules())
     results = await call.services.batches.change(
         asked.as_batch(), selection.codes, owner_filter(call.user), call.user.key_id
     )

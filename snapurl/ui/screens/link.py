@@ -10,7 +10,6 @@ from functools import partial
 
 from sanic import HTTPResponse
 
-from snapurl.codes import is_code
 from snapurl.errors import (
     AliasTaken,
     FieldError,
@@ -29,7 +28,17 @@ from snapurl.model import IdempotencyKey, Link, SourceKind
 from snapurl.qr import FORMATS, Style, draw, scan_url
 from snapurl.ui.call import Call
 from snapurl.ui.charts import HEIGHT, RANGE_DAYS_MAX, WIDTH, day_chart, read_range, shares, source_rows
-from snapurl.ui.forms import PERIODS, STATUSES, LinkForm, compared, errors_by_field, is_form_number, sentence
+from snapurl.ui.forms import (
+    PERIODS,
+    STATUSES,
+    LinkForm,
+    compared,
+    errors_by_field,
+    is_form_number,
+    key_in_path,
+    path_of,
+    sentence,
+)
 from snapurl.ui.retries import retry_of
 from snapurl.ui.rule_forms import CHOICES, NAMES, arranged
 
@@ -56,7 +65,7 @@ async def create(call: Call) -> HTTPResponse:
         IdempotencyKey(client_of(call.context), typed.idempotency_key(once)) if is_form_number(once) else None
     )
     link = await call.services.links.create(draft, call.user.account, key, call.user.key_id)
-    return call.go(f"/ui/links/{link.code}?made=1")
+    return call.go(f"/ui/links/{path_of(link.code)}?made=1")
 
 
 async def create_again(call: Call, refusal: SnapURLError) -> HTTPResponse:
@@ -153,15 +162,15 @@ async def table(call: Call) -> HTTPResponse:
             raise NoSuchAddress("nothing is at this address")
     text = io.StringIO()
     csv.writer(text).writerows(rows)
-    name = f"{code}-{call.path['table']}"
+    name = f"{path_of(code)}-{call.path['table']}"
     headers = {**call.context.headers, "content-disposition": f'attachment; filename="{name}"'}
     return HTTPResponse(text.getvalue(), 200, headers, "text/csv; charset=utf-8")
 
 
 def _code(call: Call) -> str:
-    """Returns the code in the path. Raises NotFound if it cannot be one."""
-    code = call.path["code"]
-    if not is_code(code):
+    """Returns the key in the path. Raises NotFound if it cannot be one."""
+    code = key_in_path(call.path["code"])
+    if not code:
         raise NotFound()
     return code
 
@@ -198,7 +207,7 @@ async def change(call: Call) -> HTTPResponse:
             raise VersionMismatch("somebody has changed the link since you opened this form")
         patch = check(LinkChange, changes, call.context.rules()).as_patch()
         await call.services.links.change(code, patch, current.version, owner, call.user.key_id)
-    return call.go(f"/ui/links/{code}?saved=1")
+    return call.go(f"/ui/links/{path_of(code)}?saved=1")
 
 
 async def change_again(call: Call, refusal: SnapURLError) -> HTTPResponse:
@@ -240,7 +249,7 @@ def _edit_page(
         "edit.html",
         refusal.status if refusal else 200,
         **_form_values(call, typed, None if is_conflict else refusal),
-        code=call.path["code"],
+        code=_code(call),
         version=version,
         is_conflict=is_conflict,
         compared=compared(current, typed),
@@ -256,10 +265,10 @@ async def delete(call: Call) -> HTTPResponse:
     code = _code(call)
     with suppress(Gone):  # the form was sent twice
         await call.services.links.delete(code, None, owner_filter(call.user), call.user.key_id)
-    return call.go(f"/ui/links?deleted={code}")
+    return call.go(f"/ui/links?deleted={path_of(code)}")
 
 
 async def restore(call: Call) -> HTTPResponse:
     code = _code(call)
     await call.services.links.restore(code, None, owner_filter(call.user))
-    return call.go(f"/ui/links/{code}?restored=1")
+    return call.go(f"/ui/links/{path_of(code)}?restored=1")

@@ -7,13 +7,13 @@ from urllib.parse import urlencode
 
 from sanic import HTTPResponse
 
-from snapurl.codes import is_code
 from snapurl.errors import Invalid, Unavailable
 from snapurl.http.api.cursors import write_cursor
 from snapurl.http.api.lists import described, read_place, read_query
 from snapurl.http.auth import owner_filter
 from snapurl.model import LinkOrder, LinkState, ListedLinks
 from snapurl.ui.call import Call
+from snapurl.ui.forms import key_in_path
 from snapurl.ui.retries import NO_RETRY, PAUSE_S_MIN, Retry
 from snapurl.ui.selection import FILTERS, BatchOutcome, Selection
 
@@ -83,7 +83,6 @@ async def list_page(
             raise
         is_found = False  # what the batch did must be told
     shown = {link.code for link in page.links}
-    deleted = call.query.get("deleted", "")
     return call.page(
         "links.html",
         status,
@@ -97,7 +96,7 @@ async def list_page(
         is_filtered=bool(asked.keys() - {"sort"}),
         states=STATES,
         orders=ORDERS,
-        deleted=deleted if is_code(deleted) else "",
+        deleted=key_in_path(call.query.get("deleted", "")),
         now=call.services.clock(),
         once=call.once,
         selection=selection,

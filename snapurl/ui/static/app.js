@@ -130,10 +130,12 @@ const follow = (selector) => {
 };
 
 function showQr() {
-  const copied = (rowOf(document.activeElement) ?? document).querySelector("[data-copy]")?.dataset.copy;
+  const row = rowOf(document.activeElement) ?? document.querySelector(".link-card");
+  const copied = row?.querySelector("[data-copy]")?.dataset.copy;
   if (!copied) return;
-  const code = copied.slice(copied.lastIndexOf("/") + 1), dialog = document.getElementById("qr");
-  dialog.querySelector("img").src = `/ui/links/${code}/qr/svg`;
+  const page = row.matches(".link-card") ? location.pathname : row.querySelector("a.row-link").pathname;
+  const dialog = document.getElementById("qr");
+  dialog.querySelector("img").src = `${page}/qr/svg`;
   dialog.querySelector("p").textContent = copied;
   dialog.showModal();
 }

@@ -9,7 +9,7 @@ import pytest
 from snapurl.errors import Invalid, NotFound, RateLimited, SnapURLError, Unavailable
 from snapurl.model import DayClicks, Link
 from snapurl.ui.charts import BARS_MAX, RANGE_DAYS_MAX, day_chart, read_range
-from snapurl.ui.forms import LinkForm, errors_by_field, form_number, sentence
+from snapurl.ui.forms import LinkForm, errors_by_field, form_number, key_in_path, path_of, sentence
 from snapurl.ui.retries import PAUSE_S_MAX, TRIES_MAX, retry_of
 from snapurl.ui.rule_forms import RuleForm, arranged
 
@@ -67,6 +67,14 @@ def test_a_form_that_is_sent_twice_has_one_body() -> None:
     assert form.draft(NOW, "nonsense") == form.draft(NOW)
     other = LinkForm(url="https://example.org/other", expires="week")
     assert form.idempotency_key(once) != other.idempotency_key(once)
+
+
+@pytest.mark.parametrize("key", ["abc", "go.example.org/a_b-c"])
+def test_a_link_of_any_domain_has_a_path(key: str) -> None:
+    """The page of a link has an address whose last part names its domain, too, unless it is the default one."""
+    part = path_of(key)
+    assert "/" not in part and key_in_path(part) == key
+    assert not key_in_path(part + "~x") and not key_in_path("../x")
 
 
 def test_a_password_is_not_both_new_and_removed() -> None:
