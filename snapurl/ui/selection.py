@@ -49,7 +49,7 @@ ACTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What the form of the list says; `codes` are keys. `is_all`: all links of the list are meant, not these alone."""
+    """What the form of the list says; `codes` are keys. `is_all`: all of the list are meant, not these."""
 
     action: str
     tags: str
