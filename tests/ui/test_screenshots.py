@@ -68,6 +68,7 @@ async def _take_states(page: Page, place: Path, suffix: str) -> None:
     await page.screenshot(path=place / f"ui-links-ticked-{suffix}.png")
     await page.get_by_label("Tags, separated by commas").fill("x" * 51)
     await page.get_by_role("button", name="Add").click()
+    await page.locator("#batch-tags-error").wait_for()
     await page.screenshot(path=place / f"ui-links-refused-{suffix}.png")
     await page.get_by_label("Tags, separated by commas").fill("seen")
     await page.get_by_role("button", name="Remove").click()
@@ -76,6 +77,7 @@ async def _take_states(page: Page, place: Path, suffix: str) -> None:
     await page.locator(".pick input").first.check()
     await page.get_by_label("All that the list finds").check()
     await page.get_by_role("button", name="Delete").click()
+    await page.get_by_role("heading", name="Delete").wait_for()
     await page.screenshot(path=place / f"ui-links-confirm-{suffix}.png", full_page=True)
 
 
