@@ -7,7 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,13 +30,17 @@ REDIS_BATCH = 10_000
 @dataclass(frozen=True, slots=True)
 class Subject:
     """A server that listens on `port`. `groups` are its root processes by the group that their cost is assigned to.
-    `metrics_port` is that of SnapURL, whose clicks are checked; None for a peer."""
+
+    `metrics_port` is that of SnapURL, whose clicks are checked; None for a peer. `beside` is what goes on during the
+    runs.
+    """
 
     name: str
     port: int
     workers: int
     groups: Mapping[str, Sequence[int]]
     metrics_port: int | None = None
+    beside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
 
 
 @dataclass(frozen=True, slots=True)
