@@ -31,8 +31,8 @@ REDIS_BATCH = 10_000
 class Subject:
     """A server that listens on `port`. `groups` are its root processes, by the group that their cost belongs to.
 
-    `metrics_port` is that of SnapURL, whose clicks are checked; None for a peer. `beside` is what goes on during the
-    runs.
+    `metrics_port` is that of SnapURL, whose clicks are checked; None for a peer. `beside` is what goes on during
+    its runs.
     """
 
     name: str
