@@ -80,7 +80,7 @@ def _choice(words: list[str] | None) -> Choice:
     parser.add_argument("--results", type=Path, help="a directory (benchmarks/results; of a quick run: none)")
     parser.add_argument(
         "--dashboards", type=int, default=0, metavar="N",
-        help=f"also measure redirects while N dashboards show the cluster, up to {DASHBOARDS_MAX} (0)",
+        help=f"also measure hot and zipf while N dashboards show the cluster, up to {DASHBOARDS_MAX} (0)",
     )  # fmt: skip
     options = parser.parse_args(words)
     if not 0 <= options.dashboards <= DASHBOARDS_MAX:

@@ -18,13 +18,14 @@ from benchmarks.load.subjects import Conditions, Start, Subject
 from benchmarks.programs import BenchmarkFailed
 
 REST_S = 0.3  # between two runs
+WATCHED = ("hot", "zipf")  # on one core, and on all
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
     """How all scenarios are run. With `may_skip`, a peer that is not installed is skipped and reported.
 
-    With `dashboards`, SnapURL takes further turns at redirects, with so many dashboards open.
+    With `dashboards`, SnapURL takes further turns at the scenarios WATCHED, with so many dashboards open.
     """
 
     bed: Bed
@@ -46,7 +47,7 @@ class Suite:
                 for start in scenario.subjects
                 if (subject := await self._start(stack, start, how)) is not None
             ]
-            if self.dashboards and not scenario.shape(self.scale).post_every:
+            if self.dashboards and scenario.name in WATCHED:
                 subjects += [self._watched(each) for each in subjects if each.metrics_port is not None]
             samples = await self._take_turns(scenario, subjects, sender)
         return [
