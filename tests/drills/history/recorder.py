@@ -15,14 +15,20 @@ KEYS_AT_ONCE = 40
 OPERATIONS_PER_KEY = 40
 MIX = {
     Kind.READ: 38, Kind.CHANGE: 30, Kind.CREATE: 14, Kind.DELETE: 4, Kind.RESTORE: 7, Kind.TRANSFER: 3,
-    Kind.HISTORY: 4,
+    Kind.HISTORY: 4, Kind.RENAME: 3,
 }  # fmt: skip
 OPTIONS: dict[str, Sequence[object]] = {
     "enabled": (False, True),
     "max_clicks": (None, 1, 1_000),
     "tags": ([], ["a"], ["b", "c"]),
 }
+RENAME_S_MAX, RENAME_PAUSE_S = 60.0, 0.05
 PASSWORD_SHARE = 0.02  # of the changes: hashing one takes longer than all else
+
+
+def is_open(answer: Answer, is_repeat: bool) -> bool:
+    """Whether a rename may still be half done: one whose outcome was unknown may be refused for now by its repeat."""
+    return answer.outcome is Outcome.UNKNOWN or (is_repeat and answer.outcome is Outcome.REFUSED)
 
 
 class Recorder:
@@ -40,8 +46,10 @@ class Recorder:
         self._accounts = accounts
         self._made: Fields = {
             "enabled": True, "max_clicks": None, "tags": [], "has_password": False, "account": account,
+            "renamed_to": None,
         }  # fmt: skip
         self._titles = itertools.count(1)
+        self._new_codes = (f"renamed{number}" for number in itertools.count(1))
 
     async def work(self, client: Client, stop: asyncio.Event) -> None:
         """Runs one client until `stop`."""
@@ -86,6 +94,9 @@ class Recorder:
                     sets={"account": account},
                     if_match=known,
                 )
+            case Kind.RENAME:
+                await self._rename(client, code)
+                return
             case Kind.READ:
                 answer = await self._record(code, kind, client.read(code))
             case _:
@@ -95,6 +106,24 @@ class Recorder:
                     answer = await self._record(code, kind, client.restore(code, deleted), if_match=deleted)
         if answer.version is not None:
             seen[code] = answer.version
+
+    async def _rename(self, client: Client, code: str) -> None:
+        """Renames a link to a code of its own. Goes on if the outcome is unknown: that must finish the rename."""
+        new = next(self._new_codes)
+        began = time.monotonic()
+        answer, is_repeat = await client.rename(code, new), False
+        while is_open(answer, is_repeat) and time.monotonic() < began + RENAME_S_MAX:
+            await asyncio.sleep(RENAME_PAUSE_S)
+            answer, is_repeat = await client.rename(code, new), True
+        ended = time.monotonic()
+        outcome = Outcome.UNKNOWN if is_open(answer, is_repeat) else answer.outcome
+        made = answer.shown
+        shown = {name: value for name, value in made.items() if name != "renamed_to"}
+        sets = {"renamed_to": new}
+        self.history.append((code, Operation(Kind.RENAME, outcome, began, ended, sets, shown=shown)))
+        if answer.version == 1:
+            self.history.append((new, Operation(Kind.CREATE, outcome, began, ended, made, 1, shown=made)))
+            await self._record(new, Kind.READ, client.read(new))
 
     def _title(self) -> Fields:
         """Returns a title that no other write sets."""
