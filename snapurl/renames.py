@@ -19,10 +19,11 @@ or without:
   of now.
 - while 3 is under way: the old link is marked or not. If it is, a repeat finds that and only answers.
 
-Who deletes or transfers the old link after 2 has won: the rename is refused, and the new link stays as a copy,
-with the account of before. A link that somebody else made at the new code has another token, and one that has been
-deleted is a tombstone: both are "taken". `max_clicks` is the one option that cannot be copied, since its uses are
-counted at the shard of the old code while the new one would give its own: such a link is refused.
+Who deletes the old link after 2 has won: the rename is refused, and the new link stays as a copy. So has who
+transfers it: the copy stays with the account of before, unless an admin repeats the rename, which gives it to the
+new account too. A link that somebody else made at the new code has another token, and one that has been deleted is
+a tombstone: both are "taken". `max_clicks` is the one option that cannot be copied, since its uses are counted at
+the shard of the old code while the new one would give its own: such a link is refused.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class LinkRenames:
         if isinstance(made, Taken):
             raise _taken(new)
         try:
-            await self._bring_up_to_date(old, new, by)
+            await self._bring_up_to_date(old, new, owner, by)
             marked = await self._store.rename(
                 old.code,
                 new,
@@ -105,11 +106,17 @@ class LinkRenames:
         await self._cache.changed(marked)
         return marked
 
-    async def _bring_up_to_date(self, old: Link, new: str, by: str) -> None:
+    async def _bring_up_to_date(self, old: Link, new: str, owner: str | None, by: str) -> None:
         """Gives the new link what the old one has, if an attempt before has made it."""
         found = await self._store.get(new)
-        if found is None or found.deleted_at is not None or found.owner != old.owner:
+        if found is None or found.deleted_at is not None:
             raise _taken(new)
+        if found.owner != old.owner:
+            if owner is not None:
+                raise _taken(new)
+            found = await self._store.transfer(
+                new, old.owner, if_match=found.version, by=by, token=self._make_token()
+            )
         if link_values(found) != link_values(old):
             patch = LinkPatch(**{name: getattr(old, name) for name in LINK_FIELDS})
             found = await self._store.change(

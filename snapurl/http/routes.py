@@ -419,7 +419,7 @@ ROUTES: tuple[Route[Handler], ...] = (
             ),
         ),
         "Makes a link with the new code that has all that this one has, and says so here (`renamed_to`). Clicks "
-        "and history stay with the code at which they were made. If the reply is lost, repeat it: that finishes it.",
+        "and history stay with the code at which they were made. If the reply is lost, repeat the request.",
         right=Right.CHANGE,
         body=Rename,
         parameters=(IF_MATCH,),

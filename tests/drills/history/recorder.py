@@ -27,23 +27,30 @@ PASSWORD_SHARE = 0.02  # of the changes: hashing one takes longer than all else
 
 
 def is_open(answer: Answer, is_repeat: bool) -> bool:
-    """Whether a rename may still be half done: one whose outcome was unknown may be refused for now by its repeat."""
+    """Whether a rename may still be half done: a repeat of one whose outcome was unknown may be refused for now."""
     return answer.outcome is Outcome.UNKNOWN or (is_repeat and answer.outcome is Outcome.REFUSED)
 
 
 class Recorder:
     """Records operations on a sliding window of links.
 
-    `account` is that of new links, `accounts` those to which transfers give them.
+    `account` is that of new links, `accounts` those to which transfers give them. `password_share` of the changes set
+    or remove a password.
     """
 
     def __init__(
-        self, codes: Sequence[str], rng: random.Random, account: str, accounts: Sequence[str]
+        self,
+        codes: Sequence[str],
+        rng: random.Random,
+        account: str,
+        accounts: Sequence[str],
+        password_share: float = PASSWORD_SHARE,
     ) -> None:
         self.history: list[tuple[str, Operation]] = []
         self._codes = codes
         self._rng = rng
         self._accounts = accounts
+        self._password_share = password_share
         self._made: Fields = {
             "enabled": True, "max_clicks": None, "tags": [], "has_password": False, "account": account,
             "renamed_to": None,
@@ -131,7 +138,7 @@ class Recorder:
 
     def _options(self) -> Fields:
         """Returns one other field to change, or none."""
-        if self._rng.random() < PASSWORD_SHARE:
+        if self._rng.random() < self._password_share:
             return {"has_password": self._rng.random() < 0.7}
         name = self._rng.choice([*OPTIONS, ""])
         return {name: self._rng.choice(OPTIONS[name])} if name else {}
