@@ -34,8 +34,8 @@ def is_open(answer: Answer, is_repeat: bool) -> bool:
 class Recorder:
     """Records operations on a sliding window of links.
 
-    `account` is that of new links, `accounts` those to which transfers give them. `password_share` of the changes set
-    or remove a password.
+    `account` is that of new links, `accounts` those to which transfers give them. `password_share` of the
+    changes set or remove a password.
     """
 
     def __init__(
@@ -61,10 +61,11 @@ class Recorder:
     async def work(self, client: Client, stop: asyncio.Event) -> None:
         """Runs one client until `stop`."""
         seen: dict[str, int] = {}
+        deleted: dict[str, int] = {}
         while not stop.is_set():
             place = len(self.history) // OPERATIONS_PER_KEY + self._rng.randrange(KEYS_AT_ONCE)
             code = self._codes[place % len(self._codes)]
-            await self._one(client, code, seen)
+            await self._one(client, code, seen, deleted)
 
     async def read_histories(self, clients: Sequence[Client]) -> None:
         """Reads the history of each link. So the check knows who made which version, also if an answer was lost."""
@@ -76,7 +77,8 @@ class Recorder:
 
         await asyncio.gather(*map(read, clients))
 
-    async def _one(self, client: Client, code: str, seen: dict[str, int]) -> None:
+    async def _one(self, client: Client, code: str, seen: dict[str, int], deleted: dict[str, int]) -> None:
+        """`seen` has the newest version of each link that the client knows, `deleted` the last that was deleted."""
         (kind,) = self._rng.choices(list(MIX), list(MIX.values()))
         known = seen.get(code) if self._rng.random() < 0.5 else None
         match kind:
@@ -106,13 +108,19 @@ class Recorder:
                 return
             case Kind.READ:
                 answer = await self._record(code, kind, client.read(code))
+            case Kind.RESTORE if code in deleted and self._rng.random() < 0.5:
+                answer = await self._restore(client, code, deleted[code])  # which may be over
             case _:
                 answer = await self._record(code, Kind.HISTORY, client.history(code))
-                if kind is Kind.RESTORE and answer.log and answer.log[-1].kind is Kind.DELETE:
-                    deleted = answer.log[-1].version
-                    answer = await self._record(code, kind, client.restore(code, deleted), if_match=deleted)
+                if answer.log and answer.log[-1].kind is Kind.DELETE:
+                    deleted[code] = answer.log[-1].version
+                    if kind is Kind.RESTORE:
+                        answer = await self._restore(client, code, deleted[code])
         if answer.version is not None:
             seen[code] = answer.version
+
+    async def _restore(self, client: Client, code: str, deleted: int) -> Answer:
+        return await self._record(code, Kind.RESTORE, client.restore(code, deleted), if_match=deleted)
 
     async def _rename(self, client: Client, code: str) -> None:
         """Renames a link to a code of its own. Goes on if the outcome is unknown: that must finish the rename."""
