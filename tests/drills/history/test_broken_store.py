@@ -171,12 +171,16 @@ async def errors_of(clients: list[StoreClient], rounds: int) -> dict[str, str]:
     recorder = Recorder(
         codes, random.Random(seed), ACCOUNT, ("acc_one", "acc_two"), password_share=PASSWORD_SHARE
     )
-    for number in range(1, rounds + 1):
-        stop = asyncio.Event()
+    for _ in range(rounds):
+        stop, begun = asyncio.Event(), len(recorder.history)
+
+        def is_over(begun: int = begun) -> bool:
+            return len(recorder.history) >= begun + OPERATIONS
+
         async with asyncio.TaskGroup() as group:
             for client in clients:
                 group.create_task(recorder.work(client, stop))
-            await until(lambda wanted=number * OPERATIONS: len(recorder.history) >= wanted)
+            await until(is_over)
             stop.set()
         await recorder.read_histories(clients)
         if wrong := check_history(recorder.history):
