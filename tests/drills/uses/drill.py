@@ -98,7 +98,11 @@ class Drill:
             store = await Store.open(self._settings)
             stack.push_async_callback(store.shards.close)
             self._code = await self._make_link(store)
-            ports = [free_port() for _ in range(HOSTS)]
+            taken: set[int] = set()
+            ports = []
+            for _ in range(HOSTS):
+                ports.append(free_port(taken))
+                taken.add(ports[-1])
             for number, port in enumerate(ports):
                 program = await stack.enter_async_context(self._serving(number, port))
                 await answering(program, f"http://127.0.0.1:{port}/health/ready")
@@ -145,7 +149,7 @@ class Drill:
         for number, (name, fault) in enumerate(phases, 1):
             before = self.figures.given
             self._share = self._plan.uses * number // (len(phases) + 1)
-            await until(lambda before=before: self.figures.given > before)
+            await self._until_given(before)
             await fault()
             self.figures.by_phase[name] = self.figures.given - before
         before = self.figures.given
@@ -170,6 +174,10 @@ class Drill:
         assert server.port == port, "another program took the port of a server while it was down"
         before = self.figures.given
         self._share += 1  # should all have been given before
+        await self._until_given(before)
+
+    async def _until_given(self, before: int) -> None:
+        """Waits until visitors have got more redirects than `before`."""
         await until(lambda: self.figures.given > before)
 
     # -- the visitors ------------------------------------------------------------------------------------------
