@@ -33,6 +33,7 @@ from collections.abc import Callable
 from hashlib import sha256
 
 from snapurl.cache.reader import LinkCache
+from snapurl.codes import key_of, split_key
 from snapurl.errors import (
     AliasTaken,
     FieldError,
@@ -65,10 +66,13 @@ class LinkRenames:
     ) -> Link:
         """Returns the link at its new code, also if this rename was done before.
 
+        `code` is the key of the link, `new` a code of the same domain.
+
         Raises NotFound, also for a link of another owner, Gone, AliasTaken, Invalid, VersionMismatch, Unavailable,
         OutcomeUnknown.
         """
-        if code == new:
+        domain, now = split_key(code)
+        if now == new:
             raise Invalid(fields=(FieldError("/code", "is the code that the link has"),))
         for _ in range(ATTEMPTS):
             old = await self._store.get(code)
@@ -82,16 +86,17 @@ class LinkRenames:
                 await self._finish(old, new, gives_up, by)
             except VersionMismatch:
                 continue
-            return await self._renamed(new, owner)
+            return await self._renamed(key_of(domain, new), owner)
         raise Unavailable("others change the link all the time", is_public=True, retry_after_s=1.0)
 
     async def _attempt(self, old: Link, new: str, gives_up: bool, owner: str | None, by: str) -> Link:
         """Returns the old link, which is marked now. Raises VersionMismatch if one of both changed meanwhile."""
-        made = await self._store.create(NewLink(new, old, old.owner, _token(old.code, new), by))
+        key = key_of(split_key(old.code)[0], new)
+        made = await self._store.create(NewLink(key, old, old.owner, _token(old.code, key), by))
         if isinstance(made, Taken):
-            raise _taken(new)
+            raise _taken(key)
         try:
-            await self._bring_up_to_date(old, new, owner, by)
+            await self._bring_up_to_date(old, key, owner, by)
             marked = await self._store.rename(
                 old.code,
                 new,
@@ -106,21 +111,21 @@ class LinkRenames:
         await self._cache.changed(marked)
         return marked
 
-    async def _bring_up_to_date(self, old: Link, new: str, owner: str | None, by: str) -> None:
+    async def _bring_up_to_date(self, old: Link, key: str, owner: str | None, by: str) -> None:
         """Gives the new link what the old one has, if an attempt before has made it."""
-        found = await self._store.get(new)
+        found = await self._store.get(key)
         if found is None or found.deleted_at is not None:
-            raise _taken(new)
+            raise _taken(key)
         if found.owner != old.owner:
             if owner is not None:
-                raise _taken(new)
+                raise _taken(key)
             found = await self._store.transfer(
-                new, old.owner, if_match=found.version, by=by, token=self._make_token()
+                key, old.owner, if_match=found.version, by=by, token=self._make_token()
             )
         if link_values(found) != link_values(old):
             patch = LinkPatch(**{name: getattr(old, name) for name in LINK_FIELDS})
             found = await self._store.change(
-                new, patch, if_match=found.version, owner=old.owner, token=self._make_token(), by=by
+                key, patch, if_match=found.version, owner=old.owner, token=self._make_token(), by=by
             )
         await self._cache.changed(found)
 
@@ -138,20 +143,17 @@ class LinkRenames:
         if old.deleted_at is not None and not gives_up:
             raise Gone("the code was given up when the link was renamed: restore it first")
 
-    async def _renamed(self, new: str, owner: str | None) -> Link:
-        link = await self._store.get(new)
-        if link is not None and owner not in (
-            None,
-            link.owner,
-        ):  # the old one has been given to another account
-            raise _taken(new)
+    async def _renamed(self, key: str, owner: str | None) -> Link:
+        link = await self._store.get(key)
+        if link is not None and owner not in (None, link.owner):  # only the old one is the caller's
+            raise _taken(key)
         if link is None or link.deleted_at is not None:
-            raise Gone(f"the link was renamed to {new}, and deleted since")
+            raise Gone(f"the link was renamed to {split_key(key)[1]}, and deleted since")
         return link
 
 
-def _taken(new: str) -> AliasTaken:
-    return AliasTaken(f"the code {new} is taken: choose another")
+def _taken(key: str) -> AliasTaken:
+    return AliasTaken(f"the code {split_key(key)[1]} is taken: choose another")
 
 
 def _check(old: Link, if_match: int | None) -> None:
@@ -165,6 +167,6 @@ def _check(old: Link, if_match: int | None) -> None:
         )
 
 
-def _token(code: str, new: str) -> uuid.UUID:
-    """Returns the token of the create of `new` for `code`, which no other create has."""
-    return uuid.UUID(bytes=sha256(f"rename {code} {new}".encode()).digest()[:16])
+def _token(old: str, new: str) -> uuid.UUID:
+    """Returns the token of the create of the link `new` for `old`, which no other create has."""
+    return uuid.UUID(bytes=sha256(f"rename {old} {new}".encode()).digest()[:16])

@@ -208,3 +208,14 @@ async def test_a_rename_carries_what_others_change_meanwhile(
     link = await rename(LinkRenames(store.links, cache), "old", "new", owner=None)
     assert (link.title, link.version) == ("2", 3)
     await check_renamed(store, "old", "new", gives_up=False)
+
+
+async def test_a_link_stays_in_its_domain(store: Store, cache: LinkCache, new_link: NewLinkMaker) -> None:
+    """A link of another domain is renamed to a code of that domain, and the code elsewhere is no matter."""
+    await store.links.create(new_link("go.example.org/old", owner="me"))
+    await store.links.create(new_link("new", owner="you"))
+    assert (
+        await rename(LinkRenames(store.links, cache), "go.example.org/old", "new")
+    ).code == "go.example.org/new"
+    old = await store.links.get("go.example.org/old")
+    assert old is not None and old.renamed_to == "new"
