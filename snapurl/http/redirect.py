@@ -287,6 +287,7 @@ async def _find_link(request: Request[Any, Any], services: Services, code: str, 
             link = await services.cache.resolve(code)
     if link is None or not has_address(link, rest):
         refuse_blocked(await count_miss(services, miss_client_of(request)), MISSES)
+        request.ctx.is_counted = True
         raise NoSuchAddress() if rest or is_reserved(code) else NotFound()
     return link
 

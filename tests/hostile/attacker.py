@@ -16,6 +16,7 @@ import os
 import re
 import resource
 import sys
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ CONNECTIONS = "connections"
 class Attack:
     """What is sent: an endless iterator of requests, given the codes of some links that exist.
 
-    `statuses` are those that the service may answer with.
+    `statuses` are those that the service may answer with. With no `connections` the process only takes CPU time.
     """
 
     requests: Callable[[Sequence[str]], Iterator[bytes]]
@@ -129,6 +130,13 @@ async def attack(
     return tried
 
 
+async def busy(seconds: float) -> None:
+    """Takes CPU time and does nothing else."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
 def named(name: str) -> Attack:
     """Returns the attack `module:NAME`."""
     module, _, attribute = name.partition(":")
@@ -139,7 +147,7 @@ def named(name: str) -> Attack:
 async def _main(kind: Attack, seconds: float, **where: Any) -> dict[str, int]:
     print(flush=True)
     seen = Counter[int]()
-    tried = await attack(kind, **where, seen=seen, event=asyncio.sleep(seconds))
+    tried = await attack(kind, **where, seen=seen, event=asyncio.sleep(seconds) if kind.connections else busy(seconds))
     return {**{str(status): count for status, count in seen.items()}, CONNECTIONS: tried}
 
 
