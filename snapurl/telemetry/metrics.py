@@ -202,7 +202,7 @@ CONNECTIONS_REFUSED = Counter(
 )
 PACED = Counter(
     "snapurl_paced_total",
-    "Answers that no limit counts, and parts of refused bodies, that waited: their clients ask faster than their pace.",
+    "Uncounted answers and parts of refused bodies that waited, since their client asks faster than its pace.",
 )
 FAIR_QUEUE_REFUSED = Counter(
     "snapurl_turns_refused_total", "Requests refused because they waited too long in the fair queue."

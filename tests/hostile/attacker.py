@@ -147,7 +147,9 @@ def named(name: str) -> Attack:
 async def _main(kind: Attack, seconds: float, **where: Any) -> dict[str, int]:
     print(flush=True)
     seen = Counter[int]()
-    tried = await attack(kind, **where, seen=seen, event=asyncio.sleep(seconds) if kind.connections else busy(seconds))
+    tried = await attack(
+        kind, **where, seen=seen, event=asyncio.sleep(seconds) if kind.connections else busy(seconds)
+    )
     return {**{str(status): count for status, count in seen.items()}, CONNECTIONS: tried}
 
 

@@ -45,7 +45,7 @@ LIVE = get("/health/live")
 
 
 def test_a_client_waits_beyond_its_burst_and_no_longer_than_the_bound() -> None:
-    """A burst is free, then each answer waits longer than the one before, up to the bound; rest restores the burst."""
+    """A burst is free, then each answer waits longer than the last, up to the bound; rest restores the burst."""
     keeps = Pace(clock := Clock())
     assert [keeps.spend("a", 1) for _ in range(BURST)] == [0.0] * BURST
     waits = [keeps.spend("a", 1) for _ in range(10_000)]
@@ -77,12 +77,14 @@ def test_the_memory_for_clients_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
 
 # -- the service ---------------------------------------------------------------------------------------------------
 
-ADDRESSES = (f"127.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}" for number in itertools.count(0x4D0001))
+ADDRESSES = (
+    f"127.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}" for number in itertools.count(0x4D0001)
+)
 
 
 @pytest.fixture(scope="module")
 def pair(shared_settings: Settings) -> Iterator[Pair]:
-    """Yields services with and without the fast path, where a client has FEW answers at once and time stands still."""
+    """Yields services with and without the fast path. A client has FEW answers at once, and time stands still."""
     limits = {"limit_create": "1/hour", "limit_unauthorized": "1/hour", "limit_missing": "1/hour"}
     settings = shared_settings.model_copy(update={"anonymous_creation": True, **limits})
     with pytest.MonkeyPatch.context() as patch:
@@ -135,12 +137,13 @@ def test_what_no_limit_counts_waits(pair: Pair, service: Side, request_bytes: by
 
 
 def test_what_is_served_never_waits(pair: Pair, service: Side) -> None:
-    """Of a client beyond its pace, redirects, creates and misses within limits, and a key's requests do not wait."""
+    """Of a client beyond its pace, redirects, creates and misses within limits, and keyed requests do not wait."""
     address = next(ADDRESSES)
     pair.loop.run(ready(service))
     key, _ = pair.loop.run(service.app.ctx.services.keys.create("served", frozenset(Right)))
     assert pair.loop.run(asked(service, address, *[LIVE] * 2 * FEW))[1] == FEW
-    served = get("/fp-a"), get("/fp-a", "Purpose: prefetch"), CREATE, get("/none-such"), get(LINKS, f"X-Api-Key: {key}")
+    in_advance, listed = get("/fp-a", "Purpose: prefetch"), get(LINKS, f"X-Api-Key: {key}")
+    served = get("/fp-a"), in_advance, CREATE, get("/none-such"), listed
     assert pair.loop.run(asked(service, address, *served)) == ([302, 302, 201, 404, 200], 0)
 
 
@@ -152,7 +155,9 @@ def test_a_refused_body_is_thrown_away_at_the_pace(pair: Pair, service: Side, li
     last = get("/health/live", "Connection: close")
 
     async def answers() -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", service.port, local_addr=(next(ADDRESSES), 0))
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", service.port, local_addr=(next(ADDRESSES), 0)
+        )
         writer.write(body + last)
         async with asyncio.timeout(HANG_S):
             found = await reader.read()

@@ -150,7 +150,7 @@ class BoundedProtocol(HttpProtocol):
     """Sanic's protocol within the bounds of this module; `app.ctx.connection_budget` is its budget.
 
     `client` is the client that the connection counts against, empty if the peer is a trusted proxy.
-    `app.ctx.loop_share` says when a request may begin, `app.ctx.pace` how long an answer that no limit counts waits.
+    `app.ctx.loop_share` says when a request may begin, `app.ctx.pace` how long an uncounted answer waits.
     """
 
     HTTP_CLASS = StrictHttp

@@ -1,11 +1,12 @@
 """A client's pace: how fast it is answered what no limit counts.
 
-Theory. The rate limits bound what a client may have. What they refuse, and what needs no key, such as a health check,
-would be answered as often as it is asked: a client with a few connections could keep a worker busy with refusals
-alone, and everybody's redirects would wait for the CPU. So each such answer has a cost, and so has each byte of a
-body that is only thrown away. A client may spend BURST_S at once. From then on it spends ANSWERS_PER_S, and what
-exceeds that waits, up to WAIT_S_MAX. Meanwhile nothing is read from the connection, so the wait takes no CPU time and
-no more memory. A connection has one request at a time, so no more answers wait than there are connections.
+Theory. The rate limits bound what a client may have. What they refuse, and what needs no key, such as a health
+check, would be answered as often as it is asked. So a client with a few connections could keep a worker busy with
+refusals alone, and everybody's redirects would wait for the CPU. Therefore each such answer has a cost, and so has
+each byte of a body that is only thrown away. A client may spend BURST_S at once. From then on it spends
+ANSWERS_PER_S, and what exceeds that waits, up to WAIT_S_MAX. Meanwhile nothing more is read from the connection, so
+the wait takes no CPU time and no more memory. A connection has one request at a time, so no more answers wait than
+there are connections.
 
 What is served does not wait: redirects, requests with a key within its limit, and creates within theirs, also where
 they come from the same address.
@@ -22,9 +23,9 @@ from sanic import Request
 
 from snapurl.addresses import site_of
 
-ANSWERS_PER_S = 500.0
-DISCARDED_BYTES = 16_384  # of a refused body that cost as much as one answer
-BURST_S = 0.5
+ANSWERS_PER_S = 200.0
+DISCARDED_BYTES = 32_768  # of a refused body that cost as much as one answer
+BURST_S = 0.25
 WAIT_S_MAX = 2.0
 SITE_FACTOR = 8.0  # the pace of an IPv6 /48 is this many times that of one client in it
 CLIENTS_MAX = 10_000  # whose pace is known; beyond it the one that has not asked for longest begins anew
