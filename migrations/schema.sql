@@ -110,6 +110,22 @@ CREATE INDEX intents_oldest ON intents USING btree (created_at);
 GRANT DELETE, INSERT, SELECT, UPDATE ON intents TO snapurl_migrator;
 GRANT SELECT ON intents TO snapurl_service;
 
+CREATE TABLE link_history (
+    slot smallint NOT NULL,
+    code text COLLATE "C" NOT NULL,
+    place smallint NOT NULL,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    version bigint NOT NULL,
+    kind text NOT NULL,
+    changed_at timestamp with time zone NOT NULL,
+    changed_by text COLLATE "C" NOT NULL,
+    fields jsonb NOT NULL,
+    CONSTRAINT link_history_pkey PRIMARY KEY (slot, code, place),
+    CONSTRAINT link_history_place_check CHECK (place >= 0 AND place <= 99)
+);
+GRANT DELETE, INSERT, SELECT, UPDATE ON link_history TO snapurl_migrator;
+GRANT SELECT ON link_history TO snapurl_service;
+
 CREATE TABLE link_uses (
     slot smallint NOT NULL,
     code text COLLATE "C" NOT NULL,
@@ -917,9 +933,20 @@ GRANT EXECUTE ON FUNCTION link_change_verdict_v1 TO snapurl_migrator, snapurl_se
 CREATE OR REPLACE FUNCTION public.link_changed_v1()
  RETURNS trigger
  LANGUAGE plpgsql
+ SET search_path TO 'public', 'pg_temp'
 AS $function$
 BEGIN
     NEW.changed_at := clock_timestamp();
+    INSERT INTO link_history AS h (slot, code, place, xid, version, kind, changed_at, changed_by, fields)
+         VALUES (NEW.slot, NEW.code, NEW.version % 100, pg_current_xact_id(), NEW.version,
+                 CASE WHEN OLD.deleted_at IS NULL AND NEW.deleted_at IS NOT NULL THEN 'delete'
+                      WHEN OLD.deleted_at IS NOT NULL AND NEW.deleted_at IS NULL THEN 'restore'
+                      WHEN OLD.owner <> NEW.owner THEN 'transfer'
+                      ELSE 'change' END,
+                 NEW.changed_at, coalesce(NEW.changed_by, ''), link_difference_v1(OLD, NEW))
+    ON CONFLICT (slot, code, place) DO UPDATE SET
+        xid = excluded.xid, version = excluded.version, kind = excluded.kind, changed_at = excluded.changed_at,
+        changed_by = excluded.changed_by, fields = excluded.fields;
     RETURN NEW;
 END $function$;
 GRANT EXECUTE ON FUNCTION link_changed_v1 TO snapurl_migrator, snapurl_service;
@@ -1080,6 +1107,35 @@ BEGIN
     IF found_token <> p_token THEN outcome := 'taken'; created_at := NULL; END IF;
 END $function$;
 GRANT EXECUTE ON FUNCTION link_create_v2 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.link_difference_v1(p_old links, p_new links)
+ RETURNS jsonb
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'public', 'pg_temp'
+ SET "TimeZone" TO 'UTC'
+AS $function$
+    SELECT coalesce(jsonb_object_agg(key, jsonb_build_array(link_history_value_v1(o.value), link_history_value_v1(n.value)))
+                    FILTER (WHERE o.value <> n.value), '{}')
+           || CASE WHEN (p_old).password_hash IS NOT DISTINCT FROM (p_new).password_hash THEN '{}'
+                   ELSE jsonb_build_object('password', jsonb_build_array(NULL,
+                       CASE WHEN (p_old).password_hash IS NULL THEN 'set'
+                            WHEN (p_new).password_hash IS NULL THEN 'removed' ELSE 'changed' END)) END
+      FROM jsonb_each(to_jsonb(p_old)) o JOIN jsonb_each(to_jsonb(p_new)) n USING (key)
+     WHERE key NOT IN ('slot', 'code', 'xid', 'version', 'token', 'change_token', 'created_at', 'created_by',
+                       'changed_at', 'changed_by', 'deleted_at', 'password_hash')
+$function$;
+GRANT EXECUTE ON FUNCTION link_difference_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.link_history_value_v1(p_value jsonb)
+ RETURNS jsonb
+ LANGUAGE sql
+ IMMUTABLE
+AS $function$
+    SELECT CASE WHEN jsonb_typeof(p_value) = 'string' AND length(p_value #>> '{}') > 2048
+                THEN to_jsonb(left(p_value #>> '{}', 2047) || '…') ELSE p_value END
+$function$;
+GRANT EXECUTE ON FUNCTION link_history_value_v1 TO snapurl_migrator, snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.link_restore_v1(p_slot smallint, p_code text, p_if_match bigint, p_owner text, p_token uuid, OUT outcome text, OUT peer text, OUT epoch bigint, OUT link links)
  RETURNS record

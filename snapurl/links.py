@@ -31,6 +31,7 @@ from snapurl.errors import (
     SnapURLError,
     Unavailable,
 )
+from snapurl.history import LinkHistory
 from snapurl.model import (
     EXPIRY_NOT_IN_FUTURE,
     Account,
@@ -247,12 +248,17 @@ class LinkService:
             raise Gone("the link was deleted")
         return link
 
+    async def history(self, code: str, owner: str | None) -> LinkHistory:
+        """Returns the link and who changed what of it, also if it is deleted. Raises NotFound, Unavailable."""
+        found = await self._store.history(code)
+        if found is None or not _may_see(found.link, owner):
+            raise NotFound()
+        return found
+
     async def _own(self, code: str, owner: str | None) -> Link:
         link = await self._store.get(code)
-        if link is None:
+        if link is None or not _may_see(link, owner):
             raise NotFound()
-        if owner is not None and link.owner != owner:
-            raise NotFound()  # as if there were none, so that no key can tell which codes are in use
         return link
 
     async def change(
@@ -343,6 +349,11 @@ class LinkService:
         """
         await self._own(code, owner)
         return await asyncio.gather(self._clicks.totals(code), self._clicks.sources(code))
+
+
+def _may_see(link: Link, owner: str | None) -> bool:
+    """Whether the link is the caller's. Others are "not found", so that no key can tell which codes are in use."""
+    return owner is None or link.owner == owner
 
 
 def _taken(alias: str) -> AliasTaken:

@@ -256,6 +256,21 @@ def links_stats(code: str, days: int, as_json: bool | None) -> None:
     _show(as_json, found, lambda: show_clicks(found, days))
 
 
+@links.command("history")
+@CODE
+@AS_JSON
+def links_history(code: str, as_json: bool | None) -> None:
+    """Show who changed a link, what and when; of a deleted link, too.
+
+    \b
+    snapurl links history sale
+    """
+    from snapurl.commands.render import show_history
+
+    found = _call("GET", code, "/history")
+    _show(as_json, found, lambda: show_history(found))
+
+
 @links.command("where")
 @CODE
 @AS_JSON

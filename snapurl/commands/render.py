@@ -72,6 +72,27 @@ def show_clicks(stats: Mapping[str, Any], days: int) -> None:
             console.print(_bars(found, console.width))
 
 
+def show_history(history: Mapping[str, Any]) -> None:
+    """Prints one line per change, and one per further field that it changed."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("when", "key", "what"):
+        table.add_column(name, no_wrap=True)
+    table.add_column("field", no_wrap=True)
+    table.add_column("from", ratio=1, overflow="fold")
+    table.add_column("to", ratio=1, overflow="fold")
+    for change in history["changes"]:
+        first = (_moment(change["at"]), change["by"], change["kind"])
+        for field in change["fields"] or [{"name": "", "old": None, "new": None}]:
+            name = field["name"]
+            values = ("" if value is None else _value(name, value) for value in (field["old"], field["new"]))
+            table.add_row(*map(Text, (*first, name.replace("_", " "), *values)))
+            first = ("", "", "")
+    console = Console(highlight=False)
+    console.print(table)
+    if dropped := history["dropped"]:
+        console.print(Text(f"{dropped:,} older change{'' if dropped == 1 else 's'} not kept"))
+
+
 def _bars(counts: Sequence[tuple[str, int]], width: int) -> Table:
     most = max((count for _, count in counts), default=0) or 1
     label = max(len(name) for name, _ in counts)

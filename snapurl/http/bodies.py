@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 from snapurl.config import Settings
@@ -39,19 +40,22 @@ class BodyBound:
     links: int
     bytes_max: int
     link_bytes_max: int
+    values_max: int
 
     @classmethod
     def of(cls, links: int, settings: Settings) -> BodyBound:
-        link_bytes_max = CHAR_BYTES_MAX * URLS_MAX * settings.url_chars_max + FIELDS_BYTES_MAX
-        return cls(links, min(links * link_bytes_max, settings.body_bytes_max), link_bytes_max)
-
-    @property
-    def values_max(self) -> int:
-        return self.links * LINK_VALUES_MAX + RULES_VALUES_MAX
+        return _bound(links, settings.url_chars_max, settings.body_bytes_max)
 
     def links_at_least(self, count: int) -> int:
         """Returns how many links a body of `count` bytes holds at least; one if it is too large anyway."""
         return max(1, -(-count // self.link_bytes_max)) if count <= self.bytes_max else 1
+
+
+@lru_cache
+def _bound(links: int, url_chars_max: int, body_bytes_max: int) -> BodyBound:
+    link_bytes_max = CHAR_BYTES_MAX * URLS_MAX * url_chars_max + FIELDS_BYTES_MAX
+    values_max = links * LINK_VALUES_MAX + RULES_VALUES_MAX
+    return BodyBound(links, min(links * link_bytes_max, body_bytes_max), link_bytes_max, values_max)
 
 
 def is_large(raw: bytes) -> bool:

@@ -46,7 +46,7 @@ from snapurl.http.rate_limits import (
 )
 from snapurl.http.response_headers import api_headers, site_headers
 from snapurl.http.schema.requests import parse_json
-from snapurl.http.schema.route import Route
+from snapurl.http.schema.route import JSON, Route
 from snapurl.http.wire.chunks import StrictHttp
 from snapurl.http.wire.connections import BodyBudget
 from snapurl.http.wire.fair_queue import FairQueue
@@ -70,6 +70,9 @@ SanicHandler = Callable[..., Coroutine[Any, Any, HTTPResponse]]
 def dispatch(route: Route[Handler]) -> SanicHandler:
     """Makes the Sanic handler of a route."""
     seconds = {status: timing(HTTP_SECONDS, route.path, f"{status}xx") for status in range(2, 6)}
+    common_headers: Callable[[Request[Any, Any]], dict[str, str]] = (
+        (lambda _: site_headers()) if route.is_page else api_headers
+    )
     query = {item.name: item.may_repeat for item in route.parameters if item.place == "query"}
 
     async def handler(request: Request[Any, Any], code: str = "", **path: str) -> HTTPResponse:
@@ -79,7 +82,7 @@ def dispatch(route: Route[Handler]) -> SanicHandler:
             request, services, request_id_of(request.headers), address, code, path.get("id", "")
         )
         context.headers["x-request-id"] = context.request_id
-        context.headers.update(site_headers() if route.is_page else api_headers(request))
+        context.headers.update(common_headers(request))
         REQUEST_ID.set(context.request_id)
         with traced(request, route.path, context.request_id) as entered:
             response = await respond(context)
@@ -118,7 +121,8 @@ async def _handle(context: RequestContext, route: Route[Handler]) -> HTTPRespons
     if not route.needs_client:
         return await route.handler(context)
     fair_queue: FairQueue = context.request.app.ctx.fair_queue
-    await fair_queue.acquire(context.address)
+    if not fair_queue.try_acquire(context.address):
+        await fair_queue.acquire(context.address)
     try:
         return await route.handler(context)
     finally:
@@ -151,7 +155,9 @@ async def _authorize(context: RequestContext, route: Route[Handler]) -> None:
     It may be without a key if its route is `may_be_anonymous` (creates) and the deployment sets
     SNAPURL_ANONYMOUS_CREATION. Raises Unauthorized, Forbidden, Unavailable.
     """
-    context.key = await authenticate(context, partial(presented_key, context.request.headers))
+    headers = context.request.headers
+    if "authorization" in headers or "x-api-key" in headers:
+        context.key = await authenticate(context, partial(presented_key, headers))
     may_be_anonymous = route.may_be_anonymous and context.services.settings.anonymous_creation
     if context.key is not None or not may_be_anonymous:
         require(context.key, route.right)
@@ -235,16 +241,22 @@ def header_error(name: str, detail: str) -> Invalid:
 async def _body(context: RequestContext, route: Route[Handler]) -> bytes:
     """Checks the media type and reads the body. Raises UnsupportedMediaType, TooLarge, Unavailable."""
     request = context.request
-    media, *parameters = request.headers.get("content-type", "").split(";")
+    content_type = request.headers.get("content-type", "")
+    if content_type != JSON:
+        _check_media(content_type, route)
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("send the body without a content encoding")
+    return await read_bounded(context)
+
+
+def _check_media(content_type: str, route: Route[Handler]) -> None:
+    media, *parameters = content_type.split(";")
     if media.strip().lower() not in route.body_media:
         raise UnsupportedMediaType(f"send the body as {' or '.join(route.body_media)}")
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         if name.strip().lower() == "charset" and value.strip(' \t"').lower() not in UTF_8:
             raise UnsupportedMediaType("send the body as UTF-8")
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType("send the body without a content encoding")
-    return await read_bounded(context)
 
 
 async def _read_value(context: RequestContext, raw: bytes) -> None:
@@ -253,7 +265,11 @@ async def _read_value(context: RequestContext, raw: bytes) -> None:
     if context.counted:
         await count_links(context, context.bound.links_at_least(len(raw)))
     context.is_large = is_large(raw)
-    context.value = await context.run(partial(parse_json, raw, context.bound.values_max))
+    values_max = context.bound.values_max
+    if context.is_large:
+        context.value = await context.in_thread(partial(parse_json, raw, values_max))
+    else:
+        context.value = parse_json(raw, values_max)
 
 
 async def discard_body(request: Request[Any, Any]) -> None:

@@ -36,6 +36,7 @@ from snapurl.http.api.batches import (
 )
 from snapurl.http.api.cursors import ROWS_CURSOR_CHARS_MAX
 from snapurl.http.api.health import health_live, health_ready
+from snapurl.http.api.history import link_history
 from snapurl.http.api.keys import (
     PAGE_ROWS_DEFAULT,
     PAGE_ROWS_MAX,
@@ -78,6 +79,7 @@ from snapurl.http.docs.site import (
 )
 from snapurl.http.schema import keys, responses
 from snapurl.http.schema.batches import LinkBatch, TagName
+from snapurl.http.schema.history import History
 from snapurl.http.schema.keys import AccountDraft, KeyDraft, TransferBody
 from snapurl.http.schema.requests import (
     CURSOR_CHARS_MAX,
@@ -407,6 +409,17 @@ ROUTES: tuple[Route[Handler], ...] = (
         "Count a link's clicks",
         "Links",
         (Success(200, "Clicks in all, by UTC day, referring host and browser family", responses.Stats),),
+        "Of a deleted link, too.",
+        right=Right.READ,
+        refusals=tuple(kind for kind in ONE_LINK if kind is not Gone),
+    ),
+    Route(
+        "GET",
+        LINK_PATH + "/history",
+        link_history,
+        "Who changed a link, and when?",
+        "Links",
+        (Success(200, "The create and the newest changes", History),),
         "Of a deleted link, too.",
         right=Right.READ,
         refusals=tuple(kind for kind in ONE_LINK if kind is not Gone),

@@ -26,6 +26,7 @@ from snapurl.errors import (
     Unavailable,
     VersionMismatch,
 )
+from snapurl.history import LinkHistory, changes_of
 from snapurl.model import (
     LINK_FIELDS,
     CachedLink,
@@ -119,6 +120,11 @@ class LinkStore:
         row = await self._row(code)
         return None if row["code"] is None else link_of(row)
 
+    async def history(self, code: str) -> LinkHistory | None:
+        """Returns the link and its changes, as `get` returns the link."""
+        row = await self._row(code, "history")
+        return None if row["code"] is None else LinkHistory(link_of(row), changes_of(row["changes"]))
+
     def find(self, code: str) -> Awaitable[CachedLink]:
         """Reads what a redirect needs of a link, in a batch with other reads. MISSING if there is no row."""
         return self._reads.find(code)
@@ -130,9 +136,9 @@ class LinkStore:
         """
         return await self._uses.use(code, version, takes=takes)
 
-    async def _row(self, code: str) -> Mapping[str, Any]:
+    async def _row(self, code: str, query: str = "get") -> Mapping[str, Any]:
         slot = slot_of(code)
-        return (await self._router.read(slot, lambda pool: pool.fetch(SQL["get"], slot, code)))[0]
+        return (await self._router.read(slot, lambda pool: pool.fetch(SQL[query], slot, code)))[0]
 
     async def change(
         self,

@@ -81,11 +81,14 @@ def span(
 
 
 def request_span(
-    name: str, headers: Mapping[str, str], attributes: Mapping[str, Any]
+    method: str, route: str, request_id: str, headers: Mapping[str, str]
 ) -> AbstractContextManager[Any]:
     """Traces a request as a child of the client's span, if its `traceparent` header names one."""
     tracing = _Switch.tracing
-    return _NONE if tracing is None else tracing.span(name, "server", attributes, headers)
+    if tracing is None:
+        return _NONE
+    attributes = {"http.request.method": method, "http.route": route, "snapurl.request_id": request_id}
+    return tracing.span(f"{method} {route}", "server", attributes, headers)
 
 
 def set_status(entered: Any, status: int) -> None:

@@ -300,11 +300,16 @@ class Pair:
             states = {row.state for rows in snapshot.rows.values() for row in rows}
             assert states <= {SlotState.OWNED, SlotState.RELEASED}
             found: dict[str, tuple[int, str | None]] = {}
+            changes: list[tuple[str, int]] = []
             for name in snapshot.rows:
                 for row in await fleet.fetch(name, "SELECT slot, code, version, title FROM links"):
                     assert snapshot.placement[row["slot"]] == name, f"{name} still has {row['code']}"
                     assert row["code"] not in found, f"{row['code']} is in both shards"
                     found[row["code"]] = (row["version"], row["title"])
+                history = await fleet.fetch(name, "SELECT code, version FROM link_history")
+                changes += [(row["code"], row["version"]) for row in history]
+            kept = [(code, at) for code, (top, _) in found.items() for at in range(max(2, top - 99), top + 1)]
+            assert sorted(changes) == sorted(kept), "a change is not in the history, or is twice"
             for table in ("accounts", "api_keys"):
                 rows = [await fleet.fetch(name, f"SELECT slot FROM {table}") for name in snapshot.rows]
                 assert sorted(row["slot"] for part in rows for row in part) == sorted(self.slots), table

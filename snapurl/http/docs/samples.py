@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from snapurl import errors
 from snapurl.errors import FieldError, SnapURLError
 from snapurl.http.schema import responses
+from snapurl.http.schema.history import History
 from snapurl.http.schema.responses import link_body, problem, stats_body
 from snapurl.model import DayClicks, Link, SourceClicks, SourceKind
 
@@ -137,6 +138,26 @@ ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
     },
     responses.TagList: {"tags": [{"tag": "sale", "links": 12}], "more": False, "complete": True},
     responses.TagProgress: {"changed": 12, "refused": 0, "left": 0, "complete": True},
+    History: {
+        "code": "spring-sale",
+        "changes": [
+            {
+                "version": 1,
+                "kind": "create",
+                "at": "2030-01-31T12:00:00.000000Z",
+                "by": "7Fq2xWm0bZ",
+                "fields": [],
+            },
+            {
+                "version": 2,
+                "kind": "change",
+                "at": "2030-02-01T09:30:00.000000Z",
+                "by": "7Fq2xWm0bZ",
+                "fields": [{"name": "title", "old": "Sale", "new": "Spring sale"}],
+            },
+        ],
+        "dropped": 0,
+    },
     responses.Stats: stats_body(
         "spring-sale",
         [DayClicks(date(2030, 1, 31), 2), DayClicks(date(2030, 2, 1), 1)],

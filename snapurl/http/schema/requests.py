@@ -505,7 +505,7 @@ def parse_json(raw: bytes, values_max: int) -> object:
         raise BadRequest(f"the body is not JSON: {error.msg} at character {error.pos}") from None
     except ValueError:  # an integer of thousands of digits
         raise BadRequest("the body holds a number that cannot be read") from None
-    if _deeper_than(value, DEPTH_MAX):
+    if raw.count(b"[") + raw.count(b"{") > DEPTH_MAX and _deeper_than(value, DEPTH_MAX):
         raise BadRequest("the body is nested too deeply")
     return value
 

@@ -27,6 +27,17 @@ SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaste
   LEFT JOIN slots s USING (slot)
   LEFT JOIN links l ON l.slot = q.slot AND l.code = $2
 
+-- name: history
+-- As `get`; `changes` is a JSON array of the link's changes, oldest first.
+SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+            THEN coalesce(read_outcome_v1(s.state), 'moved') ELSE 'busy' END AS outcome, s.peer, s.epoch,
+       l.{link},
+       (SELECT json_agg(json_build_array(h.version, h.kind, h.changed_at, h.changed_by, h.fields) ORDER BY h.version)
+          FROM link_history h WHERE h.slot = l.slot AND h.code = l.code) AS changes
+  FROM (SELECT $1::smallint AS slot) q
+  LEFT JOIN slots s USING (slot)
+  LEFT JOIN links l ON l.slot = q.slot AND l.code = $2
+
 -- name: find
 -- As `get`, for many links: $1 slots, $2 codes. `place` says which one a row answers. Each link is looked up by its key,
 -- whatever the planner believes: a sub-select with a limit is no join that it could turn around, and from arrays that

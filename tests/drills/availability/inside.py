@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.programs import Program, answering, start
+from snapurl.accounts import create_account
 from snapurl.config import load_settings
 from snapurl.errors import OutcomeUnknown, Unavailable
 from snapurl.keys import create_key
@@ -98,9 +99,11 @@ class Availability:
             visitors = Visitors(
                 [("127.0.0.1", port) for port in ports], LINKS, gone, self._plan.rate, self._plan.seed
             )
+            accounts = [(await create_account(settings, name)).account_id for name in ("one", "two")]
             traffic = Traffic(
                 {f"api{n}": f"http://127.0.0.1:{port}" for n, port in enumerate(ports)},
                 key,
+                accounts,
                 [f"k{number}" for number in range(10_000)],
                 [],
                 self._rng,

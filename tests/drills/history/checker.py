@@ -1,40 +1,48 @@
 """Checks a history of operations on one link for linearizability.
 
 Theory. A link is a register whose writes carry consecutive versions, so their order is known and need not be
-searched for. Give the write of version v the rank 2v, its readers 2v + 1, reads that found nothing 1, and the
-delete, which is the last write, a rank above all. An operation that only shows that a write had happened
-("taken", "gone", a version that no longer matches) has a range of ranks. The history is linearizable exactly
-if no operation ended before another began that must precede it:
+searched for. Give the write of version v the rank 2v, what saw that version 2v + 1, and what found nothing 1. An
+operation that shows less has several possible ranks: "gone" that of any version that a delete made, a mismatch
+that of any later version, "taken" any but those before the create. The history is linearizable exactly if each
+operation can have one of its ranks so that none has a lower one than another that ended before it began. Sorted by
+rank, and by begin where ranks are equal, the operations are then a legal order. Ranks that are as low as possible
+decide it: an operation takes the lowest of its ranks that no operation before it has passed.
 
-    for every b:  b.returned >= max(a.invoked for every a whose highest rank is below b's lowest)
-
-Why that is enough: say boundary(r) = max(a.invoked for a with highest rank < r), which grows with r, and have b
-take effect at max(b.invoked, boundary(lowest of b)). That is before b returned, not before the ranks below b
-may end, and not after boundary(highest of b + 1), since b.invoked is part of that.
-
-A write of unknown outcome may take effect at any later time, or never. If a read returned its value, it is the
-write of that version. If a version remains without a known writer, one of the writes of unknown outcome must have
-written it. That write must have begun before the end of any operation that shows a later version. Writes tied to
-that version by If-Match are assigned first, since they fit nowhere else, then any other. If a link is gone and no
-delete is known to have succeeded, each delete of unknown outcome is tried. A refused write must never be read.
+Who wrote which version is searched, version by version, with what the link has then: the fields, and whether it is
+deleted. A write whose answer names a version made that one. Every other version was made by a write of unknown
+outcome (which may take effect at any later time, or never) or by one whose answer names no version. Such a write
+fits if the link can have it then, if it gives what each answer shows of that version, and if it began before an
+operation that shows a later version had ended. Writes tied to that version by If-Match are tried first, since they
+fit nowhere else, then those that began first. What the link's own history says of a version must be true too: who
+reads it learns of each version how it was made, and which fields it changed. A refused write must never be seen.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
+import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
-from itertools import accumulate
 from math import inf
+
+from snapurl.history import CHANGES_MAX
+
+Fields = Mapping[str, object]
 
 
 class Kind(StrEnum):
     CREATE = "create"
     CHANGE = "change"
     DELETE = "delete"
+    RESTORE = "restore"
+    TRANSFER = "transfer"
     READ = "read"
+    HISTORY = "history"
+
+    @property
+    def is_write(self) -> bool:
+        return self not in (Kind.READ, Kind.HISTORY)
 
 
 class Outcome(StrEnum):
@@ -50,29 +58,31 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Entry:
+    """What a link's history says of one version: how it was made, and the new values of the fields that changed."""
+
+    version: int
+    kind: Kind
+    fields: Fields
+
+
+@dataclass(frozen=True, slots=True)
 class Operation:
     """One client's request on one link, and its answer. Times are from one clock, in any unit.
 
-    `value` is what a write sets, unique among all writes of the link, or what a read returned. `version` is
-    the version in the answer; the answer to a delete need not have one.
+    `sets` is what a write sets, `shown` the fields in the answer, `log` the history in it. `version` is the version
+    in the answer; the answer to a delete need not have one. A restore names the version that it restores.
     """
 
     kind: Kind
     outcome: Outcome
     invoked: float
     returned: float
-    value: str | None = None
+    sets: Fields = field(default_factory=dict)
     version: int | None = None
     if_match: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    """An operation that must take effect at a rank from `low` to `high`."""
-
-    operation: Operation
-    low: float
-    high: float
+    shown: Fields = field(default_factory=dict)
+    log: tuple[Entry, ...] = ()
 
 
 class Impossible(Exception):
@@ -95,198 +105,187 @@ def check_history(history: Iterable[tuple[str, Operation]]) -> dict[str, str]:
 
 def check_link(operations: Sequence[Operation]) -> None:
     """Raises Impossible if the history of one link is not linearizable."""
-    writes = _Writes(operations)
-    deletes = writes.possible_deletes(operations)
-    for tried, delete in enumerate(deletes, 1):
-        try:
-            _check_order(_Ranks(writes, delete).of(operations))
-            return
-        except Impossible:
-            if tried == len(deletes):
-                raise
+    search = _Search(operations)
+    if not search.explains(_Link(), search.loose, ()):
+        raise Impossible(search.why)
 
 
-def _check_order(placed: list[_Placed]) -> None:
-    ordered = sorted(placed, key=lambda spot: spot.high)
-    highs = [spot.high for spot in ordered]
-    latest: list[_Placed] = []  # for each prefix, the operation that was invoked last
-    for spot in ordered:
-        newest = not latest or spot.operation.invoked > latest[-1].operation.invoked
-        latest.append(spot if newest else latest[-1])
-    for spot in placed:
-        below = bisect_left(highs, spot.low)
-        if below and spot.operation.returned < latest[below - 1].operation.invoked:
-            raise Impossible(
-                f"{_words(spot.operation)} ended before the beginning of what it must come after: "
-                f"{_words(latest[below - 1].operation)}"
-            )
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """What a link has at one version; version 0 is no link."""
+
+    version: int = 0
+    fields: Fields = field(default_factory=dict)
+    is_deleted: bool = False
+
+    def after(self, write: Operation) -> _Link | None:
+        """Returns the link after that write, None if it would be refused."""
+        if (write.kind is Kind.CREATE) != (self.version == 0) or write.if_match not in (None, self.version):
+            return None
+        if (write.kind is Kind.RESTORE) != self.is_deleted:
+            return None
+        return _Link(self.version + 1, {**self.fields, **write.sets}, write.kind is Kind.DELETE)
 
 
-class _Writes:
-    """Which operation wrote which version, as far as the answers show."""
+class _Search:
+    """Searches for the writer of each version."""
 
     def __init__(self, operations: Sequence[Operation]) -> None:
-        self.top = 0
-        self.by_version: dict[int, Operation] = {}
-        self._by_value: dict[str, Operation] = {}
-        self._unknown: list[Operation] = []
-        self._deletes: list[Operation] = []
-        for operation in operations:
-            if operation.kind is not Kind.READ and operation.value is not None:
-                assert operation.value not in self._by_value, "values must be unique"
-                self._by_value[operation.value] = operation
-        for operation in operations:
-            self._take(operation)
-        for operation in operations:
-            if operation.kind is Kind.READ and operation.outcome is Outcome.DONE:
-                self._take_read(operation)
-        self.unknown = self._unknown
-        self.top = max([*self.by_version, *(_proves(operation) for operation in operations)], default=0)
+        self.why = ""
+        self._deepest = -1
+        self._operations = sorted(operations, key=lambda item: item.invoked)
+        self._known: dict[int, Operation] = {}
+        self._seen: defaultdict[int, list[Operation]] = defaultdict(list)
+        self._log: dict[int, Entry] = {}
+        loose: list[Operation] = []
+        for operation in self._operations:
+            if operation.outcome is Outcome.DONE:
+                self._take(operation)
+            may_be_done = operation.outcome in (Outcome.DONE, Outcome.UNKNOWN)
+            if operation.kind.is_write and operation.version is None and may_be_done:
+                loose.append(operation)
+        # A write that began first fits wherever a later one does: versions that come later are seen later.
+        self.loose = tuple(sorted(loose, key=lambda item: (item.if_match is None, item.invoked)))
+        self._top = max([*self._known, *self._seen, *self._log], default=0)
+        self._deadlines = self._find_deadlines()
 
     def _take(self, operation: Operation) -> None:
-        if operation.kind is Kind.READ:
-            return
-        if operation.outcome is Outcome.UNKNOWN:
-            self._unknown.append(replace(operation, returned=inf))
-        if operation.outcome is not Outcome.DONE:
-            return
-        if operation.kind is Kind.DELETE:
-            self._deletes.append(operation)
-            return
         version = operation.version
-        assert version is not None
-        if version in self.by_version:
-            raise Impossible(
-                f"two winners of version {version}: {_words(operation)}, {_words(self.by_version[version])}"
-            )
-        if operation.if_match is not None and version != operation.if_match + 1:
-            raise Impossible(f"{_words(operation)} went past its If-Match")
-        if (operation.kind is Kind.CREATE) != (version == 1):
-            raise Impossible(f"{_words(operation)} cannot have made that version")
-        self.by_version[version] = operation
+        if version is None:
+            return
+        self._seen[version].append(operation)
+        if operation.kind.is_write:
+            if version in self._known:
+                other = self._known[version]
+                raise Impossible(f"two winners of version {version}: {_words(operation)}, {_words(other)}")
+            self._known[version] = operation
+        newest = [entry.version for entry in operation.log]
+        if operation.kind is Kind.HISTORY and newest != [*range(2, version + 1)][-CHANGES_MAX:]:
+            raise Impossible(f"{_words(operation)}: it has the versions {newest}")
+        for entry in operation.log:
+            if self._log.setdefault(entry.version, entry) != entry:
+                raise Impossible(
+                    f"{_words(operation)}: {entry} was {self._log[entry.version]} in another answer"
+                )
 
-    def _take_read(self, read: Operation) -> None:
-        assert read.version is not None
-        assert read.value is not None
-        write = self._by_value.get(read.value)
-        if write is None:
-            raise Impossible(f"{_words(read)}: nobody wrote that")
-        if write.outcome is Outcome.UNKNOWN:
-            self._observe(write, read)
-        elif self.by_version.get(read.version) is not write:
-            raise Impossible(f"{_words(read)}: that was written by {_words(write)}")
+    def _find_deadlines(self) -> list[float]:
+        """Returns, by version, when the first operation had ended that shows this version or a later one."""
+        deadlines = [inf] * (self._top + 2)
+        for version in range(self._top, -1, -1):
+            ends = (item.returned for item in self._seen[version] if not item.kind.is_write)
+            written = self._known.get(version + 1)
+            later = inf if written is None else written.returned
+            deadlines[version] = min([deadlines[version + 1], later, *ends])
+        return deadlines
 
-    def _observe(self, write: Operation, read: Operation) -> None:
-        version = read.version
-        assert version is not None
-        known = self.by_version.setdefault(version, replace(write, returned=inf, version=version))
-        fits = write.if_match in (None, version - 1) and (write.kind is Kind.CREATE) == (version == 1)
-        if known.value != write.value or not fits:
-            raise Impossible(f"{_words(read)}: that version was written by {_words(known)}")
-        if any(item.value == write.value and at != version for at, item in self.by_version.items()):
-            raise Impossible(f"{_words(write)} took effect twice")
-        self._unknown = [item for item in self._unknown if item.value != write.value]
+    def explains(self, link: _Link, loose: tuple[Operation, ...], writes: tuple[Operation, ...]) -> bool:
+        """Whether some order explains all answers, given the writes that made the versions up to that of `link`."""
+        if link.version >= self._top and self._is_order(writes, loose):
+            return True
+        version = link.version + 1
+        known = self._known.get(version)
+        tried: list[tuple[object, ...]] = []
+        for write in loose if known is None else (known,):
+            alone = write.invoked if write.outcome is Outcome.DONE else None  # any other could be left out
+            alike = (write.kind, write.sets, write.if_match, alone)
+            if known is None and (alike in tried or write.invoked > self._deadline(version)):
+                continue
+            tried.append(alike)
+            after = link.after(write)
+            if after is None:
+                self._say(version, f"{_words(write)} cannot have made version {version}")
+            elif fault := self._contradiction(link, after, write):
+                self._say(version, fault)
+            elif self.explains(after, tuple(item for item in loose if item is not write), (*writes, write)):
+                return True
+        if not tried and link.version < self._top:
+            self._say(version, f"nobody can have written version {version}")
+        return False
 
-    def possible_deletes(self, operations: Sequence[Operation]) -> Sequence[Operation | None]:
-        """Returns the deletes of which one must have succeeded, or [None] if none need have."""
-        if len(self._deletes) > 1:
-            raise Impossible(f"two winners: {_words(self._deletes[0])}, {_words(self._deletes[1])}")
-        if self._deletes:
-            return self._deletes
-        if not any(operation.outcome is Outcome.GONE for operation in operations):
-            return [None]
-        maybe = [item for item in self._unknown if item.kind is Kind.DELETE]
-        if not maybe:
-            raise Impossible("it is gone, and nobody deleted it")
-        return maybe
+    def _deadline(self, version: int) -> float:
+        return self._deadlines[version] if version <= self._top else inf
 
+    def _contradiction(self, before: _Link, after: _Link, write: Operation) -> str:
+        """Returns what of the answers is not so if `write` made the version of `after`."""
+        entry = self._log.get(after.version)
+        if entry is not None and entry != _entry(before, after, write):
+            return f"the history has {entry}, and that was {_words(write)}"
+        for operation in self._seen[after.version]:
+            if operation.kind is Kind.READ and after.is_deleted:
+                return f"{_words(operation)}, and {_words(write)} had deleted it"
+            for name, value in operation.shown.items():
+                if after.fields.get(name, value) != value:
+                    return f"{_words(operation)}: {name} was {after.fields[name]!r}, by {_words(write)}"
+                if name not in after.fields:
+                    return f"{_words(operation)}: nobody wrote {name}"
+        return ""
 
-class _Ranks:
-    """The ranks of all operations if `delete` is the one that succeeded."""
+    def _is_order(self, writes: Sequence[Operation], loose: Sequence[Operation]) -> bool:
+        """Whether the operations have an order, if these writes made the versions and `loose` had no effect."""
+        for left in loose:
+            if left.outcome is Outcome.DONE:
+                return self._say(len(writes), f"{_words(left)}, and it had no effect")
+        made_by = {id(write): version for version, write in enumerate(writes, 1)}
+        deleted = [write.kind is Kind.DELETE for write in writes]
+        ended: list[tuple[float, int, int]] = []
+        low, last = 0, None
+        for place, operation in enumerate(self._operations):
+            while ended and ended[0][0] < operation.invoked:
+                _, rank, before = heapq.heappop(ended)
+                if rank > low:
+                    low, last = rank, self._operations[before]
+            if id(operation) in made_by:
+                ranks: Iterator[int] = iter((2 * made_by[id(operation)],))
+            elif operation.outcome in (Outcome.UNKNOWN, Outcome.REFUSED):
+                continue
+            else:
+                ranks = _ranks(operation, deleted)
+            chosen = next((rank for rank in ranks if rank >= low), None)
+            if chosen is None:
+                after = f" after {_words(last)}" if last is not None else ""
+                return self._say(len(writes), f"{_words(operation)} cannot be{after}")
+            returned = inf if operation.outcome is Outcome.UNKNOWN else operation.returned
+            heapq.heappush(ended, (returned, chosen, place))
+        return True
 
-    def __init__(self, writes: _Writes, delete: Operation | None) -> None:
-        self._writes = writes
-        self._delete = delete
-        self._unknown = list(writes.unknown)
-        self._end: float = inf
-        self._top = writes.top
-        if delete is not None:
-            self._top = max(writes.top, (delete.version or 1) - 1, delete.if_match or 1)
-            self._end = 2 * self._top + 2
-            if delete.version not in (None, self._top + 1) or delete.if_match not in (None, self._top):
-                raise Impossible(f"{_words(delete)}, and version {self._top} was there")
-
-    def of(self, operations: Sequence[Operation]) -> list[_Placed]:
-        """Returns the operations that constrain the order, among them unknown writes that must have happened."""
-        placed = [spot for operation in operations if (spot := self._place(operation)) is not None]
-        known = self._writes.by_version
-        placed += [_Placed(write, 2 * at, 2 * at) for at, write in known.items() if write.returned == inf]
-        if self._delete is not None and self._delete.returned == inf:
-            placed.append(_Placed(self._delete, self._end, self._end))
-        return placed + self._fill([at for at in range(1, self._top + 1) if at not in known], placed)
-
-    def _place(self, operation: Operation) -> _Placed | None:
-        if operation.outcome in (Outcome.UNKNOWN, Outcome.REFUSED):
-            return None
-        low, high = self._range(operation)
-        return _Placed(operation, low, high)
-
-    def _range(self, operation: Operation) -> tuple[float, float]:
-        if operation.outcome is Outcome.DONE:
-            rank = 2 * (operation.version or 0) + (operation.kind is Kind.READ)
-            return (self._end, self._end) if operation.kind is Kind.DELETE else (rank, rank)
-        return {
-            Outcome.MISSING: (1, 1),
-            Outcome.TAKEN: (3, inf),
-            Outcome.GONE: (self._end + 1, inf),
-            # The client had read the version in its If-Match, so the current version was a later one.
-            Outcome.MISMATCH: (2 * (operation.if_match or 0) + 3, self._end - 1),
-        }[operation.outcome]
-
-    def _fill(self, versions: Sequence[int], placed: Sequence[_Placed]) -> list[_Placed]:
-        """Assigns writers to the versions (ascending) whose writer is not known.
-
-        A later version has a later deadline, so a write that began in time for one did so for all after it.
-        """
-        ordered = sorted(placed, key=lambda spot: spot.low, reverse=True)
-        lows = [-spot.low for spot in ordered]
-        soonest = list(accumulate((spot.operation.returned for spot in ordered), min))
-        filled = []
-        for version in versions:
-            later = bisect_left(lows, -2 * version)
-            by = soonest[later - 1] if later else inf
-            filled.append(_Placed(self._writer_of(version, by), 2 * version, 2 * version))
-        return filled
-
-    def _writer_of(self, version: int, by: float) -> Operation:
-        kind = Kind.CREATE if version == 1 else Kind.CHANGE
-        fitting = [
-            item
-            for item in self._unknown
-            if item.kind is kind and item.if_match in (None, version - 1) and item.invoked <= by
-        ]
-        if not fitting:
-            raise Impossible(f"nobody can have written version {version}")
-        chosen = min(fitting, key=lambda item: (item.if_match is None, item.invoked))
-        self._unknown.remove(chosen)
-        return chosen
+    def _say(self, depth: int, why: str) -> bool:
+        """Remembers why it is impossible, as far as the search came. Returns False."""
+        if depth >= self._deepest:
+            self._deepest, self.why = depth, why
+        return False
 
 
-def _proves(operation: Operation) -> int:
-    """Returns the version that must have existed to explain the answer, whichever operation wrote it."""
-    match operation.outcome:
-        case Outcome.TAKEN | Outcome.GONE:
-            return 1
-        case Outcome.MISMATCH:
-            return (operation.if_match or 0) + 1
-        case Outcome.DONE if operation.kind is Kind.DELETE:
-            return 1
-    return 0
+def _entry(before: _Link, after: _Link, write: Operation) -> Entry:
+    """Returns what the link's history must say of the version of `after`."""
+    fields = {name: value for name, value in after.fields.items() if before.fields.get(name) != value}
+    is_given = write.kind is Kind.TRANSFER and not fields  # to the account that it has: a change of nothing
+    return Entry(after.version, Kind.CHANGE if is_given else write.kind, fields)
+
+
+def _ranks(operation: Operation, deleted: Sequence[bool]) -> Iterator[int]:
+    """Returns the ranks that the operation may have, ascending; `deleted` says it of each version from 1."""
+    first = operation.if_match or 0
+    for version in range(len(deleted) + 1):
+        is_deleted = version > 0 and deleted[version - 1]
+        match operation.outcome:
+            case Outcome.DONE:
+                fits = version == operation.version
+            case Outcome.MISSING:
+                fits = version == 0
+            case Outcome.TAKEN:
+                fits = version > 0
+            case Outcome.GONE:
+                fits = is_deleted
+            case _:  # a mismatch: the client had read the version in its If-Match, so it was a later one
+                fits = version > first and (not is_deleted or operation.kind is Kind.RESTORE)
+        if fits:
+            yield 2 * version + 1
 
 
 def _words(operation: Operation) -> str:
     told = f" {operation.outcome}" if operation.outcome is not Outcome.DONE else ""
     version = f" @{operation.version}" if operation.version is not None else ""
     match = f" if {operation.if_match}" if operation.if_match is not None else ""
+    fields = ", ".join(f"{name}={value!r}" for name, value in (operation.sets or operation.shown).items())
     times = f"[{operation.invoked:.4f}, {operation.returned:.4f}]"
-    return f"{operation.kind} {operation.value or ''}{match}{told}{version} {times}"
+    return f"{operation.kind}{f' {fields}' if fields else ''}{match}{told}{version} {times}"

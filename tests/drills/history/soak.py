@@ -2,7 +2,8 @@
 
     python -m tests.drills.history.soak --minutes 10 --seed 7
 
-Eight clients create, change, delete and read links through two worker processes, and visitors follow some.
+Eight clients create, change, delete, restore, transfer and read links and their histories through two worker
+processes, and visitors follow some.
 Meanwhile the topology changes, and each migrator but the last is killed after a random time. In the end each
 link's history must be linearizable, every slot on the shard that the ring assigns, and every click counted once.
 """
@@ -17,7 +18,6 @@ import os
 import random
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
@@ -28,6 +28,7 @@ import asyncpg
 from ring.placement import place
 from ring.slots import slot_of
 from ring.topology import Shard, Topology
+from snapurl.accounts import create_account
 from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
 from snapurl.local.cluster import LocalCluster
@@ -35,8 +36,9 @@ from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.dsn import address_of
 from snapurl.store.cluster.migrate import migrate_all
 from snapurl.store.cluster.pool import CLUSTER
-from tests.drills.history.checker import Kind, Operation, check_history
-from tests.drills.history.clients import Answer, Client, HttpClient
+from tests.drills.history.checker import check_history
+from tests.drills.history.clients import HttpClient
+from tests.drills.history.recorder import Recorder
 from tests.faults.pair import new_link, shard_list
 from tests.integration.clicks.test_clicks import start_consumer, until_counted
 from tests.integration.http.service import Service, running
@@ -47,8 +49,6 @@ from tools.cluster.publish import publish
 
 CLIENTS = 8
 WORKERS = 2
-KEYS_AT_ONCE = 40
-OPERATIONS_PER_KEY = 40
 CLICKED = 24
 FIRST = ("db0", "db1", "db2", "db3")
 SETTLE_S = 300.0
@@ -75,6 +75,7 @@ class Figures:
 
     operations: int = 0
     by_outcome: Counter[str] = field(default_factory=Counter)
+    by_kind: Counter[str] = field(default_factory=Counter)
     links: int = 0
     clicks: int = 0
     refused_redirects: int = 0
@@ -83,55 +84,15 @@ class Figures:
     moved: int = 0
 
     def __str__(self) -> str:
-        outcomes = ", ".join(f"{count} {outcome}" for outcome, count in self.by_outcome.most_common())
+        outcomes, kinds = (
+            ", ".join(f"{count} {name}" for name, count in counts.most_common())
+            for counts in (self.by_outcome, self.by_kind)
+        )
         return (
-            f"{self.operations} operations on {self.links} links ({outcomes}); {self.clicks} clicks, "
+            f"{self.operations} operations on {self.links} links ({kinds}; {outcomes}); {self.clicks} clicks, "
             f"{self.refused_redirects} redirects refused; "
             f"{self.topologies} topologies, {self.moved} slots moved, {self.migrators_killed} migrators killed"
         )
-
-
-class Recorder:
-    """Executes random operations on a sliding window of links, and records their history."""
-
-    def __init__(self, codes: list[str], rng: random.Random) -> None:
-        self.history: list[tuple[str, Operation]] = []
-        self._codes = codes
-        self._rng = rng
-        self._values = itertools.count(1)
-
-    async def work(self, client: Client, stop: asyncio.Event) -> None:
-        """Runs one client until `stop`."""
-        seen: dict[str, int] = {}
-        while not stop.is_set():
-            place_ = len(self.history) // OPERATIONS_PER_KEY + self._rng.randrange(KEYS_AT_ONCE)
-            code = self._codes[place_ % len(self._codes)]
-            await self._one(client, code, seen)
-
-    async def _one(self, client: Client, code: str, seen: dict[str, int]) -> None:
-        kind = self._rng.choices((Kind.READ, Kind.CHANGE, Kind.CREATE, Kind.DELETE), (46, 35, 17, 2))[0]
-        value = None if kind in (Kind.READ, Kind.DELETE) else f"value {next(self._values)}"
-        known = seen.get(code)
-        if_match = known if kind in (Kind.CHANGE, Kind.DELETE) and self._rng.random() < 0.5 else None
-        began = time.monotonic()
-        answer = await self._call(client, kind, code, value or "", if_match)
-        ended = time.monotonic()
-        if answer.version is not None:
-            seen[code] = answer.version
-        told = answer.value if kind is Kind.READ else value
-        self.history.append(
-            (code, Operation(kind, answer.outcome, began, ended, told, answer.version, if_match))
-        )
-
-    async def _call(self, client: Client, kind: Kind, code: str, value: str, if_match: int | None) -> Answer:
-        match kind:
-            case Kind.CREATE:
-                return await client.create(code, value)
-            case Kind.CHANGE:
-                return await client.change(code, value, if_match)
-            case Kind.DELETE:
-                return await client.delete(code, if_match)
-        return await client.read(code)
 
 
 class Soak:
@@ -163,7 +124,9 @@ class Soak:
 
     async def _work(self, service: Service) -> None:
         changes = self._changes()
-        recorder = Recorder(await self._codes(changes), self._rng)
+        accounts = [(await create_account(self._settings, name)).account_id for name in ("one", "two")]
+        account = service.admin_key.split("_")[1]
+        recorder = Recorder(await self._codes(changes), self._rng, account, accounts)
         clients = [HttpClient(service.clients[number % WORKERS]) for number in range(CLIENTS)]
         store = await Store.open(self._settings)
         clicked = [f"clicked{number}" for number in range(CLICKED)]
@@ -176,6 +139,7 @@ class Soak:
             group.create_task(self._reshard(changes))
         print(f"{len(recorder.history)} operations are over; settling", flush=True)
         await self._settle()
+        await recorder.read_histories(clients)
         self._judge(recorder)
         await until_counted(store, self._clicks)
         await self._check_rows()
@@ -340,6 +304,7 @@ class Soak:
         figures = self.figures
         figures.operations = len(recorder.history)
         figures.by_outcome = Counter(operation.outcome.value for _, operation in recorder.history)
+        figures.by_kind = Counter(operation.kind.value for _, operation in recorder.history)
         figures.links = len({code for code, _ in recorder.history})
         figures.clicks = self._clicks.total()
         wrong = check_history(recorder.history)

@@ -15,6 +15,7 @@ from pathlib import Path
 from ring.placement import place
 from ring.slots import slot_of
 from ring.topology import Shard
+from snapurl.accounts import create_account
 from snapurl.keys import create_key
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.dsn import address_of
@@ -49,9 +50,9 @@ async def run(seed: int, names: list[str], fault_s: float, directory: Path) -> N
         for start in range(0, LINKS, 1_000):
             await store.links.create_many([new_link(f"link{start + n}") for n in range(1_000)])
         await stack.enter_async_context(programs(cluster))
-        traffic = Traffic(
-            {api: cluster.url(api) for api in API_HOSTS}, key, await _codes(cluster), clicked, rng
-        )
+        accounts = [(await create_account(cluster.settings, name)).account_id for name in ("one", "two")]
+        urls = {api: cluster.url(api) for api in API_HOSTS}
+        traffic = Traffic(urls, key, accounts, await _codes(cluster), clicked, rng)
         stack.push_async_callback(traffic.close)
         world = World(cluster, traffic, rng, fault_s)
         print(f"up after {time.monotonic() - began:.1f} s", flush=True)

@@ -9,12 +9,13 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import httpx
 
-from tests.drills.history.checker import Kind, Operation, Outcome, check_history
+from tests.drills.history.checker import Outcome, check_history
 from tests.drills.history.clients import Answer, HttpClient
-from tests.drills.history.soak import Recorder
+from tests.drills.history.recorder import Recorder
 
 CLIENTS_PER_API = 3
 PAUSE_S = 0.02
@@ -40,29 +41,17 @@ class Outcomes:
         )
 
 
-class Paced:
+class Paced(HttpClient):
     """A client that pauses between requests, and records the outcome and duration of each."""
 
-    def __init__(self, api: str, inner: HttpClient, traffic: Traffic) -> None:
+    def __init__(self, api: str, http: httpx.AsyncClient, traffic: Traffic) -> None:
+        super().__init__(http)
         self._api = api
-        self._inner = inner
         self._traffic = traffic
 
-    async def create(self, code: str, value: str) -> Answer:
-        return await self._noted(self._inner.create(code, value))
-
-    async def change(self, code: str, value: str, if_match: int | None) -> Answer:
-        return await self._noted(self._inner.change(code, value, if_match))
-
-    async def delete(self, code: str, if_match: int | None) -> Answer:
-        return await self._noted(self._inner.delete(code, if_match))
-
-    async def read(self, code: str) -> Answer:
-        return await self._noted(self._inner.read(code))
-
-    async def _noted(self, asked: object) -> Answer:
+    async def ask(self, method: str, path: str, **request: Any) -> Answer:
         with self._traffic.timed() as seconds:
-            answer: Answer = await asked  # type: ignore[misc]
+            answer = await super().ask(method, path, **request)
             answered = answer.outcome not in (Outcome.REFUSED, Outcome.UNKNOWN)
             self._traffic.outcomes.note(self._api, "answered" if answered else str(answer.outcome), seconds())
         await asyncio.sleep(PAUSE_S)
@@ -70,13 +59,22 @@ class Paced:
 
 
 class Traffic:
-    """`urls` are the API hosts. Traffic flows inside `flowing()`; `judge` checks the record."""
+    """`urls` are the API hosts, `accounts` those to which links are given.
+
+    Traffic flows inside `flowing()`; `judge` checks the record.
+    """
 
     def __init__(
-        self, urls: dict[str, str], key: str, codes: Sequence[str], clicked: Sequence[str], rng: random.Random
+        self,
+        urls: dict[str, str],
+        key: str,
+        accounts: Sequence[str],
+        codes: Sequence[str],
+        clicked: Sequence[str],
+        rng: random.Random,
     ) -> None:
         self.outcomes = Outcomes()
-        self.recorder = Recorder(list(codes), rng)
+        self.recorder = Recorder(list(codes), rng, key.split("_")[1], accounts)
         self.clicks: Counter[str] = Counter()
         self._urls = urls
         self._key = key
@@ -118,7 +116,7 @@ class Traffic:
         async with asyncio.TaskGroup() as group:
             for api, http in zip(self._urls, self._clients, strict=True):
                 for _ in range(CLIENTS_PER_API):
-                    client = Paced(api, HttpClient(http), self)
+                    client = Paced(api, http, self)
                     group.create_task(self.recorder.work(client, self._stop))
                 if self._clicked:
                     group.create_task(self._visit(api))
@@ -162,22 +160,15 @@ class Traffic:
         self.outcomes.note(api, "redirected" if redirected else "not redirected", seconds())
 
     async def judge(self) -> str:
-        """Reads every link once more and returns a line about the histories. Raises AssertionError."""
+        """Reads the history of every link and returns a line about the histories. Raises AssertionError."""
         history = self.recorder.history
-        client = HttpClient(self._clients[0])
-        loop = asyncio.get_running_loop()
-        for code in {code for code, _ in history}:
-            began = loop.time()
-            answer = await client.read(code)
-            assert answer.outcome not in (Outcome.REFUSED, Outcome.UNKNOWN), f"{code} cannot be read"
-            history.append((code, _read(answer, began, loop.time())))
+        before = len(history)
+        await self.recorder.read_histories([HttpClient(self._clients[0])])
+        for code, last in history[before:]:
+            assert last.outcome not in (Outcome.REFUSED, Outcome.UNKNOWN), f"{code} cannot be read"
         wrong = check_history(history)
         listed = "\n".join(f"{code}: {why}" for code, why in itertools.islice(wrong.items(), 10))
         assert not wrong, f"{len(wrong)} histories are not linearizable:\n{listed}"
         outcomes = Counter(operation.outcome.value for _, operation in history)
         links = len({code for code, _ in history})
         return f"{len(history)} operations on {links} links are linearizable: {dict(outcomes)}"
-
-
-def _read(answer: Answer, began: float, ended: float) -> Operation:
-    return Operation(Kind.READ, answer.outcome, began, ended, answer.value, answer.version)
