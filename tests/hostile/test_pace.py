@@ -10,7 +10,7 @@ import pytest
 
 from snapurl.config import Settings
 from snapurl.http.wire import pace
-from snapurl.http.wire.pace import ANSWERS_PER_S, BURST_S, DISCARDED_BYTES, WAIT_S_MAX, Pace
+from snapurl.http.wire.pace import ANSWERS_PER_S, BURST_S, DISCARDED_BYTES, WAIT_S_MAX, AnswerPace
 from snapurl.keys import PlainKey
 from snapurl.model import Right
 from snapurl.telemetry.metrics import PACED
@@ -46,7 +46,7 @@ LIVE = get("/health/live")
 
 def test_a_client_waits_beyond_its_burst_and_no_longer_than_the_bound() -> None:
     """A burst is free, then each answer waits longer than the last, up to the bound; rest restores the burst."""
-    keeps = Pace(clock := Clock())
+    keeps = AnswerPace(clock := Clock())
     assert [keeps.spend("a", 1) for _ in range(BURST)] == [0.0] * BURST
     waits = [keeps.spend("a", 1) for _ in range(10_000)]
     assert waits[0] == pytest.approx(1 / ANSWERS_PER_S) and waits[1] == pytest.approx(2 / ANSWERS_PER_S)
@@ -59,7 +59,7 @@ def test_a_client_waits_beyond_its_burst_and_no_longer_than_the_bound() -> None:
 
 def test_the_clients_of_a_site_have_a_wider_pace_together() -> None:
     """Thousands of /64s of one IPv6 /48, each within its own pace, wait for that of the /48; others do not."""
-    keeps = Pace(Clock())
+    keeps = AnswerPace(Clock())
     clients = [f"2001:db8:1:{number:x}::/64" for number in range(20 * BURST)]
     assert any(keeps.spend(client, 1) for client in clients)
     assert not any(keeps.spend(client, 1) for client in ("2001:db8:2::/64", "192.0.2.1"))
@@ -68,7 +68,7 @@ def test_the_clients_of_a_site_have_a_wider_pace_together() -> None:
 def test_the_memory_for_clients_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of more clients than the bound, those that asked last are known."""
     monkeypatch.setattr(pace, "CLIENTS_MAX", 3)
-    keeps = Pace(Clock())
+    keeps = AnswerPace(Clock())
     for name in "abcdabcd":
         keeps.spend(name, BURST)
     assert len(keeps._due_s) == 3
@@ -89,7 +89,7 @@ def pair(shared_settings: Settings) -> Iterator[Pair]:
     settings = shared_settings.model_copy(update={"anonymous_creation": True, **limits})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pace, "BURST_S", FEW / ANSWERS_PER_S)
-        patch.setattr("snapurl.app.Pace", lambda: Pace(Clock()))
+        patch.setattr("snapurl.app.AnswerPace", lambda: AnswerPace(Clock()))
         with paired(settings) as pair:
             yield pair
 

@@ -50,7 +50,8 @@ class StrictHttp(PromptHttp):
     async def _discard(self) -> bytes | None:
         data = await self._read()
         if data:
-            await self.protocol.keep_pace(self.request.head, len(data) / DISCARDED_BYTES)
+            protocol: Any = self.protocol  # a BoundedProtocol
+            await protocol.keep_pace(self.request.head, len(data) / DISCARDED_BYTES)
         return data
 
     async def _read_chunk(self) -> bytes | None:

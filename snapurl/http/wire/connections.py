@@ -31,7 +31,7 @@ from snapurl.addresses import Clients, client_at, site_of
 from snapurl.http.wire.chunks import StrictHttp
 from snapurl.http.wire.heads import client_of_head
 from snapurl.http.wire.loop_share import LoopShare
-from snapurl.http.wire.pace import Pace
+from snapurl.http.wire.pace import AnswerPace
 from snapurl.telemetry.metrics import CONNECTIONS, CONNECTIONS_REFUSED, PACED
 
 CONNECTIONS_MAX = 10_000  # per worker, if it may have that many open files
@@ -161,7 +161,7 @@ class BoundedProtocol(HttpProtocol):
         self._connection_budget: ConnectionBudget = app.ctx.connection_budget
         self._clients: Clients = app.ctx.clients
         self._loop_share: LoopShare = app.ctx.loop_share
-        self._pace: Pace = app.ctx.pace
+        self._pace: AnswerPace = app.ctx.pace
         self._peer = ""
         self.client = ""
         self._is_refused = False

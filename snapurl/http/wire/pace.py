@@ -22,12 +22,12 @@ from typing import Any
 from sanic import Request
 
 from snapurl.addresses import site_of
+from snapurl.limits import SITE_FACTOR
 
 ANSWERS_PER_S = 200.0
 DISCARDED_BYTES = 32_768  # of a refused body that cost as much as one answer
 BURST_S = 0.25
 WAIT_S_MAX = 2.0
-SITE_FACTOR = 8.0  # the pace of an IPv6 /48 is this many times that of one client in it
 CLIENTS_MAX = 10_000  # whose pace is known; beyond it the one that has not asked for longest begins anew
 
 
@@ -40,7 +40,7 @@ def is_paced(request: Request[Any, Any], status: int) -> bool:
     return 400 <= status < 500 if is_counted is None else not is_counted
 
 
-class Pace:
+class AnswerPace:
     """The pace of all clients of one worker. `clock_s` is monotonic."""
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:

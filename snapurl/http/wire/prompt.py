@@ -96,8 +96,9 @@ class PromptHttp(Http):
         """Sends the head of a response, and with it the body if that is complete: at the client's pace if no limit
         counts the request."""
         if is_paced(self.request, self.response.status):
-            await self.protocol.keep_pace(self.request.head)
-        await super().http1_response_header(data, end_stream)  # type: ignore[no-untyped-call]
+            protocol: Any = self.protocol  # a BoundedProtocol
+            await protocol.keep_pace(self.request.head)
+        await super().http1_response_header(data, end_stream)
 
     def respond(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
         """Begins a response, as Sanic's, with a Date."""
