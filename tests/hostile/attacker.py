@@ -3,8 +3,9 @@
     echo '{"seconds": 30, "ports": [8000], "codes": ["abc"], "address": "127.0.0.9"}' |
         python -m tests.hostile.attacker tests.hostile.bodies:ATTACK
 
-As a process it has a lower priority than what it attacks (`nice`). It prints a line when it begins and one of JSON
-when it ends: how many answers it got, by status, and how often it tried to connect.
+As a process it has a lower priority than what it attacks (`nice`), and the cores that its parent may not use
+(`taskset`), if there are any. It prints a line when it begins and one of JSON when it ends: how many answers it got,
+by status, and how often it tried to connect.
 """
 
 from __future__ import annotations
@@ -137,6 +138,11 @@ async def busy(seconds: float) -> None:
         pass
 
 
+def cores_apart() -> set[int]:
+    """Returns the cores that this process may not use."""
+    return set(range(os.cpu_count() or 1)) - os.sched_getaffinity(0)
+
+
 def named(name: str) -> Attack:
     """Returns the attack `module:NAME`."""
     module, _, attribute = name.partition(":")
@@ -155,6 +161,8 @@ async def _main(kind: Attack, seconds: float, **where: Any) -> dict[str, int]:
 
 if __name__ == "__main__":
     os.setpriority(os.PRIO_PROCESS, 0, max(os.getpriority(os.PRIO_PROCESS, 0), NICE))
+    if apart := cores_apart():
+        os.sched_setaffinity(0, apart)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     print(json.dumps(uvloop.run(_main(named(sys.argv[1]), **json.load(sys.stdin)))))
