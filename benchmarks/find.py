@@ -27,8 +27,8 @@ PAGES = 100
 LIMIT = 50
 TIMEOUT_S = 30.0
 
-# Owners: one key has every second link, 500 others share a tenth, the rest is anonymous. Ages, tags, expiries,
-# changes and deletes are spread over all of them.
+# Owners: one key has every second link, `idle` has a tenth, 500 others share a tenth, the rest is anonymous. Ages,
+# tags, expiries, changes and deletes are spread over all of them.
 FILL = """
 INSERT INTO links (slot, code, version, url, title, tags, redirect_status, created_at, expires_at, deleted_at,
                    owner, token, changed_at)
@@ -40,7 +40,8 @@ SELECT c.slot, c.code, 1,
        CASE WHEN n % 10000 = 0 THEN '{rare,common}' WHEN n % 5 = 0 THEN '{common}' ELSE '{}' END::text[], 302,
        now() - n * interval '20 seconds', CASE WHEN n % 50 = 1 THEN now() + (n % 400 - 200) * interval '1 day' END,
        CASE WHEN n % 100 = 99 THEN now() - n * interval '1 second' END,
-       CASE WHEN n % 2 = 0 THEN $3 WHEN n % 10 = 1 THEN 'owner' || n / 10 % 500 ELSE '' END, gen_random_uuid(),
+       CASE WHEN n % 2 = 0 THEN $3 WHEN n % 10 = 1 THEN 'owner' || n / 10 % 500 WHEN n % 10 = 3 THEN 'idle'
+            ELSE '' END, gen_random_uuid(),
        CASE WHEN n % 7 = 0 THEN now() - (n * 7919 % 10000000) * interval '1 second' END
   FROM (SELECT n, code, (get_byte(h, 0) * 64 + get_byte(h, 1) / 4)::smallint AS slot
           FROM (SELECT n, code, sha256(convert_to(code, 'UTF8')) AS h
@@ -50,6 +51,15 @@ SELECT c.slot, c.code, 1,
 ON CONFLICT DO NOTHING
 """
 
+# Of seven links in ten, one in k has at least k clicks. Links of the owner `idle` have none.
+CLICK = """
+INSERT INTO click_totals (slot, code, clicks)
+SELECT slot, code, floor(0.7 / u)::bigint
+  FROM (SELECT slot, code, (1 + ('x' || substr(md5('clicks' || code), 1, 7))::bit(28)::integer) / 268435456.0 AS u
+          FROM links WHERE owner <> 'idle') AS clicked
+ WHERE u <= 0.7
+"""
+
 Query = dict[str, Any]
 
 LISTS: tuple[tuple[str, Query], ...] = (
@@ -57,26 +67,35 @@ LISTS: tuple[tuple[str, Query], ...] = (
     ("oldest first", {"order": "asc"}),
     ("by code", {"sort": "code", "order": "asc"}),
     ("by last change", {"sort": "changed"}),
+    ("by clicks", {"sort": "clicks"}),
+    ("by clicks, fewest first", {"sort": "clicks", "order": "asc"}),
     ("of a large account", {"account": "large"}),
     ("of a large account, by code", {"account": "large", "sort": "code"}),
     ("of a large account, by last change", {"account": "large", "sort": "changed"}),
+    ("of a large account, by clicks", {"account": "large", "sort": "clicks"}),
+    ("of a large account without clicks, by clicks", {"account": "idle", "sort": "clicks"}),
     ("of a small account", {"account": "owner7"}),
     ("of a small account, by code", {"account": "owner7", "sort": "code"}),
     ("of a small account, by last change", {"account": "owner7", "sort": "changed"}),
+    ("of a small account, by clicks", {"account": "owner7", "sort": "clicks"}),
     ("with a common tag", {"tags_any": ["common"]}),
     ("with a common tag, by code", {"tags_any": ["common"], "sort": "code"}),
+    ("with a common tag, by clicks", {"tags_any": ["common"], "sort": "clicks"}),
     ("with a rare tag", {"tags_any": ["rare"]}),
+    ("with a rare tag, by clicks", {"tags_any": ["rare"], "sort": "clicks"}),
     ("with two tags, by last change", {"tags_all": ["rare", "common"], "sort": "changed"}),
     ("without a tag", {"tags_none": ["common"]}),
     ("live", {"state": "live"}),
     ("expired", {"state": "expired"}),
     ("expired, by code", {"state": "expired", "sort": "code"}),
+    ("expired, by clicks", {"state": "expired", "sort": "clicks"}),
     ("deleted", {"state": "deleted"}),
     ("deleted, by last change", {"state": "deleted", "sort": "changed"}),
     ("created within a range, by code", {"created_from": "{recent}", "sort": "code"}),
     ("text: common", {"q": "articles"}),
     ("text: in one link of 1,000", {"q": "conference"}),
     ("text: in one link of 1,000, by code", {"q": "conference", "sort": "code"}),
+    ("text: in one link of 1,000, by clicks", {"q": "conference", "sort": "clicks"}),
     ("text: in no link", {"q": "nowhere at all"}),
     ("text: in no link, of a small account", {"q": "nowhere at all", "account": "owner7"}),
     ("text: in no link, with a rare tag", {"q": "nowhere at all", "tags_any": ["rare"]}),
@@ -115,6 +134,7 @@ async def fill(made: bed.Bed, links: int, large: str) -> None:
     async def fill_shard(dsn: str) -> None:
         connection = await asyncpg.connect(dsn)
         await connection.execute(FILL, 1, links + 1, large, timeout=3_600)
+        await connection.execute(CLICK, timeout=3_600)
         await settle(connection)
         await connection.close()
 

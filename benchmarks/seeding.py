@@ -52,5 +52,5 @@ async def _fill(dsn: str, first: int, end: int) -> int:
 
 async def settle(connection: asyncpg.Connection) -> None:
     """Finishes pending maintenance work, so that it does not disturb a measurement."""
-    await connection.execute("VACUUM (ANALYZE) links", timeout=600)
+    await connection.execute("VACUUM (ANALYZE) links, click_totals", timeout=600)
     await connection.execute("CHECKPOINT", timeout=600)

@@ -48,7 +48,7 @@ CREATE TABLE click_cursor (
     slot smallint NOT NULL,
     stream text COLLATE "C" NOT NULL,
     xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
-    last_entry bigint NOT NULL,
+    counted_to bigint NOT NULL,
     CONSTRAINT click_cursor_pkey PRIMARY KEY (slot, stream)
 );
 GRANT DELETE, INSERT, SELECT, UPDATE ON click_cursor TO snapurl_migrator;
@@ -81,6 +81,18 @@ CREATE TABLE click_sources (
 );
 GRANT DELETE, INSERT, SELECT, UPDATE ON click_sources TO snapurl_migrator;
 GRANT SELECT ON click_sources TO snapurl_service;
+
+CREATE TABLE click_totals (
+    slot smallint NOT NULL,
+    code text COLLATE "C" NOT NULL,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    clicks bigint NOT NULL,
+    CONSTRAINT click_totals_pkey PRIMARY KEY (slot, code),
+    CONSTRAINT click_totals_clicks_check CHECK (clicks > 0)
+);
+CREATE INDEX click_totals_most ON click_totals USING btree (clicks DESC, code DESC);
+GRANT DELETE, INSERT, SELECT, UPDATE ON click_totals TO snapurl_migrator;
+GRANT SELECT ON click_totals TO snapurl_service;
 
 CREATE TABLE cluster (
     only_row boolean DEFAULT true NOT NULL,
@@ -273,113 +285,119 @@ BEGIN
 END $function$;
 GRANT EXECUTE ON FUNCTION account_add_v1 TO snapurl_migrator, snapurl_service;
 
-CREATE OR REPLACE FUNCTION public.clicks_apply_v1(p_stream text, p_slots smallint[], p_firsts bigint[], p_lasts bigint[], c_slots smallint[], c_codes text[], c_days date[], c_clicks bigint[], s_slots smallint[], s_codes text[], s_days date[], s_kinds text[], s_values text[], s_clicks bigint[])
- RETURNS TABLE(slot smallint, outcome text, peer text, epoch bigint, last_entry bigint)
- LANGUAGE plpgsql
- SECURITY DEFINER
- SET search_path TO 'public', 'pg_temp'
-AS $function$
-#variable_conflict use_column
-DECLARE
-    moved_on bigint;
-BEGIN
-    PERFORM pg_advisory_xact_lock(1397637443, hashtext(p_stream));
-    RETURN QUERY SELECT f.slot, f.outcome, f.peer, f.epoch, NULL::bigint
-                   FROM slots_fence_v1(p_slots) f WHERE f.outcome <> 'ok';
-    IF FOUND THEN RETURN; END IF;
-    RETURN QUERY SELECT n.slot, CASE WHEN c.last_entry >= n.last THEN 'done' ELSE 'behind' END, NULL::text, NULL::bigint,
-                        c.last_entry
-                   FROM unnest(p_slots, p_firsts, p_lasts) AS n (slot, first, last)
-                   JOIN click_cursor c ON c.slot = n.slot AND c.stream = p_stream
-                  WHERE c.last_entry >= n.first;
-    IF FOUND THEN RETURN; END IF;
-    INSERT INTO click_cursor (slot, stream, xid, last_entry)
-         SELECT a, p_stream, pg_current_xact_id(), -1 FROM unnest(p_slots) a
-          WHERE NOT EXISTS (SELECT FROM click_cursor c WHERE c.slot = a AND c.stream = p_stream)
-          ORDER BY a
-    ON CONFLICT DO NOTHING;
-    UPDATE click_cursor c SET last_entry = n.last, xid = pg_current_xact_id()
-      FROM unnest(p_slots, p_firsts, p_lasts) AS n (slot, first, last)
-     WHERE c.slot = n.slot AND c.stream = p_stream AND c.last_entry < n.first;
-    GET DIAGNOSTICS moved_on = ROW_COUNT;
-    IF moved_on <> cardinality(p_slots) THEN
-        RAISE EXCEPTION 'another consumer has counted some of these clicks' USING ERRCODE = 'serialization_failure';
-    END IF;
-    INSERT INTO click_days AS d (slot, code, day, xid, clicks)
-         SELECT r.slot, r.code, r.day, pg_current_xact_id(), r.clicks
-           FROM unnest(c_slots, c_codes, c_days, c_clicks) AS r (slot, code, day, clicks)
-    ON CONFLICT (slot, code, day) DO UPDATE SET clicks = d.clicks + excluded.clicks, xid = excluded.xid;
-    IF cardinality(s_slots) = 0 THEN RETURN; END IF;
-    -- Scalar sub-selects, not EXISTS or a join: the planner cannot know the number of rows, and would scan the table
-    -- instead of looking each row up by its key.
-    WITH known AS (
-        SELECT f.*, CASE WHEN f.kind = 'browser' OR f.value IN ('', '*') THEN true
-                         ELSE coalesce((SELECT true FROM click_sources k
-                                         WHERE k.slot = f.slot AND k.code = f.code AND k.day = f.day
-                                           AND k.kind = f.kind AND k.value = f.value), false) END AS is_known
-          FROM unnest(s_slots, s_codes, s_days, s_kinds, s_values, s_clicks)
-            AS f (slot, code, day, kind, value, clicks)
-    ), placed AS (
-        SELECT k.*, CASE WHEN k.is_known THEN 0
-                         ELSE row_number() OVER (PARTITION BY k.slot, k.code, k.day, k.kind, k.is_known
-                                                     ORDER BY k.clicks DESC, k.value)
-                            + (SELECT count(*) FROM click_sources n
-                                WHERE n.slot = k.slot AND n.code = k.code AND n.day = k.day AND n.kind = k.kind)
-                     END AS place
-          FROM known k
-    )
-    INSERT INTO click_sources AS s (slot, code, day, kind, value, xid, clicks)
-         SELECT p.slot, p.code, p.day, p.kind, p.kept, pg_current_xact_id(), sum(p.clicks)
-           FROM (SELECT p.*, CASE WHEN p.place <= 100 THEN p.value ELSE '*' END AS kept FROM placed p) p
-          GROUP BY p.slot, p.code, p.day, p.kind, p.kept
-          ORDER BY p.slot, p.code COLLATE "C", p.day, p.kind COLLATE "C", p.kept COLLATE "C"
-    ON CONFLICT (slot, code, day, kind, value) DO UPDATE SET clicks = s.clicks + excluded.clicks, xid = excluded.xid;
-END $function$;
-GRANT EXECUTE ON FUNCTION clicks_apply_v1 TO snapurl_migrator, snapurl_service;
-
 CREATE OR REPLACE FUNCTION public.clicks_apply_v2(p_stream text, p_slots smallint[], p_firsts bigint[], p_lasts bigint[], c_slots smallint[], c_codes text[], c_days date[], c_clicks bigint[], s_slots smallint[], s_codes text[], s_days date[], s_kinds text[], s_values text[], s_clicks bigint[])
  RETURNS TABLE(slot smallint, outcome text, peer text, epoch bigint, last_entry bigint)
  LANGUAGE plpgsql
  SECURITY DEFINER
  SET search_path TO 'public', 'pg_temp'
  SET enable_seqscan TO 'off'
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
 AS $function$
 #variable_conflict use_column
 DECLARE
-    moved_on bigint;
+    updated bigint;
+    sampled bigint := 1 + cardinality(c_slots) / 16;
+    are_known boolean;
+    are_totals_known boolean;
+    are_new boolean := false;
 BEGIN
-    PERFORM pg_advisory_xact_lock(1397637443, hashtext(p_stream));
+    PERFORM pg_advisory_xact_lock(1397637443, 0);
     RETURN QUERY SELECT f.slot, f.outcome, f.peer, f.epoch, NULL::bigint
                    FROM slots_fence_v1(p_slots) f WHERE f.outcome <> 'ok';
     IF FOUND THEN RETURN; END IF;
-    RETURN QUERY SELECT n.slot, CASE WHEN c.last_entry >= n.last THEN 'done' ELSE 'behind' END, NULL::text, NULL::bigint,
-                        c.last_entry
+    RETURN QUERY SELECT n.slot, CASE WHEN c.counted_to >= n.last THEN 'done' ELSE 'behind' END, NULL::text, NULL::bigint,
+                        c.counted_to
                    FROM unnest(p_slots, p_firsts, p_lasts) AS n (slot, first, last)
                    JOIN click_cursor c ON c.slot = n.slot AND c.stream = p_stream
-                  WHERE c.last_entry >= n.first;
+                  WHERE c.counted_to >= n.first;
     IF FOUND THEN RETURN; END IF;
-    INSERT INTO click_cursor (slot, stream, xid, last_entry)
+    INSERT INTO click_cursor (slot, stream, xid, counted_to)
          SELECT a, p_stream, pg_current_xact_id(), -1 FROM unnest(p_slots) a
           WHERE NOT EXISTS (SELECT FROM click_cursor c WHERE c.slot = a AND c.stream = p_stream)
           ORDER BY a
     ON CONFLICT DO NOTHING;
-    UPDATE click_cursor c SET last_entry = n.last, xid = pg_current_xact_id()
+    UPDATE click_cursor c SET counted_to = n.last, xid = pg_current_xact_id()
       FROM unnest(p_slots, p_firsts, p_lasts) AS n (slot, first, last)
-     WHERE c.slot = n.slot AND c.stream = p_stream AND c.last_entry < n.first;
-    GET DIAGNOSTICS moved_on = ROW_COUNT;
-    IF moved_on <> cardinality(p_slots) THEN
+     WHERE c.slot = n.slot AND c.stream = p_stream AND c.counted_to < n.first;
+    GET DIAGNOSTICS updated = ROW_COUNT;
+    IF updated <> cardinality(p_slots) THEN
         RAISE EXCEPTION 'another consumer has counted some of these clicks' USING ERRCODE = 'serialization_failure';
     END IF;
-    INSERT INTO click_days AS d (slot, code, day, xid, clicks)
-         SELECT r.slot, r.code, r.day, pg_current_xact_id(), r.clicks
-           FROM unnest(c_slots, c_codes, c_days, c_clicks) AS r (slot, code, day, clicks)
-    ON CONFLICT (slot, code, day) DO UPDATE SET clicks = d.clicks + excluded.clicks, xid = excluded.xid;
+
+    SELECT 2 * count(d.day) > count(*) INTO are_known
+      FROM unnest(c_slots, c_codes, c_days) WITH ORDINALITY AS r (slot, code, day, place)
+      LEFT JOIN click_days d ON d.slot = r.slot AND d.code = r.code AND d.day = r.day
+     WHERE r.place % sampled = 0;
+    updated := 0;
+    IF are_known THEN
+        UPDATE click_days d SET clicks = d.clicks + r.clicks, xid = pg_current_xact_id()
+          FROM unnest(c_slots, c_codes, c_days, c_clicks) AS r (slot, code, day, clicks)
+         WHERE d.slot = r.slot AND d.code = r.code AND d.day = r.day;
+        GET DIAGNOSTICS updated = ROW_COUNT;
+    END IF;
+    IF updated < cardinality(c_slots) THEN
+        WITH put AS (
+            INSERT INTO click_days AS d (slot, code, day, xid, clicks)
+                 SELECT r.slot, r.code, r.day, pg_current_xact_id(), r.clicks
+                   FROM unnest(c_slots, c_codes, c_days, c_clicks) AS r (slot, code, day, clicks)
+                  WHERE NOT are_known OR (SELECT d.day FROM click_days d
+                                           WHERE d.slot = r.slot AND d.code = r.code AND d.day = r.day) IS NULL
+            ON CONFLICT (slot, code, day) DO UPDATE SET clicks = d.clicks + excluded.clicks, xid = excluded.xid
+            RETURNING clicks
+        )
+        SELECT sum(clicks) = (SELECT sum(c) FROM unnest(c_clicks) AS c) INTO are_new FROM put;
+    END IF;
+
+    IF NOT are_known THEN  -- perhaps it is just a new day
+        SELECT 2 * count(t.slot) > count(*) INTO are_totals_known
+          FROM unnest(c_slots, c_codes) WITH ORDINALITY AS r (slot, code, place)
+          LEFT JOIN click_totals t ON t.slot = r.slot AND t.code = r.code
+         WHERE r.place % sampled = 0;
+    END IF;
+    updated := 0;
+    IF are_known OR are_totals_known THEN
+        UPDATE click_totals t SET clicks = t.clicks + r.clicks, xid = pg_current_xact_id()
+          FROM (SELECT slot, code COLLATE "C" AS code, sum(clicks) AS clicks
+                  FROM unnest(c_slots, c_codes, c_clicks) AS c (slot, code, clicks)
+                 GROUP BY slot, code COLLATE "C" ORDER BY slot, code COLLATE "C") r
+         WHERE t.slot = r.slot AND t.code = r.code;
+        GET DIAGNOSTICS updated = ROW_COUNT;
+    END IF;
+    IF updated < cardinality(c_slots) THEN
+        INSERT INTO click_totals AS t (slot, code, xid, clicks)
+             SELECT r.slot, r.code COLLATE "C", pg_current_xact_id(), sum(r.clicks)
+               FROM unnest(c_slots, c_codes, c_clicks) AS r (slot, code, clicks)
+              WHERE updated = 0 OR (SELECT t.slot FROM click_totals t WHERE t.slot = r.slot AND t.code = r.code) IS NULL
+              GROUP BY r.slot, r.code COLLATE "C" ORDER BY r.slot, r.code COLLATE "C"
+        ON CONFLICT (slot, code) DO UPDATE SET clicks = t.clicks + excluded.clicks, xid = excluded.xid;
+    END IF;
+
     IF cardinality(s_slots) = 0 THEN RETURN; END IF;
+    IF are_known THEN
+        UPDATE click_sources s SET clicks = s.clicks + r.clicks, xid = pg_current_xact_id()
+          FROM unnest(s_slots, s_codes, s_days, s_kinds, s_values, s_clicks) AS r (slot, code, day, kind, value, clicks)
+         WHERE s.slot = r.slot AND s.code = r.code AND s.day = r.day AND s.kind = r.kind AND s.value = r.value;
+        GET DIAGNOSTICS updated = ROW_COUNT;
+        IF updated = cardinality(s_slots) THEN RETURN; END IF;
+    END IF;
+    -- Without rows of the days there are none of their sources.
+    IF are_new AND NOT EXISTS (SELECT FROM unnest(s_slots, s_codes, s_days, s_kinds) AS s (slot, code, day, kind)
+                                GROUP BY s.slot, s.code, s.day, s.kind HAVING count(*) > 100) THEN
+        INSERT INTO click_sources (slot, code, day, kind, value, xid, clicks)
+             SELECT s.slot, s.code, s.day, s.kind, s.value, pg_current_xact_id(), s.clicks
+               FROM unnest(s_slots, s_codes, s_days, s_kinds, s_values, s_clicks)
+                 AS s (slot, code, day, kind, value, clicks);
+        RETURN;
+    END IF;
     WITH given AS MATERIALIZED (
         SELECT f.slot, f.code COLLATE "C" AS code, f.day, f.kind COLLATE "C" AS kind, f.value COLLATE "C" AS value,
                f.clicks
           FROM unnest(s_slots, s_codes, s_days, s_kinds, s_values, s_clicks)
             AS f (slot, code, day, kind, value, clicks)
+         WHERE NOT are_known OR (SELECT s.day FROM click_sources s
+                                  WHERE s.slot = f.slot AND s.code = f.code AND s.day = f.day AND s.kind = f.kind
+                                    AND s.value = f.value) IS NULL
     ), all_values AS (
         SELECT g.slot, g.code, g.day, g.kind, g.value, g.clicks, g.kind = 'browser' OR g.value IN ('', '*') AS is_kept
           FROM given g

@@ -24,7 +24,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
@@ -38,12 +46,14 @@ from ring.topology import NAME_PATTERN
 from snapurl.addresses import Network, parse_networks
 from snapurl.errors import ConfigError
 from snapurl.model import is_limit
+from snapurl.people import Permit, parse_permits
 from snapurl.private_files import check_directory
 from snapurl.urls import (
     Origin,
     UrlRefused,
     host_from_here,
     host_in_url,
+    is_confidential,
     origin_of,
     own_origins,
     parse_base_url,
@@ -78,6 +88,35 @@ REPLACED = {
 
 
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")  # as browsers send it
+
+
+_HEADER = re.compile(r"[A-Za-z0-9-]{1,100}")
+_OTHER_HEADERS = (
+    "authorization",
+    "cookie",
+    "forwarded",
+    "host",
+    "x-api-key",
+    "x-forwarded-for",
+    "x-forwarded-proto",
+)
+
+
+def _header_name(text: str) -> str:
+    """Returns the name of a header in lower case, "" for none. Raises ValueError."""
+    name = text.strip().lower()
+    if name and (not _HEADER.fullmatch(name) or name in _OTHER_HEADERS):
+        raise ValueError("must be the name of a header of its own, such as X-Forwarded-User")
+    return name
+
+
+def _require_permits(info: ValidationInfo) -> None:
+    """Raises ValueError if nobody who logs in without a key could do anything."""
+    if not info.data.get("login_rights"):
+        raise ValueError(
+            "nobody could do anything: set SNAPURL_LOGIN_RIGHTS to what groups may do, such as "
+            "'admins=admin@acc_…; *=create,read@acc_…'"
+        )
 
 
 @cache
@@ -220,6 +259,38 @@ class Settings(BaseSettings):
         SecretStr(""),
         description="Secret that signs the sessions of the dashboard: 32 characters or more, the same on all "
         "hosts (default: a new one at each start, which ends all sessions).",
+    )
+    login_rights: str = Field(
+        "",
+        description="What people who log in without an API key may do: `group=rights@account`, separated by `;`; "
+        "the first entry of a person's groups counts, `*` is everybody.",
+    )
+    login_header: str = Field(
+        "",
+        description="Header in which the proxies of SNAPURL_PROXIES name who uses the dashboard, such as "
+        "`X-Forwarded-User`; from any other peer it is not read (default: none).",
+    )
+    login_groups_header: str = Field(
+        "",
+        description="Header in which they list the groups of that person, separated by `,` or `|`, such as "
+        "`X-Forwarded-Groups`.",
+    )
+    oidc_client_id: str = Field("", description="Client id of this service at the OpenID provider.")
+    oidc_client_secret: SecretStr = Field(
+        SecretStr(""), description="Client secret at the OpenID provider; empty for a public client."
+    )
+    oidc_issuer: str = Field(
+        "",
+        description="Issuer URL of the OpenID provider at which people log in to the dashboard; needs "
+        "`pip install 'snapurl[oidc]'` (default: none).",
+    )
+    oidc_scope: str = Field(
+        "openid profile",
+        description="Scopes that the OpenID provider is asked for, separated by spaces; some want `groups` too.",
+    )
+    oidc_groups_claim: str = Field(
+        "groups",
+        description="Claim with the groups of a person, in the ID token or at the userinfo endpoint.",
     )
     fast_path: bool = Field(
         True,
@@ -440,6 +511,55 @@ class Settings(BaseSettings):
             raise ValueError(f"must have at least {SESSION_SECRET_CHARS_MIN} characters, chosen at random")
         return value
 
+    @field_validator("login_rights")
+    @classmethod
+    def _check_login_rights(cls, value: str) -> str:
+        parse_permits(value)
+        return value
+
+    @field_validator("login_header")
+    @classmethod
+    def _check_login_header(cls, value: str, info: ValidationInfo) -> str:
+        header = _header_name(value)
+        if header and not info.data.get("proxies"):
+            raise ValueError(
+                "anybody could send this header: set SNAPURL_PROXIES to the networks of your proxies"
+            )
+        if header:
+            _require_permits(info)
+        return header
+
+    @field_validator("login_groups_header")
+    @classmethod
+    def _check_login_groups_header(cls, value: str, info: ValidationInfo) -> str:
+        header = _header_name(value)
+        if header and not info.data.get("login_header"):
+            raise ValueError("means nothing without SNAPURL_LOGIN_HEADER, the header that names the person")
+        return header
+
+    @field_validator("oidc_issuer")
+    @classmethod
+    def _check_oidc_issuer(cls, value: str, info: ValidationInfo) -> str:
+        issuer = value.strip()
+        if not issuer:
+            return ""
+        if not is_confidential(issuer) or "?" in issuer or "#" in issuer:
+            raise ValueError(
+                "must be the issuer URL of a provider, such as https://id.example.org/realms/main"
+            )
+        if not info.data.get("oidc_client_id"):
+            raise ValueError("the provider has to know this service: set SNAPURL_OIDC_CLIENT_ID, too")
+        _require_permits(info)
+        return issuer
+
+    @field_validator("oidc_scope")
+    @classmethod
+    def _check_oidc_scope(cls, value: str) -> str:
+        scopes = value.split()
+        if "openid" not in scopes:
+            raise ValueError("must include openid")
+        return " ".join(scopes)
+
     @field_validator("proxies")
     @classmethod
     def _check_proxies(cls, value: str) -> str:
@@ -487,6 +607,11 @@ class Settings(BaseSettings):
     def proxy_networks(self) -> tuple[Network, ...]:
         """The networks of the trusted proxies."""
         return parse_networks(self.proxies)
+
+    @property
+    def permits(self) -> tuple[Permit, ...]:
+        """What the groups of people may do who log in without a key."""
+        return parse_permits(self.login_rights)
 
     @property
     def cors_allowed(self) -> frozenset[str]:

@@ -75,6 +75,12 @@ class Forbidden(SnapURLError):
     title = "This API key may not do that"
 
 
+class NoAccess(SnapURLError):
+    status = 403
+    slug = "no-access"
+    title = "You may not do that"
+
+
 class RedirectLoop(SnapURLError):
     status = 403
     slug = "redirect-loop"

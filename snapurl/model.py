@@ -207,7 +207,7 @@ class Link(LinkFields):
     `owner` is the id of the account that it belongs to, "" if anonymous. A deleted link is a tombstone: it
     keeps its row, so that its code is never assigned again. `created_by` and `changed_by` are key_ids, "" for an
     anonymous client; `changed_by` is None if the link was never changed,
-    and so is `changed_at`.
+    and so is `changed_at`. `clicks` is no column: they are what was counted when the row was read.
     """
 
     code: str
@@ -218,9 +218,10 @@ class Link(LinkFields):
     changed_at: datetime | None = None
     created_by: str = ""
     changed_by: str | None = None
+    clicks: int = 0
 
 
-LINK_COLUMNS = tuple(each.name for each in fields(Link))
+LINK_COLUMNS = tuple(each.name for each in fields(Link) if each.name != "clicks")
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -368,22 +369,28 @@ class LinkState(StrEnum):
 
 
 class LinkOrder(StrEnum):
-    """By what a list is sorted; the code decides between equal times.
+    """By what a list is sorted; the code decides between equal times and equal clicks.
 
-    A link that never was changed counts as changed when it was created.
+    A link that never was changed counts as changed when it was created. Links without clicks are sorted by the
+    time of their creation.
     """
 
     CREATED = "created"
     CHANGED = "changed"
     CODE = "code"
+    CLICKS = "clicks"
 
 
 @dataclass(frozen=True, slots=True)
 class PageKey:
-    """Where a page of links ends: the time by which the list is sorted (None if it is by code), and the code."""
+    """Where a page of links ends: the time by which the list is sorted there (else None), and the code.
+
+    `clicks` is None unless the list is sorted by them; only where they are 0 there is a time, too.
+    """
 
     at: datetime | None
     code: str
+    clicks: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,6 +428,8 @@ class LinkQuery:
                 return PageKey(link.changed_at or link.created_at, link.code)
             case LinkOrder.CODE:
                 return PageKey(None, link.code)
+            case LinkOrder.CLICKS:
+                return PageKey(None if link.clicks else link.created_at, link.code, link.clicks)
 
 
 @dataclass(frozen=True, slots=True)

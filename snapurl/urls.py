@@ -133,6 +133,15 @@ def origin_of(url: str) -> Origin:
     return _origin(_parse(url))
 
 
+def is_confidential(url: str) -> bool:
+    """Whether a URL is https or leads to this machine, so that nobody on the way reads what is sent there."""
+    try:
+        parsed = _parse(url)
+    except UrlRefused:
+        return False
+    return parsed.scheme == "https" or comparable_host(parsed.host or "") == LOOPBACK
+
+
 def _origin(url: Url) -> Origin:
     port = None if url.port == DEFAULT_PORTS.get(url.scheme) else url.port
     return comparable_host(url.host or ""), port

@@ -118,7 +118,9 @@ LIST_FILTERS = _all(
         type=click.Choice(["live", "expired", "deleted"]),
         help="Links that are this now. Default: all but deleted ones.",
     ),
-    click.option("--sort", type=click.Choice(["created", "changed", "code"]), help="Default: created."),
+    click.option(
+        "--sort", type=click.Choice(["created", "changed", "code", "clicks"]), help="Default: created."
+    ),
     click.option("--reverse", is_flag=True, help="The other way round: oldest first."),
     click.option(
         "--limit",

@@ -33,6 +33,7 @@ def show_links(links: Sequence[Link]) -> None:
     table.add_column("leads to", ratio=1, no_wrap=True, overflow="ellipsis")
     for name in ("title", "tags"):
         table.add_column(name, max_width=24, no_wrap=True, overflow="ellipsis")
+    table.add_column("clicks", no_wrap=True, justify="right")
     for name in ("created", "expires"):
         table.add_column(name, no_wrap=True)
     for link in links:
@@ -45,6 +46,7 @@ def show_links(links: Sequence[Link]) -> None:
                     link["url"],
                     link["title"] or "",
                     ", ".join(link["tags"]),
+                    f"{link['clicks']:,}",
                     _moment(link["created_at"])[:10],
                     _moment(expires)[:10] if expires else "",
                 ),

@@ -6,24 +6,32 @@ Which slots count comes as a bitmap, not as a join with `slots`: what a join kee
 Text has no index, because one that finds parts of words (trigrams) would make a create dearer than all else that it
 does (docs/design/lists.md). A search reads links in the order of the list instead, a chunk at a time: each chunk
 returns the links that match, and its last link, where the next chunk begins.
+
+The clicks of a link are in `click_totals`, and a link without clicks has no row there. So there are two ways to a
+list by clicks. Of few links each has its clicks looked up, and they are sorted. Of many, the index of the totals is
+walked in chunks, and each link looked up: it may be deleted, or not meet the conditions. The links without clicks
+are a list of their own, before or behind the others: the newest links, walked in chunks, without those that have
+a total.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
 from ring.slots import SLOT_COUNT
 from snapurl.model import LINK_COLUMNS, LinkOrder, LinkQuery, LinkState, PageKey
+from snapurl.store.queries import clicks_of, link_columns
 
-COLUMNS = ", ".join(f"l.{column}" for column in LINK_COLUMNS)
+COLUMNS = link_columns("l")
 
 _KEYS = {
-    LinkOrder.CREATED: "l.created_at",
-    LinkOrder.CHANGED: "coalesce(l.changed_at, l.created_at)",
-    LinkOrder.CODE: "l.code",
+    LinkOrder.CREATED: ("l.created_at", "l.code"),
+    LinkOrder.CHANGED: ("coalesce(l.changed_at, l.created_at)", "l.code"),
+    LinkOrder.CODE: ("l.code",),
+    LinkOrder.CLICKS: ("l.clicks", "CASE WHEN l.clicks = 0 THEN l.created_at END", "l.code"),
 }
 _THERE = "l.deleted_at IS NULL"
 _BEGUN = "l.enabled AND (l.starts_at IS NULL OR l.starts_at <= now())"
@@ -71,21 +79,69 @@ def page_of(query: LinkQuery, slots: Sequence[int], after: PageKey | None, limit
 
 
 def chunk_of(
-    query: LinkQuery, slots: Sequence[int], after: PageKey | None, rows: int, matches: int
+    query: LinkQuery,
+    slots: Sequence[int],
+    after: PageKey | None,
+    rows: int,
+    matches: int,
+    *,
+    are_unclicked: bool = False,
 ) -> Statement:
-    """Returns the statement that searches the next `rows` links for the query's text, until it has `matches`.
+    """Returns the statement that searches the next `rows` links until it has `matches`.
 
-    Its rows are links with the columns `is_match` and `is_last`: those that match, and the last of a full chunk.
+    A link matches if it has the query's text and, if `are_unclicked`, no clicks. The statement's rows are links
+    with the columns `is_match` and `is_last`: those that match, and the last of a full chunk.
     """
     args: list[Any] = []
     ordered = _ordered(query, slots, after, rows, args)
     last = _argument(args, rows)
+    tests = [f"{clicks_of('l')} IS NULL"] if are_unclicked else []
+    if query.text is not None:
+        tests.append(_match(query, args))
     return Statement(
         f"SELECT {COLUMNS}, l.is_match, l.n = {last} AS is_last"
-        f" FROM (SELECT l.*, {_match(query, args)} AS is_match, row_number() OVER (ORDER BY {_order(query)}) AS n"
-        f" FROM ({ordered}) l) l WHERE l.is_match OR l.n = {last} ORDER BY l.n LIMIT {_argument(args, matches)}",
+        f" FROM (SELECT l.*, {' AND '.join(tests)} AS is_match, row_number() OVER (ORDER BY {_order(query)}) AS n"
+        f" FROM ({ordered}) l) l WHERE l.is_match OR l.n = {last}"
+        f" ORDER BY {_order(query)} LIMIT {_argument(args, matches)}",
         tuple(args),
     )
+
+
+def clicked_chunk_of(
+    query: LinkQuery, slots: Sequence[int], after: PageKey | None, rows: int, matches: int
+) -> Statement:
+    """Returns the statement that walks the next `rows` totals until it has `matches` links of the query.
+
+    Its rows are those of `chunk_of`. Of the last of a full chunk, `code` and `clicks` are always told.
+    """
+    args: list[Any] = []
+    totals = [_in_slots("t.slot", slots, args)]
+    if after is not None:
+        key = f'{_argument(args, after.clicks)}::bigint, {_argument(args, after.code)}::text COLLATE "C"'
+        totals.append(f"(t.clicks, t.code) {'>' if query.ascending else '<'} ({key})")
+    order = _directed(("t.clicks", "t.code"), query)
+    conditions = _conditions(query, slots, args)
+    if query.text is not None:
+        conditions.append(_match(query, args))
+    columns = ", ".join(f"l.{column}" for column in LINK_COLUMNS if column != "code")
+    last = _argument(args, rows)
+    return Statement(
+        f"SELECT t.code, t.clicks, {columns}, l.code IS NOT NULL AS is_match, t.n = {last} AS is_last"
+        f" FROM (SELECT t.*, row_number() OVER (ORDER BY {order}) AS n"
+        f" FROM (SELECT t.slot, t.code, t.clicks FROM click_totals t WHERE {' AND '.join(totals)}"
+        f" ORDER BY {order} LIMIT {last}) t) t"
+        f" LEFT JOIN LATERAL (SELECT * FROM links l WHERE l.slot = t.slot AND l.code = t.code"
+        f" AND {' AND '.join(conditions)} LIMIT 1) l ON true"
+        f" WHERE l.code IS NOT NULL OR t.n = {last} ORDER BY {order} LIMIT {_argument(args, matches)}",
+        tuple(args),
+    )
+
+
+def unclicked_chunk_of(
+    query: LinkQuery, slots: Sequence[int], after: PageKey | None, rows: int, matches: int
+) -> Statement:
+    """As `chunk_of`, for the links of the query that have no clicks: by the time of their creation."""
+    return chunk_of(replace(query, order=LinkOrder.CREATED), slots, after, rows, matches, are_unclicked=True)
 
 
 def counted_chunk_of(query: LinkQuery, slots: Sequence[int], after: PageKey | None, rows: int) -> Statement:
@@ -140,28 +196,53 @@ def _ordered(
     query: LinkQuery, slots: Sequence[int], after: PageKey | None, limit: int, args: list[Any]
 ) -> str:
     conditions = _conditions(query, slots, args)
+    rows = "links l"
+    if query.order is LinkOrder.CLICKS:
+        # The limit keeps this a look-up per link.
+        rows = (
+            "(SELECT l.*, coalesce(t.clicks, 0) AS clicks FROM links l LEFT JOIN LATERAL (SELECT * FROM"
+            " click_totals t WHERE t.slot = l.slot AND t.code = l.code LIMIT 1) t ON true"
+            f" WHERE {' AND '.join(conditions)}) l"
+        )
+        conditions = []
     if after is not None:
-        compare = ">" if query.ascending else "<"
-        code = f'{_argument(args, after.code)}::text COLLATE "C"'
-        if query.order is LinkOrder.CODE:
-            conditions.append(f"l.code {compare} {code}")
-        else:
-            at = f"{_argument(args, after.at)}::timestamptz"
-            conditions.append(f"({_KEYS[query.order]}, l.code) {compare} ({at}, {code})")
-    where = " AND ".join(conditions)
-    return f"SELECT * FROM links l WHERE {where} ORDER BY {_order(query)} LIMIT {_argument(args, limit)}"
+        conditions.append(_behind(query, after, args))
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    return f"SELECT * FROM {rows} {where} ORDER BY {_order(query)} LIMIT {_argument(args, limit)}"
+
+
+def _behind(query: LinkQuery, after: PageKey, args: list[Any]) -> str:
+    """Returns the condition that a link comes after that key."""
+    compare = ">" if query.ascending else "<"
+    code = f'{_argument(args, after.code)}::text COLLATE "C"'
+    if query.order is LinkOrder.CODE:
+        return f"l.code {compare} {code}"
+    if after.clicks:
+        return f"(l.clicks, l.code) {compare} ({_argument(args, after.clicks)}::bigint, {code})"
+    at = f"{_argument(args, after.at)}::timestamptz"
+    if query.order is LinkOrder.CLICKS:
+        behind = f"l.clicks = 0 AND (l.created_at, l.code) {compare} ({at}, {code})"
+        return f"(l.clicks > 0 OR {behind})" if query.ascending else behind
+    return f"({_KEYS[query.order][0]}, l.code) {compare} ({at}, {code})"
 
 
 def _conditions(query: LinkQuery, slots: Sequence[int], args: list[Any]) -> list[str]:
-    found = [f"get_bit({_argument(args, _bitmap(slots))}::bytea, l.slot) <> 0", *_STATES[query.state]]
+    found = [_in_slots("l.slot", slots, args), *_STATES[query.state]]
     for name, condition in _CONDITIONS:
         if value := getattr(query, name):
             found.append(condition.format(_argument(args, value)))
     return found
 
 
+def _in_slots(column: str, slots: Sequence[int], args: list[Any]) -> str:
+    return f"get_bit({_argument(args, _bitmap(slots))}::bytea, {column}) <> 0"
+
+
 def _order(query: LinkQuery) -> str:
-    keys = ("l.code",) if query.order is LinkOrder.CODE else (_KEYS[query.order], "l.code")
+    return _directed(_KEYS[query.order], query)
+
+
+def _directed(keys: Sequence[str], query: LinkQuery) -> str:
     return ", ".join(f"{key} {'ASC' if query.ascending else 'DESC'}" for key in keys)
 
 

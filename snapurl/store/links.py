@@ -35,6 +35,7 @@ from snapurl.model import (
     IdempotencyRecord,
     Link,
     LinkCount,
+    LinkOrder,
     LinkPatch,
     LinkQuery,
     ListedLinks,
@@ -226,7 +227,7 @@ class LinkStore:
 
     async def page(self, query: LinkQuery, limit: int, after: PageKey | None = None) -> ListedLinks:
         """Returns up to `limit` links of a list, after `after`. Raises Unavailable."""
-        async with self._search(query.text is not None):
+        async with self._search(query.text is not None or query.order is LinkOrder.CLICKS):
             return await read_page(self._shards, query, limit, after)
 
     async def count(self, query: LinkQuery) -> LinkCount | None:

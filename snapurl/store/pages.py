@@ -3,8 +3,9 @@
 Every shard reads its part of a page, and the slots that it answers for, in one snapshot. The page counts only if
 these sets cover each slot exactly once (`cluster/fanout.py`).
 
-A search for text may have read for SEARCH_S without finding enough links. Then the shard says where it stopped, and
-the page ends at the first of these places: what a shard has found beyond it comes on the next page.
+A search for text may have read for SEARCH_S without finding enough links, and so may a list by clicks. Then the
+shard says where it stopped, and the page ends at the first of these places: what a shard has found beyond it comes
+on the next page.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from time import monotonic
 from typing import Any
 
@@ -20,6 +22,7 @@ from snapurl.model import (
     LINK_COLUMNS,
     Link,
     LinkCount,
+    LinkOrder,
     LinkQuery,
     ListedLinks,
     PageKey,
@@ -31,19 +34,24 @@ from snapurl.store.cluster.shards import Shards
 from snapurl.store.link_query import (
     Statement,
     chunk_of,
+    clicked_chunk_of,
     count_of,
     counted_chunk_of,
     estimate_of,
     page_of,
     tags_of,
+    unclicked_chunk_of,
 )
 
 CHUNK_ROWS = 5_000  # searched per statement
 SEARCH_S = 0.1  # of a search per shard and page, and of a search that counts
+SORTED_ROWS_MAX = 10_000  # expected of a list by clicks: of more links the totals are walked
 COUNT_MAX = 10_000  # a list with more links is estimated
 SHARD_TAGS_MAX = 10_000  # tags that a shard counts, those with the most links
 
 Row = Mapping[str, Any]
+
+_NO_TIME = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,8 @@ async def read_page(shards: Shards, query: LinkQuery, limit: int, after: PageKey
     """Returns up to `limit` links after `after`. Raises Unavailable."""
 
     async def read(connection: Any, slots: list[int]) -> _Part:
+        if query.order is LinkOrder.CLICKS and await _estimate(connection, query, slots) > SORTED_ROWS_MAX:
+            return await _walk_by_clicks(connection, query, slots, limit + 1, after)
         if query.text is not None:
             return await _search(connection, query, slots, limit + 1, after)
         rows = await _fetch(connection, page_of(query, slots, after, limit + 1))
@@ -70,6 +80,7 @@ async def read_page(shards: Shards, query: LinkQuery, limit: int, after: PageKey
 
 async def read_count(shards: Shards, query: LinkQuery) -> LinkCount | None:
     """Returns how many links the query has; None if a part of them cannot be counted now. Raises Unavailable."""
+    query = replace(query, order=LinkOrder.CREATED)  # the cheapest: they are read, but not shown
 
     async def read(connection: Any, slots: list[int]) -> LinkCount:
         if query.text is not None:
@@ -107,6 +118,7 @@ def link_of(row: Row) -> Link:
     """Returns a row of `links`."""
     values = {name: row[name] for name in LINK_COLUMNS}
     values["tags"] = tuple(values["tags"])
+    values["clicks"] = row["clicks"] or 0
     if values["created_by"] is None:  # made by a function that does not know who it was
         values["created_by"] = values["owner"]
     return Link(**values)
@@ -125,6 +137,36 @@ async def _search(
         after = query.key_of(link_of(rows[-1]))
         if monotonic() - began >= SEARCH_S:
             return _Part(found, after)
+
+
+async def _walk_by_clicks(
+    connection: Any, query: LinkQuery, slots: list[int], limit: int, after: PageKey | None
+) -> _Part:
+    """Reads first the links with clicks and then those without, or the other way round."""
+    began = monotonic()
+    found: list[Link] = []
+    chunks = [clicked_chunk_of, unclicked_chunk_of]
+    if query.ascending:
+        chunks.reverse()
+    if after is not None:
+        del chunks[: chunks.index(clicked_chunk_of if after.clicks else unclicked_chunk_of)]
+    for chunk in chunks:
+        is_last = True
+        while is_last:
+            rows = await _fetch(connection, chunk(query, slots, after, CHUNK_ROWS, limit - len(found)))
+            found += [link_of(row) for row in rows if row["is_match"]]
+            if len(found) >= limit:
+                return _Part(found)
+            if is_last := bool(rows) and rows[-1]["is_last"]:
+                last = rows[-1]
+                if chunk is clicked_chunk_of:
+                    after = PageKey(None, last["code"], last["clicks"])
+                else:
+                    after = PageKey(last["created_at"], last["code"], 0)
+                if monotonic() - began >= SEARCH_S:
+                    return _Part(found, after)
+        after = None
+    return _Part(found)
 
 
 async def _count_matches(connection: Any, query: LinkQuery, slots: list[int]) -> LinkCount:
@@ -165,8 +207,8 @@ def _merged(parts: Sequence[_Part], query: LinkQuery, limit: int) -> tuple[list[
     return links, end
 
 
-def _place(key: PageKey) -> tuple[Any, ...]:
-    return (key.code,) if key.at is None else (key.at, key.code)
+def _place(key: PageKey) -> tuple[int, datetime, str]:
+    return key.clicks or 0, key.at or _NO_TIME, key.code
 
 
 async def _fetch(connection: Any, statement: Statement) -> list[Row]:

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment
 from sanic import HTTPResponse
 
+from snapurl.addresses import Clients
 from snapurl.http.context import RequestContext, Services
 from snapurl.http.response_headers import Bodiless
 from snapurl.model import ApiKey, Right
+from snapurl.people import Person, is_person
 from snapurl.ui.assets import Assets
-from snapurl.ui.sessions import SESSION_S_MAX, Sessions
+from snapurl.ui.identities import Identities
+from snapurl.ui.sessions import PERSON_S_MAX, SESSION_S_MAX, KeyClaim, Sessions
+
+if TYPE_CHECKING:
+    from snapurl.ui.openid import OpenId
 
 COOKIE = "snapurl_session"
 THEME_COOKIE = "snapurl_theme"
 THEMES = ("auto", "light", "dark")
+FORWARDED_PROTO = "x-forwarded-proto"
 HTML = "text/html; charset=utf-8"
 PAGE_HEADERS = {
     "content-security-policy": (
@@ -31,18 +38,20 @@ PAGE_HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Dashboard:
-    """What all screens of a process share."""
+    """What all screens of a process share. `openid` is None if people cannot log in at a provider."""
 
     assets: Assets
     templates: Environment
     sessions: Sessions
+    identities: Identities
+    openid: OpenId | None
 
 
 @dataclass(slots=True)
 class Call:
     """One request to a screen. `path`, `query` and `form` are the parameters by name.
 
-    `cookies` are those to set, complete. `key` is None where there is no valid session.
+    `cookies` are those to set, complete. `key` is None where nobody has logged in.
     """
 
     context: RequestContext
@@ -51,6 +60,7 @@ class Call:
     query: Mapping[str, str] = field(default_factory=dict)
     form: Mapping[str, str] = field(default_factory=dict)
     cookies: list[str] = field(default_factory=list)
+    is_named_by_proxy: bool = False
 
     @property
     def services(self) -> Services:
@@ -62,8 +72,13 @@ class Call:
 
     @property
     def user(self) -> ApiKey:
-        """The key of the session, on a screen that requires one."""
+        """Whoever has logged in, on a screen that requires it: an API key, or a person in the form of one."""
         return self.context.caller
+
+    @property
+    def is_person(self) -> bool:
+        """Whether it is a person who has logged in, without a key."""
+        return is_person(self.user)
 
     @property
     def is_partial(self) -> bool:
@@ -71,22 +86,27 @@ class Call:
         return "hx-request" in self.context.request.headers
 
     async def has_session(self) -> bool:
-        """Whether there is a session of a key that is valid now. Sets `key` and renews the cookie.
+        """Whether there is somebody: of a session, or named by a proxy. Sets `key` and renews the cookie.
 
-        Raises Unavailable.
+        Raises NoAccess for somebody who may do nothing, Unavailable.
         """
-        text = self.context.request.cookies.get(COOKIE)
-        session = self.dashboard.sessions.read_cookie(text) if text else None
-        if session is None:
-            return False
-        key = await self.services.auth.find_by_id(session.key_id)
-        if key is None or not session.belongs_to(key):
-            self.log_out()
-            return False
-        self.context.key = key
-        if session.is_due:
-            self.log_in(key, session.began_s)
-        return True
+        request, identities = self.context.request, self.dashboard.identities
+        session = self.dashboard.sessions.read_cookie(self.cookie(COOKIE))
+        if session is not None:
+            self.context.key = await identities.of_session(session, self.services)
+            if self.context.key is None:
+                self.log_out()
+            elif session.is_due:
+                self.log_in(self.context.key, session.who, session.began_s)
+        if self.context.key is None:
+            self.context.key = await identities.of_headers(request, self.services)
+            self.is_named_by_proxy = self.context.key is not None
+        return self.context.key is not None
+
+    def cookie(self, name: str) -> str:
+        """Returns the value of a cookie of the request, "" without it."""
+        value: str | None = self.context.request.cookies.get(name)
+        return value or ""
 
     def may(self, right: Right) -> bool:
         """Whether the key of the session has a right."""
@@ -111,18 +131,32 @@ class Call:
         headers = self.context.headers | {header: path}
         return self._respond(Bodiless(None, 200 if self.is_partial else 303, headers))
 
+    def leave(self, url: str) -> HTTPResponse:
+        """Sends the browser to a URL of another site, which nobody but this service has chosen."""
+        return self._respond(Bodiless(None, 303, self.context.headers | {"location": url}))
+
     def set_cookie(self, name: str, value: str, age_s: int) -> None:
         """Sets a cookie of the dashboard, which no script and no other site can read. Without a value it ends."""
-        secure = "; Secure" if self.services.settings.dashboard_url.startswith("https:") else ""
+        secure = "; Secure" if self._is_secure() else ""
         age_s = age_s if value else 0
         self.cookies.append(
             f"{name}={value}; Path=/ui; Max-Age={age_s}; HttpOnly; SameSite=Lax{secure}",
         )
 
-    def log_in(self, key: ApiKey, began_s: int | None = None) -> None:
-        """Begins a session of this key, or renews the one that began at `began_s` (Unix time)."""
-        self.context.key = key
-        self.set_cookie(COOKIE, self.dashboard.sessions.cookie(key, began_s), SESSION_S_MAX)
+    def log_in(self, caller: ApiKey, who: KeyClaim | Person, began_s: int | None = None) -> None:
+        """Begins a session, or renews the one that began at `began_s` (Unix time)."""
+        self.context.key = caller
+        age_s = PERSON_S_MAX if isinstance(who, Person) else SESSION_S_MAX
+        self.set_cookie(COOKIE, self.dashboard.sessions.cookie(who, began_s), age_s)
+
+    def _is_secure(self) -> bool:
+        """Whether the browser speaks TLS, as the public URL or a trusted proxy says."""
+        request = self.context.request
+        clients: Clients = request.app.ctx.clients
+        if self.services.settings.dashboard_url.startswith("https:"):
+            return True
+        scheme = request.headers.get(FORWARDED_PROTO, "").partition(",")[0].strip().lower()
+        return clients.is_proxy(request.ip) and scheme == "https"
 
     def log_out(self) -> None:
         self.context.key = None

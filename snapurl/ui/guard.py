@@ -22,7 +22,14 @@ from urllib.parse import parse_qsl, urlencode
 
 from sanic import HTTPResponse, Request
 
-from snapurl.errors import BadRequest, Forbidden, NoSuchAddress, SnapURLError, UnsupportedMediaType
+from snapurl.errors import (
+    BadRequest,
+    Forbidden,
+    NoAccess,
+    NoSuchAddress,
+    SnapURLError,
+    UnsupportedMediaType,
+)
 from snapurl.http.auth import require
 from snapurl.http.bodies import BodyBound
 from snapurl.http.context import RequestContext, Services
@@ -114,8 +121,8 @@ async def _respond(call: Call, screen: Screen) -> HTTPResponse:
     async with request.app.ctx.fair_queue.permit(call.context.address):
         if not await call.has_session():
             return _login_page(call, screen)
+        _require(call, screen.right)  # whoever lacks the right is not shown the form again
         try:
-            require(call.key, screen.right)
             await _count(call, screen.right)
             return await screen.handler(call)
         except SnapURLError as refusal:
@@ -124,6 +131,13 @@ async def _respond(call: Call, screen: Screen) -> HTTPResponse:
             reported = report(request, refusal, call.context.request_id)
             call.context.headers |= refusal_headers(request, reported)
             return await screen.on_refusal(call, reported)
+
+
+def _require(call: Call, right: Right) -> None:
+    """Raises Forbidden, or NoAccess if it is a person who lacks the right."""
+    if call.is_person and not call.may(right):
+        raise NoAccess(f"your groups lack the right to {right.value}")
+    require(call.key, right)
 
 
 def _check_host(call: Call) -> None:

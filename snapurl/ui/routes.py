@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from snapurl.model import Right
 from snapurl.ui.guard import Screen
-from snapurl.ui.screens import cluster, keys, link, links, login, preferences, static
+from snapurl.ui.screens import accounts, cluster, keys, link, links, login, openid, preferences, static
 
 SCREENS: tuple[Screen, ...] = (
     Screen("GET", "/ui/static/{version}/{name}", static.file, None),
@@ -13,6 +13,8 @@ SCREENS: tuple[Screen, ...] = (
     Screen("POST", "/ui/login", login.submit, None),
     Screen("GET", "/ui/login/link", login.link, None),
     Screen("POST", "/ui/login/link", login.follow_link, None),
+    Screen("GET", "/ui/login/openid", openid.begin, None),
+    Screen("GET", "/ui/login/openid/return", openid.arrive, None),
     Screen("POST", "/ui/logout", login.log_out, None),
     # -- links -----------------------------------------------------------------------------------------------
     Screen("GET", "/ui", links.landing),
@@ -30,6 +32,20 @@ SCREENS: tuple[Screen, ...] = (
     Screen("POST", "/ui/keys", keys.create, Right.ADMIN, keys.create_again),
     Screen("GET", "/ui/keys/{key_id}/revoke", keys.confirm_revoke, Right.ADMIN),
     Screen("POST", "/ui/keys/{key_id}/revoke", keys.revoke, Right.ADMIN),
+    # -- accounts --------------------------------------------------------------------------------------------
+    Screen("GET", "/ui/accounts", accounts.show, Right.ADMIN),
+    Screen("POST", "/ui/accounts", accounts.create, Right.ADMIN, accounts.create_again),
+    Screen("GET", "/ui/accounts/{account_id}", accounts.one, Right.ADMIN),
+    Screen(
+        "GET",
+        "/ui/accounts/{account_id}/transfer",
+        accounts.confirm_transfer,
+        Right.ADMIN,
+        accounts.choose_again,
+    ),
+    Screen(
+        "POST", "/ui/accounts/{account_id}/transfer", accounts.transfer, Right.ADMIN, accounts.choose_again
+    ),
     # -- settings --------------------------------------------------------------------------------------------
     Screen("GET", "/ui/settings", preferences.show),
     Screen("POST", "/ui/settings", preferences.save),

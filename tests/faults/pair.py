@@ -30,6 +30,7 @@ from snapurl.local.postgres_server import PostgresServer
 from snapurl.model import Account, ApiKey, Link, LinkFields, LinkPatch, NewLink, Right
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
+from tests.faults.clicks import Clicks
 from tests.faults.wire import Wire, wire_to
 from tests.integration.store.conftest import Store
 from tests.support.waits import HANG_S, PATIENT
@@ -41,6 +42,7 @@ NAMES = ("db0", "db1")
 WEIGHTS = (1.0, 1.004)
 SLOTS_FIRST = 4  # of the dozen: both lanes have several to move when a fault strikes
 CODES_PER_SLOT = 40
+CLICKED = 4  # links, each in a slot of its own
 
 
 def shard_list(dsns: dict[str, str]) -> str:
@@ -62,13 +64,14 @@ def codes_in(slots: set[int]) -> dict[int, Iterator[str]]:
 
 @dataclass
 class Traffic:
-    """Writers that create, change and transfer a few links, and record every acknowledged write.
+    """Writers that create, change and transfer a few links and record every acknowledged write, and their clicks.
 
     A write with an unknown outcome may or may not be found later; any other failure fails the test.
     """
 
     store: Store
     fresh: Iterator[str]
+    clicks: Clicks
     acked: dict[str, tuple[int, str | None]] = field(default_factory=dict)
     unknown: set[str] = field(default_factory=set)
 
@@ -110,8 +113,9 @@ class Traffic:
 
     @contextlib.asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:
-        """Runs two writers during the block, and raises the errors that they found."""
+        """Runs two writers and the clicks during the block, and raises the errors that they found."""
         writers = [asyncio.create_task(self._writer(number)) for number in range(2)]
+        writers.append(asyncio.create_task(self.clicks.deliver()))
         try:
             yield
         finally:
@@ -184,7 +188,9 @@ class Pair:
         here, there = place(topology), place(topology.with_weight("db1", WEIGHTS[1]))
         self.slots = {slot for slot, name in enumerate(here) if name != there[slot]}
         codes = codes_in(self.slots)
-        self.traffic = Traffic(store, itertools.chain.from_iterable(zip(*codes.values(), strict=True)))
+        clicked = [next(codes[slot]) for slot in sorted(self.slots)[:CLICKED]]
+        fresh = itertools.chain.from_iterable(zip(*codes.values(), strict=True))
+        self.traffic = Traffic(store, fresh, Clicks(store, clicked))
         for _ in range(2 * len(self.slots)):
             await self.traffic.create()
         for slot in self.slots:
@@ -313,6 +319,7 @@ class Pair:
             for table in ("accounts", "api_keys"):
                 rows = [await fleet.fetch(name, f"SELECT slot FROM {table}") for name in snapshot.rows]
                 assert sorted(row["slot"] for part in rows for row in part) == sorted(self.slots), table
+            await self.traffic.clicks.check([await fleet.control(name) for name in snapshot.rows])
         finally:
             await fleet.close()
         self._compare(found)

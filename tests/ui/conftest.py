@@ -77,9 +77,10 @@ async def make_page(service: Service, browser: Browser) -> AsyncIterator[PageMak
         theme: str = "light",
         javascript: bool = True,
         zone: str = "UTC",
+        base_url: str | None = None,
     ) -> Page:
         context = await browser.new_context(
-            base_url=service.workers[0].url,
+            base_url=base_url or service.workers[0].url,
             viewport={"width": width, "height": 800},
             color_scheme="dark" if theme == "dark" else "light",
             java_script_enabled=javascript,

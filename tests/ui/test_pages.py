@@ -26,6 +26,20 @@ SCREENS = (
 )
 
 
+async def screens(service: Service) -> list[str]:
+    """Returns an address of each screen, after making what they show, once."""
+    await ensure_link(service)
+    await service.api.post("/api/v1/accounts", json={"name": "An account for every page"})
+    listed = (await service.api.get("/api/v1/accounts?limit=200")).json()["accounts"]
+    account = next(each["id"] for each in listed if each["name"] == "An account for every page")
+    keys = (await service.api.get(f"/api/v1/accounts/{account}")).json()["keys"]
+    if not keys:
+        await service.api.post("/api/v1/keys", json={"name": "Ann", "account": account})
+    found = [*SCREENS, "/ui/accounts", f"/ui/accounts/{account}", f"/ui/keys?account={account}"]
+    other = next((each["id"] for each in listed if each["id"] != account), service.admin_key.split("_")[1])
+    return [*found, f"/ui/accounts/{account}/transfer?account={other}"]
+
+
 async def test_the_first_page_is_small(service: Service, page: Page) -> None:
     """The first page takes at most five requests and 60 kB, and a second one loads no script again."""
     answers: list[Response] = []
@@ -53,9 +67,8 @@ async def test_no_page_scrolls_sideways_at_360_pixels(
     service: Service, make_page: PageMaker, theme: str
 ) -> None:
     """At 360 pixels every page fits, and everything to press is at least 44 pixels high or wide."""
-    await ensure_link(service)
     page = await make_page(width=360, theme=theme)
-    for path in SCREENS:
+    for path in await screens(service):
         answer = await page.goto(path)
         assert answer is not None and answer.ok, path
         assert await page.evaluate("document.documentElement.scrollWidth") <= 360, path
@@ -95,10 +108,9 @@ async def test_no_page_has_an_accessibility_violation(
     service: Service, make_page: PageMaker, theme: str
 ) -> None:
     """axe finds nothing on any page, in light and dark colours."""
-    await ensure_link(service)
     page = await make_page(theme=theme)
     script = AXE.read_text()
-    for path in SCREENS:
+    for path in await screens(service):
         answer = await page.goto(path)
         assert answer is not None and answer.ok, path
         await page.evaluate(script)

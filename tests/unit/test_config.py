@@ -25,6 +25,9 @@ def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+LOGIN = {"proxies": "10.0.0.1", "login_rights": "*=read@acc_7Fq2xWm0bZ"}
+
+
 def refusal(**overrides: object) -> str:
     with pytest.raises(ConfigError) as caught:
         load_settings(**overrides)
@@ -304,3 +307,44 @@ def test_our_variables_are_read_in_one_place() -> None:
         if re.search(r"\bos\.environ\b|\bgetenv\b", file.read_text("utf-8"))
     }
     assert found == set(uses)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (
+            {"login_header": "X-User"},
+            "SNAPURL_LOGIN_HEADER: anybody could send this header: set SNAPURL_PROXIES",
+        ),
+        ({"login_header": "X-User", "proxies": "10.0.0.1"}, "SNAPURL_LOGIN_HEADER: nobody could do anything"),
+        (
+            {"login_header": "X User", **LOGIN},
+            "SNAPURL_LOGIN_HEADER: must be the name of a header of its own",
+        ),
+        (
+            {"login_header": "Cookie", **LOGIN},
+            "SNAPURL_LOGIN_HEADER: must be the name of a header of its own",
+        ),
+        ({"login_groups_header": "X-Groups", **LOGIN}, "SNAPURL_LOGIN_GROUPS_HEADER: means nothing without"),
+        (
+            {"login_rights": "staff=read"},
+            "SNAPURL_LOGIN_RIGHTS: 'staff=read' must be written group=rights@account",
+        ),
+        (
+            {"oidc_issuer": "https://id.example.org", **LOGIN},
+            "SNAPURL_OIDC_ISSUER: the provider has to know this",
+        ),
+        (
+            {"oidc_issuer": "http://id.example.org", "oidc_client_id": "x", **LOGIN},
+            "SNAPURL_OIDC_ISSUER: must be",
+        ),
+        (
+            {"oidc_issuer": "https://id.example.org", "oidc_client_id": "x"},
+            "SNAPURL_OIDC_ISSUER: nobody could",
+        ),
+        ({"oidc_scope": "profile"}, "SNAPURL_OIDC_SCOPE: must include openid"),
+    ],
+)
+def test_a_login_of_people_that_could_not_work_is_refused(settings: dict[str, str], reason: str) -> None:
+    """A login without a key is refused at the start if it would let in anybody, or nobody."""
+    assert refusal(**settings).startswith(reason)

@@ -17,10 +17,11 @@ from snapurl.codes import is_code
 from snapurl.http.dispatch import query_error
 from snapurl.http.schema.requests import CURSOR_CHARS_MAX
 from snapurl.http.schema.responses import moment
-from snapurl.model import PageKey, RowKey
+from snapurl.model import LinkOrder, PageKey, RowKey
 
 ROWS_CURSOR_CHARS_MAX = 100
 
+CLICKS_MAX = 2**63 - 1  # PostgreSQL's bigint
 _DIGEST_BYTES = 6
 
 T = TypeVar("T")
@@ -29,20 +30,38 @@ T = TypeVar("T")
 def write_cursor(key: PageKey, of: str) -> str:
     """Returns a cursor of the list that `of` describes: which rows, in which order."""
     digest = base64.urlsafe_b64encode(sha256(of.encode()).digest()[:_DIGEST_BYTES]).decode()
-    return _encode(moment(key.at) if key.at else None, key.code, digest)
+    clicks = () if key.clicks is None else (str(key.clicks),)
+    return _encode(moment(key.at) if key.at else None, key.code, digest, *clicks)
 
 
-def read_cursor(text: str, of: str, *, has_time: bool = True) -> PageKey:
-    """Returns where a page ended; `has_time` says whether the list is sorted by a time.
+def read_cursor(text: str, of: str, order: LinkOrder) -> PageKey:
+    """Returns where a page of a list in that order ended.
 
     Raises Invalid for anything that `write_cursor` did not write for this list.
     """
 
-    def read(at: Any, code: Any, _: Any) -> tuple[PageKey, bool]:
-        key = PageKey(None if at is None else datetime.fromisoformat(at), code)
-        return key, is_code(code) and (at is not None) is has_time and write_cursor(key, of) == text
+    def read(at: Any, code: Any, _: Any, clicks: Any = None) -> tuple[PageKey, bool]:
+        key = PageKey(
+            None if at is None else datetime.fromisoformat(at), code, None if clicks is None else int(clicks)
+        )
+        return key, is_code(code) and _fits(key, order) and write_cursor(key, of) == text
 
     return _decode(text, CURSOR_CHARS_MAX, read, "is not a cursor that this service gave out for this list")
+
+
+def _fits(key: PageKey, order: LinkOrder) -> bool:
+    """Whether a page of a list in that order may end there."""
+    match order:
+        case LinkOrder.CREATED | LinkOrder.CHANGED:
+            return key.at is not None and key.clicks is None
+        case LinkOrder.CODE:
+            return key.at is None and key.clicks is None
+        case LinkOrder.CLICKS:
+            return (
+                key.clicks is not None
+                and 0 <= key.clicks <= CLICKS_MAX
+                and (key.at is None) is bool(key.clicks)
+            )
 
 
 def write_row_cursor(end: RowKey) -> str:

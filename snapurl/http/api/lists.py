@@ -144,4 +144,4 @@ def described(query: LinkQuery) -> str:
 
 def read_place(cursor: str, query: LinkQuery) -> PageKey:
     """Returns where the cursor's page ended. Raises Invalid."""
-    return read_cursor(cursor, described(query), has_time=query.order is not LinkOrder.CODE)
+    return read_cursor(cursor, described(query), query.order)

@@ -8,11 +8,13 @@ from sanic import HTTPResponse
 
 from snapurl.errors import NoSuchKey, SnapURLError
 from snapurl.http.api.cursors import read_row_cursor, write_row_cursor
+from snapurl.http.api.keys import account_in_body
 from snapurl.http.schema.keys import KeyDraft
 from snapurl.http.schema.requests import check
 from snapurl.model import ApiKey, Right, RowKey
 from snapurl.ui.call import Call
 from snapurl.ui.forms import errors_by_field
+from snapurl.ui.screens.accounts import choices
 
 PAGE_KEYS = 50
 RIGHTS = (
@@ -35,9 +37,12 @@ async def create(call: Call) -> HTTPResponse:
     }
     if limit := call.form.get("limit", "").strip():
         body["limit"] = limit
+    if account_id := call.form.get("account", ""):
+        body["account"] = account_id
     draft = check(KeyDraft, body, call.context.rules())
+    account = None if draft.account is None else await account_in_body(call.context, draft.account)
     plain, key = await call.services.keys.create(
-        draft.name, frozenset(map(Right, draft.rights)), draft.limit or "", None, call.user.key_id
+        draft.name, frozenset(map(Right, draft.rights)), draft.limit or "", account, call.user.key_id
     )
     return await _page(call, made=key, secret=str(plain))
 
@@ -56,6 +61,9 @@ async def _page(
         last = keys[PAGE_KEYS - 1]
         more = f"/ui/keys?{urlencode({'cursor': write_row_cursor(RowKey(last.created_at, last.key_id))})}"
     errors = errors_by_field(refusal)
+    chosen = call.query.get("account", "")
+    typed = dict(call.form) if refusal else {"create": "on", "read": "on", "change": "on", "account": chosen}
+    accounts, _ = await choices(call, *filter(None, [typed.get("account")]))
     return call.page(
         "keys.html",
         refusal.status if refusal else 200,
@@ -65,7 +73,10 @@ async def _page(
         rights=RIGHTS,
         errors=errors,
         fault=refusal.public_detail if refusal and not errors else "",
-        typed=call.form if refusal else {"create": "on", "read": "on", "change": "on"},
+        typed=typed,
+        accounts=accounts,
+        names={account.account_id: account.name for account in accounts},
+        is_for_account=bool(chosen) and made is None,
         made=made,
         secret=secret,
         is_revoked="revoked" in call.query,

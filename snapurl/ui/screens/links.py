@@ -23,7 +23,12 @@ STATES = (
     (LinkState.EXPIRED, "Expired"),
     (LinkState.DELETED, "Deleted"),
 )
-ORDERS = (("", "Newest first"), (LinkOrder.CHANGED, "Changed last"), (LinkOrder.CODE, "By code"))
+ORDERS = (
+    ("", "Newest first"),
+    (LinkOrder.CLICKS, "Most clicks"),
+    (LinkOrder.CHANGED, "Changed last"),
+    (LinkOrder.CODE, "By code"),
+)
 FILTERS = ("q", "state", "tag", "sort")
 NOTHING = ListedLinks([], None, ())
 

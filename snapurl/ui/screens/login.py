@@ -10,11 +10,12 @@ from sanic import HTTPResponse
 from snapurl.errors import NotFound, RateLimited, SnapURLError, Unauthorized, Unavailable
 from snapurl.http.auth import UNKNOWN
 from snapurl.http.dispatch import authenticate
-from snapurl.http.problems import report
+from snapurl.http.problems import refusal_headers, report
 from snapurl.keys import PlainKey
-from snapurl.ui.call import Call
+from snapurl.people import Person
+from snapurl.ui.call import COOKIE, Call
 from snapurl.ui.guard import place_or_home
-from snapurl.ui.sessions import LINK_S_MAX
+from snapurl.ui.sessions import LINK_S_MAX, KeyClaim
 
 log = logging.getLogger("snapurl.ui")
 
@@ -38,13 +39,19 @@ async def submit(call: Call) -> HTTPResponse:
         key = await authenticate(call.context, lambda: _presented(plain))
         assert key is not None
     except (Unauthorized, RateLimited, Unavailable) as refusal:
-        report(call.context.request, refusal, call.context.request_id)
-        log.info("refused a login from %s: %s", call.context.address, refusal.slug)
-        fault = "This key is unknown or revoked." if isinstance(refusal, Unauthorized) else _sentence(refusal)
+        _report(call, refusal)
+        fault = "This key is unknown or revoked." if isinstance(refusal, Unauthorized) else sentence(refusal)
         return call.page("login.html", refusal.status, place=place, form=typed, fault=fault, is_ended=False)
-    call.log_in(key)
+    call.log_in(key, KeyClaim.of(key))
     log.info("key %s has logged in from %s", key.key_id, call.context.address)
     return call.page("resume.html", place=place, form=typed) if typed else call.go(place)
+
+
+def _report(call: Call, refusal: SnapURLError) -> None:
+    """Counts and logs a login that is refused; its page says when to try again."""
+    report(call.context.request, refusal, call.context.request_id)
+    call.context.headers |= refusal_headers(call.context.request, refusal)
+    log.info("refused a login from %s: %s", call.context.address, refusal.slug)
 
 
 def _presented(plain: PlainKey | None) -> PlainKey:
@@ -64,7 +71,7 @@ def _carried(text: str) -> dict[str, str]:
     return {name: value for name, value in found.items() if isinstance(value, str)}
 
 
-def _sentence(refusal: SnapURLError) -> str:
+def sentence(refusal: SnapURLError) -> str:
     detail = refusal.public_detail
     return f"{detail[:1].upper()}{detail[1:]}."
 
@@ -91,14 +98,19 @@ async def follow_link(call: Call) -> HTTPResponse:
         if not is_first:
             raise NotFound(LINK_ENDED)
     except SnapURLError as refusal:
-        report(call.context.request, refusal, call.context.request_id)
-        log.info("refused a login link from %s", call.context.address)
-        return call.page("login_link.html", refusal.status, token="", fault=_sentence(refusal))
-    call.log_in(key)
+        _report(call, refusal)
+        return call.page("login_link.html", refusal.status, token="", fault=sentence(refusal))
+    call.log_in(key, KeyClaim.of(key))
     log.info("key %s has logged in by a link from %s", key.key_id, call.context.address)
     return call.go("/ui")
 
 
 async def log_out(call: Call) -> HTTPResponse:
+    """Ends the session here. Whoever has logged in at a provider can end that session, too."""
+    session = call.dashboard.sessions.read_cookie(call.cookie(COOKIE))
+    openid = call.dashboard.openid
     call.log_out()
-    return call.go("/ui/login")
+    if session is None or openid is None or not isinstance(session.who, Person):
+        return call.go("/ui/login")
+    back = f"{call.services.settings.dashboard_url}/login"
+    return call.page("logged_out.html", end_url=openid.end_url(back), issuer=openid.host)

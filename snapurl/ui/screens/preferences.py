@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from sanic import HTTPResponse
 
-from snapurl.errors import Invalid
+from snapurl.errors import Invalid, NoSuchAccount, Unavailable
 from snapurl.ui.call import THEME_COOKIE, THEMES, Call
 
 THEME_S_MAX = 31_536_000  # a year
 
 
 async def show(call: Call) -> HTTPResponse:
-    return call.page("preferences.html", themes=THEMES, is_saved="saved" in call.query)
+    return call.page(
+        "preferences.html", themes=THEMES, is_saved="saved" in call.query, account=await _account_name(call)
+    )
+
+
+async def _account_name(call: Call) -> str:
+    """Returns the name of the account whose links are shared; "" if it is the key's own, or its shard is silent."""
+    if call.user.has_own_account:
+        return ""
+    try:
+        return (await call.services.accounts.get(call.user.account)).name
+    except (NoSuchAccount, Unavailable):
+        return ""
 
 
 async def save(call: Call) -> HTTPResponse:

@@ -43,6 +43,7 @@ from tests.faults.pair import new_link, shard_list
 from tests.integration.clicks.test_clicks import start_consumer, until_counted
 from tests.integration.http.service import Service, running
 from tests.integration.store.conftest import Store
+from tests.support.click_totals import assert_totals_are_sums
 from tools.change.provision import register_shard
 from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
@@ -323,6 +324,7 @@ class Soak:
             for name, dsn in self._dsns.items():
                 connection = await asyncpg.connect(dsn)
                 slots = {row["slot"] for row in await connection.fetch("SELECT DISTINCT slot FROM links")}
+                await assert_totals_are_sums(connection)
                 await connection.close()
                 assert {seen.placement[slot] for slot in slots} <= {name}, f"{name} has rows of others"
         finally:

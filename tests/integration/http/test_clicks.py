@@ -84,6 +84,11 @@ async def test_a_redirect_is_counted_and_nothing_else_is(make_service: ServiceMa
         assert stats["referrers"] == [{"host": host, "clicks": clicks} for host, clicks in hosts]
         assert stats["browsers"] == [{"family": "firefox", "clicks": 10}]
         assert {day["day"] for day in stats["days"]} <= {began.isoformat(), today().isoformat()}
+        path = f"/api/v1/links/{counted['code']}"
+        assert (await service.api.get(path)).json()["clicks"] == 10
+        assert (await service.api.patch(path, json={"title": "x"})).json()["clicks"] == 10
+        first = (await service.api.get("/api/v1/links", params={"sort": "clicks", "limit": 1})).json()
+        assert [(link["code"], link["clicks"]) for link in first["links"]] == [(counted["code"], 10)]
 
 
 class Visitor:

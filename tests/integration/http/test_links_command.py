@@ -216,8 +216,10 @@ async def test_a_list_is_as_long_as_asked_for(say: Say, service: Service) -> Non
     table = await say("list", "--limit", "3", terminal=True)
     assert table.err == "There are more: see --limit.\n"
     heading, *rows = re.sub(r"\x1b\[[0-9;]*m", "", table.out).splitlines()
-    assert heading.split() == ["code", "leads", "to", "title", "tags", "created", "expires"]
+    assert heading.split() == ["code", "leads", "to", "title", "tags", "clicks", "created", "expires"]
     assert len(rows) == 3 and all("listed" in row and row.split()[0] in codes for row in rows)
+    by_clicks = await say("list", "--tag", "listed", "--sort", "clicks", "--limit", "3")
+    assert [link["clicks"] for link in by_clicks.document["links"]] == [0, 0, 0]
 
 
 async def test_a_qr_code_is_shown_or_written(say: Say, service: Service, tmp_path: Path) -> None:

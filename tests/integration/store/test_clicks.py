@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import date
 from functools import partial
 from typing import Any
 
+import pytest
+
 from ring.slots import slot_of
 from snapurl.model import ClickRow, DayClicks, SourceClicks, SourceKind
 from tests.integration.store.conftest import Store
+from tests.support.click_totals import assert_totals_are_sums
 from tests.support.waits import until
 
 DAY = date(2026, 5, 1)
+
+
+@pytest.fixture(autouse=True)
+async def totals_are_sums(direct: dict[str, Any]) -> AsyncIterator[None]:
+    """After each test the total of each link is the sum of its days."""
+    yield
+    for shard in direct.values():
+        await assert_totals_are_sums(shard)
 
 
 def row(code: str, entry: int, clicks: int = 1, day: date = DAY) -> ClickRow:
@@ -92,7 +103,8 @@ async def test_a_consumer_without_the_lock_counts_nothing_twice(store: Store, di
     await apply(store, "s", [row("old", 1)])
     async with direct[owner].transaction():
         await direct[owner].execute(
-            "WITH moved AS (UPDATE click_cursor SET last_entry = 2 WHERE slot = $1 AND stream = 's') "
+            "WITH moved AS (UPDATE click_cursor SET counted_to = 2 WHERE slot = $1 AND stream = 's'), "
+            "total AS (UPDATE click_totals SET clicks = clicks + 1 WHERE slot = $1 AND code = 'old') "
             "UPDATE click_days SET clicks = clicks + 1 WHERE slot = $1 AND code = 'old' AND day = $2",
             slot_of("old"),
             DAY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import product
@@ -15,6 +15,7 @@ import pytest
 
 from ring.slots import slot_of
 from snapurl.model import (
+    ClickRow,
     Link,
     LinkOrder,
     LinkPatch,
@@ -23,7 +24,7 @@ from snapurl.model import (
     PageKey,
 )
 from snapurl.store import pages
-from snapurl.store.link_query import chunk_of, page_of
+from snapurl.store.link_query import Statement, chunk_of, clicked_chunk_of, page_of, unclicked_chunk_of
 from tests.integration.store.conftest import NewLinkMaker, Store
 
 TAGS = ("red", "green", "blue, or so", '"x"')
@@ -60,8 +61,16 @@ async def fill(store: Store, direct: dict[str, Any], new_link: NewLinkMaker) -> 
             await store.links.change(item.code, patch, if_match=None, owner=None, token=uuid.uuid4())
         if chance.random() < 0.2:
             await store.links.delete(item.code, if_match=None, owner=None, token=uuid.uuid4())
-    links = [await store.links.get(item.code) for item in new]
-    return [link for link in links if link is not None]
+    clicks = {item.code: chance.choice([0, 1, 1, 2, 30]) for item in new}
+    rows: dict[int, list[ClickRow]] = {}
+    for code, count in clicks.items():
+        if count:
+            slot = slot_of(code)
+            rows.setdefault(slot, []).append(ClickRow(slot, 1, code, datetime.now(UTC).date(), count))
+    assert await store.apply_clicks("s", rows) == rows.keys()
+    links = [link for item in new if (link := await store.links.get(item.code)) is not None]
+    assert {link.code: link.clicks for link in links} == clicks
+    return links
 
 
 def wanted(link: Link, query: LinkQuery) -> bool:
@@ -105,11 +114,20 @@ def wanted(link: Link, query: LinkQuery) -> bool:
 
 def expected(links: list[Link], query: LinkQuery) -> list[str]:
     found = [link for link in links if wanted(link, query)]
-    keys = {link.code: query.key_of(link) for link in found}
-    found.sort(key=lambda link: (keys[link.code].at or link.created_at.min, link.code)
-               if keys[link.code].at else (datetime.min.replace(tzinfo=UTC), link.code),
-               reverse=not query.ascending)  # fmt: skip
+    found.sort(key=lambda link: sorted_by(link, query.order), reverse=not query.ascending)
     return [link.code for link in found]
+
+
+def sorted_by(link: Link, order: LinkOrder) -> tuple[Any, ...]:
+    match order:
+        case LinkOrder.CREATED:
+            return link.created_at, link.code
+        case LinkOrder.CHANGED:
+            return link.changed_at or link.created_at, link.code
+        case LinkOrder.CODE:
+            return (link.code,)
+        case LinkOrder.CLICKS:
+            return (link.clicks, link.code) if link.clicks else (0, link.created_at, link.code)
 
 
 async def listed(store: Store, query: LinkQuery, limit: int) -> list[str]:
@@ -181,8 +199,16 @@ async def test_lists_have_what_was_asked_for(
         count = await store.links.count(query)
         assert count is not None
         assert (count.links, count.is_estimate) == (len(expected(links, query)), False), query
+    by_clicks = [
+        replace(query, order=LinkOrder.CLICKS, ascending=query.owner is None) for query in filters(links)
+    ]
+    monkeypatch.setattr(pages, "SORTED_ROWS_MAX", 0)
+    for asked in by_clicks:
+        assert await listed(store, asked, 40) == expected(links, asked), asked
     monkeypatch.setattr(pages, "SEARCH_S", 0.0)
     monkeypatch.setattr(pages, "CHUNK_ROWS", 3)
+    for asked in by_clicks[::5]:
+        assert await listed(store, asked, 7) == expected(links, asked), asked
     for text, order, ascending in product(("sale", "nowhere"), LinkOrder, (False, True)):
         asked = LinkQuery(text=text, order=order, ascending=ascending)
         assert await listed(store, asked, 7) == expected(links, asked), asked
@@ -249,7 +275,11 @@ async def fill_shard(shard: Any, links: int) -> None:
         """,
         links,
     )
-    await shard.execute("ANALYZE links")
+    await shard.execute(
+        "INSERT INTO click_totals (slot, code, clicks)"
+        " SELECT slot, code, 1 + ('x' || right(code, 4))::bit(16)::int % 1000 FROM links WHERE right(code, 1) < '8'"
+    )
+    await shard.execute("ANALYZE links, click_totals")
 
 
 NOW = datetime.now(UTC)
@@ -282,6 +312,8 @@ PLANS: tuple[tuple[LinkQuery, set[str]], ...] = (
     (LinkQuery(expires_from=NOW - timedelta(days=2), expires_to=NOW), {"links_by_expiry"}),
     (LinkQuery(created_from=NOW - timedelta(hours=2), order=LinkOrder.CODE), {"links_newest"}),
     (LinkQuery(changed_from=NOW - timedelta(minutes=20)), {"links_by_change"}),
+    (LinkQuery(owner="small5", order=LinkOrder.CLICKS), {"links_newest_of_owner"}),
+    (LinkQuery(tags_any=("rare",), order=LinkOrder.CLICKS), {"links_by_tag"}),
 )
 
 
@@ -309,6 +341,32 @@ async def test_each_filter_and_order_uses_its_index(store: Store, direct: dict[s
     plan = json.loads(await explain(shard, chunk.sql, chunk.args))[0]["Plan"]
     scan = next(node for node in nodes(plan) if node.get("Index Name") == "links_newest")
     assert scan["Actual Rows"] == 1_000
+
+
+async def test_lists_by_clicks_walk_the_index_of_the_totals(store: Store, direct: dict[str, Any]) -> None:
+    """A page by clicks of many links costs as little in the middle of the list as at its beginning: no shard sorts
+    links or totals, or reads more than the page has, but for what is deleted or has clicks."""
+    shard = direct["db0"]
+    await fill_shard(shard, 30_000)
+    slots = await shard.fetchval("SELECT array_agg(slot) FROM slots")
+    middle = PageKey(await shard.fetchval("SELECT max(created_at) FROM links") - timedelta(days=10), "c", 0)
+    for ascending in (False, True):
+        query = LinkQuery(order=LinkOrder.CLICKS, ascending=ascending)
+        walks: list[tuple[Callable[..., Statement], PageKey | None, str]] = [
+            (clicked_chunk_of, None, "click_totals_most"),
+            (clicked_chunk_of, PageKey(None, "c", 500), "click_totals_most"),
+            (unclicked_chunk_of, None, "links_newest"),
+            (unclicked_chunk_of, middle, "links_newest"),
+        ]
+        for chunk, after, index in walks:
+            statement = chunk(query, slots, after, 5_000, 51)
+            plan = json.loads(await explain(shard, statement.sql, statement.args))[0]["Plan"]
+            assert plan["Actual Rows"] == 51
+            scan = next(node for node in nodes(plan) if node.get("Index Name") == index)
+            assert scan["Actual Rows"] < 200, (statement.sql, scan)
+            assert not [node for node in nodes(plan) if node["Node Type"] in ("Seq Scan", "Sort")], (
+                statement.sql
+            )
 
 
 def link_at(row: Any) -> Link:

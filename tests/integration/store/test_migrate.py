@@ -132,6 +132,7 @@ async def test_a_sharded_table_carries_slot_and_xid(settings: Settings, fresh_sh
             "click_days",
             "click_cursor",
             "click_sources",
+            "click_totals",
             "link_uses",
             "link_history",
             "api_keys",

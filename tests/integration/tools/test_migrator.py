@@ -105,6 +105,8 @@ async def test_adding_a_shard_moves_a_fifth_of_the_slots_and_loses_nothing(
     for code in clicked:
         assert tuple(await store.clicks.sources(code)) == sources
         assert sum(day.clicks for day in await store.clicks.totals(code)) == 2
+        link = await store.links.get(code)
+        assert link is not None and link.clicks == 2
     assert {slot_of(code) for code in clicked} & set(moved)
     await assert_settled(five, store, old | made)
     await fleet.close()

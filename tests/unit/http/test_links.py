@@ -40,6 +40,38 @@ def test_a_cursor_comes_back_as_it_was(created_at: datetime, code: str) -> None:
     assert len(cursor) <= CURSOR_CHARS_MAX
 
 
+BY_CLICKS = LinkQuery(order=LinkOrder.CLICKS)
+NEW_YEAR = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "key", [PageKey(None, "abc", 1), PageKey(None, "a" * 64, 2**63 - 1), PageKey(NEW_YEAR, "abc", 0)]
+)
+def test_a_cursor_by_clicks_comes_back_as_it_was(key: PageKey) -> None:
+    """A cursor of a list by clicks has the clicks; where there are none, it has the time of creation."""
+    cursor = write_cursor(key, described(BY_CLICKS))
+    assert read_place(cursor, BY_CLICKS) == key
+    assert len(cursor) <= CURSOR_CHARS_MAX
+
+
+@pytest.mark.parametrize(
+    ("key", "query"),
+    [
+        (PageKey(None, "abc", 2**63), BY_CLICKS),
+        (PageKey(None, "abc", -1), BY_CLICKS),
+        (PageKey(NEW_YEAR, "abc", 1), BY_CLICKS),
+        (PageKey(None, "abc", 0), BY_CLICKS),
+        (PageKey(NEW_YEAR, "abc"), BY_CLICKS),
+        (PageKey(NEW_YEAR, "abc", 0), LinkQuery()),
+        (PageKey(None, "abc", 1), LinkQuery(order=LinkOrder.CODE)),
+    ],
+)
+def test_a_cursor_that_its_order_never_has_is_refused(key: PageKey, query: LinkQuery) -> None:
+    """A made-up cursor with too many clicks, or with a part that its list is not sorted by, is refused."""
+    with pytest.raises(Invalid):
+        read_place(write_cursor(key, described(query)), query)
+
+
 @pytest.mark.parametrize(
     "cursor",
     [
