@@ -4,8 +4,8 @@
         python -m tests.hostile.attacker tests.hostile.bodies:ATTACK
 
 As a process it has a lower priority than what it attacks (`nice`), and the cores that its parent may not use
-(`taskset`), if there are any. It prints a line when it begins and one of JSON when it ends: how many answers it got,
-by status, and how often it tried to connect.
+(`taskset`), if there are any. It prints a line when it begins and one of JSON when it ends: how many answers it
+got, by status, and how often it tried to connect.
 """
 
 from __future__ import annotations
