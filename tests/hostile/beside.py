@@ -7,7 +7,7 @@ at which it is due, so that a stall counts for each request that falls into it.
 Attacker, service and modest client share the machine. From machines of their own, the attacker would not take CPU
 time from the others, and the modest client would not wait for it. So the attacker has a lower priority than the
 service, and the modest client a higher one if this process may set it. The figures say which (`nice`). Even so, a
-core that is busy with the attacker may give way only at its next tick (4 ms on many kernels), and each request needs
+core that is busy with the attacker may give way at its next tick only (4 ms on many kernels), and a request needs
 several processes. `floor.py` measures how much that adds. The rest is the service's. It shows when the attacker has
 cores of its own, and all others the rest, as with `taskset -c 0 python -m tests.hostile`.
 """
