@@ -12,6 +12,7 @@ import random
 import re
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
@@ -39,6 +40,7 @@ from snapurl.http.dispatch import SanicHandler, dispatch
 from snapurl.http.docs.site import make_site
 from snapurl.http.event_streams import EventStreams
 from snapurl.http.fastpath.protocol import FastPath, FastProtocol
+from snapurl.http.fastpath.several_domains import FastPathOfDomains
 from snapurl.http.preflight import preflight
 from snapurl.http.problems import Refusals
 from snapurl.http.redirect import METHODS, follow
@@ -234,6 +236,7 @@ async def open_services(
         password_guessers=Blocklist(),
         auth=auth,
         urls=UrlPolicy(settings.url_chars_max, settings.own_origins),
+        domains=settings.link_domains,
         clock=_now,
         clock_ms=_now_ms,
         ring_view=shards.ring_view,
@@ -250,7 +253,10 @@ async def open_services(
 
 def _fast_path(context: Context, create: SanicHandler) -> FastPath:
     services = context.services
-    return FastPath(
+    make: Callable[..., FastPath] = FastPath
+    if services.domains.others:
+        make = partial(FastPathOfDomains, services.domains, services.urls.own)
+    return make(
         services.cache,
         context.fair_queue,
         services.tally,

@@ -2,6 +2,10 @@
 
 A code is case-sensitive, `[A-Za-z0-9_-]`, 1 to 64 characters: an alias chosen by the client, or 7 random characters
 of base 62 (3.5 * 10^12 codes). First path segments of the service are reserved.
+
+A link is stored, cached and counted under its key. The key of a link of the default domain is its code, that of a
+link of another domain is `domain/code`. No code has a slash, so no two links have the same key. Below the HTTP
+layer a key is what the names `code` stand for.
 """
 
 from __future__ import annotations
@@ -21,6 +25,10 @@ _DRAWN_BYTES = 6
 _DRAWN_BELOW = (1 << 8 * _DRAWN_BYTES) // _CODES * _CODES  # larger numbers would make some codes more likely
 CODE_CHARS_MAX = 64
 CODE_PATTERN = re.compile(r"[A-Za-z0-9_-]{1,64}")
+DOMAIN_CHARS_MAX = (
+    100  # as many as DNS allows would make a key, and with it a cached link, several times as large
+)
+_KEY = re.compile(rf"(?:[a-z0-9._-]{{1,{DOMAIN_CHARS_MAX}}}/)?{CODE_PATTERN.pattern}")
 
 # First path segments that the service uses or may use later. The comparison ignores case, so that no link can
 # imitate `/Health`. Names with a dot (robots.txt) are not codes anyway. `bulk` and `batch` are reserved because
@@ -38,6 +46,22 @@ RESERVED = frozenset(
 def is_code(text: str) -> bool:
     """Whether `text` could be the code of a link."""
     return CODE_PATTERN.fullmatch(text) is not None
+
+
+def is_key(text: str) -> bool:
+    """Whether `text` could be the key of a link."""
+    return _KEY.fullmatch(text) is not None
+
+
+def key_of(domain: str, code: str) -> str:
+    """Returns the key of a link; `domain` is "" for the default domain."""
+    return f"{domain}/{code}" if domain else code
+
+
+def split_key(key: str) -> tuple[str, str]:
+    """Returns the domain, "" for the default domain, and the code of a link."""
+    domain, _, code = key.rpartition("/")
+    return domain, code
 
 
 def is_reserved(code: str) -> bool:

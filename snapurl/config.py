@@ -44,6 +44,7 @@ from pydantic_settings import (
 
 from ring.topology import NAME_PATTERN
 from snapurl.addresses import Network, parse_networks
+from snapurl.domains import Domains
 from snapurl.errors import ConfigError
 from snapurl.model import is_limit
 from snapurl.people import Permit, parse_permits
@@ -223,10 +224,15 @@ class Settings(BaseSettings):
         description="Public URL that short URLs begin with, such as `https://s.example.org`: without a path "
         "(default: `http://HOST:PORT`).",
     )
+    domains: str = Field(
+        "",
+        description="Further host names with links of their own, separated by spaces, such as `go.example.org`; "
+        "short URLs have the scheme and the port of SNAPURL_BASE_URL.",
+    )
     own_domains: str = Field(
         "",
-        description="Other hosts of this service, `host` or `host:port`, separated by spaces; links to them "
-        "(loops) are refused.",
+        description="Other hosts of this service, without links of their own, `host` or `host:port`, separated by "
+        "spaces; links to them (loops) are refused.",
     )
     cors_origins: str = Field(
         "",
@@ -489,6 +495,14 @@ class Settings(BaseSettings):
         own_origins("https://s.example.org", value.split())
         return value
 
+    @field_validator("domains")
+    @classmethod
+    def _check_domains(cls, value: str, info: ValidationInfo) -> str:
+        if "host" in info.data and "base_url" in info.data:  # otherwise one of those is refused
+            local = f"http://{host_in_url(host_from_here(info.data['host']))}"
+            Domains.of(info.data["base_url"] or local, value.split())
+        return value
+
     @field_validator("dashboard_host")
     @classmethod
     def _check_dashboard_host(cls, value: str) -> str:
@@ -651,7 +665,12 @@ class Settings(BaseSettings):
     @property
     def own_origins(self) -> frozenset[Origin]:
         """Where this service is; a link to there would be a redirect loop."""
-        return own_origins(self.public_url, self.own_domains.split())
+        return own_origins(self.public_url, [*self.own_domains.split(), *self.link_domains.others])
+
+    @property
+    def link_domains(self) -> Domains:
+        """The domains that have links."""
+        return Domains.of(self.public_url, self.domains.split())
 
 
 def parse_shards(text: str) -> tuple[ShardDsn, ...]:

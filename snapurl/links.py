@@ -1,4 +1,4 @@
-"""LinkService: creates, reads, changes and lists links. No SQL, no HTTP.
+"""LinkService: creates, reads, changes and lists links, each by its key (`codes.py`). No SQL, no HTTP.
 
 What invalidates the caches after a commit:
 - every change and delete, so that no worker redirects to the old target;
@@ -13,13 +13,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 
 from snapurl.cache.reader import LinkCache
-from snapurl.codes import derived_code, random_code
+from snapurl.codes import derived_code, key_of
 from snapurl.errors import (
     AliasTaken,
     FieldError,
@@ -69,16 +70,20 @@ log = logging.getLogger("snapurl.links")
 
 @dataclass(slots=True)
 class _PendingCreate:
-    """A create under way. An idempotent one derives its code from `token`, so a repeat asks for the same code."""
+    """A create under way. An idempotent one derives its code from `token`, so a repeat asks for the same code.
+
+    Its `code` is a key, and so is what `generate_code` returns for a domain.
+    """
 
     draft: Draft
     token: uuid.UUID
     idempotent: bool
 
-    def code(self, attempt: int, generate_code: Callable[[], str]) -> str:
+    def code(self, attempt: int, generate_code: Callable[[str], str]) -> str:
+        domain = self.draft.domain or ""
         if self.draft.alias is not None:
-            return self.draft.alias
-        return derived_code(self.token, attempt) if self.idempotent else generate_code()
+            return key_of(domain, self.draft.alias)
+        return key_of(domain, derived_code(self.token, attempt)) if self.idempotent else generate_code(domain)
 
     def new_link(self, code: str, owner: str, by: str) -> NewLink:
         return NewLink(code, self.draft, self.draft.account or owner, self.token, by)
@@ -149,7 +154,7 @@ class LinkService:
         If there is a row, the create finds by its token whether the row is its own. Rows are never deleted, so no
         link is created that has already expired.
         """
-        if await self._store.get(pending.code(0, random_code)) is None:
+        if await self._store.get(pending.code(0, self._store.new_code)) is None:
             raise Invalid(fields=(FieldError("/expires_at", EXPIRY_NOT_IN_FUTURE),))
 
     async def _invalidate_created(self, made: Sequence[tuple[_PendingCreate, Link]]) -> None:
@@ -220,7 +225,12 @@ class LinkService:
         results: list[Link | SnapURLError],
     ) -> dict[int, _PendingCreate]:
         """Attempts all creates, in one call per shard. Returns those whose generated code was taken."""
-        generate_code = iter(self._store.new_codes(len(pending))).__next__
+        counts = Counter(create.draft.domain or "" for create in pending.values())
+        codes = {domain: iter(self._store.new_codes(count, domain)) for domain, count in counts.items()}
+
+        def generate_code(domain: str) -> str:
+            return next(codes[domain])
+
         new = [create.new_link(create.code(attempt, generate_code), owner, by) for create in pending.values()]
         made = await self._store.create_many(new)
         again: dict[int, _PendingCreate] = {}
@@ -230,8 +240,8 @@ class LinkService:
                 case Link():
                     results[place] = result
                     links.append((create, result))
-                case Taken(code) if create.draft.alias is not None:
-                    results[place] = _taken(code)
+                case Taken() if create.draft.alias is not None:
+                    results[place] = _taken(create.draft.alias)
                 case Taken():
                     again[place] = create
                 case Failed():

@@ -22,6 +22,8 @@ from uuid import UUID
 
 from limits import parse as parse_rate
 
+from snapurl.codes import split_key
+
 # -- accounts and API keys ---------------------------------------------------------------------------------------
 
 NAME_CHARS_MAX = 100
@@ -145,12 +147,13 @@ class Draft(LinkFields):
     """A link that a client asks for. Without an `alias` the service generates the code.
 
     It belongs to `account`, which an admin may name; None: to the account of the client's key. `password` is
-    replaced by its hash before the link is stored.
+    replaced by its hash before the link is stored. `domain` is None for the default domain.
     """
 
     alias: str | None = None
     account: str | None = None
     password: str | None = field(default=None, repr=False)
+    domain: str | None = None
 
     def fingerprint(self) -> bytes:
         """Returns the SHA-256 of the request in canonical form: equal for requests that ask for the same.
@@ -188,7 +191,7 @@ _LATER_FIELDS = _later_fields(Draft)
 
 @dataclass(slots=True)
 class NewLink:
-    """A link to be created. `token` identifies the create: a repeat with the same token finds its own row.
+    """A link to be created, under the key `code`. `token` identifies the create: a repeat finds its own row.
 
     `created_by` is the key_id of the API key that asks for it, "" if anonymous.
     """
@@ -202,7 +205,7 @@ class NewLink:
 
 @dataclass(slots=True, kw_only=True)
 class Link(LinkFields):
-    """One row of `links`. `version` starts at 1 and grows by one with every change.
+    """One row of `links`; `code` is its key. `version` starts at 1 and grows by one with every change.
 
     `owner` is the id of the account that it belongs to, "" if anonymous. A deleted link is a tombstone: it
     keeps its row, so that its code is never assigned again. `created_by` and `changed_by` are key_ids, "" for an
@@ -219,6 +222,16 @@ class Link(LinkFields):
     created_by: str = ""
     changed_by: str | None = None
     clicks: int = 0
+
+    @property
+    def domain(self) -> str:
+        """The domain, "" for the default one."""
+        return split_key(self.code)[0]
+
+    @property
+    def short_code(self) -> str:
+        """The code without the domain."""
+        return split_key(self.code)[1]
 
 
 LINK_COLUMNS = tuple(each.name for each in fields(Link) if each.name != "clicks")
@@ -383,7 +396,7 @@ class LinkOrder(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PageKey:
-    """Where a page of links ends: the time by which the list is sorted there (else None), and the code.
+    """Where a page of links ends: the time by which the list is sorted there (else None), and the key.
 
     `clicks` is None unless the list is sorted by them; only where they are 0 there is a time, too.
     """
@@ -398,13 +411,15 @@ class LinkQuery:
     """Which links a list has, and in which order. The default: all that are not deleted, newest first.
 
     A link must meet every condition. `owner` is the account whose links the caller may see (None: all), `account`
-    the one that was asked for, `creator` the id of the key that made it. `text` is a part of the code, the URL, the
+    the one that was asked for, `creator` the id of the key that made it, `domain` a domain, "" for the default one
+    (None: all). `text` is a part of the code, the URL, the
     title or the note; A to Z match a to z. A range of times has its begin and not its end.
     """
 
     owner: str | None = None
     account: str | None = None
     creator: str | None = None
+    domain: str | None = None
     text: str | None = None
     tags_any: tuple[str, ...] = ()
     tags_all: tuple[str, ...] = ()

@@ -6,7 +6,8 @@ The stored form is what `Location` sends. It is parsed and serialized by the WHA
 A link to this service itself would be a redirect loop. `own_origins` returns where the service is, `origin_of`
 where a URL leads: a host and a port. Hosts are compared as addresses, not as text: all spellings of one host are
 equal, and so are all names and addresses of loopback. Other names of the service that only DNS knows cannot be
-recognised here, unless SNAPURL_OWN_DOMAINS lists them: `http/redirect.py` refuses them when they are followed.
+recognised here, unless SNAPURL_DOMAINS or SNAPURL_OWN_DOMAINS lists them: `http/redirect.py` refuses them when they
+are followed.
 """
 
 from __future__ import annotations
@@ -126,6 +127,11 @@ def host_in_url(host: str) -> str:
 def host_from_here(host: str) -> str:
     """Returns the host that reaches, from the same machine, what listens on `host`."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+
+
+def host_of(url: str) -> str:
+    """Returns the host of an http or https URL as it is stored. Raises UrlRefused if it is not one."""
+    return _parse(url).host or ""
 
 
 def origin_of(url: str) -> Origin:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from snapurl.codes import is_code
+from snapurl.codes import is_key
 from snapurl.model import CachedLink
 
 URL_CHARS_MAX = 2_000  # of a link in Redis; one with a longer URL is read from its shard, unless L1 has it
@@ -47,6 +47,6 @@ def decode(text: str) -> CachedLink | None:
 def decode_invalidation(text: str) -> tuple[str, int]:
     """Reads `version code` of the channel. Returns code and version; raises ValueError for anything else."""
     version, _, code = text.partition(" ")
-    if not _VERSION.fullmatch(version) or not is_code(code):
+    if not _VERSION.fullmatch(version) or not is_key(code):
         raise ValueError("not an invalidation")
     return code, int(version)

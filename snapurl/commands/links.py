@@ -18,6 +18,7 @@ from snapurl.commands.options import (
     LINK_FIELDS,
     LIST_FILTERS,
     PASSWORD,
+    Named,
     ask_password,
     body_of,
     confirm_change,
@@ -40,25 +41,32 @@ def links() -> None:
     file that SNAPURL_API_KEY_FILE names. Without them it uses the service and
     the key of `snapurl up` on this machine.
 
-    CODE is the code of a link, or its short URL.
+    CODE is the code of a link, or its short URL. A code is of the domain that
+    --domain names.
     """
 
 
 @links.command("create")
 @click.argument("url")
 @click.option("--alias", help="The code that you want. Default: a made-up one.")
+@click.option("--domain", metavar="HOST", help="The domain of the short URL. Default: that of the service.")
 @LINK_FIELDS
 @PASSWORD
 @AS_JSON
 def links_create(
-    url: str, alias: str | None, asks_password: bool, as_json: bool | None, **fields: object
+    url: str,
+    alias: str | None,
+    domain: str | None,
+    asks_password: bool,
+    as_json: bool | None,
+    **fields: object,
 ) -> None:
     """Shorten URL and print the short URL.
 
     \b
     snapurl links create https://example.org/sale --alias sale --expires 7d
     """
-    body = {"url": url, **body_of(fields), **({"alias": alias} if alias else {})}
+    body = {"url": url, **body_of({**fields, "alias": alias or None, "domain": domain or None})}
     if asks_password:
         body["password"] = ask_password()
     link = _api().call("POST", LINKS, body)
@@ -68,7 +76,7 @@ def links_create(
 @links.command("show")
 @CODE
 @AS_JSON
-def links_show(code: str, as_json: bool | None) -> None:
+def links_show(code: Named, as_json: bool | None) -> None:
     """Show a link.
 
     \b
@@ -114,7 +122,7 @@ def links_find(words: tuple[str, ...], as_json: bool | None, limit: int, **filte
 @click.option("--no-password", is_flag=True, help="Remove the password.")
 @AS_JSON
 def links_edit(
-    code: str,
+    code: Named,
     url: str | None,
     no_tags: bool,
     asks_password: bool,
@@ -142,7 +150,7 @@ def links_edit(
 @links.command("disable")
 @CODE
 @AS_JSON
-def links_disable(code: str, as_json: bool | None) -> None:
+def links_disable(code: Named, as_json: bool | None) -> None:
     """Switch a link off. It keeps all its data; `enable` switches it on.
 
     \b
@@ -154,7 +162,7 @@ def links_disable(code: str, as_json: bool | None) -> None:
 @links.command("enable")
 @CODE
 @AS_JSON
-def links_enable(code: str, as_json: bool | None) -> None:
+def links_enable(code: Named, as_json: bool | None) -> None:
     """Switch a link on.
 
     \b
@@ -167,7 +175,7 @@ def links_enable(code: str, as_json: bool | None) -> None:
 @CODE
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @AS_JSON
-def links_delete(code: str, yes: bool, as_json: bool | None) -> None:
+def links_delete(code: Named, yes: bool, as_json: bool | None) -> None:
     """Delete a link. For 30 days it can be restored; its code is never given out again.
 
     \b
@@ -175,13 +183,13 @@ def links_delete(code: str, yes: bool, as_json: bool | None) -> None:
     """
     confirm_change(yes, f"Delete {code}?")
     _call("DELETE", code)
-    _show(as_json, {"code": code, "deleted": True}, lambda: click.echo(f"Deleted {code}."))
+    _show(as_json, {"code": code.code, **code.query, "deleted": True}, lambda: click.echo(f"Deleted {code}."))
 
 
 @links.command("restore")
 @CODE
 @AS_JSON
-def links_restore(code: str, as_json: bool | None) -> None:
+def links_restore(code: Named, as_json: bool | None) -> None:
     """Restore a link that was deleted within the last 30 days.
 
     \b
@@ -208,7 +216,7 @@ def links_restore(code: str, as_json: bool | None) -> None:
 @click.option(
     "--error", type=click.Choice(["L", "M", "Q", "H"]), help="How much of it may be damaged: 7 to 30 %."
 )
-def links_qr(code: str, output: Path | None, **style: object) -> None:
+def links_qr(code: Named, output: Path | None, **style: object) -> None:
     """Show the QR code of a link, or write it to a file.
 
     \b
@@ -230,7 +238,7 @@ def links_qr(code: str, output: Path | None, **style: object) -> None:
     if kind not in FORMATS:
         raise click.BadParameter(f"{output.name!r} must end with .svg or .png", param_hint="--output")
     with _named(code):
-        image = _api().fetch("GET", f"{_path(code)}/qr", query={"format": kind, **asked})
+        image = _api().fetch("GET", f"{_path(code)}/qr", query={**code.query, "format": kind, **asked})
     output.write_bytes(image)
 
 
@@ -244,7 +252,7 @@ def links_qr(code: str, output: Path | None, **style: object) -> None:
     help="How many days the chart shows.",
 )
 @AS_JSON
-def links_stats(code: str, days: int, as_json: bool | None) -> None:
+def links_stats(code: Named, days: int, as_json: bool | None) -> None:
     """Show the clicks of a link, by day (UTC) and source.
 
     \b
@@ -259,7 +267,7 @@ def links_stats(code: str, days: int, as_json: bool | None) -> None:
 @links.command("history")
 @CODE
 @AS_JSON
-def links_history(code: str, as_json: bool | None) -> None:
+def links_history(code: Named, as_json: bool | None) -> None:
     """Show who changed a link, what and when; of a deleted link, too.
 
     \b
@@ -274,17 +282,17 @@ def links_history(code: str, as_json: bool | None) -> None:
 @links.command("where")
 @CODE
 @AS_JSON
-def links_where(code: str, as_json: bool | None) -> None:
+def links_where(code: Named, as_json: bool | None) -> None:
     """Show which slot and shard a link is in. Takes an admin key.
 
     \b
     snapurl links where sale
     """
-    place = _api().call("GET", "/api/v1/ring", query={"code": code})["place"]
+    place = _api().call("GET", "/api/v1/ring", query={"code": code.code, **code.query})["place"]
     target = "" if place["shard"] == place["target"] else f", to be moved to {place['target']}"
     moving = ", in hand-off" if place["in_hand_off"] else ""
     text = f"{code} is in slot {place['slot']}, on shard {place['shard']}{moving}{target}"
-    _show(as_json, {"code": code, **place}, lambda: click.echo(text))
+    _show(as_json, {"code": code.code, **code.query, **place}, lambda: click.echo(text))
 
 
 def _api() -> Api:
@@ -292,7 +300,7 @@ def _api() -> Api:
 
 
 @contextmanager
-def _named(code: str) -> Iterator[None]:
+def _named(code: Named) -> Iterator[None]:
     """Says in a refusal which link is not there."""
     try:
         yield
@@ -302,17 +310,17 @@ def _named(code: str) -> Iterator[None]:
         raise ApiRefusal(f"{code}: {refusal.detail}", refusal.answered) from None
 
 
-def _call(method: str, code: str, below: str = "", body: object = None) -> Any:
+def _call(method: str, code: Named, below: str = "", body: object = None) -> Any:
     """Returns the answer about one link. Raises ApiRefusal."""
     with _named(code):
-        return _api().call(method, _path(code) + below, body)
+        return _api().call(method, _path(code) + below, body, code.query)
 
 
-def _path(code: str) -> str:
-    return f"{LINKS}/{quote(code, safe='')}"
+def _path(code: Named) -> str:
+    return f"{LINKS}/{quote(code.code, safe='')}"
 
 
-def _change(code: str, changed: Mapping[str, object], as_json: bool | None) -> None:
+def _change(code: Named, changed: Mapping[str, object], as_json: bool | None) -> None:
     from snapurl.commands.render import show_link
 
     link = _call("PATCH", code, body=changed)

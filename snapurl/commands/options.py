@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import wraps
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -22,16 +24,36 @@ LIST_LINKS_MAX = 10_000
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-class _Code(click.ParamType[str]):
-    """A code, or the short URL that has it."""
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A link as it is named: by its code, or its short URL, which has its domain. Without a domain it is ""."""
+
+    code: str
+    domain: str
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The parameters that say which domain is meant."""
+        return {"domain": self.domain} if self.domain else {}
+
+    def __str__(self) -> str:
+        return f"{self.domain}/{self.code}" if self.domain else self.code
+
+
+class _Code(click.ParamType[Named]):
+    """A code, or the short URL that has it, also without its scheme."""
 
     name = "code"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        text = urlsplit(value).path.rpartition("/")[2] if "/" in value else value
-        if not is_code(text):
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Named:
+        try:
+            parts = urlsplit(value if "://" in value or "/" not in value else f"https://{value}")
+            named = Named(parts.path.rpartition("/")[2], parts.hostname or "")
+        except ValueError:
+            named = Named("", "")
+        if not is_code(named.code):
             self.fail(f"{value!r} is neither a code nor a short URL", param, ctx)
-        return str(text)
+        return named
 
 
 class _Moment(click.ParamType[str]):
@@ -56,7 +78,24 @@ def _moment(text: str) -> str:
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-CODE = click.argument("code", type=_Code(), metavar="CODE")
+_CODE_DOMAIN = click.option(
+    "--domain",
+    metavar="HOST",
+    help="The domain of CODE. Default: that of the short URL, else that of the service.",
+)
+
+
+def _with_domain(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the argument CODE and the option that says of which domain it is; both become one `Named`."""
+
+    @wraps(command)
+    def named(code: Named, domain: str | None, **others: object) -> None:
+        command(code=replace(code, domain=domain or code.domain), **others)
+
+    return click.argument("code", type=_Code(), metavar="CODE")(_CODE_DOMAIN(named))
+
+
+CODE = _with_domain
 PASSWORD = click.option(
     "--password",
     "asks_password",
@@ -118,6 +157,7 @@ LIST_FILTERS = _all(
         type=click.Choice(["live", "expired", "deleted"]),
         help="Links that are this now. Default: all but deleted ones.",
     ),
+    click.option("--domain", metavar="HOST", help="Links of this domain."),
     click.option(
         "--sort", type=click.Choice(["created", "changed", "code", "clicks"]), help="Default: created."
     ),

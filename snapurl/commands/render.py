@@ -42,7 +42,7 @@ def show_links(links: Sequence[Link]) -> None:
             *map(
                 Text,
                 (
-                    link["code"],
+                    _code(link),
                     link["url"],
                     link["title"] or "",
                     ", ".join(link["tags"]),
@@ -53,6 +53,11 @@ def show_links(links: Sequence[Link]) -> None:
             )
         )
     Console(highlight=False).print(table)
+
+
+def _code(link: Link) -> str:
+    """Returns the code, behind the domain where that is not the default one."""
+    return f"{link['domain']}/{link['code']}" if link["domain"] else str(link["code"])
 
 
 def show_clicks(stats: Mapping[str, Any], days: int) -> None:

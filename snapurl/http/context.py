@@ -15,6 +15,7 @@ from snapurl.accounts import AccountService
 from snapurl.cache.reader import LinkCache
 from snapurl.clicks.tally import Tally
 from snapurl.config import Settings
+from snapurl.domains import Domains
 from snapurl.http.auth import Authenticator
 from snapurl.http.bodies import BodyBound, BodyThreads
 from snapurl.http.schema.requests import Rules
@@ -59,6 +60,7 @@ class Services:
     password_guessers: Blocklist
     auth: Authenticator
     urls: UrlPolicy
+    domains: Domains
     clock: Callable[[], datetime]
     clock_ms: Callable[[], int]
     ring_view: Callable[[], RingView]
@@ -76,10 +78,11 @@ class Services:
 class RequestContext:
     """One request of the API: what dispatch has found out about it, and the headers of its response.
 
-    `address` is the client address, `code` the link of the path, `id` its key or account, `query` the known query
-    parameters, `query_lists` those that may be repeated, `value` the parsed JSON body, `body_bytes` the memory that
-    is reserved for it, `counted` the links that count against the client's limit so far. `bound` is None if the
-    route has no body, `key` for an anonymous request.
+    `address` is the client address, `code` the key of the link that the path names, `strange_domain` its domain if
+    that is not configured, `id` the key or account of the path, `query` the known query parameters, `query_lists`
+    those that may be repeated, `value` the parsed JSON body, `body_bytes` the memory that is reserved for it,
+    `counted` the links that count against the client's limit so far. `bound` is None if the route has no body,
+    `key` for an anonymous request.
     """
 
     request: Request[Any, Any]
@@ -95,6 +98,7 @@ class RequestContext:
     counted: int = 0
     value: object = None
     is_large: bool = False
+    strange_domain: str = ""
     body_bytes: int = 0
     headers: dict[str, str] = field(default_factory=dict)
 
@@ -120,7 +124,8 @@ class RequestContext:
 
     def rules(self, *, allow_expired: bool = False) -> Rules:
         """Returns the rules for a body that arrives now."""
-        return Rules(self.services.urls, None if allow_expired else self.services.clock())
+        services = self.services
+        return Rules(services.urls, services.domains, None if allow_expired else services.clock())
 
     def json_response(self, body: object, status: int = 200) -> HTTPResponse:
         """Makes a JSON response with the headers collected so far."""

@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 from sanic import HTTPResponse, Request
 from sanic.http import Http
 
-from snapurl.codes import is_code
+from snapurl.codes import is_code, is_key, key_of
 from snapurl.errors import (
     BadRequest,
     FieldError,
@@ -46,7 +46,7 @@ from snapurl.http.rate_limits import (
 )
 from snapurl.http.response_headers import api_headers, site_headers
 from snapurl.http.schema.requests import parse_json
-from snapurl.http.schema.route import JSON, Route
+from snapurl.http.schema.route import DOMAIN, JSON, Route
 from snapurl.http.wire.chunks import StrictHttp
 from snapurl.http.wire.connections import BodyBudget
 from snapurl.http.wire.fair_queue import FairQueue
@@ -55,6 +55,7 @@ from snapurl.model import ApiKey
 from snapurl.telemetry import traces
 from snapurl.telemetry.logs import REQUEST_ID
 from snapurl.telemetry.metrics import BODIES_REFUSED, HTTP_REQUESTS, HTTP_SECONDS, timing
+from snapurl.urls import UrlRefused
 
 log = logging.getLogger("snapurl.http")
 
@@ -143,10 +144,32 @@ async def _prepare(context: RequestContext, route: Route[Handler], query: Mappin
         raise NotFound()
     if not route.is_page:
         context.query, context.query_lists = _query(context.request, query)
+        if context.code and DOMAIN in context.query:
+            _name_domain(context)
     if route.body is not None:
         await _read_value(context, await _body(context, route))
     else:
         await discard_body(context.request)
+
+
+def _name_domain(context: RequestContext) -> None:
+    """Makes the code of the path the key of the link that is meant. Raises Invalid.
+
+    The domain need not be configured, as links outlive the setting. Only if there is no such link is it refused.
+    """
+    domain, is_configured = read_domain(context)
+    context.code = key_of(domain, context.code)
+    context.strange_domain = "" if is_configured else domain
+
+
+def read_domain(context: RequestContext) -> tuple[str, bool]:
+    """Returns the domain of the query, "" for the default one, and whether it is configured. Raises Invalid."""
+    domains = context.services.domains
+    try:
+        domain = domains.find(context.query[DOMAIN]) if DOMAIN in context.query else ""
+    except UrlRefused as refusal:
+        raise query_error(DOMAIN, str(refusal)) from None
+    return domain, domains.has(domain)
 
 
 async def _authorize(context: RequestContext, route: Route[Handler]) -> None:
@@ -191,10 +214,13 @@ async def _counted_miss(context: RequestContext, error: NotFound) -> SnapURLErro
 
     Not those of an admin key, which can list all links.
     """
-    if context.key is None or context.key.is_admin or not is_code(context.code):
-        return error
+    refusal: SnapURLError = error
+    if context.strange_domain:
+        refusal = query_error(DOMAIN, context.services.domains.refusal())
+    if context.key is None or context.key.is_admin or not is_key(context.code):
+        return refusal
     left_s = await count_miss(context.services, context.address)
-    return RateLimited(MISSES, retry_after_s=left_s) if left_s else error
+    return RateLimited(MISSES, retry_after_s=left_s) if left_s else refusal
 
 
 def _query(

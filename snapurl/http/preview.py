@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 from sanic import HTTPResponse, Request
 
+from snapurl.codes import split_key
+from snapurl.domains import Domains
 from snapurl.http.html import PAGE_HEADERS, page
 from snapurl.http.problems import wants_page
 from snapurl.http.response_headers import site_headers
@@ -22,13 +24,15 @@ SIGN = "+"
 
 
 def preview(
-    request: Request[Any, Any], code: str, url: str, public_url: str, request_id: str
+    request: Request[Any, Any], key: str, url: str, domains: Domains, request_id: str
 ) -> HTTPResponse:
     """Returns where the link leads: a page for a browser, JSON for a program."""
     headers = {"x-request-id": request_id, "x-robots-tag": "noindex", **site_headers(varies=True)}
     if wants_page(request):
-        return HTTPResponse(_page(code, url), 200, {**headers, **PAGE_HEADERS}, "text/html; charset=utf-8")
-    body = json.dumps(preview_body(code, url, public_url))
+        return HTTPResponse(
+            _page(split_key(key)[1], url), 200, {**headers, **PAGE_HEADERS}, "text/html; charset=utf-8"
+        )
+    body = json.dumps(preview_body(key, url, domains))
     return HTTPResponse(body, 200, headers, "application/json")
 
 

@@ -24,6 +24,7 @@ expired is no click either.
 from __future__ import annotations
 
 import asyncio
+import re
 from http import HTTPStatus
 from time import monotonic
 from typing import Any
@@ -144,8 +145,9 @@ async def _respond(request: Request[Any, Any], code: str, request_id: str) -> HT
     if is_preview and request.method not in _PREVIEW_METHODS:
         raise MethodNotAllowed(allow=", ".join(_PREVIEW_METHODS))
     code = code.removesuffix(SIGN) if is_preview else code
+    key = services.domains.prefix_at(_host_of(request)) + code if services.domains.others else code
     try:
-        status, leads = await _lead(request, services, code, is_preview=is_preview)
+        status, leads = await _lead(request, services, code, key, is_preview=is_preview)
     except MethodNotAllowed:
         raise
     except SnapURLError as refusal:
@@ -153,21 +155,23 @@ async def _respond(request: Request[Any, Any], code: str, request_id: str) -> HT
         return refuse(request, refusal, request_id)
     if is_preview:
         _PREVIEWED.inc()
-        return preview(request, code, leads.url, services.settings.public_url, request_id)
+        return preview(request, key, leads.url, services.domains, request_id)
     headers = redirect_headers(leads.url)
     if _is_in_advance(request):
         headers["cache-control"] = NOT_KEPT
     elif leads.is_click and request.method not in _NO_CLICK:
         browser = browser_of(_last_header(request, "user-agent"))
-        services.tally.record(code, referrer_of(_last_header(request, "referer")), browser)
+        services.tally.record(key, referrer_of(_last_header(request, "referer")), browser)
     (REDIRECTED if leads.is_click else _EXPIRED).inc()
     return Bodiless(None, status, headers)
 
 
 async def _lead(
-    request: Request[Any, Any], services: Services, code: str, *, is_preview: bool
+    request: Request[Any, Any], services: Services, code: str, key: str, *, is_preview: bool
 ) -> tuple[int, Destination]:
     """Returns the status and where the link leads this request, which has then used one up if they are counted.
+
+    `code` is that of the path, `key` that of the link which it means at the host of the request.
 
     A preview uses none up, and a link with a password has none. Raises MethodNotAllowed, Unavailable if the link
     keeps changing, what `_find_link` and `_destination` raise, and for a link with a password PasswordNeeded,
@@ -176,32 +180,32 @@ async def _lead(
     rest, query = _behind_code(request.raw_url)
     password = None
     for _ in range(RELOADS_MAX):
-        link = await _find_link(request, services, code, rest)
-        leads = _destination(request, services, code, link, rest, query)
+        link = await _find_link(request, services, code, key, rest)
+        leads = _destination(request, services, key, link, rest, query)
         status, options = link.redirect_status, link.options
         if options is None or options.password_hash is None or not leads.is_click:
             _check_method(request, status)
         elif is_preview:
             raise PasswordNeeded("the link has a password, so it has no preview", has_form=False)
         else:
-            refuse_guessers(services, address_of(request), code)
+            refuse_guessers(services, address_of(request), key)
             password = await read_password(request) if password is None else password
-            if not await _is_current(request, services, code, link):
+            if not await _is_current(request, services, key, link):
                 continue
             if not await services.links.is_password(password, link):
-                await count_wrong(services, address_of(request), code)
+                await count_wrong(services, address_of(request), key)
                 raise PasswordWrong()
             status = SEE_OTHER
         if options is None or options.max_clicks is None or not leads.is_click:
             return status, leads
         async with request.app.ctx.fair_queue.permit(address_of(request)):
             takes = not is_preview and _is_by_a_person(request)
-            use = await services.links.use(code, link.version, takes=takes)
+            use = await services.links.use(key, link.version, takes=takes)
         if use is Use.GIVEN:
             return status, leads
         if use is Use.SPENT:
             return status, _no_loop(request, services, ended(link, "the link is used up"))
-        services.cache.forget(code, link.version)
+        services.cache.forget(key, link.version)
     raise Unavailable("the link keeps changing", retry_after_s=1.0)
 
 
@@ -214,12 +218,12 @@ def _check_method(request: Request[Any, Any], status: int) -> None:
         )
 
 
-async def _is_current(request: Request[Any, Any], services: Services, code: str, link: CachedLink) -> bool:
+async def _is_current(request: Request[Any, Any], services: Services, key: str, link: CachedLink) -> bool:
     """Whether the shard has no newer version of the link: a password that was replaced opens nothing."""
     async with request.app.ctx.fair_queue.permit(address_of(request)):
-        found = await services.links.find(code)
+        found = await services.links.find(key)
     if found.version != link.version:
-        services.cache.forget(code, link.version)
+        services.cache.forget(key, link.version)
         return False
     return True
 
@@ -256,6 +260,18 @@ def _last_header(request: Request[Any, Any], name: str) -> bytes | None:
     )
 
 
+def _host_of(request: Request[Any, Any]) -> str:
+    """Returns the host that is asked, and its port; "" if the request has none.
+
+    It is that of the header, unless the target is a whole URL (RFC 9112, 3.2.2).
+    """
+    target: bytes = request.raw_url
+    if target.startswith(b"/"):
+        return str(request.headers.get("host", ""))
+    _, _, behind = target.partition(b"://")
+    return re.split(rb"[/?#]", behind, maxsplit=1)[0].rpartition(b"@")[2].decode("latin-1")
+
+
 def _behind_code(raw_url: bytes) -> tuple[bytes, bytes]:
     """Returns the path behind the code, and the query, as the client sent them."""
     path, _, query = raw_url.partition(b"#")[0].partition(b"?")
@@ -264,10 +280,12 @@ def _behind_code(raw_url: bytes) -> tuple[bytes, bytes]:
     return path.removeprefix(b"/").partition(b"/")[2], query
 
 
-async def _find_link(request: Request[Any, Any], services: Services, code: str, rest: bytes) -> CachedLink:
-    """Finds the link of a code: in the fast path's look-up, in L1, or by loading it.
+async def _find_link(
+    request: Request[Any, Any], services: Services, code: str, key: str, rest: bytes
+) -> CachedLink:
+    """Finds the link of a code, by its key: in the fast path's look-up, in L1, or by loading it.
 
-    A link that has no address with `rest` is as good as none. Concurrent requests for a code share one load
+    A link that has no address with `rest` is as good as none. Concurrent requests for a link share one load
     (`LinkCache.resolve`). Raises NotFound, NoSuchAddress, RateLimited, Unavailable.
     """
     found = _take_lookup(request)
@@ -280,11 +298,11 @@ async def _find_link(request: Request[Any, Any], services: Services, code: str, 
     link: CachedLink | None
     if found is not None:
         link = None if found.result().is_missing else found.result()
-    elif services.cache.peek(code) is not None:
-        link = await services.cache.resolve(code)
+    elif services.cache.peek(key) is not None:
+        link = await services.cache.resolve(key)
     else:
         async with request.app.ctx.fair_queue.permit(address_of(request)):
-            link = await services.cache.resolve(code)
+            link = await services.cache.resolve(key)
     if link is None or not has_address(link, rest):
         refuse_blocked(await count_miss(services, miss_client_of(request)), MISSES)
         request.ctx.is_counted = True
@@ -293,26 +311,26 @@ async def _find_link(request: Request[Any, Any], services: Services, code: str, 
 
 
 def _destination(
-    request: Request[Any, Any], services: Services, code: str, link: CachedLink, rest: bytes, query: bytes
+    request: Request[Any, Any], services: Services, key: str, link: CachedLink, rest: bytes, query: bytes
 ) -> Destination:
     """Returns where the link leads this visitor now. Raises RedirectLoop, and what `destination` raises."""
 
     def visitor() -> Visitor:
         languages = ",".join(request.headers.getall("accept-language", ()))[:HEADER_BYTES_MAX]
         agent = _last_header(request, "user-agent")
-        return Visitor(code, address_of(request), agent, languages, query, services.clock())
+        return Visitor(key, address_of(request), agent, languages, query, services.clock())
 
     return _no_loop(request, services, destination(link, services.clock_ms(), rest, query, visitor))
 
 
 def _no_loop(request: Request[Any, Any], services: Services, leads: Destination) -> Destination:
-    if _is_loop(request.headers.get("host", ""), leads.url, services.urls.own):
+    if _is_loop(_host_of(request), leads.url, services.urls.own):
         raise RedirectLoop("the link leads back to this service, so following it would never end")
     return leads
 
 
 def _is_loop(host: str, url: str, own: frozenset[Origin]) -> bool:
-    """Whether following a link from `host` (the header) leads to this service again.
+    """Whether following a link from `host` (and its port) leads to this service again.
 
     That the request has arrived shows that `host` is a name of the service, also if the settings do not have it. Of
     a host in the settings the port is known from there: a proxy may leave it out of the header.

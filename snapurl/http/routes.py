@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ring.arcs import ARCS
 from snapurl.codes import CODE_PATTERN
 from snapurl.errors import (
@@ -90,9 +92,10 @@ from snapurl.http.schema.requests import (
     LinkChange,
     LinkDraft,
 )
-from snapurl.http.schema.route import LINKS_PATH, Parameter, Route, Success
+from snapurl.http.schema.route import DOMAIN, LINKS_PATH, Parameter, Route, Success
 from snapurl.model import LinkOrder, LinkState, Right
 from snapurl.qr import BORDER_MAX, ERRORS, FORMATS, SIZE_PX_MAX, SIZE_PX_MIN, TRANSPARENT, Style
+from snapurl.urls import HOST_CHARS_MAX
 
 LINK_PATH = LINKS_PATH + "/{code}"
 TAGS_PATH = "/api/v1/tags"
@@ -165,6 +168,13 @@ QR_STYLE = (
         {"type": "string", "enum": [*ERRORS], "default": _USUAL.error},
     ),
 )
+_DOMAIN_SCHEMA = {"type": "string", "minLength": 1, "maxLength": HOST_CHARS_MAX}
+OF_LINK = Parameter(
+    DOMAIN,
+    "query",
+    "The domain of the link. Left out: that of the base URL. It may be one that the service no longer has.",
+    _DOMAIN_SCHEMA,
+)
 PLACE_OF = Parameter(
     "code",
     "query",
@@ -226,6 +236,7 @@ FIND = (
     ),
     Parameter("account", "query", "Links of this account.", {"type": "string"}),
     Parameter("creator", "query", "Links that the API key with this id made.", {"type": "string"}),
+    Parameter(DOMAIN, "query", "Links of this domain. Left out: of all.", _DOMAIN_SCHEMA),
     _time("created_from", "Created at this time or later."),
     _time("created_to", "Created before this time."),
     _time(
@@ -281,7 +292,7 @@ ADMIN = (Unauthorized, Forbidden, Invalid, BadRequest, RateLimited, Unavailable)
 
 VIEWER_SCRIPT = (Success(200, "JavaScript", media="text/javascript"),)
 
-ROUTES: tuple[Route[Handler], ...] = (
+_ROUTES: tuple[Route[Handler], ...] = (
     # -- links -----------------------------------------------------------------------------------------------
     Route(
         "POST",
@@ -594,7 +605,7 @@ ROUTES: tuple[Route[Handler], ...] = (
         (Success(200, "The ring", responses.Ring),),
         "Only for admin keys: it names the shards.",
         right=Right.ADMIN,
-        parameters=(PLACE_OF, ARCS_ASKED_FOR),
+        parameters=(PLACE_OF, OF_LINK, ARCS_ASKED_FOR),
         refusals=(Unauthorized, Forbidden, Invalid, BadRequest, Unavailable),
     ),
     Route(
@@ -648,6 +659,15 @@ ROUTES: tuple[Route[Handler], ...] = (
     ),
     Route("GET", "/favicon.ico", favicon, "An icon", "Pages", (Success(200, "SVG", media="image/svg+xml"),)),
 )
+
+
+def _with_domain(route: Route[Handler]) -> Route[Handler]:
+    """Adds the domain to the parameters of a route whose path names a link."""
+    is_of_link = "{code}" in route.path
+    return replace(route, parameters=(OF_LINK, *route.parameters)) if is_of_link else route
+
+
+ROUTES = tuple(map(_with_domain, _ROUTES))
 
 # `redirect.follow` handles GET and HEAD of it, without `dispatch`.
 REDIRECT_PATH = "/{code}"

@@ -82,13 +82,13 @@ class LinkStore:
         await self._reads.stop()
         await self._creates.stop()
 
-    def new_code(self) -> str:
-        """Returns a generated code. It is probably free; the create finds out."""
-        return self._creates.new_code()
+    def new_code(self, domain: str = "") -> str:
+        """Returns the key of a generated code. It is probably free; the create finds out."""
+        return self._creates.new_code(domain)
 
-    def new_codes(self, count: int) -> list[str]:
-        """Returns generated codes for a bulk create."""
-        return self._creates.new_codes(count)
+    def new_codes(self, count: int, domain: str = "") -> list[str]:
+        """Returns the keys of generated codes for a bulk create."""
+        return self._creates.new_codes(count, domain)
 
     async def create(self, new: NewLink) -> Link | Taken:
         """Returns the link as created, or Taken. A repeat with the same token returns the same."""

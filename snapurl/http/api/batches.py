@@ -9,7 +9,8 @@ from typing import Any
 
 from sanic import HTTPResponse
 
-from snapurl.errors import FieldError, Invalid, Unavailable
+from snapurl.domains import Domains
+from snapurl.errors import FieldError, Invalid, NotFound, Unavailable
 from snapurl.http.api.cursors import write_cursor
 from snapurl.http.api.lists import described, read_place
 from snapurl.http.auth import owner_filter
@@ -18,7 +19,7 @@ from snapurl.http.dispatch import query_error
 from snapurl.http.problems import as_refusal
 from snapurl.http.schema.batches import LinkBatch, TagName
 from snapurl.http.schema.requests import TAG_CHARS_MAX, check, read_words
-from snapurl.http.schema.responses import link_body, problem
+from snapurl.http.schema.responses import link_body, named, problem
 from snapurl.link_batches import BatchAction, BatchChange, Result
 from snapurl.model import Link, LinkCount, LinkOrder, LinkQuery, PageKey
 
@@ -30,8 +31,11 @@ async def change_links(call: RequestContext) -> HTTPResponse:
     asked = await call.run(partial(check, LinkBatch, call.value, call.rules()))
     owner = owner_filter(call.caller)
     batches = call.services.batches
-    if asked.codes is not None:
-        return _answer(call, await batches.change(asked.as_batch(), asked.codes, owner, call.caller.key_id))
+    if (keys := asked.keys()) is not None:
+        results = await batches.change(asked.as_batch(), keys, owner, call.caller.key_id)
+        if all(isinstance(outcome, NotFound) for _, outcome in results):
+            _refuse_strange(call, asked.domain, "/domain")
+        return _answer(call, results)
     query = asked.query(owner)
     after: PageKey | None = None
     count: LinkCount | None = None
@@ -39,12 +43,21 @@ async def change_links(call: RequestContext) -> HTTPResponse:
         after = _after(asked.cursor, query)
     else:
         count = await call.services.links.count(query)
+        if count is not None and not count.links:
+            _refuse_strange(call, query.domain, "/filter/domain")
         if asked.dry_run:
             return _answer(call, [], count=count, is_complete=count is not None)
         _confirm(asked, count)
     page = await batches.change_found(asked.as_batch(), query, after, call.caller.key_id)
     following = write_cursor(page.after, described(query)) if page.after else None
     return _answer(call, page.results, count=count, cursor=following, is_complete=not page.silent)
+
+
+def _refuse_strange(call: RequestContext, domain: str | None, pointer: str) -> None:
+    """Raises Invalid for a domain that is not configured: that there are no links is because of it."""
+    domains = call.services.domains
+    if domain and not domains.has(domain):
+        raise Invalid(fields=(FieldError(pointer, domains.refusal()),))
 
 
 def _after(cursor: str, query: LinkQuery) -> PageKey:
@@ -72,10 +85,10 @@ def _answer(
     cursor: str | None = None,
     is_complete: bool = True,
 ) -> HTTPResponse:
-    public_url = call.services.settings.public_url
+    domains = call.services.domains
     return call.json_response(
         {
-            "results": [_result(*result, public_url) for result in results],
+            "results": [_result(*result, domains) for result in results],
             "total": count.links if count else None,
             "total_is_estimate": count.is_estimate if count else None,
             "next_cursor": cursor,
@@ -84,10 +97,10 @@ def _answer(
     )
 
 
-def _result(code: str, outcome: Any, public_url: str) -> dict[str, Any]:
+def _result(key: str, outcome: Any, domains: Domains) -> dict[str, Any]:
     if isinstance(outcome, Link):
-        return {"code": code, "status": 200, "link": link_body(outcome, public_url)}
-    return {"code": code, "status": as_refusal(outcome).status, "error": problem(outcome)}
+        return {**named(key), "status": 200, "link": link_body(outcome, domains)}
+    return {**named(key), "status": as_refusal(outcome).status, "error": problem(outcome)}
 
 
 # -- tags --------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any, TypeVar
 
 from snapurl.accounts import ACCOUNT_ID_PATTERN
-from snapurl.codes import is_code
+from snapurl.codes import is_key
 from snapurl.http.dispatch import query_error
 from snapurl.http.schema.requests import CURSOR_CHARS_MAX
 from snapurl.http.schema.responses import moment
@@ -44,7 +44,7 @@ def read_cursor(text: str, of: str, order: LinkOrder) -> PageKey:
         key = PageKey(
             None if at is None else datetime.fromisoformat(at), code, None if clicks is None else int(clicks)
         )
-        return key, is_code(code) and _fits(key, order) and write_cursor(key, of) == text
+        return key, is_key(code) and _fits(key, order) and write_cursor(key, of) == text
 
     return _decode(text, CURSOR_CHARS_MAX, read, "is not a cursor that this service gave out for this list")
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from sanic import HTTPResponse
 
+from snapurl.domains import Domains
 from snapurl.errors import FieldError, Forbidden, Invalid, SnapURLError
 from snapurl.http.api.keys import account_in_body
 from snapurl.http.auth import owner_filter
@@ -19,7 +20,7 @@ from snapurl.http.rate_limits import client_of, count_links
 from snapurl.http.schema.keys import TransferBody
 from snapurl.http.schema.requests import Bulk, LinkChange, Rules, check, draft_of
 from snapurl.http.schema.responses import link_body, problem
-from snapurl.http.schema.route import LINKS_PATH
+from snapurl.http.schema.route import address_of_link
 from snapurl.model import Draft, IdempotencyKey, Link
 
 KEY_CHARS_MAX = 255
@@ -37,7 +38,7 @@ async def create_link(call: RequestContext) -> HTTPResponse:
     draft = draft_of(call.value, call.rules(allow_expired=key is not None))
     await _check_account(call, draft)
     link = await call.services.links.create(draft, _owner(call), key, _by(call))
-    call.headers["location"] = f"{LINKS_PATH}/{link.code}"
+    call.headers["location"] = address_of_link(link.code)
     return _answer(call, link, 201)
 
 
@@ -54,11 +55,11 @@ async def create_links(call: RequestContext) -> HTTPResponse:
     made = await call.services.links.create_many(
         list(drafts.values()), _owner(call), _item_keys(key, list(drafts)), _by(call)
     )
-    public_url = call.services.settings.public_url
+    domains = call.services.domains
 
     def respond() -> HTTPResponse:
         for place, outcome in zip(drafts, made, strict=True):
-            results[place] = _result(outcome, public_url)
+            results[place] = _result(outcome, domains)
         return call.json_response({"results": results})
 
     return await call.run(respond)
@@ -132,9 +133,9 @@ def _by(call: RequestContext) -> str:
     return call.key.key_id if call.key is not None else ""
 
 
-def _result(outcome: Link | SnapURLError, public_url: str) -> dict[str, Any]:
+def _result(outcome: Link | SnapURLError, domains: Domains) -> dict[str, Any]:
     if isinstance(outcome, Link):
-        return {"status": 201, "link": link_body(outcome, public_url)}
+        return {"status": 201, "link": link_body(outcome, domains)}
     return _refused(outcome)
 
 
@@ -188,4 +189,4 @@ def _if_match(call: RequestContext) -> int | None:
 
 def _answer(call: RequestContext, link: Link, status: int = 200) -> HTTPResponse:
     call.headers["etag"] = f'"{link.version}"'
-    return call.json_response(link_body(link, call.services.settings.public_url), status)
+    return call.json_response(link_body(link, call.services.domains), status)

@@ -13,14 +13,16 @@ from urllib.parse import urlencode
 
 from sanic import HTTPResponse
 
+from snapurl.domains import Domains
 from snapurl.http.api.cursors import read_cursor, write_cursor
 from snapurl.http.auth import owner_filter
 from snapurl.http.context import RequestContext
 from snapurl.http.dispatch import query_error
 from snapurl.http.schema.requests import TAG_CHARS_MAX, TEXT_CHARS_MAX, read_moment, read_words
 from snapurl.http.schema.responses import link_body
-from snapurl.http.schema.route import LINKS_PATH
+from snapurl.http.schema.route import DOMAIN, LINKS_PATH
 from snapurl.model import LinkOrder, LinkQuery, LinkState, PageKey
+from snapurl.urls import UrlRefused
 
 PAGE_LINKS_DEFAULT = 50
 PAGE_LINKS_MAX = 200
@@ -32,7 +34,7 @@ E = TypeVar("E", bound=StrEnum)
 
 
 async def list_links(call: RequestContext) -> HTTPResponse:
-    query = read_query(call.query, call.query_lists, owner_filter(call.caller))
+    query = read_query(call.query, call.query_lists, owner_filter(call.caller), call.services.domains)
     limit = _limit(call.query.get("limit"))
     cursor = call.query.get("cursor")
     after = None if cursor is None else read_place(cursor, query)
@@ -43,10 +45,11 @@ async def list_links(call: RequestContext) -> HTTPResponse:
     following = write_cursor(page.after, described(query)) if page.after else None
     if following:
         call.headers["link"] = f'<{LINKS_PATH}?{_next_query(call, limit, following)}>; rel="next"'
-    public_url = call.services.settings.public_url
+    if query.domain and not (page.links or page.after or page.silent or cursor):
+        refuse_strange(call.services.domains, query.domain)
     return call.json_response(
         {
-            "links": [link_body(link, public_url) for link in page.links],
+            "links": [link_body(link, call.services.domains) for link in page.links],
             "next_cursor": following,
             "complete": not page.silent,
             "partial": list(page.silent) if call.caller.is_admin else None,
@@ -60,9 +63,11 @@ async def list_links(call: RequestContext) -> HTTPResponse:
 
 
 def read_query(
-    given: Mapping[str, str], lists: Mapping[str, tuple[str, ...]], owner: str | None
+    given: Mapping[str, str], lists: Mapping[str, tuple[str, ...]], owner: str | None, domains: Domains
 ) -> LinkQuery:
     """Returns what the query parameters ask for. `owner` is whose links the caller may see, None for all.
+
+    A domain need not be configured: links outlive the setting.
 
     Raises Invalid.
     """
@@ -72,12 +77,26 @@ def read_query(
         owner=owner,
         account=given.get("account"),
         creator=given.get("creator"),
+        domain=_domain(given[DOMAIN], domains) if DOMAIN in given else None,
         text=_text(given["q"]) if "q" in given else None,
         state=_word(given, "state", LinkState),
         order=_word(given, "sort", LinkOrder) or LinkOrder.CREATED,
         ascending=_choice(given, "order", {"desc": False, "asc": True}, default=False),
         **values,
     )
+
+
+def refuse_strange(domains: Domains, domain: str) -> None:
+    """Raises Invalid for a domain that is not configured: of a list that is empty, it is why."""
+    if not domains.has(domain):
+        raise query_error(DOMAIN, domains.refusal())
+
+
+def _domain(text: str, domains: Domains) -> str:
+    try:
+        return domains.find(text)
+    except UrlRefused as refusal:
+        raise query_error(DOMAIN, str(refusal)) from None
 
 
 def _limit(text: str | None) -> int:

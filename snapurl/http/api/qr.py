@@ -13,7 +13,6 @@ from sanic import HTTPResponse
 from snapurl.http.auth import owner_filter
 from snapurl.http.context import RequestContext
 from snapurl.http.dispatch import query_error
-from snapurl.http.schema.responses import link_body
 from snapurl.qr import (
     BORDER_MAX,
     ERRORS,
@@ -34,7 +33,7 @@ COLOUR = "[0-9A-Fa-f]{6}"
 async def link_qr(call: RequestContext) -> HTTPResponse:
     style = _style(call)
     link = await call.services.links.get(call.code, owner_filter(call.caller))
-    text = scan_url(link_body(link, call.services.settings.public_url)["short_url"])
+    text = scan_url(call.services.domains.short_url(link.code))
     etag = f'"{identity(text, style)}"'
     headers = {**call.headers, "etag": etag, "cache-control": "private, no-cache"}
     if _is_known(call.request.headers.get("if-none-match", ""), etag):

@@ -5,10 +5,10 @@ from __future__ import annotations
 from sanic import HTTPResponse
 
 from ring.arcs import ARCS
-from snapurl.codes import is_code
+from snapurl.codes import is_code, key_of
 from snapurl.http.auth import owner_filter
 from snapurl.http.context import RequestContext
-from snapurl.http.dispatch import query_error
+from snapurl.http.dispatch import query_error, read_domain
 from snapurl.http.schema.responses import ring_body, stats_body
 from snapurl.model import SlotPlace
 
@@ -40,4 +40,4 @@ def _place(call: RequestContext) -> SlotPlace:
     code = call.query["code"]
     if not is_code(code):
         raise query_error("code", "is not the code of a link")
-    return call.services.place_of(code)
+    return call.services.place_of(key_of(read_domain(call)[0], code))

@@ -8,10 +8,11 @@ from typing import Any
 from pydantic import BaseModel
 
 from snapurl import errors
+from snapurl.domains import Domains
 from snapurl.errors import FieldError, SnapURLError
 from snapurl.http.schema import responses
 from snapurl.http.schema.history import History
-from snapurl.http.schema.responses import link_body, problem, stats_body
+from snapurl.http.schema.responses import link_body, named, problem, stats_body
 from snapurl.model import DayClicks, Link, SourceClicks, SourceKind
 
 REQUEST_ID = "7f4c1a90b2d3e856"
@@ -107,7 +108,7 @@ _LINK = link_body(
         owner="",
         version=1,
     ),
-    "https://s.example.org",
+    Domains.of("https://s.example.org"),
 )
 
 ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
@@ -128,8 +129,8 @@ ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
     },
     responses.BatchResults: {
         "results": [
-            {"code": "spring-sale", "status": 200, "link": _LINK},
-            {"code": "summer-sale", "status": 404, "error": problem(PROBLEMS[errors.NotFound][1])},
+            {**named("spring-sale"), "status": 200, "link": _LINK},
+            {**named("summer-sale"), "status": 404, "error": problem(PROBLEMS[errors.NotFound][1])},
         ],
         "total": None,
         "total_is_estimate": None,
@@ -139,7 +140,7 @@ ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
     responses.TagList: {"tags": [{"tag": "sale", "links": 12}], "more": False, "complete": True},
     responses.TagProgress: {"changed": 12, "refused": 0, "left": 0, "complete": True},
     History: {
-        "code": "spring-sale",
+        **named("spring-sale"),
         "changes": [
             {
                 "version": 1,

@@ -95,7 +95,7 @@ QUICK_S = SECONDS[0]  # nearly all redirects are faster: they are counted withou
 _END_OF_HEAD = len(b"\r\n\r\n")
 _G, _S = ord("G"), ord("s")
 _HTTP, _HTTPS = len(b"http://"), len(b"https://")
-_FOR_SANIC: list[bytes] = []
+FOR_SANIC: list[bytes] = []
 
 
 @dataclass(slots=True)
@@ -196,6 +196,9 @@ class FastPath:
         code = head[1].decode("ascii")
         if self._entry(code) is not None or is_reserved(code) or not is_code(code):
             return None
+        return self._start_lookup(head, peer, code)
+
+    def _start_lookup(self, head: re.Match[bytes], peer: str, code: str) -> Lookup | None:
         client = client_of_head(self._clients, peer, head[0])
         if self._is_blocked(client) or not self._fair_queue.try_acquire(client):
             return None
@@ -224,7 +227,7 @@ class FastPath:
         frame = entry.frame
         if frame is None:
             frame = entry.frame = self._frame(code, entry)
-        if frame is _FOR_SANIC:
+        if frame is FOR_SANIC:
             return None
         expires_at_ms = entry.expires_at_ms
         if expires_at_ms is not None and expires_at_ms <= self._clock_ms():
@@ -237,18 +240,18 @@ class FastPath:
         return url.join(frame)
 
     def _frame(self, code: str, entry: Entry) -> list[bytes]:
-        """Returns the response before and after its Location; `_FOR_SANIC` if Sanic has to answer."""
+        """Returns the response before and after its Location; `FOR_SANIC` if Sanic has to answer."""
         if not entry.version or entry.deleted or entry.options is not None or is_reserved(code):
-            return _FOR_SANIC
+            return FOR_SANIC
         if not entry.url.isascii() or not entry.url.startswith((b"http://", b"https://")):
-            return _FOR_SANIC  # a row that was written by other means
+            return FOR_SANIC  # a row that was written by other means
         status = entry.redirect_status
         try:
             return self._frames.get(status) or self._frames.setdefault(
                 status, redirect_frame(status, self._date.at(monotonic()))
             )
         except ValueError:  # a row that was written by other means: Sanic's path reports the error
-            return _FOR_SANIC
+            return FOR_SANIC
 
     def count_redirects(self, count: int, seconds: float) -> None:
         """Counts the redirects of one packet, each of which took `seconds`."""

@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from snapurl.codes import CODE_CHARS_MAX, is_code
+from snapurl.codes import CODE_CHARS_MAX, is_code, key_of
 from snapurl.http.schema.requests import (
     CURSOR_CHARS_MAX,
     TEXT_CHARS_MAX,
+    AnyDomain,
     Body,
     Tag,
     Tags,
@@ -59,6 +60,7 @@ class LinkFilter(Body):
     state: Annotated[LinkState, Field(strict=False)] | None = None
     account: str | None = None
     creator: str | None = None
+    domain: Annotated[AnyDomain, Field(description="Links of this domain. Left out: of all.")] | None = None
     created_from: Time | None = None
     created_to: Time | None = None
     changed_from: Time | None = None
@@ -74,6 +76,7 @@ class LinkFilter(Body):
         }
         values["text"] = values.pop("q", None)
         values.setdefault("state", state)
+        values["domain"] = self.domain  # "" for the default one
         return LinkQuery(owner=owner, order=LinkOrder.CODE, ascending=True, **values)
 
 
@@ -92,6 +95,7 @@ class LinkBatch(Body):
         ]
         | None
     ) = None
+    domain: AnyDomain | None = None
     filter: LinkFilter | None = None
     dry_run: Annotated[bool, Field(description="Only count the links of the filter.")] = False
     confirm: Annotated[int, Field(ge=0, description="How many links the filter has, as counted.")] | None = (
@@ -108,12 +112,18 @@ class LinkBatch(Body):
             raise ValueError("must have either codes or a filter")
         if bool(self.tags) is not (self.action in ("tag", "untag")):
             raise ValueError("must have tags for the actions tag and untag, and only for these")
+        if self.domain is not None and self.codes is None:
+            raise ValueError("must have the domain in the filter, if there is one")
         ways = [self.dry_run, self.confirm is not None, self.cursor is not None]
         if sum(ways) != (self.filter is not None):
             raise ValueError(
                 "must have one of dry_run, confirm and cursor with a filter, and none with codes"
             )
         return self
+
+    def keys(self) -> list[str] | None:
+        """Returns the keys of the codes."""
+        return None if self.codes is None else [key_of(self.domain or "", code) for code in self.codes]
 
     def as_batch(self) -> BatchChange:
         match self.action:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from snapurl.history import CHANGES_MAX, VALUE_CHARS_MAX, Change, LinkHistory
-from snapurl.http.schema.responses import Answer, moment
+from snapurl.http.schema.responses import DOMAIN, Answer, moment, named
 
 _NAMES = {"owner": "account"}  # of columns whose fields in the API have another name
 
@@ -34,6 +34,7 @@ class History(Answer):
     """
 
     code: str
+    domain: str | None = DOMAIN
     changes: list[LinkChanged] = Field(
         description=f"Oldest first: the create, then the newest {CHANGES_MAX} changes. A text of more than "
         f"{VALUE_CHARS_MAX:,} characters is cut and ends with `…`."
@@ -52,7 +53,7 @@ def history_body(found: LinkHistory) -> dict[str, Any]:
         "fields": [],
     }
     return {
-        "code": link.code,
+        **named(link.code),
         "changes": [created, *map(_change_body, found.changes)],
         "dropped": found.dropped,
     }

@@ -33,6 +33,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from snapurl.codes import CODE_CHARS_MAX, is_code, is_reserved
+from snapurl.domains import Domains
 from snapurl.errors import BadRequest, FieldError, Invalid
 from snapurl.model import EXPIRY_NOT_IN_FUTURE, TAGS_MAX, Draft, LinkPatch
 from snapurl.urls import UrlPolicy
@@ -66,6 +67,7 @@ class Rules:
     """What a body is checked against besides its schema. With `now` None an expiry may be in the past."""
 
     urls: UrlPolicy
+    domains: Domains
     now: datetime | None
 
 
@@ -111,6 +113,14 @@ def _alias(text: str) -> str:
     if is_reserved(text):
         raise ValueError("is reserved for the service itself")
     return text
+
+
+def _domain(text: str, info: ValidationInfo) -> str:
+    return _rules(info).domains.read(text)
+
+
+def _any_domain(text: str, info: ValidationInfo) -> str:
+    return _rules(info).domains.find(text)
 
 
 def _moment(value: object) -> datetime:
@@ -167,6 +177,22 @@ Alias = Annotated[
         description="The code you want; one is made up if you leave it out. Reserved words are refused.",
         examples=["spring-sale"],
         json_schema_extra={"pattern": f"^[A-Za-z0-9_-]{{1,{CODE_CHARS_MAX}}}$"},
+    ),
+]
+Domain = Annotated[
+    str,
+    AfterValidator(_domain),
+    Field(
+        description="The domain of the link: one of this service's. Left out: that of its base URL.",
+        examples=["go.example.org"],
+    ),
+]
+AnyDomain = Annotated[
+    str,
+    AfterValidator(_any_domain),
+    Field(
+        description="A domain, also one that only links still have. Left out: that of the base URL.",
+        examples=["go.example.org"],
     ),
 ]
 Expiry = Annotated[
@@ -424,9 +450,11 @@ class LinkDraft(Body):
     max_clicks: MaxClicks | None = None
     password: Password | None = None
     rules: RuleList | None = None
+    domain: Domain | None = None
 
     def as_draft(self) -> Draft:
-        return Draft(**{name: getattr(self, name) for name in self.model_fields_set})
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        return Draft(**given | {"domain": self.domain or None})
 
 
 def _no_defaults(schema: dict[str, Any]) -> None:

@@ -16,6 +16,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ring.arcs import Arc
+from snapurl.codes import split_key
+from snapurl.domains import Domains
 from snapurl.errors import SnapURLError
 from snapurl.http.schema.requests import Conditions, RedirectStatus
 from snapurl.model import DayClicks, Link, Readiness, RingView, SlotPlace, SourceClicks, SourceKind
@@ -61,10 +63,17 @@ class RuleBody(Answer):
     url: str = Field(json_schema_extra={"format": "uri"})
 
 
+DOMAIN = Field(description="The domain of the link; null for that of the base URL.")
+
+
 class LinkBody(Answer):
     """A link."""
 
     code: str
+    domain: str | None = DOMAIN
+    domain_is_configured: bool = Field(
+        description="False: the service no longer has this domain, so the short URL does not lead to the link."
+    )
     short_url: str = Field(json_schema_extra={"format": "uri"})
     url: str = Field(json_schema_extra={"format": "uri"})
     title: str | None
@@ -136,12 +145,14 @@ class BulkResults(Answer):
 
 class BatchChanged(Answer):
     code: str
+    domain: str | None = DOMAIN
     status: Literal[200]
     link: LinkBody
 
 
 class BatchRefused(Answer):
     code: str
+    domain: str | None = DOMAIN
     status: int = Field(ge=400, le=599)
     error: Problem
 
@@ -188,6 +199,7 @@ class Preview(Answer):
     """Where a link leads."""
 
     code: str
+    domain: str | None = DOMAIN
     short_url: str = Field(json_schema_extra={"format": "uri"})
     url: str = Field(json_schema_extra={"format": "uri"})
 
@@ -214,6 +226,7 @@ class Stats(Answer):
     """
 
     code: str
+    domain: str | None = DOMAIN
     clicks: int = Field(ge=0)
     days: list[Day]
     referrers: list[Referrer]
@@ -337,11 +350,18 @@ def problem(refusal: SnapURLError, request_id: str | None = None) -> dict[str, A
     return body
 
 
-def link_body(link: Link, public_url: str) -> dict[str, Any]:
+def named(key: str) -> dict[str, Any]:
+    """Returns the fields of an answer that say which link it is about."""
+    domain, code = split_key(key)
+    return {"code": code, "domain": domain or None}
+
+
+def link_body(link: Link, domains: Domains) -> dict[str, Any]:
     """Returns a `LinkBody`."""
     return {
-        "code": link.code,
-        "short_url": f"{public_url}/{link.code}",
+        **named(link.code),
+        "domain_is_configured": domains.has(link.domain),
+        "short_url": domains.short_url(link.code),
         "url": link.url,
         "title": link.title,
         "tags": list(link.tags),
@@ -367,15 +387,15 @@ def link_body(link: Link, public_url: str) -> dict[str, Any]:
     }
 
 
-def preview_body(code: str, url: str, public_url: str) -> dict[str, Any]:
+def preview_body(key: str, url: str, domains: Domains) -> dict[str, Any]:
     """Returns a `Preview`."""
-    return {"code": code, "short_url": f"{public_url}/{code}", "url": url}
+    return {**named(key), "short_url": domains.short_url(key), "url": url}
 
 
-def stats_body(code: str, days: Sequence[DayClicks], sources: Sequence[SourceClicks]) -> dict[str, Any]:
+def stats_body(key: str, days: Sequence[DayClicks], sources: Sequence[SourceClicks]) -> dict[str, Any]:
     """Returns a `Stats`."""
     return {
-        "code": code,
+        **named(key),
         "clicks": sum(day.clicks for day in days),
         "days": [{"day": day.day.isoformat(), "clicks": day.clicks} for day in days],
         "referrers": _by_value(sources, SourceKind.REFERRER, "host"),

@@ -8,16 +8,26 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from snapurl.codes import split_key
 from snapurl.errors import SnapURLError
 from snapurl.model import Right
 
 HandlerT = TypeVar("HandlerT", bound=Callable[..., Any])
+
+DOMAIN = "domain"
+"""The query parameter that says which domain the code of the path belongs to."""
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 
 LINKS_PATH = "/api/v1/links"
 """Where links are created and listed; each link is at `/{code}` below it."""
+
+
+def address_of_link(key: str) -> str:
+    """Returns the address of a link in the API."""
+    domain, code = split_key(key)
+    return f"{LINKS_PATH}/{code}" + (f"?{DOMAIN}={domain}" if domain else "")
 
 
 @dataclass(frozen=True, slots=True)

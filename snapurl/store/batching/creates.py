@@ -12,6 +12,7 @@ each is sent again in a call of its own, so that only that one fails.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from snapurl.batcher import Batcher, Pending
@@ -47,7 +48,8 @@ class CreateBatcher:
         is_up: Callable[[str], bool],
         draw: Callable[[], str] = random_code,
     ) -> None:
-        self._codes = GeneratedCodes(owner, is_up, draw)
+        self._new_codes = partial(GeneratedCodes, owner, is_up, draw)
+        self._codes: dict[str, GeneratedCodes] = {}  # by domain
         self._batcher = Batcher[Pool, _Create](
             "creates",
             self._send,
@@ -59,13 +61,20 @@ class CreateBatcher:
             awaits_return=True,
         )
 
-    def new_code(self) -> str:
-        """Returns an unguessable code: under load, one of the shard to which the next batch goes."""
-        return self._codes.for_batch() if self._batcher.is_loaded() else self._codes.one()
+    def new_code(self, domain: str = "") -> str:
+        """Returns the key of an unguessable code: under load, one of the shard to which the next batch goes."""
+        codes = self._codes_of(domain)
+        return codes.for_batch() if self._batcher.is_loaded() else codes.one()
 
-    def new_codes(self, count: int) -> list[str]:
-        """Returns `count` unguessable codes for a bulk create."""
-        return self._codes.many(count)
+    def new_codes(self, count: int, domain: str = "") -> list[str]:
+        """Returns the keys of `count` unguessable codes for a bulk create."""
+        return self._codes_of(domain).many(count)
+
+    def _codes_of(self, domain: str) -> GeneratedCodes:
+        codes = self._codes.get(domain)
+        if codes is None:
+            codes = self._codes[domain] = self._new_codes(domain)
+        return codes
 
     async def create(self, pool: Pool, new: NewLink) -> Sequence[Row]:
         """Returns the row that the shard answers. Raises ShardFailed."""
@@ -78,7 +87,8 @@ class CreateBatcher:
         await self._batcher.stop()
 
     async def _send(self, pool: Pool, items: Sequence[_Create]) -> None:
-        self._codes.batch_sent(pool.name)
+        for codes in self._codes.values():
+            codes.batch_sent(pool.name)
         try:
             await _create_batch(pool, items)
         except ShardFailed:

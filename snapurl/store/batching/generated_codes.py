@@ -15,8 +15,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
-from snapurl.codes import random_code, random_codes
+from snapurl.codes import key_of, random_code, random_codes
 
 SPARE_CODES_MAX = 100  # kept per shard; the oldest is dropped
 DRAWS_MAX = 200  # without a code of the target; then another shard becomes the target
@@ -24,17 +25,23 @@ DOWN_DRAWS_MAX = 100  # of codes of shards that are down; then one of these is u
 
 
 class GeneratedCodes:
-    """`owner` returns the shard of a code, `is_up` whether a shard answers, both as far as this process knows."""
+    """The generated codes of one domain, as keys.
+
+    `owner` returns the shard of a key, `is_up` whether a shard answers, both as far as this process knows. `domain`
+    is "" for the default domain.
+    """
 
     def __init__(
         self,
         owner: Callable[[str], str],
         is_up: Callable[[str], bool],
         draw: Callable[[], str] = random_code,
+        domain: str = "",
     ) -> None:
         self._owner = owner
         self._is_up = is_up
-        self._draw = draw
+        self._draw = partial(_draw_key, domain, draw) if domain else draw
+        self._domain = domain
         self._target: str | None = None
         self._spare: dict[str, deque[str]] = {}
 
@@ -48,7 +55,7 @@ class GeneratedCodes:
 
     def many(self, count: int) -> list[str]:
         """Returns `count` codes of any shards that are up, from one draw of random bytes."""
-        drawn = random_codes(count)
+        drawn = [key_of(self._domain, code) for code in random_codes(count)]
         return [code if self._is_up(self._owner(code)) else self.one() for code in drawn]
 
     def for_batch(self) -> str:
@@ -72,3 +79,7 @@ class GeneratedCodes:
         """A batch has gone to `shard`: if that is the target, the next code chooses another."""
         if self._target == shard:
             self._target = None
+
+
+def _draw_key(domain: str, draw: Callable[[], str]) -> str:
+    return key_of(domain, draw())

@@ -126,7 +126,7 @@ async def qr(call: Call) -> HTTPResponse:
     style = QR_STYLES.get(call.path["format"])
     if style is None:
         raise NoSuchAddress("nothing is at this address")
-    text = scan_url(f"{call.services.settings.public_url}/{link.code}")
+    text = scan_url(call.services.domains.short_url(link.code))
     image = await call.context.in_thread(partial(draw, text, style))
     headers = {**call.context.headers, "cache-control": f"private, max-age={QR_AGE_S_MAX}"}
     return HTTPResponse(image, 200, headers, FORMATS[style.format])

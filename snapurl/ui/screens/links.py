@@ -66,7 +66,7 @@ async def _find(call: Call, asked: Mapping[str, str]) -> tuple[ListedLinks, str]
     if given.get("sort") == LinkOrder.CODE:
         given["order"] = "asc"
     tags = {"tags_all": (asked["tag"],)} if "tag" in asked else {}
-    query = read_query(given, tags, owner_filter(call.user))
+    query = read_query(given, tags, owner_filter(call.user), call.services.domains)
     cursor = call.query.get("cursor")
     page = await call.services.links.page(query, PAGE_LINKS, read_place(cursor, query) if cursor else None)
     if page.after is None:

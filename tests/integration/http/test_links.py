@@ -50,6 +50,8 @@ async def test_a_link_is_created_with_everything_asked_for(service: Service, api
     assert datetime.fromisoformat(link.pop("expires_at")) == expires
     assert link == {
         "code": name,
+        "domain": None,
+        "domain_is_configured": True,
         "short_url": f"{PUBLIC_URL}/{name}",
         "url": "https://example.org/a?b=c#d",
         "title": "Ä title",
@@ -379,7 +381,14 @@ async def test_stats_of_a_link_without_clicks(service: Service, api: httpx.Async
     """A link without clicks has a count of zero and no days."""
     link = await service.shorten()
     answer = await api.get(f"/api/v1/links/{link['code']}/stats")
-    assert answer.json() == {"code": link["code"], "clicks": 0, "days": [], "referrers": [], "browsers": []}
+    assert answer.json() == {
+        "code": link["code"],
+        "domain": None,
+        "clicks": 0,
+        "days": [],
+        "referrers": [],
+        "browsers": [],
+    }
 
 
 async def test_the_ring_shows_who_holds_what(service: Service) -> None:

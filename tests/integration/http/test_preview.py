@@ -21,6 +21,7 @@ async def test_a_preview_shows_where_a_link_leads(service: Service, api: httpx.A
     assert found.status_code == 200
     assert found.json() == {
         "code": link["code"],
+        "domain": None,
         "short_url": f"{PUBLIC_URL}/{link['code']}",
         "url": link["url"],
     }

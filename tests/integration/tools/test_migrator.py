@@ -13,6 +13,7 @@ import pytest
 from ring.handoff import Desired, SourceState, Step, TargetState, next_steps
 from ring.placement import place
 from ring.slots import SLOT_COUNT, slot_of
+from snapurl.codes import key_of
 from snapurl.config import Settings
 from snapurl.model import ClickRow, Link, LinkPatch, LinkQuery, PageKey, SourceClicks, SourceKind
 from snapurl.run.healthcheck import Address
@@ -60,12 +61,12 @@ async def test_adding_a_shard_moves_a_fifth_of_the_slots_and_loses_nothing(
     ready: Settings, five: Settings, fifth: str, store: Store, new_link: NewLinkMaker
 ) -> None:
     """A fifth shard gets 20 % +- 1 % of the slots while links are written, and no other slot moves; clicks and
-    their sources move with their links."""
-    old = {f"old{n}" for n in range(3_000)}
+    their sources move with their links, of each domain."""
+    old = [key_of(domain, f"old{n}") for n in range(1_500) for domain in ("", "go.example.org")]
     for start in range(0, 3_000, 500):
-        answers = await store.links.create_many([new_link(f"old{n}") for n in range(start, start + 500)])
+        answers = await store.links.create_many([new_link(key) for key in old[start : start + 500]])
         assert {type(answer) for answer in answers} == {Link}
-    clicked = [f"old{n}" for n in range(200)]
+    clicked = old[:200]
     sources = (SourceClicks(SourceKind.BROWSER, "firefox", 2), SourceClicks(SourceKind.REFERRER, "x", 2))
     rows: dict[int, list[ClickRow]] = {}
     for code in clicked:
@@ -85,7 +86,7 @@ async def test_adding_a_shard_moves_a_fifth_of_the_slots_and_loses_nothing(
             assert isinstance(await store.links.create(new_link(code)), Link)
             made.add(code)
             assert (await store.links.get(code)) is not None
-            victim = f"old{(number * 7 + writer) % 3_000}"
+            victim = old[(number * 7 + writer) % 3_000]
             changed = await store.links.change(
                 victim, LinkPatch(title=code), if_match=None, owner=None, token=new_link("x").token
             )
@@ -108,7 +109,7 @@ async def test_adding_a_shard_moves_a_fifth_of_the_slots_and_loses_nothing(
         link = await store.links.get(code)
         assert link is not None and link.clicks == 2
     assert {slot_of(code) for code in clicked} & set(moved)
-    await assert_settled(five, store, old | made)
+    await assert_settled(five, store, {*old, *made})
     await fleet.close()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from snapurl.codes import is_code, is_reserved
 from snapurl.config import load_settings
+from snapurl.domains import Domains
 from snapurl.errors import FieldError, Gone, Invalid
 from snapurl.http.docs.openapi import document
 from snapurl.http.docs.page import PAGE
@@ -156,7 +157,7 @@ def test_refusal_pages_escape_what_they_show() -> None:
 
 def test_bodies_of_answers_fit_their_schemas() -> None:
     """Response bodies have exactly the fields of their schemas."""
-    link = responses.link_body(LINK, "https://s.example.org")
+    link = responses.link_body(LINK, Domains.of("https://s.example.org"))
     assert link["short_url"] == "https://s.example.org/abc"
     assert link["created_at"] == "2030-01-01T00:00:00.000000Z"
     responses.LinkBody.model_validate(link)

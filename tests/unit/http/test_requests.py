@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from snapurl.domains import Domains
 from snapurl.errors import BadRequest, Invalid, SnapURLError
 from snapurl.http.schema import requests
 from snapurl.http.schema.requests import (
@@ -27,7 +28,8 @@ from snapurl.model import LINK_FIELDS, Draft
 from snapurl.urls import UrlPolicy, own_origins
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
-RULES = Rules(UrlPolicy(500, own_origins("https://s.example.org", [])), NOW)
+DOMAINS = Domains.of("https://s.example.org", ["go.example.org"])
+RULES = Rules(UrlPolicy(500, own_origins("https://s.example.org", [])), DOMAINS, NOW)
 URL = "https://example.org/"
 VALUES = 1_000_000  # more than any body here has
 
@@ -137,7 +139,9 @@ def test_moments_are_compared_in_utc() -> None:
 
 def test_an_expiry_in_the_past_can_be_let_through() -> None:
     """A repeated request is accepted even if its expiry has passed meanwhile."""
-    past = check(LinkDraft, {"url": URL, "expires_at": "2020-01-01T00:00:00Z"}, Rules(RULES.urls, None))
+    past = check(
+        LinkDraft, {"url": URL, "expires_at": "2020-01-01T00:00:00Z"}, Rules(RULES.urls, DOMAINS, None)
+    )
     assert past.as_draft().expires_at == datetime(2020, 1, 1, tzinfo=UTC)
 
 
@@ -255,7 +259,7 @@ NEAR = {
     | drafts
     | st.fixed_dictionaries({"url": NEAR["url"]}, optional={key: NEAR[key] for key in NEAR if key != "url"})
     | st.fixed_dictionaries({}, optional={**NEAR, **dict.fromkeys(("tags", "other"), json_values)}),
-    st.sampled_from([RULES, Rules(RULES.urls, None)]),
+    st.sampled_from([RULES, Rules(RULES.urls, DOMAINS, None)]),
 )
 def test_a_draft_is_what_the_schema_says_it_is(value: object, rules: Rules) -> None:
     """The short cut and the schema give the same draft or the same refusal."""
@@ -270,9 +274,9 @@ def test_a_draft_is_what_the_schema_says_it_is(value: object, rules: Rules) -> N
 
 
 def test_the_schemas_have_the_fields_of_a_link() -> None:
-    """A create accepts each field of a link, alias and account, a PATCH each field, with the model's defaults."""
+    """A create takes each field of a link, alias, account, domain, a PATCH each field, with the same defaults."""
     settable = {*LINK_FIELDS, "password"} - {"password_hash"}
-    assert LinkDraft.model_fields.keys() == settable | {"alias", "account"}
+    assert LinkDraft.model_fields.keys() == settable | {"alias", "account", "domain"}
     assert LinkChange.model_fields.keys() == settable
     for field in fields(Draft)[1:]:
         if field.name == "password_hash":

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from ring.slots import SLOT_COUNT, slot_of
-from snapurl.codes import random_code
+from snapurl.codes import random_code, split_key
 from snapurl.store.batching.generated_codes import GeneratedCodes
 
 SHARES = {"db0": 0.1, "db1": 0.2, "db2": 0.2, "db3": 0.5}
@@ -77,6 +77,17 @@ def test_no_code_is_generated_for_a_shard_that_is_down() -> None:
         made.append(codes.for_batch())
         codes.batch_sent(owner(made[-1]))
     assert down.isdisjoint(map(owner, made))
+
+
+def test_the_codes_of_a_domain_are_drawn_by_its_keys() -> None:
+    """The keys of another domain go to one shard per batch too, and to none that is down."""
+    draw = partial(random_code, random.Random(5).randrange)
+    codes = GeneratedCodes(owner, lambda shard: shard != "db3", draw, "go.example.org")
+    made = [codes.for_batch() for _ in range(PER_BATCH)]
+    assert len({owner(key) for key in made}) == 1
+    made += [*codes.many(100), *(codes.one() for _ in range(100))]
+    assert "db3" not in map(owner, made) and len(set(made)) == len(made)
+    assert {split_key(key)[0] for key in made} == {"go.example.org"}
 
 
 def test_codes_are_generated_even_if_all_shards_are_down() -> None:
