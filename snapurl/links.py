@@ -332,6 +332,19 @@ class LinkService:
         """
         return await self._store.use(code, version, takes=takes)
 
+    async def used(self, links: Sequence[Link]) -> dict[str, int]:
+        """Returns how many clicks were used of each link that has `max_clicks`, without those of silent shards."""
+
+        async def read(code: str) -> int | None:
+            try:
+                return await self._store.used(code)
+            except Unavailable:
+                return None
+
+        limited = [link.code for link in links if link.max_clicks is not None]
+        found = zip(limited, await asyncio.gather(*map(read, limited)), strict=True)
+        return {code: used for code, used in found if used is not None}
+
     async def page(
         self, query: LinkQuery, limit: int, after: PageKey | None = None, *, strict: bool = False
     ) -> ListedLinks:

@@ -137,6 +137,10 @@ class LinkStore:
         """
         return await self._uses.use(code, version, takes=takes)
 
+    async def used(self, code: str) -> int:
+        """Returns how many uses of a link with `max_clicks` were given. Raises Unavailable."""
+        return int((await self._row(code, "used"))["used"] or 0)
+
     async def _row(self, code: str, query: str = "get") -> Mapping[str, Any]:
         slot = slot_of(code)
         return (await self._router.read(slot, lambda pool: pool.fetch(SQL[query], slot, code)))[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from snapurl.http.response_headers import Bodiless
 from snapurl.model import ApiKey, Right
 from snapurl.people import Person, is_person
 from snapurl.ui.assets import Assets
+from snapurl.ui.forms import form_number, is_form_number
 from snapurl.ui.identities import Identities
 from snapurl.ui.sessions import PERSON_S_MAX, SESSION_S_MAX, KeyClaim, Sessions
 
@@ -85,6 +87,12 @@ class Call:
         """Whether htmx asks, to put a part of the page into the one that is open."""
         return "hx-request" in self.context.request.headers
 
+    @property
+    def once(self) -> str:
+        """The number of the form that was sent, which it keeps, or one for a new form."""
+        sent = self.form.get("once", "")
+        return sent if is_form_number(sent) else form_number(self.services.clock(), secrets.token_hex(12))
+
     async def has_session(self) -> bool:
         """Whether there is somebody: of a session, or named by a proxy. Sets `key` and renews the cookie.
 
@@ -118,7 +126,6 @@ class Call:
         shared = {
             "call": self,
             "public_host": self.services.settings.public_url.partition("://")[2],
-            "public_url": self.services.settings.public_url,
             "theme": theme if theme in THEMES else "auto",
         }
         text = self.dashboard.templates.get_template(template).render(shared | values)

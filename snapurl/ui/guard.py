@@ -27,6 +27,7 @@ from snapurl.errors import (
     Forbidden,
     NoAccess,
     NoSuchAddress,
+    OutcomeUnknown,
     SnapURLError,
     UnsupportedMediaType,
 )
@@ -42,14 +43,15 @@ from snapurl.telemetry import traces
 from snapurl.telemetry.logs import REQUEST_ID
 from snapurl.telemetry.metrics import HTTP_REQUESTS, HTTP_SECONDS, timing
 from snapurl.ui.call import Call, Dashboard, ScreenHandler
+from snapurl.ui.retries import NO_RETRY, retry_of
 
 log = logging.getLogger("snapurl.ui")
 
 FORM_MEDIA = "application/x-www-form-urlencoded"
-FIELDS_MAX = 60  # of a form
+FIELDS_MAX = 400  # of a form; that of a link has 20 rules of 13 fields each
 QUERY_FIELDS_MAX = 20
 QUERY_CHARS_MAX = 4_000
-PLACE = re.compile(r"/ui(?:/[A-Za-z0-9_.-]+)*(?:\?[A-Za-z0-9._~!$'()*+,;:@/?&=%-]*)?")
+PLACE = re.compile(r"/ui(?:/[A-Za-z0-9_.~-]+)*(?:\?[A-Za-z0-9._~!$'()*+,;:@/?&=%-]*)?")
 """A path of the dashboard to go to after the login: never another site's."""
 
 RefusalHandler = Callable[[Call, SnapURLError], Awaitable[HTTPResponse]]
@@ -93,7 +95,7 @@ def guard(screen: Screen, dashboard: Dashboard) -> SanicHandler:
             try:
                 response = await _respond(call, screen)
             except Exception as error:
-                response = _refusal_page(call, error)
+                response = _refusal_page(call, screen, error)
             finally:
                 request.app.ctx.body_budget.release(context.body_bytes)
             traces.set_status(entered, response.status)
@@ -194,12 +196,16 @@ def _fields(text: str, fields_max: int) -> dict[str, str]:
 
 def _login_page(call: Call, screen: Screen) -> HTTPResponse:
     """Sends a browser without a session to log in. It comes back, with the form that it has sent."""
-    request = call.context.request
-    query = f"?{request.query_string}" if request.query_string else ""
-    place = place_or_home(request.path + query)
+    place = _place(call)
     if screen.method == "POST":
         return call.page("login.html", 401, place=place, form=call.form, fault="", is_ended=True)
     return call.go(f"/ui/login?{urlencode({'next': place})}")
+
+
+def _place(call: Call) -> str:
+    """Returns the address that was asked for."""
+    request = call.context.request
+    return place_or_home(f"{request.path}?{request.query_string}" if request.query_string else request.path)
 
 
 def place_or_home(text: str) -> str:
@@ -207,9 +213,20 @@ def place_or_home(text: str) -> str:
     return text if PLACE.fullmatch(text) else "/ui"
 
 
-def _refusal_page(call: Call, error: Exception) -> HTTPResponse:
-    """Returns the page that says why there is no other."""
+def _refusal_page(call: Call, screen: Screen, error: Exception) -> HTTPResponse:
+    """Returns the page that says why there is no other. After a 503 it tries again, and has the form that was sent.
+
+    By itself it sends no form again that may have changed something.
+    """
     refusal = report(call.context.request, error, call.context.request_id)
     call.context.headers |= refusal_headers(call.context.request, refusal)
-    is_repeated = refusal.status == 503 and call.context.request.method == "GET"
-    return call.page("refusal.html", refusal.status, refusal=refusal, is_repeated=is_repeated)
+    is_form = screen.method == "POST"
+    can_repeat = refusal.status == 503 and screen.right is not None
+    return call.page(
+        "refusal.html",
+        refusal.status,
+        refusal=refusal,
+        here=_place(call) if can_repeat else "",
+        form=call.form if is_form and can_repeat else None,
+        retry=NO_RETRY if isinstance(refusal, OutcomeUnknown) else retry_of(refusal, call.form),
+    )

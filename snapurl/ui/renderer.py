@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from snapurl.ui.cluster_filters import FILTERS
+from snapurl.ui.forms import path_of
 
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
 _UNITS = (
@@ -40,6 +42,8 @@ def make_environment(asset: Callable[[str], str], clock: Callable[[], datetime])
         "day": lambda day: f"{day:%-d %b %Y}",
         "target": shown_target,
     }
+    environment.filters["path"] = path_of
+    environment.filters["rules"] = shown_rules
     return environment
 
 
@@ -52,6 +56,12 @@ def distance(moment: datetime, now: datetime) -> str:
             words = f"{number} {unit}{'' if number == 1 else 's'}"
             return f"{words} ago" if seconds > 0 else f"in {words}"
     return "now"
+
+
+def shown_rules(text: str) -> str:
+    """Returns how many rules a link has, as it stores them."""
+    number = len(json.loads(text))
+    return f"{number} rule{'' if number == 1 else 's'}"
 
 
 def shown_target(url: str) -> str:

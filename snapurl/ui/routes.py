@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from snapurl.model import Right
 from snapurl.ui.guard import Screen
-from snapurl.ui.screens import accounts, cluster, keys, link, links, login, openid, preferences, static
+from snapurl.ui.screens import (
+    accounts,
+    batch,
+    cluster,
+    keys,
+    link,
+    links,
+    login,
+    openid,
+    overview,
+    preferences,
+    static,
+)
 
 SCREENS: tuple[Screen, ...] = (
     Screen("GET", "/ui/static/{version}/{name}", static.file, None),
@@ -17,16 +29,20 @@ SCREENS: tuple[Screen, ...] = (
     Screen("GET", "/ui/login/openid/return", openid.arrive, None),
     Screen("POST", "/ui/logout", login.log_out, None),
     # -- links -----------------------------------------------------------------------------------------------
-    Screen("GET", "/ui", links.landing),
+    Screen("GET", "/ui", overview.show),
     Screen("GET", "/ui/links", links.show),
+    Screen("POST", "/ui/batch", batch.change, Right.CHANGE, batch.change_again),
     Screen("GET", "/ui/new", link.new, Right.CREATE),
+    Screen("POST", "/ui/new", link.arrange_new),
     Screen("POST", "/ui/links", link.create, Right.CREATE, link.create_again),
     Screen("GET", "/ui/links/{code}", link.show),
     Screen("GET", "/ui/links/{code}/edit", link.edit, Right.CHANGE),
     Screen("POST", "/ui/links/{code}/edit", link.change, Right.CHANGE, link.change_again),
+    Screen("POST", "/ui/links/{code}/arrange", link.arrange, Right.CHANGE),
     Screen("POST", "/ui/links/{code}/delete", link.delete, Right.CHANGE),
     Screen("POST", "/ui/links/{code}/restore", link.restore, Right.CHANGE),
     Screen("GET", "/ui/links/{code}/qr/{format}", link.qr),
+    Screen("GET", "/ui/links/{code}/clicks/{table}", link.table),
     # -- keys ------------------------------------------------------------------------------------------------
     Screen("GET", "/ui/keys", keys.show, Right.ADMIN),
     Screen("POST", "/ui/keys", keys.create, Right.ADMIN, keys.create_again),

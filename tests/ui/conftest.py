@@ -1,4 +1,7 @@
-"""One service and one Chromium for all tests of the dashboard; each test has a browser profile of its own."""
+"""One service and one Chromium for all tests of the dashboard.
+
+Tests with the admin key share browser profiles, so that each logs in and loads the scripts once.
+"""
 
 from __future__ import annotations
 
@@ -61,13 +64,26 @@ async def browser() -> AsyncIterator[Browser]:
         await launched.close()
 
 
-@pytest.fixture
-async def make_page(service: Service, browser: Browser) -> AsyncIterator[PageMaker]:
-    """Returns a factory of pages of new profiles, logged in with `key`: the admin key, unless the test says other.
+@pytest.fixture(scope="session")
+async def profiles(browser: Browser) -> AsyncIterator[dict[tuple[object, ...], BrowserContext]]:
+    """Yields the shared profiles, by what they differ in."""
+    shared: dict[tuple[object, ...], BrowserContext] = {}
+    yield shared
+    for context in shared.values():
+        await context.close()
 
-    At the end of the test no page may have broken its content security policy or written an error to its console.
+
+@pytest.fixture
+async def make_page(
+    service: Service, browser: Browser, profiles: dict[tuple[object, ...], BrowserContext]
+) -> AsyncIterator[PageMaker]:
+    """Returns a factory of pages, logged in with `key`: the admin key, unless the test says other.
+
+    The profile is shared if it has the admin key, and new if the test says `is_new`. At the end of the test no page
+    may have broken its content security policy or written an error to its console.
     """
     contexts: list[BrowserContext] = []
+    pages: list[Page] = []
     faults: list[str] = []
 
     async def make(
@@ -77,10 +93,30 @@ async def make_page(service: Service, browser: Browser) -> AsyncIterator[PageMak
         theme: str = "light",
         javascript: bool = True,
         zone: str = "UTC",
+        is_new: bool = False,
         base_url: str | None = None,
     ) -> Page:
+        address = base_url or service.workers[0].url
+        name = (address, width, theme, javascript, zone)
+        is_shared = key == "admin" and not is_new
+        context = profiles.get(name) if is_shared else None
+        if context is None:
+            context = await make_profile(address, key, width, theme, javascript, zone)
+            if is_shared:
+                profiles[name] = context
+            else:
+                contexts.append(context)
+        page = await context.new_page()
+        pages.append(page)
+        page.on("console", lambda message: faults.extend(_faults(message)))
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        return page
+
+    async def make_profile(
+        address: str, key: str | None, width: int, theme: str, javascript: bool, zone: str
+    ) -> BrowserContext:
         context = await browser.new_context(
-            base_url=base_url or service.workers[0].url,
+            base_url=address,
             viewport={"width": width, "height": 800},
             color_scheme="dark" if theme == "dark" else "light",
             java_script_enabled=javascript,
@@ -89,15 +125,13 @@ async def make_page(service: Service, browser: Browser) -> AsyncIterator[PageMak
             permissions=["clipboard-read", "clipboard-write"],
         )
         context.set_default_timeout(HANG_S * 1000)
-        contexts.append(context)
         if key is not None:
             await log_in(context, service, service.admin_key if key == "admin" else key)
-        page = await context.new_page()
-        page.on("console", lambda message: faults.extend(_faults(message)))
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        return page
+        return context
 
     yield make
+    for page in pages:
+        await page.close()
     for context in contexts:
         await context.close()
     assert not faults

@@ -6,7 +6,7 @@ import re
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import expect
 
 from ring.slots import slot_of
 from snapurl.local.cluster import LocalCluster
@@ -35,22 +35,39 @@ async def code_on_silent_shard(service: Service, cluster: LocalCluster) -> Async
     await until(is_back)
 
 
-async def test_a_silent_shard_is_one_line(
-    cluster: LocalCluster, service: Service, page: Page, code_on_silent_shard: str
+async def test_what_a_silent_shard_cannot_answer_is_asked_again(
+    cluster: LocalCluster, service: Service, make_page: PageMaker, code_on_silent_shard: str
 ) -> None:
-    """While a shard is silent the list says so, forms keep what was typed, and the page of a link tries again."""
-    await page.goto("/ui/links")
-    await expect(page.get_by_text("some links are missing here")).to_be_visible()
-    await page.goto("/ui/new")
-    await page.get_by_label("Target URL").fill("https://example.org/kept")
-    await page.get_by_label("Alias").fill(_other_code(code_on_silent_shard))
-    await page.get_by_role("button", name="Shorten").click()
-    await expect(page.get_by_role("alert")).to_contain_text("try again")
-    await expect(page.get_by_label("Target URL")).to_have_value("https://example.org/kept")
-    await page.goto(f"/ui/links/{code_on_silent_shard}")
-    await expect(page.get_by_text("This page tries again by itself.")).to_be_visible()
+    """While a shard is silent, list and overview say so in one line, and forms keep what was typed. Form, page of a
+    link and deletion try again by themselves, and succeed once the shard is back. Who types stops that."""
+    code, alias = code_on_silent_shard, _other_code(code_on_silent_shard)
+    form, link, edited = await make_page(), await make_page(), await make_page(javascript=False)
+    for path in ("/ui/links", "/ui"):
+        await link.goto(path)
+        await expect(link.get_by_text("some links are missing here")).to_be_visible()
+
+    await form.goto("/ui/new")
+    await form.get_by_label("Target URL").fill("https://example.org/kept")
+    await form.get_by_label("Alias").fill(alias)
+    await form.get_by_role("button", name="Shorten").click()
+    await expect(form.get_by_role("alert")).to_contain_text("Trying again in")
+    await expect(form.get_by_label("Target URL")).to_have_value("https://example.org/kept")
+    await form.get_by_label("Title").fill("Typed meanwhile")
+    await expect(form.locator("[data-retry]")).to_be_empty()
+    await form.get_by_role("button", name="Shorten").click()
+    await expect(form.get_by_role("alert")).to_contain_text("Trying again in")
+    await link.goto(f"/ui/links/{code}")
+    await expect(link.get_by_text("Trying again in")).to_be_visible()
+    await edited.goto(f"/ui/links/{code}")
+    await expect(edited.get_by_role("link", name="Try again")).to_be_visible()
+    await expect(edited.get_by_text("Trying again")).to_be_hidden()
+
     await cluster.shard(SHARD).start()
-    await expect(page.get_by_role("heading", name=code_on_silent_shard)).to_be_visible()
+    await expect(form.get_by_text("The link is ready.")).to_be_visible()
+    await expect(form.get_by_text("Typed meanwhile")).to_be_visible()
+    await expect(link.get_by_role("heading", name=code)).to_be_visible()
+    await edited.get_by_role("link", name="Try again").click()
+    await expect(edited.get_by_role("heading", name=code)).to_be_visible()
 
 
 def _other_code(code: str) -> str:
@@ -69,12 +86,15 @@ async def test_a_limit_is_one_line(service: Service, make_page: PageMaker) -> No
     await page.get_by_label("Target URL").fill("https://example.org/second")
     await page.get_by_label("Title").fill("Kept")
     await page.get_by_role("button", name="Shorten").click()
-    await expect(page.get_by_role("alert")).to_have_text(re.compile("1 links in 3600 s are allowed"))
+    await expect(page.get_by_role("alert")).to_have_text(
+        re.compile(r"1 links in 3600 s are allowed.*Try again in \d+ (minutes|seconds)\.")
+    )
     await expect(page.get_by_label("Title")).to_have_value("Kept")
 
 
-async def test_colours_are_chosen(page: Page) -> None:
+async def test_colours_are_chosen(make_page: PageMaker) -> None:
     """The colours that were chosen hold for every page of this browser, from its first byte."""
+    page = await make_page(is_new=True)
     await page.goto("/ui/settings")
     await page.get_by_role("radio", name="Dark", exact=True).check()
     await page.get_by_role("button", name="Save").click()

@@ -14,6 +14,7 @@ from snapurl.store.clicks import ClickStore
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from tests.integration.http.service import Service
+from tests.support.waits import until
 from tests.ui.conftest import PageMaker
 
 
@@ -28,6 +29,7 @@ async def test_every_field_of_a_new_link(service: Service, make_page: PageMaker,
     await page.get_by_label("Title").fill("Every field")
     await page.get_by_label("Tags").fill("one, two words, one")
     await page.get_by_role("combobox", name="Expires").select_option("week")
+    await page.get_by_text("More options").click()
     await page.get_by_label("Redirect status").select_option("308")
     await page.get_by_role("button", name="Shorten").click()
     await expect(page.get_by_text("The link is ready.")).to_be_visible()
@@ -39,6 +41,96 @@ async def test_every_field_of_a_new_link(service: Service, make_page: PageMaker,
     )
     assert link["expires_at"] is not None
     await expect(page.get_by_text("in 6 days")).to_be_visible()
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+async def test_every_option_of_a_link(service: Service, make_page: PageMaker, javascript: bool) -> None:
+    """The options are folded away; with and without scripts they are set, shown as they are, and taken away."""
+    page = await make_page(javascript=javascript)
+    alias = f"options-{javascript}"
+    await page.goto("/ui/links")
+    await page.get_by_label("URL to shorten").fill("example.org/typed")
+    await page.get_by_role("button", name="Options").click()
+    await expect(page.get_by_label("Target URL")).to_have_value("https://example.org/typed")
+    await expect(page.get_by_label("Clicks at most")).to_be_hidden()
+    await page.get_by_text("More options").click()
+    await page.get_by_label("Alias").fill(alias)
+    await page.get_by_label("Switched off").check()
+    await page.get_by_label("Starts").fill("2099-01-31T05:30")
+    await page.get_by_label("Clicks at most").fill("many")
+    await page.get_by_label("lead to").fill("example.org/over")
+    await page.get_by_label("Password").fill("open sesame")
+    await page.get_by_label("Forward the query").check()
+    await page.get_by_label("Note").fill("of\ntwo lines")
+    await page.get_by_role("button", name="Shorten").click()
+    await expect(page.locator("#max_clicks-error")).to_be_visible()
+    await page.get_by_label("Clicks at most").fill("7")
+    await page.get_by_role("button", name="Shorten").click()
+    await expect(page.get_by_text("The link is ready.")).to_be_visible()
+    link = (await service.api.get(f"/api/v1/links/{alias}")).json()
+    names = ("enabled", "starts_at", "max_clicks", "expired_url", "has_password", "forward_query", "note")
+    assert [link[name] for name in names] == [
+        False, "2099-01-31T05:30:00.000000Z", 7, "https://example.org/over", True, True, "of\ntwo lines",
+    ]  # fmt: skip
+    for text in ("Switched off", "Password", "0 of 7 clicks used"):
+        await expect(page.locator(".facts").get_by_text(text)).to_be_visible()
+
+    await page.goto(f"/ui/links/{alias}/edit")
+    await expect(page.get_by_label("Starts")).to_have_value("2099-01-31T05:30")
+    assert "open sesame" not in await page.content()
+    await page.get_by_label("Switched off").uncheck()
+    await page.get_by_label("Clicks at most").fill("")
+    await page.get_by_label("Remove the password").check()
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_text("Saved.")).to_be_visible()
+    link = (await service.api.get(f"/api/v1/links/{alias}")).json()
+    assert [link[name] for name in names] == [
+        True, "2099-01-31T05:30:00.000000Z", None, "https://example.org/over", False, True, "of\ntwo lines",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+async def test_rules_are_edited_in_a_form(service: Service, make_page: PageMaker, javascript: bool) -> None:
+    """Rules are added, moved and removed; what is wrong with one stands beside its field."""
+    page = await make_page(javascript=javascript)
+    alias = f"rules-{javascript}"
+    await service.shorten(alias=alias)
+    await page.goto(f"/ui/links/{alias}/edit")
+    await page.get_by_text("More options").click()
+    add = page.get_by_role("button", name="Add a rule")
+    await add.click()
+    first, second = (page.get_by_role("group", name=f"Rule {number}", exact=True) for number in (1, 2))
+    await first.get_by_label("iOS").check()
+    await first.get_by_label("Leads to").fill("example.org/ios")
+    await add.click()
+    await second.get_by_label("Language").fill("de")
+    await second.get_by_label("Percentage").fill("150")
+    await second.get_by_text("Other conditions").click()
+    await second.get_by_label("As JSON").fill('{"query": {"from": "mail"}}')
+    await second.get_by_label("Leads to").fill("https://example.org/de")
+    await page.get_by_role("button", name="Save").click()
+    await expect(second.get_by_text("Must be at most 99.")).to_be_visible()
+    await second.get_by_label("Percentage").fill("50")
+    await page.get_by_role("button", name="Move rule 2 up").click()
+    await expect(first.get_by_label("Language")).to_have_value("de")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_text("Saved.")).to_be_visible()
+    await expect(page.get_by_text("2 rules")).to_be_visible()
+    link = (await service.api.get(f"/api/v1/links/{alias}")).json()
+    assert link["rules"] == [
+        {
+            "if": {"query": {"from": "mail"}, "language": ["de"], "percentage": 50},
+            "url": "https://example.org/de",
+        },
+        {"if": {"os": ["ios"]}, "url": "https://example.org/ios"},
+    ]
+    await page.goto(f"/ui/links/{alias}/edit")
+    await page.get_by_role("button", name="Remove rule 1").click()
+    await page.get_by_role("button", name="Remove rule 1").click()
+    await expect(first).to_have_count(0)
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_text("Saved.")).to_be_visible()
+    assert (await service.api.get(f"/api/v1/links/{alias}")).json()["rules"] is None
 
 
 async def test_a_refused_form_keeps_what_was_typed(service: Service, page: Page) -> None:
@@ -60,15 +152,17 @@ async def test_a_refused_form_keeps_what_was_typed(service: Service, page: Page)
 
 
 async def test_sending_a_form_twice_makes_one_link(service: Service, page: Page) -> None:
-    """A form that is sent twice, by whatever accident, makes one link."""
+    """A form that is sent twice, by whatever accident, makes one link; with other values it makes another."""
     await page.goto("/ui/new")
     once = await page.locator("[name=once]").get_attribute("value")
     cookies = {cookie["name"]: cookie["value"] for cookie in await page.context.cookies()}
     browser = service.client(Cookie="; ".join(f"{name}={value}" for name, value in cookies.items()))
-    form = {"url": "https://example.org/twice", "once": once}
+    form = {"url": "https://example.org/twice", "once": once, "expires": "week"}
     headers = {"Sec-Fetch-Site": "same-origin"}
     answers = [await browser.post("/ui/links", data=form, headers=headers) for _ in range(2)]
     assert answers[0].headers["location"] == answers[1].headers["location"]
+    other = await browser.post("/ui/links", data={**form, "title": "Another"}, headers=headers)
+    assert other.headers["location"] != answers[0].headers["location"]
 
 
 async def test_a_date_is_local_to_the_browser(service: Service, make_page: PageMaker) -> None:
@@ -155,6 +249,19 @@ async def test_clicks_are_drawn_and_told(service: Service, make_page: PageMaker)
     await expect(page.get_by_role("row", name="news.example")).to_contain_text("2")
     await page.get_by_role("link", name="7 days").click()
     await expect(page.locator(".bar-fill")).to_have_count(7)
+    await page.get_by_label("From", exact=True).fill(f"{today - timedelta(days=1)}")
+    await page.get_by_label("To", exact=True).fill(f"{today - timedelta(days=1)}")
+    await page.get_by_role("button", name="Show").click()
+    await expect(page.get_by_text("40 in these 1 day")).to_be_visible()
+    await page.goto(f"/ui/links/clicked?from={today}&to={today - timedelta(days=1)}")
+    await expect(page.get_by_role("alert")).to_contain_text("no range")
+    for name, lines in (
+        ("All days as CSV", ["day,clicks", f"{today - timedelta(days=1)},40", f"{today},2"]),
+        ("CSV", ["referrer,clicks", ",40", "news.example,2"]),
+    ):
+        async with page.expect_download() as download:
+            await page.get_by_role("link", name=name, exact=True).first.click()
+        assert (await (await download.value).path()).read_text().split() == lines
 
 
 async def test_a_qr_code_can_be_seen_and_saved(service: Service, page: Page) -> None:
@@ -176,7 +283,10 @@ async def count(service: Service, code: str, rows: list[ClickRow]) -> None:
     try:
         clicks = ClickStore(shards, Router(shards, service.settings.busy_wait_ms))
         slot = slot_of(code)
-        delivered = await clicks.apply(clicks.owner(slot), "test", {slot: rows})
-        assert delivered.counted == {slot}
+
+        async def is_counted() -> bool:
+            return (await clicks.apply(clicks.owner(slot), "test", {slot: rows})).counted == {slot}
+
+        await until(is_counted)
     finally:
         await shards.close()

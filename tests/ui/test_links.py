@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.integration.http.service import Service
 from tests.ui.conftest import PUBLIC_URL, PageMaker
@@ -41,6 +41,29 @@ async def test_the_list_shows_texts_as_texts(service: Service, page: Page) -> No
     await expect(page.get_by_text(HOSTILE).first).to_be_visible()
 
 
+async def test_the_list_says_what_is_special_of_a_link(service: Service, page: Page) -> None:
+    """The list and the page of a link say what its visitors get, and how many of its clicks were used."""
+    await service.shorten(alias="special-plain")
+    await service.shorten(alias="special-off", enabled=False)
+    await service.shorten(alias="special-later", starts_at="2099-01-31T12:00:00Z")
+    rules = [{"if": {"os": ["ios"]}, "url": "https://example.org/ios"}]
+    await service.shorten(alias="special-few", max_clicks=3, rules=rules)
+    assert (await service.client().get("/special-few", headers={"User-Agent": "curl/8"})).status_code == 302
+    await page.goto("/ui/links?q=special-")
+    for code, texts in {
+        "special-plain": [],
+        "special-off": ["Switched off"],
+        "special-later": ["Starts in"],
+        "special-few": ["1 rule", "1 of 3 clicks used"],
+    }.items():
+        badges = page.locator(".row", has_text=code).locator(".badge")
+        await expect(badges).to_have_text([re.compile(text) for text in texts])
+    await page.goto("/ui/links?q=special-&state=disabled")
+    await expect(page.locator(".row")).to_have_count(1)
+    await page.goto("/ui/links/special-few")
+    await expect(page.get_by_text("1 of 3 clicks used")).to_be_visible()
+
+
 @pytest.mark.parametrize("javascript", [True, False])
 async def test_more_links_follow(service: Service, make_page: PageMaker, javascript: bool) -> None:
     """`Show more` adds the next links below, or leads to them where no script runs."""
@@ -60,7 +83,8 @@ async def test_more_links_follow(service: Service, make_page: PageMaker, javascr
 
 
 async def test_the_keyboard_walks_the_list(service: Service, page: Page) -> None:
-    """`j` and `k` go from link to link, `y` copies one, Enter opens its page, and `?` says so."""
+    """`j` and `k` go from link to link, `y` copies one, `q` shows its QR code, Enter opens its page, and
+    `?` says so."""
     await service.shorten(alias="second-of-two")
     await service.shorten(alias="first-of-two")
     await page.goto("/ui/links")
@@ -70,8 +94,11 @@ async def test_the_keyboard_walks_the_list(service: Service, page: Page) -> None
     await page.keyboard.press("y")
     await expect(page.locator("#said")).to_have_text("Copied")
     assert await page.evaluate("navigator.clipboard.readText()") == f"{PUBLIC_URL}/first-of-two"
+    await page.keyboard.press("q")
+    await expect(page.get_by_role("dialog", name="QR code")).to_contain_text(f"{PUBLIC_URL}/first-of-two")
+    await page.keyboard.press("Escape")
     await page.keyboard.press("?")
-    await expect(page.get_by_role("dialog")).to_be_visible()
+    await expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
     await page.keyboard.press("Escape")
     await page.locator(".row-link[href$=first-of-two]").focus()
     await page.keyboard.press("Enter")
@@ -89,6 +116,25 @@ async def test_a_key_sees_what_it_may(service: Service, make_page: PageMaker) ->
     await expect(page.get_by_role("heading")).to_have_text("There is no such link")
     await page.goto("/ui/new")
     await expect(page.get_by_role("heading")).to_have_text("This API key may not do that")
+
+
+async def test_a_search_that_nobody_answers_is_repeated(service: Service, page: Page) -> None:
+    """A search that gets 503 leaves the list as it is, says when it goes again, and finds what it is to find."""
+    await service.shorten(alias="found-later")
+    refused: list[str] = []
+
+    async def refuse_once(route: Route) -> None:
+        refused.append(route.request.url)
+        await route.fulfill(status=503, headers={"Retry-After": "1"})
+
+    await page.goto("/ui/links")
+    await page.route("**/ui/links?*", refuse_once, times=1)
+    await page.keyboard.press("/")
+    await page.keyboard.type("found-later")
+    await expect(page.locator("#said")).to_have_text("No answer. Trying again in 2 s")
+    assert await page.locator(".row").count() > 0
+    await expect(page.locator(".row")).to_have_count(1)
+    assert len(refused) == 1
 
 
 @pytest.mark.parametrize("javascript", [True, False])

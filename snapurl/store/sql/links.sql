@@ -57,6 +57,13 @@ SELECT q.place, CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_
 -- name: use
 SELECT outcome, peer, epoch, given, uses_left FROM link_use_v1($1, $2, $3, $4)
 
+-- name: used
+SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+            THEN coalesce(read_outcome_v1(s.state), 'moved') ELSE 'busy' END AS outcome, s.peer, s.epoch, u.used
+  FROM (SELECT $1::smallint AS slot) q
+  LEFT JOIN slots s USING (slot)
+  LEFT JOIN link_uses u ON u.slot = q.slot AND u.code = $2
+
 -- name: reserve
 SELECT place, outcome, peer, epoch, nonce, fingerprint FROM intent_claim_v1($1)
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import secrets
+import csv
+import io
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 from sanic import HTTPResponse
 
-from snapurl.codes import is_code
 from snapurl.errors import (
     AliasTaken,
     FieldError,
-    IdempotencyMismatch,
+    Gone,
     Invalid,
     NoSuchAddress,
     NotFound,
-    OutcomeUnknown,
     SnapURLError,
     Unavailable,
     VersionMismatch,
@@ -26,10 +27,23 @@ from snapurl.http.schema.requests import LinkChange, check, draft_of
 from snapurl.model import IdempotencyKey, Link, SourceKind
 from snapurl.qr import FORMATS, Style, draw, scan_url
 from snapurl.ui.call import Call
-from snapurl.ui.charts import HEIGHT, WIDTH, day_chart, shares
-from snapurl.ui.forms import PERIODS, STATUSES, LinkForm, errors_by_field
+from snapurl.ui.charts import HEIGHT, RANGE_DAYS_MAX, WIDTH, day_chart, read_range, shares, source_rows
+from snapurl.ui.forms import (
+    PERIODS,
+    STATUSES,
+    LinkForm,
+    compared,
+    errors_by_field,
+    is_form_number,
+    key_in_path,
+    path_of,
+    sentence,
+)
+from snapurl.ui.retries import retry_of
+from snapurl.ui.rule_forms import CHOICES, NAMES, arranged
 
 DAYS = (7, 30, 90)
+RANGE_FAULT = f"This is no range of days that has begun, of at most {RANGE_DAYS_MAX:,} days."
 QR_AGE_S_MAX = 3_600
 QR_STYLES = {"svg": Style("svg", 320, border=2), "png": Style("png", 1_024)}
 REFERRERS = {"": "Direct or not told", "*": "All others"}
@@ -45,43 +59,56 @@ async def new(call: Call) -> HTTPResponse:
 
 async def create(call: Call) -> HTTPResponse:
     """Creates a link. The form has a number of its own, so that sending it twice makes one link."""
-    typed = LinkForm.of_form(call.form)
-    draft = draft_of(typed.draft(call.services.clock()), call.context.rules())
-    once = call.form.get("once", "")
-    key = IdempotencyKey(client_of(call.context), f"ui:{once}") if once.isalnum() else None
+    typed, once = LinkForm.of_form(call.form), call.form.get("once", "")
+    draft = draft_of(typed.draft(call.services.clock(), once), call.context.rules())
+    key = (
+        IdempotencyKey(client_of(call.context), typed.idempotency_key(once)) if is_form_number(once) else None
+    )
     link = await call.services.links.create(draft, call.user.account, key, call.user.key_id)
-    return call.go(f"/ui/links/{link.code}?made=1")
+    return call.go(f"/ui/links/{path_of(link.code)}?made=1")
 
 
 async def create_again(call: Call, refusal: SnapURLError) -> HTTPResponse:
     """Shows the form of a create that was refused, with what was typed."""
-    # A create that may have happened must be repeated under its own number, any other one need not.
-    is_kept = isinstance(refusal, Unavailable | OutcomeUnknown)
-    once = call.form.get("once", "") if is_kept else ""
     if isinstance(refusal, AliasTaken):
         refusal = Invalid(fields=(FieldError("/alias", "is taken: choose another, or leave it out"),))
-    if isinstance(refusal, IdempotencyMismatch):
-        refusal = Invalid("the form was sent before with other values: have a look, and send it again")
-    return _new_page(call, LinkForm.of_form(call.form), refusal, once)
+    return _new_page(call, LinkForm.of_form(call.form), refusal)
 
 
-def _new_page(
-    call: Call, typed: LinkForm, refusal: SnapURLError | None = None, once: str = ""
-) -> HTTPResponse:
+async def arrange_new(call: Call) -> HTTPResponse:
+    """Shows the form of a create with what was typed so far: for more options, or with its rules rearranged."""
+    return _new_page(call, _arranged(call))
+
+
+def _arranged(call: Call) -> LinkForm:
+    typed = LinkForm.of_form(call.form)
+    return replace(typed, rules=arranged(typed.rules, call.form.get("arrange", "")))
+
+
+def _new_page(call: Call, typed: LinkForm, refusal: SnapURLError | None = None) -> HTTPResponse:
     return call.page(
         "new.html",
         refusal.status if refusal else 200,
-        **_form_values(typed, refusal),
-        once=once or secrets.token_hex(16),
+        **_form_values(call, typed, refusal),
+        once=call.once,
     )
 
 
-def _form_values(typed: LinkForm, refusal: SnapURLError | None) -> dict[str, object]:
+def _form_values(call: Call, typed: LinkForm, refusal: SnapURLError | None) -> dict[str, object]:
     errors = errors_by_field(refusal)
-    fault = ""
-    if refusal is not None and not errors:
-        fault = f"{refusal.public_detail[:1].upper()}{refusal.public_detail[1:]}."
-    return {"typed": typed, "errors": errors, "fault": fault, "periods": PERIODS, "statuses": STATUSES}
+    shown = {"url", "alias", "title", "tags", "expires_at"}
+    return {
+        "typed": typed,
+        "errors": errors,
+        "fault": sentence(refusal) if refusal is not None and not errors else "",
+        "retry": retry_of(refusal, call.form),
+        "is_open": typed.has_options or bool(errors.keys() - shown) or "arrange" in call.form,
+        "added": len(typed.rules) - 1 if call.form.get("arrange") == "add" else None,
+        "periods": PERIODS,
+        "statuses": STATUSES,
+        "choices": CHOICES,
+        "names": NAMES,
+    }
 
 
 # -- the page ----------------------------------------------------------------------------------------------------
@@ -90,32 +117,60 @@ def _form_values(typed: LinkForm, refusal: SnapURLError | None) -> dict[str, obj
 async def show(call: Call) -> HTTPResponse:
     code, owner = _code(call), owner_filter(call.user)
     link = await call.services.links.get(code, owner)
-    days = int(text) if (text := call.query.get("days", "")) in map(str, DAYS) else 30
     found, sources = await call.services.links.stats(code, owner)
+    today = call.services.clock().date()
+    asked = {name: text for name in ("from", "to") if (text := call.query.get(name, "").strip())}
+    chosen = read_range(asked.get("from", ""), asked.get("to", ""), today) if asked else None
+    days = int(text) if (text := call.query.get("days", "")) in map(str, DAYS) else 30
+    last, days = chosen or (today, days)
     return call.page(
         "link.html",
         link=link,
+        used=await call.services.links.used([link]),
         is_made="made" in call.query,
         is_saved="saved" in call.query,
         is_restored="restored" in call.query,
         now=call.services.clock(),
         total=sum(day.clicks for day in found),
-        chart=day_chart(found, call.services.clock().date(), days),
+        chart=day_chart(found, last, days),
         width=WIDTH,
         height=HEIGHT,
-        days=days,
+        days=0 if chosen else days,
         periods=DAYS,
+        today=today,
+        range_fault="" if chosen or not asked else RANGE_FAULT,
         panels=(
-            ("Referrers", "Referrer", shares(sources, SourceKind.REFERRER, REFERRERS)),
-            ("Browsers", "Browser", shares(sources, SourceKind.BROWSER, BROWSERS)),
+            ("referrers", "Referrers", "Referrer", shares(sources, SourceKind.REFERRER, REFERRERS)),
+            ("browsers", "Browsers", "Browser", shares(sources, SourceKind.BROWSER, BROWSERS)),
         ),
     )
 
 
+async def table(call: Call) -> HTTPResponse:
+    """A table of the statistics as CSV: all days with clicks, or all sources of a kind that are kept."""
+    code, owner = _code(call), owner_filter(call.user)
+    days, sources = await call.services.links.stats(code, owner)
+    rows: list[tuple[object, object]]
+    match call.path["table"]:
+        case "days.csv":
+            rows = [("day", "clicks"), *((item.day.isoformat(), item.clicks) for item in days)]
+        case "referrers.csv":
+            rows = [("referrer", "clicks"), *source_rows(sources, SourceKind.REFERRER)]
+        case "browsers.csv":
+            rows = [("browser", "clicks"), *source_rows(sources, SourceKind.BROWSER)]
+        case _:
+            raise NoSuchAddress("nothing is at this address")
+    text = io.StringIO()
+    csv.writer(text).writerows(rows)
+    name = f"{path_of(code)}-{call.path['table']}"
+    headers = {**call.context.headers, "content-disposition": f'attachment; filename="{name}"'}
+    return HTTPResponse(text.getvalue(), 200, headers, "text/csv; charset=utf-8")
+
+
 def _code(call: Call) -> str:
-    """Returns the code in the path. Raises NotFound if it cannot be one."""
-    code = call.path["code"]
-    if not is_code(code):
+    """Returns the key in the path. Raises NotFound if it cannot be one."""
+    code = key_in_path(call.path["code"])
+    if not code:
         raise NotFound()
     return code
 
@@ -137,58 +192,68 @@ async def qr(call: Call) -> HTTPResponse:
 
 async def edit(call: Call) -> HTTPResponse:
     link = await call.services.links.get(_code(call), owner_filter(call.user))
-    return _edit_page(call, link, LinkForm.of_link(link))
+    return _edit_page(call, link, LinkForm.of_link(link), version=str(link.version))
 
 
 async def change(call: Call) -> HTTPResponse:
     """Changes the fields that differ from what the form has shown, if nobody has changed the link since."""
     code, owner, version = _code(call), owner_filter(call.user), call.form.get("version", "")
     current = await call.services.links.get(code, owner)
-    if str(current.version) != version:
-        raise VersionMismatch("somebody has changed the link since you opened this form")
-    typed = LinkForm.of_form(call.form)
-    changes = typed.changes(LinkForm.of_link(current), call.services.clock())
+    typed, now = LinkForm.of_form(call.form), call.services.clock()
+    changes = typed.changes(LinkForm.of_link(current), now)
     if changes:
+        # A form that is repeated, because the answer to it was lost, has nothing left to change.
+        if str(current.version) != version:
+            raise VersionMismatch("somebody has changed the link since you opened this form")
         patch = check(LinkChange, changes, call.context.rules()).as_patch()
         await call.services.links.change(code, patch, current.version, owner, call.user.key_id)
-    return call.go(f"/ui/links/{code}?saved=1")
+    return call.go(f"/ui/links/{path_of(code)}?saved=1")
 
 
 async def change_again(call: Call, refusal: SnapURLError) -> HTTPResponse:
     """Shows the form of a change that was refused, with what was typed; after a conflict also the link as it is."""
-    typed = LinkForm.of_form(call.form)
+    link = await _link_if_known(call)
+    is_conflict = isinstance(refusal, VersionMismatch) and link is not None
+    version = str(link.version) if link and is_conflict else call.form.get("version", "")
+    return _edit_page(
+        call, link, LinkForm.of_form(call.form), refusal, version=version, is_conflict=is_conflict
+    )
+
+
+async def arrange(call: Call) -> HTTPResponse:
+    """Shows the form of a change with what was typed so far, and its rules rearranged."""
+    link = await _link_if_known(call)
+    return _edit_page(call, link, _arranged(call), version=call.form.get("version", ""))
+
+
+async def _link_if_known(call: Call) -> Link | None:
+    """Returns the link as it is now; None if that cannot be told. Raises NotFound, Gone."""
     try:
-        link = await call.services.links.get(_code(call), owner_filter(call.user))
+        return await call.services.links.get(_code(call), owner_filter(call.user))
     except Unavailable:
-        return _edit_page(call, None, typed, refusal)
-    return _edit_page(call, link, typed, refusal)
+        return None
 
 
 def _edit_page(
-    call: Call, link: Link | None, typed: LinkForm, refusal: SnapURLError | None = None
+    call: Call,
+    link: Link | None,
+    typed: LinkForm,
+    refusal: SnapURLError | None = None,
+    *,
+    version: str,
+    is_conflict: bool = False,
 ) -> HTTPResponse:
-    """`link` is the link as it is now; None if that cannot be told."""
-    is_conflict = isinstance(refusal, VersionMismatch) and link is not None
+    """`link` is the link as it is now, None if that cannot be told; `version` is the one that the form changes."""
     current = LinkForm.of_link(link) if link else typed
-    compared = [
-        (label, getattr(current, name), getattr(typed, name))
-        for label, name in (
-            ("Target", "url"),
-            ("Title", "title"),
-            ("Tags", "tags"),
-            ("Expires", "expires_at"),
-            ("Status", "status"),
-        )
-    ]
-    version = link.version if link and (is_conflict or refusal is None) else call.form.get("version", "")
     return call.page(
         "edit.html",
         refusal.status if refusal else 200,
-        **_form_values(typed, None if is_conflict else refusal),
-        code=call.path["code"],
+        **_form_values(call, typed, None if is_conflict else refusal),
+        code=_code(call),
         version=version,
         is_conflict=is_conflict,
-        compared=compared,
+        compared=compared(current, typed),
+        has_password=link.password_hash is not None if link else "has_password" in call.form,
     )
 
 
@@ -198,11 +263,12 @@ def _edit_page(
 async def delete(call: Call) -> HTTPResponse:
     """Deletes without a question: the next page has a button that restores."""
     code = _code(call)
-    await call.services.links.delete(code, None, owner_filter(call.user), call.user.key_id)
-    return call.go(f"/ui/links?deleted={code}")
+    with suppress(Gone):  # the form was sent twice
+        await call.services.links.delete(code, None, owner_filter(call.user), call.user.key_id)
+    return call.go(f"/ui/links?deleted={path_of(code)}")
 
 
 async def restore(call: Call) -> HTTPResponse:
     code = _code(call)
     await call.services.links.restore(code, None, owner_filter(call.user))
-    return call.go(f"/ui/links/{code}?restored=1")
+    return call.go(f"/ui/links/{path_of(code)}?restored=1")

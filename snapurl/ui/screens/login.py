@@ -14,6 +14,7 @@ from snapurl.http.problems import refusal_headers, report
 from snapurl.keys import PlainKey
 from snapurl.people import Person
 from snapurl.ui.call import COOKIE, Call
+from snapurl.ui.forms import sentence
 from snapurl.ui.guard import place_or_home
 from snapurl.ui.sessions import LINK_S_MAX, KeyClaim
 
@@ -69,11 +70,6 @@ def _carried(text: str) -> dict[str, str]:
     if not isinstance(found, dict):
         return {}
     return {name: value for name, value in found.items() if isinstance(value, str)}
-
-
-def sentence(refusal: SnapURLError) -> str:
-    detail = refusal.public_detail
-    return f"{detail[:1].upper()}{detail[1:]}."
 
 
 async def link(call: Call) -> HTTPResponse:

@@ -15,8 +15,8 @@ from snapurl.http.problems import refusal_headers, report
 from snapurl.http.rate_limits import count_refused_key, refuse_blocked
 from snapurl.people import Person
 from snapurl.ui.call import Call
+from snapurl.ui.forms import sentence
 from snapurl.ui.guard import place_or_home
-from snapurl.ui.screens.login import sentence
 from snapurl.ui.sessions import ATTEMPT_S_MAX, Attempt
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ const said = document.getElementById("said");
 let quiet = 0;
 
 // Says something in passing, to eyes and ears alike.
-export function say(text) {
+export function say(text, forMs = 2500) {
   said.textContent = text;
   clearTimeout(quiet);
-  quiet = setTimeout(() => { said.textContent = ""; }, 2500);
+  quiet = setTimeout(() => { said.textContent = ""; }, forMs);
 }
 
 // Copies text, also where the page came over plain http and browsers offer no clipboard.
@@ -45,7 +45,7 @@ function closeMenus() {
 // Dates are UTC on the wire, and in the browser's zone on the screen.
 for (const field of document.querySelectorAll("input[type=datetime-local]")) {
   const zone = field.closest(".field").querySelector("[data-zone]");
-  const offset = field.form.elements.utc_offset;
+  const offset = field.form.elements[`${field.name}_offset`];
   if (field.value) {
     const moment = new Date(`${field.value}Z`);
     moment.setMinutes(moment.getMinutes() - moment.getTimezoneOffset());
@@ -68,6 +68,50 @@ addEventListener("pageshow", () => {
   for (const form of document.querySelectorAll("form[data-sent]")) delete form.dataset.sent;
 });
 
+// -- trying again -----------------------------------------------------------------------------------------------
+
+// What nobody could answer is asked again after a while, unless somebody types, ticks or presses something meanwhile.
+// A form counts its tries itself; those of a page are counted here.
+const TRIES_MAX = 5, PAUSE_S_MAX = 30;
+const TRIES = `tries:${location.pathname}`;
+const waiting = document.querySelector("[data-retry]");
+const repeated = waiting?.closest("form");
+
+if (!waiting || repeated) sessionStorage.removeItem(TRIES);
+if (waiting) tryAgain();
+
+function tryAgain() {
+  const tries = repeated ? 0 : +(sessionStorage.getItem(TRIES) ?? 0);
+  let left = Math.min(waiting.dataset.retry * 2 ** tries, PAUSE_S_MAX);
+  const timer = setInterval(count, 1000);
+  const stop = () => { clearInterval(timer); waiting.textContent = ""; };
+  for (const name of ["input", "change", "submit"]) document.addEventListener(name, stop, { once: true });
+
+  function count() {
+    left -= 1;
+    if (left > 0) return void (waiting.textContent = ` Trying again in ${left} s.`);
+    stop();
+    if (repeated) return repeated.requestSubmit(repeated.querySelector(`button[value="${waiting.dataset.submit}"]`));
+    sessionStorage.setItem(TRIES, tries + 1);
+    location.reload();
+  }
+  if (tries >= TRIES_MAX) stop();
+  else waiting.textContent = ` Trying again in ${left} s.`;
+}
+
+// The same for what is asked in the background: searches, and more links.
+document.addEventListener("htmx:response:error", ({ detail: { ctx } }) => {
+  const source = ctx.sourceElement, tries = +(source.dataset.tries ?? 0);
+  const afterS = +(ctx.response.headers.get("retry-after") ?? 1);
+  if (ctx.response.status === 429) return say(`Too many requests: try again in ${afterS} s`, 6000);
+  if (ctx.response.status !== 503 || tries >= TRIES_MAX) return say("This cannot be answered now", 6000);
+  const pauseS = Math.min(Math.max(2, afterS) * 2 ** tries, PAUSE_S_MAX);
+  source.dataset.tries = tries + 1;
+  say(`No answer. Trying again in ${pauseS} s`, pauseS * 1000);
+  setTimeout(() => { if (source.isConnected) source.requestSubmit ? source.requestSubmit() : source.click(); }, pauseS * 1000);
+});
+document.addEventListener("htmx:after:swap", ({ detail: { ctx } }) => { delete ctx?.sourceElement?.dataset.tries; });
+
 // -- keyboard ---------------------------------------------------------------------------------------------------
 
 const rowOf = (element) => element?.closest?.(".row");
@@ -85,6 +129,17 @@ const follow = (selector) => {
   if (link) link.click();
 };
 
+function showQr() {
+  const row = rowOf(document.activeElement) ?? document.querySelector(".link-card");
+  const copied = row?.querySelector("[data-copy]")?.dataset.copy;
+  if (!copied) return;
+  const page = row.matches(".link-card") ? location.pathname : row.querySelector("a.row-link").pathname;
+  const dialog = document.getElementById("qr");
+  dialog.querySelector("img").src = `${page}/qr/svg`;
+  dialog.querySelector("p").textContent = copied;
+  dialog.showModal();
+}
+
 const KEYS = {
   "/": () => document.querySelector("[type=search]")?.focus(),
   "?": () => document.getElementById("keyboard")?.showModal(),
@@ -93,15 +148,18 @@ const KEYS = {
     if (field) field.focus();
     else location.assign("/ui/new");
   },
+  b: () => document.querySelector("#batch [name=tags], #batch button[name=action]")?.focus(),
   e: () => follow("a[data-edit]"),
   j: () => step(1),
   k: () => step(-1),
+  q: showQr,
+  x: () => rowOf(document.activeElement)?.querySelector(".pick input")?.click(),
   y: () => follow("[data-copy]"),
 };
 
 document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") closeMenus();
-  const typing = event.target.closest?.("input, textarea, select, [contenteditable], dialog[open]");
+  const typing = event.target.closest?.("input:not([type=checkbox]), textarea, select, [contenteditable], dialog[open]");
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
   const action = KEYS[event.key];
   if (!action || !document.getElementById("keyboard")) return;
