@@ -59,6 +59,7 @@ from snapurl.links import LinkService
 from snapurl.model import Readiness
 from snapurl.passwords import Passwords
 from snapurl.redis_client import redis_client
+from snapurl.renames import LinkRenames
 from snapurl.store.accounts import AccountStore
 from snapurl.store.clicks import ClickStore
 from snapurl.store.cluster.router import Router
@@ -226,6 +227,7 @@ async def open_services(
         site=site,
         links=links,
         batches=LinkBatches(links),
+        renames=LinkRenames(store, cache),
         keys=KeyService(keys, _now),
         accounts=AccountService(AccountStore(shards, router), keys, _now),
         cache=cache,
