@@ -43,8 +43,9 @@ DRILL_hosts := $(BIN)/python -m tests.drills.hosts
 DRILL_idle := $(BIN)/python -m tests.drills.idle
 DRILL_overload := $(BIN)/python -m tests.drills.overload
 DRILL_soak := $(BIN)/python -m tests.drills.history.soak
-drill: $(VENV)/.dev ## inject faults for minutes: NAME=availability, faults, hostile, hosts, idle, overload or soak (ARGS='--seed 7')
-	@test -n "$(DRILL_$(NAME))" || { echo "make drill NAME=…: availability, faults, hostile, hosts, idle, overload or soak" >&2; exit 2; }
+DRILL_uses := $(BIN)/python -m tests.drills.uses
+drill: $(VENV)/.dev ## inject faults for minutes: NAME=availability, faults, hostile, hosts, idle, overload, soak or uses (ARGS='--seed 7')
+	@test -n "$(DRILL_$(NAME))" || { echo "make drill NAME=…: availability, faults, hostile, hosts, idle, overload, soak or uses" >&2; exit 2; }
 	$(DRILL_$(NAME)) $(ARGS)
 
 bench: $(VENV)/.bench ## compare SnapURL with its peers, with wrk: about half an hour (ARGS='--only hot,zipf', --quick)

@@ -175,6 +175,7 @@ CREATE TABLE links (
     rules text,
     created_by text COLLATE "C",
     changed_by text COLLATE "C",
+    renamed_to text COLLATE "C",
     CONSTRAINT links_pkey PRIMARY KEY (slot, code),
     CONSTRAINT links_max_clicks_check CHECK (max_clicks > 0),
     CONSTRAINT links_redirect_status_check CHECK (redirect_status = ANY (ARRAY[301, 302, 307, 308])),
@@ -957,7 +958,8 @@ BEGIN
     NEW.changed_at := clock_timestamp();
     INSERT INTO link_history AS h (slot, code, place, xid, version, kind, changed_at, changed_by, fields)
          VALUES (NEW.slot, NEW.code, NEW.version % 100, pg_current_xact_id(), NEW.version,
-                 CASE WHEN OLD.deleted_at IS NULL AND NEW.deleted_at IS NOT NULL THEN 'delete'
+                 CASE WHEN OLD.renamed_to IS DISTINCT FROM NEW.renamed_to THEN 'rename'
+                      WHEN OLD.deleted_at IS NULL AND NEW.deleted_at IS NOT NULL THEN 'delete'
                       WHEN OLD.deleted_at IS NOT NULL AND NEW.deleted_at IS NULL THEN 'restore'
                       WHEN OLD.owner <> NEW.owner THEN 'transfer'
                       ELSE 'change' END,
@@ -1154,6 +1156,26 @@ AS $function$
                 THEN to_jsonb(left(p_value #>> '{}', 2047) || '…') ELSE p_value END
 $function$;
 GRANT EXECUTE ON FUNCTION link_history_value_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.link_rename_v1(p_slot smallint, p_code text, p_if_match bigint, p_owner text, p_by text, p_token uuid, p_new text, p_give_up boolean, OUT outcome text, OUT peer text, OUT epoch bigint, OUT link links)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+BEGIN
+    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    SELECT l.* INTO link FROM links l WHERE l.slot = p_slot AND l.code = p_code FOR UPDATE;
+    outcome := link_change_verdict_v1(link, p_if_match, p_owner, p_token);
+    IF outcome = 'done' THEN outcome := 'ok'; RETURN; END IF;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    UPDATE links l SET xid = pg_current_xact_id(), version = l.version + 1, change_token = p_token, changed_by = p_by,
+                       renamed_to = p_new, deleted_at = CASE WHEN p_give_up THEN clock_timestamp() END
+     WHERE l.slot = p_slot AND l.code = p_code RETURNING l.* INTO link;
+END $function$;
+GRANT EXECUTE ON FUNCTION link_rename_v1 TO snapurl_migrator, snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.link_restore_v1(p_slot smallint, p_code text, p_if_match bigint, p_owner text, p_token uuid, OUT outcome text, OUT peer text, OUT epoch bigint, OUT link links)
  RETURNS record

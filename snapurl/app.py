@@ -51,6 +51,7 @@ from snapurl.http.wire.dates import DateClock
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.http.wire.heads import Head
 from snapurl.http.wire.loop_share import CREATES_PER_ITERATION, REQUESTS_PER_ITERATION, LoopShare
+from snapurl.http.wire.pace import AnswerPace
 from snapurl.keys import KeyService
 from snapurl.limits import Blocklist, Limiter
 from snapurl.link_batches import LinkBatches
@@ -58,6 +59,7 @@ from snapurl.links import LinkService
 from snapurl.model import Readiness
 from snapurl.passwords import Passwords
 from snapurl.redis_client import redis_client
+from snapurl.renames import LinkRenames
 from snapurl.store.accounts import AccountStore
 from snapurl.store.clicks import ClickStore
 from snapurl.store.cluster.router import Router
@@ -104,6 +106,7 @@ class Context:
     cluster_live: ClusterLive
     loop_share: LoopShare
     create_share: LoopShare
+    pace: AnswerPace
     date: DateClock
 
 
@@ -134,6 +137,7 @@ def create_app(settings: Settings) -> App:
     app.ctx.event_streams = EventStreams()
     app.ctx.loop_share = LoopShare(REQUESTS_PER_ITERATION)
     app.ctx.create_share = LoopShare(CREATES_PER_ITERATION)
+    app.ctx.pace = AnswerPace()
     app.ctx.date = DateClock()
     create = _add_routes(app)
     dashboard = mount_dashboard(app, settings)
@@ -223,6 +227,7 @@ async def open_services(
         site=site,
         links=links,
         batches=LinkBatches(links),
+        renames=LinkRenames(store, cache),
         keys=KeyService(keys, _now),
         accounts=AccountService(AccountStore(shards, router), keys, _now),
         cache=cache,

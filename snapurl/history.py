@@ -26,6 +26,7 @@ class ChangeKind(StrEnum):
     DELETE = "delete"
     RESTORE = "restore"
     TRANSFER = "transfer"
+    RENAME = "rename"
 
 
 @dataclass(frozen=True, slots=True)

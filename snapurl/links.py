@@ -255,7 +255,8 @@ class LinkService:
         """Returns the link as it is now, also when expired. Raises NotFound, Gone, Unavailable."""
         link = await self._own(code, owner)
         if link.deleted_at is not None:
-            raise Gone("the link was deleted")
+            renamed = f"the link was renamed to {link.renamed_to}, and this code was given up"
+            raise Gone(renamed if link.renamed_to else "the link was deleted")
         return link
 
     async def history(self, code: str, owner: str | None) -> LinkHistory:

@@ -209,8 +209,9 @@ class Link(LinkFields):
 
     `owner` is the id of the account that it belongs to, "" if anonymous. A deleted link is a tombstone: it
     keeps its row, so that its code is never assigned again. `created_by` and `changed_by` are key_ids, "" for an
-    anonymous client; `changed_by` is None if the link was never changed,
-    and so is `changed_at`. `clicks` is no column: they are what was counted when the row was read.
+    anonymous client; `changed_by` is None if the link was never changed, and so is `changed_at`. `renamed_to` is
+    the other code that the link was given, None if it has this one alone. `clicks` is no column: they are what was
+    counted when the row was read.
     """
 
     code: str
@@ -221,6 +222,7 @@ class Link(LinkFields):
     changed_at: datetime | None = None
     created_by: str = ""
     changed_by: str | None = None
+    renamed_to: str | None = None
     clicks: int = 0
 
     @property

@@ -17,6 +17,7 @@ from time import monotonic
 
 from benchmarks.bed import made
 from benchmarks.goals import Goal
+from benchmarks.load.dashboards import DASHBOARDS_MAX
 from benchmarks.load.flood import FLOODS, flood
 from benchmarks.load.generators import PythonLoad, find_wrk
 from benchmarks.load.growth import LINKS, SHARDS, by_links, by_shards
@@ -49,6 +50,7 @@ class Choice:
     scale: Scale
     quick: bool
     results: Path | None
+    dashboards: int = 0
 
     def has(self, name: str) -> bool:
         return name in self.names
@@ -76,7 +78,13 @@ def _choice(words: list[str] | None) -> Choice:
         "--quick", action="store_true", help="see that everything works: seconds each, no wrk needed"
     )
     parser.add_argument("--results", type=Path, help="a directory (benchmarks/results; of a quick run: none)")
+    parser.add_argument(
+        "--dashboards", type=int, default=0, metavar="N",
+        help=f"also measure hot and zipf while N dashboards show the cluster, up to {DASHBOARDS_MAX} (0)",
+    )  # fmt: skip
     options = parser.parse_args(words)
+    if not 0 <= options.dashboards <= DASHBOARDS_MAX:
+        parser.error(f"--dashboards: a number up to {DASHBOARDS_MAX}")
     names = tuple(options.only.split(",")) if options.only else NAMES
     if unknown := set(names) - set(NAMES):
         parser.error(f"there is no scenario {', '.join(sorted(unknown))}")
@@ -85,7 +93,7 @@ def _choice(words: list[str] | None) -> Choice:
         base.links, base.draws, options.seconds or base.seconds, base.warm_up_s, options.runs or base.runs
     )
     results = options.results or (None if options.quick else RESULTS)
-    return Choice(names, scale, options.quick, results)
+    return Choice(names, scale, options.quick, results, options.dashboards)
 
 
 async def run(choice: Choice) -> tuple[list[Goal], Outcome]:
@@ -96,8 +104,11 @@ async def run(choice: Choice) -> tuple[list[Goal], Outcome]:
         async with made(directory, durable=not choice.quick) as bed:
             machine = this_machine(bed.cluster.describe())
             await seed(bed.dsns, 0, choice.scale.links)
-            suite = Suite(bed, generator, choice.scale, choice.quick, not choice.quick, _say)
+            suite = Suite(
+                bed, generator, choice.scale, choice.quick, not choice.quick, _say, choice.dashboards
+            )
             found = await _scenarios(choice, suite)
+            found.dashboards = choice.dashboards
         await _growth(choice, suite, directory, found)
     goals = goals_of(found)
     how = (

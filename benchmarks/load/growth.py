@@ -33,7 +33,7 @@ async def by_links(suite: Suite, directory: Path, counts: Sequence[int]) -> dict
             seeded = links
             suite.say(f"growth: {links:,} links")
             scale = dataclasses.replace(suite.scale, links=links)
-            (found[links],) = await dataclasses.replace(suite, bed=bed, scale=scale).run(
+            (found[links],) = await dataclasses.replace(suite, bed=bed, scale=scale, dashboards=0).run(
                 dataclasses.replace(_alone("zipf"), warm_ups=WARM_UPS)
             )
     return found
@@ -46,7 +46,7 @@ async def by_shards(suite: Suite, directory: Path, counts: Sequence[int]) -> dic
         async with made(directory / f"shards-{shards}", shards, durable=suite.durable) as bed:
             await seed(bed.dsns, 0, suite.scale.links)
             suite.say(f"growth: {shards} shard{'s' if shards > 1 else ''}")
-            here = dataclasses.replace(suite, bed=bed)
+            here = dataclasses.replace(suite, bed=bed, dashboards=0)
             results = [await here.run(_alone(name)) for name in ("zipf", "cold", "create")]
             found[shards] = {item.scenario: item for (item,) in results}
     return found

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.goals import Goal
 from benchmarks.load.flood import Flood
 from benchmarks.load.moving import Moving
-from benchmarks.load.sample import Result
+from benchmarks.load.sample import Result, with_dashboards
 
 REDIRECTS = ("hot", "hot2", "zipf", "warm", "cold", "mixed")
 
@@ -24,6 +24,7 @@ class Outcome:
     moving: Moving | None = None
     by_links: Mapping[int, Result] = field(default_factory=dict)
     by_shards: Mapping[int, Mapping[str, Result]] = field(default_factory=dict)
+    dashboards: int = 0
 
     def find(self, scenario: str, subject: str) -> Result | None:
         return next(
@@ -34,7 +35,8 @@ class Outcome:
         """Returns every result of SnapURL, including those of growth and of the move."""
         shards = (item for results in self.by_shards.values() for item in results.values())
         moving = (self.moving.still, self.moving.moving) if self.moving else ()
-        plain = (item for item in self.results if item.subject == "SnapURL")
+        names = ("SnapURL", with_dashboards("SnapURL", self.dashboards))
+        plain = (item for item in self.results if item.subject in names)
         return [*plain, *self.by_links.values(), *shards, *moving]
 
     def document(self) -> dict[str, Any]:
@@ -110,12 +112,25 @@ def goals_of(found: Outcome) -> list[Goal]:
         ),
         Goal("socket errors and non-302 answers of all redirect runs", "=", 0, _errors(found)),
         Goal("throughput with the most links / with the fewest, Zipf", ">=", 0.8, _growth(found)),
+        *([_watched(found)] if found.dashboards else []),
     ]
 
 
 def _against_flask(found: Outcome, what: str, scenario: str, goal: float) -> Goal:
     ours, theirs = found.find(scenario, "SnapURL"), found.find(scenario, "Flask stack")
     return Goal(what, ">=", goal, _ratio(_rate(ours), _rate(theirs)))
+
+
+def _watched(found: Outcome) -> Goal:
+    """Returns the goal of redirects while dashboards are open, of the scenario that loses most."""
+    name = with_dashboards("SnapURL", found.dashboards)
+    ratios = [
+        ratio
+        for scenario in REDIRECTS
+        if (ratio := _ratio(_rate(found.find(scenario, name)), _rate(found.find(scenario, "SnapURL"))))
+    ]
+    what = f"redirects/s with {found.dashboards} dashboards open / with none, the worst scenario"
+    return Goal(what, ">=", 0.97, min(ratios, default=None))
 
 
 def _cpu(result: Result | None) -> float | None:

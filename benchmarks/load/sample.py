@@ -20,6 +20,11 @@ class Shape:
     post_every: int = 0
 
 
+def with_dashboards(subject: str, dashboards: int) -> str:
+    """Returns what a subject is called in the runs during which so many dashboards are open."""
+    return f"{subject}, {dashboards} dashboards"
+
+
 @dataclass(frozen=True, slots=True)
 class Sent:
     """What the load generator saw: responses, seconds, latencies in ms, errors by kind ("status": 4xx and 5xx)."""

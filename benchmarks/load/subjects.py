@@ -7,7 +7,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,14 +29,18 @@ REDIS_BATCH = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A server that listens on `port`. `groups` are its root processes by the group that their cost is assigned to.
-    `metrics_port` is that of SnapURL, whose clicks are checked; None for a peer."""
+    """A server that listens on `port`. `groups` are its root processes, by the group that their cost belongs to.
+
+    `metrics_port` is that of SnapURL, whose clicks are checked; None for a peer. `beside` is what goes on during
+    its runs.
+    """
 
     name: str
     port: int
     workers: int
     groups: Mapping[str, Sequence[int]]
     metrics_port: int | None = None
+    beside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
 
 
 @dataclass(frozen=True, slots=True)

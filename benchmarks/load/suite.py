@@ -6,22 +6,27 @@ import asyncio
 import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.bed import Bed
+from benchmarks.load.dashboards import watched
 from benchmarks.load.generators import Generator
 from benchmarks.load.measure import Sender, measure, warm_up
-from benchmarks.load.sample import Result, Sample, Shape
+from benchmarks.load.sample import Result, Sample, Shape, with_dashboards
 from benchmarks.load.scenarios import Scale, Scenario
 from benchmarks.load.subjects import Conditions, Start, Subject
 from benchmarks.programs import BenchmarkFailed
 
 REST_S = 0.3  # between two runs
+WATCHED = ("hot", "zipf")  # on one core, and on all
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """How all scenarios are run. With `may_skip`, a peer that is not installed is skipped and reported."""
+    """How all scenarios are run. With `may_skip`, a peer that is not installed is skipped and reported.
+
+    With `dashboards`, SnapURL takes further turns at the scenarios WATCHED, with so many dashboards open.
+    """
 
     bed: Bed
     generator: Generator
@@ -29,6 +34,7 @@ class Suite:
     may_skip: bool
     durable: bool
     say: Callable[[str], None]
+    dashboards: int = 0
 
     async def run(self, scenario: Scenario) -> list[Result]:
         """Returns the results of the scenario's subjects, SnapURL first. Raises BenchmarkFailed."""
@@ -41,6 +47,8 @@ class Suite:
                 for start in scenario.subjects
                 if (subject := await self._start(stack, start, how)) is not None
             ]
+            if self.dashboards and scenario.name in WATCHED:
+                subjects += [self._watched(each) for each in subjects if each.metrics_port is not None]
             samples = await self._take_turns(scenario, subjects, sender)
         return [
             Result(scenario.name, subject.name, subject.workers, samples[subject.name], scenario.per_request)
@@ -55,6 +63,14 @@ class Suite:
                 raise
             self.say(f"left out: {error}")
             return None
+
+    def _watched(self, subject: Subject) -> Subject:
+        """Returns the same server, with dashboards open during its runs."""
+        return replace(
+            subject,
+            name=with_dashboards(subject.name, self.dashboards),
+            beside=lambda: watched(self.bed, subject.port, self.dashboards),
+        )
 
     async def _take_turns(
         self, scenario: Scenario, subjects: list[Subject], sender: Sender
@@ -73,7 +89,8 @@ class Suite:
                 await asyncio.sleep(REST_S)
                 first = places[subject.name]
                 links = await self._links(subject, shape)
-                sample = await measure(self.bed, subject, sender, shape, self.scale.seconds, first)
+                async with subject.beside():
+                    sample = await measure(self.bed, subject, sender, shape, self.scale.seconds, first)
                 places[subject.name] += sample.sent.requests + shape.connections
                 made = await self._links(subject, shape) - links
                 if (

@@ -201,6 +201,25 @@ def links_restore(code: Named, as_json: bool | None) -> None:
     _show(as_json, link, lambda: show_link(link))
 
 
+@links.command("rename")
+@CODE
+@click.argument("new")
+@click.option("--give-up", is_flag=True, help="Delete the old code, rather than let it redirect.")
+@click.option("--yes", is_flag=True, help="With --give-up: do not ask.")
+@AS_JSON
+def links_rename(code: Named, new: str, give_up: bool, yes: bool, as_json: bool | None) -> None:
+    """Give a link the code NEW. The old code goes on redirecting; run it again if the service did not answer.
+
+    \b
+    snapurl links rename sale spring-sale
+    """
+    if give_up:
+        confirm_change(yes, f"Delete {code}, so that only {new} works?")
+    body = {"code": new, "old": "give-up" if give_up else "redirect"}
+    link = _call("POST", code, "/rename", body)
+    _show(as_json, link, lambda: click.echo(link["short_url"]))
+
+
 @links.command("qr")
 @CODE
 @click.option(

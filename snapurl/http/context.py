@@ -24,6 +24,7 @@ from snapurl.limits import Blocklist, Limiter
 from snapurl.link_batches import LinkBatches
 from snapurl.links import LinkService
 from snapurl.model import ApiKey, ClusterChange, Lag, Readiness, RingView, ShardState, SlotPlace
+from snapurl.renames import LinkRenames
 from snapurl.urls import UrlPolicy
 
 T = TypeVar("T")
@@ -50,6 +51,7 @@ class Services:
     site: Site
     links: LinkService
     batches: LinkBatches
+    renames: LinkRenames
     keys: KeyService
     accounts: AccountService
     cache: LinkCache

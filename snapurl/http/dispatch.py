@@ -47,6 +47,7 @@ from snapurl.http.rate_limits import (
 from snapurl.http.response_headers import api_headers, site_headers
 from snapurl.http.schema.requests import parse_json
 from snapurl.http.schema.route import DOMAIN, JSON, Route
+from snapurl.http.wire.chunks import StrictHttp
 from snapurl.http.wire.connections import BodyBudget
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.keys import PlainKey
@@ -138,6 +139,7 @@ async def _prepare(context: RequestContext, route: Route[Handler], query: Mappin
             )
             context.bound = BodyBound.of(links, context.services.settings)
         await count_request(context, route.right)
+    context.request.ctx.is_counted = route.needs_client
     if "{code}" in route.path and not is_code(context.code):
         raise NotFound()
     if not route.is_page:
@@ -297,9 +299,8 @@ async def _read_value(context: RequestContext, raw: bytes) -> None:
 
 
 async def discard_body(request: Request[Any, Any]) -> None:
-    """Reads a body that nobody uses."""
-    async for _ in _chunks(request):
-        pass
+    """Reads a body that nobody uses, at its client's pace."""
+    await cast(StrictHttp, request.stream).discard()
 
 
 def _chunks(request: Request[Any, Any]) -> AsyncIterator[bytes]:

@@ -18,6 +18,7 @@ _COUNT = HTTP_REQUESTS.labels("other", "OPTIONS", 204)
 
 async def preflight(request: Request[Any, Any], **_path: str) -> HTTPResponse:
     """Handles OPTIONS of the API: the methods of the path, and for an allowed origin what it may send."""
+    request.ctx.is_counted = False
     methods = allowed_methods(request)
     headers = {**api_headers(request), "allow": methods}
     if "access-control-allow-origin" in headers:

@@ -305,6 +305,7 @@ async def _find_link(
             link = await services.cache.resolve(key)
     if link is None or not has_address(link, rest):
         refuse_blocked(await count_miss(services, miss_client_of(request)), MISSES)
+        request.ctx.is_counted = True
         raise NoSuchAddress() if rest or is_reserved(code) else NotFound()
     return link
 

@@ -58,6 +58,7 @@ from snapurl.http.api.links import (
     create_links,
     delete_link,
     read_link,
+    rename_link,
     restore_link,
     transfer_link,
 )
@@ -91,6 +92,7 @@ from snapurl.http.schema.requests import (
     Bulk,
     LinkChange,
     LinkDraft,
+    Rename,
 )
 from snapurl.http.schema.route import DOMAIN, LINKS_PATH, Parameter, Route, Success
 from snapurl.model import LinkOrder, LinkState, Right
@@ -412,6 +414,34 @@ _ROUTES: tuple[Route[Handler], ...] = (
         right=Right.CHANGE,
         parameters=(IF_MATCH,),
         refusals=(*ONE_LINK, VersionMismatch, OutcomeUnknown),
+    ),
+    Route(
+        "POST",
+        LINK_PATH + "/rename",
+        rename_link,
+        "Give a link another code",
+        "Links",
+        (
+            Success(
+                200,
+                "The link at its new code",
+                responses.LinkBody,
+                {"Location": "The link's new address in this API.", **ETAG, **RATE},
+            ),
+        ),
+        "Makes a link with the new code that has all that this one has, and says so here (`renamed_to`). Clicks "
+        "and history stay with the code at which they were made. If the reply is lost, repeat the request.",
+        right=Right.CHANGE,
+        body=Rename,
+        parameters=(IF_MATCH,),
+        refusals=(
+            *ONE_LINK,
+            TooLarge,
+            UnsupportedMediaType,
+            AliasTaken,
+            VersionMismatch,
+            OutcomeUnknown,
+        ),
     ),
     Route(
         "GET",

@@ -174,6 +174,22 @@ class LinkStore:
         args = (slot_of(code), code, if_match, account_id, by, token)
         return await self._write(code, if_match, token, lambda pool: pool.fetch(SQL["transfer"], *args))
 
+    async def rename(
+        self,
+        code: str,
+        new: str,
+        *,
+        gives_up: bool,
+        if_match: int,
+        owner: str | None,
+        token: uuid.UUID,
+        by: str = "",
+    ) -> Link:
+        """Marks the link as renamed to the code `new`, makes it a tombstone if it `gives_up` its own. Raises as
+        `change` does."""
+        args = (slot_of(code), code, if_match, owner, by, token, new, gives_up)
+        return await self._write(code, if_match, token, lambda pool: pool.fetch(SQL["rename"], *args))
+
     async def restore(
         self, code: str, *, if_match: int | None, owner: str | None, token: uuid.UUID, by: str = ""
     ) -> Link:

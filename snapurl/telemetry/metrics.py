@@ -200,6 +200,10 @@ CONNECTIONS_REFUSED = Counter(
     "Client connections refused because of too many from one address, or in all.",
     ["whose"],
 )
+PACED = Counter(
+    "snapurl_paced_total",
+    "Uncounted answers and parts of refused bodies that waited, since their client asks faster than its pace.",
+)
 FAIR_QUEUE_REFUSED = Counter(
     "snapurl_turns_refused_total", "Requests refused because they waited too long in the fair queue."
 )

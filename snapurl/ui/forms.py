@@ -48,8 +48,8 @@ class LinkForm:
     """The fields of the form as text. `expires_at` and `starts_at` are dates and times of UTC, as browsers write
     them.
 
-    `expires` is NEVER, ON_DATE or one of PERIODS. What is ticked is "on", else "". `password` is a new one;
-    `no_password` removes the one that there is.
+    `domain` is "" for the default one. `expires` is NEVER, ON_DATE or one of PERIODS. What is ticked is "on", else
+    "". `password` is a new one; `no_password` removes the one that there is.
     """
 
     url: str = ""
@@ -69,6 +69,7 @@ class LinkForm:
     no_password: str = ""
     note: str = ""
     rules: tuple[RuleForm, ...] = ()
+    domain: str = ""
 
     @classmethod
     def of_form(cls, form: Mapping[str, str]) -> LinkForm:
@@ -141,7 +142,7 @@ class LinkForm:
             now = made
         usual = _BLANK.fields(now)
         given = {name: value for name, value in self.fields(now).items() if value != usual[name]}
-        given |= {"alias": self.alias} if self.alias else {}
+        given |= {name: text for name, text in (("alias", self.alias), ("domain", self.domain)) if text}
         return {"url": self.url} | given | ({"password": self.password} if self.password else {})
 
     def idempotency_key(self, once: str) -> str:

@@ -254,7 +254,9 @@ def _checked(metadata: Mapping[str, Any], issuer: str) -> Mapping[str, Any]:
     needed = {"authorization_endpoint", "token_endpoint", "jwks_uri"}
     if metadata.get("issuer") != issuer or not needed <= addresses.keys():
         raise Unavailable(SILENT, is_public=True, cause="other issuer")
-    if not all(isinstance(each, str) and is_confidential(each) for each in addresses.values()):
+    if not all(
+        isinstance(each, str) and each.isprintable() and is_confidential(each) for each in addresses.values()
+    ):
         raise Unavailable(SILENT, is_public=True, cause="plain http")
     return metadata
 

@@ -28,7 +28,7 @@ def quick(results: Path, module: str, *words: str) -> subprocess.CompletedProces
 @requires("wrk")
 def test_load_suite_runs_every_scenario_without_an_error(tmp_path: Path) -> None:
     """Each scenario runs without an error and counts each click, and the results show it."""
-    done = quick(tmp_path, "benchmarks.load")
+    done = quick(tmp_path, "benchmarks.load", "--dashboards", "2")
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "load.json").read_text())
     ours = {item["scenario"]: item for item in found["results"] if item["subject"] == "SnapURL"}
@@ -37,6 +37,8 @@ def test_load_suite_runs_every_scenario_without_an_error(tmp_path: Path) -> None
         (run,) = ours[name]["runs"]
         assert not any(run["sent"]["errors"].values())
         assert run["clicks"]["counted"] == run["clicks"]["answered"] > 0
+    watched = {item["scenario"] for item in found["results"] if item["subject"] == "SnapURL, 2 dashboards"}
+    assert watched == {"hot", "zipf"}
     (missing,) = ours["missing"]["runs"]
     assert missing["sent"]["errors"]["status"] == missing["sent"]["requests"]
     assert found["worker_mib"]["with_links"] > 0

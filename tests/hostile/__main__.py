@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from tests.hostile import bodies, cache_memory, click_sources, headers, held, keys, probes, shut_out
+from tests.hostile import bodies, cache_memory, click_sources, floor, headers, held, keys, probes, shut_out
 from tests.hostile.table import Figure, table
 
 ATTACKS: dict[str, tuple[float, Callable[[float], Coroutine[Any, Any, list[Figure]]]]] = {
@@ -26,6 +26,8 @@ ATTACKS: dict[str, tuple[float, Callable[[float], Coroutine[Any, Any, list[Figur
     "cache-memory": (30.0, cache_memory.run),
     "held": (30.0, held.run),
     "shut-out": (30.0, shut_out.run),
+    "floor": (30.0, floor.run),
+    "floor-proxied": (30.0, floor.run_behind_proxy),
 }
 
 

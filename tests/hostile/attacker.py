@@ -3,8 +3,9 @@
     echo '{"seconds": 30, "ports": [8000], "codes": ["abc"], "address": "127.0.0.9"}' |
         python -m tests.hostile.attacker tests.hostile.bodies:ATTACK
 
-As a process it has a lower priority than what it attacks (`nice`). It prints a line when it begins and one of JSON
-when it ends: how many answers it got, by status, and how often it tried to connect.
+As a process it has a lower priority than what it attacks (`nice`), and the cores that its parent may not use
+(`taskset`), if there are any. It prints a line when it begins and one of JSON when it ends: how many answers it
+got, by status, and how often it tried to connect.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import re
 import resource
 import sys
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -37,7 +39,7 @@ CONNECTIONS = "connections"
 class Attack:
     """What is sent: an endless iterator of requests, given the codes of some links that exist.
 
-    `statuses` are those that the service may answer with.
+    `statuses` are those that the service may answer with. With no `connections` the process only takes CPU time.
     """
 
     requests: Callable[[Sequence[str]], Iterator[bytes]]
@@ -129,6 +131,18 @@ async def attack(
     return tried
 
 
+async def busy(seconds: float) -> None:
+    """Takes CPU time and does nothing else."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def cores_apart() -> set[int]:
+    """Returns the cores that this process may not use."""
+    return set(range(os.cpu_count() or 1)) - os.sched_getaffinity(0)
+
+
 def named(name: str) -> Attack:
     """Returns the attack `module:NAME`."""
     module, _, attribute = name.partition(":")
@@ -139,12 +153,16 @@ def named(name: str) -> Attack:
 async def _main(kind: Attack, seconds: float, **where: Any) -> dict[str, int]:
     print(flush=True)
     seen = Counter[int]()
-    tried = await attack(kind, **where, seen=seen, event=asyncio.sleep(seconds))
+    tried = await attack(
+        kind, **where, seen=seen, event=asyncio.sleep(seconds) if kind.connections else busy(seconds)
+    )
     return {**{str(status): count for status, count in seen.items()}, CONNECTIONS: tried}
 
 
 if __name__ == "__main__":
     os.setpriority(os.PRIO_PROCESS, 0, max(os.getpriority(os.PRIO_PROCESS, 0), NICE))
+    if apart := cores_apart():
+        os.sched_setaffinity(0, apart)
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     print(json.dumps(uvloop.run(_main(named(sys.argv[1]), **json.load(sys.stdin)))))

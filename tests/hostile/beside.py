@@ -6,7 +6,10 @@ at which it is due, so that a stall counts for each request that falls into it.
 
 Attacker, service and modest client share the machine. From machines of their own, the attacker would not take CPU
 time from the others, and the modest client would not wait for it. So the attacker has a lower priority than the
-service, and the modest client a higher one if this process may set it. The figures say which (`nice`).
+service, and the modest client a higher one if this process may set it. The figures say which (`nice`). Even so, a
+core that is busy with the attacker may give way at its next tick only (4 ms on many kernels), and a request needs
+several processes. `floor.py` measures how much that adds. The rest is the service's. It shows when the attacker has
+cores of its own, and all others the rest, as with `taskset -c 0 python -m tests.hostile`.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from benchmarks.client import Answer, Connection
 from snapurl.config import Settings
 from snapurl.http.wire.connections import BODIES_BYTES_MAX
 from snapurl.tasks import cancel_and_wait
-from tests.hostile.attacker import CONNECTIONS, HOST, NICE, Attack, named
+from tests.hostile.attacker import CONNECTIONS, HOST, NICE, Attack, cores_apart, named
 from tests.hostile.table import Figure
 
 T = TypeVar("T")
@@ -215,9 +218,12 @@ def first_in_line() -> Iterator[None]:
 def answers(attack: Attack, counts: dict[str, int], took_s: float) -> Figure:
     """Returns what the attacker was answered, and whether that is documented."""
     connections = counts.pop(CONNECTIONS)
+    place = (
+        f"nice {NICE}, {f'{len(apart)} cores of its own' if (apart := cores_apart()) else 'the same cores'}"
+    )
     listed = ", ".join(f"{count:,} x {status}" for status, count in sorted(counts.items()))
     return Figure(
-        f"attack (nice {NICE}), {attack.connections:,} connections at a time",
+        f"attack ({place}), {attack.connections:,} connections at a time",
         f"{sum(counts.values()) / took_s:,.0f} answers/s in {connections:,} tries to connect: {listed or 'none'}",
         ", ".join(map(str, sorted(attack.statuses))),
         {int(status) for status in counts} <= attack.statuses,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -19,6 +21,7 @@ from snapurl.http.bodies import BodyBound, BodyThreads
 from snapurl.http.schema import requests
 from snapurl.http.schema.requests import ERRORS_MAX, LINK_VALUES_MAX, Bulk, LinkChange, LinkDraft, check
 from snapurl.http.wire.fair_queue import FairQueue
+from snapurl.run import worker
 from tests.integration.http.conftest import ServiceMaker
 from tests.integration.http.paths import Side
 from tests.integration.http.test_fast_states import BOTH, Open, loop, on_loop, open_side
@@ -228,6 +231,19 @@ async def test_while_large_bodies_are_parsed_others_are_answered(
             gate.open.set()
         statuses = {answer.status_code for answer in await asyncio.gather(*attack)}
         assert 200 in statuses and statuses <= {200, 503}
+
+
+def test_a_worker_lets_no_thread_keep_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a thread parses, the event loop of a worker waits for the interpreter a tenth of Python's default."""
+    default, collects_at = sys.getswitchinterval(), gc.get_threshold()
+    monkeypatch.setenv("SNAPURL_SHARDS", "")
+    try:
+        assert worker.main(["--fd", "0"]) == worker.EXIT_CONFIG
+        assert sys.getswitchinterval() == pytest.approx(worker.SWITCH_S)
+    finally:
+        sys.setswitchinterval(default)
+        gc.set_threshold(*collects_at)
+    assert worker.SWITCH_S <= 0.005 / 10
 
 
 async def test_clients_take_turns_for_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:

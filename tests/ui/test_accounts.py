@@ -74,6 +74,8 @@ async def test_all_links_are_given_to_another_account(service: Service, page: Pa
     await expect(page.get_by_role("status").first).to_have_text(f"{made:,} links belong to Taker now.")
     left = await service.api.get(f"/api/v1/links?account={source}&total=true")
     assert left.json()["total"] == 0
+    await page.goto(f"/ui/accounts/{source}/transfer?account={target}")
+    await expect(page.get_by_role("heading")).to_have_text("Nothing to give")
 
 
 async def test_a_person_without_rights_sees_what_the_key_may_do(

@@ -16,6 +16,7 @@ from tests.integration.http.service import Service, environ_of, new_worker
 from tests.support.openid_provider import CLIENT, SECRET, Provider, providing
 from tests.support.waits import HANG_S
 from tests.ui.conftest import PageMaker
+from tests.ui.test_pages import AXE, SMALL_TARGETS
 
 ADMIN_GROUP, STAFF_GROUP = "Domain Admins", "staff"
 
@@ -215,6 +216,37 @@ async def test_a_login_that_fails_is_one_plain_page(office: Office) -> None:
     office.provider.answers = {"/token": b"down"}
     failed = await arrive(query, browser)
     assert failed.status_code == 503 and "The login service does not answer" in failed.text
+
+
+async def test_a_form_outlives_the_session_of_a_person(office: Office, make_page: PageMaker) -> None:
+    """A form that is sent after the session has ended is sent again after a login in another tab."""
+    office.provider.reset()
+    page = await page_of(office, make_page)
+    await page.goto("/ui/login?next=/ui/new")
+    await page.get_by_role("link", name="Log in with 127.0.0.1").click()
+    await page.get_by_label("Target URL").fill("https://example.org/typed-before")
+    await page.context.clear_cookies()
+    await page.get_by_role("button", name="Shorten").click()
+    async with page.context.expect_page() as opened:
+        await page.get_by_role("link", name="Log in with 127.0.0.1, in a new tab").click()
+    await expect((await opened.value).locator(".menu-name")).to_have_text("Ann")
+    await page.get_by_role("button", name="Then send your form again").click()
+    await expect(page.get_by_text("https://example.org/typed-before")).to_be_visible()
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+async def test_the_pages_of_a_login_fit_and_can_be_used_by_all(
+    office: Office, make_page: PageMaker, theme: str
+) -> None:
+    """The login with a provider and its failure fit into 360 pixels, and axe finds nothing on them."""
+    page = await make_page(key=None, base_url=office.url, width=360, theme=theme)
+    for path in ("/ui/login", "/ui/login/openid/return"):
+        await page.goto(path)
+        assert await page.evaluate("document.documentElement.scrollWidth") <= 360
+        assert not await page.evaluate(SMALL_TARGETS)
+        await page.evaluate(AXE.read_text())
+        found = await page.evaluate("axe.run().then((result) => result.violations)")
+        assert not [(item["id"], item["nodes"][0]["html"]) for item in found], path
 
 
 async def test_a_login_leads_to_no_other_site(office: Office) -> None:

@@ -1,4 +1,4 @@
-"""Handlers of links: create, bulk create, read, change, delete."""
+"""Handlers of links: create, bulk create, read, change, delete, rename."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from snapurl.errors import FieldError, Forbidden, Invalid, SnapURLError
 from snapurl.http.api.keys import account_in_body
 from snapurl.http.auth import owner_filter
 from snapurl.http.context import RequestContext
-from snapurl.http.dispatch import header_error
+from snapurl.http.dispatch import header_error, query_error
 from snapurl.http.problems import as_refusal
 from snapurl.http.rate_limits import client_of, count_links
 from snapurl.http.schema.keys import TransferBody
-from snapurl.http.schema.requests import Bulk, LinkChange, Rules, check, draft_of
+from snapurl.http.schema.requests import Bulk, LinkChange, Rename, Rules, check, draft_of
 from snapurl.http.schema.responses import link_body, problem
 from snapurl.http.schema.route import address_of_link
 from snapurl.model import Draft, IdempotencyKey, Link
@@ -174,6 +174,24 @@ async def restore_link(call: RequestContext) -> HTTPResponse:
         call,
         await call.services.links.restore(call.code, _if_match(call), owner_filter(call.caller), _by(call)),
     )
+
+
+async def rename_link(call: RequestContext) -> HTTPResponse:
+    if_match = _if_match(call)
+    asked = check(Rename, call.value, call.rules())
+    if call.strange_domain:
+        raise query_error("domain", call.services.domains.refusal())
+    await count_links(call, 1)
+    link = await call.services.renames.rename(
+        call.code,
+        asked.code,
+        gives_up=asked.old == "give-up",
+        if_match=if_match,
+        owner=owner_filter(call.caller),
+        by=_by(call),
+    )
+    call.headers["location"] = address_of_link(link.code)
+    return _answer(call, link)
 
 
 def _if_match(call: RequestContext) -> int | None:

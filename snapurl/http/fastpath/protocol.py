@@ -77,6 +77,7 @@ from snapurl.http.wire.dates import DateClock
 from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.http.wire.heads import client_of_head
 from snapurl.http.wire.loop_share import LoopShare
+from snapurl.http.wire.pace import is_paced
 from snapurl.limits import Blocklist
 from snapurl.model import CachedLink
 from snapurl.telemetry.metrics import (
@@ -411,6 +412,8 @@ class FastProtocol(BoundedProtocol):
         try:
             await self._create_share.begin(self.client_of(request.head))
             response = await self._fast.create(request)
+            if is_paced(request, response.status):
+                await self.keep_pace(request.head)
         except asyncio.CancelledError:
             if self.transport is not None:
                 # Counts it like any other request of a client that disconnects.

@@ -21,7 +21,7 @@ class ChangedField(Answer):
 
 class LinkChanged(Answer):
     version: int = Field(ge=1, description="That the link has since then.")
-    kind: Literal["create", "change", "delete", "restore", "transfer"]
+    kind: Literal["create", "change", "delete", "restore", "transfer", "rename"]
     at: datetime
     by: str = Field(description="The id of the API key; empty if it was done without one.")
     fields: list[ChangedField]

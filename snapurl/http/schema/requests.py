@@ -494,6 +494,19 @@ class LinkChange(Body):
         return LinkPatch(**{name: getattr(self, name) for name in self.model_fields_set})
 
 
+class Rename(Body):
+    """The new code of a link, and what becomes of the old one."""
+
+    code: Alias
+    old: Annotated[
+        Literal["redirect", "give-up"],
+        Field(
+            description="`redirect`: the old code goes on leading to the target. `give-up`: it is deleted, and "
+            "answers 410."
+        ),
+    ] = "redirect"
+
+
 class Bulk(Body):
     """Up to 1,000 links to be created; each is checked and answered on its own, as a `LinkDraft`."""
 

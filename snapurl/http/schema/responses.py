@@ -103,6 +103,7 @@ class LinkBody(Answer):
     version: int = Field(ge=1, description="Grows by one with every change; send it as `If-Match`.")
     changed_at: datetime | None = Field(description="When it was last changed; null if it never was.")
     deleted_at: datetime | None
+    renamed_to: str | None = Field(description="The code that it was renamed to; null if it was not.")
 
 
 class LinkPage(Answer):
@@ -384,6 +385,7 @@ def link_body(link: Link, domains: Domains) -> dict[str, Any]:
         "version": link.version,
         "changed_at": moment(link.changed_at) if link.changed_at else None,
         "deleted_at": moment(link.deleted_at) if link.deleted_at else None,
+        "renamed_to": link.renamed_to,
     }
 
 

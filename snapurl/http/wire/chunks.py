@@ -12,7 +12,9 @@ from collections.abc import Coroutine
 from typing import Any
 
 from sanic.exceptions import BadRequest
+from sanic.http import Stage
 
+from snapurl.http.wire.pace import DISCARDED_BYTES
 from snapurl.http.wire.prompt import PromptHttp
 
 UNAMBIGUOUS_SIZE = re.compile(
@@ -26,16 +28,31 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class StrictHttp(PromptHttp):
-    """A reader and writer of HTTP, but only for unambiguous chunk sizes."""
+    """A reader and writer of HTTP, but only for unambiguous chunk sizes. Discards bodies at their client's pace."""
 
     __slots__ = ()
 
     def read(self) -> Coroutine[Any, Any, bytes | None]:
         """Reads the next part of a body. Raises BadRequest also for an ambiguous chunk size."""
+        return self._discard() if self.stage is Stage.IDLE else self._read()
+
+    def _read(self) -> Coroutine[Any, Any, bytes | None]:
         kind: Any = self.request_body
         if kind == "chunked" and not self.request_bytes_left:
             return self._read_chunk()
         return super().read()
+
+    async def discard(self) -> None:
+        """Reads what is left of a body, at the client's pace. Raises BadRequest as `read` does."""
+        while self.request_body:
+            await self._discard()
+
+    async def _discard(self) -> bytes | None:
+        data = await self._read()
+        if data:
+            protocol: Any = self.protocol  # a BoundedProtocol
+            await protocol.keep_pace(self.request.head, len(data) / DISCARDED_BYTES)
+        return data
 
     async def _read_chunk(self) -> bytes | None:
         if self.expecting_continue:

@@ -10,7 +10,8 @@ Connections are counted per worker and, unless the peer is a trusted proxy, per 
 there is none, the new one gets 503 with Retry-After. So clients that only hold connections cannot lock out those
 that send requests.
 
-Requests begin within their client's share of the event loop (`loop_share.py`).
+Requests begin within their client's share of the event loop (`loop_share.py`). What no limit counts is answered at
+its client's pace (`pace.py`).
 
 Handlers read bodies into memory, within one budget per worker. A request that does not fit is refused with
 Retry-After. Sanic discards the rest of a refused body as it arrives.
@@ -18,6 +19,7 @@ Retry-After. Sanic discards the rest of a refused body as it arrives.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import resource
 from typing import Any
@@ -29,7 +31,8 @@ from snapurl.addresses import Clients, client_at, site_of
 from snapurl.http.wire.chunks import StrictHttp
 from snapurl.http.wire.heads import client_of_head
 from snapurl.http.wire.loop_share import LoopShare
-from snapurl.telemetry.metrics import CONNECTIONS, CONNECTIONS_REFUSED
+from snapurl.http.wire.pace import AnswerPace
+from snapurl.telemetry.metrics import CONNECTIONS, CONNECTIONS_REFUSED, PACED
 
 CONNECTIONS_MAX = 10_000  # per worker, if it may have that many open files
 OPEN_FILES_RESERVED = 500  # for PostgreSQL, Redis, logs
@@ -147,17 +150,18 @@ class BoundedProtocol(HttpProtocol):
     """Sanic's protocol within the bounds of this module; `app.ctx.connection_budget` is its budget.
 
     `client` is the client that the connection counts against, empty if the peer is a trusted proxy.
-    `app.ctx.loop_share` says when a request may begin.
+    `app.ctx.loop_share` says when a request may begin, `app.ctx.pace` how long an uncounted answer waits.
     """
 
     HTTP_CLASS = StrictHttp
-    __slots__ = ("_clients", "_connection_budget", "_is_refused", "_loop_share", "_peer", "client")
+    __slots__ = ("_clients", "_connection_budget", "_is_refused", "_loop_share", "_pace", "_peer", "client")
 
     def __init__(self, *, app: Any, **others: Any) -> None:
         super().__init__(app=app, **others)
         self._connection_budget: ConnectionBudget = app.ctx.connection_budget
         self._clients: Clients = app.ctx.clients
         self._loop_share: LoopShare = app.ctx.loop_share
+        self._pace: AnswerPace = app.ctx.pace
         self._peer = ""
         self.client = ""
         self._is_refused = False
@@ -194,6 +198,14 @@ class BoundedProtocol(HttpProtocol):
     async def begin(self, head: bytes | bytearray) -> None:
         """Waits until the request with this head may begin on Sanic's path."""
         await self._loop_share.begin(self.client_of(head))
+
+    async def keep_pace(self, head: bytes | bytearray, answers: float = 1.0) -> None:
+        """Waits as the pace of the client of the request with this head demands, unless it has disconnected."""
+        if self.transport is None or self.transport.is_closing():
+            return
+        if wait_s := self._pace.spend(self.client_of(head), answers):
+            PACED.inc()
+            await asyncio.sleep(wait_s)
 
     def client_of(self, head: bytes | bytearray) -> str:
         """Returns the client of the request with this head."""

@@ -7,6 +7,7 @@
 - Bytes outside ASCII in the query are percent-encoded, since some clients send them as they are. The path has to be
   ASCII, as every code is.
 - A request to upgrade to WebSocket is ignored. For Sanic it would turn the time-outs off.
+- What no limit counts is answered at its client's pace (`pace.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sanic.response import BaseHTTPResponse
 
 from snapurl.errors import BadRequest, TooLarge
 from snapurl.http.wire.heads import HEADERS_MAX, REQUEST_LINE
+from snapurl.http.wire.pace import is_paced
 
 _END_OF_HEAD = b"\r\n\r\n"
 _TLS_HANDSHAKE = 0x16
@@ -89,6 +91,14 @@ class PromptHttp(Http):
                 return
             checked = received
             await self._receive_more()
+
+    async def http1_response_header(self, data: bytes, end_stream: bool) -> None:
+        """Sends the head of a response, and with it the body if that is complete: at the client's pace if no limit
+        counts the request."""
+        if is_paced(self.request, self.response.status):
+            protocol: Any = self.protocol  # a BoundedProtocol
+            await protocol.keep_pace(self.request.head)
+        await super().http1_response_header(data, end_stream)
 
     def respond(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
         """Begins a response, as Sanic's, with a Date."""

@@ -17,6 +17,9 @@ SELECT c.outcome, c.peer, c.epoch, (c.link).{link} FROM link_transfer_v1($1, $2,
 -- name: restore
 SELECT c.outcome, c.peer, c.epoch, (c.link).{link} FROM link_restore_v2($1, $2, $3, $4, $5, $6) c
 
+-- name: rename
+SELECT c.outcome, c.peer, c.epoch, (c.link).{link} FROM link_rename_v1($1, $2, $3, $4, $5, $6, $7, $8) c
+
 -- name: get
 -- The slot's state and the row in one statement, so that a missing row at a non-owner is "moved", never 404; "busy" on
 -- a server that is not attested.

@@ -97,7 +97,7 @@ async def _account(call: Call, refusal: SnapURLError | None = None) -> HTTPRespo
         refusal.status if refusal else 200,
         account=account,
         keys=keys[:PAGE_ROWS],
-        names={account.account_id: account.name},
+        names={account.account_id: account.name} | {key.key_id: key.name for key in keys},
         more=_more(
             f"/ui/accounts/{account.account_id}", [RowKey(each.created_at, each.key_id) for each in keys]
         ),

@@ -75,7 +75,7 @@ async def _page(
         fault=refusal.public_detail if refusal and not errors else "",
         typed=typed,
         accounts=accounts,
-        names={account.account_id: account.name for account in accounts},
+        names={each.account_id: each.name for each in accounts} | {key.key_id: key.name for key in keys},
         is_for_account=bool(chosen) and made is None,
         made=made,
         secret=secret,

@@ -37,6 +37,7 @@ class Kind(StrEnum):
     DELETE = "delete"
     RESTORE = "restore"
     TRANSFER = "transfer"
+    RENAME = "rename"
     READ = "read"
     HISTORY = "history"
 
@@ -71,7 +72,8 @@ class Operation:
     """One client's request on one link, and its answer. Times are from one clock, in any unit.
 
     `sets` is what a write sets, `shown` the fields in the answer, `log` the history in it. `version` is the version
-    in the answer; the answer to a delete need not have one. A restore names the version that it restores.
+    in the answer; those to a delete and a rename need not have one. A restore names the version that it restores. A
+    rename is one that keeps the old code; its answer shows what the new link has.
     """
 
     kind: Kind
@@ -210,7 +212,7 @@ class _Search:
         entry = self._log.get(after.version)
         if entry is not None and entry != _entry(before, after, write):
             return f"the history has {entry}, and that was {_words(write)}"
-        for operation in self._seen[after.version]:
+        for operation in (*self._seen[after.version], write):
             if operation.kind is Kind.READ and after.is_deleted:
                 return f"{_words(operation)}, and {_words(write)} had deleted it"
             for name, value in operation.shown.items():

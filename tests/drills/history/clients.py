@@ -13,7 +13,7 @@ from tests.drills.history.checker import Entry, Fields, Kind, Outcome
 
 LINKS = "/api/v1/links"
 PASSWORD = "correct horse"
-SHOWN = ("title", "enabled", "max_clicks", "tags", "has_password", "account")
+SHOWN = ("title", "enabled", "max_clicks", "tags", "has_password", "account", "renamed_to")
 """The fields that the check follows, as `LinkBody` has them."""
 
 
@@ -28,7 +28,10 @@ class Answer:
 
 
 class Client(Protocol):
-    """One way to access the links. `fields` are those of SHOWN that a write sets; no method raises."""
+    """One way to access the links. `fields` are those of SHOWN that a write sets; no method raises.
+
+    The answer to `rename` shows the link at its new code.
+    """
 
     async def create(self, code: str, fields: Fields) -> Answer: ...
 
@@ -40,6 +43,8 @@ class Client(Protocol):
 
     async def transfer(self, code: str, account: str, if_match: int | None) -> Answer: ...
 
+    async def rename(self, code: str, new: str) -> Answer: ...
+
     async def read(self, code: str) -> Answer: ...
 
     async def history(self, code: str) -> Answer: ...
@@ -50,6 +55,7 @@ _REFUSALS = {
     409: Outcome.TAKEN,
     410: Outcome.GONE,
     412: Outcome.MISMATCH,
+    422: Outcome.REFUSED,  # a rename of a link with `max_clicks`, or of one that has been renamed
 }
 
 
@@ -82,6 +88,9 @@ class HttpClient:
     async def transfer(self, code: str, account: str, if_match: int | None) -> Answer:
         body = {"account": account}
         return await self.ask("POST", f"{LINKS}/{code}/transfer", json=body, headers=_match(if_match))
+
+    async def rename(self, code: str, new: str) -> Answer:
+        return await self.ask("POST", f"{LINKS}/{code}/rename", json={"code": new})
 
     async def read(self, code: str) -> Answer:
         return await self.ask("GET", f"{LINKS}/{code}")

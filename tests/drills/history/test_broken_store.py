@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 import uuid
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import pytest
 
-from snapurl.errors import Gone, NotFound, VersionMismatch
+from snapurl.cache.reader import LinkCache
+from snapurl.config import Settings
+from snapurl.errors import Gone, Invalid, NotFound, VersionMismatch
 from snapurl.model import Link, LinkFields, LinkPatch, NewLink, Taken
+from snapurl.redis_client import redis_client
+from snapurl.renames import LinkRenames
 from tests.drills.history.checker import Entry, Fields, Kind, Outcome, check_history
 from tests.drills.history.clients import Answer
 from tests.drills.history.recorder import Recorder
@@ -19,7 +24,8 @@ from tests.integration.store.conftest import Store
 from tests.support.waits import until
 
 CLIENTS = 8
-OPERATIONS = 1_500
+OPERATIONS = 800
+PASSWORD_SHARE = 0.2  # of the changes: here nothing hashes one
 ACCOUNT = "acc_made"
 
 BROKEN = {
@@ -44,6 +50,10 @@ BROKEN = {
     "some transfers do nothing": (
         "link_transfer_v1", "owner = p_account", "owner = CASE WHEN l.version = 2 THEN l.owner ELSE p_account END",
     ),
+    "a rename does not mark the old link": ("link_rename_v1", "renamed_to = p_new", "renamed_to = NULL"),
+    "a rename changes the title of the old link": (
+        "link_rename_v1", "renamed_to = p_new", "renamed_to = p_new, title = p_new",
+    ),
     "a history lacks the restores": (
         "link_changed_v1", "RETURN NEW", "DELETE FROM link_history WHERE kind = 'restore'; RETURN NEW",
     ),
@@ -53,8 +63,9 @@ BROKEN = {
 class StoreClient:
     """A client of the store, without HTTP."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, cache: LinkCache) -> None:
         self._links = store.links
+        self._renames = LinkRenames(store.links, cache)
 
     async def create(self, code: str, fields: Fields) -> Answer:
         new = NewLink(code, LinkFields("https://example.org/", **_columns(fields)), ACCOUNT, uuid.uuid4())
@@ -76,6 +87,11 @@ class StoreClient:
     async def transfer(self, code: str, account: str, if_match: int | None) -> Answer:
         return await _answer(
             self._links.transfer(code, account, if_match=if_match, by="", token=uuid.uuid4())
+        )
+
+    async def rename(self, code: str, new: str) -> Answer:
+        return await _answer(
+            self._renames.rename(code, new, gives_up=False, if_match=None, owner=None, by="")
         )
 
     async def read(self, code: str) -> Answer:
@@ -121,6 +137,7 @@ def _shown(link: Link) -> Answer:
     shown = {
         "title": link.title, "enabled": link.enabled, "max_clicks": link.max_clicks, "tags": list(link.tags),
         "has_password": link.password_hash is not None, "account": link.owner,
+        "renamed_to": link.renamed_to,
     }  # fmt: skip
     return Answer(Outcome.DONE, link.version, shown)
 
@@ -134,39 +151,57 @@ async def _answer(call: Awaitable[Link]) -> Answer:
         return Answer(Outcome.GONE)
     except VersionMismatch:
         return Answer(Outcome.MISMATCH)
+    except Invalid:
+        return Answer(Outcome.REFUSED)
 
 
-async def errors_of(store: Store) -> dict[str, str]:
-    """Uses the store for OPERATIONS and returns what the check says of them."""
+@pytest.fixture
+async def clients(ready: Settings, store: Store) -> AsyncIterator[list[StoreClient]]:
+    redis = redis_client(ready)
+    cache = LinkCache(ready, "test", store.links.find, redis, time.monotonic)
+    yield [StoreClient(store, cache) for _ in range(CLIENTS)]
+    await redis.aclose()
+
+
+async def errors_of(clients: list[StoreClient], rounds: int) -> dict[str, str]:
+    """Performs up to `rounds` of OPERATIONS, and returns what the check says as soon as it says something."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
-    codes = [f"k{number}" for number in range(100)]
-    recorder = Recorder(codes, random.Random(seed), ACCOUNT, ("acc_one", "acc_two"))
-    stop = asyncio.Event()
-    clients = [StoreClient(store) for _ in range(CLIENTS)]
-    async with asyncio.TaskGroup() as group:
-        for client in clients:
-            group.create_task(recorder.work(client, stop))
-        await until(lambda: len(recorder.history) >= OPERATIONS)
-        stop.set()
-    await recorder.read_histories(clients)
-    return check_history(recorder.history)
+    codes = [f"k{number}" for number in range(1_000)]
+    recorder = Recorder(
+        codes, random.Random(seed), ACCOUNT, ("acc_one", "acc_two"), password_share=PASSWORD_SHARE
+    )
+    for _ in range(rounds):
+        stop, begun = asyncio.Event(), len(recorder.history)
+
+        def is_over(begun: int = begun) -> bool:
+            return len(recorder.history) >= begun + OPERATIONS
+
+        async with asyncio.TaskGroup() as group:
+            for client in clients:
+                group.create_task(recorder.work(client, stop))
+            await until(is_over)
+            stop.set()
+        await recorder.read_histories(clients)
+        if wrong := check_history(recorder.history):
+            return wrong
+    return {}
 
 
-async def test_a_sound_store_passes(store: Store) -> None:
+async def test_a_sound_store_passes(clients: list[StoreClient]) -> None:
     """The check accepts what the store answers, with every kind of operation in the mix."""
-    assert await errors_of(store) == {}
+    assert await errors_of(clients, rounds=2) == {}
 
 
 @pytest.mark.parametrize(("function", "text", "instead"), BROKEN.values(), ids=BROKEN)
 async def test_a_broken_store_is_caught(
-    store: Store, direct: dict[str, Any], function: str, text: str, instead: str
+    clients: list[StoreClient], direct: dict[str, Any], function: str, text: str, instead: str
 ) -> None:
     """The check finds each of these faults of a store."""
     for shard in direct.values():
         source = await shard.fetchval("SELECT pg_get_functiondef($1::regproc)", function)
         assert source.count(text) == 1
         await shard.execute(source.replace(text, instead))
-    wrong = await errors_of(store)
+    wrong = await errors_of(clients, rounds=20)
     print("\n".join(wrong.values()))
     assert wrong

@@ -351,3 +351,37 @@ async def test_a_repeated_create_is_of_the_same_domain(domains: Service, alias: 
     assert other.status_code == 422
     once["Idempotency-Key"] = f"{alias}-2"
     assert (await create()).json() == (await create(domain="s.example.org")).json()
+
+
+# -- the dashboard -----------------------------------------------------------------------------------------------
+
+
+async def test_the_dashboard_manages_links_of_each_domain(domains: Service, alias: str) -> None:
+    """The form of a new link offers the domains; the pages of a link are those of its domain, and show its short
+    URL."""
+    async with httpx.AsyncClient(base_url=domains.workers[0].url, follow_redirects=False) as browser:
+        ours = {"Sec-Fetch-Site": "same-origin"}
+        login = await browser.post("/ui/login", data={"key": domains.admin_key}, headers=ours)
+        session = {**ours, "Cookie": login.headers["set-cookie"].partition(";")[0]}
+        form = await browser.get("/ui/new", headers=session)
+        assert f'<option value="{GO}">' in form.text
+        await domains.shorten(HERE, alias=alias)
+        sent = {"url": THERE, "alias": alias, "domain": GO, "expires": "never", "status": "302"}
+        made = await browser.post("/ui/links", data=sent, headers=session)
+        page = f"/ui/links/{GO}~{alias}"
+        assert (made.status_code, made.headers["location"]) == (303, f"{page}?made=1")
+        shown = await browser.get(page, headers=session)
+        assert (
+            shown.status_code == 200 and f'href="https://{GO}/{alias}"' in shown.text and THERE in shown.text
+        )
+        other = await browser.get(f"/ui/links/{alias}", headers=session)
+        assert f'href="{PUBLIC_URL}/{alias}"' in other.text and HERE in other.text
+        assert (await browser.get(f"{page}/qr/svg", headers=session)).status_code == 200
+        assert (await browser.get(f"{page}/edit", headers=session)).status_code == 200
+        listed = await browser.get("/ui/links", params={"q": alias}, headers=session)
+        assert f'href="{page}"' in listed.text and f'data-copy="https://{GO}/{alias}"' in listed.text
+        gone = await browser.post(f"{page}/delete", data={"sure": ""}, headers=session)
+        assert gone.status_code == 303
+        states = [(await visit(domains, alias, host)).status_code for host in ("s.example.org", GO)]
+        assert states == [302, 410]
+        assert (await browser.post(f"{page}/restore", data={"sure": ""}, headers=session)).status_code == 303

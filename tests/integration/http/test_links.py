@@ -73,6 +73,7 @@ async def test_a_link_is_created_with_everything_asked_for(service: Service, api
         "version": 1,
         "changed_at": None,
         "deleted_at": None,
+        "renamed_to": None,
     }
     assert (await api.get(answer.headers["location"])).json() == answer.json()
 

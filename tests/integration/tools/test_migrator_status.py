@@ -140,7 +140,9 @@ async def test_every_shard_may_leave_without_taking_the_status_of_the_migrator_w
             back = shards[name]
             await publish_and_seat(ready, direct, partial(Topology.with_shard, shard=back))
             await until(lambda: status_is_right(ready), partial(str, f"after {name} has come back"))
-        await until(lambda: sum(migrator.works for migrator in migrators) == 1)  # a slow one hands its lease over
+        await until(
+            lambda: sum(migrator.works for migrator in migrators) == 1
+        )  # a slow one hands its lease over
         assert max(at_once) == 1
 
 
