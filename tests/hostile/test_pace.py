@@ -147,6 +147,36 @@ def test_what_is_served_never_waits(pair: Pair, service: Side) -> None:
     assert pair.loop.run(asked(service, address, *served)) == ([302, 302, 201, 404, 200], 0)
 
 
+async def said(service: Side, data: bytes) -> bytes:
+    """Sends `data` from a new address. Returns all answers."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port, local_addr=(next(ADDRESSES), 0))
+    writer.write(data)
+    async with asyncio.timeout(HANG_S):
+        answers = await reader.read()
+    writer.close()
+    return answers
+
+
+def test_an_answer_that_waits_holds_no_body(
+    pair: Pair, service: Side, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a refusal waits for its client's pace, what has arrived of the request's body is dropped."""
+    key, length = f"X-Api-Key: {PlainKey.random()}", 200_000
+    head = f"POST {LINKS} HTTP/1.1\r\nHost: x\r\n{key}\r\nContent-Length: {length}\r\n\r\n"
+    last = get("/health/live", "Connection: close")
+    spend, held, costs = service.app.ctx.pace.spend, list[int](), list[float]()
+
+    def watched(client: str, answers: float) -> float:
+        held.extend(len(connection.recv_buffer) for connection in service.server.connections)
+        costs.append(answers)
+        return spend(client, answers)
+
+    monkeypatch.setattr(service.app.ctx.pace, "spend", watched)
+    assert pair.loop.run(said(service, head.encode() + b"x" * length + last)).count(b"HTTP/1.1 ") == 2
+    assert max(held) <= len(last)
+    assert costs[0] > 1.0
+
+
 @pytest.mark.parametrize("line", ["GET /health/live", f"POST {LINKS}"], ids=["before the answer", "after it"])
 def test_a_refused_body_is_thrown_away_at_the_pace(pair: Pair, service: Side, line: str) -> None:
     """A body that nobody uses costs its client by its bytes; the next request is then answered."""
@@ -154,16 +184,6 @@ def test_a_refused_body_is_thrown_away_at_the_pace(pair: Pair, service: Side, li
     body = f"{line} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n".encode() + b"x" * length
     last = get("/health/live", "Connection: close")
 
-    async def answers() -> bytes:
-        reader, writer = await asyncio.open_connection(
-            "127.0.0.1", service.port, local_addr=(next(ADDRESSES), 0)
-        )
-        writer.write(body + last)
-        async with asyncio.timeout(HANG_S):
-            found = await reader.read()
-        writer.close()
-        return found
-
     before = count(PACED)
-    assert pair.loop.run(answers()).count(b"HTTP/1.1 ") == 2
+    assert pair.loop.run(said(service, body + last)).count(b"HTTP/1.1 ") == 2
     assert count(PACED) - before > 1

@@ -47,12 +47,11 @@ class StrictHttp(PromptHttp):
         while self.request_body:
             await self._discard()
 
-    async def _discard(self) -> bytes | None:
-        data = await self._read()
-        if data:
+    async def _discard(self) -> None:
+        count = len(await self._read() or b"")  # and not kept for the wait
+        if count:
             protocol: Any = self.protocol  # a BoundedProtocol
-            await protocol.keep_pace(self.request.head, len(data) / DISCARDED_BYTES)
-        return data
+            await protocol.keep_pace(self.request.head, count / DISCARDED_BYTES)
 
     async def _read_chunk(self) -> bytes | None:
         if self.expecting_continue:

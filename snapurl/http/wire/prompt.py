@@ -21,7 +21,7 @@ from sanic.response import BaseHTTPResponse
 
 from snapurl.errors import BadRequest, TooLarge
 from snapurl.http.wire.heads import HEADERS_MAX, REQUEST_LINE
-from snapurl.http.wire.pace import is_paced
+from snapurl.http.wire.pace import DISCARDED_BYTES, is_paced
 
 _END_OF_HEAD = b"\r\n\r\n"
 _TLS_HANDSHAKE = 0x16
@@ -97,8 +97,19 @@ class PromptHttp(Http):
         counts the request."""
         if is_paced(self.request, self.response.status):
             protocol: Any = self.protocol  # a BoundedProtocol
-            await protocol.keep_pace(self.request.head)
+            await protocol.keep_pace(self.request.head, 1.0 + self._drop_body() / DISCARDED_BYTES)
         await super().http1_response_header(data, end_stream)
+
+    def _drop_body(self) -> int:
+        """Drops what has arrived of the body of a request that is refused, so that the wait takes no memory.
+
+        Returns how many bytes that was.
+        """
+        count = min(len(self.recv_buffer), self.request_bytes_left or 0) if self.request_body else 0
+        if count:
+            del self.recv_buffer[:count]
+            self.request_bytes_left -= count
+        return count
 
     def respond(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
         """Begins a response, as Sanic's, with a Date."""
