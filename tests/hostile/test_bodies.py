@@ -236,9 +236,9 @@ async def test_while_large_bodies_are_parsed_others_are_answered(
 def test_a_worker_lets_no_thread_keep_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     """While a thread parses, the event loop of a worker waits for the interpreter a tenth of Python's default."""
     default, collects_at = sys.getswitchinterval(), gc.get_threshold()
-    monkeypatch.setenv("SNAPURL_SHARDS", "")
+    monkeypatch.setenv("SNAPURL_PORT", "nonsense")
     try:
-        assert worker.main(["--fd", "0"]) == worker.EXIT_CONFIG
+        assert worker.main(["--fd", "-1"]) == worker.EXIT_CONFIG
         assert sys.getswitchinterval() == pytest.approx(worker.SWITCH_S)
     finally:
         sys.setswitchinterval(default)

@@ -105,10 +105,12 @@ class PromptHttp(Http):
 
         Returns how many bytes that was.
         """
-        count = min(len(self.recv_buffer), self.request_bytes_left or 0) if self.request_body else 0
-        if count:
-            del self.recv_buffer[:count]
-            self.request_bytes_left -= count
+        left: int | None = self.request_bytes_left if self.request_body else None
+        if not left:
+            return 0
+        count: int = min(len(self.recv_buffer), left)
+        del self.recv_buffer[:count]
+        self.request_bytes_left = left - count
         return count
 
     def respond(self, response: BaseHTTPResponse) -> BaseHTTPResponse:
