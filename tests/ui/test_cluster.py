@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncIterator
 
+import pytest
 from playwright.async_api import Page, expect
 
 from snapurl.local.cluster import LocalCluster
 from tests.integration.http.service import Service
+from tests.integration.http.test_clicks import consuming
 from tests.support.waits import until
 from tests.ui.conftest import PageMaker
 
 
+@pytest.fixture
+async def all_counted(service: Service) -> AsyncIterator[None]:
+    """Counts the clicks that other tests made of the service: clicks that are late are a headline of their own."""
+    async with consuming(service):
+        yield
+
+
+@pytest.mark.usefixtures("all_counted")
 async def test_a_silent_shard_is_the_headline_until_it_is_back(page: Page, cluster: LocalCluster) -> None:
     """When a shard's server ends, the open page says which one and what it costs, with the command to run; when it
     is back, all is well again."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -46,7 +47,9 @@ class Office:
 
 @pytest.fixture(scope="module")
 async def office(service: Service, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Office]:
-    account = (await create_account(service.settings, "Office")).account_id
+    account = (
+        await create_account(service.settings, f"Office {uuid4()}")
+    ).account_id  # made anew after other modules
     rights = (
         f"{ADMIN_GROUP}=admin@{account}; {STAFF_GROUP}=create,read,change@{account}; lost=read@acc_0000000000"
     )
