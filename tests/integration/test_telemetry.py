@@ -207,11 +207,15 @@ async def test_counts_are_one_for_one(ready: Settings, store: Store, tmp_path: P
             return after.value(name, **labels) - before.value(name, **labels)
 
         async def counted() -> bool:
-            """Polls, since the worker that is not scraped flushes its redirects a little later."""
+            """Polls, since the worker that is not scraped flushes its counts a little later."""
             nonlocal after
             after = await running.scrape("api")
             applied = (await running.scrape("clicks")).value("snapurl_clicks_applied_total")
-            return applied >= 30 and grown("snapurl_redirect_seconds_count") >= 33
+            shipped, redirects = (
+                grown("snapurl_clicks_shipped_total"),
+                grown("snapurl_redirect_seconds_count"),
+            )
+            return applied >= 30 and shipped >= 30 and redirects >= 33
 
         await until(counted)
 

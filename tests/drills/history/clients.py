@@ -19,12 +19,16 @@ SHOWN = ("title", "enabled", "max_clicks", "tags", "has_password", "account", "r
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an answer says: the version, and the fields or the history of the link."""
+    """What an answer says: the version, and the fields or the history of the link.
+
+    `is_down`: the service could not do it (503), whatever was asked.
+    """
 
     outcome: Outcome
     version: int | None = None
     shown: Fields = field(default_factory=dict)
     log: tuple[Entry, ...] = ()
+    is_down: bool = False
 
 
 class Client(Protocol):
@@ -114,7 +118,7 @@ class HttpClient:
             return _history(body) if "changes" in body else _link(body)
         if status == 503:
             unknown = body["type"].endswith("outcome-unknown")
-            return Answer(Outcome.UNKNOWN if unknown else Outcome.REFUSED)
+            return Answer(Outcome.UNKNOWN if unknown else Outcome.REFUSED, is_down=True)
         assert status in _REFUSALS, answer.text
         return Answer(_REFUSALS[status])
 

@@ -52,7 +52,7 @@ class Paced(HttpClient):
     async def ask(self, method: str, path: str, **request: Any) -> Answer:
         with self._traffic.timed() as seconds:
             answer = await super().ask(method, path, **request)
-            answered = answer.outcome not in (Outcome.REFUSED, Outcome.UNKNOWN)
+            answered = not answer.is_down and answer.outcome is not Outcome.UNKNOWN
             self._traffic.outcomes.note(self._api, "answered" if answered else str(answer.outcome), seconds())
         await asyncio.sleep(PAUSE_S)
         return answer
