@@ -71,9 +71,6 @@ SanicHandler = Callable[..., Coroutine[Any, Any, HTTPResponse]]
 def dispatch(route: Route[Handler]) -> SanicHandler:
     """Makes the Sanic handler of a route."""
     seconds = {status: timing(HTTP_SECONDS, route.path, f"{status}xx") for status in range(2, 6)}
-    common_headers: Callable[[Request[Any, Any]], dict[str, str]] = (
-        (lambda _: site_headers()) if route.is_page else api_headers
-    )
     query = {item.name: item.may_repeat for item in route.parameters if item.place == "query"}
 
     async def handler(request: Request[Any, Any], code: str = "", **path: str) -> HTTPResponse:
@@ -83,7 +80,7 @@ def dispatch(route: Route[Handler]) -> SanicHandler:
             request, services, request_id_of(request.headers), address, code, path.get("id", "")
         )
         context.headers["x-request-id"] = context.request_id
-        context.headers.update(common_headers(request))
+        context.headers.update(site_headers() if route.is_page else api_headers(request))
         REQUEST_ID.set(context.request_id)
         with traced(request, route.path, context.request_id) as entered:
             response = await respond(context)
@@ -122,8 +119,7 @@ async def _handle(context: RequestContext, route: Route[Handler]) -> HTTPRespons
     if not route.needs_client:
         return await route.handler(context)
     fair_queue: FairQueue = context.request.app.ctx.fair_queue
-    if not fair_queue.try_acquire(context.address):
-        await fair_queue.acquire(context.address)
+    await fair_queue.acquire(context.address)
     try:
         return await route.handler(context)
     finally:
@@ -178,9 +174,7 @@ async def _authorize(context: RequestContext, route: Route[Handler]) -> None:
     It may be without a key if its route is `may_be_anonymous` (creates) and the deployment sets
     SNAPURL_ANONYMOUS_CREATION. Raises Unauthorized, Forbidden, Unavailable.
     """
-    headers = context.request.headers
-    if "authorization" in headers or "x-api-key" in headers:
-        context.key = await authenticate(context, partial(presented_key, headers))
+    context.key = await authenticate(context, partial(presented_key, context.request.headers))
     may_be_anonymous = route.may_be_anonymous and context.services.settings.anonymous_creation
     if context.key is not None or not may_be_anonymous:
         require(context.key, route.right)
@@ -291,11 +285,7 @@ async def _read_value(context: RequestContext, raw: bytes) -> None:
     if context.counted:
         await count_links(context, context.bound.links_at_least(len(raw)))
     context.is_large = is_large(raw)
-    values_max = context.bound.values_max
-    if context.is_large:
-        context.value = await context.in_thread(partial(parse_json, raw, values_max))
-    else:
-        context.value = parse_json(raw, values_max)
+    context.value = await context.run(partial(parse_json, raw, context.bound.values_max))
 
 
 async def discard_body(request: Request[Any, Any]) -> None:
