@@ -424,7 +424,7 @@ def _settings_or_local(user: str = "") -> Settings:
     It does so as the service unless `user` names another login.
     """
     from snapurl.local.access import LocalUser
-    from snapurl.local.cluster import running_settings
+    from snapurl.local.state import running_settings
 
     settings = load_settings()
     if settings.shards.get_secret_value():
@@ -435,7 +435,7 @@ def _settings_or_local(user: str = "") -> Settings:
 
 def _cluster_known(settings: Settings) -> Settings | None:
     """As `_settings_or_local`, but returns None without SNAPURL_SHARDS and without a local cluster."""
-    from snapurl.local.cluster import STATE_FILE
+    from snapurl.local.state import STATE_FILE
 
     known = settings.shards.get_secret_value() or (settings.home.expanduser() / STATE_FILE).exists()
     return _settings_or_local() if known else None

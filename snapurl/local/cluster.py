@@ -17,52 +17,25 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Awaitable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ring.topology import NAME_PATTERN
 from snapurl.errors import ConfigError
-from snapurl.local.access import Access, LocalUser, LoopbackAccess, SocketAccess
+from snapurl.local.access import LocalUser
 from snapurl.local.binaries import BinarySource, find_postgres, find_redis
 from snapurl.local.postgres_server import PostgresServer, data_major
 from snapurl.local.redis_server import RedisServer, written_by
 from snapurl.local.sockets import SocketDirectory, make_socket_directory
+from snapurl.local.state import STATE_FILE, State, check_shard_name, read_state, shard_list
 from snapurl.local.system_user import SystemUser, choose_system_user
 from snapurl.private_files import check_directory, write_private
 
 SHARDS = ("db0", "db1", "db2", "db3")
-RESERVED_NAMES = ("redis", "metrics", "sockets")  # these directories exist in the home too
-STATE_FILE = "cluster.json"
-
 _LOCK_ATTEMPTS = 10
 _LOCK_POLL_S = 0.02  # a command that asks whether the cluster runs holds the lock for an instant
-
-
-@dataclass(slots=True)
-class _State:
-    """The content of `cluster.json`. `password` is empty unless the servers listen on loopback."""
-
-    sockets: str = ""
-    password: str = ""
-    redis_port: int = 0
-    shard_ports: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def access(self) -> Access:
-        """How clients reach the servers."""
-        return LoopbackAccess(self.password) if self.password else SocketAccess(self.socket_directory)
-
-    @property
-    def socket_directory(self) -> SocketDirectory:
-        return SocketDirectory(Path(self.sockets))
-
-    def settings(self, user: LocalUser) -> dict[str, str]:
-        """Returns the settings (`shards`, `redis_url`) of a process that logs in as `user`."""
-        dsns = {name: self.access.dsn(port, user=user) for name, port in self.shard_ports.items()}
-        return {"shards": _shard_list(dsns), "redis_url": self.access.redis_url(self.redis_port)}
 
 
 class LocalCluster:
@@ -91,7 +64,7 @@ class LocalCluster:
         self._account = account
         self._loopback = loopback
         self._lock: int | None = None
-        self._state: _State | None = None
+        self._state: State | None = None
         self._shards: dict[str, PostgresServer] = {}
         self._redis: RedisServer | None = None
 
@@ -130,7 +103,7 @@ class LocalCluster:
     def settings(self, user: LocalUser, names: Iterable[str] | None = None) -> dict[str, str]:
         """Returns the settings with which a process logs in as `user`, to all shards or to those of `names`."""
         dsns = {name: self._shards[name].dsn(user=user) for name in names or self._shards}
-        return {"shards": _shard_list(dsns), "redis_url": self.redis_url}
+        return {"shards": shard_list(dsns), "redis_url": self.redis_url}
 
     def describe(self) -> str:
         """Returns the versions of the servers, for people."""
@@ -208,18 +181,18 @@ class LocalCluster:
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
         self._lock = lock
 
-    def _load_state(self) -> _State:
+    def _load_state(self) -> State:
         """Returns the state of the last run, or a new one."""
         file = self.home / STATE_FILE
         if file.exists():
-            state = _read_state(file)
+            state = read_state(file)
         elif any((self.home / name / "data").exists() for name in self._wanted):
             raise ConfigError(
                 f"{file} is missing, and with it the list of the shards whose data are in {self.home}: "
                 "bring it back, or move the directory away"
             )
         else:
-            state = _State()
+            state = State()
         state.sockets = ""  # those of the last run are gone, and whatever is there may be another user's
         state.password = (state.password or secrets.token_urlsafe(24)) if self._loopback else ""
         return state
@@ -239,7 +212,7 @@ class LocalCluster:
         binaries = find_postgres(self._source, data_major(self.home / name / "data"))
         return choose_system_user(binaries.postgres, self.home)
 
-    def _make_redis(self, state: _State) -> RedisServer:
+    def _make_redis(self, state: State) -> RedisServer:
         directory = self.home / "redis"
         return RedisServer(
             directory,
@@ -249,7 +222,7 @@ class LocalCluster:
             durable=self._durable,
         )
 
-    def _make_shard(self, name: str, state: _State) -> PostgresServer:
+    def _make_shard(self, name: str, state: State) -> PostgresServer:
         check_shard_name(name)
         directory = self.home / name
         binaries = find_postgres(self._source, data_major(directory / "data"))
@@ -265,71 +238,6 @@ class LocalCluster:
             port=state.shard_ports[name],
             durable=self._durable,
         )
-
-
-def check_shard_name(name: str) -> None:
-    """Raises ConfigError if no shard of a local cluster can have that name."""
-    if not NAME_PATTERN.fullmatch(name) or name in RESERVED_NAMES:
-        raise ConfigError(f"{name!r} cannot be the name of a shard: take one like db4")
-
-
-def running_settings(home: Path, user: LocalUser) -> dict[str, str]:
-    """Returns the settings (`shards`, `redis_url`) of `user` for the cluster in `home`; {} if there is none.
-
-    Raises ConfigError if it does not run: whatever listened at its addresses would be somebody else's.
-    """
-    settings = saved_settings(home, user)
-    if settings and not is_cluster_running(home):
-        raise ConfigError(f"the cluster in {home} is not running: start it with `snapurl up`")
-    return settings
-
-
-def saved_settings(home: Path, user: LocalUser) -> dict[str, str]:
-    """Returns the settings of the cluster that last ran in `home`; {} if none did. Not for connecting."""
-    file = home.expanduser() / STATE_FILE
-    if not file.exists():
-        return {}
-    check_directory(file.parent, "SNAPURL_HOME")
-    return _read_state(file).settings(user)
-
-
-def saved_sockets(home: Path) -> SocketDirectory:
-    """Returns where the sockets of the cluster in `home` are. Raises ConfigError if none ever ran there."""
-    file = home.expanduser() / STATE_FILE
-    if not file.exists():
-        raise ConfigError(f"there is no cluster in {home}: start it with `snapurl up`")
-    check_directory(file.parent, "SNAPURL_HOME")
-    return _read_state(file).socket_directory
-
-
-def is_cluster_running(home: Path) -> bool:
-    """Whether a process has the lock of `home`."""
-    try:
-        lock = os.open(home.expanduser() / "lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(lock)
-    return False
-
-
-def _read_state(file: Path) -> _State:
-    names = {field.name for field in fields(_State)}
-    try:
-        found = json.loads(file.read_text())
-        state = _State(**{name: value for name, value in found.items() if name in names})
-        _ = [*map(int, state.shard_ports.values()), int(state.redis_port)]
-    except (ValueError, TypeError, AttributeError):
-        raise ConfigError(f"{file} is damaged: bring it back, or move {file.parent} away") from None
-    return state
-
-
-def _shard_list(dsns: Mapping[str, str]) -> str:
-    return " ".join(f"{name}={dsn}" for name, dsn in sorted(dsns.items()))
 
 
 async def _wait_for_all(steps: Iterable[Awaitable[Any]]) -> None:

@@ -12,13 +12,16 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from snapurl.config import load_settings
 from snapurl.errors import ConfigError, SnapURLError
-from snapurl.local.cluster import LocalCluster, is_cluster_running, saved_sockets
+from snapurl.local.state import is_cluster_running, saved_sockets
 from snapurl.store.cluster.migrate import migrate_all
 from snapurl.tasks import cancel_and_wait
+
+if TYPE_CHECKING:
+    from snapurl.local.cluster import LocalCluster  # a command that only asks needs no servers
 
 log = logging.getLogger("snapurl.local")
 

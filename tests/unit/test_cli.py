@@ -36,6 +36,14 @@ def test_no_line_of_the_help_is_cut(words: tuple[str, ...]) -> None:
     assert "..." not in body
 
 
+@pytest.mark.parametrize("module", ["snapurl.cli", "tools.cli"])
+def test_a_command_starts_without_what_only_others_need(module: str) -> None:
+    """Neither program imports the web framework, Redis or an event loop before a command asks for it."""
+    program = f"import sys, {module}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert not {"httpx", "jinja2", "redis", "sanic", "uvloop"} & set(done.stdout.split())
+
+
 @pytest.mark.parametrize(("program", "line"), [("snapurl", "ke"), ("snapurl-reshard", "dra")])
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_complete_the_commands(program: str, line: str, shell: str) -> None:

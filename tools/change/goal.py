@@ -10,7 +10,7 @@ from ring.placement import place
 from ring.plan import plan
 from ring.topology import Topology
 from snapurl.errors import ConfigError
-from snapurl.local.cluster import check_shard_name
+from snapurl.local.state import check_shard_name
 from snapurl.store.cluster.dsn import address_of, dsn_for
 from snapurl.store.cluster.pool import ShardFailed
 from tools.change.provision import configured_dsn, provision, require_local_cluster

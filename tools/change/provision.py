@@ -11,8 +11,8 @@ from ring.topology import Topology
 from snapurl.config import Settings, parse_shards
 from snapurl.errors import ConfigError
 from snapurl.local.access import LocalUser
-from snapurl.local.cluster import saved_settings
 from snapurl.local.start_requests import request_start
+from snapurl.local.state import saved_settings
 from snapurl.store.cluster.dsn import dsn_of
 from snapurl.store.cluster.migrate import migrate_all
 from snapurl.store.cluster.pool import CLUSTER, ShardFailed, lost_connection_of

@@ -15,7 +15,7 @@ from rich.console import Console
 from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
 from snapurl.local.access import LocalUser
-from snapurl.local.cluster import running_settings
+from snapurl.local.state import running_settings
 from snapurl.store.cluster.connection import LOST
 from tools.cluster.fleet import Fleet
 

@@ -12,7 +12,6 @@ from tools.cluster.fleet import Fleet
 from tools.cluster.tables import sharded_tables
 from tools.commands.options import as_json, confirm, dry_run, grace_s, show, with_fleet, yes
 from tools.migrator.cleanup import cleanup_tasks
-from tools.repair.doctor import diagnose
 from tools.transfer.executor import Executor, ShardPair
 
 
@@ -59,6 +58,8 @@ def doctor(fix: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
 
     The exit code is 1 while there are any.
     """
+
+    from tools.repair.doctor import diagnose
 
     async def work(fleet: Fleet) -> list[dict[str, Any]]:
         found = await diagnose(fleet, await fleet.observe())

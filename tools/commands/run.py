@@ -5,16 +5,11 @@ from __future__ import annotations
 import logging
 
 import click
-import uvloop
 
 from snapurl.errors import ConfigError
 from snapurl.run.healthcheck import Address
-from snapurl.run.supervisor import stop_signals
 from snapurl.store.cluster.dsn import plain_text_warning
-from snapurl.telemetry import logs, traces
-from snapurl.telemetry.metrics_port import serving
 from tools.commands.options import grace_s, settings
-from tools.migrator.loop import Migrator, Options
 from tools.migrator.throttle import LANES, Throttle
 
 log = logging.getLogger("snapurl.migrator")
@@ -90,6 +85,13 @@ def run(
 
     SIGTERM and SIGINT stop it after the current batches. However it ends, the next one resumes its work.
     """
+    import uvloop
+
+    from snapurl.run.supervisor import stop_signals
+    from snapurl.telemetry import logs, traces
+    from snapurl.telemetry.metrics_port import serving
+    from tools.migrator.loop import Migrator, Options
+
     found = settings()
     try:
         service = Address.of_url(service_url) if service_url else None
