@@ -11,7 +11,6 @@ import contextlib
 import itertools
 import os
 import signal
-import sys
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from snapurl.store.cluster.migrate import migrate_all
 from tests.faults.clicks import Clicks
 from tests.faults.wire import Wire, wire_to
 from tests.integration.store.conftest import Store
+from tests.support import programs
 from tests.support.waits import HANG_S, PATIENT
 from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
@@ -40,7 +40,6 @@ from tools.migrator.loop import Migrator, Options
 
 NAMES = ("db0", "db1")
 WEIGHTS = (1.0, 1.004)
-SLOTS_FIRST = 4  # of the dozen: both lanes have several to move when a fault strikes
 CODES_PER_SLOT = 40
 CLICKED = 4  # links, each in a slot of its own
 
@@ -130,7 +129,7 @@ class Traffic:
 class Process:
     """A migrator in its own process, which connects through the wires."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: programs.Process) -> None:
         self._process = process
         self.ended = asyncio.create_task(self._end())
 
@@ -140,10 +139,6 @@ class Process:
         said = await self._process.stderr.read()
         await self._process.wait()
         return said.decode()
-
-    def go(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(b"go\n")
 
     def signal(self, signum: int) -> None:
         self._process.send_signal(signum)
@@ -177,7 +172,6 @@ class Pair:
         self.slots: set[int] = set()
         self.traffic: Traffic
         self._database = database
-        self._warm: Process | None = None
         self._processes: list[Process] = []
 
     async def open(self) -> None:
@@ -200,7 +194,6 @@ class Pair:
             )
             assert await store.accounts.add(Account(row_id, "team", at, ""))
             assert await store.keys.add(ApiKey(row_id, "key", b"hash", frozenset({Right.READ}), "", at, None))
-        self._warm = await self._spawn()
 
     async def close(self) -> None:
         for process in self._processes:  # also one that a test left behind as it failed
@@ -234,31 +227,19 @@ class Pair:
         return await asyncpg.connect(self.cluster.shard(name).dsn(self._database))
 
     async def process(self) -> Process:
-        """Returns a migrator that has just begun, connected through the wires. The next one already starts up."""
+        """Returns a migrator that has just begun, connected through the wires."""
         await self.forget_lease()
-        process = self._warm or await self._spawn()
-        self._warm = await self._spawn()
-        process.go()
-        return process
-
-    async def _spawn(self) -> Process:
         through = {
             name: f"{self._credentials(name)}@127.0.0.1:{wire.port}/{self._database}"
             for name, wire in self.wires.items()
         }
+        environ = {
+            **os.environ,
+            "SNAPURL_SHARDS": shard_list(through),
+            **{f"SNAPURL_{name.upper()}": str(value) for name, value in PATIENT.items()},
+        }
         process = Process(
-            await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tests.faults.run_migrator"),
-                env={
-                    **os.environ,
-                    "SNAPURL_SHARDS": shard_list(through),
-                    **{f"SNAPURL_{name.upper()}": str(value) for name, value in PATIENT.items()},
-                    "PYTHONPATH": os.pathsep.join(sys.path),
-                },
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-            )
+            await programs.start("tests.faults.run_migrator", env=environ, stderr=programs.PIPE)
         )
         self._processes.append(process)
         return process

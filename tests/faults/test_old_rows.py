@@ -8,7 +8,8 @@ import asyncpg
 import pytest
 
 from tests.faults.matrix import SPOTS, run_case
-from tests.faults.pair import SLOTS_FIRST, Pair
+from tests.faults.pair import Pair
+from tests.faults.run_migrator import SLOTS_FIRST
 from tests.faults.test_kill_migrator import kill
 from tests.faults.wire import When
 from tests.support.waits import HANG_S

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from asyncio import create_subprocess_exec, subprocess, wait_for
+from asyncio import wait_for
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ import asyncpg
 from pydantic import SecretStr
 
 from snapurl.config import Settings
+from tests.support.programs import PIPE, STDOUT, start
 from tests.support.waits import HANG_S
 
 PASSWORD = "of-the-tests"
@@ -65,13 +66,7 @@ class Finished:
 async def run_program(settings: Settings, program: str, *words: str, **variables: str) -> Finished:
     """Runs `snapurl` or `snapurl-reshard` with these settings to its end."""
     module = {"snapurl": "snapurl", "snapurl-reshard": "tools.cli"}[program]
-    process = await create_subprocess_exec(
-        *(sys.executable, "-m", module, *words),
-        env=environ_of(settings, **variables),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    process = await start(module, *words, env=environ_of(settings, **variables), stdout=PIPE, stderr=STDOUT)
     out, _ = await wait_for(process.communicate(), HANG_S)
     assert process.returncode is not None
     return Finished(process.returncode, out.decode())

@@ -44,6 +44,7 @@ from tests.integration.clicks.test_clicks import start_consumer, until_counted
 from tests.integration.http.service import Service, running
 from tests.integration.store.conftest import Store
 from tests.support.click_totals import assert_totals_are_sums
+from tests.support.programs import Process, start
 from tools.change.provision import register_shard
 from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
@@ -252,25 +253,16 @@ class Soak:
                         process.kill()
                 await process.wait()
 
-    async def _migrator(self) -> asyncio.subprocess.Process:
+    async def _migrator(self) -> Process:
         for dsn in self._dsns.values():  # a killed migrator's lease: the test need not wait for its expiry
             connection = await asyncpg.connect(dsn)
             await connection.execute("DELETE FROM migrator")
             await connection.close()
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.faults.run_migrator"),
-            env={
-                **os.environ,
-                "SNAPURL_SHARDS": shard_list(self._dsns),
-                "PYTHONPATH": os.pathsep.join(sys.path),
-            },
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.DEVNULL,
+        return await start(
+            "tests.faults.run_migrator",
+            env={**os.environ, "SNAPURL_SHARDS": shard_list(self._dsns)},
             stderr=(self._directory / "migrator.log").open("ab"),
         )
-        assert process.stdin is not None
-        process.stdin.write(b"go\n")
-        return process
 
     async def _settle(self) -> None:
         process = await self._migrator()

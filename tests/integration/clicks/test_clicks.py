@@ -8,8 +8,6 @@ import os
 import random
 import signal
 import socket
-import sys
-from asyncio.subprocess import Process
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -34,6 +32,7 @@ from snapurl.local.cluster import LocalCluster
 from snapurl.local.free_ports import free_port
 from snapurl.redis_client import redis_client
 from tests.integration.store.conftest import Store, ready, store
+from tests.support.programs import PIPE, Process, start
 from tests.support.tcp_proxy import proxy_to
 from tests.support.waits import HANG_S, until
 
@@ -60,7 +59,7 @@ def environ(settings: Settings) -> dict[str, str]:
 
 
 async def start_consumer(settings: Settings) -> Process:
-    return await asyncio.create_subprocess_exec(sys.executable, "-m", "snapurl.clicks", env=environ(settings))
+    return await start("snapurl.clicks", env=environ(settings))
 
 
 @asynccontextmanager
@@ -315,8 +314,8 @@ async def test_clicks_that_are_lost_at_a_shutdown_are_all_reported(
 async def test_a_consumer_of_its_own_serves_its_metrics(ready: Settings) -> None:
     """With `--metrics-port` a consumer's lag and deliveries can be scraped; a port in use is a one-line error."""
     port = free_port(set())
-    words = (sys.executable, "-m", "snapurl", "clicks", "--metrics-port", str(port))
-    process = await asyncio.create_subprocess_exec(*words, env=environ(ready))
+    words = ("snapurl", "clicks", "--metrics-port", str(port))
+    process = await start(*words, env=environ(ready))
     try:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client, asyncio.timeout(HANG_S):
             text = ""
@@ -324,9 +323,7 @@ async def test_a_consumer_of_its_own_serves_its_metrics(ready: Settings) -> None
                 await asyncio.sleep(0.05)
                 with contextlib.suppress(httpx.TransportError):
                     text = (await client.get("/metrics")).text
-        second = await asyncio.create_subprocess_exec(
-            *words, env=environ(ready), stderr=asyncio.subprocess.PIPE
-        )
+        second = await start(*words, env=environ(ready), stderr=PIPE)
         _, said = await asyncio.wait_for(second.communicate(), HANG_S)
         assert second.returncode == 2
         assert said.decode().startswith(f"snapurl: cannot serve metrics on 127.0.0.1:{port}: ")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
-from asyncio.subprocess import Process
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,28 +18,19 @@ from snapurl.config import Settings
 from snapurl.model import SourceKind
 from tests.integration.clicks.test_clicks import counted, environ, shipper, until_counted
 from tests.integration.store.conftest import Store, direct, ready, store
+from tests.support.programs import Process, start
 from tests.support.waits import HANG_S, until
 
 __all__ = ["direct", "ready", "store"]
 
 SLOW = "db1"
 TIMEOUT_MS = 1_500
-PROGRAM = """
-import importlib, sys
-from snapurl.clicks.consumer import main
-for word in sys.argv[1:]:
-    module, name, value = word.split(",")
-    setattr(importlib.import_module("snapurl.clicks." + module), name, float(value) if "." in value else int(value))
-raise SystemExit(main())
-"""
 
 
 @asynccontextmanager
 async def consumer(settings: Settings, *constants: str, **variables: str) -> AsyncIterator[Process]:
     """Runs a consumer process whose constants have other values: `lane,BARE_S,1.0`."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", PROGRAM, *constants), env={**environ(settings), **variables}
-    )
+    process = await start("tests.support.consumer", *constants, env={**environ(settings), **variables})
     try:
         yield process
     finally:

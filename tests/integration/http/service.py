@@ -7,8 +7,6 @@ import contextlib
 import os
 import signal
 import socket
-import sys
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,6 +19,7 @@ from snapurl.config import Settings
 from snapurl.keys import create_key
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from snapurl.store.cluster.migrate import migrate_all
+from tests.support.programs import Process, start
 from tests.support.waits import HANG_S, PATIENT, until
 
 PUBLIC_URL = "https://s.example.org"
@@ -52,12 +51,11 @@ class Worker:
 
     async def spawn(self) -> Process:
         with self.log.open("ab") as log:
-            self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "snapurl.run.worker", "--fd", str(self.listener.fileno()),
-                "--metrics-fd", str(self.metrics_listener.fileno()),
-                pass_fds=[self.listener.fileno(), self.metrics_listener.fileno()],
-                env=self.environ, stdout=log, stderr=log,
-            )  # fmt: skip
+            fds = self.listener.fileno(), self.metrics_listener.fileno()
+            words = ("--fd", str(fds[0]), "--metrics-fd", str(fds[1]))
+            self.process = await start(
+                "snapurl.run.worker", *words, env=self.environ, stdout=log, stderr=log, pass_fds=fds
+            )
         return self.process
 
     async def answering(self) -> None:

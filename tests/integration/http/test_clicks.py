@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import signal
 import statistics
-import sys
 import time
-from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, date, datetime
@@ -20,6 +18,7 @@ import pytest
 from snapurl.local.cluster import LocalCluster
 from tests.integration.http.conftest import ServiceMaker
 from tests.integration.http.service import Service, Worker
+from tests.support.programs import Process, start
 from tests.support.waits import HANG_S, until
 
 CLICKS = 20_000
@@ -31,9 +30,7 @@ EDIT_SEEN_S_MAX = 0.2
 async def consumer(service: Service) -> Process:
     """Starts the click consumer as a process."""
     log = service.workers[0].log.with_name("consumer.log").open("ab")
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "snapurl.clicks", env=service.workers[0].environ, stdout=log, stderr=log
-    )
+    return await start("snapurl.clicks", env=service.workers[0].environ, stdout=log, stderr=log)
 
 
 @asynccontextmanager

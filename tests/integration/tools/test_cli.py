@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +14,7 @@ from snapurl.model import LinkQuery
 from tests.integration.clicks.test_clicks import environ
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import settle
+from tests.support.programs import PIPE, start
 from tests.support.waits import HANG_S
 
 
@@ -33,11 +32,8 @@ class Finished:
 
 
 async def reshard(settings: Settings, *words: str) -> Finished:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tools.cli", *words,
-        env={**environ(settings), "SNAPURL_HOME": str(settings.home), "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+    variables = {**environ(settings), "SNAPURL_HOME": str(settings.home)}
+    process = await start("tools.cli", *words, env=variables, stdout=PIPE, stderr=PIPE)
     out, err = await asyncio.wait_for(process.communicate(), HANG_S)
     assert process.returncode is not None
     return Finished(process.returncode, out.decode(), err.decode())

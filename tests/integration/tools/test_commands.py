@@ -25,11 +25,10 @@ from snapurl.store.cluster.migrate import load_migrations
 from tests.integration.http.service import running
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import settle
+from tests.support.programs import PIPE, Process, start
 from tests.support.waits import HANG_S, until
 from tools.cli import main
 from tools.cluster.fleet import Fleet
-
-ROOT = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True)
@@ -50,21 +49,13 @@ def environ_of(settings: Settings) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("SNAPURL_")}
     return {
         **kept,
-        "PYTHONPATH": str(ROOT),
         "SNAPURL_SHARDS": settings.shards.get_secret_value(),
         "SNAPURL_HOME": str(settings.home),
     }
 
 
-async def begin(settings: Settings, *words: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "tools.cli", *words),
-        cwd=ROOT,
-        env=environ_of(settings),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
+async def begin(settings: Settings, *words: str) -> Process:
+    return await start("tools.cli", *words, env=environ_of(settings), stdout=PIPE, stderr=PIPE)
 
 
 async def run_program(settings: Settings, *words: str) -> Finished:
