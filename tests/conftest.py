@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 
+import httpx
 import pytest
 from redis.asyncio import Redis
 
@@ -25,6 +27,9 @@ LONG = ("benchmarks", "drills", "faults")
 
 for variable in [name for name in os.environ if name.startswith("SNAPURL_")]:
     del os.environ[variable]  # the settings of whoever runs the tests must not decide them
+
+# No test speaks TLS over httpx, and each client would read all CAs of the system, which takes 20 ms of CPU time.
+vars(httpx._transports.default)["create_ssl_context"] = functools.cache(httpx.create_ssl_context)
 
 if (memory := memory_directory()) is not None:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))  # where `tmp_path` and the servers' data are
@@ -94,9 +99,11 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Loc
 
 
 @pytest.fixture(scope="session")
-def databases(cluster: LocalCluster) -> Databases:
+async def databases(cluster: LocalCluster) -> AsyncIterator[Databases]:
     """Makes databases on the servers of the cluster."""
-    return Databases(cluster)
+    made = Databases(cluster)
+    yield made
+    await made.close()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -48,6 +49,7 @@ class Databases:
     def __init__(self, cluster: LocalCluster) -> None:
         self._cluster = cluster
         self._topology: Topology | None = None
+        self._connections: dict[str, Any] = {}
 
     async def create(self, name: str, shards: Iterable[str] | None = None) -> None:
         """Creates an empty database."""
@@ -73,6 +75,11 @@ class Databases:
     async def drop(self, name: str, shards: Iterable[str] | None = None) -> None:
         """Drops the database, even if clients are connected."""
         await self._on(shards, f"DROP DATABASE {name} WITH (FORCE)")
+
+    async def close(self) -> None:
+        """Closes its connections."""
+        for connection in self._connections.values():
+            await connection.close()
 
     def settings(self, name: str) -> Settings:
         """Returns the settings of the cluster made of the databases with this name."""
@@ -110,9 +117,9 @@ class Databases:
         await asyncio.gather(*(self._on_one(name, statement, since_15) for name in names))
 
     async def _on_one(self, shard: str, statement: str, since_15: str) -> None:
-        connection = await asyncpg.connect(self._cluster.shard(shard).dsn("postgres"))
-        try:
-            known = connection.get_server_version().major >= 15
-            await connection.execute(statement + (since_15 if known else ""))
-        finally:
-            await connection.close()
+        connection = self._connections.get(shard)
+        if connection is None or connection.is_closed():  # its server was stopped meanwhile
+            connection = await asyncpg.connect(self._cluster.shard(shard).dsn("postgres"))
+            self._connections[shard] = connection
+        known = connection.get_server_version().major >= 15
+        await connection.execute(statement + (since_15 if known else ""))
