@@ -181,7 +181,7 @@ CREATE TABLE links (
     CONSTRAINT links_redirect_status_check CHECK (redirect_status = ANY (ARRAY[301, 302, 307, 308])),
     CONSTRAINT links_version_check CHECK (version > 0)
 );
-CREATE INDEX links_by_change ON links USING btree (COALESCE(changed_at, created_at) DESC, code DESC);
+CREATE INDEX links_by_change ON links USING btree (COALESCE(changed_at, created_at), code);
 CREATE INDEX links_by_code ON links USING btree (code);
 CREATE INDEX links_by_creator ON links USING btree (created_by) WHERE created_by <> owner;
 CREATE INDEX links_by_expiry ON links USING btree (expires_at) WHERE expires_at IS NOT NULL AND deleted_at IS NULL;
@@ -190,8 +190,8 @@ CREATE INDEX links_by_tag ON links USING gin (tags) WITH (fastupdate=off) WHERE 
 CREATE INDEX links_deleted ON links USING btree (created_at DESC, code DESC) WHERE deleted_at IS NOT NULL;
 CREATE INDEX links_deleted_of_owner ON links USING btree (owner) WHERE deleted_at IS NOT NULL;
 CREATE INDEX links_disabled ON links USING btree (created_at DESC, code DESC) WHERE NOT enabled AND deleted_at IS NULL;
-CREATE INDEX links_newest ON links USING btree (created_at DESC, code DESC) WHERE deleted_at IS NULL;
-CREATE INDEX links_newest_of_owner ON links USING btree (owner, created_at DESC, code DESC) WHERE deleted_at IS NULL;
+CREATE INDEX links_newest ON links USING btree (created_at, code) WHERE deleted_at IS NULL;
+CREATE INDEX links_newest_of_owner ON links USING btree (owner, created_at, code) WHERE deleted_at IS NULL;
 CREATE TRIGGER links_changed BEFORE UPDATE ON links FOR EACH ROW WHEN (new.version <> old.version AND NOT new.changed_at IS DISTINCT FROM old.changed_at) EXECUTE FUNCTION link_changed_v1();
 GRANT DELETE, INSERT, SELECT, UPDATE ON links TO snapurl_migrator;
 GRANT SELECT ON links TO snapurl_service;

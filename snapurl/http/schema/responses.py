@@ -359,9 +359,11 @@ def named(key: str) -> dict[str, Any]:
 
 def link_body(link: Link, domains: Domains) -> dict[str, Any]:
     """Returns a `LinkBody`."""
+    domain, code = split_key(link.code)
     return {
-        **named(link.code),
-        "domain_is_configured": domains.has(link.domain),
+        "code": code,
+        "domain": domain or None,
+        "domain_is_configured": domains.has(domain),
         "short_url": domains.short_url(link.code),
         "url": link.url,
         "title": link.title,
