@@ -286,6 +286,22 @@ BEGIN
 END $function$;
 GRANT EXECUTE ON FUNCTION account_add_v1 TO snapurl_migrator, snapurl_service;
 
+CREATE OR REPLACE FUNCTION public.account_rename_v1(p_slot smallint, p_account_id text, p_name text, OUT outcome text, OUT peer text, OUT epoch bigint, OUT account accounts)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+BEGIN
+    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    UPDATE accounts a SET name = p_name, xid = pg_current_xact_id()
+     WHERE a.slot = p_slot AND a.account_id = p_account_id RETURNING a.* INTO account;
+    IF NOT FOUND THEN outcome := 'missing'; END IF;
+END $function$;
+GRANT EXECUTE ON FUNCTION account_rename_v1 TO snapurl_migrator, snapurl_service;
+
 CREATE OR REPLACE FUNCTION public.clicks_apply_v2(p_stream text, p_slots smallint[], p_firsts bigint[], p_lasts bigint[], c_slots smallint[], c_codes text[], c_days date[], c_clicks bigint[], s_slots smallint[], s_codes text[], s_days date[], s_kinds text[], s_values text[], s_clicks bigint[])
  RETURNS TABLE(slot smallint, outcome text, peer text, epoch bigint, last_entry bigint)
  LANGUAGE plpgsql
@@ -1272,7 +1288,7 @@ BEGIN
     SELECT l.* INTO link FROM links l WHERE l.slot = p_slot AND l.code = p_code FOR UPDATE;
     outcome := link_change_verdict_v1(link, p_if_match, NULL, p_token);
     IF outcome = 'done' THEN outcome := 'ok'; RETURN; END IF;
-    IF outcome <> 'ok' THEN RETURN; END IF;
+    IF outcome <> 'ok' OR link.owner = p_account THEN RETURN; END IF;
     UPDATE links l SET xid = pg_current_xact_id(), version = l.version + 1, change_token = p_token,
                        created_by = coalesce(l.created_by, l.owner), changed_by = p_by, owner = p_account
      WHERE l.slot = p_slot AND l.code = p_code RETURNING l.* INTO link;

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 from snapurl.codes import ALPHABET
 from snapurl.config import Settings
-from snapurl.errors import ConfigError, NameTaken, NoSuchAccount, Unavailable
+from snapurl.errors import ConfigError, FieldError, Invalid, NameTaken, NoSuchAccount, Unavailable
 from snapurl.model import NAME_CHARS_MAX, Account, ApiKey, RowKey, is_name
 from snapurl.store.accounts import AccountStore
 from snapurl.store.cluster.router import Router
@@ -60,9 +60,7 @@ class AccountService:
         Raises NameTaken if an account of that name is found, and OutcomeUnknown. While a shard does not serve, or
         if two are created at once, two may get the same name.
         """
-        found, _ = await self._accounts.page(1, None, name)
-        if found:
-            raise NameTaken(f"the account {found[0].account_id} has this name")
+        await self._check_is_free(name)
         for attempt in range(ATTEMPTS):
             account = Account(f"acc_{random_text(ID_CHARS)}", name, self._clock(), created_by)
             try:
@@ -73,6 +71,30 @@ class AccountService:
                 if attempt == ATTEMPTS - 1:
                     raise
         raise Unavailable("no free account id was found")
+
+    async def rename(self, account_id: str, name: str, by: str = "") -> Account:
+        """Gives an account another name and returns it. `by` is the id of a key, "" for the command line.
+
+        Raises NoSuchAccount, Invalid for the own account of a key, which has the name of the key, NameTaken as
+        `create` does, and OutcomeUnknown.
+        """
+        account = await self.get(account_id)
+        if KEY_ID_PATTERN.fullmatch(account_id):
+            raise Invalid(fields=(FieldError("/name", "is that of the key whose own account it is"),))
+        if account.name == name:
+            return account
+        await self._check_is_free(name)
+        renamed = await self._accounts.rename(account_id, name)
+        if renamed is None:
+            raise NoSuchAccount()
+        log.info("account %s was renamed by %s", account_id, by or "the operator")
+        return renamed
+
+    async def _check_is_free(self, name: str) -> None:
+        """Raises NameTaken if an account of that name is found."""
+        found, _ = await self._accounts.page(1, None, name)
+        if found:
+            raise NameTaken(f"the account {found[0].account_id} has this name")
 
     async def get(self, account_id: str) -> Account:
         """Returns the account, also one that is a key's own. Raises NoSuchAccount."""
@@ -163,6 +185,14 @@ async def create_account(settings: Settings, name: str) -> Account:
     check_name(name)
     async with connected(settings) as (_, accounts):
         return await accounts.create(name)
+
+
+async def rename_account(settings: Settings, name_or_id: str, name: str) -> Account:
+    """Gives an account another name. Raises as `called` and `AccountService.rename` do, ConfigError for an invalid
+    name."""
+    check_name(name)
+    async with connected(settings) as (_, accounts):
+        return await accounts.rename((await accounts.called(name_or_id)).account_id, name)
 
 
 async def list_accounts(settings: Settings) -> Page:

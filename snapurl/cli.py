@@ -247,7 +247,7 @@ def keys_revoke(key: str) -> None:
 
 @cli.group()
 def accounts() -> None:
-    """Create and list accounts.
+    """Create, list and rename accounts.
 
     Links belong to an account, and all its keys share them. A key that is given no account has one of its own.
     """
@@ -260,6 +260,20 @@ def accounts_create(name: str) -> None:
     from snapurl.accounts import create_account
 
     click.echo(asyncio.run(create_account(_settings_or_local(), name)).account_id)
+
+
+@accounts.command("rename")
+@click.argument("account", metavar="NAME_OR_ID")
+@click.argument("name", metavar="NEW")
+def accounts_rename(account: str, name: str) -> None:
+    """Give an account the name NEW. Its id, links and keys stay.
+
+    NAME_OR_ID is the account's name or id.
+    """
+    from snapurl.accounts import rename_account
+
+    renamed = asyncio.run(rename_account(_settings_or_local(), account, name))
+    click.echo(f"{renamed.account_id} is called {renamed.name}.")
 
 
 @accounts.command("list")

@@ -48,6 +48,7 @@ from snapurl.http.api.keys import (
     list_keys,
     me,
     read_account,
+    rename_account,
     revoke_key,
     transfer_links,
 )
@@ -612,6 +613,18 @@ _ROUTES: tuple[Route[Handler], ...] = (
         right=Right.ADMIN,
         parameters=(ROWS, ROWS_CURSOR),
         refusals=(*ADMIN, NoSuchAccount),
+    ),
+    Route(
+        "PATCH",
+        "/api/v1/accounts/{id}",
+        rename_account,
+        "Rename an account",
+        "Keys",
+        (Success(200, "The account", keys.AccountBody),),
+        "Its id, links and keys stay. The own account of a key has the name of the key.",
+        right=Right.ADMIN,
+        body=AccountDraft,
+        refusals=(*WRITE, Unauthorized, Forbidden, RateLimited, NoSuchAccount, NameTaken, OutcomeUnknown),
     ),
     Route(
         "POST",

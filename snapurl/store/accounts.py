@@ -40,6 +40,19 @@ class AccountStore:
         )
         return bool(rows[0]["outcome"] == "ok")
 
+    async def rename(self, account_id: str, name: str) -> Account | None:
+        """Gives an account another name and returns it. None if none was made with this id.
+
+        Raises OutcomeUnknown, Unavailable.
+        """
+        slot = slot_of(account_id)
+        rows = await repeat_or_refuse(
+            lambda: self._router.at_owner(
+                slot, lambda pool: pool.fetch(SQL["rename"], slot, account_id, name)
+            )
+        )
+        return None if rows[0]["outcome"] == "missing" else _account(rows[0])
+
     async def find(self, account_id: str) -> Account | None:
         """Returns the account. None if none was made with this id."""
         slot = slot_of(account_id)

@@ -59,7 +59,15 @@ SHARED = {
     "cli": "the commands of a program",
     "main": "the entry point of a program",
     **dict.fromkeys(
-        ("create_account", "create_key", "list_accounts", "list_keys", "revoke_key", "transfer_links"),
+        (
+            "create_account",
+            "create_key",
+            "list_accounts",
+            "list_keys",
+            "rename_account",
+            "revoke_key",
+            "transfer_links",
+        ),
         "what a command calls, and the handler that does the same over HTTP",
     ),
     "openapi": "the command prints what the function returns",

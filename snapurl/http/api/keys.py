@@ -90,6 +90,12 @@ async def create_account(call: RequestContext) -> HTTPResponse:
     return call.json_response(account_body(account), 201)
 
 
+async def rename_account(call: RequestContext) -> HTTPResponse:
+    draft = check(AccountDraft, call.value, call.rules())
+    account = await call.services.accounts.rename(call.id, draft.name, call.caller.key_id)
+    return call.json_response(account_body(account))
+
+
 async def list_accounts(call: RequestContext) -> HTTPResponse:
     limit, before = _asked_page(call)
     found, silent = await call.services.accounts.page(limit + 1, before)

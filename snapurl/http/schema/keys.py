@@ -76,7 +76,7 @@ class KeyDraft(Body):
 
 
 class AccountDraft(Body):
-    """An account to be created."""
+    """An account to be created, or the name that one gets."""
 
     name: Name
 

@@ -1,6 +1,11 @@
 -- name: add
 SELECT outcome, peer, epoch FROM account_add_v1($1, $2, $3, $4, $5)
 
+-- name: rename
+SELECT r.outcome, r.peer, r.epoch, (r.account).account_id, (r.account).name, (r.account).created_at,
+       (r.account).created_by
+  FROM account_rename_v1($1, $2, $3) r
+
 -- name: find
 SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
             THEN coalesce(read_outcome_v1(s.state), 'moved') ELSE 'busy' END AS outcome, s.peer, s.epoch,

@@ -116,9 +116,14 @@ async def test_an_admin_gives_a_link_to_another_account(service: Service) -> Non
     link = answer.json()
     assert (answer.status_code, link["version"], answer.headers["etag"]) == (200, 3, '"3"')
     assert (link["account"], link["title"]) == (team, "x")
-    # X assert (link["created_by"], link["changed_by"]) == (id_of(giver_key), id_of(service.admin_key))
+    assert (link["created_by"], link["changed_by"]) == (id_of(giver_key), id_of(service.admin_key))
     assert (await giver.get(path)).status_code == 404
     assert (await taker.get(path)).json() == link
+    again = await service.api.post(f"{path}/transfer", json=body)
+    assert (again.status_code, again.json()) == (200, link)  # it has the account: nothing changes
+    assert [change["kind"] for change in (await taker.get(f"{path}/history")).json()["changes"]] == [
+        "create", "change", "transfer",
+    ]  # fmt: skip
     assert (await service.client().get(f"/{link['code']}")).headers["location"] == BODY["url"]
     for number in (0, 1):
         log = service.workers[number].log.read_text()
@@ -216,6 +221,10 @@ async def test_an_admin_manages_keys_and_accounts(service: Service) -> None:
     read = await admin.get(f"{ACCOUNTS}/{account['id']}")
     assert read.json() == {**account, "keys": [key], "next_cursor": None, "partial": []}
     assert account in (await admin.get(ACCOUNTS, params={"limit": 1})).json()["accounts"]
+    account["name"] = new_name()
+    renamed = await admin.patch(f"{ACCOUNTS}/{account['id']}", json={"name": account["name"]})
+    assert (renamed.status_code, renamed.json()) == (200, account)
+    assert account in (await admin.get(ACCOUNTS, params={"limit": 1})).json()["accounts"]
     assert secret not in listed.text + read.text
 
     colleague = service.client(secret)
@@ -270,11 +279,12 @@ async def test_a_key_that_has_an_account_of_its_own_is_an_account(service: Servi
         ("GET", ACCOUNTS),
         ("POST", ACCOUNTS),
         ("GET", f"{ACCOUNTS}/{NOBODY}"),
+        ("PATCH", f"{ACCOUNTS}/{NOBODY}"),
     ],
 )
 async def test_only_admins_manage_keys_and_accounts(service: Service, method: str, path: str) -> None:
     """Without a key the answer is 401, with one that is no admin key 403."""
-    json = {"name": "x"} if method == "POST" else None
+    json = {"name": "x"} if method in ("POST", "PATCH") else None
     other = service.client(await service.key(*RIGHTS))
     for client, status in ((service.client(), 401), (other, 403)):
         assert (await client.request(method, path, json=json)).status_code == status
@@ -312,17 +322,26 @@ async def test_ids_that_nobody_has_are_404(service: Service, identifier: str) ->
     """A key or an account that does not exist is 404, with a type of its own."""
     key = await service.api.delete(f"{KEYS}/{identifier}")
     account = await service.api.get(f"{ACCOUNTS}/{identifier}")
+    renamed = await service.api.patch(f"{ACCOUNTS}/{identifier}", json={"name": "x"})
+    assert (renamed.status_code, renamed.json()["type"]) == (404, account.json()["type"])
     assert (key.status_code, key.json()["type"]) == (404, "urn:snapurl:problem:no-such-key")
     assert (account.status_code, account.json()["type"]) == (404, "urn:snapurl:problem:no-such-account")
 
 
 async def test_an_account_name_is_given_once(service: Service) -> None:
-    """A second account of a name is refused with 409, which names the first."""
+    """A second account of a name is refused with 409, which names the first; one that is renamed, too. The own
+    account of a key keeps the name of the key."""
     name = new_name()
     first = (await service.api.post(ACCOUNTS, json={"name": name})).json()
     answer = await service.api.post(ACCOUNTS, json={"name": name})
     assert (answer.status_code, answer.json()["type"]) == (409, "urn:snapurl:problem:name-taken")
     assert first["id"] in answer.json()["detail"]
+    other = (await service.api.post(ACCOUNTS, json={"name": new_name()})).json()
+    answer = await service.api.patch(f"{ACCOUNTS}/{other['id']}", json={"name": name})
+    assert answer.status_code == 409 and first["id"] in answer.json()["detail"]
+    assert (await service.api.patch(f"{ACCOUNTS}/{first['id']}", json={"name": name})).json() == first
+    own = await service.api.patch(f"{ACCOUNTS}/{id_of(service.admin_key)}", json={"name": new_name()})
+    assert (own.status_code, own.json()["errors"][0]["pointer"]) == (422, "/name")
 
 
 async def test_a_key_learns_what_it_may_do(service: Service) -> None:
@@ -401,6 +420,13 @@ async def test_the_command_line_manages_accounts(service: Service, monkeypatch: 
     assert table[0].split()[:3] == ["id", "account", "rights"]
     assert [line.split()[:2] for line in table[1:]] == [[first, team], [second, team]]
 
+    name, before = new_name(), name
+    assert await snapurl("accounts", "rename", before, name) == f"{team} is called {name}."
+    assert "no account" in await refusal("accounts", "rename", before, name)
+    assert "is that of the key" in await refusal("accounts", "rename", id_of(service.admin_key), "x")
+    assert [
+        key["id"] for key in json.loads(await snapurl("accounts", "members", name, "--json"))["keys"]
+    ] == [first, second]
     given = (await service.api.post(f"{LINKS}/bulk", json={"links": [BODY] * 3})).json()["results"]
     for item in given:
         await service.api.post(f"{LINKS}/{item['link']['code']}/transfer", json={"account": team})

@@ -134,6 +134,7 @@ async def test_every_function_that_writes_for_clients_sets_its_search_path(ready
         "key_add_v2",
         "key_used_v1",
         "account_add_v1",
+        "account_rename_v1",
         "link_transfer_v1",
         "link_transfer_all_v1",
     }
