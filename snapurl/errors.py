@@ -19,6 +19,10 @@ class FieldError:
     pointer: str
     detail: str
 
+    def __str__(self) -> str:
+        """As one line names it: `rules/3/url: must begin with http://`."""
+        return ": ".join(filter(None, (self.pointer.removeprefix("/"), self.detail)))
+
 
 class SnapURLError(Exception):
     """The base of all errors.
@@ -43,6 +47,10 @@ class SnapURLError(Exception):
         self.fields = fields
         self.retry_after_s = retry_after_s
         self.cause = cause or self.slug
+
+    def __str__(self) -> str:
+        """What is said on the command line: what is wrong with each field, or the detail."""
+        return "; ".join(map(str, self.fields)) or self.detail
 
     @property
     def public_detail(self) -> str:
@@ -73,6 +81,12 @@ class Forbidden(SnapURLError):
     status = 403
     slug = "forbidden"
     title = "This API key may not do that"
+
+
+class ForeignForm(SnapURLError):
+    status = 403
+    slug = "foreign-form"
+    title = "The form comes from another site"
 
 
 class NoAccess(SnapURLError):

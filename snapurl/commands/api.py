@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from snapurl.config import Settings
-from snapurl.errors import ConfigError, SnapURLError
+from snapurl.errors import ConfigError, FieldError, SnapURLError
 from snapurl.private_files import read_private
 from snapurl.tls import tls_fault
 
@@ -130,7 +130,7 @@ def _key(settings: Settings) -> str:
 
 def _in_words(problem: Mapping[str, Any]) -> str:
     if errors := problem.get("errors"):
-        texts = [f"{error['pointer'].rpartition('/')[2]} {error['detail']}" for error in errors]
+        texts = [str(FieldError(error["pointer"], error["detail"])) for error in errors]
         return "; ".join(texts)[:REFUSED_CHARS_MAX]
     title, detail = str(problem["title"]), str(problem["detail"])
     text = title if detail == title else f"{title}: {detail}"

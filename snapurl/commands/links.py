@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 from urllib.parse import quote
 
 import click
@@ -18,11 +18,13 @@ from snapurl.commands.options import (
     LINK_FIELDS,
     LIST_FILTERS,
     PASSWORD,
+    RULES,
     Named,
     ask_password,
     body_of,
     confirm_change,
     query_of,
+    read_rules,
     wants_json,
 )
 from snapurl.config import load_settings
@@ -51,12 +53,14 @@ def links() -> None:
 @click.option("--alias", help="The code that you want. Default: a made-up one.")
 @click.option("--domain", metavar="HOST", help="The domain of the short URL. Default: that of the service.")
 @LINK_FIELDS
+@RULES
 @PASSWORD
 @AS_JSON
 def links_create(
     url: str,
     alias: str | None,
     domain: str | None,
+    rules: TextIO | None,
     asks_password: bool,
     as_json: bool | None,
     **fields: object,
@@ -65,8 +69,11 @@ def links_create(
 
     \b
     snapurl links create https://example.org/sale --alias sale --expires 7d
+    snapurl links create https://example.org/app --rules by-device.json
     """
     body = {"url": url, **body_of({**fields, "alias": alias or None, "domain": domain or None})}
+    if rules is not None:
+        body["rules"] = read_rules(rules)
     if asks_password:
         body["password"] = ask_password()
     link = _api().call("POST", LINKS, body)
@@ -118,6 +125,8 @@ def links_find(words: tuple[str, ...], as_json: bool | None, limit: int, **filte
 @click.option("--url", help="Where it leads from now on.")
 @LINK_FIELDS
 @click.option("--no-tags", is_flag=True, help="Remove all tags.")
+@RULES
+@click.option("--no-rules", is_flag=True, help="Remove all rules.")
 @PASSWORD
 @click.option("--no-password", is_flag=True, help="Remove the password.")
 @AS_JSON
@@ -125,6 +134,8 @@ def links_edit(
     code: Named,
     url: str | None,
     no_tags: bool,
+    rules: TextIO | None,
+    no_rules: bool,
     asks_password: bool,
     no_password: bool,
     as_json: bool | None,
@@ -138,6 +149,12 @@ def links_edit(
     changed = body_of({"url": url, **fields})
     if no_tags:
         changed["tags"] = []
+    if rules is not None and no_rules:
+        raise click.UsageError("--rules and --no-rules: choose one")
+    if rules is not None:
+        changed["rules"] = read_rules(rules)
+    if no_rules:
+        changed["rules"] = None
     if no_password:
         changed["password"] = None
     if asks_password:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 from urllib.parse import urlsplit
 
 import click
@@ -20,6 +21,7 @@ _DURATION = re.compile(r"([0-9]{1,6})([mhdw])")
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 NEVER = "never"
 LIST_LINKS_MAX = 10_000
+RULES_FILE_CHARS_MAX = 1_048_576
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -150,6 +152,13 @@ LINK_FIELDS = _all(
 )
 """What a link may have besides its URL, each named as its field in the API."""
 
+RULES = click.option(
+    "--rules",
+    type=click.File(encoding="utf-8"),
+    metavar="FILE",
+    help="Rules for visitors, a JSON array as in the API; - is stdin.",
+)
+
 LIST_FILTERS = _all(
     click.option("--tag", "tags_all", multiple=True, help="Links with this tag. Repeated: with all of them."),
     click.option(
@@ -184,6 +193,18 @@ def body_of(fields: Mapping[str, object]) -> dict[str, Any]:
     if "redirect_status" in body:
         body["redirect_status"] = int(str(body["redirect_status"]))
     return body
+
+
+def read_rules(file: TextIO) -> Any:
+    """Returns the JSON that a file has. Raises BadParameter, with one line."""
+    try:
+        text = file.read(RULES_FILE_CHARS_MAX + 1)
+        if len(text) > RULES_FILE_CHARS_MAX:
+            raise ValueError(f"it has more than {RULES_FILE_CHARS_MAX:,} characters")
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        why = "it is nested too deeply" if isinstance(error, RecursionError) else error
+        raise click.BadParameter(f"this is no JSON: {why}", param_hint="--rules") from None
 
 
 def query_of(filters: Mapping[str, object]) -> dict[str, object]:

@@ -157,7 +157,8 @@ async def test_a_link_can_be_switched_off_and_restored(say: Say, service: Servic
 
 
 async def test_each_option_of_a_link_can_be_set_and_removed(say: Say) -> None:
-    """What a create sets by an option an edit removes again; a password is read from stdin."""
+    """What a create sets by an option an edit removes again; a password is read from stdin. What is wrong with a
+    field of the body is said after its name."""
     options = ("--note", "never", "--starts", "2001-01-01T00:00:00Z", "--expires", "2w", "--expired-url", TARGET,
                "--max-clicks", "5", "--forward-query", "--forward-path", "--password")  # fmt: skip
     link = (await say("create", TARGET, *options, stdin="open sesame\n")).document
@@ -165,12 +166,31 @@ async def test_each_option_of_a_link_can_be_set_and_removed(say: Say) -> None:
         "note": "never", "starts_at": "2001-01-01T00:00:00.000000Z", "expired_url": TARGET, "max_clicks": 5,
     }  # fmt: skip
     assert (link["forward_query"], link["forward_path"], link["has_password"]) == (True, True, True)
+    said = await say("rename", link["code"], f"new-{link['code']}")
+    why = "a link with max_clicks keeps its code: its uses are counted there"
+    assert (said.code, said.err) == (1, f"snapurl: code: {why}\n")
     removed = ("--note", "", "--starts", "never", "--expires", "never", "--expired-url", "", "--max-clicks", "0",
                "--no-forward-query", "--no-forward-path", "--no-password")  # fmt: skip
     plain = (await say("create", TARGET)).document
     bare = (await say("edit", link["code"], *removed)).document
     own = ("code", "short_url", "created_at", "changed_at", "changed_by", "version")
     assert {**bare, **{name: plain[name] for name in own}} == plain
+
+
+async def test_rules_come_from_a_file_or_stdin(say: Say, tmp_path: Path) -> None:
+    """Rules are written as in the API. What is wrong with one is one line that says where it is."""
+    rules = [{"if": {"os": ["ios"]}, "url": "https://example.org/ios"}]
+    file = tmp_path / "rules.json"
+    file.write_text(json.dumps(rules))
+    link = (await say("create", TARGET, "--rules", str(file))).document
+    assert link["rules"] == rules
+    rules[0]["if"] = {"percentage": 50}
+    assert (await say("edit", link["code"], "--rules", "-", stdin=json.dumps(rules))).document[
+        "rules"
+    ] == rules
+    said = await say("edit", link["code"], "--rules", "-", stdin='[{"if": {"os": ["dos"]}, "url": "x"}]')
+    assert said.code == 1 and said.err.startswith("snapurl: rules/0/if/os/0: ") and said.err.count("\n") == 1
+    assert (await say("edit", link["code"], "--no-rules")).document["rules"] is None
 
 
 async def test_a_link_is_found_by_a_word_of_it(say: Say, service: Service) -> None:
@@ -256,12 +276,15 @@ async def test_clicks_and_place_are_shown(say: Say, service: Service) -> None:
     ("words", "exit_code", "line"),
     [
         (("show", "nobody-has-this"), 1, "nobody-has-this: There is no such link"),
-        (("create", "ftp://example.org/"), 1, "url "),
-        (("create", TARGET, "--alias", "health"), 1, "alias is reserved for the service itself"),
-        (("create", TARGET, "--expires", "2001-01-01"), 1, "expires_at must be in the future"),
+        (("create", "ftp://example.org/"), 1, "snapurl: url: "),
+        (("create", TARGET, "--alias", "health"), 1, "alias: is reserved for the service itself"),
+        (("create", TARGET, "--expires", "2001-01-01"), 1, "expires_at: must be in the future"),
         (("create", TARGET, "--expires", "soon"), 2, "'soon' is no time: write 7d, 2030-01-31,"),
         (("create",), 2, "Missing argument 'URL'"),
         (("show", "no code"), 2, "'no code' is neither a code nor a short URL"),
+        (("create", TARGET, "--rules", "-"), 2, "this is no JSON: Expecting value: line 1 column 1"),
+        (("create", TARGET, "--rules", "/nowhere/rules.json"), 2, "'/nowhere/rules.json': No such file"),
+        (("edit", "abc", "--rules", "-", "--no-rules"), 2, "--rules and --no-rules: choose one"),
         (("edit", "abc"), 2, "say what to change, for example with --url"),
         (("list", "--limit", "0"), 2, "0 is not in the range"),
         (
