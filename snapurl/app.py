@@ -71,6 +71,7 @@ from snapurl.telemetry.logs import endless_task
 from snapurl.telemetry.metrics import INTENTS_PURGED, WORKERS
 from snapurl.telemetry.process import ProcessMetrics
 from snapurl.ui.cluster_live import ClusterLive
+from snapurl.ui.link_live import LinkLive
 from snapurl.ui.mount import mount_dashboard
 from snapurl.ui.screens.cluster import render_event
 from snapurl.urls import UrlPolicy
@@ -104,6 +105,7 @@ class Context:
     fair_queue: FairQueue
     event_streams: EventStreams
     cluster_live: ClusterLive
+    link_live: LinkLive
     loop_share: LoopShare
     create_share: LoopShare
     pace: AnswerPace
@@ -155,6 +157,7 @@ def create_app(settings: Settings) -> App:
                     context.services, partial(render_event, dashboard.templates)
                 )
                 stack.push_async_callback(context.cluster_live.close)
+                context.link_live = LinkLive(context.services.links.get)
             context.fast_path = _fast_path(context, create)
             stack.callback(context.fast_path.flush)
         except BaseException:

@@ -212,7 +212,9 @@ BODIES_REFUSED = Counter(
 )
 
 WATCHERS = Gauge(
-    "snapurl_watchers", "Open streams of events, as of cluster pages.", multiprocess_mode="livesum"
+    "snapurl_watchers",
+    "Open streams of events, as of pages of links and the cluster.",
+    multiprocess_mode="livesum",
 )
 WATCHERS_REFUSED = Counter(
     "snapurl_watchers_refused_total",

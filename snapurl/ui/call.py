@@ -5,19 +5,23 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment
 from sanic import HTTPResponse
 
 from snapurl.addresses import Clients
+from snapurl.errors import Unavailable
 from snapurl.http.context import RequestContext, Services
+from snapurl.http.event_streams import EventStreams, Source
 from snapurl.http.response_headers import Bodiless
 from snapurl.model import ApiKey, Right
 from snapurl.people import Person, is_person
 from snapurl.ui.assets import Assets
-from snapurl.ui.forms import form_number, is_form_number
+from snapurl.ui.forms import form_number, is_form_number, time_zone
 from snapurl.ui.identities import Identities
+from snapurl.ui.renderer import times_in
 from snapurl.ui.sessions import PERSON_S_MAX, SESSION_S_MAX, KeyClaim, Sessions
 
 if TYPE_CHECKING:
@@ -26,6 +30,9 @@ if TYPE_CHECKING:
 COOKIE = "snapurl_session"
 THEME_COOKIE = "snapurl_theme"
 THEMES = ("auto", "light", "dark")
+ZONE_COOKIE = "snapurl_zone"
+SHORTCUTS_COOKIE = "snapurl_shortcuts"
+NO_SHORTCUTS = "off"
 FORWARDED_PROTO = "x-forwarded-proto"
 HTML = "text/html; charset=utf-8"
 PAGE_HEADERS = {
@@ -116,19 +123,26 @@ class Call:
         value: str | None = self.context.request.cookies.get(name)
         return value or ""
 
+    @property
+    def zone(self) -> tzinfo:
+        """The time zone that was chosen in the settings, else UTC."""
+        return time_zone(self.cookie(ZONE_COOKIE)) or UTC
+
     def may(self, right: Right) -> bool:
         """Whether the key of the session has a right."""
         return self.key is not None and (right in self.key.rights or self.key.is_admin)
 
     def page(self, template: str, status: int = 200, **values: Any) -> HTTPResponse:
         """Returns a page, with the values that every template may use."""
-        theme = self.context.request.cookies.get(THEME_COOKIE, "auto")
+        theme = self.cookie(THEME_COOKIE)
         shared = {
             "call": self,
             "public_host": self.services.settings.public_url.partition("://")[2],
             "theme": theme if theme in THEMES else "auto",
+            "has_shortcuts": self.cookie(SHORTCUTS_COOKIE) != NO_SHORTCUTS,
         }
-        text = self.dashboard.templates.get_template(template).render(shared | values)
+        with times_in(self.zone):
+            text = self.dashboard.templates.get_template(template).render(shared | values)
         return self._respond(HTTPResponse(text, status, self.context.headers | PAGE_HEADERS, HTML))
 
     def go(self, path: str) -> HTTPResponse:
@@ -141,6 +155,27 @@ class Call:
     def leave(self, url: str) -> HTTPResponse:
         """Sends the browser to a URL of another site, which nobody but this service has chosen."""
         return self._respond(Bodiless(None, 303, self.context.headers | {"location": url}))
+
+    def stream(self, source: Source, right: Right) -> HTTPResponse:
+        """Responds with the events of `source`, as long as the key is valid and has the right.
+
+        That of a person goes on until it ends by itself, and the browser asks for another. Raises Unavailable,
+        RateLimited.
+        """
+        streams: EventStreams = self.context.request.app.ctx.event_streams
+        key_id, is_person = self.user.key_id, self.is_person
+
+        async def may_go_on() -> bool:
+            if is_person:
+                return True
+            try:
+                key = await self.services.auth.find_by_id(key_id)
+            except Unavailable:
+                return True  # a page that is open is of most use while a shard is silent
+            return key is not None and (right in key.rights or key.is_admin)
+
+        context = self.context
+        return streams.respond(context.request, context.address, context.headers, source, may_go_on)
 
     def set_cookie(self, name: str, value: str, age_s: int) -> None:
         """Sets a cookie of the dashboard, which no script and no other site can read. Without a value it ends."""

@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import cache
 from hashlib import sha256
 from math import ceil
 from typing import Any
+from zoneinfo import ZoneInfo, available_timezones
 
 from snapurl.codes import is_key
 from snapurl.errors import FieldError, Invalid, RateLimited, SnapURLError
@@ -39,8 +41,10 @@ STATUSES = (
     ("307", "307 Temporary Redirect: keeps the method"),
     ("308", "308 Permanent Redirect: keeps the method"),
 )
+LEFT_OUT = "left_out"  # says that a form had a password
 _DATE = "%Y-%m-%dT%H:%M"
 _OFFSET = re.compile(r"-?[0-9]{1,4}")
+_OLD_ZONES = ("Brazil/", "Canada/", "Chile/", "Etc/", "Mexico/", "US/")  # other names of zones that have one
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,17 +191,23 @@ OPTIONS = LinkForm.__slots__[LinkForm.__slots__.index("status") :]
 """The fields that are folded away."""
 
 
-_LABELS = {
+LABELS = {
     "url": "Target", "title": "Title", "tags": "Tags", "expires_at": "Expires", "status": "Status",
     "off": "Switched off", "starts_at": "Starts", "expired_url": "Once expired", "max_clicks": "Clicks at most",
     "forward_query": "Forwards the query", "forward_path": "Forwards the path", "note": "Note",
 }  # fmt: skip
+_MOMENTS = ("expires_at", "starts_at")
 _ALWAYS = ("url", "title", "tags", "expires_at", "status")
 
 
-def compared(current: LinkForm, typed: LinkForm) -> list[tuple[str, str, str]]:
+def compared(current: LinkForm, typed: LinkForm, zone: tzinfo) -> list[tuple[str, str, str]]:
     """Returns label, current and typed text of the fields, those of options only where the two differ."""
-    pairs = [(name, label, getattr(current, name), getattr(typed, name)) for name, label in _LABELS.items()]
+
+    def shown(form: LinkForm, name: str) -> str:
+        text: str = getattr(form, name)
+        return f"{in_zone(text, zone)} {zone}".replace("T", " ", 1) if text and name in _MOMENTS else text
+
+    pairs = [(name, label, shown(current, name), shown(typed, name)) for name, label in LABELS.items()]
     rows = [(label, theirs, mine) for name, label, theirs, mine in pairs if name in _ALWAYS or theirs != mine]
     if current.rules != typed.rules:
         theirs, mine = ("\n".join(rule.said for rule in form.rules) for form in (current, typed))
@@ -214,6 +224,21 @@ def key_in_path(text: str) -> str:
     """Returns the key of a link that is a part of a path, "" if it cannot be one."""
     key = text.replace("~", "/")
     return key if is_key(key) else ""
+
+
+def carried(form: Mapping[str, str]) -> dict[str, str]:
+    """Returns what of a form another page carries along to send it again: all but a password, which no page says.
+
+    That there was one is carried along, so that the form is not taken without it.
+    """
+    kept = {name: value for name, value in form.items() if name != "password"}
+    return kept | ({LEFT_OUT: "yes"} if form.get("password") else {})
+
+
+def check_carried(form: Mapping[str, str]) -> None:
+    """Raises Invalid for a form whose password was left out on its way."""
+    if LEFT_OUT in form and not form.get("password"):
+        raise Invalid(fields=(FieldError("/password", "has to be typed again: it was not kept"),))
 
 
 def split_words(text: str) -> list[str]:
@@ -255,16 +280,40 @@ def _field(error: FieldError) -> str:
 
 
 def _in_utc(text: str, offset: str) -> str:
-    """Returns a date and time in UTC. `offset` is the browser's from UTC then, in minutes.
+    """Returns a date and time in UTC. `offset` is the browser's from UTC then, in minutes, or a time zone.
 
     What is no date and time is returned as it is, for the schema to refuse.
     """
+    zone = time_zone(offset)
     minutes = int(offset) if _OFFSET.fullmatch(offset) else 0
     try:
-        moment = datetime.fromisoformat(text).replace(tzinfo=UTC) + timedelta(minutes=minutes)
+        local = datetime.fromisoformat(text)
+        if zone is not None:
+            return f"{local.replace(tzinfo=zone).astimezone(UTC):{_DATE}}"
+        moment = local.replace(tzinfo=UTC) + timedelta(minutes=minutes)
     except (ValueError, OverflowError):
         return text
     return f"{moment:{_DATE}}"
+
+
+def in_zone(text: str, zone: tzinfo) -> str:
+    """Returns a date and time of UTC in a zone: the inverse. What is no date and time is returned as it is."""
+    try:
+        return f"{datetime.fromisoformat(text).replace(tzinfo=UTC).astimezone(zone):{_DATE}}"
+    except (ValueError, OverflowError):
+        return text
+
+
+def time_zone(name: str) -> ZoneInfo | None:
+    """Returns the time zone of that name; None if there is none."""
+    return ZoneInfo(name) if name in time_zones() else None
+
+
+@cache
+def time_zones() -> frozenset[str]:
+    """Returns the names of the time zones that people choose from: `Europe/Berlin`, `UTC`."""
+    names = (name for name in available_timezones() if "/" in name and not name.startswith(_OLD_ZONES))
+    return frozenset(names) | {"UTC"}
 
 
 def _typed(moment: datetime | None) -> str:

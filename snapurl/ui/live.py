@@ -13,7 +13,8 @@ from snapurl.telemetry.logs import endless_task
 class Sampler:
     """Calls `sample` every `interval_s` while somebody watches, and gives its result to all who do.
 
-    A watcher that is slow misses results; it never gets an older one than there is.
+    "" is no result: the one before it stays. A watcher that is slow misses results; it never gets an older one than
+    there is.
     """
 
     def __init__(self, sample: Callable[[], Awaitable[str]], interval_s: float) -> None:
@@ -24,6 +25,10 @@ class Sampler:
         self._newest = ""
         self._number = 0
         self._changed = asyncio.Event()
+
+    @property
+    def is_watched(self) -> bool:
+        return self._watchers > 0
 
     @contextmanager
     def watch(self) -> Iterator[Callable[[], Awaitable[str]]]:
@@ -57,7 +62,7 @@ class Sampler:
 
     def _publish(self, result: str) -> None:
         """Wakes those who watch, unless nothing has changed."""
-        if result == self._newest:
+        if result in ("", self._newest):
             return
         self._newest = result
         self._number += 1

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime, tzinfo
 from urllib.parse import urlsplit
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from snapurl.ui.cluster_filters import FILTERS
-from snapurl.ui.forms import path_of
+from snapurl.ui.forms import in_zone, path_of
 
+_ZONE: ContextVar[tzinfo] = ContextVar("zone of the times on a page", default=UTC)
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
 _UNITS = (
     (365 * _DAY_S, "year"),
@@ -33,18 +36,33 @@ def make_environment(asset: Callable[[str], str], clock: Callable[[], datetime])
         auto_reload=False,
     )
     environment.globals["asset"] = asset
+    environment.globals["zone"] = lambda: getattr(
+        _ZONE.get(), "key", ""
+    )  # the name of the one that was chosen
     environment.filters |= FILTERS
     environment.filters |= {
         "count": lambda number: f"{number:,}",
         "distance": lambda moment: distance(moment, clock()),
         "iso": lambda moment: f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
-        "moment": lambda moment: f"{moment.astimezone(UTC):%-d %b %Y, %H:%M} UTC",
+        "moment": lambda moment: f"{moment.astimezone(_ZONE.get()):%-d %b %Y, %H:%M %Z}",
+        "utc": lambda moment: f"{moment.astimezone(UTC):%-d %b %Y, %H:%M} UTC",
+        "typed": lambda text: in_zone(text, _ZONE.get()),
         "day": lambda day: f"{day:%-d %b %Y}",
         "target": shown_target,
     }
     environment.filters["path"] = path_of
     environment.filters["rules"] = shown_rules
     return environment
+
+
+@contextmanager
+def times_in(zone: tzinfo) -> Iterator[None]:
+    """Within it, pages are rendered with their times in that zone."""
+    token = _ZONE.set(zone)
+    try:
+        yield
+    finally:
+        _ZONE.reset(token)
 
 
 def distance(moment: datetime, now: datetime) -> str:

@@ -39,10 +39,13 @@ SCREENS: tuple[Screen, ...] = (
     Screen("GET", "/ui/links/{code}/edit", link.edit, Right.CHANGE),
     Screen("POST", "/ui/links/{code}/edit", link.change, Right.CHANGE, link.change_again),
     Screen("POST", "/ui/links/{code}/arrange", link.arrange, Right.CHANGE),
+    Screen("POST", "/ui/links/{code}/rename", link.rename, Right.CHANGE, link.rename_again),
     Screen("POST", "/ui/links/{code}/delete", link.delete, Right.CHANGE),
     Screen("POST", "/ui/links/{code}/restore", link.restore, Right.CHANGE),
     Screen("GET", "/ui/links/{code}/qr/{format}", link.qr),
     Screen("GET", "/ui/links/{code}/clicks/{table}", link.table),
+    Screen("GET", "/ui/links/{code}/live", link.live),
+    Screen("GET", "/ui/links/{code}/live/events", link.live_events),
     # -- keys ------------------------------------------------------------------------------------------------
     Screen("GET", "/ui/keys", keys.show, Right.ADMIN),
     Screen("POST", "/ui/keys", keys.create, Right.ADMIN, keys.create_again),
@@ -52,6 +55,7 @@ SCREENS: tuple[Screen, ...] = (
     Screen("GET", "/ui/accounts", accounts.show, Right.ADMIN),
     Screen("POST", "/ui/accounts", accounts.create, Right.ADMIN, accounts.create_again),
     Screen("GET", "/ui/accounts/{account_id}", accounts.one, Right.ADMIN),
+    Screen("POST", "/ui/accounts/{account_id}/rename", accounts.rename, Right.ADMIN, accounts.rename_again),
     Screen(
         "GET",
         "/ui/accounts/{account_id}/transfer",

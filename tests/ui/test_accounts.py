@@ -47,7 +47,7 @@ async def test_keys_of_an_account_share_its_links(
 
 
 async def test_a_name_is_given_once(page: Page) -> None:
-    """A second account of one name is refused in one line, and what was typed stays."""
+    """A second account of one name is refused in one line, also when one is renamed; what was typed stays."""
     await create(page, "Only one")
     await page.goto("/ui/accounts")
     await page.get_by_text("New account").click()
@@ -55,6 +55,14 @@ async def test_a_name_is_given_once(page: Page) -> None:
     await page.get_by_role("button", name="Create account").click()
     await expect(page.get_by_role("alert")).to_contain_text("has this name")
     await expect(page.get_by_label("Name")).to_have_value("Only one")
+    await create(page, "A second one")
+    await page.get_by_label("Name").fill("Only one")
+    await page.get_by_role("button", name="Rename").click()
+    await expect(page.locator("#name-error")).to_have_text("Is the name of another account.")
+    await expect(page.get_by_label("Name")).to_have_value("Only one")
+    await page.get_by_label("Name").fill("Only two")
+    await page.get_by_role("button", name="Rename").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Only two")
 
 
 async def test_all_links_are_given_to_another_account(service: Service, page: Page) -> None:

@@ -264,6 +264,68 @@ async def test_clicks_are_drawn_and_told(service: Service, make_page: PageMaker)
         assert (await (await download.value).path()).read_text().split() == lines
 
 
+async def test_the_first_click_is_seen_live(service: Service, page: Page) -> None:
+    """An open page counts a click as soon as its shard has, draws it, and says when the link is gone. A page that
+    gets no events asks now and then."""
+    slot, today = slot_of("seen-live"), datetime.now(UTC).date()
+    await service.shorten(alias="seen-live")
+    await page.goto("/ui/links/seen-live")
+    await expect(page.locator("#live-state")).to_have_text("Live")
+    await expect(page.get_by_text("No clicks yet.")).to_be_visible()
+    source = SourceClicks(SourceKind.REFERRER, "news.example", 1)
+    await count(service, "seen-live", [ClickRow(slot, 1, "seen-live", today, 1, (source,))])
+    await expect(page.locator(".big")).to_have_text("1")
+    await expect(page.locator(".bar-fill")).to_have_count(30)
+    await expect(page.get_by_role("row", name="news.example")).to_contain_text("1")
+    await expect(page.locator("#spoken")).to_have_text("1 click in all")
+    await page.get_by_text("Show as a table").click()
+    await count(service, "seen-live", [ClickRow(slot, 2, "seen-live", today, 1_999)])
+    await expect(page.locator(".big")).to_have_text("2,000")
+
+    await page.route("**/live/events", lambda route: route.fulfill(status=503))
+    await page.reload()
+    await expect(page.locator("#live-state")).to_have_text("Updated every 5 s")
+    await page.unroute("**/live/events")
+    await page.reload()
+    await expect(page.locator("#live-state")).to_have_text("Live")
+    await service.api.delete("/api/v1/links/seen-live")
+    await expect(page.get_by_text("The link was deleted.")).to_be_visible()
+
+
+@pytest.mark.parametrize("javascript", [True, False])
+async def test_a_link_gets_another_code_on_its_page(
+    service: Service, make_page: PageMaker, javascript: bool
+) -> None:
+    """The page of a link lists who changed what. There the link gets another code, and the old one says so."""
+    page, old, new = await make_page(javascript=javascript), f"old-{javascript}", f"new-{javascript}"
+    await service.shorten(alias=old, title="First", expires_at="2099-01-31T12:00:00Z")
+    await service.api.patch(
+        f"/api/v1/links/{old}", json={"title": None, "expires_at": "2099-02-28T12:00:00Z"}
+    )
+    await page.goto(f"/ui/links/{old}")
+    newest = page.locator(".history > li").first
+    await expect(newest).to_contain_text(
+        re.compile(r"Changed.*now.*by you.*Expires.*31 Jan 2099.*28 Feb", re.DOTALL)
+    )
+    await expect(newest).to_contain_text(re.compile(r"Title\s*First → nothing"))
+    await expect(page.locator(".history > li").last).to_contain_text("Created")
+    await page.get_by_text("Give it another code").click()
+    await page.get_by_label("New code").fill(old)
+    await page.get_by_label("Give the old code up").check()
+    await page.get_by_role("button", name="Rename").click()
+    await expect(page.locator("#code-error")).to_have_text("Is the code that the link has.")
+    await expect(page.get_by_label("New code")).to_have_value(old)
+    await page.get_by_label("New code").fill(new)
+    await page.get_by_label("Give the old code up").uncheck()
+    await page.get_by_role("button", name="Rename").click()
+    await expect(page.get_by_text("The link has its new code.")).to_be_visible()
+    await expect(page).to_have_url(re.compile(f"/ui/links/{new}"))
+    await page.goto(f"/ui/links/{old}")
+    await expect(page.locator(".history > li").first).to_contain_text("Renamed")
+    await page.locator(".facts").get_by_role("link", name=new).click()
+    await expect(page).to_have_url(re.compile(f"/ui/links/{new}"))
+
+
 async def test_a_qr_code_can_be_seen_and_saved(service: Service, page: Page) -> None:
     """The page of a link shows its QR code, and offers it as a picture of a size to print."""
     await service.shorten(alias="scanned")

@@ -1,4 +1,4 @@
-"""Accounts: the list, a new one, one with its keys, and giving all its links to another."""
+"""Accounts: the list, a new one, one with its keys, another name for it, and giving all its links to another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from sanic import HTTPResponse
 
-from snapurl.errors import FieldError, Invalid, NoSuchAccount, SnapURLError
+from snapurl.errors import FieldError, Invalid, NameTaken, NoSuchAccount, SnapURLError
 from snapurl.http.api.cursors import read_row_cursor, write_row_cursor
 from snapurl.http.api.keys import account_in_body
 from snapurl.http.schema.keys import AccountDraft, TransferBody
@@ -106,7 +106,25 @@ async def _account(call: Call, refusal: SnapURLError | None = None) -> HTTPRespo
         errors=errors,
         fault=refusal.public_detail if refusal and not errors else "",
         is_made="made" in call.query,
+        is_renamed="renamed" in call.query,
+        name=call.form.get("name", account.name),
     )
+
+
+async def rename(call: Call) -> HTTPResponse:
+    account_id = call.path["account_id"]
+    draft = check(AccountDraft, {"name": call.form.get("name", "").strip()}, call.context.rules())
+    await call.services.accounts.rename(account_id, draft.name, call.user.key_id)
+    return call.go(f"/ui/accounts/{account_id}?renamed=1")
+
+
+async def rename_again(call: Call, refusal: SnapURLError) -> HTTPResponse:
+    """Shows the account with the name that was refused."""
+    if isinstance(refusal, NameTaken):
+        refusal = Invalid(fields=(FieldError("/name", "is the name of another account"),))
+    if isinstance(refusal, NoSuchAccount):
+        raise refusal
+    return await _account(call, refusal)
 
 
 # -- giving links to another account -----------------------------------------------------------------------------

@@ -7,8 +7,7 @@ import json
 from jinja2 import Environment
 from sanic import HTTPResponse
 
-from snapurl.errors import Unavailable
-from snapurl.http.event_streams import EventStreams
+from snapurl.model import Right
 from snapurl.ui.call import Call
 from snapurl.ui.cluster_live import ClusterLive
 from snapurl.ui.cluster_view import ClusterView
@@ -31,20 +30,7 @@ async def state(call: Call) -> HTTPResponse:
 
 async def events(call: Call) -> HTTPResponse:
     """The stream of events; each is the state as a whole."""
-    streams: EventStreams = call.context.request.app.ctx.event_streams
-    key_id, is_person = call.user.key_id, call.is_person
-
-    async def may_go_on() -> bool:
-        if is_person:
-            return True  # until the stream ends by itself, and the browser asks for another
-        try:
-            key = await call.services.auth.find_by_id(key_id)
-        except Unavailable:
-            return True  # a page that is open is of most use while a shard is silent
-        return key is not None and key.is_admin
-
-    watch = _live(call).events.watch()
-    return streams.respond(call.context.request, call.context.address, call.context.headers, watch, may_go_on)
+    return call.stream(_live(call).events.watch(), Right.ADMIN)
 
 
 def render_event(templates: Environment, view: ClusterView) -> str:

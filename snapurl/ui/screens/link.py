@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
+import json
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from datetime import date
 from functools import partial
 
 from sanic import HTTPResponse
@@ -22,9 +26,9 @@ from snapurl.errors import (
     VersionMismatch,
 )
 from snapurl.http.auth import owner_filter
-from snapurl.http.rate_limits import client_of
-from snapurl.http.schema.requests import LinkChange, check, draft_of
-from snapurl.model import IdempotencyKey, Link, SourceKind
+from snapurl.http.rate_limits import client_of, count_links
+from snapurl.http.schema.requests import LinkChange, Rename, check, draft_of
+from snapurl.model import DayClicks, IdempotencyKey, Link, Right, SourceKind
 from snapurl.qr import FORMATS, Style, draw, scan_url
 from snapurl.ui.call import Call
 from snapurl.ui.charts import HEIGHT, RANGE_DAYS_MAX, WIDTH, day_chart, read_range, shares, source_rows
@@ -32,6 +36,7 @@ from snapurl.ui.forms import (
     PERIODS,
     STATUSES,
     LinkForm,
+    check_carried,
     compared,
     errors_by_field,
     is_form_number,
@@ -39,10 +44,19 @@ from snapurl.ui.forms import (
     path_of,
     sentence,
 )
+from snapurl.ui.link_history import history_view
+from snapurl.ui.link_live import LinkLive, clicks_event
 from snapurl.ui.retries import retry_of
 from snapurl.ui.rule_forms import CHOICES, NAMES, arranged
 
 DAYS = (7, 30, 90)
+DONE = {
+    "made": "The link is ready.",
+    "saved": "Saved.",
+    "restored": "The link is back.",
+    "renamed": "The link has its new code. Its clicks begin anew: those of the old code stay there.",
+}
+"""What is said at an address with that parameter."""
 RANGE_FAULT = f"This is no range of days that has begun, of at most {RANGE_DAYS_MAX:,} days."
 QR_AGE_S_MAX = 3_600
 QR_STYLES = {"svg": Style("svg", 320, border=2), "png": Style("png", 1_024)}
@@ -59,6 +73,7 @@ async def new(call: Call) -> HTTPResponse:
 
 async def create(call: Call) -> HTTPResponse:
     """Creates a link. The form has a number of its own, so that sending it twice makes one link."""
+    check_carried(call.form)
     typed, once = LinkForm.of_form(call.form), call.form.get("once", "")
     draft = draft_of(typed.draft(call.services.clock(), once), call.context.rules())
     key = (
@@ -115,35 +130,55 @@ def _form_values(call: Call, typed: LinkForm, refusal: SnapURLError | None) -> d
 
 
 async def show(call: Call) -> HTTPResponse:
-    code, owner = _code(call), owner_filter(call.user)
-    link = await call.services.links.get(code, owner)
-    found, sources = await call.services.links.stats(code, owner)
+    return await _show_page(call, {})
+
+
+async def _show_page(
+    call: Call, asked: Mapping[str, str], refusal: SnapURLError | None = None
+) -> HTTPResponse:
+    """`asked` is the form of a rename that was refused. Raises NotFound, Gone, Unavailable."""
+    code, owner, links = _code(call), owner_filter(call.user), call.services.links
+    link = await links.get(code, owner)
+    (found, sources), history, used = await asyncio.gather(
+        links.stats(code, owner), links.history(code, owner), links.used([link])
+    )
     today = call.services.clock().date()
-    asked = {name: text for name in ("from", "to") if (text := call.query.get(name, "").strip())}
-    chosen = read_range(asked.get("from", ""), asked.get("to", ""), today) if asked else None
-    days = int(text) if (text := call.query.get("days", "")) in map(str, DAYS) else 30
-    last, days = chosen or (today, days)
+    errors = errors_by_field(refusal)
     return call.page(
         "link.html",
+        refusal.status if refusal else 200,
         link=link,
-        used=await call.services.links.used([link]),
-        is_made="made" in call.query,
-        is_saved="saved" in call.query,
-        is_restored="restored" in call.query,
+        used=used,
+        done=next((text for name, text in DONE.items() if name in call.query), ""),
         now=call.services.clock(),
         total=sum(day.clicks for day in found),
-        chart=day_chart(found, last, days),
-        width=WIDTH,
-        height=HEIGHT,
-        days=0 if chosen else days,
-        periods=DAYS,
-        today=today,
-        range_fault="" if chosen or not asked else RANGE_FAULT,
+        **_chart_values(call.query, found, today),
         panels=(
             ("referrers", "Referrers", "Referrer", shares(sources, SourceKind.REFERRER, REFERRERS)),
             ("browsers", "Browsers", "Browser", shares(sources, SourceKind.BROWSER, BROWSERS)),
         ),
+        history=history_view(history, shows_all=call.query.get("history") == "all"),
+        asked=asked,
+        errors=errors,
+        fault=sentence(refusal) if refusal is not None and not errors else "",
+        retry=retry_of(refusal, asked),
     )
+
+
+def _chart_values(query: Mapping[str, str], found: Sequence[DayClicks], today: date) -> dict[str, object]:
+    asked = {name: text for name in ("from", "to") if (text := query.get(name, "").strip())}
+    chosen = read_range(asked.get("from", ""), asked.get("to", ""), today) if asked else None
+    days = int(text) if (text := query.get("days", "")) in map(str, DAYS) else 30
+    last, days = chosen or (today, days)
+    return {
+        "chart": day_chart(found, last, days),
+        "width": WIDTH,
+        "height": HEIGHT,
+        "days": 0 if chosen else days,
+        "periods": DAYS,
+        "today": today,
+        "range_fault": "" if chosen or not asked else RANGE_FAULT,
+    }
 
 
 async def table(call: Call) -> HTTPResponse:
@@ -165,6 +200,20 @@ async def table(call: Call) -> HTTPResponse:
     name = f"{path_of(code)}-{call.path['table']}"
     headers = {**call.context.headers, "content-disposition": f'attachment; filename="{name}"'}
     return HTTPResponse(text.getvalue(), 200, headers, "text/csv; charset=utf-8")
+
+
+async def live(call: Call) -> HTTPResponse:
+    """The clicks as an event has them, for pages that get no events."""
+    link = await call.services.links.get(_code(call), owner_filter(call.user))
+    return call.context.json_response(json.loads(clicks_event(link.clicks)))
+
+
+async def live_events(call: Call) -> HTTPResponse:
+    """The stream of events; each is the number of clicks."""
+    code, owner = _code(call), owner_filter(call.user)
+    await call.services.links.get(code, owner)  # whoever asks for a link that is not there is told so
+    watched: LinkLive = call.context.request.app.ctx.link_live
+    return call.stream(watched.watch(code, owner), Right.READ)
 
 
 def _code(call: Call) -> str:
@@ -197,6 +246,7 @@ async def edit(call: Call) -> HTTPResponse:
 
 async def change(call: Call) -> HTTPResponse:
     """Changes the fields that differ from what the form has shown, if nobody has changed the link since."""
+    check_carried(call.form)
     code, owner, version = _code(call), owner_filter(call.user), call.form.get("version", "")
     current = await call.services.links.get(code, owner)
     typed, now = LinkForm.of_form(call.form), call.services.clock()
@@ -252,9 +302,41 @@ def _edit_page(
         code=_code(call),
         version=version,
         is_conflict=is_conflict,
-        compared=compared(current, typed),
+        compared=compared(current, typed, call.zone),
         has_password=link.password_hash is not None if link else "has_password" in call.form,
     )
+
+
+# -- rename ------------------------------------------------------------------------------------------------------
+
+
+async def rename(call: Call) -> HTTPResponse:
+    """Gives the link another code. A form that is sent twice finds that it is done."""
+    code = _code(call)
+    body = {
+        "code": call.form.get("code", "").strip(),
+        "old": "give-up" if "gives_up" in call.form else "redirect",
+    }
+    asked = check(Rename, body, call.context.rules())
+    await count_links(call.context, 1)
+    link = await call.services.renames.rename(
+        code,
+        asked.code,
+        gives_up=asked.old == "give-up",
+        if_match=None,
+        owner=owner_filter(call.user),
+        by=call.user.key_id,
+    )
+    return call.go(f"/ui/links/{path_of(link.code)}?renamed=1")
+
+
+async def rename_again(call: Call, refusal: SnapURLError) -> HTTPResponse:
+    """Shows the page of a link whose rename was refused, with what was typed."""
+    if isinstance(refusal, AliasTaken):
+        refusal = Invalid(fields=(FieldError("/code", "is taken: choose another"),))
+    if isinstance(refusal, NotFound | Gone):
+        raise refusal
+    return await _show_page(call, call.form, refusal)
 
 
 # -- delete ------------------------------------------------------------------------------------------------------

@@ -1,18 +1,25 @@
-"""The settings of this browser: the colours. They are in a cookie, so every page is right from its first byte."""
+"""The settings of this browser: colours, time zone, keyboard shortcuts.
+
+They are in cookies, so every page is right from its first byte.
+"""
 
 from __future__ import annotations
 
 from sanic import HTTPResponse
 
 from snapurl.errors import Invalid, NoSuchAccount, Unavailable
-from snapurl.ui.call import THEME_COOKIE, THEMES, Call
+from snapurl.ui.call import NO_SHORTCUTS, SHORTCUTS_COOKIE, THEME_COOKIE, THEMES, ZONE_COOKIE, Call
+from snapurl.ui.forms import time_zones
 
-THEME_S_MAX = 31_536_000  # a year
+KEPT_S_MAX = 31_536_000  # a year
 
 
 async def show(call: Call) -> HTTPResponse:
     return call.page(
-        "preferences.html", themes=THEMES, is_saved="saved" in call.query, account=await _account_name(call)
+        "preferences.html",
+        zones=sorted(time_zones()),
+        is_saved="saved" in call.query,
+        account=await _account_name(call),
     )
 
 
@@ -27,8 +34,12 @@ async def _account_name(call: Call) -> str:
 
 
 async def save(call: Call) -> HTTPResponse:
-    theme = call.form.get("theme", "")
+    theme, zone = call.form.get("theme", ""), call.form.get("zone", "")
     if theme not in THEMES:
         raise Invalid("the theme must be one of auto, light, dark")
-    call.set_cookie(THEME_COOKIE, theme, THEME_S_MAX)
+    if zone and zone not in time_zones():
+        raise Invalid("this time zone is not known")
+    call.set_cookie(THEME_COOKIE, theme, KEPT_S_MAX)
+    call.set_cookie(ZONE_COOKIE, zone, KEPT_S_MAX)
+    call.set_cookie(SHORTCUTS_COOKIE, "" if "shortcuts" in call.form else NO_SHORTCUTS, KEPT_S_MAX)
     return call.go("/ui/settings?saved=1")

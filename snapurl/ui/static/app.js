@@ -40,12 +40,31 @@ function closeMenus() {
   for (const menu of document.querySelectorAll("details.menu[open]")) menu.open = false;
 }
 
+// -- times ---------------------------------------------------------------------------------------------------
+
+// Times are in the zone of the browser, unless the settings name one: then the server has written them so.
+export function localise() {
+  if (document.documentElement.dataset.zone) return;
+  for (const time of document.querySelectorAll("time[title]")) {
+    const text = MOMENT.format(new Date(time.dateTime));
+    if ("moment" in time.dataset) time.textContent = text;
+    time.title = text;
+  }
+}
+
+const MOMENT = new Intl.DateTimeFormat("en-GB", {
+  day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZoneName: "short",
+});
+localise();
+document.addEventListener("htmx:after:swap", localise);
+
 // -- forms ------------------------------------------------------------------------------------------------------
 
-// Dates are UTC on the wire, and in the browser's zone on the screen.
+// Dates are UTC on the wire. Unless the settings name a zone, they are in the browser's on the screen.
 for (const field of document.querySelectorAll("input[type=datetime-local]")) {
   const zone = field.closest(".field").querySelector("[data-zone]");
   const offset = field.form.elements[`${field.name}_offset`];
+  if (document.documentElement.dataset.zone) break;
   if (field.value) {
     const moment = new Date(`${field.value}Z`);
     moment.setMinutes(moment.getMinutes() - moment.getTimezoneOffset());
@@ -162,7 +181,7 @@ document.addEventListener("keydown", (event) => {
   const typing = event.target.closest?.("input:not([type=checkbox]), textarea, select, [contenteditable], dialog[open]");
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
   const action = KEYS[event.key];
-  if (!action || !document.getElementById("keyboard")) return;
+  if (!action || !document.getElementById("keyboard")) return; // nobody has logged in, or they are switched off
   event.preventDefault();
   action();
 });
