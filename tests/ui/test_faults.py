@@ -92,13 +92,29 @@ async def test_a_limit_is_one_line(service: Service, make_page: PageMaker) -> No
     await expect(page.get_by_label("Title")).to_have_value("Kept")
 
 
-async def test_colours_are_chosen(make_page: PageMaker) -> None:
-    """The colours that were chosen hold for every page of this browser, from its first byte."""
-    page = await make_page(is_new=True)
+async def test_colours_zone_and_shortcuts_are_chosen(service: Service, make_page: PageMaker) -> None:
+    """What was chosen holds for every page of this browser, from its first byte. Times are shown and typed in the
+    zone that was chosen, and keys do nothing where they are switched off."""
+    page = await make_page(is_new=True, zone="Asia/Kolkata")
+    await service.shorten(alias="in-tokyo", expires_at="2099-01-31T12:00:00Z")
     await page.goto("/ui/settings")
     await page.get_by_role("radio", name="Dark", exact=True).check()
+    await page.get_by_label("Time zone").select_option("Asia/Tokyo")
+    await page.get_by_role("checkbox", name="Keyboard shortcuts").uncheck()
     await page.get_by_role("button", name="Save").click()
     await expect(page.get_by_text("Saved for this browser.")).to_be_visible()
-    await page.goto("/ui/links")
+    await expect(page.get_by_label("Time zone")).to_have_value("Asia/Tokyo")
+    await expect(page.get_by_role("checkbox", name="Keyboard shortcuts")).not_to_be_checked()
+    await page.goto("/ui/links?q=in-tokyo")
     assert await page.evaluate("getComputedStyle(document.body).colorScheme") in ("dark", "light dark")
     assert await page.locator("html").get_attribute("data-theme") == "dark"
+    await expect(page.get_by_title("31 Jan 2099, 21:00 JST")).to_be_visible()
+    await page.keyboard.press("/")
+    await expect(page.get_by_label("Search")).not_to_be_focused()
+    await page.goto("/ui/links/in-tokyo/edit")
+    await expect(page.get_by_label("Date and time — Asia/Tokyo")).to_have_value("2099-01-31T21:00")
+    await page.get_by_label("Date and time").fill("2099-02-01T09:00")
+    await page.get_by_role("button", name="Save").click()
+    await expect(page.get_by_text("Saved.")).to_be_visible()
+    link = (await service.api.get("/api/v1/links/in-tokyo")).json()
+    assert link["expires_at"] == "2099-02-01T00:00:00.000000Z"
