@@ -24,7 +24,7 @@ from sanic import HTTPResponse, Request
 
 from snapurl.errors import (
     BadRequest,
-    Forbidden,
+    ForeignForm,
     NoAccess,
     NoSuchAddress,
     OutcomeUnknown,
@@ -43,6 +43,7 @@ from snapurl.telemetry import traces
 from snapurl.telemetry.logs import REQUEST_ID
 from snapurl.telemetry.metrics import HTTP_REQUESTS, HTTP_SECONDS, timing
 from snapurl.ui.call import Call, Dashboard, ScreenHandler
+from snapurl.ui.forms import carried
 from snapurl.ui.retries import NO_RETRY, retry_of
 
 log = logging.getLogger("snapurl.ui")
@@ -113,7 +114,7 @@ async def _respond(call: Call, screen: Screen) -> HTTPResponse:
     if screen.method == "POST":
         if not is_from_our_pages(request, call.services):
             await discard_body(request)
-            raise Forbidden("the form was sent from another site")
+            raise ForeignForm("another site has sent it: open the page here, and send the form from there")
         call.form = await _read_form(call.context)
     else:
         await discard_body(request)
@@ -198,7 +199,7 @@ def _login_page(call: Call, screen: Screen) -> HTTPResponse:
     """Sends a browser without a session to log in. It comes back, with the form that it has sent."""
     place = _place(call)
     if screen.method == "POST":
-        return call.page("login.html", 401, place=place, form=call.form, fault="", is_ended=True)
+        return call.page("login.html", 401, place=place, form=carried(call.form), fault="", is_ended=True)
     return call.go(f"/ui/login?{urlencode({'next': place})}")
 
 
@@ -227,6 +228,6 @@ def _refusal_page(call: Call, screen: Screen, error: Exception) -> HTTPResponse:
         refusal.status,
         refusal=refusal,
         here=_place(call) if can_repeat else "",
-        form=call.form if is_form and can_repeat else None,
+        form=carried(call.form) if is_form and can_repeat else None,
         retry=NO_RETRY if isinstance(refusal, OutcomeUnknown) else retry_of(refusal, call.form),
     )

@@ -13,7 +13,8 @@ from tests.integration.http.service import Service
 WITH_SESSION = [screen for screen in SCREENS if screen.right is not None]
 POSTS = [screen for screen in SCREENS if screen.method != "GET"]
 NO_PAGES = ("/ui/static/", "/ui/cluster/", "/ui/login/openid")
-"""Beginnings of the paths of GET screens that answer with something other than a page."""
+NO_PAGES_END = ("{format}", "{table}", "/live", "/events")
+"""Beginnings and ends of the paths of GET screens that answer with something other than a page."""
 
 
 def path_of(screen: Screen, **values: str) -> str:
@@ -59,6 +60,7 @@ async def test_no_form_of_another_site_is_taken(service: Service, screen: Screen
     ):
         answer = await browser.request(screen.method, path_of(screen), data={"name": "x"}, headers=headers)
         assert (answer.status_code, "another site" in answer.text) == (403, True), headers
+        assert "API key" not in answer.text
         assert "set-cookie" not in answer.headers
 
 
@@ -107,7 +109,7 @@ async def test_what_people_have_typed_is_text_on_every_page(service: Service, pa
     pages = [
         screen for screen in WITH_SESSION if screen.method == "GET" and not screen.path.startswith(NO_PAGES)
     ]
-    shown = [screen for screen in pages if not screen.path.endswith(("{format}", "{table}"))]
+    shown = [screen for screen in pages if not screen.path.endswith(NO_PAGES_END)]
     asked = [path_of(screen, code=link["code"], **named) for screen in shown]
     account = {"account": named["account_id"], "q": "<b>"}
     for path in asked:

@@ -110,18 +110,27 @@ async def test_the_login_leads_to_no_other_site(service: Service) -> None:
 
 
 async def test_what_was_typed_outlives_the_session(service: Service, make_page: PageMaker) -> None:
-    """A form that is sent after the session has ended is there again after the login."""
+    """A form that is sent after the session has ended is there again after the login. A password of a link is in no
+    page on the way, and the link is not made without it."""
     page = await make_page()
     await page.goto("/ui/new")
     await page.get_by_label("Target URL").fill("https://example.org/typed-before")
     await page.get_by_label("Alias").fill("outlives-session")
+    await page.get_by_text("More options").click()
+    await page.get_by_label("Password").fill("open sesame")
     await page.context.clear_cookies()
     await page.get_by_role("button", name="Shorten").click()
     await expect(page.get_by_text("Your session has ended")).to_be_visible()
+    assert "open sesame" not in await page.content()
     await page.get_by_label("API key").fill(service.admin_key)
     await page.get_by_role("button", name="Log in").click()
+    assert "open sesame" not in await page.content()
     await page.get_by_role("button", name="Send it now").click()
+    await expect(page.locator("#password-error")).to_contain_text("typed again")
+    await page.get_by_label("Password").fill("open sesame")
+    await page.get_by_role("button", name="Shorten").click()
     await expect(page).to_have_url(re.compile("/ui/links/outlives-session"))
+    await expect(page.locator(".facts").get_by_text("Password")).to_be_visible()
     await expect(page.get_by_text("https://example.org/typed-before")).to_be_visible()
 
 
