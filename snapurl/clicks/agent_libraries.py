@@ -4,14 +4,15 @@
 linear time (`ua-parser-rs`, `google-re2`), so no header takes long. Names of the libraries become those of
 `agents.py` where there is one: `chrome` is the same with and without the extra.
 
-Some patterns take the name of a program from the header. Such a name could be anything that a client makes up. So a
-name passes only if it is a part of the patterns themselves.
+Some patterns take the name of a program from the header. Such a name could be anything that a client makes up. So
+a name passes only if it is a part of the patterns themselves.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any
 
 from snapurl.clicks.agents import Agent, any_device_of, read_families
@@ -50,16 +51,17 @@ _TOKEN = re.compile(
 )
 
 
+@cache
 def load() -> Callable[[bytes], Agent] | None:
-    """Returns what reads a user agent; None if the extra is not installed. Takes about 0.2 s of CPU time."""
+    """Returns what reads a user agent; None if the extra is not installed. Takes about 0.1 s of CPU time."""
     try:
         from crawleruseragents import CRAWLER_USER_AGENTS_DATA  # noqa: PLC0415
         from re2 import Set  # noqa: PLC0415
-        from ua_parser import load_builtins  # noqa: PLC0415
+        from ua_parser import load_lazy_builtins  # noqa: PLC0415
         from ua_parser_rs import OSExtractor, UserAgentExtractor  # noqa: PLC0415
     except ImportError:
         return None
-    browsers, systems, _ = load_builtins()
+    browsers, systems, _ = load_lazy_builtins()
     bots = Set.SearchSet()
     patterns = [str(entry["pattern"]) for entry in CRAWLER_USER_AGENTS_DATA]
     for pattern in patterns:

@@ -51,6 +51,14 @@ def campaign_of(query: bytes | None, target: bytes) -> Campaign:
     return Campaign(*(mine or theirs for mine, theirs in zip(own, of_target, strict=True)))
 
 
+def campaign_part(url: str) -> bytes:
+    """Returns as much of a target as `campaign_of` looks at, so that not every URL is kept."""
+    if "utm_" not in url:
+        return b""
+    query = url.partition("#")[0].partition("?")[2]
+    return b"?" + query.encode(errors="surrogateescape")[:HEADER_BYTES_MAX]
+
+
 @lru_cache(maxsize=CACHED_HEADERS_MAX)
 def _campaign_in(query: bytes) -> Campaign:
     """Returns the values of a query; of a parameter that is there twice, the first that says something."""

@@ -1,8 +1,8 @@
 """Country and city of a click, from a file that the operator provides or from a header of a trusted proxy.
 
 `SNAPURL_GEO_FILE` is a database in MMDB format (MaxMind, DB-IP, IPinfo and others publish such files). Only the
-network of an address is looked up, and cached: the /24 of an IPv4 address, the /48 of an IPv6 address. New networks
-are looked up NEW_MAX times per flush at most.
+network of an address is looked up, and cached: the /24 of an IPv4 address, the /48 of an IPv6 address. New
+networks are looked up NEW_MAX times per flush at most.
 
 The file is mapped into memory, which all workers share. When another file has taken its place, that is opened
 instead. A file that cannot be used leaves the one before it in use.
@@ -32,14 +32,14 @@ _COUNTRY = re.compile(r"[A-Z]{2}")
 _UNKNOWN = ("XX", "ZZ")
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """A country as its ISO 3166 code, and a city with the country's code, as in `Paris, FR`; NONE if not known."""
 
     country: str = NONE
     city: str = NONE
 
 
-NOWHERE = Place()
+NOWHERE = Location()
 
 
 def country_of(header: str) -> str:
@@ -49,7 +49,7 @@ def country_of(header: str) -> str:
 
 
 class Places:
-    """Address -> Place, by the geo file. Opening it raises ConfigError.
+    """Address -> Location, by the geo file. Opening it raises ConfigError.
 
     `unread` counts addresses whose network was new when NEW_MAX had been looked up since `renew`.
     """
@@ -57,7 +57,7 @@ class Places:
     def __init__(self, file: Path, clock: Callable[[], float]) -> None:
         self._file = file.expanduser()
         self._clock = clock
-        self._known: dict[str, Place] = {}
+        self._known: dict[str, Location] = {}
         self._left = NEW_MAX
         self.unread = 0
         self._checked_s = clock()
@@ -96,7 +96,7 @@ class Places:
         self._is_failing = False
         log.info("the geo file %s has changed and is in use", self._file)
 
-    def of(self, address: str) -> Place:
+    def of(self, address: str) -> Location:
         """Returns where an address or network is; NOWHERE if it is unknown or too many are new."""
         network = _network_of(address)
         if network is None:
@@ -107,13 +107,13 @@ class Places:
                 self.unread += 1
                 return NOWHERE
             self._left -= 1
-            found = self._look_up(network)
+            found = self._find(network)
             if len(self._known) >= NETWORKS_CACHED:
                 del self._known[next(iter(self._known))]
         self._known[network] = found
         return found
 
-    def _look_up(self, network: str) -> Place:
+    def _find(self, network: str) -> Location:
         try:
             return _place_in(self._reader.get(network))
         except Exception:  # a malformed file, in whatever way
@@ -133,7 +133,7 @@ def _network_of(address: str) -> str | None:
         return None
 
 
-def _place_in(record: Any) -> Place:
+def _place_in(record: Any) -> Location:
     """Returns the place in a record: nested as in MaxMind's files, or flat as in IPinfo's."""
     if not isinstance(record, dict):
         return NOWHERE
@@ -146,7 +146,7 @@ def _place_in(record: Any) -> Place:
         city = names.get("en") if isinstance(names, dict) else None
     code = country_of(country) if isinstance(country, str) else NONE
     name = cut("".join(filter(str.isprintable, city))) if isinstance(city, str) else NONE
-    return Place(code, f"{name}, {code}" if name and code else name)
+    return Location(code, f"{name}, {code}" if name and code else name)
 
 
 def _opened(file: Path) -> Any:

@@ -13,7 +13,7 @@ from netaddr import IPSet
 
 from snapurl.clicks import places
 from snapurl.clicks.campaigns import VALUE_BYTES_MAX
-from snapurl.clicks.places import NOWHERE, Place, Places, _place_in, country_of
+from snapurl.clicks.places import NOWHERE, Location, Places, _place_in, country_of
 from snapurl.errors import ConfigError
 
 NESTED = {
@@ -49,10 +49,10 @@ def file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("address", "place"),
     [
-        ("198.51.100.7", Place("FR", "Paris, FR")),
-        ("203.0.113.200", Place("BR", "S\u00e3o Paulo, BR")),
-        ("2001:db8:1:2::/64", Place("FR", "Paris, FR")),
-        ("2001:db8:1::9", Place("FR", "Paris, FR")),
+        ("198.51.100.7", Location("FR", "Paris, FR")),
+        ("203.0.113.200", Location("BR", "S\u00e3o Paulo, BR")),
+        ("2001:db8:1:2::/64", Location("FR", "Paris, FR")),
+        ("2001:db8:1::9", Location("FR", "Paris, FR")),
         ("192.0.2.1", NOWHERE),
         ("::1", NOWHERE),
         ("999.1.1.1", NOWHERE),
@@ -60,7 +60,7 @@ def file(tmp_path: Path) -> Path:
         ("unix:", NOWHERE),
     ],
 )
-def test_a_place_is_that_of_the_network(file: Path, address: str, place: Place) -> None:
+def test_a_place_is_that_of_the_network(file: Path, address: str, place: Location) -> None:
     """Country and city are those of the network of the address, from files with nested and with flat records."""
     assert Places(file, Clock()).of(address) == place
 
