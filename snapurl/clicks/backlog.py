@@ -9,8 +9,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from snapurl.clicks.sources import OTHER
-from snapurl.clicks.tally import VALUES_MAX
-from snapurl.model import ClickRow, ClicksBySlot, SourceClicks, SourceKind
+from snapurl.model import VALUES_MAX, ClickRow, ClicksBySlot, SourceClicks, SourceKind
 
 SOURCES_MAX = 200_000  # that wait; further clicks wait without theirs
 
@@ -63,7 +62,7 @@ class _Values:
         clicks: Counter[tuple[SourceKind, str]] = Counter()
         for kind, value, count in row.sources:
             known = self._values.setdefault((row.code, row.day, kind), set())
-            if len(known) < VALUES_MAX:
+            if len(known) < VALUES_MAX[kind] and value != OTHER:
                 known.add(value)
             clicks[kind, value if value in known else OTHER] += count
         if len(clicks) == len(row.sources):
