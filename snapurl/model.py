@@ -499,14 +499,41 @@ class DayClicks:
 
 
 class SourceKind(StrEnum):
-    """What a click source is."""
+    """What is told of a click: each kind is counted for itself."""
 
-    BROWSER = "browser"
-    REFERRER = "referrer"
+    REFERRER = "referrer"  # host
+    COUNTRY = "country"  # ISO 3166-1 alpha-2
+    CITY = "city"
+    DEVICE = "device"
+    OS = "os"
+    BROWSER = "browser"  # family
+    LANGUAGE = "language"
+    UTM_SOURCE = "utm_source"
+    UTM_MEDIUM = "utm_medium"
+    UTM_CAMPAIGN = "utm_campaign"
+    CHANNEL = "channel"  # `link` or `qr`
+    BOT = "bot"  # name
+
+
+VALUES_MAX: Mapping[SourceKind, int] = {
+    SourceKind.REFERRER: 100,
+    SourceKind.COUNTRY: 250,
+    SourceKind.CITY: 50,
+    SourceKind.DEVICE: 6,
+    SourceKind.OS: 20,
+    SourceKind.BROWSER: 20,
+    SourceKind.LANGUAGE: 30,
+    SourceKind.UTM_SOURCE: 50,
+    SourceKind.UTM_MEDIUM: 50,
+    SourceKind.UTM_CAMPAIGN: 50,
+    SourceKind.CHANNEL: 2,
+    SourceKind.BOT: 30,
+}
+"""Values of a kind per link and day. Clicks of further values count under `*`, which is none of them."""
 
 
 class SourceClicks(NamedTuple):
-    """Clicks of one code from one source: a host or browser family, "" if unknown, "*" for all others."""
+    """Clicks of one code from one source: a value of that kind, "" if unknown, "*" for all others."""
 
     kind: SourceKind
     value: str
@@ -515,9 +542,9 @@ class SourceClicks(NamedTuple):
 
 @dataclass(slots=True)
 class ClickRow:
-    """Clicks of one code on one UTC day in one stream entry. `entry` is the position of that entry.
+    """Clicks of one code in one UTC hour in one stream entry. `entry` is the position of that entry.
 
-    The sources of each kind add up to `clicks`, or to less where some were not kept.
+    The sources of each kind add up to `clicks`, or to less where some were not kept. `bots` is a part of `clicks`.
     """
 
     slot: int
@@ -526,6 +553,8 @@ class ClickRow:
     day: date
     clicks: int
     sources: tuple[SourceClicks, ...] = ()
+    hour: int = 0
+    bots: int = 0
 
 
 ClicksBySlot = Mapping[int, Sequence[ClickRow]]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
+from typing import Any
 
 from ring.slots import slot_of
 from snapurl.clicks.sources import NONE
@@ -12,10 +13,12 @@ from snapurl.clicks.tally import Sources
 from snapurl.model import ClickRow, SourceClicks, SourceKind
 
 FIELD = b"clicks"
+BOTS_FIELD = b"bots"
 SOURCES_FIELD = b"sources"
 SHIPMENT_FIELD = b"shipment"
 VALUE_CHARS_MAX = 255  # of a source; the shards' limit
 _SEQUENCE_BITS = 20
+_KINDS = {str(kind): kind for kind in SourceKind}
 _CLICKS_MAX = 2**40  # of a row: no worker can count as many, and sums of them fit a bigint
 _CODE_BYTES = len('"":[],') + len(str(_CLICKS_MAX))
 _VALUE_BYTES = len('["","",],') + len(str(_CLICKS_MAX))
@@ -34,6 +37,11 @@ def stream_name(namespace: str, unique: str) -> str:
 def worker_key(namespace: str, worker: str) -> str:
     """The key of the number of a worker's last entry."""
     return f"snapurl:{namespace}:clicks:worker:{worker}"
+
+
+def visitors_key(namespace: str, day: date, code: str) -> str:
+    """The key of the visitors of a link on a day, as a HyperLogLog."""
+    return f"snapurl:{namespace}:clicks:visitors:{day.isoformat()}:{code}"
 
 
 def lease_key(namespace: str) -> str:
@@ -72,35 +80,73 @@ def encoded_bytes_max(code: str, sources: Sources | None) -> int:
 
 
 def decode_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> list[ClickRow]:
-    """Returns the rows of one entry, one per day and code. An entry of an older worker has no sources.
+    """Returns the rows of one entry, one per hour and code.
+
+    Three JSON fields by hour (`2026-11-28T19`, UTC): `clicks` and `bots` as `{hour: {code: clicks}}`, `sources` as
+    `{hour: {code: {kind: {value: clicks}}}}`. The last two may be absent. Clicks count whatever is wrong with the
+    last two: bots beyond the clicks are cut, and a kind that is unknown or says more than the clicks is left out.
+
+    An entry of an older worker names a day, and lists sources as `[referrer, browser, clicks]`. Its hour is that in
+    which it was added, or the last one of its day if that is over.
 
     Raises ValueError, KeyError, TypeError or AttributeError if the entry is malformed.
     """
     place = entry_place(entry_id)
     counted = json.loads(fields[FIELD])
-    found = json.loads(fields.get(SOURCES_FIELD, b"{}"))
+    bots_by_hour = json.loads(fields.get(BOTS_FIELD, b"{}"))
+    sources_by_hour = json.loads(fields.get(SOURCES_FIELD, b"{}"))
     rows: list[ClickRow] = []
     for text, counts in counted.items():
-        day, sources = date.fromisoformat(text), found.get(text, {})
+        day, hour = _day_and_hour(text, place)
+        bots, sources = bots_by_hour.get(text, {}), sources_by_hour.get(text, {})
         rows += [
-            ClickRow(slot_of(code), place, code, day, _positive(clicks), _by_kind(sources.get(code, ())))
+            ClickRow(
+                slot_of(code),
+                place,
+                code,
+                day,
+                _positive(clicks),
+                _listed(sources[code], clicks) if code in sources else (),
+                hour,
+                min(_positive(bots[code]), clicks) if code in bots else 0,
+            )
             for code, clicks in counts.items()
         ]
     return rows
 
 
-def _by_kind(sources: Sequence[tuple[str, str, int]]) -> tuple[SourceClicks, ...]:
-    """Sums the sources per kind and value. Clicks without a value are left out."""
-    found: dict[tuple[SourceKind, str], int] = {}
+def _day_and_hour(text: str, place: int) -> tuple[date, int]:
+    day, _, hour = text.partition("T")
+    found = date.fromisoformat(day)
+    if hour:
+        if int(hour) not in range(24):
+            raise ValueError(f"hour {hour!r}")
+        return found, int(hour)
+    added = datetime.fromtimestamp((place >> _SEQUENCE_BITS) / 1000, UTC)
+    return found, added.hour if added.date() == found else 23
+
+
+def _listed(
+    sources: Mapping[str, Mapping[str, int]] | Sequence[Any], clicks: int
+) -> tuple[SourceClicks, ...]:
+    """Returns the sources of a row with that many clicks. Clicks without a value are left out."""
+    by_kind = _by_kind(sources) if isinstance(sources, list) else sources
+    found: list[SourceClicks] = []
+    for name, values in by_kind.items():
+        kind = _KINDS.get(name)
+        if kind is not None and sum(map(_positive, values.values())) <= clicks:
+            found += [SourceClicks(kind, value[:VALUE_CHARS_MAX], n) for value, n in values.items() if value]
+    return tuple(found)
+
+
+def _by_kind(sources: Sequence[tuple[str, str, int]]) -> dict[str, dict[str, int]]:
+    """Sums the sources of an older worker."""
+    found: dict[str, dict[str, int]] = {SourceKind.REFERRER: {}, SourceKind.BROWSER: {}}
     for referrer, browser, clicks in sources:
-        _positive(clicks)
-        if referrer != NONE:
-            key = SourceKind.REFERRER, str(referrer)[:VALUE_CHARS_MAX]
-            found[key] = found.get(key, 0) + clicks
-        if browser != NONE:
-            key = SourceKind.BROWSER, str(browser)[:VALUE_CHARS_MAX]
-            found[key] = found.get(key, 0) + clicks
-    return tuple(SourceClicks(kind, value, clicks) for (kind, value), clicks in found.items())
+        for values, value in zip(found.values(), (referrer, browser), strict=True):
+            if value != NONE:
+                values[value] = values.get(value, 0) + _positive(clicks)
+    return found
 
 
 def _positive(clicks: object) -> int:

@@ -29,6 +29,7 @@ log = logging.getLogger("snapurl.clicks")
 
 SQL = load_queries("clicks")
 
+_KINDS_KEPT = (SourceKind.REFERRER, SourceKind.BROWSER)  # that `click_sources` takes
 SOURCES_SHOWN = 50  # per kind, those with the most clicks
 CALLS_MAX = (
     3  # per shard for the same rows; each leaves out, or shortens, the slots that blocked the one before
@@ -140,6 +141,8 @@ def _sums(rows_of: ClicksBySlot) -> tuple[Sequence[object], ...]:
             key = (slot, row.code, row.day)
             clicks[key] = clicks.get(key, 0) + row.clicks
             for kind, value, count in row.sources:
+                if kind not in _KINDS_KEPT:
+                    continue
                 source = (*key, kind, value)
                 sources[source] = sources.get(source, 0) + count
     return (
