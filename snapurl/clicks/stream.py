@@ -126,17 +126,22 @@ def _day_and_hour(text: str, place: int) -> tuple[date, int]:
     return found, added.hour if added.date() == found else 23
 
 
-def _listed(
-    sources: Mapping[str, Mapping[str, int]] | Sequence[Any], clicks: int
-) -> tuple[SourceClicks, ...]:
+def _listed(sources: Mapping[str, Mapping[str, int]] | list[Any], clicks: int) -> tuple[SourceClicks, ...]:
     """Returns the sources of a row with that many clicks. Clicks without a value are left out."""
     by_kind = _by_kind(sources) if isinstance(sources, list) else sources
     found: list[SourceClicks] = []
     for name, values in by_kind.items():
         kind = _KINDS.get(name)
         if kind is not None and sum(map(_positive, values.values())) <= clicks:
-            found += [SourceClicks(kind, value[:VALUE_CHARS_MAX], n) for value, n in values.items() if value]
+            found += [SourceClicks(kind, _text(value), n) for value, n in values.items() if value]
     return tuple(found)
+
+
+def _text(value: str) -> str:
+    """Returns a value as PostgreSQL can keep it: without NUL and lone surrogates, which somebody may have sent."""
+    if not value.isascii():
+        value = value.encode(errors="replace").decode()
+    return value[:VALUE_CHARS_MAX].replace("\0", "?")
 
 
 def _by_kind(sources: Sequence[tuple[str, str, int]]) -> dict[str, dict[str, int]]:
