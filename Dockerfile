@@ -4,7 +4,7 @@
 FROM python:3.13-slim AS build
 WORKDIR /build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-# LOCK=otel adds OpenTelemetry, LOCK=oidc the login at an OpenID provider.
+# LOCK=otel adds OpenTelemetry, LOCK=oidc the login at an OpenID provider. All have the libraries of statistics.
 ARG LOCK=run
 COPY requirements requirements
 RUN python -m venv /opt/tools && /opt/tools/bin/pip install --require-hashes -r requirements/build.lock \

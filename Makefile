@@ -88,14 +88,14 @@ clean: ## remove .venv and all caches; keep the data in .snapurl
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command 'make lock'
 lock: ## pin the dependencies again
-	$(LOCK) $(LOCK_ARGS) pyproject.toml requirements/build.in --extra local --extra dev --extra oidc --extra otel \
+	$(LOCK) $(LOCK_ARGS) pyproject.toml requirements/build.in --extra local --extra analytics --extra dev --extra oidc --extra otel \
 		-o requirements/dev.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra bench -c requirements/dev.lock -o requirements/bench.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra docs -c requirements/dev.lock -o requirements/docs.lock
-	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra local -c requirements/dev.lock -o requirements/local.lock
-	$(LOCK) $(LOCK_ARGS) pyproject.toml -c requirements/dev.lock -o requirements/run.lock
-	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra oidc -c requirements/dev.lock -o requirements/oidc.lock
-	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra otel -c requirements/dev.lock -o requirements/otel.lock
+	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra local --extra analytics -c requirements/dev.lock -o requirements/local.lock
+	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra analytics -c requirements/dev.lock -o requirements/run.lock
+	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra analytics --extra oidc -c requirements/dev.lock -o requirements/oidc.lock
+	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra analytics --extra otel -c requirements/dev.lock -o requirements/otel.lock
 	$(LOCK) $(LOCK_ARGS) requirements/build.in -c requirements/dev.lock -o requirements/build.lock
 
 vendor: $(VENV)/.dev ## fetch the files of other projects again, as named in the VENDORED.toml files (needs npm)

@@ -117,6 +117,11 @@ class Clients:
         self._is_reported = False
         self._read_short_hop = lru_cache(maxsize=ADDRESSES_CACHED)(self._read_hop)
 
+    @property
+    def has_proxies(self) -> bool:
+        """Whether any peer could be a trusted proxy."""
+        return bool(self._networks)
+
     def is_proxy(self, peer: str) -> bool:
         """Whether the peer of a connection is a trusted proxy."""
         return bool(self._networks) and self._hop(peer) == _TRUSTED

@@ -27,9 +27,14 @@ from sanic.server import HttpProtocol
 from snapurl.accounts import AccountService
 from snapurl.addresses import Clients
 from snapurl.cache.reader import LinkCache
+from snapurl.clicks.agent_libraries import load
+from snapurl.clicks.agents import read_families
+from snapurl.clicks.classifier import Classifier
 from snapurl.clicks.lag import LagReader
+from snapurl.clicks.origins import Origins
+from snapurl.clicks.places import Places
 from snapurl.clicks.shipper import Shipper
-from snapurl.clicks.tally import Tally
+from snapurl.clicks.tally import SAID_MAX, Tally
 from snapurl.config import Settings
 from snapurl.errors import SnapURLError
 from snapurl.http.api.links import create_link
@@ -101,6 +106,7 @@ class Context:
     services: Services
     fast_path: FastPath
     clients: Clients
+    origins: Origins
     connection_budget: ConnectionBudget
     body_budget: BodyBudget
     body_threads: BodyThreads
@@ -134,6 +140,7 @@ def create_app(settings: Settings) -> App:
     app.state.server_info.append(ApplicationServerInfo({"version": HTTP.VERSION_1}))
     app.ctx.protocol = FastProtocol if settings.fast_path else BoundedProtocol
     app.ctx.clients = Clients(settings.proxy_networks, log.warning)
+    app.ctx.origins = Origins(app.ctx.clients, settings.geo_header)
     app.ctx.connection_budget = ConnectionBudget.of(raise_open_files())
     app.ctx.body_budget = BodyBudget(settings.body_bytes_max)
     app.ctx.body_threads = BodyThreads()
@@ -153,7 +160,7 @@ def create_app(settings: Settings) -> App:
     async def connect(app: Any) -> None:
         try:
             context = cast(App, app).ctx
-            context.services = await open_services(settings, site, context.fair_queue, stack)
+            context.services = await open_services(settings, site, context.fair_queue, context.origins, stack)
             if dashboard is not None:
                 context.cluster_live = ClusterLive(
                     context.services, partial(render_event, dashboard.templates)
@@ -175,7 +182,7 @@ def create_app(settings: Settings) -> App:
 
 
 async def open_services(
-    settings: Settings, site: Site, fair_queue: FairQueue, stack: AsyncExitStack
+    settings: Settings, site: Site, fair_queue: FairQueue, origins: Origins, stack: AsyncExitStack
 ) -> Services:
     """Connects to everything and pushes on `stack` how to close it again. Raises ConfigError."""
     shards = await Shards.connect(settings)
@@ -196,8 +203,11 @@ async def open_services(
     cache = LinkCache(settings, namespace, store.find, redis, time.monotonic)
     await cache.start()
     stack.push_async_callback(cache.stop)
-    tally = Tally(settings.click_codes_max, settings.click_sources_max)
-    shipper = Shipper(settings, namespace, tally, redis, _now)
+    places = None if settings.geo_file is None else Places(settings.geo_file, time.monotonic)
+    read_agent = load() if settings.click_sources_max else None
+    classifier = Classifier(read_agent or read_families, origins.read, places)
+    tally = Tally(settings.click_codes_max, SAID_MAX if settings.click_sources_max else 0)
+    shipper = Shipper(settings, namespace, tally, classifier, redis, _now)
     await shipper.start()
     stack.push_async_callback(shipper.stop)
     measurements = (partial(WORKERS.set, 1), partial(shards.measure, "worker"), cache.measure)
@@ -270,6 +280,7 @@ def _fast_path(context: Context, create: SanicHandler) -> FastPath:
         services.tally,
         services.blocked,
         context.clients,
+        context.origins,
         services.clock_ms,
         create,
         asyncio.get_running_loop(),

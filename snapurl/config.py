@@ -256,6 +256,16 @@ class Settings(BaseSettings):
         description="Networks of trusted reverse proxies, separated by spaces, such as `10.0.0.0/8`; only they may "
         "name the client, in `X-Forwarded-For` or `Forwarded`.",
     )
+    geo_file: Path | None = Field(
+        None,
+        description="Database of places (MMDB) from which clicks get their country and city; needs "
+        "`pip install 'snapurl[analytics]'` (default: none).",
+    )
+    geo_header: str = Field(
+        "",
+        description="Header in which the proxies of SNAPURL_PROXIES name the country of a click, such as "
+        "`CF-IPCountry`; from any other peer it is not read (default: none).",
+    )
     dashboard: bool = Field(True, description="Whether there is a dashboard, at `/ui`.")
     dashboard_host: str = Field(
         "",
@@ -442,7 +452,8 @@ class Settings(BaseSettings):
         50_000,
         ge=0,
         le=10_000_000,
-        description="Click sources (referring host, browser family) that a worker holds; 0 turns sources off.",
+        description="Values of break-downs (referrers, countries, …) that a worker holds; 0: clicks are counted "
+        "and nothing else is kept of them.",
     )
     click_stream_entries_max: int = Field(
         1_000_000,
@@ -530,6 +541,16 @@ class Settings(BaseSettings):
     def _check_login_rights(cls, value: str) -> str:
         parse_permits(value)
         return value
+
+    @field_validator("geo_header")
+    @classmethod
+    def _check_geo_header(cls, value: str, info: ValidationInfo) -> str:
+        header = _header_name(value)
+        if header and not info.data.get("proxies"):
+            raise ValueError(
+                "anybody could send this header: set SNAPURL_PROXIES to the networks of your proxies"
+            )
+        return header
 
     @field_validator("login_header")
     @classmethod

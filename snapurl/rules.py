@@ -11,7 +11,6 @@ divides those whom no rule before has taken, independently of how that rule divi
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,29 +20,13 @@ from typing import Any
 from urllib.parse import parse_qs
 from zoneinfo import ZoneInfo
 
-from snapurl.clicks.sources import BOT, CACHED_HEADERS_MAX, browser_of
+from snapurl.clicks.agents import device_of, system_of
+from snapurl.clicks.languages import preferred_language
+from snapurl.clicks.sources import browser_of
 
-DEVICES = ("mobile", "tablet", "desktop")
-SYSTEMS = ("android", "ios", "windows", "macos", "linux", "chromeos")
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 RULES_CACHED_MAX = 256  # links whose rules are kept as they are evaluated; the least recently used goes
-LANGUAGES_MAX = 10  # of a header that are looked at
 QUERY_FIELDS_MAX = 50  # of a query; in one with more no parameter is found
-
-# The first match counts: Android also names Linux, and Windows Phone names Android.
-_SYSTEMS = (
-    ("windows", re.compile(rb"Windows")),
-    ("ios", re.compile(rb"iPhone|iPad|iPod")),
-    ("android", re.compile(rb"Android")),
-    ("chromeos", re.compile(rb"CrOS")),
-    ("macos", re.compile(rb"Macintosh|Mac OS X")),
-    ("linux", re.compile(rb"Linux|X11")),
-)
-_TABLET = re.compile(rb"iPad|Tablet|PlayBook|Android(?!.*Mobile)", re.DOTALL)
-_MOBILE = re.compile(rb"Mobi|iPhone|iPod|Windows Phone|Opera Mini")
-_LANGUAGE = re.compile(
-    r"[ \t]*([A-Za-z]{1,8}(?:-[A-Za-z0-9]{1,8})*)[ \t]*(?:;[ \t]*q=([01](?:\.[0-9]{0,3})?))?[ \t]*"
-)
 
 
 @dataclass(frozen=True)
@@ -76,35 +59,6 @@ class Visitor:
         words = f"{place} {self.code} {day} {self.address} ".encode()
         seed = words + (self.user_agent or b"")
         return int.from_bytes(blake2b(seed, digest_size=8).digest(), "big") * 100 / 2**64
-
-
-@lru_cache(maxsize=CACHED_HEADERS_MAX)
-def system_of(user_agent: bytes | None) -> str:
-    """Returns the operating system, one of SYSTEMS, "" if it is none of them or a bot's."""
-    if not user_agent or browser_of(user_agent) == BOT:
-        return ""
-    return next((name for name, pattern in _SYSTEMS if pattern.search(user_agent)), "")
-
-
-@lru_cache(maxsize=CACHED_HEADERS_MAX)
-def device_of(user_agent: bytes | None) -> str:
-    """Returns the kind of device, one of DEVICES, "" if the header does not say it or names a bot."""
-    if not user_agent or not system_of(user_agent):
-        return ""
-    if _TABLET.search(user_agent):
-        return "tablet"
-    return "mobile" if _MOBILE.search(user_agent) else "desktop"
-
-
-@lru_cache(maxsize=CACHED_HEADERS_MAX)
-def preferred_language(header: str) -> str:
-    """Returns the language of an `Accept-Language` header that is preferred, in lower case; "" without one."""
-    best, best_q = "", 0.0
-    for item in header.split(",", LANGUAGES_MAX)[:LANGUAGES_MAX]:
-        found = _LANGUAGE.fullmatch(item)
-        if found is not None and (q := float(found[2] or 1)) > best_q:
-            best, best_q = found[1].lower(), q
-    return best
 
 
 # -- conditions --------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from sanic import HTTPResponse
 
 from snapurl.addresses import Clients
 from snapurl.cache.local import Entry, LocalCache
+from snapurl.clicks.origins import Origins
 from snapurl.clicks.tally import Tally
 from snapurl.http.fastpath.create import WholeRequest
 from snapurl.http.fastpath.plain_heads import REDIRECT_HEAD
@@ -71,7 +72,8 @@ def fast() -> Iterator[FastPath]:
         FairQueue(),
         Tally(100, 100),
         Blocklist(),
-        Clients((), pytest.fail),
+        clients := Clients((), pytest.fail),
+        Origins(clients, ""),
         lambda: time.time_ns() // 1_000_000,
         no_create,
         loop,
@@ -118,7 +120,7 @@ def test_redirect(benchmark: BenchmarkFixture, fast: FastPath, head: bytes) -> N
     def redirect() -> bytes | None:
         found = REDIRECT_HEAD.match(head, 0, fast.match_bytes_max)
         assert found is not None
-        return fast.redirect_from_l1(found)
+        return fast.redirect_from_l1(found, "127.0.0.1")
 
     answer = benchmark(redirect)
     assert answer is not None and answer.startswith(b"HTTP/1.1 302 Found\r\n")

@@ -66,6 +66,8 @@ class _Values:
         known = self._known.setdefault((row.code, row.day), {})
         is_bounded = True
         for kind, value, _ in row.sources:
+            if value == OTHER:
+                continue
             values = known.get(kind)
             if values is None:
                 known[kind] = {value}
@@ -82,7 +84,7 @@ def _bounded(
 ) -> tuple[SourceClicks, ...]:
     sums: Counter[tuple[SourceKind, str]] = Counter()
     for kind, value, clicks in sources:
-        sums[kind, value if value in known[kind] else OTHER] += clicks
+        sums[kind, value if value in known.get(kind, ()) else OTHER] += clicks
     return tuple(SourceClicks(kind, value, clicks) for (kind, value), clicks in sums.items())
 
 

@@ -31,6 +31,7 @@ _IN_ADVANCE = re.compile(r"\s*(?:prefetch|prerender|preview|instant)\b", re.IGNO
 # The first match counts: bots often name a browser, Edge also names Chrome, and Chrome also names Safari. Cubot
 # makes phones.
 BOT = "bot"
+PROGRAM = "program"
 _BROWSERS = (
     (
         BOT,
@@ -42,7 +43,7 @@ _BROWSERS = (
         ),
     ),
     (
-        "program",
+        PROGRAM,
         re.compile(
             rb"curl/|wget/|python|go-http|okhttp|java/|libwww|axios|undici|cfnetwork|dalvik/|powershell|jsdom/|zgrab"
             rb"|\A(?:node|ruby|php|perl|got|deno|bun)\b",
@@ -56,7 +57,7 @@ _BROWSERS = (
     ("chrome", re.compile(rb"Chrome/|CriOS/|Chromium/")),
     ("safari", re.compile(rb"Safari/")),
     # Browsers begin with Mozilla/; libraries say their name and version.
-    ("program", re.compile(rb"\A(?!Mozilla/)[A-Za-z0-9_.-]+/v?[0-9]")),
+    (PROGRAM, re.compile(rb"\A(?!Mozilla/)[A-Za-z0-9_.-]+/v?[0-9]")),
 )
 
 BROWSERS = tuple(dict.fromkeys((NONE, *(name for name, _ in _BROWSERS), OTHER)))

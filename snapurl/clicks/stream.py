@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
+from json.encoder import encode_basestring
 from typing import Any
 
 from ring.slots import slot_of
+from snapurl.clicks.counts import Sources
 from snapurl.clicks.sources import NONE
-from snapurl.clicks.tally import Sources
 from snapurl.model import ClickRow, SourceClicks, SourceKind
 
 FIELD = b"clicks"
@@ -20,8 +21,9 @@ VALUE_CHARS_MAX = 255  # of a source; the shards' limit
 _SEQUENCE_BITS = 20
 _KINDS = {str(kind): kind for kind in SourceKind}
 _CLICKS_MAX = 2**40  # of a row: no worker can count as many, and sums of them fit a bigint
-_CODE_BYTES = len('"":[],') + len(str(_CLICKS_MAX))
-_VALUE_BYTES = len('["","",],') + len(str(_CLICKS_MAX))
+_CODE_BYTES = len('"":{},') + len(str(_CLICKS_MAX))
+_VALUE_BYTES = len(":,") + len(str(_CLICKS_MAX))
+_KIND_BYTES = max(len(f'"{kind}":{{}},') for kind in SourceKind)
 
 
 def name_key(namespace: str) -> str:
@@ -54,29 +56,40 @@ def alive_key(namespace: str, host: str) -> str:
     return f"snapurl:{namespace}:clicks:alive:{host}"
 
 
-def encode_entry(day: date, counts: Mapping[str, int]) -> str:
-    return json.dumps({day.isoformat(): counts}, separators=(",", ":"))
+def salt_key(namespace: str, day: date) -> str:
+    """The key of the salt of a day's visitors."""
+    return f"snapurl:{namespace}:clicks:salt:{day.isoformat()}"
 
 
-def encode_sources(day: date, sources: Mapping[str, Sources]) -> str:
-    """Encodes the sources as `[referrer, browser, clicks]`, one of them NONE: each kind is counted for itself."""
-    listed = {
-        code: [
-            *([value, NONE, clicks] for value, clicks in referrers.items()),
-            *([NONE, value, clicks] for value, clicks in browsers.items()),
-        ]
-        for code, (referrers, browsers) in sources.items()
-    }
-    return json.dumps({day.isoformat(): listed}, separators=(",", ":"))
+def visitors_bytes_key(namespace: str, day: date) -> str:
+    """The key of the number of bytes that the visitors of a day take."""
+    return f"snapurl:{namespace}:clicks:visitors-bytes:{day.isoformat()}"
+
+
+def encode_counts(hour: datetime, counts: Mapping[str, int]) -> str:
+    """Encodes `{hour: {code: clicks}}`; an empty text without counts."""
+    return _encode(hour, counts) if counts else ""
+
+
+def encode_sources(hour: datetime, sources: Mapping[str, Sources]) -> str:
+    """Encodes `{hour: {code: {kind: {value: clicks}}}}`; an empty text without sources."""
+    return _encode(hour, sources) if sources else ""
+
+
+def _encode(hour: datetime, found: Mapping[str, Any]) -> str:
+    return json.dumps({f"{hour:%Y-%m-%dT%H}": found}, separators=(",", ":"), ensure_ascii=False)
 
 
 def encoded_bytes_max(code: str, sources: Sources | None) -> int:
-    """Returns a bound of the bytes that a code with its sources takes in the two fields of an entry.
-
-    Codes and values are ASCII without characters that JSON escapes.
-    """
-    values = () if sources is None else (*sources[0], *sources[1])
-    return 2 * (len(code) + _CODE_BYTES) + sum(map(len, values)) + _VALUE_BYTES * len(values)
+    """Returns a bound of the bytes that a code with its bots and sources takes in the fields of an entry."""
+    size = 3 * (len(code) + _CODE_BYTES)
+    if sources is not None:
+        for values in sources.values():
+            size += _KIND_BYTES
+            for value in values:
+                text = encode_basestring(value)
+                size += (len(text) if text.isascii() else len(text.encode())) + _VALUE_BYTES
+    return size
 
 
 def decode_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> list[ClickRow]:

@@ -1,87 +1,70 @@
 """Counts clicks in memory: all that a redirect does for its click. Pure.
 
-Clients choose the sources of their clicks. So VALUES_MAX bounds the values of a code per kind, and a budget bounds
-all values together. A click is counted whatever becomes of its source.
+What the requests said is kept as they said it, until the flush in which `classifier.py` makes classes of it. So a
+redirect costs one look-up in a dictionary. Clients choose what they say: SAID_MAX bounds how much of it is kept. A
+click is counted whatever becomes of the rest.
 """
 
 from __future__ import annotations
 
-from snapurl.clicks.sources import OTHER
+from snapurl.clicks.origins import Origin
 
-VALUES_MAX = 100  # per code and kind, as a shard keeps per day; clicks of further values count under OTHER
+Said = tuple[bytes | None, bytes | None, bytes | None, bytes | None, bytes | None]
+"""The query, Referer, User-Agent and Accept-Language, each cut to HEADER_BYTES_MAX, and `1` if DNT or Sec-GPC
+is."""
 
-Sources = tuple[dict[str, int], dict[str, int]]
-"""Referrer -> clicks and browser -> clicks, for one code."""
+Click = tuple[str, Said | None, Origin, bytes]
+"""Code; what the request said; the address it came from, as `http/wire/said.py` has it; the URL it was sent to."""
+
+SAID_MAX = 8_192  # different clicks between two flushes, each of 2 kB at most beside a URL that the cache has
 
 
 class Tally:
-    """code -> clicks, and their sources.
+    """Click -> how often.
 
-    `codes_budget` bounds the codes held; clicks of further codes are dropped, and `dropped` counts them.
-    `sources_budget` bounds the values held, over all codes; `sources_dropped` counts how often one was left out.
-    With a budget of 0 at first no sources are kept at all.
+    `codes_max` bounds the codes of clicks whose request says nothing, or whose sayings are not kept. Clicks of
+    further codes are dropped, and `dropped` counts them. `unsaid` counts the clicks beyond `said_max`.
     """
 
-    def __init__(self, codes_budget: int, sources_budget: int = 0) -> None:
-        self.codes_budget = codes_budget
-        self.sources_budget = sources_budget
+    def __init__(self, codes_max: int, said_max: int = SAID_MAX) -> None:
+        self.codes_max = codes_max
         self.dropped = 0
-        self.sources_dropped = 0
-        self._keeps_sources = sources_budget > 0
-        self._counts: dict[str, int] = {}
-        self._sources: dict[str, Sources] = {}
-        self._sources_held = 0
+        self.unsaid = 0
+        self._said_max = said_max
+        self._said: dict[Click, list[int]] = {}
+        self._alone: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return len(self._counts)
+        return len(self._said) + len(self._alone)
 
     @property
     def clicks(self) -> int:
-        return sum(self._counts.values())
+        return sum(count for (count,) in self._said.values()) + sum(self._alone.values())
 
-    def record(self, code: str, referrer: str = "", browser: str = "") -> None:
+    def record(self, code: str, said: Said | None = None, origin: Origin = "", target: bytes = b"") -> None:
         """Counts one click. Never waits, never fails."""
-        counts = self._counts
-        if code in counts:
-            counts[code] += 1
-        elif len(counts) < self.codes_budget:
-            counts[code] = 1
+        click = code, said, origin, target
+        found = self._said.get(click)
+        if found is not None:
+            found[0] += 1
+        elif said is not None and len(self._said) < self._said_max:
+            self._said[click] = [1]
+        else:
+            self._record_alone(code, said)
+
+    def _record_alone(self, code: str, said: Said | None) -> None:
+        if said is not None and self._said_max:
+            self.unsaid += 1
+        if code in self._alone:
+            self._alone[code] += 1
+        elif len(self._alone) < self.codes_max:
+            self._alone[code] = 1
         else:
             self.dropped += 1
-            return
-        if not referrer and not browser:
-            return
-        found = self._sources.get(code)
-        if found is None:
-            if not self._keeps_sources:
-                return
-            found = self._sources[code] = {}, {}
-        referrers, browsers = found
-        if referrer in referrers:
-            referrers[referrer] += 1
-        elif referrer:
-            self._add(referrers, referrer)
-        if browser in browsers:
-            browsers[browser] += 1
-        elif browser:
-            self._add(browsers, browser)
 
-    def _add(self, values: dict[str, int], value: str) -> None:
-        if len(values) >= VALUES_MAX:
-            value = OTHER
-        if value in values:
-            values[value] += 1
-        elif self._sources_held < self.sources_budget:
-            values[value] = 1
-            self._sources_held += 1
-        else:
-            self.sources_dropped += 1
-
-    def take(self) -> dict[str, int]:
-        """Returns and resets the counts. Resets the sources too: read them first."""
-        counts, self._counts, self._sources, self._sources_held = self._counts, {}, {}, 0
-        return counts
-
-    def sources(self) -> dict[str, Sources]:
-        """Returns the sources of the clicks that `take` will return: per code and kind, at most as many clicks."""
-        return self._sources
+    def take(self) -> dict[Click, int]:
+        """Returns and resets the counts."""
+        taken = {click: count for click, (count,) in self._said.items()}
+        taken.update(((code, None, "", b""), count) for code, count in self._alone.items())
+        self._said, self._alone = {}, {}
+        return taken

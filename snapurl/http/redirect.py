@@ -33,14 +33,8 @@ from sanic import HTTPResponse, Request
 from sanic.models.server_types import ConnInfo
 
 from snapurl.cache.reader import RELOADS_MAX
-from snapurl.clicks.sources import (
-    BOT,
-    HEADER_BYTES_MAX,
-    PURPOSE_HEADERS,
-    browser_of,
-    is_prefetch,
-    referrer_of,
-)
+from snapurl.clicks.campaigns import campaign_part
+from snapurl.clicks.sources import BOT, HEADER_BYTES_MAX, PURPOSE_HEADERS, browser_of, is_prefetch
 from snapurl.codes import is_code, is_reserved
 from snapurl.destination import Destination, destination, ended, has_address
 from snapurl.errors import (
@@ -65,6 +59,7 @@ from snapurl.http.preview import SIGN, preview
 from snapurl.http.problems import refuse, request_id_of, traced
 from snapurl.http.rate_limits import MISSES, address_of, count_miss, miss_client_of, refuse_blocked
 from snapurl.http.response_headers import Bodiless
+from snapurl.http.wire.said import last_header, said_of
 from snapurl.model import CachedLink
 from snapurl.rules import Visitor
 from snapurl.store.batching.uses import Use
@@ -160,8 +155,11 @@ async def _respond(request: Request[Any, Any], code: str, request_id: str) -> HT
     if _is_in_advance(request):
         headers["cache-control"] = NOT_KEPT
     elif leads.is_click and request.method not in _NO_CLICK:
-        browser = browser_of(_last_header(request, "user-agent"))
-        services.tally.record(key, referrer_of(_last_header(request, "referer")), browser)
+        header = services.settings.geo_header
+        countries = request.headers.getall(header, []) if header else []
+        origin = request.app.ctx.origins.of_request(request.ip, address_of(request), countries)
+        said = said_of(request, _behind_code(request.raw_url)[1])
+        services.tally.record(key, said, origin, campaign_part(leads.url))
     (REDIRECTED if leads.is_click else _EXPIRED).inc()
     return Bodiless(None, status, headers)
 
@@ -233,7 +231,7 @@ def _is_by_a_person(request: Request[Any, Any]) -> bool:
     clicks."""
     if request.method in _NO_CLICK or _is_in_advance(request):
         return False
-    return browser_of(_last_header(request, "user-agent")) != BOT
+    return browser_of(last_header(request, "user-agent")) != BOT
 
 
 def hand_over(connection: ConnInfo, found: asyncio.Future[CachedLink]) -> None:
@@ -250,14 +248,6 @@ def _take_lookup(request: Request[Any, Any]) -> asyncio.Future[CachedLink] | Non
 
 def _is_in_advance(request: Request[Any, Any]) -> bool:
     return is_prefetch(value for name in PURPOSE_HEADERS for value in request.headers.getall(name, ()))
-
-
-def _last_header(request: Request[Any, Any], name: str) -> bytes | None:
-    """Returns the first HEADER_BYTES_MAX of the last header of that name."""
-    values = request.headers.getall(name, None)
-    return (
-        values[-1][:HEADER_BYTES_MAX].encode(errors="surrogateescape")[:HEADER_BYTES_MAX] if values else None
-    )
 
 
 def _host_of(request: Request[Any, Any]) -> str:
@@ -317,7 +307,7 @@ def _destination(
 
     def visitor() -> Visitor:
         languages = ",".join(request.headers.getall("accept-language", ()))[:HEADER_BYTES_MAX]
-        agent = _last_header(request, "user-agent")
+        agent = last_header(request, "user-agent")
         return Visitor(key, address_of(request), agent, languages, query, services.clock())
 
     return _no_loop(request, services, destination(link, services.clock_ms(), rest, query, visitor))

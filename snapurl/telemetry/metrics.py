@@ -21,6 +21,8 @@ from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
+from snapurl.model import SourceKind
+
 # `_created` series would be one more per metric; multiprocess mode does not have them anyway.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -260,7 +262,30 @@ CLICKS_DROPPED = Counter(
 )
 CLICK_SOURCES_DROPPED = Counter(
     "snapurl_click_sources_dropped_total",
-    "Sources (a referrer or a browser) left out of counted clicks at a bound or for a slow shard.",
+    "Values (a referrer, a country, …) left out of counted clicks at a bound or for a slow shard.",
+)
+CLICK_VALUES_CAPPED = Counter(
+    "snapurl_click_values_capped_total",
+    "Clicks of which a worker counts a value under `*`, since the link has too many of that kind.",
+    ["kind"],
+)
+CLICKS_UNSAID = Counter(
+    "snapurl_clicks_unsaid_total",
+    "Clicks counted without what their requests said, since a worker had too many different ones at once.",
+)
+CLICKS_UNREAD = Counter(
+    "snapurl_clicks_unread_total",
+    "Different clicks whose user agent or place was not read, since too many of them were new at once.",
+    ["what"],
+)
+CLICK_VISITORS_LEFT_OUT = Counter(
+    "snapurl_click_visitors_left_out_total",
+    "Visitors that are missing from the estimates, since a worker or Redis had no room for them.",
+)
+CLICK_VISITORS_BYTES = Gauge(
+    "snapurl_click_visitors_bytes",
+    "Memory of Redis that the visitors of all links take, about.",
+    multiprocess_mode="livemax",
 )
 CLICK_DELIVERIES_DIVIDED = Counter(
     "snapurl_click_deliveries_divided_total",
@@ -302,6 +327,8 @@ _KNOWN: tuple[tuple[Counter, tuple[str, ...]], ...] = (
     (LIMIT_REFUSALS, ("create", "api", "missing", "scan", "unauthorized", "password")),
     (CONNECTIONS_REFUSED, ("address", "all")),
     (WATCHERS_REFUSED, ("address", "all")),
+    (CLICKS_UNREAD, ("user_agent", "place")),
+    (CLICK_VALUES_CAPPED, tuple(SourceKind)),
     (KEY_LOOKUPS, ("remembered", "shard", "shared", "stale")),
     (
         REDIS_FAILURES,
@@ -313,6 +340,7 @@ _KNOWN: tuple[tuple[Counter, tuple[str, ...]], ...] = (
             "decode",
             "feed",
             "limit",
+            "salt",
             "ship",
             "consume",
             "visitors",

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from snapurl.clicks.agents import DEVICES, SYSTEMS
 from snapurl.errors import FieldError, Invalid
-from snapurl.rules import DEVICES, SYSTEMS
 
 CHOICES = {"device": DEVICES, "os": SYSTEMS}
 """The conditions that are ticked, and what there is to tick."""

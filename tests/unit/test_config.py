@@ -313,6 +313,14 @@ def test_our_variables_are_read_in_one_place() -> None:
     ("settings", "reason"),
     [
         (
+            {"geo_header": "CF-IPCountry"},
+            "SNAPURL_GEO_HEADER: anybody could send this header: set SNAPURL_PROXIES",
+        ),
+        (
+            {"geo_header": "X-Forwarded-For", "proxies": "10.0.0.1"},
+            "SNAPURL_GEO_HEADER: must be the name of a header of its own",
+        ),
+        (
             {"login_header": "X-User"},
             "SNAPURL_LOGIN_HEADER: anybody could send this header: set SNAPURL_PROXIES",
         ),

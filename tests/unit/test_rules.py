@@ -8,18 +8,11 @@ from typing import Any, get_args
 
 import pytest
 
+from snapurl.clicks.agents import DEVICES, SYSTEMS, device_of, system_of
+from snapurl.clicks.languages import preferred_language
 from snapurl.clicks.sources import BROWSERS
 from snapurl.http.schema import requests
-from snapurl.rules import (
-    DEVICES,
-    SYSTEMS,
-    WEEKDAYS,
-    Visitor,
-    device_of,
-    preferred_language,
-    system_of,
-    target_of,
-)
+from snapurl.rules import WEEKDAYS, Visitor, target_of
 
 WINDOWS = (
     b"Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0.0.0 "

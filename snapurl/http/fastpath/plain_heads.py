@@ -23,10 +23,12 @@ from string import ascii_letters
 
 from snapurl.clicks.sources import HEADER_BYTES_MAX, PURPOSE_HEADERS
 from snapurl.http.schema.route import LINKS_PATH
+from snapurl.http.wire.said import NO_TRACKING_HEADERS
 
 _NAME = rb"[A-Za-z0-9!#$%&'*+.^_`|~-]++"
 _VALUE = rb"[\t\x20-\x7e]*+"
 _START_OF_VALUE = rb"[\t\x20-\x7e]{0,%d}+" % HEADER_BYTES_MAX
+_QUERY = rb"[A-Za-z0-9._~!$&'()*+,;=:@/?%-]"
 _HOST = rb"(?: [A-Za-z0-9._~!$&'()*+,;=-]*+ | \[ [0-9A-Fa-f:.]++ \] ) (?: : [0-9]*+ )?+"
 
 
@@ -38,8 +40,8 @@ def _header(name: bytes) -> bytes:
 def _lines(special: bytes, host_group: int, *refused: bytes) -> bytes:
     """Returns the pattern of plain header lines, one of them Host, and the empty line after them.
 
-    `refused` are names (in lower case) that make a head not plain. `special` are alternatives that are tried before
-    the pattern of any other line. `host_group` is the number of the group that has the value of Host.
+    `refused` are names (in lower case) that make a head not plain. `special` are alternatives that are tried
+    before the pattern of any other line. `host_group` is the number of the group that has the value of Host.
     """
     initials = {name[0] for name in (*refused, b"connection", b"host")}
     return rb"""
@@ -68,28 +70,41 @@ def _lines(special: bytes, host_group: int, *refused: bytes) -> bytes:
     }
 
 
+_SAID = rb"%b | (?: %b ) [ \t]*+ ( 1 ) [ \t]*+ (?= \r ) |" % (
+    b" | ".join(
+        rb"%b [ \t]*+ ( %b ) %b" % (_header(name), _START_OF_VALUE, _VALUE)
+        for name in (b"referer", b"user-agent", b"accept-language")
+    ),
+    b" | ".join(_header(name.encode()) for name in NO_TRACKING_HEADERS),
+)
+
 REDIRECT_HEAD = re.compile(
     rb"""
     (?: GET | HEAD ) [ ] / ( [A-Za-z0-9_-]++ )
-    (?: [?] [A-Za-z0-9._~!$&'()*+,;=:@/?%%-]*+ )?+
+    (?: [?] ( %b{0,%d}+ ) %b*+ )?+
     [ ] HTTP/1[.]1 \r\n
     %b
     """
-    % _lines(
-        rb"%b [ \t]*+ ( %b ) %b | %b [ \t]*+ ( %b ) %b |"
-        % (_header(b"referer"), _START_OF_VALUE, _VALUE, _header(b"user-agent"), _START_OF_VALUE, _VALUE),
-        2,
-        b"content-length",
-        b"transfer-encoding",
-        b"expect",
-        b"upgrade",
-        *(name.encode() for name in PURPOSE_HEADERS),
+    % (
+        _QUERY,
+        HEADER_BYTES_MAX,
+        _QUERY,
+        _lines(
+            _SAID,
+            3,
+            b"content-length",
+            b"transfer-encoding",
+            b"expect",
+            b"upgrade",
+            *(name.encode() for name in PURPOSE_HEADERS),
+        ),
     ),
     re.VERBOSE,
 )
-"""The plain head of a redirect: its code, its Host, its last Referer, its last User-Agent.
+"""The plain head of a redirect: its code, query and Host, its last Referer, User-Agent and Accept-Language, and `1`
+if it has `DNT: 1` or `Sec-GPC: 1`.
 
-The last two are cut to HEADER_BYTES_MAX.
+All but the code and Host are what `wire/said.py` takes from a request, cut to HEADER_BYTES_MAX.
 """
 
 CREATE_HEAD = re.compile(

@@ -41,7 +41,7 @@ The part of a response around the URL is one object per status, which all links 
 (`FastPath._frames`). Once per second, when a packet arrives, `renew_date` writes the new Date into these objects.
 So Date costs one comparison per packet, and no timer.
 
-Metrics and clicks are those of Sanic's path: a click per GET with its referring host and browser family, a redirect
+Metrics and clicks are those of Sanic's path: a click per GET with what its head says (`wire/said.py`), a redirect
 and a cache answer per request. The metrics get them in one sum every FLUSH_S.
 
 The time of a request runs from the arrival of its bytes until its response is written. Requests of one packet all
@@ -66,8 +66,8 @@ from sanic.http import Stage
 from snapurl.addresses import EMBEDDED, Clients
 from snapurl.cache.local import Entry
 from snapurl.cache.reader import FROM_L1
-from snapurl.clicks.sources import browser_of, referrer_of
-from snapurl.clicks.tally import Tally
+from snapurl.clicks.origins import Origins
+from snapurl.clicks.tally import Said, Tally
 from snapurl.codes import is_code, is_reserved
 from snapurl.http.fastpath.create import WholeRequest, response_bytes, whole_request
 from snapurl.http.fastpath.plain_heads import CREATE_HEAD, REDIRECT_HEAD
@@ -100,10 +100,12 @@ FOR_SANIC: list[bytes] = []
 
 @dataclass(slots=True)
 class Lookup:
-    """A redirect whose link is being looked up: its head, the client that holds a permit, the future link."""
+    """A redirect whose link is being looked up: its head and peer, the client that holds a permit, the future
+    link."""
 
     head: re.Match[bytes]
     code: str
+    peer: str
     client: str
     found: asyncio.Future[CachedLink]
     began: float = field(default_factory=monotonic)
@@ -132,6 +134,7 @@ class FastPath:
         tally: Tally,
         blocked: Blocklist,
         clients: Clients,
+        origins: Origins,
         clock_ms: Callable[[], int],
         create: Callable[[WholeRequest], Awaitable[HTTPResponse]],
         loop: asyncio.AbstractEventLoop,
@@ -146,6 +149,8 @@ class FastPath:
         self._record_click = tally.record
         self._blocked = blocked
         self._clients = clients
+        self._origin = origins.of_head
+        self._are_peers = origins.are_peers
         self._clock_ms = clock_ms
         self.create = create
         self._loop = loop
@@ -171,25 +176,26 @@ class FastPath:
         """Returns the value of Date at the monotonic time `now_s`."""
         return self._date.at(now_s)
 
-    def redirects_of(self, peer: str) -> Callable[[re.Match[bytes]], bytes | None]:
-        """Returns `redirect_from_l1`; while any client is blocked, in a form that leaves blocked ones to Sanic."""
-        return partial(self._redirect_unless_blocked, peer) if self._blocked else self.redirect_from_l1
+    @property
+    def answer(self) -> Callable[[re.Match[bytes], str], bytes | None]:
+        """`redirect_from_l1`; while any client is blocked, a form of it that leaves blocked ones to Sanic."""
+        return self._redirect_unless_blocked if self._blocked else self.redirect_from_l1
 
-    def _redirect_unless_blocked(self, peer: str, head: re.Match[bytes]) -> bytes | None:
+    def _redirect_unless_blocked(self, head: re.Match[bytes], peer: str) -> bytes | None:
         return (
             None
             if self._is_blocked(client_of_head(self._clients, peer, head[0]))
-            else self.redirect_from_l1(head)
+            else self.redirect_from_l1(head, peer)
         )
 
-    def redirect_from_l1(self, head: re.Match[bytes]) -> bytes | None:
-        """Returns the response to a match of REDIRECT_HEAD and counts its click.
+    def redirect_from_l1(self, head: re.Match[bytes], peer: str) -> bytes | None:
+        """Returns the response to a match of REDIRECT_HEAD from `peer` and counts its click.
 
         Returns None if L1 does not have the link or Sanic has to answer.
         """
         code = head[1].decode("ascii")
         entry = self._entry(code)
-        return None if entry is None else self._redirect(head, code, entry)
+        return None if entry is None else self._redirect(head, peer, code, entry)
 
     def start_lookup(self, head: re.Match[bytes], peer: str) -> Lookup | None:
         """Starts to look up a link that is not in L1; returns None if Sanic has to answer."""
@@ -202,7 +208,7 @@ class FastPath:
         client = client_of_head(self._clients, peer, head[0])
         if self._is_blocked(client) or not self._fair_queue.try_acquire(client):
             return None
-        return Lookup(head, code, client, self._lookup(code))
+        return Lookup(head, code, peer, client, self._lookup(code))
 
     def release_permit(self, lookup: Lookup) -> None:
         """Must be called once when a look-up has ended, also if its client has disconnected."""
@@ -213,7 +219,7 @@ class FastPath:
         if lookup.found.cancelled() or lookup.found.exception() is not None:
             return None
         entry = self._entry(lookup.code) or Entry.of(lookup.found.result())
-        return self._redirect(lookup.head, lookup.code, entry)
+        return self._redirect(lookup.head, lookup.peer, lookup.code, entry)
 
     def _is_blocked(self, client: str) -> bool:
         """Whether a client is blocked, be it for what it opens or for what pages make its browser fetch."""
@@ -222,7 +228,7 @@ class FastPath:
         left_s = self._blocked.seconds_left
         return left_s(client) > 0 or left_s(EMBEDDED + client) > 0
 
-    def _redirect(self, head: re.Match[bytes], code: str, entry: Entry) -> bytes | None:
+    def _redirect(self, head: re.Match[bytes], peer: str, code: str, entry: Entry) -> bytes | None:
         """Returns the response and counts the click of a GET; returns None if the link does not redirect."""
         frame = entry.frame
         if frame is None:
@@ -233,10 +239,12 @@ class FastPath:
         if expires_at_ms is not None and expires_at_ms <= self._clock_ms():
             return None
         url = entry.url
-        if url.startswith(head[2], _HTTPS if url[4] == _S else _HTTP) and head[2]:
+        if url.startswith(head[3], _HTTPS if url[4] == _S else _HTTP) and head[3]:
             return None
         if head.string[head.start()] == _G:
-            self._record_click(code, referrer_of(head[3]), browser_of(head[4]))
+            origin = peer if self._are_peers else self._origin(peer, head[0])
+            said: Said = head.group(2, 4, 5, 6, 7)  # type: ignore[assignment]  # as many as it has elements
+            self._record_click(code, said, origin, url)
         return url.join(frame)
 
     def _frame(self, code: str, entry: Entry) -> list[bytes]:
@@ -342,7 +350,7 @@ class FastProtocol(BoundedProtocol):
         """Answers the plain requests at the start of `data`; returns the number of bytes that are dealt with."""
         fast = self._fast
         assert self.transport is not None and self.conn_info is not None
-        redirect = fast.redirects_of(self.conn_info.client_ip)
+        redirect, peer = fast.answer, self.conn_info.client_ip
         at, end = 0, len(data)
         began, count = monotonic(), 0
         if began >= fast.dated_until_s:
@@ -353,7 +361,7 @@ class FastProtocol(BoundedProtocol):
                 if self._start_create(data, at):
                     at = end
                 break
-            response = redirect(head)
+            response = redirect(head, peer)
             if response is None:
                 if self._start_lookup(head, data):
                     at = end

@@ -31,10 +31,10 @@ class FastPathOfDomains(FastPath):
             for port in (*_PORTS, domains.port)
         }
 
-    def redirect_from_l1(self, head: re.Match[bytes]) -> bytes | None:
+    def redirect_from_l1(self, head: re.Match[bytes], peer: str) -> bytes | None:
         key = self._prefix(head) + head[1].decode("ascii")
         entry = self._entry(key)
-        return None if entry is None else self._redirect(head, key, entry)
+        return None if entry is None else self._redirect(head, peer, key, entry)
 
     def start_lookup(self, head: re.Match[bytes], peer: str) -> Lookup | None:
         code = head[1].decode("ascii")
@@ -44,8 +44,8 @@ class FastPathOfDomains(FastPath):
         return self._start_lookup(head, peer, key)
 
     def _prefix(self, head: re.Match[bytes]) -> str:
-        prefix = self._prefixes.get(head[2])
-        return self._domains.prefix_at(head[2].decode("ascii")) if prefix is None else prefix
+        prefix = self._prefixes.get(head[3])
+        return self._domains.prefix_at(head[3].decode("ascii")) if prefix is None else prefix
 
     def _frame(self, code: str, entry: Entry) -> list[bytes]:
         return FOR_SANIC if self._leads_here(entry) else super()._frame(split_key(code)[1], entry)

@@ -33,7 +33,9 @@ from snapurl.local.free_ports import free_port
 from snapurl.periods import DateRange
 from snapurl.redis_client import redis_client
 from snapurl.store.statistics import StatisticsStore
+from snapurl.telemetry.metrics import CLICK_SOURCES_DROPPED, CLICKS_HELD
 from tests.integration.store.conftest import Store, ready, store
+from tests.support.clicks import classifier, said
 from tests.support.programs import PIPE, Process, start
 from tests.support.tcp_proxy import proxy_to
 from tests.support.waits import HANG_S, until
@@ -79,8 +81,8 @@ async def consumer(settings: Settings) -> AsyncIterator[Process]:
 async def shipper(settings: Settings, namespace: str) -> AsyncIterator[Tally]:
     """Yields a worker's tally, which is shipped until the end of the block and then flushed."""
     redis = redis_client(settings)
-    tally = Tally(settings.click_codes_max, settings.click_sources_max)
-    made = Shipper(settings, namespace, tally, redis, lambda: datetime.now(UTC))
+    tally = Tally(settings.click_codes_max)
+    made = Shipper(settings, namespace, tally, classifier(), redis, lambda: datetime.now(UTC))
     await made.start()
     try:
         yield tally
@@ -125,7 +127,7 @@ async def test_20_000_clicks_count_exactly_whatever_is_killed(
                     referrer = rng.choice(REFERRERS)
                     expected[code] += 1
                     referred[code, referrer] += 1
-                    rng.choice((tally, other)).record(code, referrer, "firefox")
+                    rng.choice((tally, other)).record(code, said(referrer))
                 await asyncio.sleep(0.002)
                 if rng.random() < 0.03:
                     process.kill()
@@ -142,7 +144,8 @@ async def test_20_000_clicks_count_exactly_whatever_is_killed(
         for code in CODES
         for item in await store.clicks.sources(code)
     }
-    assert found == {
+    told = {key: clicks for key, clicks in found.items() if key[1] in ("referrer", "browser")}
+    assert told == {
         **{(code, "referrer", referrer): clicks for (code, referrer), clicks in referred.items()},
         **{(code, "browser", "firefox"): clicks for code, clicks in expected.items()},
     }
@@ -297,24 +300,22 @@ async def test_sources_are_bounded_while_redis_is_away(ready: Settings) -> None:
     away = ready.model_copy(
         update={"redis_url": SecretStr("redis://127.0.0.1:1/0"), "click_sources_max": 5, "click_flush_ms": 5}
     )
+    dropped = CLICK_SOURCES_DROPPED._value.get()
     async with shipper(away, "nowhere") as tally:
-        tally.record("a", "one", "firefox")
-        await until(lambda: not len(tally))  # it is in the entry in flight
-        tally.record("a", "two", "firefox")
-        tally.record("a", "three", "firefox")
-        await until(lambda: tally.sources_budget == 2)
-        for referrer in ("four", "five", "four"):
-            tally.record("a", referrer, "firefox")
-        assert tally.sources() == {"a": ({"four": 2}, {"firefox": 3})}
-        assert tally.take() == {"a": 3}
+        for referrer in ("in.the.entry.in.flight", "sealed", "open"):
+            tally.record("a", said(referrer))  # referrer, device, system, browser, channel
+            await until(lambda: not len(tally))
+        await until(lambda: CLICK_SOURCES_DROPPED._value.get() == dropped + 5)
+        tally.record("a", said("open"))
+        await until(lambda: CLICKS_HELD._value.get() == 4)
 
 
 @pytest.mark.parametrize(
-    ("recorded", "said"),
+    ("recorded", "report"),
     [(["a"], "1 click is lost"), (["a", "b", "a"], "3 clicks are lost"), ([], "")],
 )
 async def test_clicks_that_are_lost_at_a_shutdown_are_all_reported(
-    ready: Settings, caplog: pytest.LogCaptureFixture, recorded: list[str], said: str
+    ready: Settings, caplog: pytest.LogCaptureFixture, recorded: list[str], report: str
 ) -> None:
     """A worker that stops while Redis is down reports every click that it loses: those of the entry that it was
     sending, sealed ones and the latest."""
@@ -328,7 +329,7 @@ async def test_clicks_that_are_lost_at_a_shutdown_are_all_reported(
         for code in recorded[2:]:
             tally.record(code)
     lost = [record.getMessage() for record in caplog.records if " lost: " in record.getMessage()]
-    assert [message.partition(":")[0] for message in lost] == [said] * bool(said)
+    assert [message.partition(":")[0] for message in lost] == [report] * bool(report)
 
 
 async def test_a_consumer_of_its_own_serves_its_metrics(ready: Settings) -> None:

@@ -18,6 +18,7 @@ from snapurl.config import Settings
 from snapurl.model import SourceKind
 from tests.integration.clicks.test_clicks import counted, environ, shipper, until_counted
 from tests.integration.store.conftest import Store, direct, ready, store
+from tests.support.clicks import said
 from tests.support.programs import Process, start
 from tests.support.waits import HANG_S, until
 
@@ -96,7 +97,7 @@ async def test_each_bound_divides_what_is_delivered_and_loses_nothing(
             for _ in range(3):
                 for code in codes:
                     for referrer in ("a.example", "b.example"):
-                        tally.record(code, referrer, "firefox")
+                        tally.record(code, said(referrer))
                         expected[code] += 1
                 await sent(tally)
             async with consumer(ready, constant) as process:
@@ -107,7 +108,11 @@ async def test_each_bound_divides_what_is_delivered_and_loses_nothing(
             await until_counted(store, expected)
     for code in codes:
         found = {item.value: item.clicks for item in await store.clicks.sources(code)}
-        assert found == {"a.example": 9, "b.example": 9, "firefox": 18}
+        assert {value: found.get(value) for value in ("a.example", "b.example", "firefox")} == {
+            "a.example": 9,
+            "b.example": 9,
+            "firefox": 18,
+        }
 
 
 async def test_sources_that_wait_are_bounded_and_their_clicks_are_counted(
@@ -117,7 +122,7 @@ async def test_sources_that_wait_are_bounded_and_their_clicks_are_counted(
     (code,) = codes_at(store, SLOW, 1)
     async with shipper(ready, store.shards.topology.cluster_id) as tally:
         for number in range(90):
-            tally.record(code, f"{number}.example", "firefox")
+            tally.record(code, said(f"{number}.example"))
     async with consumer(ready, "backlog,SOURCES_MAX,50"):
         await until_counted(store, Counter({code: 90}))
     assert [item.value for item in await store.clicks.sources(code)] == ["", ""]
@@ -132,14 +137,14 @@ async def test_a_slot_whose_sources_take_too_long_is_isolated_and_counted_withou
     expected: Counter[str] = Counter()
     often = ready.model_copy(update={"click_flush_ms": 5})
     async with shipper(often, store.shards.topology.cluster_id) as tally:
-        tally.record(stuck, "first.example", "firefox")
+        tally.record(stuck, said("first.example"))
         expected[stuck] += 1
         async with impatient(ready):
             await until_counted(store, expected)
         await direct[SLOW].execute(TOO_LONG.format(code=stuck))
         for _ in range(4):
             for code in (stuck, *others):
-                tally.record(code, "slow.example", "firefox")
+                tally.record(code, said("slow.example"))
                 expected[code] += 1
             await sent(tally)
         async with impatient(ready) as process:
@@ -149,7 +154,7 @@ async def test_a_slot_whose_sources_take_too_long_is_isolated_and_counted_withou
             await until_counted(store, expected)
         async with impatient(ready, "lane,BARE_S,1.0"):
             for code in (stuck, *others):
-                tally.record(code, "later.example", "firefox")
+                tally.record(code, said("later.example"))
                 expected[code] += 1
 
             async def has_its_source() -> bool:
@@ -181,7 +186,7 @@ async def test_a_slot_that_cannot_be_counted_delays_no_other(
                 await direct[SLOW].execute("SELECT FROM click_days WHERE code = $1 FOR UPDATE", stuck)
                 for _ in range(3):
                     for code in (stuck, *others):
-                        tally.record(code, "x.example", "firefox")
+                        tally.record(code, said("x.example"))
                         expected[code] += 1
                     await until(lambda: is_counted(store, Counter({code: expected[code] for code in others})))
                 assert await counted(store, Counter([stuck])) == {stuck: 1}
@@ -202,7 +207,7 @@ async def test_a_shard_that_times_out_delays_no_other_and_loses_nothing(
                 async with impatient(ready) as process:
                     for _ in range(3):
                         for code in (*slow, *others):
-                            tally.record(code, "x.example", "firefox")
+                            tally.record(code, said("x.example"))
                             expected[code] += 1
                         await until(
                             lambda: is_counted(store, Counter({code: expected[code] for code in others}))

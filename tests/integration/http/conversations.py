@@ -133,6 +133,18 @@ PLAIN = (
         head(b"referer:\t android-app://x/ \t", b"User-Agent: \t "),
         head(b"Referer: HTTPS://User@WWW.Example.COM.:8443?x", b"User-Agent: Mozilla/5.0 Chrome/1 Safari/1 Edg/1 "),
     ), 2),
+    Case("in a language", (head(b"Accept-Language: de-AT,de;q=0.9", b"accept-language:\t fr \t"), B), 2),
+    Case("without tracking", (
+        head(b"DNT: 1"), head(b"sec-gpc:\t1 "), head(b"DNT: 0", b"Sec-GPC: 11"), head(b"dnt:1", b"DNT: 0"),
+    ), 4),
+    Case("of a campaign", (
+        head(target=b"/fp-a?utm_source=Mail%20x&qr"), head(target=b"/fp-a?" + b"x" * 600 + b"&qr"),
+        head(target=b"/fp-b?qr&utm_medium=%ff"), head(target=b"/fp-c?UTM_source=own"), C,
+    ), 5),
+    Case("from a country", (
+        head(b"X-Forwarded-For: 192.0.2.9", b"X-Forwarded-For: 192.0.2.1, 198.51.100.7", b"CF-IPCountry: de"),
+        head(b"cf-ipcountry: FR", b"CF-IPCOUNTRY:\tat \t"), head(b"CF-IPCountry: " + b"x" * 99), B,
+    ), 4),
     Case("a method override", (head(b"X-HTTP-Method-Override: DELETE"), B), 2),
     Case("a range and conditions", (head(b"Range: bytes=0-1", b'If-None-Match: "1"', b"If-Match: *"), B), 2),
     Case("whom a proxy names", (head(b"X-Forwarded-For: 192.0.2.1", b"Forwarded: for=192.0.2.2"), B), 2),

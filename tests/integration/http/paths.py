@@ -21,7 +21,8 @@ from typing import Any, TypeVar
 import uvloop
 
 from snapurl.app import App, create_app
-from snapurl.clicks.tally import Sources
+from snapurl.clicks.agents import read_families
+from snapurl.clicks.classifier import Classifier
 from snapurl.config import Settings
 from snapurl.model import Draft, Link
 from snapurl.run.worker import finish, start
@@ -37,6 +38,7 @@ from snapurl.telemetry.metrics import (
     flush_timings,
 )
 from tests.integration.http.conversations import ALIAS
+from tests.support.clicks import classified, plain
 from tests.support.waits import HANG_S
 
 T = TypeVar("T")
@@ -59,6 +61,7 @@ OUTCOMES = (
     "failed",
 )
 
+SALT = b"salt"
 DATE = "Thu, 01 Jan 1970 00:00:00 GMT"
 _DATE = re.compile(rb"(\r\ndate: )[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT(?=\r\n)")
 _RANDOM = re.compile(rb'(x-request-id: |"request_id": ")[0-9a-f]{16}\b')
@@ -108,7 +111,7 @@ class Exchange:
 
     answers: bytes
     clicks: dict[str, int]
-    sources: dict[str, Sources]
+    said: object
     outcomes: dict[str, int]
     counted: dict[str, float]
     created: list[Link | None]
@@ -156,13 +159,19 @@ class Side:
         after = self.outcomes()
         outcomes = {name: after[name] - before[name] for name in OUTCOMES}
         counts = {name: more for name, now in self.counted().items() if (more := now - counted.get(name, 0))}
-        sources = services.tally.sources()
-        clicks = {
-            code.replace(alias.decode(), ALIAS.decode()): n for code, n in services.tally.take().items()
-        }
+        by = Classifier(read_families, self.app.ctx.origins.read)
+        found = classified(services.tally, by, SALT, (alias.decode(), ALIAS.decode()))
         created = [await self._stored(code) for code in _CREATED.findall(answers)]
         said = _without_chance(answers.replace(alias, ALIAS))
-        return Exchange(said, clicks, sources, outcomes, counts, created, self.fast_answers() - fast_answers)
+        return Exchange(
+            said,
+            found.clicks,
+            (found.bots, plain(found.sources), found.visitors),
+            outcomes,
+            counts,
+            created,
+            self.fast_answers() - fast_answers,
+        )
 
     async def _stored(self, code: bytes) -> Link | None:
         """Returns the link's row, without code and time."""

@@ -24,6 +24,7 @@ from tests.integration.http.test_fast_states import (
     receive,
     send,
 )
+from tests.support.clicks import taken
 from tests.support.waits import HANG_S, until
 
 __all__ = ["loop", "open_side"]  # fixtures
@@ -58,7 +59,7 @@ async def test_what_comes_while_a_link_is_created_is_answered_after_it(
         await until(lambda: waits(service))
         await send(connection, A + CREATE)
         await asyncio.sleep(0.05)
-        assert service.app.ctx.services.tally.take() == {}
+        assert taken(service.app.ctx.services.tally) == {}
         release_permit(service)
         assert (await receive(connection, 12)) == b"HTTP/1.1 201"
         await send(connection, b"GET /health/live HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
@@ -101,7 +102,7 @@ async def test_a_client_that_goes_away_leaves_no_create_behind(open_side: Open, 
             "snapurl_http_requests_total[('method', 'POST'), ('route', 'other'), ('status', '408')]": 1,
             "snapurl_problems_total[('slug', 'request-timeout')]": 1,
         }
-        assert service.app.ctx.services.tally.take() == {}
+        assert taken(service.app.ctx.services.tally) == {}
 
 
 @BOTH

@@ -51,7 +51,9 @@ def links(shared_settings: Settings) -> None:
         with suppress(AliasTaken):
             pair.create("fp-a")
         pair.create("fp-b", redirect_status=308)
-        pair.create("fp-c", redirect_status=301, url="https://example.org/%C3%BC?q=1#f")
+        pair.create(
+            "fp-c", redirect_status=301, url="https://example.org/%C3%BC?q=1&utm_source=its&utm_medium=Own#f"
+        )
         pair.create("fp-over", expires_at=over)
         pair.create("fp-off", enabled=False)
         pair.create("fp-late", starts_at=datetime.now(UTC) + timedelta(days=1))
@@ -70,9 +72,11 @@ def links(shared_settings: Settings) -> None:
 
 @pytest.fixture(scope="module", params=[100_000, 0], ids=["from L1", "looked up"])
 def pair(links: None, shared_settings: Settings, request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """Yields both services, with the links of `conversations` in L1, or without L1."""
+    """Yields both services, with the links of `conversations` in L1 and behind a trusted proxy, or without both."""
     unlimited = {"limit_missing": "none", "limit_create": "none", "limit_password": "none"}
     update = {**unlimited, "anonymous_creation": True, "l1_links": request.param}
+    if request.param:
+        update |= {"proxies": "127.0.0.1", "geo_header": "cf-ipcountry"}
     settings = shared_settings.model_copy(update=update)
     with paired(settings, REQUEST_TIMEOUT=REQUEST_S_MAX) as pair:
         yield pair
@@ -192,10 +196,16 @@ HEADERS = st.sampled_from(
         b"x: y\nz: a",
         b"x: \xc3\xbc",
         b"x-forwarded-for: 192.0.2.1",
+        b"X-Forwarded-For:192.0.2.2 , 2001:db8::1",
+        b"CF-IPCountry: DE",
+        b"accept-language: en-GB",
+        b"dnt: 1",
+        b"Sec-GPC:1",
         b"x" * 40 + b": " + b"y" * 400,
     ]
 )
 TARGETS = st.sampled_from([b"/fp-a", b"/fp-b", b"/fp-c"] * 4 + [
+    b"/fp-c?qr&utm_source=x",
     b"/fp-a?q=1", b"/fp-none", b"/fp-gone", b"/fp-over", b"/fp%2Da", b"//fp-a", b"http://x/fp-a", b"/health", b"/",
 ])  # fmt: skip
 BODIES = st.sampled_from([b""] * 8 + [b"abc", b"3\r\nabc\r\n0\r\n\r\n", b"\r\n", B])

@@ -30,6 +30,7 @@ from snapurl.telemetry.metrics import REDIRECTS_FAST_PATH
 from snapurl.telemetry.metrics_port import metrics
 from tests.integration.http.conversations import A, head
 from tests.integration.http.paths import DATE, Loop, Side, connected, count, read_all, side, undated
+from tests.support.clicks import taken
 from tests.support.waits import HANG_S, until
 
 URL = "https://example.org/"
@@ -129,11 +130,11 @@ async def test_a_client_that_does_not_read_is_not_read_from(open_side: Open, is_
         await asyncio.sleep(0.1)
         assert protocol.transport.get_write_buffer_size() <= WRITE_BYTES_MAX + len(LONG_ANSWER)
         assert len(protocol.recv_buffer) <= WRITE_BYTES_MAX + PACKET_BYTES_MAX
-        clicks = service.app.ctx.services.tally.take()["fs-long"]
+        clicks = taken(service.app.ctx.services.tally)["fs-long"]
         assert clicks < requests / 2
         assert await receive(connection, requests * len(LONG_ANSWER)) == LONG_ANSWER * requests
         await sending
-        assert clicks + service.app.ctx.services.tally.take()["fs-long"] == requests
+        assert clicks + taken(service.app.ctx.services.tally)["fs-long"] == requests
 
 
 @BOTH

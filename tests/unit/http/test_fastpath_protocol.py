@@ -16,6 +16,7 @@ from sanic import HTTPResponse
 from snapurl.addresses import Clients, parse_networks
 from snapurl.cache.local import Entry, LocalCache
 from snapurl.cache.reader import FROM_L1
+from snapurl.clicks.origins import Origins
 from snapurl.clicks.sources import HEADER_BYTES_MAX
 from snapurl.clicks.tally import Tally
 from snapurl.errors import Unavailable
@@ -27,6 +28,7 @@ from snapurl.http.wire.fair_queue import FairQueue
 from snapurl.limits import Blocklist
 from snapurl.model import MISSING, CachedLink, LinkOptions
 from snapurl.telemetry.metrics import REDIRECT_SECONDS
+from tests.support.clicks import classified, plain, sources, taken
 from tests.support.waits import HANG_S
 
 LINK = CachedLink("https://example.org/", 302, 1, None, deleted=False)
@@ -36,14 +38,14 @@ HEAD_BYTES_MAX = 1_000
 class Worker:
     """The parts of a worker that its fast path uses; the tests set both clocks."""
 
-    def __init__(self, room: int = 100, proxies: str = "") -> None:
+    def __init__(self, room: int = 100, said_max: int = 100, proxies: str = "") -> None:
         self.now_s = 0.0
         self.now_ms = 1_000
         self.local = LocalCache(100, 2**20, 60.0, 2.0, lambda: self.now_s)
         self.local.enable()
         self.fair_queue = FairQueue(client_permits_max=2)
         self.asked: dict[str, asyncio.Future[CachedLink]] = {}
-        self.tally = Tally(room, 100)
+        self.tally = Tally(room, said_max)
         self.blocked = Blocklist(lambda: self.now_s)
         self.date = DateClock()
         self.fast = FastPath(
@@ -51,7 +53,8 @@ class Worker:
             self.fair_queue,
             self.tally,
             self.blocked,
-            Clients(parse_networks(proxies), pytest.fail),
+            clients := Clients(parse_networks(proxies), pytest.fail),
+            Origins(clients, "cf-ipcountry" if proxies else ""),
             lambda: self.now_ms,
             self.create,
             asyncio.get_running_loop(),
@@ -72,7 +75,7 @@ class Worker:
         self.local.put(code, link, self.local.generation)
 
     def ask(self, code: str = "a") -> bytes | None:
-        answer = self.fast.redirect_from_l1(request(code))
+        answer = self.fast.redirect_from_l1(request(code), "192.0.2.1")
         if answer is not None:
             self.fast.count_redirects(1, 0.00002)
         return answer
@@ -115,10 +118,11 @@ def test_a_plain_head_is_recognised_to_its_end(head: bytes) -> None:
 
 
 def test_of_a_long_header_only_its_beginning_is_read() -> None:
-    """Referer and User-Agent are cut before anything looks at them or keeps them, however long they are."""
+    """What a head says is cut before anything looks at it or keeps it, however long it is."""
     long = b"https://x.example/" + b"y" * 15_000
-    head = request(headers=b"Referer: %b\r\nUser-Agent: %b\r\n" % (long, long))
-    assert head[3] == head[4] == long[:HEADER_BYTES_MAX]
+    headers = b"Referer: %b\r\nUser-Agent: %b\r\nAccept-Language: %b\r\n" % (long, long, long)
+    head = request("a?" + long.decode(), headers=headers)
+    assert head.groups()[1:2] + head.groups()[3:] == (*[long[:HEADER_BYTES_MAX]] * 4, None)
     assert head[0].endswith(b"y\r\n\r\n")
 
 
@@ -208,12 +212,13 @@ async def test_a_link_in_l1_is_answered_and_counted() -> None:
     before, from_l1 = REDIRECTED._value.get(), FROM_L1._value.get()
     for method in (b"GET", b"HEAD", b"GET"):
         head = request(method=method, headers=b"User-Agent: curl/8\r\nReferer: http://x/\r\n")
-        assert worker.fast.redirect_from_l1(head) == redirect_bytes(
+        assert worker.fast.redirect_from_l1(head, "192.0.2.1") == redirect_bytes(
             LINK.url, 302, worker.date.text, keep_alive=True
         )
     worker.fast.count_redirects(3, 0.00002)
-    assert worker.tally.sources() == {"a": ({"x": 2}, {"program": 2})}
-    assert worker.tally.take() == {"a": 2}
+    counts = classified(worker.tally)
+    assert (counts.clicks, counts.bots) == ({"a": 2}, {"a": 2})
+    assert plain(counts.sources) == {"a": {"bot": {"program": 2}}}
     assert REDIRECTED._value.get() == before
     worker.fast.flush()
     worker.fast.flush()
@@ -290,7 +295,7 @@ async def test_what_is_no_redirect_is_left_alone(link: CachedLink) -> None:
     worker = Worker()
     worker.keep(link)
     assert [worker.ask(), worker.ask(), worker.ask("b")] == [None] * 3
-    assert worker.tally.take() == {}
+    assert taken(worker.tally) == {}
 
 
 async def test_a_link_under_a_word_that_was_reserved_later_is_left_alone() -> None:
@@ -308,7 +313,7 @@ async def test_a_link_expires_while_it_is_cached() -> None:
     assert worker.ask() is not None
     worker.now_ms = 2_000
     assert worker.ask() is None
-    assert worker.tally.take() == {"a": 1}
+    assert taken(worker.tally) == {"a": 1}
 
 
 async def test_an_answer_goes_with_the_version_that_it_was_made_of() -> None:
@@ -340,7 +345,7 @@ async def test_a_link_that_is_found_is_answered_whether_l1_keeps_it_or_not() -> 
             LINK.url, 302, worker.date.text, keep_alive=True
         )
         worker.fast.count_lookup(0.004)
-    assert worker.tally.sources() == {"a": ({}, {"program": 2})}
+    assert sources(worker.tally) == {"a": {"bot": {"program": 2}}}
     before, from_l1 = REDIRECTED._value.get(), FROM_L1._value.get()
     worker.fast.flush()
     assert (REDIRECTED._value.get(), FROM_L1._value.get()) == (before + 2, from_l1)
@@ -359,7 +364,7 @@ async def test_what_is_found_and_is_no_redirect_is_for_sanic(found: CachedLink |
     else:
         worker.asked["a"].set_result(found)
     assert worker.fast.redirect_from_lookup(asked) is None
-    assert worker.tally.take() == {}
+    assert taken(worker.tally) == {}
 
 
 @pytest.mark.parametrize("code", ["known", "Health", "x" * 65])
@@ -406,7 +411,7 @@ async def test_only_the_blocked_client_is_passed_to_sanic(blocked: str, header: 
     def is_answered(peer: str, client: bytes, code: str = "a") -> bool:
         head = request(code, headers=header % client)
         if code == "a":
-            return worker.fast.redirects_of(peer)(head) is not None
+            return worker.fast.answer(head, peer) is not None
         lookup = worker.fast.start_lookup(head, peer)
         if lookup is not None:
             worker.fast.release_permit(lookup)
@@ -428,16 +433,16 @@ async def test_only_the_blocked_client_is_passed_to_sanic(blocked: str, header: 
 async def test_without_a_block_no_client_is_determined() -> None:
     """While nobody is blocked, a redirect costs nothing more."""
     worker = Worker(proxies="192.0.2.1")
-    assert worker.fast.redirects_of("192.0.2.1") == worker.fast.redirect_from_l1
+    assert worker.fast.answer == worker.fast.redirect_from_l1
 
 
 async def test_a_full_tally_does_not_stop_redirects() -> None:
     """With a full tally the redirect is answered, and its click is counted as dropped, as on Sanic's path."""
-    worker = Worker(room=1)
+    worker = Worker(room=1, said_max=0)
     worker.keep(LINK, "a")
     worker.keep(LINK, "b")
     assert worker.ask("a") and worker.ask("b")
-    assert (worker.tally.dropped, worker.tally.take()) == (1, {"a": 1})
+    assert (worker.tally.dropped, taken(worker.tally)) == (1, {"a": 1})
 
 
 async def test_a_head_as_long_as_sanic_takes_is_plain_and_one_more_byte_is_not() -> None:

@@ -1,0 +1,89 @@
+"""Makes classes of what the request of a click has said. It remembers nothing of who clicked.
+
+A bot's click keeps the bot's name and nothing else. A request with `DNT: 1` or `Sec-GPC: 1` is counted, and
+nothing of it is kept.
+
+A visitor is a digest of the day's salt, the code, the address and the user agent. The salt is random, and gone
+after two days: then nobody can tell who a digest stands for, or whether two links had the same visitor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+
+from snapurl.clicks.agents import Agent, Agents
+from snapurl.clicks.campaigns import campaign_of, channel_of
+from snapurl.clicks.counts import NOTHING, Classes
+from snapurl.clicks.languages import language_of
+from snapurl.clicks.origins import Origin
+from snapurl.clicks.places import NOWHERE, Places, country_of
+from snapurl.clicks.sources import referrer_of
+from snapurl.clicks.tally import Click
+from snapurl.model import SourceKind
+
+VISITOR_BYTES = 8
+
+
+class Classifier:
+    """Click -> classes. Without `places`, places are what a trusted proxy says.
+
+    `read_agent` reads a user agent, `read_origin` returns address and country, as `Origins.read` does.
+    """
+
+    def __init__(
+        self,
+        read_agent: Callable[[bytes], Agent],
+        read_origin: Callable[[Origin], tuple[str, str]],
+        places: Places | None = None,
+    ) -> None:
+        self._agents = Agents(read_agent)
+        self._read_origin = read_origin
+        self._places = places
+
+    def renew(self) -> None:
+        """Begins a flush: as much that is new may be read as in any other."""
+        self._agents.renew()
+        if self._places is not None:
+            self._places.renew()
+
+    @property
+    def unread(self) -> Mapping[str, int]:
+        """How often something was not read because too much was new."""
+        places = self._places
+        return {"user_agent": self._agents.unread, "place": 0 if places is None else places.unread}
+
+    def of(self, click: Click, salt: bytes) -> Classes:
+        """Returns the classes of a click. Without a salt its visitor is left out."""
+        code, said, origin, target = click
+        if said is None or said[4]:
+            return NOTHING
+        query, referrer, user_agent, language, _ = said
+        agent = self._agents.of(user_agent)
+        if agent.bot:
+            return Classes(((SourceKind.BOT, agent.bot),), is_bot=True)
+        address, named = self._read_origin(origin)
+        place = NOWHERE if self._places is None else self._places.of(address)
+        country = country_of(named) or place.country
+        campaign = campaign_of(query, target)
+        pairs = (
+            (SourceKind.REFERRER, referrer_of(referrer)),
+            (SourceKind.COUNTRY, country),
+            (SourceKind.CITY, place.city if country == place.country else ""),
+            (SourceKind.DEVICE, agent.device),
+            (SourceKind.OS, agent.system),
+            (SourceKind.BROWSER, agent.browser),
+            (SourceKind.LANGUAGE, language_of(language)),
+            (SourceKind.UTM_SOURCE, campaign.source),
+            (SourceKind.UTM_MEDIUM, campaign.medium),
+            (SourceKind.UTM_CAMPAIGN, campaign.name),
+            (SourceKind.CHANNEL, channel_of(query)),
+        )
+        visitor = visitor_of(salt, code, address, user_agent) if salt and address else b""
+        return Classes([pair for pair in pairs if pair[1]], visitor=visitor)
+
+
+def visitor_of(salt: bytes, code: str, address: str, user_agent: bytes | None) -> bytes:
+    """Returns the digest of a visitor of a link on the day of the salt."""
+    who = b"\0".join((salt, code.encode(), address.encode(), (user_agent or b"").strip()))
+    return blake2b(who, digest_size=VISITOR_BYTES).digest()
