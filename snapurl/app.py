@@ -77,6 +77,7 @@ from snapurl.tasks import CachedCall, cancel_and_wait
 from snapurl.telemetry.logs import endless_task
 from snapurl.telemetry.metrics import INTENTS_PURGED, WORKERS
 from snapurl.telemetry.process import ProcessMetrics
+from snapurl.titles import TitleFetcher
 from snapurl.ui.cluster_live import ClusterLive
 from snapurl.ui.link_live import LinkLive
 from snapurl.ui.mount import mount_dashboard
@@ -236,7 +237,9 @@ async def open_services(
     reshard = CachedCall(shards.migrator_document, PROBE_AGE_S_MAX)
     stack.push_async_callback(reshard.close)
 
-    links = LinkService(store, clicks, cache, passwords, _now)
+    urls = UrlPolicy(settings.url_chars_max, settings.own_origins)
+    titles = TitleFetcher(urls) if settings.fetch_titles else None
+    links = LinkService(store, clicks, cache, passwords, titles, _now)
     return Services(
         settings=settings,
         site=site,
@@ -253,7 +256,7 @@ async def open_services(
         key_guessers=Blocklist(),
         password_guessers=Blocklist(),
         auth=auth,
-        urls=UrlPolicy(settings.url_chars_max, settings.own_origins),
+        urls=urls,
         domains=settings.link_domains,
         clock=_now,
         clock_ms=_now_ms,

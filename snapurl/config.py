@@ -328,6 +328,11 @@ class Settings(BaseSettings):
     preview: bool = Field(
         True, description="Whether `/{code}+` shows where a link leads; if not, nothing is there."
     )
+    fetch_titles: bool = Field(
+        False,
+        description="Whether workers may fetch the title of a link's target when somebody asks for it, from public "
+        "addresses alone.",
+    )
     robots: Literal["allow", "deny"] = Field(
         "allow",
         description="Whether `/robots.txt` lets crawlers follow links (`allow`) or keeps them away (`deny`).",

@@ -219,6 +219,14 @@ class IdempotencyMismatch(SnapURLError):
     title = "This Idempotency-Key was used for another request"
 
 
+class NoTitle(SnapURLError):
+    """`cause` is `none` if the page has none, `refused` if it may not be fetched, else `failed`."""
+
+    status = 422
+    slug = "no-title"
+    title = "No title was fetched"
+
+
 class RateLimited(SnapURLError):
     status = 429
     slug = "rate-limited"

@@ -28,6 +28,7 @@ from snapurl.errors import (
     IdempotencyMismatch,
     Invalid,
     NotFound,
+    NoTitle,
     OutcomeUnknown,
     SnapURLError,
     Unavailable,
@@ -58,6 +59,7 @@ from snapurl.store.batching.uses import Use
 from snapurl.store.clicks import ClickStore
 from snapurl.store.links import LinkStore
 from snapurl.store.tokens import random_token, random_tokens
+from snapurl.titles import TitleFetcher
 
 CODE_ATTEMPTS = (
     5  # generated codes per link; with a thousandth of all codes in use, five collide once in 10^15
@@ -102,6 +104,7 @@ class LinkService:
         clicks: ClickStore,
         cache: LinkCache,
         passwords: Passwords,
+        titles: TitleFetcher | None,
         clock: Callable[[], datetime],
         make_token: Callable[[], uuid.UUID] = random_token,
     ) -> None:
@@ -109,6 +112,7 @@ class LinkService:
         self._clicks = clicks
         self._cache = cache
         self._passwords = passwords
+        self._titles = titles
         self._clock = clock
         self._make_token = make_token
 
@@ -289,6 +293,14 @@ class LinkService:
         return await self._written(
             self._store.change(code, patch, if_match=if_match, owner=owner, token=token, by=by)
         )
+
+    async def fetch_title(self, code: str, owner: str | None, by: str = "") -> Link:
+        """Gives the link the title of the page that it leads to. Raises as `change` does, and NoTitle."""
+        if self._titles is None:
+            raise NoTitle("this service fetches no titles: SNAPURL_FETCH_TITLES is off", cause="refused")
+        link = await self.get(code, owner)
+        title = await self._titles.fetch(link.url)
+        return await self.change(code, LinkPatch(title=title), link.version, owner, by)
 
     async def delete(self, code: str, if_match: int | None, owner: str | None, by: str = "") -> Link:
         """Returns the tombstone. Raises as `change` does."""

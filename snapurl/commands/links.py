@@ -238,6 +238,21 @@ def links_rename(code: Named, new: str, give_up: bool, yes: bool, as_json: bool 
     _show(as_json, link, lambda: click.echo(link["short_url"]))
 
 
+@links.command("fetch-title")
+@CODE
+@AS_JSON
+def links_fetch_title(code: Named, as_json: bool | None) -> None:
+    """Give a link the title of the page that it leads to.
+
+    The service must fetch titles (SNAPURL_FETCH_TITLES).
+
+    \b
+    snapurl links fetch-title sale
+    """
+    link = _call("POST", code, "/title")
+    _show(as_json, link, lambda: click.echo(link["title"]))
+
+
 @links.command("qr")
 @CODE
 @click.option(

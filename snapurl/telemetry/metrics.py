@@ -196,6 +196,12 @@ PASSWORD_SECONDS = Histogram(
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
 )
 
+TITLE_FETCHES = Counter(
+    "snapurl_title_fetches_total",
+    "Titles of targets that were asked for, by outcome; `refused`: the target is not public.",
+    ["outcome"],
+)
+
 CONNECTIONS = Gauge("snapurl_connections", "Open client connections.", multiprocess_mode="livesum")
 CONNECTIONS_REFUSED = Counter(
     "snapurl_connections_refused_total",
@@ -325,6 +331,7 @@ _KNOWN: tuple[tuple[Counter, tuple[str, ...]], ...] = (
     (WRITES_REFUSED, ("hand-off", "no-connection", "shard", "outcome-unknown")),
     (RESHARD_MOVES, ("finished", "given up")),
     (LIMIT_REFUSALS, ("create", "api", "missing", "scan", "unauthorized", "password")),
+    (TITLE_FETCHES, ("found", "none", "failed", "refused", "too many")),
     (CONNECTIONS_REFUSED, ("address", "all")),
     (WATCHERS_REFUSED, ("address", "all")),
     (CLICKS_UNREAD, ("user_agent", "place")),

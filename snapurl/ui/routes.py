@@ -40,6 +40,7 @@ SCREENS: tuple[Screen, ...] = (
     Screen("POST", "/ui/links/{code}/edit", link.change, Right.CHANGE, link.change_again),
     Screen("POST", "/ui/links/{code}/arrange", link.arrange, Right.CHANGE),
     Screen("POST", "/ui/links/{code}/rename", link.rename, Right.CHANGE, link.rename_again),
+    Screen("POST", "/ui/links/{code}/title", link.take_title, Right.CHANGE, link.take_title_again),
     Screen("POST", "/ui/links/{code}/delete", link.delete, Right.CHANGE),
     Screen("POST", "/ui/links/{code}/restore", link.restore, Right.CHANGE),
     Screen("GET", "/ui/links/{code}/qr/{format}", link.qr),

@@ -47,7 +47,11 @@ async def ui_settings(
 @pytest.fixture(scope="session")
 async def service(ui_settings: Settings, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
     """Yields a service of one worker whose short URLs are plain http, so that its cookies work on loopback."""
-    variables = {"SNAPURL_BASE_URL": PUBLIC_URL, "SNAPURL_SESSION_SECRET": SECRET}
+    variables = {
+        "SNAPURL_BASE_URL": PUBLIC_URL,
+        "SNAPURL_SESSION_SECRET": SECRET,
+        "SNAPURL_FETCH_TITLES": "on",
+    }
     async with running(ui_settings, tmp_path_factory.mktemp("workers"), 1, **variables) as started:
         yield started
 

@@ -296,7 +296,8 @@ async def test_the_first_click_is_seen_live(service: Service, page: Page) -> Non
 async def test_a_link_gets_another_code_on_its_page(
     service: Service, make_page: PageMaker, javascript: bool
 ) -> None:
-    """The page of a link lists who changed what. There the link gets another code, and the old one says so."""
+    """The page of a link lists who changed what. A title is taken from public pages alone. The link gets another
+    code, and the old one says so."""
     page, old, new = await make_page(javascript=javascript), f"old-{javascript}", f"new-{javascript}"
     await service.shorten(alias=old, title="First", expires_at="2099-01-31T12:00:00Z")
     await service.api.patch(
@@ -309,6 +310,9 @@ async def test_a_link_gets_another_code_on_its_page(
     )
     await expect(newest).to_contain_text(re.compile(r"Title\s*First → nothing"))
     await expect(page.locator(".history > li").last).to_contain_text("Created")
+    await service.api.patch(f"/api/v1/links/{old}", json={"url": "http://127.0.0.1:65000/"})
+    await page.get_by_role("button", name="Take the page").click()
+    await expect(page.get_by_role("alert")).to_have_text("The target is not on the public Internet.")
     await page.get_by_text("Give it another code").click()
     await page.get_by_label("New code").fill(old)
     await page.get_by_label("Give the old code up").check()

@@ -176,6 +176,12 @@ async def restore_link(call: RequestContext) -> HTTPResponse:
     )
 
 
+async def fetch_title(call: RequestContext) -> HTTPResponse:
+    await count_links(call, 1)
+    link = await call.services.links.fetch_title(call.code, owner_filter(call.caller), _by(call))
+    return _answer(call, link)
+
+
 async def rename_link(call: RequestContext) -> HTTPResponse:
     if_match = _if_match(call)
     asked = check(Rename, call.value, call.rules())

@@ -56,6 +56,10 @@ PROBLEMS: dict[type[SnapURLError], tuple[str, SnapURLError]] = {
         "Another account has this name.",
         errors.NameTaken("the account acc_7Fq2xWm0bZ has this name"),
     ),
+    errors.NoTitle: (
+        "The target is no HTML page with a title that this deployment may fetch.",
+        errors.NoTitle("the page has no title"),
+    ),
     errors.Gone: ("The link was deleted, or it has expired.", errors.Gone("the link was deleted")),
     errors.VersionMismatch: (
         "The link no longer has the version in `If-Match`. Read it, and change it again.",

@@ -339,6 +339,24 @@ async def rename_again(call: Call, refusal: SnapURLError) -> HTTPResponse:
     return await _show_page(call, call.form, refusal)
 
 
+# -- title -------------------------------------------------------------------------------------------------------
+
+
+async def take_title(call: Call) -> HTTPResponse:
+    """Gives the link the title of its target."""
+    code = _code(call)
+    await count_links(call.context, 1)
+    await call.services.links.fetch_title(code, owner_filter(call.user), call.user.key_id)
+    return call.go(f"/ui/links/{path_of(code)}?saved=1")
+
+
+async def take_title_again(call: Call, refusal: SnapURLError) -> HTTPResponse:
+    """Shows the page of a link whose target has no title, and says why."""
+    if isinstance(refusal, NotFound | Gone):
+        raise refusal
+    return await _show_page(call, {}, refusal)
+
+
 # -- delete ------------------------------------------------------------------------------------------------------
 
 
