@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Generator
 from pathlib import Path
 
 import httpx
+import hypothesis
 import pytest
 from redis.asyncio import Redis
 
@@ -27,6 +28,10 @@ LONG = ("benchmarks", "drills", "faults")
 
 for variable in [name for name in os.environ if name.startswith("SNAPURL_")]:
     del os.environ[variable]  # the settings of whoever runs the tests must not decide them
+
+# A busy machine takes any time for an example.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 # No test speaks TLS over httpx, and each client would read all CAs of the system, which takes 20 ms of CPU time.
 vars(httpx._transports.default)["create_ssl_context"] = functools.cache(httpx.create_ssl_context)

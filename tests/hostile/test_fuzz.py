@@ -182,7 +182,7 @@ def ask(target: Target, method: str, path: str, lines: list[tuple[str, str]], bo
     return target.say(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + body)
 
 
-SHARED = trying(max_examples=EXAMPLES, deadline=None)
+SHARED = trying(max_examples=EXAMPLES)
 
 
 @SHARED

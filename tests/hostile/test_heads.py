@@ -71,7 +71,7 @@ def pair(shared_settings: Settings) -> Iterator[Pair]:
         yield pair
 
 
-@trying(max_examples=EXAMPLES, deadline=None)
+@trying(max_examples=EXAMPLES)
 @given(st.lists(requests() | st.binary(min_size=1, max_size=60), min_size=1, max_size=3))
 def test_any_bytes_get_a_documented_answer_or_the_end(pair: Pair, parts: list[bytes]) -> None:
     """Whatever bytes arrive, on either path: only answers that are documented, all with a Date, then the end."""

@@ -101,7 +101,7 @@ def assert_refused_plainly(found: tuple[int, str, str]) -> None:
         assert len(said) == 1 or said[0].startswith("Usage: "), found
 
 
-@trying(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@trying(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(words=calls)
 def test_any_call_of_snapurl_reshard_ends_with_one_line(words: list[str]) -> None:
     """Wrong names, weights, options and commands, and a shard that does not answer, end with one line."""
@@ -109,7 +109,7 @@ def test_any_call_of_snapurl_reshard_ends_with_one_line(words: list[str]) -> Non
 
 
 # Not the programs that stay: serve, up, clicks. Nor `health`, which connects to what SNAPURL_HOST names.
-@trying(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@trying(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     words=st.lists(
         st.one_of(
@@ -153,7 +153,7 @@ variables = st.dictionaries(
 )
 
 
-@trying(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@trying(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     found=variables,
     shards=shard_lists,

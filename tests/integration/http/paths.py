@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import uvloop
+from prometheus_client import Histogram
 
 from snapurl.app import App, create_app
 from snapurl.clicks.agents import read_families
@@ -62,6 +63,12 @@ OUTCOMES = (
 )
 
 SALT = b"salt"
+COUNTS = {
+    "snapurl_http_requests_total": HTTP_REQUESTS,
+    "snapurl_http_request_seconds_count": HTTP_SECONDS,
+    "snapurl_problems_total": PROBLEMS,
+}
+
 DATE = "Thu, 01 Jan 1970 00:00:00 GMT"
 _DATE = re.compile(rb"(\r\ndate: )[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT(?=\r\n)")
 _RANDOM = re.compile(rb'(x-request-id: |"request_id": ")[0-9a-f]{16}\b')
@@ -186,12 +193,10 @@ class Side:
     def counted(self) -> dict[str, float]:
         """Returns the metrics' counts of answers, of timed answers, and of refusals."""
         flush_timings()
-        samples = itertools.chain(*(metric.collect() for metric in (HTTP_REQUESTS, HTTP_SECONDS, PROBLEMS)))
         return {
-            f"{sample.name}{sorted(sample.labels.items())}": sample.value
-            for family in samples
-            for sample in family.samples
-            if sample.name.endswith(("_total", "_count"))
+            f"{name}{sorted(zip(metric._labelnames, labels, strict=True))}": _counted(child)
+            for name, metric in COUNTS.items()
+            for labels, child in metric._metrics.items()
         }
 
     def outcomes(self) -> dict[str, int]:
@@ -296,6 +301,12 @@ async def read_all(connection: socket.socket) -> bytes:
     except ConnectionResetError:
         pass
     return undated(bytes(answers))
+
+
+def _counted(child: Any) -> float:
+    """Returns the value of a counter, or how much a histogram has observed: `collect` takes ten times as long."""
+    values = child._buckets if isinstance(child, Histogram) else [child._value]
+    return float(sum(value.get() for value in values))
 
 
 def count(counter: Any) -> int:

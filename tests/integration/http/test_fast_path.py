@@ -248,7 +248,7 @@ def conversations(draw: st.DrawFn) -> list[bytes]:
     ]
 
 
-@trying(max_examples=EXAMPLES, deadline=None)
+@trying(max_examples=EXAMPLES)
 @given(conversations())
 def test_both_paths_agree_on_whatever_is_said(pair: Pair, parts: list[bytes]) -> None:
     """Both paths answer random conversations alike, including bytes that are not HTTP."""

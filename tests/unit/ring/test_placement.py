@@ -55,7 +55,7 @@ def tolerance(points: float, share: float) -> float:
     return 6 * sqrt((1 - share) / points + (1 - share) / (SLOT_COUNT * share))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(clusters(1, 6))
 def test_every_slot_is_placed(members: tuple[Shard, ...]) -> None:
     """Every slot is placed on a shard of the topology."""
@@ -64,7 +64,7 @@ def test_every_slot_is_placed(members: tuple[Shard, ...]) -> None:
     assert set(placement) <= {member.name for member in members}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(clusters(2, 7))
 def test_adding_moves_only_onto_the_new_shard(members: tuple[Shard, ...]) -> None:
     """When a shard is added, slots move only to the new shard."""
@@ -74,7 +74,7 @@ def test_adding_moves_only_onto_the_new_shard(members: tuple[Shard, ...]) -> Non
     assert set(changed) <= {added.name}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(clusters(2, 7))
 def test_removing_moves_only_off_the_removed_shard(members: tuple[Shard, ...]) -> None:
     """Removing a shard, or draining it, moves its slots and no other."""
@@ -86,7 +86,7 @@ def test_removing_moves_only_off_the_removed_shard(members: tuple[Shard, ...]) -
     assert place(old.drained(gone)) == after
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(clusters(2, 5), st.integers(1, 8))
 def test_more_weight_moves_only_onto_that_shard(members: tuple[Shard, ...], quarters: int) -> None:
     """Raising a shard's weight takes slots from others and gives none away; lowering it is the reverse."""
@@ -96,7 +96,7 @@ def test_more_weight_moves_only_onto_that_shard(members: tuple[Shard, ...], quar
     assert changed <= {members[0].name}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(names, min_size=2, max_size=8, unique=True))
 def test_moved_share_is_near_the_ideal(chosen: list[str]) -> None:
     """Adding the n-th equal shard moves 1/n of the slots, within 15 %, which is over five spreads here."""
@@ -120,7 +120,7 @@ def test_four_equal_shards_are_balanced() -> None:
     assert max(Counter(place(topology(FOUR))).values()) / (SLOT_COUNT / 4) <= 1.05
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(names, min_size=4, max_size=4, unique=True))
 def test_four_shards_of_any_name_are_balanced(chosen: list[str]) -> None:
     """With other names too, four equal shards hold no more than six spreads above the mean."""
@@ -128,7 +128,7 @@ def test_four_shards_of_any_name_are_balanced(chosen: list[str]) -> None:
     assert most / (SLOT_COUNT / 4) <= 1 + tolerance(MANY_VIRTUAL_NODES, 1 / 4)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(clusters(1, 4))
 def test_weights_are_honoured_in_proportion(members: tuple[Shard, ...]) -> None:
     """A shard's slots are in proportion to its weight."""

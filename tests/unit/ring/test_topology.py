@@ -238,7 +238,7 @@ def test_a_draining_shard_can_be_taken_back() -> None:
         draining.with_shard(Shard("db2", 1, "elsewhere:1/snapurl"))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(topologies, names, weights)
 def test_cancelling_places_every_slot_as_before(before: Topology, name: str, weight: float) -> None:
     """A cancel restores the earlier placement, and keeps shards that were added since as draining."""
