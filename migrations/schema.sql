@@ -48,7 +48,7 @@ CREATE TABLE click_cursor (
     slot smallint NOT NULL,
     stream text COLLATE "C" NOT NULL,
     xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
-    counted_to bigint NOT NULL,
+    applied_to bigint NOT NULL,
     CONSTRAINT click_cursor_pkey PRIMARY KEY (slot, stream)
 );
 GRANT DELETE, INSERT, SELECT, UPDATE ON click_cursor TO snapurl_migrator;
@@ -60,34 +60,44 @@ CREATE TABLE click_days (
     day date NOT NULL,
     xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
     clicks bigint NOT NULL,
+    bots bigint DEFAULT 0 NOT NULL,
+    visitors bigint DEFAULT 0 NOT NULL,
+    sources jsonb,
+    unmerged text,
     CONSTRAINT click_days_pkey PRIMARY KEY (slot, code, day),
+    CONSTRAINT click_days_bots_check CHECK (bots >= 0 AND bots <= clicks),
     CONSTRAINT click_days_clicks_check CHECK (clicks > 0)
 );
 GRANT DELETE, INSERT, SELECT, UPDATE ON click_days TO snapurl_migrator;
 GRANT SELECT ON click_days TO snapurl_service;
 
-CREATE TABLE click_sources (
+CREATE TABLE click_groups (
     slot smallint NOT NULL,
-    code text COLLATE "C" NOT NULL,
+    scope text COLLATE "C" NOT NULL,
+    key text COLLATE "C" NOT NULL,
     day date NOT NULL,
-    kind text COLLATE "C" NOT NULL,
-    value text COLLATE "C" NOT NULL,
     xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
     clicks bigint NOT NULL,
-    CONSTRAINT click_sources_pkey PRIMARY KEY (slot, code, day, kind, value),
-    CONSTRAINT click_sources_clicks_check CHECK (clicks > 0),
-    CONSTRAINT click_sources_kind_check CHECK (kind = ANY (ARRAY['browser'::text, 'referrer'::text])),
-    CONSTRAINT click_sources_value_check CHECK (length(value) <= 255)
+    bots bigint DEFAULT 0 NOT NULL,
+    sources jsonb,
+    unmerged text,
+    CONSTRAINT click_groups_pkey PRIMARY KEY (slot, scope, key, day),
+    CONSTRAINT click_groups_check CHECK (bots >= 0 AND bots <= clicks),
+    CONSTRAINT click_groups_clicks_check CHECK (clicks > 0),
+    CONSTRAINT click_groups_scope_check CHECK (scope = ANY (ARRAY['account'::text, 'account_tag'::text, 'domain'::text, 'tag'::text]))
 );
-GRANT DELETE, INSERT, SELECT, UPDATE ON click_sources TO snapurl_migrator;
-GRANT SELECT ON click_sources TO snapurl_service;
+CREATE INDEX click_groups_by_key ON click_groups USING btree (scope, key, day);
+GRANT DELETE, INSERT, SELECT, UPDATE ON click_groups TO snapurl_migrator;
+GRANT SELECT ON click_groups TO snapurl_service;
 
 CREATE TABLE click_totals (
     slot smallint NOT NULL,
     code text COLLATE "C" NOT NULL,
     xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
     clicks bigint NOT NULL,
+    bots bigint DEFAULT 0 NOT NULL,
     CONSTRAINT click_totals_pkey PRIMARY KEY (slot, code),
+    CONSTRAINT click_totals_bots_check CHECK (bots >= 0 AND bots <= clicks),
     CONSTRAINT click_totals_clicks_check CHECK (clicks > 0)
 );
 CREATE INDEX click_totals_most ON click_totals USING btree (clicks DESC, code DESC);
@@ -302,7 +312,7 @@ BEGIN
 END $function$;
 GRANT EXECUTE ON FUNCTION account_rename_v1 TO snapurl_migrator, snapurl_service;
 
-CREATE OR REPLACE FUNCTION public.clicks_apply_v2(p_stream text, p_slots smallint[], p_firsts bigint[], p_lasts bigint[], c_slots smallint[], c_codes text[], c_days date[], c_clicks bigint[], s_slots smallint[], s_codes text[], s_days date[], s_kinds text[], s_values text[], s_clicks bigint[])
+CREATE OR REPLACE FUNCTION public.clicks_apply_v3(p_stream text, p_slots smallint[], p_firsts bigint[], p_lasts bigint[], c_slots smallint[], c_codes text[], c_days date[], c_clicks bigint[], c_bots bigint[], c_visitors bigint[], c_sources text[])
  RETURNS TABLE(slot smallint, outcome text, peer text, epoch bigint, last_entry bigint)
  LANGUAGE plpgsql
  SECURITY DEFINER
@@ -317,26 +327,36 @@ DECLARE
     sampled bigint := 1 + cardinality(c_slots) / 16;
     are_known boolean;
     are_totals_known boolean;
-    are_new boolean := false;
+    are_prevented boolean := false;
+    home smallint;
 BEGIN
     PERFORM pg_advisory_xact_lock(1397637443, 0);
-    RETURN QUERY SELECT f.slot, f.outcome, f.peer, f.epoch, NULL::bigint
-                   FROM slots_fence_v1(p_slots) f WHERE f.outcome <> 'ok';
-    IF FOUND THEN RETURN; END IF;
-    RETURN QUERY SELECT n.slot, CASE WHEN c.counted_to >= n.last THEN 'done' ELSE 'behind' END, NULL::text, NULL::bigint,
-                        c.counted_to
+    SELECT s.slot INTO home FROM slots s WHERE s.state = 'owned' ORDER BY s.slot LIMIT 1;
+    FOR slot, outcome, peer, epoch IN
+        SELECT f.slot, f.outcome, f.peer, f.epoch FROM slots_fence_v1(p_slots || home) f WHERE f.outcome <> 'ok'
+    LOOP
+        IF slot = ANY (p_slots) THEN
+            are_prevented := true;
+            RETURN NEXT;
+        ELSE
+            home := p_slots[1];
+        END IF;
+    END LOOP;
+    IF are_prevented THEN RETURN; END IF;
+    RETURN QUERY SELECT n.slot, CASE WHEN c.applied_to >= n.last THEN 'done' ELSE 'behind' END, NULL::text, NULL::bigint,
+                        c.applied_to
                    FROM unnest(p_slots, p_firsts, p_lasts) AS n (slot, first, last)
                    JOIN click_cursor c ON c.slot = n.slot AND c.stream = p_stream
-                  WHERE c.counted_to >= n.first;
+                  WHERE c.applied_to >= n.first;
     IF FOUND THEN RETURN; END IF;
-    INSERT INTO click_cursor (slot, stream, xid, counted_to)
+    INSERT INTO click_cursor (slot, stream, xid, applied_to)
          SELECT a, p_stream, pg_current_xact_id(), -1 FROM unnest(p_slots) a
           WHERE NOT EXISTS (SELECT FROM click_cursor c WHERE c.slot = a AND c.stream = p_stream)
           ORDER BY a
     ON CONFLICT DO NOTHING;
-    UPDATE click_cursor c SET counted_to = n.last, xid = pg_current_xact_id()
+    UPDATE click_cursor c SET applied_to = n.last, xid = pg_current_xact_id()
       FROM unnest(p_slots, p_firsts, p_lasts) AS n (slot, first, last)
-     WHERE c.slot = n.slot AND c.stream = p_stream AND c.counted_to < n.first;
+     WHERE c.slot = n.slot AND c.stream = p_stream AND c.applied_to < n.first;
     GET DIAGNOSTICS updated = ROW_COUNT;
     IF updated <> cardinality(p_slots) THEN
         RAISE EXCEPTION 'another consumer has counted some of these clicks' USING ERRCODE = 'serialization_failure';
@@ -348,22 +368,32 @@ BEGIN
      WHERE r.place % sampled = 0;
     updated := 0;
     IF are_known THEN
-        UPDATE click_days d SET clicks = d.clicks + r.clicks, xid = pg_current_xact_id()
-          FROM unnest(c_slots, c_codes, c_days, c_clicks) AS r (slot, code, day, clicks)
+        UPDATE click_days d SET
+            xid = pg_current_xact_id(), clicks = d.clicks + r.clicks, bots = d.bots + r.bots,
+            visitors = greatest(d.visitors, r.visitors),
+            sources = CASE WHEN clicks_is_long_v1(d.sources, d.unmerged, r.sources)
+                           THEN clicks_merge_v1(d.sources, concat_ws(',', d.unmerged, r.sources)) ELSE d.sources END,
+            unmerged = CASE WHEN clicks_is_long_v1(d.sources, d.unmerged, r.sources) THEN NULL
+                            ELSE nullif(concat_ws(',', d.unmerged, r.sources), '') END
+          FROM unnest(c_slots, c_codes, c_days, c_clicks, c_bots, c_visitors, c_sources)
+            AS r (slot, code, day, clicks, bots, visitors, sources)
          WHERE d.slot = r.slot AND d.code = r.code AND d.day = r.day;
         GET DIAGNOSTICS updated = ROW_COUNT;
     END IF;
     IF updated < cardinality(c_slots) THEN
-        WITH put AS (
-            INSERT INTO click_days AS d (slot, code, day, xid, clicks)
-                 SELECT r.slot, r.code, r.day, pg_current_xact_id(), r.clicks
-                   FROM unnest(c_slots, c_codes, c_days, c_clicks) AS r (slot, code, day, clicks)
-                  WHERE NOT are_known OR (SELECT d.day FROM click_days d
-                                           WHERE d.slot = r.slot AND d.code = r.code AND d.day = r.day) IS NULL
-            ON CONFLICT (slot, code, day) DO UPDATE SET clicks = d.clicks + excluded.clicks, xid = excluded.xid
-            RETURNING clicks
-        )
-        SELECT sum(clicks) = (SELECT sum(c) FROM unnest(c_clicks) AS c) INTO are_new FROM put;
+        INSERT INTO click_days AS d (slot, code, day, xid, clicks, bots, visitors, unmerged)
+             SELECT r.slot, r.code, r.day, pg_current_xact_id(), r.clicks, r.bots, r.visitors, r.sources
+               FROM unnest(c_slots, c_codes, c_days, c_clicks, c_bots, c_visitors, c_sources)
+                 AS r (slot, code, day, clicks, bots, visitors, sources)
+              WHERE NOT are_known OR (SELECT d.day FROM click_days d
+                                       WHERE d.slot = r.slot AND d.code = r.code AND d.day = r.day) IS NULL
+        ON CONFLICT (slot, code, day) DO UPDATE SET
+            xid = excluded.xid, clicks = d.clicks + excluded.clicks, bots = d.bots + excluded.bots,
+            visitors = greatest(d.visitors, excluded.visitors),
+            sources = CASE WHEN clicks_is_long_v1(d.sources, d.unmerged, excluded.unmerged)
+                           THEN clicks_merge_v1(d.sources, concat_ws(',', d.unmerged, excluded.unmerged)) ELSE d.sources END,
+            unmerged = CASE WHEN clicks_is_long_v1(d.sources, d.unmerged, excluded.unmerged) THEN NULL
+                            ELSE nullif(concat_ws(',', d.unmerged, excluded.unmerged), '') END;
     END IF;
 
     IF NOT are_known THEN  -- perhaps it is just a new day
@@ -374,75 +404,129 @@ BEGIN
     END IF;
     updated := 0;
     IF are_known OR are_totals_known THEN
-        UPDATE click_totals t SET clicks = t.clicks + r.clicks, xid = pg_current_xact_id()
-          FROM (SELECT slot, code COLLATE "C" AS code, sum(clicks) AS clicks
-                  FROM unnest(c_slots, c_codes, c_clicks) AS c (slot, code, clicks)
+        UPDATE click_totals t SET clicks = t.clicks + r.clicks, bots = t.bots + r.bots, xid = pg_current_xact_id()
+          FROM (SELECT slot, code COLLATE "C" AS code, sum(clicks) AS clicks, sum(bots) AS bots
+                  FROM unnest(c_slots, c_codes, c_clicks, c_bots) AS c (slot, code, clicks, bots)
                  GROUP BY slot, code COLLATE "C" ORDER BY slot, code COLLATE "C") r
          WHERE t.slot = r.slot AND t.code = r.code;
         GET DIAGNOSTICS updated = ROW_COUNT;
     END IF;
     IF updated < cardinality(c_slots) THEN
-        INSERT INTO click_totals AS t (slot, code, xid, clicks)
-             SELECT r.slot, r.code COLLATE "C", pg_current_xact_id(), sum(r.clicks)
-               FROM unnest(c_slots, c_codes, c_clicks) AS r (slot, code, clicks)
+        INSERT INTO click_totals AS t (slot, code, xid, clicks, bots)
+             SELECT r.slot, r.code COLLATE "C", pg_current_xact_id(), sum(r.clicks), sum(r.bots)
+               FROM unnest(c_slots, c_codes, c_clicks, c_bots) AS r (slot, code, clicks, bots)
               WHERE updated = 0 OR (SELECT t.slot FROM click_totals t WHERE t.slot = r.slot AND t.code = r.code) IS NULL
               GROUP BY r.slot, r.code COLLATE "C" ORDER BY r.slot, r.code COLLATE "C"
-        ON CONFLICT (slot, code) DO UPDATE SET clicks = t.clicks + excluded.clicks, xid = excluded.xid;
+        ON CONFLICT (slot, code) DO UPDATE SET
+            clicks = t.clicks + excluded.clicks, bots = t.bots + excluded.bots, xid = excluded.xid;
     END IF;
 
-    IF cardinality(s_slots) = 0 THEN RETURN; END IF;
-    IF are_known THEN
-        UPDATE click_sources s SET clicks = s.clicks + r.clicks, xid = pg_current_xact_id()
-          FROM unnest(s_slots, s_codes, s_days, s_kinds, s_values, s_clicks) AS r (slot, code, day, kind, value, clicks)
-         WHERE s.slot = r.slot AND s.code = r.code AND s.day = r.day AND s.kind = r.kind AND s.value = r.value;
-        GET DIAGNOSTICS updated = ROW_COUNT;
-        IF updated = cardinality(s_slots) THEN RETURN; END IF;
-    END IF;
-    -- Without rows of the days there are none of their sources.
-    IF are_new AND NOT EXISTS (SELECT FROM unnest(s_slots, s_codes, s_days, s_kinds) AS s (slot, code, day, kind)
-                                GROUP BY s.slot, s.code, s.day, s.kind HAVING count(*) > 100) THEN
-        INSERT INTO click_sources (slot, code, day, kind, value, xid, clicks)
-             SELECT s.slot, s.code, s.day, s.kind, s.value, pg_current_xact_id(), s.clicks
-               FROM unnest(s_slots, s_codes, s_days, s_kinds, s_values, s_clicks)
-                 AS s (slot, code, day, kind, value, clicks);
-        RETURN;
-    END IF;
-    WITH given AS MATERIALIZED (
-        SELECT f.slot, f.code COLLATE "C" AS code, f.day, f.kind COLLATE "C" AS kind, f.value COLLATE "C" AS value,
-               f.clicks
-          FROM unnest(s_slots, s_codes, s_days, s_kinds, s_values, s_clicks)
-            AS f (slot, code, day, kind, value, clicks)
-         WHERE NOT are_known OR (SELECT s.day FROM click_sources s
-                                  WHERE s.slot = f.slot AND s.code = f.code AND s.day = f.day AND s.kind = f.kind
-                                    AND s.value = f.value) IS NULL
-    ), all_values AS (
-        SELECT g.slot, g.code, g.day, g.kind, g.value, g.clicks, g.kind = 'browser' OR g.value IN ('', '*') AS is_kept
-          FROM given g
+    -- First by what links have in common, so that a value is read once and not once per group.
+    WITH linked AS MATERIALIZED (
+        SELECT r.day, r.clicks, r.bots, r.sources::jsonb AS sources,
+               CASE WHEN strpos(r.code, '/') > 0 THEN split_part(r.code, '/', 1) ELSE '' END AS domain, l.owner, l.tags
+          FROM unnest(c_slots, c_codes, c_days, c_clicks, c_bots, c_sources) AS r (slot, code, day, clicks, bots, sources)
+          LEFT JOIN links l ON l.slot = r.slot AND l.code = r.code
+    ), counted AS (
+        SELECT g.scope COLLATE "C" AS scope, g.key COLLATE "C" AS key, a.day, sum(a.clicks) AS clicks, sum(a.bots) AS bots
+          FROM (SELECT day, domain, owner, tags, sum(clicks) AS clicks, sum(bots) AS bots
+                  FROM linked GROUP BY day, domain, owner, tags) a
+         CROSS JOIN LATERAL clicks_groups_v1(a.domain, a.owner, a.tags) g
+         GROUP BY 1, 2, 3
+    ), told AS (
+        SELECT g.scope COLLATE "C" AS scope, g.key COLLATE "C" AS key, a.day, a.kind, a.value, sum(a.clicks) AS clicks
+          FROM (SELECT l.day, l.domain, l.owner, l.tags, k.key AS kind, v.key AS value, sum(v.value::bigint) AS clicks
+                  FROM linked l, jsonb_each(l.sources) k, jsonb_each(k.value) v
+                 GROUP BY 1, 2, 3, 4, 5, 6) a
+         CROSS JOIN LATERAL clicks_groups_v1(a.domain, a.owner, a.tags) g
+         GROUP BY 1, 2, 3, 4, 5
+    ), both_of_them AS (
+        SELECT scope, key, day, clicks, bots, NULL AS kind, NULL::jsonb AS by_value FROM counted
         UNION ALL
-        -- The limit keeps this a look-up per link. There are at most 102 rows.
-        SELECT q.slot, q.code, q.day, q.kind, k.value, 0, true
-          FROM (SELECT DISTINCT g.slot, g.code, g.day, g.kind FROM given g WHERE g.kind <> 'browser') q
-         CROSS JOIN LATERAL (SELECT s.value FROM click_sources s
-                              WHERE s.slot = q.slot AND s.code = q.code AND s.day = q.day AND s.kind = q.kind
-                              LIMIT 1000) k
-    ), summed AS (
-        SELECT a.slot, a.code, a.day, a.kind, a.value, sum(a.clicks) AS clicks, bool_or(a.is_kept) AS is_kept
-          FROM all_values a
-         GROUP BY a.slot, a.code, a.day, a.kind, a.value
-    ), placed AS (
-        SELECT s.*, row_number() OVER (PARTITION BY s.slot, s.code, s.day, s.kind
-                                           ORDER BY s.value IN ('', '*'), s.is_kept DESC, s.clicks DESC, s.value) AS place
-          FROM summed s
+        SELECT scope, key, day, 0, 0, kind, jsonb_object_agg(value, clicks) FROM told GROUP BY scope, key, day, kind
     )
-    INSERT INTO click_sources AS s (slot, code, day, kind, value, xid, clicks)
-         SELECT p.slot, p.code, p.day, p.kind, p.stored, pg_current_xact_id(), sum(p.clicks)
-           FROM (SELECT p.*, CASE WHEN p.is_kept OR p.place <= 100 THEN p.value ELSE '*' END AS stored FROM placed p) p
-          WHERE p.clicks > 0
-          GROUP BY p.slot, p.code, p.day, p.kind, p.stored
-          ORDER BY p.slot, p.code, p.day, p.kind, p.stored
-    ON CONFLICT (slot, code, day, kind, value) DO UPDATE SET clicks = s.clicks + excluded.clicks, xid = excluded.xid;
+    INSERT INTO click_groups AS d (slot, scope, key, day, xid, clicks, bots, unmerged)
+         SELECT home, b.scope, b.key, b.day, pg_current_xact_id(), sum(b.clicks), sum(b.bots),
+                (jsonb_object_agg(b.kind, b.by_value) FILTER (WHERE b.kind IS NOT NULL))::text
+           FROM both_of_them b GROUP BY b.scope, b.key, b.day ORDER BY b.scope, b.key, b.day
+    ON CONFLICT (slot, scope, key, day) DO UPDATE SET
+        xid = excluded.xid, clicks = d.clicks + excluded.clicks, bots = d.bots + excluded.bots,
+        sources = CASE WHEN clicks_is_long_v1(d.sources, d.unmerged, excluded.unmerged)
+                       THEN clicks_merge_v1(d.sources, concat_ws(',', d.unmerged, excluded.unmerged)) ELSE d.sources END,
+        unmerged = CASE WHEN clicks_is_long_v1(d.sources, d.unmerged, excluded.unmerged) THEN NULL
+                        ELSE nullif(concat_ws(',', d.unmerged, excluded.unmerged), '') END;
 END $function$;
-GRANT EXECUTE ON FUNCTION clicks_apply_v2 TO snapurl_migrator, snapurl_service;
+GRANT EXECUTE ON FUNCTION clicks_apply_v3 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.clicks_groups_v1(p_domain text, p_owner text, p_tags text[])
+ RETURNS TABLE(scope text, key text)
+ LANGUAGE sql
+ IMMUTABLE
+AS $function$
+    SELECT 'domain', p_domain
+     UNION ALL SELECT 'account', p_owner WHERE p_owner <> ''
+     UNION ALL SELECT 'tag', tag FROM unnest(p_tags) AS tag WHERE p_owner <> ''
+     UNION ALL SELECT 'account_tag', p_owner || '/' || tag FROM unnest(p_tags) AS tag WHERE p_owner <> ''
+$function$;
+GRANT EXECUTE ON FUNCTION clicks_groups_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.clicks_is_long_v1(p_sources jsonb, p_unmerged text, p_more text)
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE
+AS $function$
+    SELECT coalesce(octet_length(p_unmerged), 0) + octet_length(p_more) > greatest(1500, pg_column_size(p_sources) / 4)
+$function$;
+GRANT EXECUTE ON FUNCTION clicks_is_long_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.clicks_merge_v1(p_sources jsonb, p_unmerged text)
+ RETURNS jsonb
+ LANGUAGE sql
+ IMMUTABLE
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+    WITH given AS (
+        SELECT k.key AS kind, v.key AS value, v.value::bigint AS clicks, true AS is_known
+          FROM jsonb_each(p_sources) k, jsonb_each(k.value) v
+        UNION ALL
+        SELECT k.key, v.key, v.value::bigint, false
+          FROM jsonb_array_elements(('[' || p_unmerged || ']')::jsonb) e, jsonb_each(e.value) k, jsonb_each(k.value) v
+    ), summed AS (
+        SELECT kind, value, sum(clicks) AS clicks, bool_or(is_known) AS is_known FROM given GROUP BY kind, value
+    ), placed AS (
+        SELECT s.*, row_number() OVER (PARTITION BY kind ORDER BY value = '*', is_known DESC, clicks DESC, value) AS place
+          FROM summed s
+    ), kept AS (
+        SELECT kind, CASE WHEN place <= clicks_values_max_v1(kind) THEN value ELSE '*' END AS value, sum(clicks) AS clicks
+          FROM placed GROUP BY 1, 2
+    )
+    SELECT jsonb_object_agg(kind, by_value)
+      FROM (SELECT kind, jsonb_object_agg(value, clicks) AS by_value FROM kept GROUP BY kind) k
+$function$;
+GRANT EXECUTE ON FUNCTION clicks_merge_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.clicks_values_max_v1(p_kind text)
+ RETURNS integer
+ LANGUAGE sql
+ IMMUTABLE
+AS $function$
+    SELECT CASE p_kind WHEN 'referrer' THEN 100 WHEN 'country' THEN 250 WHEN 'city' THEN 50 WHEN 'device' THEN 6
+                       WHEN 'os' THEN 20 WHEN 'browser' THEN 20 WHEN 'language' THEN 30 WHEN 'utm_source' THEN 50
+                       WHEN 'utm_medium' THEN 50 WHEN 'utm_campaign' THEN 50 WHEN 'channel' THEN 2 WHEN 'bot' THEN 30
+                       WHEN 'hour' THEN 24 WHEN 'bot_hour' THEN 24 ELSE 0 END
+$function$;
+GRANT EXECUTE ON FUNCTION clicks_values_max_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.clicks_values_v1(p_sources jsonb, p_unmerged text, p_kinds text[])
+ RETURNS TABLE(kind text, value text, clicks bigint)
+ LANGUAGE sql
+ IMMUTABLE
+AS $function$
+    SELECT k.kind, v.key, v.value::bigint
+      FROM (SELECT p_sources UNION ALL SELECT e.value FROM jsonb_array_elements(('[' || p_unmerged || ']')::jsonb) e)
+               AS o (sources), unnest(p_kinds) AS k (kind), jsonb_each(o.sources -> k.kind) v
+$function$;
+GRANT EXECUTE ON FUNCTION clicks_values_v1 TO snapurl_migrator, snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.grant_roles_v1()
  RETURNS text

@@ -65,12 +65,14 @@ from snapurl.model import Readiness
 from snapurl.passwords import Passwords
 from snapurl.redis_client import redis_client
 from snapurl.renames import LinkRenames
+from snapurl.statistics import Statistics
 from snapurl.store.accounts import AccountStore
 from snapurl.store.clicks import ClickStore
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.keys import KeyStore
 from snapurl.store.links import LinkStore
+from snapurl.store.statistics import StatisticsStore
 from snapurl.tasks import CachedCall, cancel_and_wait
 from snapurl.telemetry.logs import endless_task
 from snapurl.telemetry.metrics import INTENTS_PURGED, WORKERS
@@ -242,6 +244,7 @@ async def open_services(
         settings=settings,
         site=site,
         links=links,
+        statistics=Statistics(links, StatisticsStore(shards, router)),
         batches=LinkBatches(links),
         renames=LinkRenames(store, cache),
         keys=KeyService(keys, _now),

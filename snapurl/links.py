@@ -257,7 +257,7 @@ class LinkService:
 
     async def get(self, code: str, owner: str | None) -> Link:
         """Returns the link as it is now, also when expired. Raises NotFound, Gone, Unavailable."""
-        link = await self._own(code, owner)
+        link = await self.own(code, owner)
         if link.deleted_at is not None:
             renamed = f"the link was renamed to {link.renamed_to}, and this code was given up"
             raise Gone(renamed if link.renamed_to else "the link was deleted")
@@ -270,7 +270,8 @@ class LinkService:
             raise NotFound()
         return found
 
-    async def _own(self, code: str, owner: str | None) -> Link:
+    async def own(self, code: str, owner: str | None) -> Link:
+        """Returns the link, also a deleted one, if the caller may see it. Raises NotFound, Unavailable."""
         link = await self._store.get(code)
         if link is None or not _may_see(link, owner):
             raise NotFound()
@@ -383,7 +384,7 @@ class LinkService:
 
         Raises NotFound, Unavailable.
         """
-        await self._own(code, owner)
+        await self.own(code, owner)
         return await asyncio.gather(self._clicks.totals(code), self._clicks.sources(code))
 
 

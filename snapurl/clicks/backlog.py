@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import date
 from itertools import groupby
 from operator import attrgetter
 
 from snapurl.clicks.sources import OTHER
 from snapurl.model import VALUES_MAX, ClickRow, ClicksBySlot, SourceClicks, SourceKind
 
-SOURCES_MAX = 200_000  # that wait; further clicks wait without theirs
+SOURCES_MAX = 800_000  # that wait; further clicks wait without theirs
 
 ROWS_PER_CALL = 5_000
-SOURCES_PER_CALL = 10_000  # a row has two at least
-BYTES_PER_CALL = 1_048_576
-_ROW_BYTES = 40  # of a row or a source in a call, besides its texts
+SOURCES_PER_CALL = 40_000  # eight kinds of each row
+BYTES_PER_CALL = 2_097_152
+_ROW_BYTES = 80  # of a row in a call, besides its code
+_SOURCE_BYTES = 16  # of a source, besides its value
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,8 @@ class Size:
         for row in rows:
             count += 1
             sources += len(row.sources)
-            own = len(row.code) + _ROW_BYTES
-            size += own * (1 + len(row.sources)) + sum(len(source.value) for source in row.sources)
+            size += len(row.code) + _ROW_BYTES + _SOURCE_BYTES * len(row.sources)
+            size += sum([len(source[1]) for source in row.sources])
         return cls(count, sources, size)
 
     def __add__(self, other: Size) -> Size:
@@ -55,21 +57,35 @@ class _Values:
     """
 
     def __init__(self) -> None:
-        self._values: dict[tuple[object, ...], set[str]] = {}
+        self._known: dict[tuple[str, date], dict[SourceKind, set[str]]] = {}
 
     def bounded(self, row: ClickRow) -> ClickRow:
         """Returns the row; clicks of values beyond the bound count under OTHER."""
-        clicks: Counter[tuple[SourceKind, str]] = Counter()
-        for kind, value, count in row.sources:
-            known = self._values.setdefault((row.code, row.day, kind), set())
-            if len(known) < VALUES_MAX[kind] and value != OTHER:
-                known.add(value)
-            clicks[kind, value if value in known else OTHER] += count
-        if len(clicks) == len(row.sources):
+        if not row.sources:
             return row
-        return replace(
-            row, sources=tuple(SourceClicks(kind, value, count) for (kind, value), count in clicks.items())
-        )
+        known = self._known.setdefault((row.code, row.day), {})
+        is_bounded = True
+        for kind, value, _ in row.sources:
+            if value == OTHER:
+                continue
+            values = known.get(kind)
+            if values is None:
+                known[kind] = {value}
+            elif value not in values:
+                if len(values) < VALUES_MAX[kind]:
+                    values.add(value)
+                else:
+                    is_bounded = False
+        return row if is_bounded else replace(row, sources=_bounded(row.sources, known))
+
+
+def _bounded(
+    sources: Iterable[SourceClicks], known: Mapping[SourceKind, set[str]]
+) -> tuple[SourceClicks, ...]:
+    sums: Counter[tuple[SourceKind, str]] = Counter()
+    for kind, value, clicks in sources:
+        sums[kind, value if value in known.get(kind, ()) else OTHER] += clicks
+    return tuple(SourceClicks(kind, value, clicks) for (kind, value), clicks in sums.items())
 
 
 @dataclass(slots=True)

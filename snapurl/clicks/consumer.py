@@ -49,6 +49,7 @@ from snapurl.clicks.stream import (
     name_key,
     stream_name,
 )
+from snapurl.clicks.visitors import VisitorReader
 from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
 from snapurl.redis_client import is_full, redis_client, redis_fault
@@ -115,6 +116,7 @@ class Consumer:
         self._renew = redis.register_script(_RENEW)
         self._read_script = redis.register_script(_READ)
         self._lag = LagReader(namespace, redis)
+        self._visitors = VisitorReader(namespace, redis)
         self._renewed_at = float("-inf")
         self._backlogs: list[Backlog] = []  # the last one is of the current stream
         self._lanes: dict[str, Lane] = {}
@@ -256,7 +258,7 @@ class Consumer:
         calling = {call.lane for call in self._calls.values()}
         for backlog in self._backlogs:
             for name, slots in self._waiting_at(backlog).items():
-                lane = self._lanes.setdefault(name, Lane(name, self._clicks, self._clock))
+                lane = self._lanes.setdefault(name, Lane(name, self._clicks, self._visitors, self._clock))
                 if lane not in calling and (call := lane.next_call(backlog, slots)) is not None:
                     calling.add(lane)
                     self._calls[asyncio.create_task(self._deliver(call), name=f"clicks to {name}")] = call

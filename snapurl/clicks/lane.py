@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from snapurl.clicks.backlog import Backlog
+from snapurl.clicks.visitors import VisitorReader
 from snapurl.model import ClicksBySlot
 from snapurl.store.clicks import ClickStore, Fault
 from snapurl.telemetry.metrics import CLICK_DELIVERIES_DIVIDED, CLICK_SOURCES_DROPPED, CLICKS_APPLIED
@@ -60,9 +61,12 @@ class Call:
 class Lane:
     """Deliveries to the shard `name`. `clock` is monotonic."""
 
-    def __init__(self, name: str, clicks: ClickStore, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, name: str, clicks: ClickStore, visitors: VisitorReader, clock: Callable[[], float]
+    ) -> None:
         self._name = name
         self._clicks = clicks
+        self._visitors = visitors
         self._clock = clock
         self._groups: deque[_Suspects] = deque()
         self._refused: set[int] = set()
@@ -117,7 +121,8 @@ class Lane:
         """Carries out a call, drops what was counted from the backlog, and divides what was not in time."""
         is_bare = call.group is not None and call.group.bare_until is not None
         rows = _without_sources(call.rows) if is_bare else call.rows
-        delivery = await self._clicks.apply(self._name, call.backlog.name, rows)
+        visitors = {} if is_bare else await self._visitors.read(rows)
+        delivery = await self._clicks.apply(self._name, call.backlog.name, rows, visitors)
         counted = {slot: call.rows[slot] for slot in delivery.counted}
         CLICKS_APPLIED.inc(call.backlog.drop(counted))
         if is_bare:

@@ -28,6 +28,7 @@ from snapurl.commands.options import (
     wants_json,
 )
 from snapurl.config import load_settings
+from snapurl.model import SourceKind
 
 LINKS = "/api/v1/links"
 PAGE_LINKS = 200  # as many as the API gives at once
@@ -302,15 +303,26 @@ def links_qr(code: Named, output: Path | None, **style: object) -> None:
     show_default=True,
     help="How many days the chart shows.",
 )
+@click.option(
+    "--by",
+    "kind",
+    type=click.Choice([kind.value for kind in SourceKind]),
+    help="What to show instead of days, of all time.",
+)
 @AS_JSON
-def links_stats(code: Named, days: int, as_json: bool | None) -> None:
+def links_stats(code: Named, days: int, kind: str | None, as_json: bool | None) -> None:
     """Show the clicks of a link, by day (UTC) and source.
 
     \b
     snapurl links stats sale --days 30
+    snapurl links stats sale --by country
     """
-    from snapurl.commands.render import show_clicks
+    from snapurl.commands.render import show_clicks, show_values
 
+    if kind is not None:
+        of_kind = _call("GET", code, f"/stats/{kind}")
+        _show(as_json, of_kind, lambda: show_values(of_kind))
+        return
     found = _call("GET", code, "/stats")
     _show(as_json, found, lambda: show_clicks(found, days))
 

@@ -79,6 +79,15 @@ def show_clicks(stats: Mapping[str, Any], days: int) -> None:
             console.print(_bars(found, console.width))
 
 
+def show_values(stats: Mapping[str, Any]) -> None:
+    """Prints the clicks in all, and a bar for each value of one kind."""
+    console = Console(highlight=False)
+    total = stats["clicks"]
+    console.print(Text(f"{total:,} click{'' if total == 1 else 's'} in all"))
+    if found := [(_source(item["value"]), item["clicks"]) for item in stats["values"]]:
+        console.print(_bars(found, console.width))
+
+
 def show_history(history: Mapping[str, Any]) -> None:
     """Prints one line per change, and one per further field that it changed."""
     table = Table(box=None, pad_edge=False, header_style="bold")

@@ -25,6 +25,7 @@ from snapurl.link_batches import LinkBatches
 from snapurl.links import LinkService
 from snapurl.model import ApiKey, ClusterChange, Lag, Readiness, RingView, ShardState, SlotPlace
 from snapurl.renames import LinkRenames
+from snapurl.statistics import Statistics
 from snapurl.urls import UrlPolicy
 
 T = TypeVar("T")
@@ -50,6 +51,7 @@ class Services:
     settings: Settings
     site: Site
     links: LinkService
+    statistics: Statistics
     batches: LinkBatches
     renames: LinkRenames
     keys: KeyService

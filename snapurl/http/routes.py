@@ -18,6 +18,7 @@ from snapurl.errors import (
     Invalid,
     NameTaken,
     NoSuchAccount,
+    NoSuchAddress,
     NoSuchKey,
     NotFound,
     NoTitle,
@@ -71,7 +72,15 @@ from snapurl.http.api.lists import (
     list_links,
 )
 from snapurl.http.api.qr import COLOUR, link_qr
-from snapurl.http.api.stats import link_stats, ring
+from snapurl.http.api.stats import (
+    VALUES_DEFAULT,
+    VALUES_MAX,
+    link_stats,
+    link_stats_kind,
+    ring,
+    stats,
+    stats_kind,
+)
 from snapurl.http.context import Handler
 from snapurl.http.docs.site import (
     docs,
@@ -83,7 +92,7 @@ from snapurl.http.docs.site import (
     openapi,
     robots,
 )
-from snapurl.http.schema import keys, responses
+from snapurl.http.schema import keys, responses, statistics
 from snapurl.http.schema.batches import LinkBatch, TagName
 from snapurl.http.schema.history import History
 from snapurl.http.schema.keys import AccountDraft, KeyDraft, TransferBody
@@ -99,6 +108,7 @@ from snapurl.http.schema.requests import (
 )
 from snapurl.http.schema.route import DOMAIN, LINKS_PATH, Parameter, Route, Success
 from snapurl.model import LinkOrder, LinkState, Right
+from snapurl.periods import HOUR_DAYS_MAX, Interval
 from snapurl.qr import BORDER_MAX, ERRORS, FORMATS, SIZE_PX_MAX, SIZE_PX_MIN, TRANSPARENT, Style
 from snapurl.urls import HOST_CHARS_MAX
 
@@ -222,6 +232,54 @@ def _time(name: str, meaning: str) -> Parameter:
 def _flag(name: str, meaning: str) -> Parameter:
     return Parameter(name, "query", meaning, {"type": "boolean", "default": False})
 
+
+def _day(name: str, meaning: str) -> Parameter:
+    return Parameter(name, "query", meaning, {"type": "string", "format": "date"})
+
+
+PERIOD = (_day("from", "The first day. Left out: no bound."), _day("to", "The last day. Left out: no bound."))
+INTERVALS = (
+    Parameter(
+        "interval",
+        "query",
+        f"What a point of the series is. By hour there are at most {HOUR_DAYS_MAX} days, the last 7 if not told.",
+        {"type": "string", "enum": list(Interval), "default": Interval.DAY},
+    ),
+    Parameter(
+        "tz",
+        "query",
+        "The time zone of days and hours. Clicks are kept by UTC hour: with half an hour of offset, those around "
+        "midnight may be on the neighbouring day. Visitors are of UTC days.",
+        {"type": "string", "default": "UTC", "maxLength": 100},
+    ),
+    Parameter(
+        "compare",
+        "query",
+        "`previous`: also the period of the same length before `from`.",
+        {"type": "string", "enum": ["previous"]},
+    ),
+)
+VALUES = Parameter(
+    "limit",
+    "query",
+    "How many values to return.",
+    {"type": "integer", "minimum": 1, "maximum": VALUES_MAX, "default": VALUES_DEFAULT},
+)
+GROUP = (
+    Parameter("account", "query", "Links of this account.", {"type": "string", "pattern": ID_PATTERN}),
+    Parameter(
+        "tag",
+        "query",
+        "Links with this tag, of the account or of all.",
+        {"type": "string", "minLength": 1, "maxLength": TAG_CHARS_MAX},
+    ),
+    Parameter(DOMAIN, "query", "Links of this domain.", _DOMAIN_SCHEMA),
+)
+OF_GROUP = (
+    "An admin key sees all links, or those of a domain, an account or a tag; any other key those of its account. A "
+    "click counts under what its link had when it was counted."
+)
+AS_CSV = "With `Accept: text/csv` as a table."
 
 FIND = (
     Parameter(
@@ -464,10 +522,51 @@ _ROUTES: tuple[Route[Handler], ...] = (
         link_stats,
         "Count a link's clicks",
         "Links",
-        (Success(200, "Clicks in all, by UTC day, referring host and browser family", responses.Stats),),
-        "Of a deleted link, too.",
+        (
+            Success(
+                200, "Clicks by interval, by UTC day, referring host and browser family", statistics.Stats
+            ),
+        ),
+        f"Of a deleted link, too. Without `from` and `to` of all time. {AS_CSV}",
         right=Right.READ,
-        refusals=tuple(kind for kind in ONE_LINK if kind is not Gone),
+        parameters=(*PERIOD, *INTERVALS),
+        refusals=(*(kind for kind in ONE_LINK if kind is not Gone), Invalid),
+    ),
+    Route(
+        "GET",
+        LINK_PATH + "/stats/{kind}",
+        link_stats_kind,
+        "Count a link's clicks by what is told of them",
+        "Links",
+        (Success(200, "The values with the most clicks", statistics.KindStats),),
+        f"Of a deleted link, too. Without `from` and `to` of all time. {AS_CSV}",
+        right=Right.READ,
+        parameters=(*PERIOD, VALUES),
+        refusals=(*(kind for kind in ONE_LINK if kind is not Gone), Invalid),
+    ),
+    Route(
+        "GET",
+        "/api/v1/stats",
+        stats,
+        "Count the clicks of many links",
+        "Links",
+        (Success(200, "Clicks by interval", statistics.GroupStats),),
+        f"{OF_GROUP} {AS_CSV}",
+        right=Right.READ,
+        parameters=(*GROUP, *PERIOD, *INTERVALS),
+        refusals=(Unauthorized, Forbidden, Invalid, BadRequest, RateLimited, Unavailable),
+    ),
+    Route(
+        "GET",
+        "/api/v1/stats/{kind}",
+        stats_kind,
+        "Count the clicks of many links by what is told of them",
+        "Links",
+        (Success(200, "The values with the most clicks", statistics.KindStats),),
+        f"{OF_GROUP} {AS_CSV}",
+        right=Right.READ,
+        parameters=(*GROUP, *PERIOD, VALUES),
+        refusals=(Unauthorized, Forbidden, NoSuchAddress, Invalid, BadRequest, RateLimited, Unavailable),
     ),
     Route(
         "GET",

@@ -9,11 +9,11 @@ it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from enum import Enum
-from typing import Any
+from json import JSONEncoder
 
 import asyncpg
 
@@ -29,11 +29,15 @@ log = logging.getLogger("snapurl.clicks")
 
 SQL = load_queries("clicks")
 
-_KINDS_KEPT = (SourceKind.REFERRER, SourceKind.BROWSER)  # that `click_sources` takes
+SHOWN = (SourceKind.BROWSER, SourceKind.REFERRER)
 SOURCES_SHOWN = 50  # per kind, those with the most clicks
 CALLS_MAX = (
     3  # per shard for the same rows; each leaves out, or shortens, the slots that blocked the one before
 )
+# Kinds that are told beside those of SourceKind: the UTC hours of all clicks, and of those of bots.
+HOUR = "hour"
+BOT_HOUR = "bot_hour"
+_encode = JSONEncoder(separators=(",", ":")).encode
 # What a smaller call may succeed at.
 _TOO_MUCH = (asyncpg.QueryCanceledError, asyncpg.OutOfMemoryError)
 
@@ -64,8 +68,16 @@ class ClickStore:
         """Returns the name of the shard that is believed to own the slot."""
         return self._shards.map.owner(slot)
 
-    async def apply(self, name: str, stream: str, rows: ClicksBySlot) -> Delivery:
+    async def apply(
+        self,
+        name: str,
+        stream: str,
+        rows: ClicksBySlot,
+        visitors: Mapping[tuple[str, date], int] | None = None,
+    ) -> Delivery:
         """Applies rows at shard `name`, in one call unless slots are in hand-off or counted in part.
+
+        `visitors` are estimates by code and day; a day keeps the greatest one.
 
         Rows at or before a slot's cursor are not counted again, so calling again with the same rows changes
         nothing. Within a slot rows must be given in ascending order of entry over all calls, and those of one entry
@@ -76,7 +88,9 @@ class ClickStore:
         left = dict(rows)
         for _ in range(CALLS_MAX):
             try:
-                answers = await self._shards.pool(name).fetch(SQL["apply"], stream, *_sums(left))
+                answers = await self._shards.pool(name).fetch(
+                    SQL["apply"], stream, *_sums(left, visitors or {})
+                )
             except asyncpg.SerializationError:
                 return Delivery(counted)
             except ShardFailed as error:
@@ -117,11 +131,11 @@ class ClickStore:
         return [DayClicks(row["day"], row["clicks"]) for row in rows if row["day"] is not None]
 
     async def sources(self, code: str) -> list[SourceClicks]:
-        """Returns the sources of a code's clicks over all days: per kind at most SOURCES_SHOWN, most clicks
-        first."""
+        """Returns the sources of a code's clicks over all days: of the kinds SHOWN at most SOURCES_SHOWN each, most
+        clicks first."""
         slot = slot_of(code)
         rows = await self._router.read(
-            slot, lambda pool: pool.fetch(SQL["sources"], slot, code, SOURCES_SHOWN)
+            slot, lambda pool: pool.fetch(SQL["sources"], slot, code, SOURCES_SHOWN, SHOWN)
         )
         return [
             SourceClicks(SourceKind(row["kind"]), row["value"], row["clicks"])
@@ -130,31 +144,53 @@ class ClickStore:
         ]
 
 
-def _sums(rows_of: ClicksBySlot) -> tuple[Sequence[object], ...]:
-    """Returns the arguments of `clicks_apply_v2` after the stream: parallel arrays of slots with their first and
-    last entries, of clicks by link and day, and of clicks by source."""
+@dataclass(slots=True)
+class _Sum:
+    """What a link got on a day: clicks, and what is told of them by kind and value."""
+
+    clicks: int = 0
+    bots: int = 0
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def add(self, row: ClickRow) -> None:
+        self.clicks += row.clicks
+        self.bots += row.bots
+        self._add(HOUR, str(row.hour), row.clicks)
+        if row.bots:
+            self._add(BOT_HOUR, str(row.hour), row.bots)
+        for kind, value, clicks in row.sources:
+            if value:
+                self._add(kind, value, clicks)
+
+    def _add(self, kind: str, value: str, clicks: int) -> None:
+        values = self.counts.get(kind)
+        if values is None:
+            self.counts[kind] = {value: clicks}
+        else:
+            values[value] = values.get(value, 0) + clicks
+
+
+def _sums(rows_of: ClicksBySlot, visitors: Mapping[tuple[str, date], int]) -> tuple[Sequence[object], ...]:
+    """Returns the arguments of `clicks_apply_v3` after the stream: parallel arrays of slots with their first and
+    last entries, and of what each link got on each day."""
     slots = sorted(rows_of)
-    clicks: dict[tuple[int, str, date], int] = {}
-    sources: dict[tuple[int, str, date, SourceKind, str], int] = {}
+    sums: dict[tuple[int, str, date], _Sum] = {}
     for slot in slots:
         for row in rows_of[slot]:
             key = (slot, row.code, row.day)
-            clicks[key] = clicks.get(key, 0) + row.clicks
-            for kind, value, count in row.sources:
-                if kind not in _KINDS_KEPT:
-                    continue
-                source = (*key, kind, value)
-                sources[source] = sources.get(source, 0) + count
+            found = sums.get(key)
+            if found is None:
+                found = sums[key] = _Sum()
+            found.add(row)
+    keys = sorted(sums)
+    ordered = [sums[key] for key in keys]
     return (
         slots,
         [rows_of[slot][0].entry for slot in slots],
         [rows_of[slot][-1].entry for slot in slots],
-        *_transposed([(*key, count) for key, count in clicks.items()], 4),
-        *_transposed([(*key, count) for key, count in sources.items()], 6),
+        *([key[part] for key in keys] for part in range(3)),
+        [each.clicks for each in ordered],
+        [each.bots for each in ordered],
+        [visitors.get(key[1:], 0) for key in keys],
+        [_encode(each.counts) for each in ordered],
     )
-
-
-def _transposed(rows: list[Any], width: int) -> tuple[list[object], ...]:
-    """Sorts and transposes tuples of `width` parts into `width` lists."""
-    rows.sort()
-    return tuple(map(list, zip(*rows, strict=True))) if rows else ([],) * width

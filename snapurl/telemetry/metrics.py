@@ -339,7 +339,20 @@ _KNOWN: tuple[tuple[Counter, tuple[str, ...]], ...] = (
     (KEY_LOOKUPS, ("remembered", "shard", "shared", "stale")),
     (
         REDIS_FAILURES,
-        ("get", "put", "changed", "clear", "decode", "feed", "limit", "salt", "ship", "consume", "patience"),
+        (
+            "get",
+            "put",
+            "changed",
+            "clear",
+            "decode",
+            "feed",
+            "limit",
+            "salt",
+            "ship",
+            "consume",
+            "visitors",
+            "patience",
+        ),
     ),
 )
 for _counter, _values in _KNOWN:

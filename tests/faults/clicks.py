@@ -12,7 +12,7 @@ from typing import Any
 from ring.slots import slot_of
 from snapurl.model import ClickRow
 from tests.integration.store.conftest import Store
-from tests.support.click_totals import assert_totals_are_sums
+from tests.support.click_totals import assert_groups_are_sums, assert_totals_are_sums
 from tests.support.waits import HANG_S
 
 STREAM = "faults"
@@ -63,6 +63,7 @@ class Clicks:
             for row in await shard.fetch("SELECT code, clicks FROM click_totals"):
                 assert row["code"] not in found, f"the total of {row['code']} is in both shards"
                 found[row["code"]] = row["clicks"]
+        await assert_groups_are_sums(shards)
         assert {code: found[code] for code in self._codes} == {
             code: self._delivered[code] for code in self._codes
         }

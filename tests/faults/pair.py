@@ -108,7 +108,7 @@ class Traffic:
             if count % 8 == 0:
                 await self.create()
             if count % 8 == 4:
-                await self.transfer(mine[count % len(mine)], f"account-{count}")
+                await self.transfer(mine[count % len(mine)], f"account-{uuid.uuid4()}")
 
     @contextlib.asynccontextmanager
     async def flowing(self) -> AsyncIterator[None]:

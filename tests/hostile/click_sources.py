@@ -149,7 +149,11 @@ async def run(seconds: float) -> list[Figure]:
         await until(all_counted)
         counted = int(await bed.fetchval(SHARD, CLICKS, attacked))
         stored = await bed.fetchval(
-            SHARD, "SELECT count(*) FROM click_sources WHERE code = ANY($1)", attacked
+            SHARD,
+            "SELECT count(*) FROM click_days d, "
+            "clicks_values_v1(clicks_merge_v1(d.sources, coalesce(d.unmerged, '')), NULL, "
+            "'{browser,referrer}') WHERE d.code = ANY($1)",
+            attacked,
         )
     late = max(lag for at, lag in measured if at > began + took / 2)
     return [

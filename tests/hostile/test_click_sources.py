@@ -51,8 +51,9 @@ async def test_made_up_sources_do_not_stop_the_counting_of_a_shard(make_service:
         await until(all_counted)
         assert await shard.fetchval(CLICKS, attacked) == sent
         stored = await shard.fetch(
-            "SELECT kind, count(*) AS rows, sum(clicks) AS clicks FROM click_sources WHERE code = ANY($1) "
-            "GROUP BY kind ORDER BY kind",
+            "SELECT t.kind, count(DISTINCT (d.code, t.value)) AS rows, sum(t.clicks) AS clicks FROM click_days d, "
+            "clicks_values_v1(clicks_merge_v1(d.sources, coalesce(d.unmerged, '')), NULL, '{browser,referrer}') t "
+            "WHERE d.code = ANY($1) GROUP BY t.kind ORDER BY t.kind",
             attacked,
         )
         await shard.close()

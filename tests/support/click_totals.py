@@ -1,14 +1,35 @@
-"""What every shard must say of its clicks: the total of each link is the sum of its days."""
+"""What every shard must say of its clicks: totals are sums, and nothing tells more than there are."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
+from snapurl.model import SourceKind
+from snapurl.store.clicks import BOT_HOUR, HOUR
+
 _WRONG = """
-SELECT slot, code, d.clicks AS by_day, t.clicks AS total
-  FROM (SELECT slot, code, sum(clicks) AS clicks FROM click_days GROUP BY slot, code) d
+SELECT slot, code, d.clicks AS by_day, t.clicks AS total, d.bots AS bots_by_day, t.bots AS bots
+  FROM (SELECT slot, code, sum(clicks) AS clicks, sum(bots) AS bots FROM click_days GROUP BY slot, code) d
   FULL JOIN click_totals t USING (slot, code)
- WHERE d.clicks IS DISTINCT FROM t.clicks
+ WHERE (d.clicks, d.bots) IS DISTINCT FROM (t.clicks, t.bots)
+"""
+_KINDS = [HOUR, BOT_HOUR, *SourceKind]
+_TOLD_TOO_MUCH = """
+SELECT min(d.{key}) AS of, min(d.clicks) AS clicks, t.kind, sum(t.clicks) AS told
+  FROM {table} d, clicks_values_v1(d.sources, d.unmerged, $1) t
+ GROUP BY d.ctid, t.kind
+HAVING sum(t.clicks) > min(d.clicks) OR count(*) FILTER (WHERE t.clicks <= 0) > 0
+"""
+_BY_DOMAIN = """
+SELECT false AS is_group, coalesce(substring(d.code FROM '^(.*)/'), '') AS domain, d.day, sum(d.clicks) AS clicks,
+       sum(d.bots) AS bots
+  FROM click_days d JOIN slots s ON s.slot = d.slot AND read_outcome_v1(s.state) = 'ok' GROUP BY 1, 2, 3
+UNION ALL
+SELECT true, g.key, g.day, sum(g.clicks), sum(g.bots)
+  FROM click_groups g JOIN slots s ON s.slot = g.slot AND read_outcome_v1(s.state) = 'ok'
+ WHERE g.scope = 'domain' GROUP BY 1, 2, 3
 """
 
 
@@ -16,3 +37,21 @@ async def assert_totals_are_sums(shard: Any) -> None:
     """Asserts it for all rows of a shard, also those of slots that it does not own."""
     wrong = await shard.fetch(_WRONG)
     assert not wrong, [dict(row) for row in wrong[:10]]
+    for table, key in (("click_days", "code"), ("click_groups", "key")):
+        wrong = await shard.fetch(_TOLD_TOO_MUCH.format(table=table, key=key), _KINDS)
+        assert not wrong, [dict(row) for row in wrong[:10]]
+
+
+async def assert_groups_are_sums(shards: Iterable[Any]) -> None:
+    """Asserts, over the slots that the shards serve, that the clicks of a domain are those of its links, by day.
+
+    No slot may be moving.
+    """
+    links: Counter[Any] = Counter()
+    groups: Counter[Any] = Counter()
+    for shard in shards:
+        for row in await shard.fetch(_BY_DOMAIN):
+            found = groups if row["is_group"] else links
+            found[row["domain"], row["day"], "clicks"] += int(row["clicks"])
+            found[row["domain"], row["day"], "bots"] += int(row["bots"])
+    assert groups == links

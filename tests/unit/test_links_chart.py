@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from snapurl.commands.render import show_clicks
+from snapurl.commands.render import show_clicks, show_values
 
 
 def test_each_day_has_a_bar_in_proportion(
@@ -37,3 +37,19 @@ def test_each_day_has_a_bar_in_proportion(
     ]  # fmt: skip
     show_clicks({**stats, "days": days_counted[1:]}, days=366)
     assert (today - timedelta(days=3)).isoformat() not in capsys.readouterr().out
+
+
+def test_each_value_of_a_kind_has_a_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is not told, and what is beyond the bound, have words; the order is that of the answer."""
+    monkeypatch.setenv("COLUMNS", "40")
+    values = [{"value": "DE", "clicks": 5}, {"value": "", "clicks": 3}, {"value": "*", "clicks": 1}]
+    show_values({"clicks": 9, "values": values})
+    total, *lines = capsys.readouterr().out.splitlines()
+    assert total == "9 clicks in all"
+    assert [(line.split("█")[0].strip(), line.split()[-1]) for line in lines] == [
+        ("DE", "5"), ("not told", "3"), ("others", "1"),
+    ]  # fmt: skip
+    show_values({"clicks": 1, "values": []})
+    assert capsys.readouterr().out == "1 click in all\n"

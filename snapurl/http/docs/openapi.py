@@ -31,6 +31,7 @@ from snapurl.http.docs.samples import ANSWERS, INVALID_WITHOUT_BODY, PROBLEMS, p
 from snapurl.http.schema.requests import ID_PATTERN
 from snapurl.http.schema.responses import CONTENT_TYPE, TYPE_PREFIX, Preview, Problem
 from snapurl.http.schema.route import Parameter, Route, Success
+from snapurl.model import SourceKind
 
 REF = "#/components/schemas/{model}"
 
@@ -49,6 +50,14 @@ ID = {
     "description": "The id of a key or an account.",
     "schema": {"type": "string", "pattern": ID_PATTERN},
     "example": "7Fq2xWm0bZ",
+}
+KIND = {
+    "name": "kind",
+    "in": "path",
+    "required": True,
+    "description": "What is told of a click.",
+    "schema": {"type": "string", "enum": list(SourceKind)},
+    "example": "country",
 }
 SECURITY: list[dict[str, list[str]]] = [{"ApiKey": []}, {"Bearer": []}]
 RETRY_AFTER = {"Retry-After": "Seconds to wait."}
@@ -142,7 +151,7 @@ def _operation(route: Route[Any], anonymous: bool) -> dict[str, Any]:
     }
     if route.description:
         operation["description"] = route.description
-    parameters = [item for item in (CODE, ID) if f"{{{item['name']}}}" in route.path]
+    parameters = [item for item in (CODE, ID, KIND) if f"{{{item['name']}}}" in route.path]
     parameters += [_parameter(item) for item in route.parameters]
     if parameters:
         operation["parameters"] = parameters

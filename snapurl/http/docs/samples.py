@@ -10,10 +10,11 @@ from pydantic import BaseModel
 from snapurl import errors
 from snapurl.domains import Domains
 from snapurl.errors import FieldError, SnapURLError
-from snapurl.http.schema import responses
+from snapurl.http.schema import responses, statistics
 from snapurl.http.schema.history import History
-from snapurl.http.schema.responses import link_body, named, problem, stats_body
-from snapurl.model import DayClicks, Link, SourceClicks, SourceKind
+from snapurl.http.schema.responses import link_body, named, problem
+from snapurl.model import Link, SourceClicks, SourceKind
+from snapurl.periods import DateRange, DayCounts, Report, Series
 
 REQUEST_ID = "7f4c1a90b2d3e856"
 
@@ -115,6 +116,19 @@ _LINK = link_body(
     Domains.of("https://s.example.org"),
 )
 
+_PERIOD = DateRange(date(2030, 1, 31), date(2030, 2, 1))
+_DAYS = [DayCounts(date(2030, 1, 31), 2, 0, 2), DayCounts(date(2030, 2, 1), 1, 1, 0)]
+REPORT = Report(
+    Series(_PERIOD, _PERIOD.points(_DAYS)),
+    None,
+    [
+        SourceClicks(SourceKind.REFERRER, "news.example.com", 3),
+        SourceClicks(SourceKind.BROWSER, "firefox", 2),
+        SourceClicks(SourceKind.BROWSER, "chrome", 1),
+    ],
+    _DAYS,
+)
+
 ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
     responses.LinkBody: _LINK,
     responses.LinkPage: {
@@ -163,15 +177,9 @@ ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
         ],
         "dropped": 0,
     },
-    responses.Stats: stats_body(
-        "spring-sale",
-        [DayClicks(date(2030, 1, 31), 2), DayClicks(date(2030, 2, 1), 1)],
-        [
-            SourceClicks(SourceKind.REFERRER, "news.example.com", 3),
-            SourceClicks(SourceKind.BROWSER, "firefox", 2),
-            SourceClicks(SourceKind.BROWSER, "chrome", 1),
-        ],
-    ),
+    statistics.Stats: statistics.link_stats_body("spring-sale", REPORT),
+    statistics.GroupStats: statistics.group_stats_body(REPORT),
+    statistics.KindStats: statistics.kind_stats_body(SourceKind.REFERRER, REPORT),
     responses.Live: {"status": "ok"},
     responses.Home: {"name": "SnapURL", "version": "0.1.0"},
 }

@@ -20,7 +20,7 @@ from snapurl.codes import split_key
 from snapurl.domains import Domains
 from snapurl.errors import SnapURLError
 from snapurl.http.schema.requests import Conditions, RedirectStatus
-from snapurl.model import DayClicks, Link, Readiness, RingView, SlotPlace, SourceClicks, SourceKind
+from snapurl.model import Link, Readiness, RingView, SlotPlace
 
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:snapurl:problem:"
@@ -205,35 +205,6 @@ class Preview(Answer):
     url: str = Field(json_schema_extra={"format": "uri"})
 
 
-class Day(Answer):
-    day: str = Field(json_schema_extra={"format": "date"}, description="UTC")
-    clicks: int = Field(ge=1)
-
-
-class Referrer(Answer):
-    host: str = Field(description="Host of the page with the link; empty if not told, `*` for any other.")
-    clicks: int = Field(ge=1)
-
-
-class Browser(Answer):
-    family: str = Field(description="Empty if not told, `bot` and `program` among them, `*` for any other.")
-    clicks: int = Field(ge=1)
-
-
-class Stats(Answer):
-    """Clicks of a link; days without any are left out. Of referrers those with the most clicks are shown.
-
-    Clicks that were counted without a source, before there were any or beyond their bound, are under the empty one.
-    """
-
-    code: str
-    domain: str | None = DOMAIN
-    clicks: int = Field(ge=0)
-    days: list[Day]
-    referrers: list[Referrer]
-    browsers: list[Browser]
-
-
 class RingShard(Answer):
     name: str
     weight: float
@@ -394,21 +365,6 @@ def link_body(link: Link, domains: Domains) -> dict[str, Any]:
 def preview_body(key: str, url: str, domains: Domains) -> dict[str, Any]:
     """Returns a `Preview`."""
     return {**named(key), "short_url": domains.short_url(key), "url": url}
-
-
-def stats_body(key: str, days: Sequence[DayClicks], sources: Sequence[SourceClicks]) -> dict[str, Any]:
-    """Returns a `Stats`."""
-    return {
-        **named(key),
-        "clicks": sum(day.clicks for day in days),
-        "days": [{"day": day.day.isoformat(), "clicks": day.clicks} for day in days],
-        "referrers": _by_value(sources, SourceKind.REFERRER, "host"),
-        "browsers": _by_value(sources, SourceKind.BROWSER, "family"),
-    }
-
-
-def _by_value(sources: Sequence[SourceClicks], kind: SourceKind, name: str) -> list[dict[str, Any]]:
-    return [{name: source.value, "clicks": source.clicks} for source in sources if source.kind is kind]
 
 
 def ring_body(

@@ -43,7 +43,7 @@ from tests.faults.pair import new_link, shard_list
 from tests.integration.clicks.test_clicks import start_consumer, until_counted
 from tests.integration.http.service import Service, running
 from tests.integration.store.conftest import Store
-from tests.support.click_totals import assert_totals_are_sums
+from tests.support.click_totals import assert_groups_are_sums, assert_totals_are_sums
 from tests.support.programs import Process, start
 from tools.change.provision import register_shard
 from tools.cluster.fleet import Fleet
@@ -313,8 +313,9 @@ class Soak:
             assert not seen.ownership.contested
             assert [owner.shard for owner in seen.ownership.owners if owner] == list(seen.placement)
             assert [shard.name for shard in seen.topology.shards] == ["db0", "db3", "db5"]
-            for name, dsn in self._dsns.items():
-                connection = await asyncpg.connect(dsn)
+            shards = {name: await asyncpg.connect(dsn) for name, dsn in self._dsns.items()}
+            await assert_groups_are_sums(shards.values())
+            for name, connection in shards.items():
                 slots = {row["slot"] for row in await connection.fetch("SELECT DISTINCT slot FROM links")}
                 await assert_totals_are_sums(connection)
                 await connection.close()

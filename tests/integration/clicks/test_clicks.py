@@ -24,13 +24,15 @@ from redis.exceptions import OutOfMemoryError
 from ring.slots import slot_of
 from snapurl.clicks.health import consumer_fault
 from snapurl.clicks.shipper import Shipper
-from snapurl.clicks.stream import alive_key, name_key
+from snapurl.clicks.stream import alive_key, name_key, visitors_key
 from snapurl.clicks.tally import Tally
 from snapurl.config import Settings
 from snapurl.errors import Unavailable
 from snapurl.local.cluster import LocalCluster
 from snapurl.local.free_ports import free_port
+from snapurl.periods import DateRange
 from snapurl.redis_client import redis_client
+from snapurl.store.statistics import StatisticsStore
 from snapurl.telemetry.metrics import CLICK_SOURCES_DROPPED, CLICKS_HELD
 from tests.integration.store.conftest import Store, ready, store
 from tests.support.clicks import classifier, said
@@ -149,6 +151,24 @@ async def test_20_000_clicks_count_exactly_whatever_is_killed(
     }
     process.terminate()
     assert await process.wait() == 0
+
+
+async def test_visitors_are_told_with_the_clicks(store: Store, ready: Settings) -> None:
+    """Each day of a link has its visitors, within 3 % of 10,000. What else Redis has under their key is none."""
+    namespace = store.shards.topology.cluster_id
+    statistics = StatisticsStore(store.shards, store.router)
+    today = datetime.now(UTC).date()
+    expected = Counter({"many": 20_000, "few": 2, "wrong": 3})
+    async with Redis.from_url(ready.redis_url.get_secret_value()) as redis:
+        await redis.pfadd(visitors_key(namespace, today, "many"), *map(str, range(10_000)))
+        await redis.pfadd(visitors_key(namespace, today, "few"), "one")
+        await redis.set(visitors_key(namespace, today, "wrong"), "text")
+        async with consumer(ready), shipper(ready, namespace) as tally:
+            for code in expected.elements():
+                tally.record(code)
+            await until_counted(store, expected)
+    found = {code: (await statistics.days_of_link(code, DateRange()))[0].visitors for code in expected}
+    assert found == {"many": pytest.approx(10_000, rel=0.03), "few": 1, "wrong": 0}
 
 
 async def test_lost_replies_of_redis_count_nothing_twice(store: Store, ready: Settings) -> None:

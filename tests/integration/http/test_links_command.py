@@ -262,6 +262,9 @@ async def test_clicks_and_place_are_shown(say: Say, service: Service) -> None:
     code = (await service.shorten())["code"]
     assert (await say("stats", code)).document["clicks"] == 0
     assert (await say("stats", code, "--text")).out == "0 clicks in all\n"
+    by = await say("stats", code, "--by", "country")
+    assert by.err == ""
+    assert by.document["values"] == []
     found = (await say("where", code)).document
     assert (found["slot"], found["target"], found["in_hand_off"]) == (slot_of(code), found["shard"], False)
     dsn = next(item.dsn for item in service.settings.shard_dsns if item.name == found["shard"])

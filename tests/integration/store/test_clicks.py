@@ -14,18 +14,29 @@ import pytest
 from ring.slots import slot_of
 from snapurl.model import ClickRow, DayClicks, SourceClicks, SourceKind
 from tests.integration.store.conftest import Store
-from tests.support.click_totals import assert_totals_are_sums
+from tests.support.click_totals import assert_groups_are_sums, assert_totals_are_sums
 from tests.support.waits import until
 
 DAY = date(2026, 5, 1)
+XIDS = """
+SELECT (SELECT xid::text::bigint FROM click_days WHERE code = 'm'),
+       (SELECT xid::text::bigint FROM click_totals WHERE code = 'm'),
+       (SELECT xid::text::bigint FROM click_groups)
+"""
+TOLD = """
+SELECT t.value, sum(t.clicks)::bigint AS clicks
+  FROM click_days d, clicks_values_v1(clicks_merge_v1(d.sources, coalesce(d.unmerged, '')), NULL, $3) t
+ WHERE d.code = $1 AND d.day = $2 GROUP BY t.value
+"""
 
 
 @pytest.fixture(autouse=True)
 async def totals_are_sums(direct: dict[str, Any]) -> AsyncIterator[None]:
-    """After each test the total of each link is the sum of its days."""
+    """After each test the total of each link is the sum of its days, and so are the clicks of a domain."""
     yield
     for shard in direct.values():
         await assert_totals_are_sums(shard)
+    await assert_groups_are_sums(direct.values())
 
 
 def row(code: str, entry: int, clicks: int = 1, day: date = DAY) -> ClickRow:
@@ -103,8 +114,9 @@ async def test_a_consumer_without_the_lock_counts_nothing_twice(store: Store, di
     await apply(store, "s", [row("old", 1)])
     async with direct[owner].transaction():
         await direct[owner].execute(
-            "WITH moved AS (UPDATE click_cursor SET counted_to = 2 WHERE slot = $1 AND stream = 's'), "
-            "total AS (UPDATE click_totals SET clicks = clicks + 1 WHERE slot = $1 AND code = 'old') "
+            "WITH moved AS (UPDATE click_cursor SET applied_to = 2 WHERE slot = $1 AND stream = 's'), "
+            "total AS (UPDATE click_totals SET clicks = clicks + 1 WHERE slot = $1 AND code = 'old'), "
+            "domain AS (UPDATE click_groups SET clicks = clicks + 1 WHERE day = $2) "
             "UPDATE click_days SET clicks = clicks + 1 WHERE slot = $1 AND code = 'old' AND day = $2",
             slot_of("old"),
             DAY,
@@ -162,36 +174,33 @@ async def test_sources_of_a_slot_in_hand_off_wait_with_their_clicks(
     assert await by_referrer(store, "k") == [("x", 4)]
 
 
-async def test_a_source_row_carries_the_id_of_its_last_transaction(
+async def test_rows_of_clicks_carry_the_id_of_their_last_transaction(
     store: Store, direct: dict[str, Any]
 ) -> None:
-    """A source row carries the id of the transaction that changed it last, so a catch-up finds it."""
+    """Each row of clicks carries the id of the transaction that changed it last, so a catch-up finds it."""
     (owner,) = store.router.group([slot_of("m")], lambda slot: slot)
     seen = []
     for entry in (1, 2):
         await apply(store, "s", [sourced("m", entry, {"x": 1})])
-        seen.append(
-            await direct[owner].fetchval("SELECT xid::text::bigint FROM click_sources WHERE code = 'm'")
-        )
-    assert seen[0] < seen[1]
+        seen.append(await direct[owner].fetchrow(XIDS))
+    assert all(before < after for before, after in zip(*seen, strict=True))
 
 
 async def test_random_referrers_do_not_fill_the_table(store: Store) -> None:
-    """A link keeps at most 100 referrers per day, those with most clicks first; the other clicks go to `*`."""
+    """A link keeps at most 100 referrers per day, those with most clicks; the other clicks go to `*`."""
     first = {f"a{n}": 1 for n in range(70)} | {"known": 5}
     second = {f"b{n}": 2 + n for n in range(60)} | {"known": 7}
     await apply(store, "s", [sourced("h", 1, first)])
     await apply(store, "s", [sourced("h", 2, second), sourced("h", 2, {"x": 1}, date(2026, 5, 2))])
     await apply(store, "s", [sourced("h", 3, {"c": 4, "known": 1, "*": 1})])
     (owner,) = store.router.group([slot_of("h")], lambda slot: slot)
-    kept = await store.shards.pool(owner).fetch(
-        "SELECT value, clicks FROM click_sources WHERE code = 'h' AND day = $1", DAY
-    )
+    kept = await store.shards.pool(owner).fetch(TOLD, "h", DAY, [SourceKind.REFERRER])
     found = {item["value"]: item["clicks"] for item in kept}
     assert len(found) == 101
     assert found["known"] == 13
-    assert {value for value in found if value.startswith("b")} == {f"b{n}" for n in range(31, 60)}
-    assert found["*"] == sum(2 + n for n in range(31)) + 4 + 1
+    assert {value for value in found if value.startswith("b")} == {f"b{n}" for n in range(60)}
+    assert (found["c"], len([value for value in found if value.startswith("a")])) == (4, 38)
+    assert found["*"] == 70 - 38 + 1
     shown = [clicks for _, clicks in await by_referrer(store, "h")]
     assert len(shown) == 50
     assert shown == sorted(shown, reverse=True)

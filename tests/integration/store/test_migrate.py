@@ -131,7 +131,7 @@ async def test_a_sharded_table_carries_slot_and_xid(settings: Settings, fresh_sh
             "links",
             "click_days",
             "click_cursor",
-            "click_sources",
+            "click_groups",
             "click_totals",
             "link_uses",
             "link_history",

@@ -45,6 +45,7 @@ def test_an_entry_tells_hours_bots_and_sources() -> None:
         ({"planet": {"earth": 1}, "os": {"linux": 1}}, [("os", "linux", 1)]),
         ({"os": {"linux": 2, "ios": 2}, "device": {"phone": 3}}, [("device", "phone", 3)]),
         ({"referrer": {"x" * 300: 1}}, [("referrer", "x" * 255, 1)]),
+        ({"utm_source": {"a\0\ud800b": 1}}, [("utm_source", "a??b", 1)]),
         ({"referrer": {"": 2, "a.example": 1}}, [("referrer", "a.example", 1)]),
     ],
 )

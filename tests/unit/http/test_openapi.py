@@ -18,10 +18,9 @@ from snapurl.http.docs.page import PAGE
 from snapurl.http.docs.site import make_site
 from snapurl.http.html import home_page, refusal_page
 from snapurl.http.routes import ROUTES
-from snapurl.http.schema import responses
+from snapurl.http.schema import responses, statistics
 from snapurl.http.schema.responses import CONTENT_TYPE, TYPE_PREFIX, problem
 from snapurl.model import (
-    DayClicks,
     Link,
     Readiness,
     RingView,
@@ -30,6 +29,7 @@ from snapurl.model import (
     SourceClicks,
     SourceKind,
 )
+from snapurl.periods import DateRange, DayCounts, Report, Series
 from tools.cluster.migrator_status import MigratorStatus, MoveStatus
 
 DOCUMENT = document(ROUTES, "https://s.example.org", "1.2.3", anonymous=True)
@@ -166,18 +166,23 @@ def test_bodies_of_answers_fit_their_schemas() -> None:
     responses.BulkResults.model_validate(
         {"results": [{"status": 201, "link": link}, {"status": 422, "error": refusal}]}
     )
-    stats = responses.stats_body(
-        "abc",
-        [DayClicks(date(2030, 1, 1), 2), DayClicks(date(2030, 1, 2), 3)],
-        [
-            SourceClicks(SourceKind.REFERRER, "example.com", 3),
-            SourceClicks(SourceKind.BROWSER, "firefox", 5),
-        ],
-    )
+    period = DateRange(date(2030, 1, 1), date(2030, 1, 2))
+    days = [DayCounts(date(2030, 1, 1), 2, 1), DayCounts(date(2030, 1, 2), 3, 0)]
+    series = Series(period, period.points(days))
+    sources = [
+        SourceClicks(SourceKind.REFERRER, "example.com", 3),
+        SourceClicks(SourceKind.BROWSER, "firefox", 5),
+    ]
+    report = Report(series, series, sources, days, ("db1",))
+    stats = statistics.link_stats_body("abc", report)
     assert stats["referrers"] == [{"host": "example.com", "clicks": 3}]
     assert stats["browsers"] == [{"family": "firefox", "clicks": 5}]
-    assert stats["clicks"] == 5
-    responses.Stats.model_validate(stats)
+    assert (stats["clicks"], stats["bots"], stats["visitors"]) == (5, 1, None)
+    statistics.Stats.model_validate(stats)
+    statistics.GroupStats.model_validate(statistics.group_stats_body(report))
+    of_kind = statistics.kind_stats_body(SourceKind.REFERRER, report)
+    assert of_kind["values"] == [{"value": "example.com", "clicks": 3}]
+    statistics.KindStats.model_validate(of_kind)
     share = ShardShare("db0", 1.0, False, "10.0.0.1:5432/snapurl", 100, 120, 0.25)
     view = RingView("id", 1, 1024, False, (share,), 3, 4)
     move = MoveStatus("slot 7, db0@1 -> db4", "copy", 0.2)

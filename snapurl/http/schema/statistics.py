@@ -1,0 +1,167 @@
+"""Response bodies of statistics: their schemas for OpenAPI, and the functions that build them. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from pydantic import Field
+
+from snapurl.http.schema.responses import DOMAIN, Answer, named
+from snapurl.model import SourceClicks, SourceKind
+from snapurl.periods import DayCounts, Interval, Point, Report, Series
+
+_DATE: dict[str, Any] = {"format": "date"}
+_VISITORS = "Different people per UTC day, an estimate, added up over days. Null where it is not known."
+
+
+class Day(Answer):
+    day: str = Field(json_schema_extra=_DATE, description="UTC")
+    clicks: int = Field(ge=1)
+
+
+class Referrer(Answer):
+    host: str = Field(description="Host of the page with the link; empty if not told, `*` for any other.")
+    clicks: int = Field(ge=1)
+
+
+class Browser(Answer):
+    family: str = Field(description="Empty if not told, `bot` and `program` among them, `*` for any other.")
+    clicks: int = Field(ge=1)
+
+
+class Value(Answer):
+    value: str = Field(description="Empty if not told, `*` for all values beyond the bound.")
+    clicks: int = Field(ge=1)
+
+
+class StatsPoint(Answer):
+    start: str = Field(
+        description="Begin of the interval: a date, or a time with its offset where it is an hour."
+    )
+    clicks: int = Field(ge=1)
+    bots: int = Field(ge=0)
+    visitors: int | None = Field(ge=0, description=_VISITORS)
+
+
+class StatsSeries(Answer):
+    """What was counted in a period. Intervals without clicks are left out."""
+
+    first: str | None = Field(alias="from", json_schema_extra=_DATE, description="First day. Null: no bound.")
+    last: str | None = Field(alias="to", json_schema_extra=_DATE, description="Last day. Null: no bound.")
+    clicks: int = Field(ge=0, description="All clicks. People are `clicks` less `bots`.")
+    bots: int = Field(ge=0)
+    visitors: int | None = Field(ge=0, description=_VISITORS)
+    series: list[StatsPoint]
+
+
+class GroupStats(StatsSeries):
+    """Clicks of all links of a group. A click counts under what its link had when it was counted."""
+
+    interval: Interval
+    tz: str
+    previous: StatsSeries | None = Field(description="The period of the same length before it, if asked for.")
+    partial: list[str] = Field(description="Shards that do not answer: their part is missing.")
+
+
+class Stats(StatsSeries):
+    """Clicks of a link; days without any are left out. Of referrers those with the most clicks are shown.
+
+    Clicks that were counted without a source, before there were any or beyond their bound, are under the empty one.
+    Days, referrers and browsers are of UTC days.
+    """
+
+    code: str
+    domain: str | None = DOMAIN
+    interval: Interval
+    tz: str
+    previous: StatsSeries | None = Field(description="The period of the same length before it, if asked for.")
+    days: list[Day]
+    referrers: list[Referrer]
+    browsers: list[Browser]
+
+
+class KindStats(Answer):
+    """Clicks by the values of one kind, those with the most clicks first; of UTC days.
+
+    They add up to `clicks`, unless there are more values than asked for.
+    """
+
+    kind: SourceKind
+    first: str | None = Field(alias="from", json_schema_extra=_DATE)
+    last: str | None = Field(alias="to", json_schema_extra=_DATE)
+    clicks: int = Field(ge=0)
+    values: list[Value]
+    partial: list[str] = Field(description="Shards that do not answer: their part is missing.")
+
+
+def link_stats_body(key: str, report: Report) -> dict[str, Any]:
+    """Returns a `Stats`."""
+    return {
+        **named(key),
+        **_report(report),
+        "days": [{"day": each.day.isoformat(), "clicks": each.clicks} for each in report.days],
+        "referrers": _by_value(report.sources, SourceKind.REFERRER, "host"),
+        "browsers": _by_value(report.sources, SourceKind.BROWSER, "family"),
+    }
+
+
+def group_stats_body(report: Report) -> dict[str, Any]:
+    """Returns a `GroupStats`."""
+    return {**_report(report), "partial": list(report.silent)}
+
+
+def kind_stats_body(kind: SourceKind, report: Report) -> dict[str, Any]:
+    """Returns a `KindStats`."""
+    period = report.series.period
+    return {
+        "kind": kind,
+        "from": period.first and period.first.isoformat(),
+        "to": period.last and period.last.isoformat(),
+        "clicks": _clicks(report.days),
+        "values": _by_value(report.sources, kind, "value"),
+        "partial": list(report.silent),
+    }
+
+
+def series_rows(points: Iterable[Point]) -> list[tuple[object, ...]]:
+    """Returns the rows of a CSV file, its head first."""
+    rows: list[tuple[object, ...]] = [("start", "clicks", "bots", "visitors")]
+    return rows + [(each.start, each.clicks, each.bots, each.visitors) for each in points]
+
+
+def value_rows(sources: Iterable[SourceClicks]) -> list[tuple[object, ...]]:
+    """Returns the rows of a CSV file, its head first."""
+    return [("value", "clicks"), *((each.value, each.clicks) for each in sources)]
+
+
+def _report(report: Report) -> dict[str, Any]:
+    return {
+        **_series(report.series),
+        "interval": report.series.period.interval,
+        "tz": str(report.series.period.zone),
+        "previous": None if report.previous is None else _series(report.previous),
+    }
+
+
+def _series(series: Series) -> dict[str, Any]:
+    period = series.period
+    return {
+        "from": period.first and period.first.isoformat(),
+        "to": period.last and period.last.isoformat(),
+        "clicks": series.clicks,
+        "bots": series.bots,
+        "visitors": series.visitors,
+        "series": [
+            {"start": each.start, "clicks": each.clicks, "bots": each.bots, "visitors": each.visitors}
+            for each in series.points
+        ],
+    }
+
+
+def _clicks(days: Sequence[DayCounts]) -> int:
+    return sum(each.clicks for each in days)
+
+
+def _by_value(sources: Sequence[SourceClicks], kind: SourceKind, name: str) -> list[dict[str, Any]]:
+    return [{name: source.value, "clicks": source.clicks} for source in sources if source.kind is kind]

@@ -1,0 +1,169 @@
+"""Periods of statistics: which days one has, and how counts of UTC hours become its intervals. Pure.
+
+Clicks are kept by UTC hour. An interval of another time zone is made of the UTC hours that begin in it. With half
+an hour of offset, clicks around midnight may be on the neighbouring day. Clicks whose hour is not known, which are
+old ones, count at noon. Visitors are known per UTC day only, and are shown on the day of that date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from enum import StrEnum
+
+from snapurl.model import SourceClicks
+
+HOUR_DAYS_MAX = 31  # of a period by hour
+DAYS_MAX = 3_660  # of any period
+_NOON = 12
+
+
+class Interval(StrEnum):
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+
+
+@dataclass(frozen=True, slots=True)
+class DayCounts:
+    """What was counted on a UTC day. `hours` and `bot_hours` may be empty, and say less than there is.
+
+    `visitors` is an estimate, None where there is none.
+    """
+
+    day: date
+    clicks: int
+    bots: int
+    visitors: int | None = None
+    hours: Mapping[int, int] = field(default_factory=dict)
+    bot_hours: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What was counted in an interval. `start` is ISO 8601: a date, or a time with its offset for an hour."""
+
+    start: str
+    clicks: int
+    bots: int
+    visitors: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DateRange:
+    """Days from `first` to `last`, both included, of the time zone `zone`; None is no bound."""
+
+    first: date | None = None
+    last: date | None = None
+    interval: Interval = Interval.DAY
+    zone: tzinfo = UTC
+
+    @property
+    def needs_hours(self) -> bool:
+        return self.interval is Interval.HOUR or self.zone is not UTC
+
+    @property
+    def utc_days(self) -> tuple[date | None, date | None]:
+        """The first and the last UTC day that may have a part of the period."""
+        around = timedelta(0 if self.zone is UTC else 1)
+        return self.first and self.first - around, self.last and self.last + around
+
+    def has(self, day: date) -> bool:
+        """Whether the period has this date."""
+        return (self.first is None or self.first <= day) and (self.last is None or day <= self.last)
+
+    def with_previous(self) -> DateRange:
+        """Returns the period of both: the one before this, and this."""
+        return DateRange(self.before().first, self.last, self.interval, self.zone)
+
+    def before(self) -> DateRange:
+        """Returns the period of the same length that ends where this one, which has both bounds, begins."""
+        assert self.first is not None and self.last is not None
+        days = timedelta((self.last - self.first).days + 1)
+        return DateRange(self.first - days, self.last - days, self.interval, self.zone)
+
+    def points(self, found: Sequence[DayCounts]) -> list[Point]:
+        """Returns the intervals that have clicks, oldest first."""
+        sums: dict[tuple[datetime, str], list[int]] = {}
+        has_visitors = self.interval is not Interval.HOUR and any(each.visitors is not None for each in found)
+        for counts in found:
+            for hour, clicks, bots in _by_hour(counts) if self.needs_hours else _at_once(counts):
+                start = self._start(datetime.combine(counts.day, time(hour), UTC).astimezone(self.zone))
+                if start is not None:
+                    point = sums.setdefault(start, [0, 0, 0])
+                    point[0] += clicks
+                    point[1] += bots
+            start = self._start(datetime.combine(counts.day, time(), self.zone))
+            if has_visitors and start in sums:
+                sums[start][2] += counts.visitors or 0
+        return [
+            Point(text, clicks, bots, visitors if has_visitors else None)
+            for (_, text), (clicks, bots, visitors) in sorted(sums.items())
+        ]
+
+    def _start(self, local: datetime) -> tuple[datetime, str] | None:
+        """Returns where the interval of a moment begins, to sort by and as text; None outside of the period."""
+        day = local.date()
+        if not self.has(day):
+            return None
+        match self.interval:
+            case Interval.HOUR:
+                local = local.replace(minute=0)
+                return local.astimezone(UTC), local.isoformat(timespec="minutes")
+            case Interval.WEEK:
+                day -= timedelta(day.weekday())
+            case Interval.MONTH:
+                day = day.replace(day=1)
+        return datetime.combine(day, time(), UTC), day.isoformat()
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The intervals of a period that have clicks. `visitors` is an estimate: None where there is none."""
+
+    period: DateRange
+    points: list[Point]
+
+    @property
+    def clicks(self) -> int:
+        return sum(point.clicks for point in self.points)
+
+    @property
+    def bots(self) -> int:
+        return sum(point.bots for point in self.points)
+
+    @property
+    def visitors(self) -> int | None:
+        known = [point.visitors for point in self.points if point.visitors is not None]
+        return sum(known) if known else None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was counted in a period, and in the one before it if that was asked for.
+
+    `sources` is what is told of the clicks of the UTC days of these dates. `silent` are the shards whose part is
+    missing.
+    """
+
+    series: Series
+    previous: Series | None
+    sources: list[SourceClicks]
+    days: list[DayCounts]
+    silent: tuple[str, ...] = ()
+
+
+def _at_once(counts: DayCounts) -> Iterable[tuple[int, int, int]]:
+    yield 0, counts.clicks, counts.bots
+
+
+def _by_hour(counts: DayCounts) -> Iterable[tuple[int, int, int]]:
+    """Yields hour, clicks and bots of the hours that have clicks; those without an hour at noon."""
+    clicks = counts.clicks - sum(counts.hours.values())
+    bots = counts.bots - sum(counts.bot_hours.values())
+    for hour in range(24):
+        of_hour = counts.hours.get(hour, 0) + (clicks if hour == _NOON else 0)
+        if of_hour:
+            yield hour, of_hour, counts.bot_hours.get(hour, 0) + (bots if hour == _NOON else 0)

@@ -1,0 +1,143 @@
+"""Statistics in the shards: what was counted for a link, or for all links of a group, by day and by source.
+
+A link's are on the shard of its slot. A group's are on every shard (`migrations/0023_click_sources.sql`), and are
+summed up here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+
+from ring.slots import slot_of
+from snapurl.model import SourceClicks, SourceKind
+from snapurl.periods import DateRange, DayCounts
+from snapurl.store.cluster.fanout import every_row_once
+from snapurl.store.cluster.pool import Row
+from snapurl.store.cluster.router import Router
+from snapurl.store.cluster.shards import Shards
+from snapurl.store.queries import load_queries
+
+SQL = load_queries("statistics")
+VALUES_PER_SHARD_MAX = 5_000  # of a kind, those with the most clicks there
+
+
+class Scope(StrEnum):
+    """Of which links a group is. The key of ACCOUNT_TAG is `account/tag`."""
+
+    DOMAIN = "domain"
+    ACCOUNT = "account"
+    TAG = "tag"
+    ACCOUNT_TAG = "account_tag"
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """All links of a key; without one, of all keys. Every link is of one domain, so ALL are all links."""
+
+    scope: Scope
+    key: str | None = None
+
+
+ALL = Group(Scope.DOMAIN)
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTotals:
+    """The values of some kinds with the most clicks, and by kind the clicks of all its values.
+
+    `silent` are the shards whose part is missing.
+    """
+
+    values: list[SourceClicks]
+    totals: dict[SourceKind, int]
+    silent: tuple[str, ...] = ()
+
+
+class StatisticsStore:
+    """Raises Unavailable if the shard of a link does not answer, or no shard does."""
+
+    def __init__(self, shards: Shards, router: Router) -> None:
+        self._shards = shards
+        self._router = router
+
+    async def days_of_link(self, code: str, period: DateRange) -> list[DayCounts]:
+        """Returns the UTC days that have clicks and may have a part of the period, oldest first."""
+        slot, args = slot_of(code), (*period.utc_days, period.needs_hours)
+        rows = await self._router.read(slot, lambda pool: pool.fetch(SQL["days_of_link"], slot, code, *args))
+        return [_counts(row, row["visitors"]) for row in rows if row["day"] is not None]
+
+    async def values_of_link(
+        self, code: str, days: tuple[date | None, date | None], kinds: Sequence[SourceKind], limit: int
+    ) -> SourceTotals:
+        """Returns at most `limit` values of each kind."""
+        slot = slot_of(code)
+        rows = await self._router.read(
+            slot, lambda pool: pool.fetch(SQL["values_of_link"], slot, code, *days, list(kinds), limit)
+        )
+        found = [row for row in rows if row["kind"] is not None]
+        return SourceTotals(
+            [SourceClicks(SourceKind(row["kind"]), row["value"], row["clicks"]) for row in found],
+            {SourceKind(row["kind"]): row["total"] for row in found},
+        )
+
+    async def days_of_group(self, group: Group, period: DateRange) -> tuple[list[DayCounts], tuple[str, ...]]:
+        """As `days_of_link`; also returns the shards whose part is missing."""
+        args = (group.scope, group.key, *period.utc_days, period.needs_hours)
+        listed = await every_row_once(self._shards, SQL["days_of_group"], args)
+        days: dict[date, list[DayCounts]] = {}
+        for row in listed.answers:
+            days.setdefault(row["day"], []).append(_counts(row, None))
+        return [_sum(days[day]) for day in sorted(days)], listed.silent
+
+    async def values_of_group(
+        self, group: Group, days: tuple[date | None, date | None], kinds: Sequence[SourceKind], limit: int
+    ) -> SourceTotals:
+        """As `values_of_link`, of at most VALUES_PER_SHARD_MAX values per shard."""
+        args = (group.scope, group.key, *days, list(kinds), VALUES_PER_SHARD_MAX)
+        listed = await every_row_once(self._shards, SQL["values_of_group"], args)
+        sums: Counter[tuple[SourceKind, str]] = Counter()
+        totals: Counter[SourceKind] = Counter()
+        for row in listed.answers:
+            sums[SourceKind(row["kind"]), row["value"]] += row["clicks"]
+            totals[SourceKind(row["kind"])] += row["clicks"]
+        shown: Counter[SourceKind] = Counter()
+        values = []
+        for (kind, value), clicks in sorted(sums.items(), key=lambda item: (-item[1], item[0])):
+            shown[kind] += 1
+            if shown[kind] <= limit:
+                values.append(SourceClicks(kind, value, clicks))
+        return SourceTotals(values, dict(totals), listed.silent)
+
+
+def _counts(row: Row, visitors: int | None) -> DayCounts:
+    hours: dict[str, dict[int, int]] = {"hour": {}, "bot_hour": {}}
+    for name, clicks in json.loads(row["hours"] or "{}").items():
+        kind, _, hour = name.partition(" ")
+        hours[kind][int(hour)] = clicks
+    if visitors is not None:
+        visitors = min(visitors, row["clicks"] - row["bots"])  # an estimate may be too high
+    return DayCounts(row["day"], row["clicks"], row["bots"], visitors, hours["hour"], hours["bot_hour"])
+
+
+def _sum(counted: Sequence[DayCounts]) -> DayCounts:
+    """Returns the sum of what several shards counted on one day."""
+    return DayCounts(
+        counted[0].day,
+        sum(each.clicks for each in counted),
+        sum(each.bots for each in counted),
+        None,
+        _sum_hours(each.hours for each in counted),
+        _sum_hours(each.bot_hours for each in counted),
+    )
+
+
+def _sum_hours(found: Iterable[Mapping[int, int]]) -> dict[int, int]:
+    sums: Counter[int] = Counter()
+    for hours in found:
+        sums.update(hours)
+    return dict(sums)
