@@ -29,7 +29,6 @@ log = logging.getLogger("snapurl.clicks")
 
 SQL = load_queries("clicks")
 
-SHOWN = (SourceKind.BROWSER, SourceKind.REFERRER)
 SOURCES_SHOWN = 50  # per kind, those with the most clicks
 CALLS_MAX = (
     3  # per shard for the same rows; each leaves out, or shortens, the slots that blocked the one before
@@ -131,11 +130,11 @@ class ClickStore:
         return [DayClicks(row["day"], row["clicks"]) for row in rows if row["day"] is not None]
 
     async def sources(self, code: str) -> list[SourceClicks]:
-        """Returns the sources of a code's clicks over all days: of the kinds SHOWN at most SOURCES_SHOWN each, most
-        clicks first."""
+        """Returns the sources of a code's clicks over all days: per kind at most SOURCES_SHOWN, most clicks
+        first."""
         slot = slot_of(code)
         rows = await self._router.read(
-            slot, lambda pool: pool.fetch(SQL["sources"], slot, code, SOURCES_SHOWN, SHOWN)
+            slot, lambda pool: pool.fetch(SQL["sources"], slot, code, SOURCES_SHOWN, list(SourceKind))
         )
         return [
             SourceClicks(SourceKind(row["kind"]), row["value"], row["clicks"])

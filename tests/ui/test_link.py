@@ -235,7 +235,10 @@ async def test_clicks_are_drawn_and_told(service: Service, make_page: PageMaker)
         ClickRow(slot_of("clicked"), 1, "clicked", today - timedelta(days=1), 40),
         ClickRow(
             slot_of("clicked"), 2, "clicked", today, 2,
-            (SourceClicks(SourceKind.REFERRER, "news.example", 2), SourceClicks(SourceKind.BROWSER, "firefox", 2)),
+            (
+                SourceClicks(SourceKind.REFERRER, "news.example", 2), SourceClicks(SourceKind.BROWSER, "firefox", 2),
+                SourceClicks(SourceKind.DEVICE, "mobile", 1), SourceClicks(SourceKind.CHANNEL, "qr", 1),
+            ),
         ),
     ]  # fmt: skip
     await count(service, "clicked", rows)
@@ -247,12 +250,15 @@ async def test_clicks_are_drawn_and_told(service: Service, make_page: PageMaker)
     await page.get_by_text("Show as a table").click()
     await expect(page.locator(".numbers tbody tr").first).to_contain_text("2")
     await expect(page.get_by_role("row", name="news.example")).to_contain_text("2")
+    titles = await page.locator("#sources h2").all_text_contents()
+    assert titles == ["Referrers", "Browsers", "Devices", "Link or QR code"], "only what was told"
+    await expect(page.get_by_role("row", name="QR code")).to_contain_text("1")
     await page.get_by_role("link", name="7 days").click()
     await expect(page.locator(".bar-fill")).to_have_count(7)
     await page.get_by_label("From", exact=True).fill(f"{today - timedelta(days=1)}")
     await page.get_by_label("To", exact=True).fill(f"{today - timedelta(days=1)}")
     await page.get_by_role("button", name="Show").click()
-    await expect(page.get_by_text("40 in these 1 day")).to_be_visible()
+    await expect(page.get_by_text("40 on this day")).to_be_visible()
     await page.goto(f"/ui/links/clicked?from={today}&to={today - timedelta(days=1)}")
     await expect(page.get_by_role("alert")).to_contain_text("no range")
     for name, lines in (

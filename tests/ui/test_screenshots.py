@@ -92,6 +92,13 @@ def _clicks(code: str) -> list[ClickRow]:
                 SourceClicks(SourceKind.REFERRER, "social.example", max(1, number // 3)),
                 SourceClicks(SourceKind.BROWSER, "firefox", number // 2),
                 SourceClicks(SourceKind.BROWSER, "chrome", max(1, number // 3)),
+                SourceClicks(SourceKind.COUNTRY, "DE", number // 2),
+                SourceClicks(SourceKind.COUNTRY, "FR", max(1, number // 4)),
+                SourceClicks(SourceKind.DEVICE, "mobile", number // 2),
+                SourceClicks(SourceKind.DEVICE, "desktop", max(1, number // 3)),
+                SourceClicks(SourceKind.LANGUAGE, "de", number // 2),
+                SourceClicks(SourceKind.CHANNEL, "qr", max(1, number // 5)),
+                SourceClicks(SourceKind.UTM_CAMPAIGN, "spring", max(1, number // 3)),
             ),
         )
         for entry, number in enumerate(CLICKS, 1)

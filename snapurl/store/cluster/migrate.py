@@ -175,7 +175,9 @@ async def _apply_pending(shard: str, connection: Any, known: Sequence[Migration]
         await connection.execute(_CREATE_RECORD)
         for migration in todo:
             await _apply(connection, migration)
-            log.info("shard %s: migration %04d_%s applied", shard, migration.version, migration.name)
+            log.debug("shard %s: migration %04d_%s applied", shard, migration.version, migration.name)
+        if todo:
+            log.info("shard %s: migrations up to %04d_%s applied", shard, todo[-1].version, todo[-1].name)
         if todo and (fault := await _grant(connection)):
             log.warning("shard %s: %s", shard, fault)
     return todo

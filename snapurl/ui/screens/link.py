@@ -28,10 +28,10 @@ from snapurl.errors import (
 from snapurl.http.auth import owner_filter
 from snapurl.http.rate_limits import client_of, count_links
 from snapurl.http.schema.requests import LinkChange, Rename, check, draft_of
-from snapurl.model import DayClicks, IdempotencyKey, Link, Right, SourceKind
+from snapurl.model import DayClicks, IdempotencyKey, Link, Right
 from snapurl.qr import FORMATS, Style, draw, scan_url
 from snapurl.ui.call import Call
-from snapurl.ui.charts import HEIGHT, RANGE_DAYS_MAX, WIDTH, day_chart, read_range, shares, source_rows
+from snapurl.ui.charts import HEIGHT, RANGE_DAYS_MAX, WIDTH, day_chart, read_range, source_rows
 from snapurl.ui.forms import (
     PERIODS,
     STATUSES,
@@ -48,6 +48,7 @@ from snapurl.ui.link_history import history_view
 from snapurl.ui.link_live import LinkLive, clicks_event
 from snapurl.ui.retries import retry_of
 from snapurl.ui.rule_forms import CHOICES, NAMES, arranged
+from snapurl.ui.source_panels import PANEL_KINDS, told
 
 DAYS = (7, 30, 90)
 DONE = {
@@ -60,10 +61,6 @@ DONE = {
 RANGE_FAULT = f"This is no range of days that has begun, of at most {RANGE_DAYS_MAX:,} days."
 QR_AGE_S_MAX = 3_600
 QR_STYLES = {"svg": Style("svg", 320, border=2), "png": Style("png", 1_024)}
-REFERRERS = {"": "Direct or not told", "*": "All others"}
-BROWSERS = {"": "Not told", "*": "All others", "bot": "Bots", "program": "Programs", "prefetch": "Prefetches"}
-
-
 # -- create ------------------------------------------------------------------------------------------------------
 
 
@@ -153,10 +150,7 @@ async def _show_page(
         now=call.services.clock(),
         total=sum(day.clicks for day in found),
         **_chart_values(call.query, found, today),
-        panels=(
-            ("referrers", "Referrers", "Referrer", shares(sources, SourceKind.REFERRER, REFERRERS)),
-            ("browsers", "Browsers", "Browser", shares(sources, SourceKind.BROWSER, BROWSERS)),
-        ),
+        panels=told(sources),
         history=history_view(history, shows_all=call.query.get("history") == "all"),
         asked=asked,
         errors=errors,
@@ -189,10 +183,8 @@ async def table(call: Call) -> HTTPResponse:
     match call.path["table"]:
         case "days.csv":
             rows = [("day", "clicks"), *((item.day.isoformat(), item.clicks) for item in days)]
-        case "referrers.csv":
-            rows = [("referrer", "clicks"), *source_rows(sources, SourceKind.REFERRER)]
-        case "browsers.csv":
-            rows = [("browser", "clicks"), *source_rows(sources, SourceKind.BROWSER)]
+        case table if (kind := PANEL_KINDS.get(table.removesuffix(".csv"))) and table.endswith(".csv"):
+            rows = [(kind.value, "clicks"), *source_rows(sources, kind)]
         case _:
             raise NoSuchAddress("nothing is at this address")
     text = io.StringIO()
