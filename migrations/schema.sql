@@ -1372,7 +1372,7 @@ BEGIN
     SELECT l.* INTO link FROM links l WHERE l.slot = p_slot AND l.code = p_code FOR UPDATE;
     outcome := link_change_verdict_v1(link, p_if_match, NULL, p_token);
     IF outcome = 'done' THEN outcome := 'ok'; RETURN; END IF;
-    IF outcome <> 'ok' OR link.owner = p_account THEN RETURN; END IF;
+    IF outcome <> 'ok' THEN RETURN; END IF;
     UPDATE links l SET xid = pg_current_xact_id(), version = l.version + 1, change_token = p_token,
                        created_by = coalesce(l.created_by, l.owner), changed_by = p_by, owner = p_account
      WHERE l.slot = p_slot AND l.code = p_code RETURNING l.* INTO link;
