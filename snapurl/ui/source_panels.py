@@ -53,7 +53,7 @@ class Panel:
     rows: Sequence[Share]
 
 
-def told(sources: Sequence[SourceClicks]) -> list[Panel]:
+def panels_of(sources: Sequence[SourceClicks]) -> list[Panel]:
     """Returns the tables of a page: referrers and browsers, and the other kinds of which something is told."""
     kinds = {item.kind for item in sources if item.value}
     return [

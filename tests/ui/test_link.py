@@ -236,7 +236,8 @@ async def test_clicks_are_drawn_and_told(service: Service, make_page: PageMaker)
         ClickRow(
             slot_of("clicked"), 2, "clicked", today, 2,
             (
-                SourceClicks(SourceKind.REFERRER, "news.example", 2), SourceClicks(SourceKind.BROWSER, "firefox", 2),
+                SourceClicks(SourceKind.REFERRER, "news.example", 2),
+                SourceClicks(SourceKind.BROWSER, "firefox", 2),
                 SourceClicks(SourceKind.DEVICE, "mobile", 1), SourceClicks(SourceKind.CHANNEL, "qr", 1),
             ),
         ),

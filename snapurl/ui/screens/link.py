@@ -48,7 +48,7 @@ from snapurl.ui.link_history import history_view
 from snapurl.ui.link_live import LinkLive, clicks_event
 from snapurl.ui.retries import retry_of
 from snapurl.ui.rule_forms import CHOICES, NAMES, arranged
-from snapurl.ui.source_panels import PANEL_KINDS, told
+from snapurl.ui.source_panels import PANEL_KINDS, panels_of
 
 DAYS = (7, 30, 90)
 DONE = {
@@ -150,7 +150,7 @@ async def _show_page(
         now=call.services.clock(),
         total=sum(day.clicks for day in found),
         **_chart_values(call.query, found, today),
-        panels=told(sources),
+        panels=panels_of(sources),
         history=history_view(history, shows_all=call.query.get("history") == "all"),
         asked=asked,
         errors=errors,
