@@ -4,12 +4,13 @@
 FROM python:3.13-slim AS build
 WORKDIR /build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-# LOCK=otel adds OpenTelemetry, LOCK=oidc the login at an OpenID provider. All have the libraries of statistics.
-ARG LOCK=run
+# LOCKS="oidc otel" adds the login at an OpenID provider, and OpenTelemetry. All have the libraries of statistics.
+ARG LOCKS=run
 COPY requirements requirements
 RUN python -m venv /opt/tools && /opt/tools/bin/pip install --require-hashes -r requirements/build.lock \
  && python -m venv --without-pip /opt/snapurl \
- && /opt/tools/bin/pip --python /opt/snapurl/bin/python install --require-hashes -r requirements/$LOCK.lock
+ && /opt/tools/bin/pip --python /opt/snapurl/bin/python install --require-hashes \
+        $(for each in $LOCKS; do echo "-r requirements/$each.lock"; done)
 COPY pyproject.toml README.md LICENSE ./
 COPY ring ring
 COPY migrations migrations
