@@ -51,6 +51,7 @@ from snapurl.model import (
     NewLink,
     PageKey,
     SourceClicks,
+    SourceKind,
     TagCounts,
     Taken,
 )
@@ -385,7 +386,7 @@ class LinkService:
         Raises NotFound, Unavailable.
         """
         await self.own(code, owner)
-        return await asyncio.gather(self._clicks.totals(code), self._clicks.sources(code))
+        return await asyncio.gather(self._clicks.totals(code), self._clicks.sources(code, list(SourceKind)))
 
 
 def _may_see(link: Link, owner: str | None) -> bool:

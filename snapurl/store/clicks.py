@@ -129,12 +129,11 @@ class ClickStore:
         rows = await self._router.read(slot, lambda pool: pool.fetch(SQL["totals"], slot, code))
         return [DayClicks(row["day"], row["clicks"]) for row in rows if row["day"] is not None]
 
-    async def sources(self, code: str) -> list[SourceClicks]:
-        """Returns the sources of a code's clicks over all days: per kind at most SOURCES_SHOWN, most clicks
-        first."""
+    async def sources(self, code: str, kinds: Sequence[SourceKind]) -> list[SourceClicks]:
+        """Returns the sources of a code's clicks over all days: of each kind at most SOURCES_SHOWN, most first."""
         slot = slot_of(code)
         rows = await self._router.read(
-            slot, lambda pool: pool.fetch(SQL["sources"], slot, code, SOURCES_SHOWN, list(SourceKind))
+            slot, lambda pool: pool.fetch(SQL["sources"], slot, code, SOURCES_SHOWN, list(kinds))
         )
         return [
             SourceClicks(SourceKind(row["kind"]), row["value"], row["clicks"])

@@ -56,7 +56,7 @@ async def link_stats_kind(call: RequestContext) -> HTTPResponse:
     )
     if _wants_csv(call):
         return _csv(call, value_rows(report.sources))
-    return call.json_response(kind_stats_body(kind, report))
+    return call.json_response(kind_stats_body(kind, report, is_admin=call.caller.is_admin))
 
 
 async def stats(call: RequestContext) -> HTTPResponse:
@@ -65,7 +65,7 @@ async def stats(call: RequestContext) -> HTTPResponse:
     report = await call.services.statistics.of_group(group, period, compare=compare)
     if _wants_csv(call):
         return _csv(call, series_rows(report.series.points))
-    return call.json_response(group_stats_body(report))
+    return call.json_response(group_stats_body(report, is_admin=call.caller.is_admin))
 
 
 async def stats_kind(call: RequestContext) -> HTTPResponse:
@@ -74,7 +74,7 @@ async def stats_kind(call: RequestContext) -> HTTPResponse:
     report = await call.services.statistics.of_group(group, period, kinds=[kind], limit=limit)
     if _wants_csv(call):
         return _csv(call, value_rows(report.sources))
-    return call.json_response(kind_stats_body(kind, report))
+    return call.json_response(kind_stats_body(kind, report, is_admin=call.caller.is_admin))
 
 
 def _group(call: RequestContext) -> Group:

@@ -178,8 +178,8 @@ ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
         "dropped": 0,
     },
     statistics.Stats: statistics.link_stats_body("spring-sale", REPORT),
-    statistics.GroupStats: statistics.group_stats_body(REPORT),
-    statistics.KindStats: statistics.kind_stats_body(SourceKind.REFERRER, REPORT),
+    statistics.GroupStats: statistics.group_stats_body(REPORT, is_admin=True),
+    statistics.KindStats: statistics.kind_stats_body(SourceKind.REFERRER, REPORT, is_admin=True),
     responses.Live: {"status": "ok"},
     responses.Home: {"name": "SnapURL", "version": "0.1.0"},
 }

@@ -12,6 +12,8 @@ from snapurl.model import SourceClicks, SourceKind
 from snapurl.periods import DayCounts, Interval, Point, Report, Series
 
 _DATE: dict[str, Any] = {"format": "date"}
+_COMPLETE = "False while a shard does not answer: its part is missing."
+_PARTIAL = "For admin keys: the shards that do not answer. Null for other keys."
 _VISITORS = "Different people per UTC day, an estimate, added up over days. Null where it is not known."
 
 
@@ -61,7 +63,8 @@ class GroupStats(StatsSeries):
     interval: Interval
     tz: str
     previous: StatsSeries | None = Field(description="The period of the same length before it, if asked for.")
-    partial: list[str] = Field(description="Shards that do not answer: their part is missing.")
+    complete: bool = Field(description=_COMPLETE)
+    partial: list[str] | None = Field(description=_PARTIAL)
 
 
 class Stats(StatsSeries):
@@ -92,7 +95,8 @@ class KindStats(Answer):
     last: str | None = Field(alias="to", json_schema_extra=_DATE)
     clicks: int = Field(ge=0)
     values: list[Value]
-    partial: list[str] = Field(description="Shards that do not answer: their part is missing.")
+    complete: bool = Field(description=_COMPLETE)
+    partial: list[str] | None = Field(description=_PARTIAL)
 
 
 def link_stats_body(key: str, report: Report) -> dict[str, Any]:
@@ -106,12 +110,12 @@ def link_stats_body(key: str, report: Report) -> dict[str, Any]:
     }
 
 
-def group_stats_body(report: Report) -> dict[str, Any]:
+def group_stats_body(report: Report, *, is_admin: bool) -> dict[str, Any]:
     """Returns a `GroupStats`."""
-    return {**_report(report), "partial": list(report.silent)}
+    return {**_report(report), **_missing(report, is_admin)}
 
 
-def kind_stats_body(kind: SourceKind, report: Report) -> dict[str, Any]:
+def kind_stats_body(kind: SourceKind, report: Report, *, is_admin: bool) -> dict[str, Any]:
     """Returns a `KindStats`."""
     period = report.series.period
     return {
@@ -120,7 +124,7 @@ def kind_stats_body(kind: SourceKind, report: Report) -> dict[str, Any]:
         "to": period.last and period.last.isoformat(),
         "clicks": _clicks(report.days),
         "values": _by_value(report.sources, kind, "value"),
-        "partial": list(report.silent),
+        **_missing(report, is_admin),
     }
 
 
@@ -133,6 +137,10 @@ def series_rows(points: Iterable[Point]) -> list[tuple[object, ...]]:
 def value_rows(sources: Iterable[SourceClicks]) -> list[tuple[object, ...]]:
     """Returns the rows of a CSV file, its head first."""
     return [("value", "clicks"), *((each.value, each.clicks) for each in sources)]
+
+
+def _missing(report: Report, is_admin: bool) -> dict[str, Any]:
+    return {"complete": not report.silent, "partial": list(report.silent) if is_admin else None}
 
 
 def _report(report: Report) -> dict[str, Any]:

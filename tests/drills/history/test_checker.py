@@ -263,6 +263,8 @@ class Register:
             return DONE
         if self.is_deleted and item.kind is not Kind.RESTORE:
             return Outcome.GONE
+        if item.kind is Kind.RESTORE and not self.is_deleted:
+            return Outcome.REFUSED  # it makes no version, and no history here has one like that
         return DONE if item.if_match in (None, self.version) else Outcome.MISMATCH
 
     def log(self) -> tuple[Entry, ...]:

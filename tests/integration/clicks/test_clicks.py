@@ -35,7 +35,7 @@ from snapurl.redis_client import redis_client
 from snapurl.store.statistics import StatisticsStore
 from snapurl.telemetry.metrics import CLICK_SOURCES_DROPPED, CLICKS_HELD
 from tests.integration.store.conftest import Store, ready, store
-from tests.support.clicks import classifier, said
+from tests.support.clicks import SOURCES, classifier, said
 from tests.support.programs import PIPE, Process, start
 from tests.support.tcp_proxy import proxy_to
 from tests.support.waits import HANG_S, until
@@ -142,7 +142,7 @@ async def test_20_000_clicks_count_exactly_whatever_is_killed(
     found = {
         (code, item.kind, item.value): item.clicks
         for code in CODES
-        for item in await store.clicks.sources(code)
+        for item in await store.clicks.sources(code, SOURCES)
     }
     told = {key: clicks for key, clicks in found.items() if key[1] in ("referrer", "browser")}
     assert told == {

@@ -15,6 +15,7 @@ from ring.slots import slot_of
 from snapurl.model import ClickRow, DayClicks, SourceClicks, SourceKind
 from tests.integration.store.conftest import Store
 from tests.support.click_totals import assert_groups_are_sums, assert_totals_are_sums
+from tests.support.clicks import SOURCES
 from tests.support.waits import until
 
 DAY = date(2026, 5, 1)
@@ -130,7 +131,7 @@ async def test_a_consumer_without_the_lock_counts_nothing_twice(store: Store, di
 
 async def by_referrer(store: Store, code: str) -> list[tuple[str, int]]:
     """Returns the referrers shown for the link, in their order."""
-    shown = await store.clicks.sources(code)
+    shown = await store.clicks.sources(code, SOURCES)
     return [(item.value, item.clicks) for item in shown if item.kind is SourceKind.REFERRER]
 
 
@@ -150,13 +151,13 @@ async def test_sources_are_counted_once_with_their_clicks(store: Store) -> None:
     for end in (2, 4):
         await asyncio.gather(*(apply(store, "s", rows[:end]) for _ in range(3)))
     assert sum(day.clicks for day in await store.clicks.totals("f")) == 5
-    assert await store.clicks.sources("f") == [
+    assert await store.clicks.sources("f", SOURCES) == [
         SourceClicks(SourceKind.BROWSER, "", 5),
         SourceClicks(SourceKind.REFERRER, "x", 3),
         SourceClicks(SourceKind.REFERRER, "", 2),
     ]
     assert await by_referrer(store, "g") == [("y", 1)]
-    assert await store.clicks.sources("never") == []
+    assert await store.clicks.sources("never", SOURCES) == []
 
 
 async def test_sources_of_a_slot_in_hand_off_wait_with_their_clicks(

@@ -19,6 +19,7 @@ from snapurl.model import ClickRow, Link, LinkPatch, LinkQuery, PageKey, SourceC
 from snapurl.run.healthcheck import Address
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import add_fifth, settle
+from tests.support.clicks import SOURCES
 from tests.support.waits import HANG_S
 from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
@@ -104,7 +105,7 @@ async def test_adding_a_shard_moves_a_fifth_of_the_slots_and_loses_nothing(
     assert {owner.shard for slot in moved if (owner := after[slot])} == {"db4"}
     assert migrator.current_status().pauses.count > 0
     for code in clicked:
-        assert tuple(await store.clicks.sources(code)) == sources
+        assert tuple(await store.clicks.sources(code, SOURCES)) == sources
         assert sum(day.clicks for day in await store.clicks.totals(code)) == 2
         link = await store.links.get(code)
         assert link is not None and link.clicks == 2

@@ -179,8 +179,8 @@ def test_bodies_of_answers_fit_their_schemas() -> None:
     assert stats["browsers"] == [{"family": "firefox", "clicks": 5}]
     assert (stats["clicks"], stats["bots"], stats["visitors"]) == (5, 1, None)
     statistics.Stats.model_validate(stats)
-    statistics.GroupStats.model_validate(statistics.group_stats_body(report))
-    of_kind = statistics.kind_stats_body(SourceKind.REFERRER, report)
+    statistics.GroupStats.model_validate(statistics.group_stats_body(report, is_admin=True))
+    of_kind = statistics.kind_stats_body(SourceKind.REFERRER, report, is_admin=True)
     assert of_kind["values"] == [{"value": "example.com", "clicks": 3}]
     statistics.KindStats.model_validate(of_kind)
     share = ShardShare("db0", 1.0, False, "10.0.0.1:5432/snapurl", 100, 120, 0.25)
