@@ -232,7 +232,7 @@ async def test_clicks_are_drawn_and_told(service: Service, make_page: PageMaker)
     await service.shorten(alias="clicked")
     today = datetime.now(UTC).date()
     rows = [
-        ClickRow(slot_of("clicked"), 1, "clicked", today - timedelta(days=1), 40),
+        ClickRow(slot_of("clicked"), 1, "clicked", today - timedelta(days=1), 1_240),
         ClickRow(
             slot_of("clicked"), 2, "clicked", today, 2,
             (
@@ -245,12 +245,15 @@ async def test_clicks_are_drawn_and_told(service: Service, make_page: PageMaker)
     await count(service, "clicked", rows)
     page = await make_page(javascript=False)
     await page.goto("/ui/links/clicked")
-    await expect(page.locator(".big")).to_have_text("42")
+    await expect(page.locator(".big")).to_have_text("1,242")
     heights = [float(await bar.get_attribute("height") or 0) for bar in await page.locator(".bar-fill").all()]
     assert len(heights) == 30 and heights[-2] == max(heights) and 0 < heights[-1] < heights[-2]
     await page.get_by_text("Show as a table").click()
     await expect(page.locator(".numbers tbody tr").first).to_contain_text("2")
     await expect(page.get_by_role("row", name="news.example")).to_contain_text("2")
+    numbers = await page.locator(".shares td:last-child").all()
+    heights = [box["height"] for number in numbers if (box := await number.bounding_box())]
+    assert len(set(heights)) == 1, "no number is broken over two lines"
     titles = await page.locator("#sources h2").all_text_contents()
     assert titles == ["Referrers", "Browsers", "Devices", "Link or QR code"], "only what was told"
     await expect(page.get_by_role("row", name="QR code")).to_contain_text("1")
@@ -259,12 +262,12 @@ async def test_clicks_are_drawn_and_told(service: Service, make_page: PageMaker)
     await page.get_by_label("From", exact=True).fill(f"{today - timedelta(days=1)}")
     await page.get_by_label("To", exact=True).fill(f"{today - timedelta(days=1)}")
     await page.get_by_role("button", name="Show").click()
-    await expect(page.get_by_text("40 on this day")).to_be_visible()
+    await expect(page.get_by_text("1,240 on this day")).to_be_visible()
     await page.goto(f"/ui/links/clicked?from={today}&to={today - timedelta(days=1)}")
     await expect(page.get_by_role("alert")).to_contain_text("no range")
     for name, lines in (
-        ("All days as CSV", ["day,clicks", f"{today - timedelta(days=1)},40", f"{today},2"]),
-        ("CSV", ["referrer,clicks", ",40", "news.example,2"]),
+        ("All days as CSV", ["day,clicks", f"{today - timedelta(days=1)},1240", f"{today},2"]),
+        ("CSV", ["referrer,clicks", ",1240", "news.example,2"]),
     ):
         async with page.expect_download() as download:
             await page.get_by_role("link", name=name, exact=True).first.click()
