@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from math import ceil, log10
 
+from snapurl.http.schema.statistics import spreadsheet_cell
 from snapurl.model import DayClicks, SourceClicks, SourceKind
 
 WIDTH, HEIGHT = 720, 180
@@ -129,8 +130,4 @@ def _share(name: str, clicks: int, total: int) -> Share:
 
 def source_rows(found: Sequence[SourceClicks], kind: SourceKind) -> list[tuple[str, int]]:
     """Returns the sources of one kind for a spreadsheet, which takes none of them for a formula."""
-    return [
-        (f"'{item.value}" if item.value[:1] in "=+-@" and item.value else item.value, item.clicks)
-        for item in found
-        if item.kind is kind
-    ]
+    return [(spreadsheet_cell(item.value), item.clicks) for item in found if item.kind is kind]

@@ -24,6 +24,7 @@ from snapurl.http.schema.statistics import (
     kind_stats_body,
     link_stats_body,
     series_rows,
+    spreadsheet_cell,
     value_rows,
 )
 from snapurl.model import SlotPlace, SourceKind
@@ -41,10 +42,12 @@ SHOWN = (SourceKind.REFERRER, SourceKind.BROWSER)
 
 async def link_stats(call: RequestContext) -> HTTPResponse:
     period, compare = _period(call)
+    wants_csv = _wants_csv(call)  # it has the series alone
     report = await call.services.statistics.of_link(
-        call.code, owner_filter(call.caller), period, compare=compare, kinds=SHOWN, limit=SOURCES_SHOWN
-    )
-    if _wants_csv(call):
+        call.code, owner_filter(call.caller), period,
+        compare=compare, kinds=() if wants_csv else SHOWN, limit=SOURCES_SHOWN,
+    )  # fmt: skip
+    if wants_csv:
         return _csv(call, series_rows(report.series.points))
     return call.json_response(link_stats_body(call.code, report))
 
@@ -174,14 +177,11 @@ def _wants_csv(call: RequestContext) -> bool:
 
 
 def _csv(call: RequestContext, rows: Sequence[Sequence[object]]) -> HTTPResponse:
-    """Strangers choose some values: what a spreadsheet would take for a formula begins with an apostrophe."""
     call.headers["vary"] = f"{call.headers['vary']}, Accept"
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(rows[0])
-    for first, *rest in rows[1:]:
-        value = str(first)
-        writer.writerow((f"'{value}" if value[:1] in "=+-@\t\r" and value else value, *rest))
+    writer.writerows((spreadsheet_cell(str(first)), *rest) for first, *rest in rows[1:])
     return HTTPResponse(text.getvalue(), 200, call.headers, f"{CSV}; charset=utf-8")
 
 

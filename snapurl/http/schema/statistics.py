@@ -128,6 +128,11 @@ def kind_stats_body(kind: SourceKind, report: Report, *, is_admin: bool) -> dict
     }
 
 
+def spreadsheet_cell(text: str) -> str:
+    """Returns a value that strangers choose for a CSV file: no spreadsheet takes it for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
 def series_rows(points: Iterable[Point]) -> list[tuple[object, ...]]:
     """Returns the rows of a CSV file, its head first."""
     rows: list[tuple[object, ...]] = [("start", "clicks", "bots", "visitors")]
