@@ -75,6 +75,8 @@ class StatisticsStore:
         self, code: str, days: tuple[date | None, date | None], kinds: Sequence[SourceKind], limit: int
     ) -> SourceTotals:
         """Returns at most `limit` values of each kind."""
+        if not kinds:
+            return SourceTotals([], {})
         slot = slot_of(code)
         rows = await self._router.read(
             slot, lambda pool: pool.fetch(SQL["values_of_link"], slot, code, *days, list(kinds), limit)
@@ -98,6 +100,8 @@ class StatisticsStore:
         self, group: Group, days: tuple[date | None, date | None], kinds: Sequence[SourceKind], limit: int
     ) -> SourceTotals:
         """As `values_of_link`, of at most VALUES_PER_SHARD_MAX values per shard."""
+        if not kinds:
+            return SourceTotals([], {})
         args = (group.scope, group.key, *days, list(kinds), VALUES_PER_SHARD_MAX)
         listed = await every_row_once(self._shards, SQL["values_of_group"], args)
         sums: Counter[tuple[SourceKind, str]] = Counter()
