@@ -109,6 +109,24 @@ class SharedCache:
             left_out, _ = await pipe.execute()
         _FULL.inc(int(left_out))
 
+    async def created(self, codes: Sequence[str]) -> bool:
+        """As `changed` without a link, for links that were just created, in one round trip."""
+        if self._clock() < self._down_until:
+            return False
+        age_ms = max(self._max_age_s, CHANGED_AGE_S_MIN) * 1000
+        head, keys = (age_ms, age_ms, self._bytes_max, 1), [self._prefix + code for code in codes]
+        try:
+            with timed(_CHANGED_SECONDS), span("redis changed", "client", REDIS):
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    pipe.eval(_PUT, len(keys), *keys, *head, *("1" for _ in keys))
+                    for code in codes:
+                        pipe.publish(self.channel, f"1 {code}")
+                    await pipe.execute()
+        except (RedisError, OSError, TimeoutError):
+            self._failed("changed")
+            return False
+        return True
+
     async def clear(self) -> bool:
         """Deletes every link. Returns whether Redis did."""
         try:

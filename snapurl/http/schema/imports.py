@@ -1,0 +1,130 @@
+"""Bodies of imports: links that come from another service, and what became of each."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from snapurl.codes import split_key
+from snapurl.http.schema.requests import AccountId, Body, LinkDraft, Rules, check, draft_of, read_moment
+from snapurl.http.schema.responses import DOMAIN, Answer, BulkRefused
+from snapurl.link_batches import LINKS_MAX
+from snapurl.link_imports import Imported
+from snapurl.model import Draft, Origin
+from snapurl.urls import UrlRefused
+
+IMPORTED_CLICKS_MAX = 1_000_000_000_000
+FIRST = datetime(1990, 1, 1, tzinfo=UTC)
+
+
+def _uuid(value: object) -> UUID:
+    if not isinstance(value, str):
+        raise ValueError("must be a string")
+    try:
+        return UUID(value)
+    except ValueError:
+        raise ValueError("is not a UUID") from None
+
+
+def _past(value: object) -> datetime:
+    if not isinstance(value, str):
+        raise ValueError("must be a string")
+    moment = read_moment(value)
+    if not FIRST <= moment <= datetime.now(UTC):
+        raise ValueError(f"must be from {FIRST:%Y} on and not in the future")
+    return moment
+
+
+class ImportOrigin(Body):
+    """What a link brings along from where it was."""
+
+    id: (
+        Annotated[UUID, BeforeValidator(_uuid), WithJsonSchema({"type": "string", "format": "uuid"})] | None
+    ) = Field(
+        None,
+        description="Names this link in repeats of the import. The code of a link without an alias follows from it, "
+        "so a repeat creates no second one.",
+    )
+    created_at: (
+        Annotated[datetime, BeforeValidator(_past), WithJsonSchema({"type": "string", "format": "date-time"})]
+        | None
+    ) = Field(None, description="When it was created there. RFC 3339 with an offset, not in the future.")
+    clicks: Annotated[int, Field(ge=0, le=IMPORTED_CLICKS_MAX)] | None = Field(
+        None, description="How many clicks were counted there. They are kept apart as `imported_clicks`."
+    )
+
+
+class ImportedLink(LinkDraft, ImportOrigin):
+    """A link to be imported. Its expiry may be in the past.
+
+    One of a domain that this service does not have goes to the default domain.
+    """
+
+    account: None = None  # type: ignore[assignment]  # the whole import names one
+    password: None = None  # type: ignore[assignment]  # no service gives one away
+
+
+class Import(Body):
+    """Up to 1,000 links that come from another service; each is checked and answered on its own."""
+
+    links: Annotated[
+        list[Any],
+        Field(
+            min_length=1,
+            max_length=LINKS_MAX,
+            description="`ImportedLink`s. Anything else is refused by itself, in its own place of the answer.",
+            json_schema_extra={"items": {"anyOf": [{"$ref": "#/components/schemas/ImportedLink"}, {}]}},
+        ),
+    ]
+    account: AccountId | None = Field(
+        None, description="To whom they belong. Left out: to the key's account."
+    )
+    dry_run: bool = Field(False, description="Only say what would become of each link.")
+
+
+class LinkImported(Answer):
+    """201: the link was created, or would be. 200: it was there already."""
+
+    status: Literal[200, 201]
+    code: str
+    domain: str | None = DOMAIN
+
+
+class ImportResults(Answer):
+    """One result per link, in the same order."""
+
+    results: list[LinkImported | BulkRefused]
+
+
+_ORIGIN = frozenset(ImportOrigin.model_fields)
+
+
+def import_of(value: object, rules: Rules) -> tuple[Draft, Origin]:
+    """Returns `value` as a link to be imported. Raises Invalid."""
+    if not isinstance(value, dict) or value.get("account") is not None or value.get("password") is not None:
+        check(ImportedLink, value, rules)
+        raise AssertionError("the schema takes what it refuses")
+    named = {name: item for name, item in value.items() if name not in _ORIGIN}
+    if isinstance(domain := named.get("domain"), str) and _is_strange(domain, rules):
+        del named["domain"]
+    draft = draft_of(named, rules)
+    given = {name: item for name, item in value.items() if name in _ORIGIN}
+    found = check(ImportOrigin, given, rules)
+    return draft, Origin(found.id, found.created_at, found.clicks)
+
+
+def _is_strange(domain: str, rules: Rules) -> bool:
+    """Whether `domain` is a host name that this service does not have."""
+    try:
+        return not rules.domains.has(rules.domains.find(domain))
+    except UrlRefused:
+        return False
+
+
+def imported_body(imported: Imported) -> dict[str, Any]:
+    """Returns a `LinkImported`."""
+    domain, code = split_key(imported.code)
+    return {"status": 201 if imported.is_new else 200, "code": code, "domain": domain or None}
