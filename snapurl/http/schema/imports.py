@@ -45,8 +45,8 @@ class ImportOrigin(Body):
         Annotated[UUID, BeforeValidator(_uuid), WithJsonSchema({"type": "string", "format": "uuid"})] | None
     ) = Field(
         None,
-        description="Names this link in repeats of the import. The code of a link without an alias follows from it, "
-        "so a repeat creates no second one.",
+        description="Names this link in repeats of the import. The code of a link without an alias follows from "
+        "it, so a repeat creates no second one.",
     )
     created_at: (
         Annotated[datetime, BeforeValidator(_past), WithJsonSchema({"type": "string", "format": "date-time"})]
