@@ -423,9 +423,9 @@ _ROUTES: tuple[Route[Handler], ...] = (
         "Import links from another service",
         "Links",
         (Success(200, "One result per link, in the order asked", ImportResults),),
-        "Up to 1,000 links, each under its code there, with the time of its creation and its clicks. Takes an admin "
-        "key. A repeat finds the links of the first time: one with an alias if that leads to its URL (200), one "
-        "without by its `id`. `snapurl import` reads the files of other services and sends their links here.",
+        "Up to 1,000 links, each under its code there, with the time of its creation and its clicks. Takes an "
+        "admin key. A repeat finds the links of the first time: one with an alias if that leads to its URL (200), "
+        "one without by its `id`. `snapurl import` reads files of other services and sends their links here.",
         right=Right.ADMIN,
         is_bulk=True,
         body=Import,

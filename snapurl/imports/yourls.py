@@ -95,7 +95,7 @@ def _undressed(text: str) -> str:
 
 
 def _byte(character: str) -> bytes:
-    """Returns the byte that MySQL's `latin1` shows as a character: Windows-1252, and Latin-1 where that is empty."""
+    """Returns the byte that MySQL's `latin1` shows as a character: Windows-1252, else Latin-1."""
     try:
         return character.encode("cp1252")
     except UnicodeEncodeError:

@@ -132,7 +132,7 @@ def _limits(limits: Mapping[str, object]) -> str:
 
 def _schemas(routes: Iterable[Route[Any]]) -> dict[str, Any]:
     # Bulk and Import name the models of their items only by reference; LinkDraft has a route of its own.
-    asked = {ImportedLink, *(route.body for route in routes if route.body)}
+    asked: set[type[BaseModel]] = {ImportedLink, *(route.body for route in routes if route.body)}
     answered: set[type[BaseModel]] = {Preview, Problem}
     answered |= {good.model for route in routes for good in route.successes if good.model}
     models: list[tuple[type[BaseModel], Any]] = [(model, "validation") for model in asked]

@@ -63,8 +63,8 @@ class ImportedLink(LinkDraft, ImportOrigin):
     One of a domain that this service does not have goes to the default domain.
     """
 
-    account: None = None  # type: ignore[assignment]  # the whole import names one
-    password: None = None  # type: ignore[assignment]  # no service gives one away
+    account: None = None  # the whole import names one
+    password: None = None  # no service gives one away
 
 
 class Import(Body):

@@ -93,4 +93,4 @@ async def test_only_an_admin_imports_and_names_the_account(service: Service, api
     assert (await api.post("/api/v1/import", json=body, headers={"X-Api-Key": member})).status_code == 403
     assert (await api.post("/api/v1/import", json={**body, "account": "acc_0000000000"})).status_code == 422
     assert (await api.post("/api/v1/import", json=body)).json()["results"][0]["status"] == 201
-    assert (await api.get(f"/api/v1/links/{body['links'][0]['alias']}")).json()["account"] == account  # type: ignore[index]
+    assert (await api.get(f"/api/v1/links/{body['links'][0]['alias']}")).json()["account"] == account

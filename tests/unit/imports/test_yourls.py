@@ -34,7 +34,8 @@ MYSQLDUMP = f"""-- MySQL dump 10.13  Distrib 8.0.36, for Linux (x86_64)
 {CREATE}
 LOCK TABLES `yourls_url` WRITE;
 /*!40000 ALTER TABLE `yourls_url` DISABLE KEYS */;
-INSERT INTO `yourls_url` VALUES ('abc','https://example.org/?a=1;b=(2),(3)','It\\'s \\"here\\"; a\\\\b','2020-02-03 04:05:06','::1',12),\
+INSERT INTO `yourls_url` VALUES ('abc','https://example.org/?a=1;b=(2),(3)',\
+'It\\'s \\"here\\"; a\\\\b','2020-02-03 04:05:06','::1',12),\
 ('Abc','https://example.org/',NULL,'0000-00-00 00:00:00','',0);
 /*!40000 ALTER TABLE `yourls_url` ENABLE KEYS */;
 UNLOCK TABLES;
