@@ -17,17 +17,9 @@ from snapurl.cache.reader import LinkCache
 from snapurl.codes import derived_code, key_of
 from snapurl.errors import AliasTaken, SnapURLError
 from snapurl.links import CODE_ATTEMPTS, failure_of, no_free_code
-from snapurl.model import CachedLink, Draft, Failed, Link, NewLink, Origin, Taken
+from snapurl.model import CachedLink, Draft, Failed, Imported, Link, NewLink, Origin, Taken
 from snapurl.store.links import LinkStore
 from snapurl.store.tokens import random_token
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """The key under which a link is here now. `is_new`: it was created, or would be."""
-
-    code: str
-    is_new: bool
 
 
 @dataclass(slots=True)

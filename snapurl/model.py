@@ -204,6 +204,14 @@ class Origin:
 NOT_IMPORTED = Origin()
 
 
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The key under which an imported link is here. `is_new`: it was created, or would be."""
+
+    code: str
+    is_new: bool
+
+
 @dataclass(slots=True)
 class NewLink:
     """A link to be created, under the key `code`. `token` identifies the create: a repeat finds its own row.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -15,8 +16,7 @@ from snapurl.http.problems import as_refusal
 from snapurl.http.schema.imports import Import, import_of, imported_body
 from snapurl.http.schema.requests import Rules, check
 from snapurl.http.schema.responses import problem
-from snapurl.link_imports import Imported
-from snapurl.model import Draft, Origin
+from snapurl.model import Draft, Imported, Origin
 
 
 async def import_links(call: RequestContext) -> HTTPResponse:
@@ -27,7 +27,9 @@ async def import_links(call: RequestContext) -> HTTPResponse:
     account = call.caller.account
     if asked.account is not None and asked.account != account:
         account = (await account_in_body(call, asked.account)).account_id
-    found, results = await call.run(partial(_checked, asked.links, call.rules(allow_expired=True)))
+    found, results = await call.run(
+        partial(_checked, asked.links, call.rules(allow_expired=True), call.services.clock())
+    )
     imports, links = call.services.imports, list(found.values())
     made = await (
         imports.foresee(links) if asked.dry_run else imports.run(links, account, call.caller.key_id)
@@ -38,14 +40,14 @@ async def import_links(call: RequestContext) -> HTTPResponse:
 
 
 def _checked(
-    items: Sequence[Any], rules: Rules
+    items: Sequence[Any], rules: Rules, now: datetime
 ) -> tuple[dict[int, tuple[Draft, Origin]], list[dict[str, Any] | None]]:
     """Returns the links by their place, and a list with the refusals of all other items in their places."""
     results: list[dict[str, Any] | None] = [None] * len(items)
     links: dict[int, tuple[Draft, Origin]] = {}
     for place, item in enumerate(items):
         try:
-            links[place] = import_of(item, rules)
+            links[place] = import_of(item, rules, now)
         except Invalid as refusal:
             results[place] = _refused(refusal)
     return links, results

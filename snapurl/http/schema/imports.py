@@ -1,4 +1,4 @@
-"""Bodies of imports: links that come from another service, and what became of each."""
+"""Bodies of imports: links that come from another service, and what became of each. Pure."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from uuid import UUID
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from snapurl.codes import split_key
+from snapurl.errors import FieldError, Invalid
 from snapurl.http.schema.requests import AccountId, Body, LinkDraft, Rules, check, draft_of, read_moment
-from snapurl.http.schema.responses import DOMAIN, Answer, BulkRefused
-from snapurl.link_batches import LINKS_MAX
-from snapurl.link_imports import Imported
-from snapurl.model import Draft, Origin
+from snapurl.http.schema.responses import DOMAIN, Answer, BulkRefused, named
+from snapurl.model import Draft, Imported, Origin
 from snapurl.urls import UrlRefused
 
 IMPORTED_CLICKS_MAX = 1_000_000_000_000
@@ -33,8 +31,8 @@ def _past(value: object) -> datetime:
     if not isinstance(value, str):
         raise ValueError("must be a string")
     moment = read_moment(value)
-    if not FIRST <= moment <= datetime.now(UTC):
-        raise ValueError(f"must be from {FIRST:%Y} on and not in the future")
+    if moment < FIRST:
+        raise ValueError(f"must not be before {FIRST:%Y}")
     return moment
 
 
@@ -74,7 +72,7 @@ class Import(Body):
         list[Any],
         Field(
             min_length=1,
-            max_length=LINKS_MAX,
+            max_length=1_000,
             description="`ImportedLink`s. Anything else is refused by itself, in its own place of the answer.",
             json_schema_extra={"items": {"anyOf": [{"$ref": "#/components/schemas/ImportedLink"}, {}]}},
         ),
@@ -102,17 +100,19 @@ class ImportResults(Answer):
 _ORIGIN = frozenset(ImportOrigin.model_fields)
 
 
-def import_of(value: object, rules: Rules) -> tuple[Draft, Origin]:
+def import_of(value: object, rules: Rules, now: datetime) -> tuple[Draft, Origin]:
     """Returns `value` as a link to be imported. Raises Invalid."""
     if not isinstance(value, dict) or value.get("account") is not None or value.get("password") is not None:
         check(ImportedLink, value, rules)
         raise AssertionError("the schema takes what it refuses")
-    named = {name: item for name, item in value.items() if name not in _ORIGIN}
-    if isinstance(domain := named.get("domain"), str) and _is_strange(domain, rules):
-        del named["domain"]
-    draft = draft_of(named, rules)
+    fields = {name: item for name, item in value.items() if name not in _ORIGIN}
+    if isinstance(domain := fields.get("domain"), str) and _is_strange(domain, rules):
+        del fields["domain"]
+    draft = draft_of(fields, rules)
     given = {name: item for name, item in value.items() if name in _ORIGIN}
     found = check(ImportOrigin, given, rules)
+    if found.created_at is not None and found.created_at > now:
+        raise Invalid(fields=(FieldError("/created_at", "must not be in the future"),))
     return draft, Origin(found.id, found.created_at, found.clicks)
 
 
@@ -126,5 +126,4 @@ def _is_strange(domain: str, rules: Rules) -> bool:
 
 def imported_body(imported: Imported) -> dict[str, Any]:
     """Returns a `LinkImported`."""
-    domain, code = split_key(imported.code)
-    return {"status": 201 if imported.is_new else 200, "code": code, "domain": domain or None}
+    return {"status": 201 if imported.is_new else 200, **named(imported.code)}
