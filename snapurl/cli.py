@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import click
 
+from snapurl.commands.exports import export
 from snapurl.commands.imports import import_links
 from snapurl.commands.links import links
 from snapurl.config import Settings, load_settings, override
@@ -398,6 +399,7 @@ def health(of_clicks: bool) -> None:
 
 cli.add_command(links)
 cli.add_command(import_links)
+cli.add_command(export)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -18,7 +18,7 @@ NOTE_CHARS_MAX = 2_000
 TAG_CHARS_MAX = 50
 FIRST_YEAR = 1990  # of a time of creation
 
-_EMPTY = frozenset(["", "null", "none", "\\n", "nil", "undefined"])
+_EMPTY = frozenset(["", "null", "\\n"])
 _TRUE = frozenset(["true", "t", "yes", "y", "1", "x", "on"])
 _FALSE = frozenset(["false", "f", "no", "n", "0", "off"])
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")

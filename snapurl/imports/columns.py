@@ -67,10 +67,11 @@ class Columns:
         self.have_codes = bool(self._places["code"] or self._places["short"])
 
     def get(self, row: Sequence[str], said: str) -> str:
-        """Returns what the row says of `said`, "" for nothing."""
+        """Returns what the row says of `said`, "" for nothing. A code may be any word, also `null`."""
         for place in self._places[said]:
-            if place < len(row) and not cells.is_empty(text := cells.plain(row[place])):
-                return text
+            if place < len(row) and (text := cells.plain(row[place])):
+                if said == "code" or not cells.is_empty(text):
+                    return text
         return ""
 
     def link(self, row: Sequence[str], separator: str = "") -> Found:
