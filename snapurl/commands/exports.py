@@ -36,7 +36,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 COLUMNS = (
     "code", "domain", "short_url", "url", "title", "tags", "created_at", "expires_at", "starts_at", "enabled",
     "redirect_status", "expired_url", "note", "forward_query", "forward_path", "max_clicks", "has_password",
-    "rules", "clicks", "imported_clicks", "account", "created_by", "changed_at", "changed_by", "deleted_at", "renamed_to",
+    "rules", "clicks", "imported_clicks", "account", "created_by", "changed_at", "changed_by", "deleted_at",
+    "renamed_to",
 )  # fmt: skip
 SHLINK = ("createdAt", "domain", "shortCode", "shortUrl", "longUrl", "title", "tags", "visits")
 DAYS = ("code", "domain", "day", "clicks", "bots", "visitors")

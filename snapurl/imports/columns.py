@@ -69,9 +69,9 @@ class Columns:
     def get(self, row: Sequence[str], said: str) -> str:
         """Returns what the row says of `said`, "" for nothing. A code may be any word, also `null`."""
         for place in self._places[said]:
-            if place < len(row) and (text := cells.plain(row[place])):
-                if said == "code" or not cells.is_empty(text):
-                    return text
+            text = cells.plain(row[place]) if place < len(row) else ""
+            if text and (said == "code" or not cells.is_empty(text)):
+                return text
         return ""
 
     def link(self, row: Sequence[str], separator: str = "") -> Found:

@@ -52,7 +52,8 @@ async def test_an_export_imported_into_an_empty_cluster_is_the_same(
     ]
     made = [await service.shorten(**{"tags": [tag], **each}) for each in fields]
     await api.post("/api/v1/import", json={"links": [
-        {"url": "https://example.org/i", "alias": f"i{tag}", "tags": [tag], "clicks": 7, "created_at": "2020-01-01T00:00:00Z"},
+        {"url": "https://example.org/i", "alias": f"i{tag}", "tags": [tag], "clicks": 7,
+         "created_at": "2020-01-01T00:00:00Z"},
         {"url": "https://example.org/e", "alias": f"e{tag}", "tags": [tag], "expires_at": "2021-01-01T00:00:00Z"},
     ]})  # fmt: skip
     await api.delete(f"/api/v1/links/{made[5]['code']}")
