@@ -16,7 +16,7 @@ from typing import NoReturn
 import click
 
 from snapurl.commands.exports import export
-from snapurl.commands.imports import import_links
+from snapurl.commands.imports import import_file
 from snapurl.commands.links import links
 from snapurl.config import Settings, load_settings, override
 from snapurl.errors import ConfigError, SnapURLError, file_error, one_line
@@ -398,7 +398,7 @@ def health(of_clicks: bool) -> None:
 
 
 cli.add_command(links)
-cli.add_command(import_links)
+cli.add_command(import_file)
 cli.add_command(export)
 
 

@@ -39,7 +39,7 @@ PAUSE_S = 0.25  # before the second attempt; it doubles with each
 SEEN_MAX = 500_000  # codes of a dry run among which rows with the same code are found
 
 
-class Outcome(StrEnum):
+class RowOutcome(StrEnum):
     """What becomes of a row."""
 
     CREATED = "created"
@@ -49,7 +49,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ImportPlan:
     """What to do with the links.
 
     `domain` is where they go (None: to their own if the service has it, else to the default one), `only` the domain
@@ -70,7 +70,7 @@ class Result:
 
     row: Row
     found: Found | None
-    outcome: Outcome
+    outcome: RowOutcome
     reason: str = ""
     code: str = ""
     domain: str = ""
@@ -102,7 +102,7 @@ class _Call:
 class ImportRun:
     """One run. `report` is called with the result of each row, in their order."""
 
-    def __init__(self, api: Api, plan: Plan, report: Callable[[Result], None]) -> None:
+    def __init__(self, api: Api, plan: ImportPlan, report: Callable[[Result], None]) -> None:
         self._api = api
         self._plan = plan
         self._report = report
@@ -147,12 +147,12 @@ class ImportRun:
             try:
                 found = source.link(row)
             except RowRefused as refusal:
-                yield Result(row, None, Outcome.REFUSED, str(refusal)), None
+                yield Result(row, None, RowOutcome.REFUSED, str(refusal)), None
                 continue
             if skipped := self._skipped(found):
-                yield Result(row, found, Outcome.SKIPPED, skipped), None
+                yield Result(row, found, RowOutcome.SKIPPED, skipped), None
             else:
-                yield Result(row, found, Outcome.CREATED), self._body(row, found)
+                yield Result(row, found, RowOutcome.CREATED), self._body(row, found)
 
     def _skipped(self, found: Found) -> str:
         plan = self._plan
@@ -209,11 +209,11 @@ class ImportRun:
 
     def _take(self, result: Result, answer: Mapping[str, Any]) -> None:
         if answer["status"] >= 400:
-            result.outcome, result.reason = Outcome.REFUSED, _why(answer["error"])
+            result.outcome, result.reason = RowOutcome.REFUSED, _why(answer["error"])
             return
         result.code, result.domain = answer["code"], answer["domain"] or ""
-        result.outcome = Outcome.CREATED if answer["status"] == 201 else Outcome.PRESENT
-        if self._plan.is_dry and result.outcome is Outcome.CREATED:
+        result.outcome = RowOutcome.CREATED if answer["status"] == 201 else RowOutcome.PRESENT
+        if self._plan.is_dry and result.outcome is RowOutcome.CREATED:
             self._compare(result)
 
     def _compare(self, result: Result) -> None:
@@ -223,7 +223,7 @@ class ImportRun:
         if len(self._seen) < SEEN_MAX and self._seen.setdefault(name, target) == target:
             return
         if self._seen.get(name, target) != target:
-            result.outcome, result.reason = Outcome.REFUSED, "another row before it has this code"
+            result.outcome, result.reason = RowOutcome.REFUSED, "another row before it has this code"
 
     def _send(self, links: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Returns one answer per link. Raises ApiRefusal once ATTEMPTS are used up."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from zoneinfo import ZoneInfo
 import click
 
 from snapurl.commands.api import Api
-from snapurl.commands.import_run import ImportRun, Outcome, Plan, Result
+from snapurl.commands.import_run import ImportPlan, ImportRun, Result, RowOutcome
 from snapurl.commands.options import AS_JSON, wants_json
 from snapurl.config import load_settings
 from snapurl.errors import ConfigError, SnapURLError
@@ -65,7 +66,7 @@ class _Zone(click.ParamType[ZoneInfo]):
     help="File for the rows that are refused. Default: FILE with the ending .refused.csv.",
 )
 @AS_JSON
-def import_links(
+def import_file(
     source: str,
     file: Path,
     dry_run: bool,
@@ -99,7 +100,7 @@ def import_links(
     snapurl import shlink short_urls.csv
     """
     now = datetime.now(UTC)
-    plan = Plan(
+    plan = ImportPlan(
         dry_run,
         domain,
         only.lower() if only else None,
@@ -111,7 +112,7 @@ def import_links(
     if not dry_run and path.exists() and path.samefile(file):
         raise ConfigError("--refused: this is the file that is imported")
     with file.open("rb") as opened:
-        progress = _Progress(file.stat().st_size, opened.tell)
+        progress = _Progress(file.stat().st_size, lambda: os.lseek(opened.fileno(), 0, os.SEEK_CUR))
         try:
             read = SOURCES[source](opened, Reading(zone, now))
             keep: _Rows | _RefusedFile = (
@@ -151,11 +152,11 @@ class _Progress:
         self._began_s = self._shown_s = monotonic()
         self._is_terminal = sys.stderr.isatty()
         self.rows = self.remarks = 0
-        self.outcomes: Counter[Outcome] = Counter()
+        self.outcomes: Counter[RowOutcome] = Counter()
 
     @property
     def refused(self) -> int:
-        return self.outcomes[Outcome.REFUSED]
+        return self.outcomes[RowOutcome.REFUSED]
 
     @property
     def took_s(self) -> float:
@@ -164,7 +165,9 @@ class _Progress:
     def count(self, result: Result) -> None:
         self.rows += 1
         self.outcomes[result.outcome] += 1
-        self.remarks += bool(result.found and result.found.remarks and result.outcome is not Outcome.SKIPPED)
+        self.remarks += bool(
+            result.found and result.found.remarks and result.outcome is not RowOutcome.SKIPPED
+        )
         if monotonic() - self._shown_s >= (PROGRESS_S if self._is_terminal else PROGRESS_S_PIPED):
             self._shown_s = monotonic()
             click.echo(self._line(), err=True, nl=not self._is_terminal)
@@ -205,7 +208,7 @@ class _RefusedFile:
             self._path.unlink()
 
     def take(self, result: Result) -> None:
-        if result.outcome is not Outcome.REFUSED:
+        if result.outcome is not RowOutcome.REFUSED:
             return
         self._count += 1
         cells = result.row.cells
@@ -247,7 +250,7 @@ class _Rows:
 
 def _show(progress: _Progress, refused: Path | None, is_json: bool, is_dry: bool) -> None:
     """Prints how many rows became what."""
-    counts = {outcome.value: progress.outcomes[outcome] for outcome in Outcome}
+    counts = {outcome.value: progress.outcomes[outcome] for outcome in RowOutcome}
     if is_json:
         document = {"rows": progress.rows, **counts, "remarks": progress.remarks, "dry_run": is_dry}
         click.echo(json.dumps({**document, "refused_file": str(refused) if refused else None}))

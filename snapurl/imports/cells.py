@@ -19,6 +19,7 @@ TAG_CHARS_MAX = 50
 FIRST_YEAR = 1990  # of a time of creation
 
 _EMPTY = frozenset(["", "null", "\\n"])
+_EMPTY_CHARS = max(map(len, _EMPTY))
 _TRUE = frozenset(["true", "t", "yes", "y", "1", "x", "on"])
 _FALSE = frozenset(["false", "f", "no", "n", "0", "off"])
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
@@ -39,10 +40,10 @@ def plain(text: str) -> str:
 
 def is_empty(text: str) -> bool:
     """Whether a cell says nothing, also in the words of a database."""
-    return text.lower() in _EMPTY
+    return len(text) <= _EMPTY_CHARS and text.lower() in _EMPTY
 
 
-def moment(text: str, reading: Reading) -> datetime | None:
+def time_of(text: str, reading: Reading) -> datetime | None:
     """Returns a time in UTC: ISO 8601, or seconds or milliseconds since 1970."""
     if is_empty(text) or _NEVER.fullmatch(text):
         return None
@@ -63,7 +64,7 @@ def moment(text: str, reading: Reading) -> datetime | None:
 
 def creation(text: str, reading: Reading, remarks: list[str]) -> datetime | None:
     """Returns when a link was made; None, with a remark, if that cannot be true."""
-    found = moment(text, reading)
+    found = time_of(text, reading)
     if found is not None and not (found.year >= FIRST_YEAR and found <= reading.now):
         remarks.append(f"it cannot have been created at {found:%Y-%m-%d}: it is created now")
         return None

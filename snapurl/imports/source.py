@@ -7,7 +7,7 @@ from typing import BinaryIO, Protocol
 
 from snapurl.imports.columns import NAMES, Columns, Names
 from snapurl.imports.rows import Found, Reading, Row, RowRefused
-from snapurl.imports.table import Table
+from snapurl.imports.table import CsvTable
 
 
 class Source(Protocol):
@@ -35,7 +35,7 @@ class TableSource:
     shared_hosts: frozenset[str] = frozenset()
 
     def __init__(self, file: BinaryIO, reading: Reading) -> None:
-        self._table = Table(file)
+        self._table = CsvTable(file)
         self.header: Sequence[str] = self._table.header
         self._columns = Columns(self.header, reading, self.names)
 

@@ -16,7 +16,7 @@ from snapurl.imports.rows import FileRefused
 
 WINDOW_CHARS = 65_536
 TOKEN_CHARS_MAX = 4_194_304
-LOOK_AHEAD = 2  # characters behind a token that may change what it is: a second quote, the space behind --
+BEHIND_CHARS = 2  # characters behind a token that may change what it is: a second quote, the space behind --
 CELLS_MAX = 200  # of a row
 
 _TOKEN = re.compile(
@@ -74,7 +74,7 @@ class _Tokens:
         """Returns the next token that is no space or comment; None at the end. Raises FileRefused."""
         while True:
             match = _TOKEN.match(self._window, self._at)
-            if match is None or match.end() + LOOK_AHEAD > len(self._window) or self._is_open(match):
+            if match is None or match.end() + BEHIND_CHARS > len(self._window) or self._is_open(match):
                 if not self._is_over:
                     self._read_more()
                     continue

@@ -62,7 +62,7 @@ def open_text(file: BinaryIO) -> TextIOWrapper:
     return TextIOWrapper(file, encoding_of(file), errors="replace", newline="")
 
 
-class Table:
+class CsvTable:
     """A CSV file: its `header`, and its rows. Raises FileRefused if it has no header."""
 
     def __init__(self, file: BinaryIO) -> None:

@@ -27,7 +27,7 @@ def _uuid(value: object) -> UUID:
         raise ValueError("is not a UUID") from None
 
 
-def _past(value: object) -> datetime:
+def _created_at(value: object) -> datetime:
     if not isinstance(value, str):
         raise ValueError("must be a string")
     moment = read_moment(value)
@@ -47,7 +47,9 @@ class ImportOrigin(Body):
         "it, so a repeat creates no second one.",
     )
     created_at: (
-        Annotated[datetime, BeforeValidator(_past), WithJsonSchema({"type": "string", "format": "date-time"})]
+        Annotated[
+            datetime, BeforeValidator(_created_at), WithJsonSchema({"type": "string", "format": "date-time"})
+        ]
         | None
     ) = Field(None, description="When it was created there. RFC 3339 with an offset, not in the future.")
     clicks: Annotated[int, Field(ge=0, le=IMPORTED_CLICKS_MAX)] | None = Field(
