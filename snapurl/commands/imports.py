@@ -7,12 +7,14 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import Any, TextIO
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import click
@@ -24,6 +26,10 @@ from snapurl.config import load_settings
 from snapurl.errors import ConfigError, SnapURLError
 from snapurl.imports.catalogue import SOURCES
 from snapurl.imports.rows import FileRefused, Reading
+from snapurl.imports.shlink_pages import Fetch, ShlinkPages
+from snapurl.imports.source import Source
+from snapurl.private_files import read_private
+from snapurl.urls import DEFAULT_PORTS
 
 REASON = "snapurl_reason"
 PROGRESS_S = 1.0
@@ -48,7 +54,12 @@ class _Zone(click.ParamType[ZoneInfo]):
 
 @click.command("import")
 @click.argument("source", type=click.Choice(list(SOURCES)), metavar="SOURCE")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", metavar="FILE")
+@click.option(
+    "--key-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the API key of the Shlink whose URL FILE is; only you may read it.",
+)
 @click.option("--dry-run", is_flag=True, help="Say what would become of each row, and change nothing.")
 @click.option(
     "--domain", metavar="HOST", help="The domain of all links. Default: their own, if the service has it."
@@ -68,7 +79,8 @@ class _Zone(click.ParamType[ZoneInfo]):
 @AS_JSON
 def import_file(
     source: str,
-    file: Path,
+    file: str,
+    key_file: Path | None,
     dry_run: bool,
     domain: str | None,
     only: str | None,
@@ -84,7 +96,8 @@ def import_file(
     \b
     SOURCE is what has written the file:
       csv      any program, or `snapurl export`; a row without a code gets one
-      shlink   short_urls.csv, or the columns that Shlink itself imports
+      shlink   short_urls.csv, or the columns that Shlink itself imports; or FILE
+               is the URL of a Shlink, and --key-file has its API key
       yourls   an SQL dump of the database, or a CSV of its table
       kutt     the table of links as CSV
       bitly    its CSV
@@ -108,31 +121,58 @@ def import_file(
         tags,
         now if skip_expired else None,
     )
-    path = refused or file.with_suffix(".refused.csv")
-    if not dry_run and path.exists() and path.samefile(file):
+    is_url = "://" in file
+    path = refused or (Path(f"{source}.refused.csv") if is_url else Path(file).with_suffix(".refused.csv"))
+    if not dry_run and path.exists() and not is_url and path.samefile(file):
         raise ConfigError("--refused: this is the file that is imported")
-    with file.open("rb") as opened:
-        progress = _Progress(file.stat().st_size, lambda: os.lseek(opened.fileno(), 0, os.SEEK_CUR))
-        try:
-            read = SOURCES[source](opened, Reading(zone, now))
-            keep: _Rows | _RefusedFile = (
-                _Rows(wants_json(as_json)) if dry_run else _RefusedFile(path, read.header)
-            )
+    try:
+        with _opened(source, file, key_file, Reading(zone, now)) as (read, share):
+            progress = _Progress(share)
+            keep = _Rows(wants_json(as_json)) if dry_run else _RefusedFile(path, read.header)
             with keep:
                 run = ImportRun(Api.of(load_settings()), plan, _both(progress.count, keep.take))
                 try:
                     run.run(read)
                 finally:
                     progress.end()
-                    _show(
-                        progress,
-                        None if dry_run or not progress.refused else path,
-                        wants_json(as_json),
-                        dry_run,
-                    )
-        except FileRefused as refusal:
-            raise ImportRefused(f"{file}: {refusal}") from None
+                    kept = None if dry_run or not progress.refused else path
+                    _show(progress, kept, wants_json(as_json), dry_run)
+    except FileRefused as refusal:
+        raise ImportRefused(f"{file}: {refusal}") from None
     return 1 if progress.refused else 0
+
+
+@contextmanager
+def _opened(
+    source: str, file: str, key_file: Path | None, reading: Reading
+) -> Iterator[tuple[Source, Callable[[], float]]]:
+    """Opens a file, or a Shlink. Yields the source, and how much of it has been read, from 0 to 1."""
+    if "://" in file:
+        if source != "shlink" or key_file is None:
+            raise click.UsageError("only a Shlink can be read from its URL, with --key-file")
+        pages = ShlinkPages(_fetch(file, key_file), reading)
+        yield pages, lambda: pages.pages_read / pages.pages
+        return
+    with Path(file).open("rb") as opened:
+        size = max(os.fstat(opened.fileno()).st_size, 1)
+        yield SOURCES[source](opened, reading), lambda: os.lseek(opened.fileno(), 0, os.SEEK_CUR) / size
+
+
+def _fetch(url: str, key_file: Path) -> Fetch:
+    """Returns what reads the pages of a Shlink. Raises ConfigError."""
+    parts = urlsplit(url)
+    if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
+        raise ConfigError(f"{url}: this is no URL such as https://s.example.org")
+    key = read_private(key_file, "--key-file").strip()
+    shlink = Api(f"{parts.scheme}://{parts.netloc}", key, "Shlink", "it")
+    path = parts.path.rstrip("/").removesuffix("/rest/v3") + "/rest/v3/short-urls"
+
+    def fetch(page: int) -> Any:
+        return shlink.call(
+            "GET", path, query={"page": page, "itemsPerPage": 500, "orderBy": "dateCreated-ASC"}
+        )
+
+    return fetch
 
 
 def _both(first: Callable[[Result], None], second: Callable[[Result], None]) -> Callable[[Result], None]:
@@ -146,9 +186,8 @@ def _both(first: Callable[[Result], None], second: Callable[[Result], None]) -> 
 class _Progress:
     """Counts results, and shows how far the import is: on a terminal in one line that changes."""
 
-    def __init__(self, size: int, position: Callable[[], int]) -> None:
-        self._size = size
-        self._position = position
+    def __init__(self, share: Callable[[], float]) -> None:
+        self._share = share
         self._began_s = self._shown_s = monotonic()
         self._is_terminal = sys.stderr.isatty()
         self.rows = self.remarks = 0
@@ -173,8 +212,8 @@ class _Progress:
             click.echo(self._line(), err=True, nl=not self._is_terminal)
 
     def _line(self) -> str:
-        done, took_s = self._position(), self.took_s
-        left_s = took_s * (self._size - done) / done if done else 0
+        done, took_s = self._share(), self.took_s
+        left_s = took_s * (1 - done) / done if done else 0
         line = (
             f"{self.rows:,} rows, {self.rows / took_s:,.0f}/s, {self.refused:,} refused, {left_s:.0f} s left"
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from snapurl.imports import cells
 from snapurl.imports.rows import FileRefused, Found, Reading, RowRefused
@@ -105,6 +106,9 @@ class Columns:
         if code := self.get(row, "code"):
             if code == "_root":
                 raise RowRefused("it is the address of the domain itself, which has no code")
+            if not host and (short := self.get(row, "short")):
+                with suppress(RowRefused):
+                    host, _ = cells.address(short)
             try:
                 return host, cells.code(code).strip("/")
             except UnicodeDecodeError:

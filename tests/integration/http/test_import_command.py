@@ -8,8 +8,11 @@ import json
 import sys
 import uuid
 from collections.abc import Awaitable, Callable
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
@@ -118,7 +121,7 @@ async def test_for_people_it_is_a_line_per_row_and_a_summary(run_import: Import,
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("csv", "none.csv"), "does not exist"),
+        (("csv", "none.csv"), "No such file"),
         (("csv", "bad.csv"), "no column is the target"),
         (("yourls", "bad.csv"), "no column is the target"),
         (("elsewhere", "bad.csv"), "is not one of"),
@@ -178,3 +181,68 @@ async def test_a_kill_in_the_midst_leaves_nothing_twice_and_nothing_missing(
     assert (summary["rows"], summary["refused"]) == (rows, 0)
     assert await count() == rows
     assert lines(await run_import("csv", file))[0]["rows"] == rows and await count() == rows
+
+
+class FakeShlink(BaseHTTPRequestHandler):
+    """Lists one link per page to whoever has the key."""
+
+    links: ClassVar[list[dict[str, Any]]] = []
+
+    def do_GET(self) -> None:
+        query = parse_qs(urlsplit(self.path).query)
+        is_known = self.headers["X-Api-Key"] == "key-of-shlink"
+        place = int(query["page"][0]) - 1
+        pagination = {"pagesCount": len(self.links), "totalItems": len(self.links)}
+        listed = {"shortUrls": {"data": self.links[place : place + 1], "pagination": pagination}}
+        refusal = {
+            "title": "Invalid API key",
+            "type": "x",
+            "detail": "Provided API key does not exist",
+            "status": 401,
+        }
+        body = json.dumps(
+            listed if is_known and self.path.startswith("/base/rest/v3/short-urls?") else refusal
+        )
+        self.send_response(200 if is_known else 401)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+async def test_a_running_shlink_is_read_page_by_page(
+    run_import: Import, api: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    """Its key comes from a file, and goes to it alone; a wrong one is refused in its words."""
+    codes = [f"s{uuid.uuid4().hex[:8]}" for _ in range(2)]
+    FakeShlink.links = [
+        {"shortCode": code, "shortUrl": f"https://s.test/{code}", "longUrl": f"https://example.org/{code}",
+         "dateCreated": "2023-04-05T06:07:08+02:00", "tags": ["x"], "visitsSummary": {"total": 3}}
+        for code in codes
+    ]  # fmt: skip
+    key = tmp_path / "key"
+    key.write_text("key-of-shlink\n")
+    key.chmod(0o600)
+    with HTTPServer(("127.0.0.1", 0), FakeShlink) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}/base"
+            refused = ("--refused", tmp_path / "refused.csv")
+            done = await run_import("shlink", url, "--key-file", key, *refused)
+            key.write_text("another")
+            wrong = await run_import("shlink", url, "--key-file", key, *refused)
+            without = await run_import("shlink", url, *refused)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert done.code == 0 and lines(done)[0]["created"] == 2, done.err
+    link = (await api.get(f"/api/v1/links/{codes[1]}")).json()
+    assert (link["created_at"], link["imported_clicks"], link["tags"]) == (
+        "2023-04-05T04:07:08.000000Z",
+        3,
+        ["x"],
+    )
+    assert wrong.code == 1 and "Invalid API key" in wrong.err and "Shlink does not take this key" in wrong.err
+    assert without.code == 2 and "--key-file" in without.err
