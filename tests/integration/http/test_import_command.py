@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import signal
 import sys
 import uuid
 from collections.abc import Awaitable, Callable
@@ -246,3 +247,46 @@ async def test_a_running_shlink_is_read_page_by_page(
     )
     assert wrong.code == 1 and "Invalid API key" in wrong.err and "Shlink does not take this key" in wrong.err
     assert without.code == 2 and "--key-file" in without.err
+
+
+async def test_ctrl_c_ends_an_import_when_what_is_under_way_has_its_answer(tmp_path: Path) -> None:
+    """It says how far it came and exits with 130; the refused rows until then are in their file."""
+    rows = 20_000
+    file = tmp_path / "links.csv"
+    file.write_text("code,url\n.,https://example.org/\n" + "x,https://example.org/\n" * rows)
+    interrupted: list[int] = []
+
+    class Service(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            links = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["links"]
+            if not interrupted:
+                interrupted.append(process.pid)
+                process.send_signal(signal.SIGINT)
+            results = [
+                {"status": 409, "error": {"detail": "taken"}}
+                if link["alias"] == "."
+                else {"status": 201, "code": "x", "domain": None}
+                for link in links
+            ]
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"results": results}).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Service) as server:
+        thread = Thread(target=server.serve_forever)
+        environ = {"SNAPURL_URL": f"http://127.0.0.1:{server.server_port}", "SNAPURL_API_KEY": "k"}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "snapurl", "import", "csv", str(file),
+            env=environ, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        thread.start()
+        out, err = await process.communicate()
+        server.shutdown()
+        thread.join()
+    assert (process.returncode, err.strip()) == (130, b"snapurl: stopped")
+    summary = json.loads(out)
+    assert 1_000 <= summary["rows"] <= rows and summary["refused"] == 1
+    assert (tmp_path / "links.refused.csv").read_text().splitlines()[1:] == [".,https://example.org/,taken"]
