@@ -14,18 +14,20 @@ code is under way: the first of them wins, in each run.
 from __future__ import annotations
 
 import hmac
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from threading import Event
+from threading import Event, current_thread, main_thread
 from typing import Any
 from uuid import UUID
 
 from snapurl.commands.api import Api, ApiRefusal
+from snapurl.imports.cells import plain_line
 from snapurl.imports.rows import Found, Row, RowRefused
 from snapurl.imports.source import Source
 from snapurl.model import TAGS_MAX
@@ -116,7 +118,7 @@ class ImportRun:
 
         Raises ApiRefusal, FileRefused, KeyboardInterrupt.
         """
-        with ThreadPoolExecutor(CALLS_AT_ONCE, "import") as threads:
+        with ThreadPoolExecutor(CALLS_AT_ONCE, "import") as threads, self._interruptible():
             try:
                 self._run(source, threads)
             except BaseException:
@@ -125,10 +127,31 @@ class ImportRun:
                     with suppress(ApiRefusal):
                         self._settle()
                 raise
+        if self._stopping.is_set():
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Lets the first Ctrl-C only stop the reading of rows, so that no answer is lost; the next one ends all."""
+        if current_thread() is not main_thread():
+            yield
+            return
+
+        def stop(*_: object) -> None:
+            self._stopping.set()
+            signal.signal(signal.SIGINT, before)
+
+        before = signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def _run(self, source: Source, threads: ThreadPoolExecutor) -> None:
         call = _Call()
         for result, body in self._results(source):
+            if self._stopping.is_set():
+                break
             code = body.get("alias") if body else None
             if code is not None and any(code in other.codes for other in self._flying):
                 self._begin(call, threads)
@@ -138,7 +161,8 @@ class ImportRun:
             if call.is_full:
                 self._begin(call, threads)
                 call = _Call()
-        self._begin(call, threads)
+        else:
+            self._begin(call, threads)
         self._settle_all()
 
     def _results(self, source: Source) -> Iterator[tuple[Result, dict[str, Any] | None]]:
@@ -157,7 +181,7 @@ class ImportRun:
     def _skipped(self, found: Found) -> str:
         plan = self._plan
         if plan.only is not None and found.domain != plan.only:
-            return f"it is of the domain {found.domain or '(none)'}"
+            return f"it is of the domain {plain_line(found.domain) or '(none)'}"
         if plan.skips_expired_at and found.expires_at and found.expires_at <= plan.skips_expired_at:
             return "it has expired"
         return ""

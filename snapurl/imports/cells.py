@@ -103,11 +103,16 @@ def flag(text: str) -> bool | None:
     return lower in _TRUE
 
 
+def plain_line(text: str) -> str:
+    """Returns a text in one line, without what a terminal would obey."""
+    return _CONTROL.sub(" ", text).strip()
+
+
 def line(text: str, chars_max: int, name: str, remarks: list[str]) -> str | None:
     """Returns a text for people in one line, cut to `chars_max`."""
     if is_empty(text):
         return None
-    return _cut(_CONTROL.sub(" ", text).strip(), chars_max, name, remarks)
+    return _cut(plain_line(text), chars_max, name, remarks)
 
 
 def lines(text: str, remarks: list[str]) -> str | None:

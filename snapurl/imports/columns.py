@@ -61,7 +61,7 @@ class Columns:
         self._reading = reading
         self._width = len(header)
         if not self._places["url"]:
-            shown = ", ".join(header)[:HEADER_CHARS_SHOWN]
+            shown = cells.plain_line(", ".join(header)[:HEADER_CHARS_SHOWN])
             raise FileRefused(
                 f"no column is the target (such as `url` or `long_url`); the first row is: {shown}"
             )
