@@ -561,6 +561,15 @@ ClicksBySlot = Mapping[int, Sequence[ClickRow]]
 """Slot -> its rows, in ascending order of entry."""
 
 
+class Scope(StrEnum):
+    """Of which links a group is. The key of ACCOUNT_TAG is `account/tag`."""
+
+    DOMAIN = "domain"
+    ACCOUNT = "account"
+    TAG = "tag"
+    ACCOUNT_TAG = "account_tag"
+
+
 CLICKS_LATE_S = 60.0
 """From here on `/health/ready` says that clicks are late."""
 

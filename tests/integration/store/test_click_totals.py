@@ -54,6 +54,8 @@ async def test_what_was_counted_before_and_meanwhile_is_told(
             await until(partial(shard.fetchval, "SELECT true FROM pg_locks WHERE NOT granted LIMIT 1"))
         with pytest.raises(asyncpg.PostgresError):
             await call
+        for following in known[made.version :]:
+            await shard.execute(following.sql)
         told = (SourceClicks(SourceKind.REFERRER, "b.example", 3),)
         later = {slot: [ClickRow(slot, 5, code, DAYS[1], 3, told)]}
         assert (await store.clicks.apply(owner, "s", later)).counted == {slot}

@@ -12,7 +12,7 @@ import pytest
 from ring.slots import slot_of
 from snapurl.model import VALUES_MAX, ClickRow, LinkPatch, SourceClicks, SourceKind
 from snapurl.periods import DateRange, Interval
-from snapurl.store.clicks import BOT_HOUR, HOUR
+from snapurl.store.click_sums import BOT_HOUR, HOUR
 from snapurl.store.statistics import ALL, Group, Scope, StatisticsStore
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.support.click_totals import assert_groups_are_sums, assert_totals_are_sums
