@@ -20,7 +20,7 @@ from ring.slots import slot_of
 from snapurl.errors import ConfigError
 from snapurl.model import ClickRow, ClicksBySlot, DayClicks, SourceClicks, SourceKind
 from snapurl.store.click_sums import columns, group_sums, link_sums
-from snapurl.store.cluster.pool import Row, ShardFailed, Pool
+from snapurl.store.cluster.pool import Pool, Row, ShardFailed
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.queries import load_queries
