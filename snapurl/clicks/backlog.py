@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -10,7 +9,7 @@ from itertools import groupby
 from operator import attrgetter
 
 from snapurl.clicks.sources import OTHER
-from snapurl.model import VALUES_MAX, ClickRow, ClicksBySlot, SourceClicks, SourceKind
+from snapurl.model import VALUES_MAX, ClickRow, ClicksBySlot, SourceKind, Sources
 
 SOURCES_MAX = 800_000  # that wait; further clicks wait without theirs
 
@@ -34,9 +33,12 @@ class Size:
         count = sources = size = 0
         for row in rows:
             count += 1
-            sources += len(row.sources)
-            size += len(row.code) + _ROW_BYTES + _SOURCE_BYTES * len(row.sources)
-            size += sum([len(source[1]) for source in row.sources])
+            size += len(row.code) + _ROW_BYTES
+            if row.values:
+                sources += row.values
+                size += _SOURCE_BYTES * row.values + sum(
+                    [sum(map(len, each)) for each in row.sources.values()]
+                )
         return cls(count, sources, size)
 
     def __add__(self, other: Size) -> Size:
@@ -57,35 +59,45 @@ class _Values:
     """
 
     def __init__(self) -> None:
+        self._first: dict[tuple[str, date], ClickRow] = {}
         self._known: dict[tuple[str, date], dict[SourceKind, set[str]]] = {}
 
     def bounded(self, row: ClickRow) -> ClickRow:
         """Returns the row; clicks of values beyond the bound count under OTHER."""
-        if not row.sources:
+        if not row.values:
             return row
-        known = self._known.setdefault((row.code, row.day), {})
+        key = (row.code, row.day)
+        first = self._first.get(key)
+        if first is None:
+            self._first[key] = row  # what a worker has bounded; most codes are in one row
+            return row
+        known = self._known.get(key)
+        if known is None:
+            known = self._known[key] = {kind: {*values} - {OTHER} for kind, values in first.sources.items()}
         is_bounded = True
-        for kind, value, _ in row.sources:
-            if value == OTHER:
+        for kind, values in row.sources.items():
+            seen = known.setdefault(kind, set())
+            if len(seen) + len(values) <= VALUES_MAX[kind]:
+                seen.update(values)
+                seen.discard(OTHER)
                 continue
-            values = known.get(kind)
-            if values is None:
-                known[kind] = {value}
-            elif value not in values:
-                if len(values) < VALUES_MAX[kind]:
-                    values.add(value)
-                else:
-                    is_bounded = False
+            for value in values:
+                if value not in seen and value != OTHER:
+                    if len(seen) < VALUES_MAX[kind]:
+                        seen.add(value)
+                    else:
+                        is_bounded = False
         return row if is_bounded else replace(row, sources=_bounded(row.sources, known))
 
 
-def _bounded(
-    sources: Iterable[SourceClicks], known: Mapping[SourceKind, set[str]]
-) -> tuple[SourceClicks, ...]:
-    sums: Counter[tuple[SourceKind, str]] = Counter()
-    for kind, value, clicks in sources:
-        sums[kind, value if value in known.get(kind, ()) else OTHER] += clicks
-    return tuple(SourceClicks(kind, value, clicks) for (kind, value), clicks in sums.items())
+def _bounded(sources: Sources, known: Mapping[SourceKind, set[str]]) -> Sources:
+    found: dict[SourceKind, dict[str, int]] = {}
+    for kind, values in sources.items():
+        sums = found[kind] = {}
+        for value, clicks in values.items():
+            kept = value if value in known[kind] else OTHER
+            sums[kept] = sums.get(kept, 0) + clicks
+    return found
 
 
 @dataclass(slots=True)
@@ -107,14 +119,14 @@ class Backlog:
         """Adds the rows of the next entry. Returns how many sources were left out at SOURCES_MAX."""
         left_out = 0
         for row in rows:
-            if self.sources + len(row.sources) > SOURCES_MAX:
-                left_out += len(row.sources)
-                kept = replace(row, sources=())
+            if self.sources + row.values > SOURCES_MAX:
+                left_out += row.values
+                kept = replace(row, sources={})
             else:
                 kept = row
             self.waiting.setdefault(row.slot, []).append(kept)
             self.rows += 1
-            self.sources += len(kept.sources)
+            self.sources += kept.values
         return left_out
 
     def take(self, slots: Iterable[int], entries_max: int | None = None) -> dict[int, list[ClickRow]]:
@@ -149,7 +161,7 @@ class Backlog:
             for row in waiting[: len(waiting) - len(rest)]:
                 clicks += row.clicks
                 self.rows -= 1
-                self.sources -= len(row.sources)
+                self.sources -= row.values
             if rest:
                 self.waiting[slot] = rest
         return clicks

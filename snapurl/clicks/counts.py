@@ -12,9 +12,6 @@ from dataclasses import dataclass, field, replace
 from snapurl.clicks.sources import OTHER
 from snapurl.model import VALUES_MAX, SourceKind
 
-Sources = dict[SourceKind, dict[str, int]]
-"""Kind -> value -> clicks, for one code."""
-
 
 @dataclass(frozen=True, slots=True)
 class Classes:
@@ -55,7 +52,7 @@ class Counts:
     left_out: LeftOut
     clicks: dict[str, int] = field(default_factory=dict)
     bots: dict[str, int] = field(default_factory=dict)
-    sources: dict[str, Sources] = field(default_factory=dict)
+    sources: dict[str, dict[SourceKind, dict[str, int]]] = field(default_factory=dict)
     visitors: dict[str, set[bytes]] = field(default_factory=dict)
     values_held: int = 0
     visitors_held: int = 0

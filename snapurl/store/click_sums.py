@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
-from json import JSONEncoder
 
-from snapurl.model import ClickRow, ClicksBySlot, Scope
+import msgspec
+
+from snapurl.model import ClickRow, ClicksBySlot, Scope, Sources
 
 # Kinds that are told beside those of SourceKind: the UTC hours of all clicks, and of those of bots.
 HOUR = "hour"
 BOT_HOUR = "bot_hour"
-_encode = JSONEncoder(separators=(",", ":")).encode
+_encode = msgspec.json.Encoder().encode
 
 Owner = tuple[str, tuple[str, ...]]
 """The account of a link, "" if it belongs to nobody, and the link's tags."""
@@ -32,34 +33,24 @@ class ClickSum:
     bots: int = 0
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
 
-    def add(self, kind: str, value: str, clicks: int) -> None:
-        values = self.counts.get(kind)
-        if values is None:
-            self.counts[kind] = {value: clicks}
-        else:
-            values[value] = values.get(value, 0) + clicks
+    def add_row(self, row: ClickRow) -> None:
+        hour = str(row.hour)
+        told: dict[str, Mapping[str, int]] = {HOUR: {hour: row.clicks}}
+        if row.bots:
+            told[BOT_HOUR] = {hour: row.bots}
+        self.add(row.clicks, row.bots, told)
+        self.add(0, 0, row.sources)
 
-    def include(self, other: ClickSum) -> None:
-        self.clicks += other.clicks
-        self.bots += other.bots
-        for kind, more in other.counts.items():
+    def add(self, clicks: int, bots: int, counts: Sources | Mapping[str, Mapping[str, int]]) -> None:
+        self.clicks += clicks
+        self.bots += bots
+        for kind, more in counts.items():
             values = self.counts.get(kind)
             if values is None:
-                self.counts[kind] = more.copy()
+                self.counts[kind] = {**more}
                 continue
-            for value, clicks in more.items():
-                values[value] = values.get(value, 0) + clicks
-
-    def add_row(self, row: ClickRow) -> None:
-        self.clicks += row.clicks
-        self.bots += row.bots
-        hour = str(row.hour)
-        self.add(HOUR, hour, row.clicks)
-        if row.bots:
-            self.add(BOT_HOUR, hour, row.bots)
-        for kind, value, clicks in row.sources:
-            if value:
-                self.add(kind, value, clicks)
+            for value, count in more.items():
+                values[value] = values.get(value, 0) + count
 
 
 LinkSums = dict[tuple[int, str, date], ClickSum]
@@ -90,7 +81,7 @@ def group_sums(links: LinkSums, owners: Mapping[tuple[int, str], Owner]) -> Grou
         found = alike.get(common)
         if found is None:
             found = alike[common] = ClickSum()
-        found.include(each)
+        found.add(each.clicks, each.bots, each.counts)
     sums: GroupSums = {}
     for (day, domain, owner), each in alike.items():
         for scope, name in _groups(domain, owner):
@@ -98,7 +89,7 @@ def group_sums(links: LinkSums, owners: Mapping[tuple[int, str], Owner]) -> Grou
             found = sums.get(key)
             if found is None:
                 found = sums[key] = ClickSum()
-            found.include(each)
+            found.add(each.clicks, each.bots, each.counts)
     return dict(sorted(sums.items(), key=lambda item: item[0]))
 
 
@@ -120,5 +111,5 @@ def columns(sums: LinkSums | GroupSums) -> tuple[Sequence[object], ...]:
         *([key[part] for key in sums] for part in range(3)),
         [each.clicks for each in sums.values()],
         [each.bots for each in sums.values()],
-        [_encode(each.counts) for each in sums.values()],
+        [_encode(each.counts).decode() for each in sums.values()],
     )

@@ -11,8 +11,8 @@ class Proxy:
     """Forwards connections to `host:port`; four switches make it fail.
 
     `refuse` closes new connections, `deaf` never answers them, and a cleared `forwarding` holds bytes back.
-    `lose_replies` passes that many requests on, but cuts the connection when the reply arrives: the request is carried
-    out and its outcome lost.
+    `lose_replies` passes that many requests on, but cuts the connection when the reply arrives: the request is
+    carried out and its outcome lost.
     """
 
     def __init__(self, host: str, port: int) -> None:

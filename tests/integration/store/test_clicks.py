@@ -14,6 +14,7 @@ import pytest
 from ring.slots import slot_of
 from snapurl.model import ClickRow, DayClicks, SourceClicks, SourceKind
 from tests.integration.store.conftest import Store
+from tests.support.click_rows import by_kind
 from tests.support.click_totals import assert_groups_are_sums, assert_totals_are_sums
 from tests.support.clicks import SOURCES
 from tests.support.waits import until
@@ -137,7 +138,7 @@ async def by_referrer(store: Store, code: str) -> list[tuple[str, int]]:
 
 def sourced(code: str, entry: int, referrers: dict[str, int], day: date = DAY) -> ClickRow:
     sources = tuple(SourceClicks(SourceKind.REFERRER, value, clicks) for value, clicks in referrers.items())
-    return ClickRow(slot_of(code), entry, code, day, sum(referrers.values()), sources)
+    return ClickRow(slot_of(code), entry, code, day, sum(referrers.values()), by_kind(sources))
 
 
 async def test_sources_are_counted_once_with_their_clicks(store: Store) -> None:
