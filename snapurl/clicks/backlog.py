@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 
 from snapurl.clicks.sources import OTHER
@@ -16,11 +16,12 @@ SOURCES_MAX = 800_000  # that wait; further clicks wait without theirs
 ROWS_PER_CALL = 5_000
 SOURCES_PER_CALL = 40_000  # eight kinds of each row
 BYTES_PER_CALL = 2_097_152
+UNCHECKED_MAX = 100
 _ROW_BYTES = 80  # of a row in a call, besides its code
 _SOURCE_BYTES = 16  # of a source, besides its value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Size:
     """How much a call carries."""
 
@@ -28,21 +29,13 @@ class Size:
     sources: int = 0
     bytes: int = 0
 
-    @classmethod
-    def of(cls, rows: Iterable[ClickRow]) -> Size:
-        count = sources = size = 0
-        for row in rows:
-            count += 1
-            size += len(row.code) + _ROW_BYTES
-            if row.values:
-                sources += row.values
-                size += _SOURCE_BYTES * row.values + sum(
-                    [sum(map(len, each)) for each in row.sources.values()]
-                )
-        return cls(count, sources, size)
-
-    def __add__(self, other: Size) -> Size:
-        return Size(self.rows + other.rows, self.sources + other.sources, self.bytes + other.bytes)
+    def add(self, row: ClickRow) -> None:
+        self.rows += 1
+        self.sources += row.values
+        self.bytes += len(row.code) + _ROW_BYTES
+        if row.values:
+            self.bytes += _SOURCE_BYTES * row.values
+            self.bytes += sum(map(len, chain.from_iterable(row.sources.values())))
 
     @property
     def fits(self) -> bool:
@@ -55,11 +48,12 @@ class Size:
 class _Values:
     """Bounds the values of one call to VALUES_MAX per code, day and kind, as a worker does per entry.
 
-    Otherwise a call would grow with the number of entries in it, and strangers could fill every call.
+    Otherwise a call would grow with the number of entries in it, and strangers could fill every call. The first
+    UNCHECKED_MAX values of a code and day are not looked at: most codes have fewer.
     """
 
     def __init__(self) -> None:
-        self._first: dict[tuple[str, date], ClickRow] = {}
+        self._first: dict[tuple[str, date], list[ClickRow]] = {}
         self._known: dict[tuple[str, date], dict[SourceKind, set[str]]] = {}
 
     def bounded(self, row: ClickRow) -> ClickRow:
@@ -67,19 +61,21 @@ class _Values:
         if not row.values:
             return row
         key = (row.code, row.day)
-        first = self._first.get(key)
-        if first is None:
-            self._first[key] = row  # what a worker has bounded; most codes are in one row
-            return row
         known = self._known.get(key)
         if known is None:
-            known = self._known[key] = {kind: {*values} - {OTHER} for kind, values in first.sources.items()}
+            first = self._first.setdefault(key, [])
+            if sum(each.values for each in first) + row.values <= UNCHECKED_MAX:
+                first.append(row)
+                return row
+            known = self._known[key] = {kind: set() for kind in SourceKind}
+            for each in first:
+                for kind, values in each.sources.items():
+                    known[kind].update(values)
         is_bounded = True
         for kind, values in row.sources.items():
-            seen = known.setdefault(kind, set())
+            seen = known[kind]
             if len(seen) + len(values) <= VALUES_MAX[kind]:
                 seen.update(values)
-                seen.discard(OTHER)
                 continue
             for value in values:
                 if value not in seen and value != OTHER:
@@ -98,6 +94,12 @@ def _bounded(sources: Sources, known: Mapping[SourceKind, set[str]]) -> Sources:
             kept = value if value in known[kind] else OTHER
             sums[kept] = sums.get(kept, 0) + clicks
     return found
+
+
+def _by_entry(rows: list[ClickRow]) -> Iterable[Iterable[ClickRow]]:
+    if len(rows) == 1:
+        return (rows,)
+    return (entry for _, entry in groupby(rows, attrgetter("entry")))
 
 
 @dataclass(slots=True)
@@ -138,11 +140,12 @@ class Backlog:
         found: dict[int, list[ClickRow]] = {}
         size, values = Size(), _Values()
         for slot in slots:
-            for number, (_, entry) in enumerate(groupby(self.waiting.get(slot, ()), attrgetter("entry"))):
+            for number, entry in enumerate(_by_entry(self.waiting.get(slot, []))):
                 if number == entries_max:
                     break
                 rows = [values.bounded(row) for row in entry]
-                size += Size.of(rows)
+                for row in rows:
+                    size.add(row)
                 if found and not size.fits:
                     return found
                 found.setdefault(slot, []).extend(rows)

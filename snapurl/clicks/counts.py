@@ -73,9 +73,13 @@ class Counts:
         if classes.visitor:
             self._add_visitor(code, classes.visitor)
 
-    def _add_values(self, code: str, count: int, values: Iterable[tuple[SourceKind, str]]) -> None:
+    def _add_values(self, code: str, count: int, values: Sequence[tuple[SourceKind, str]]) -> None:
         found = self.sources.get(code)
         if found is None:
+            if self.values_held + len(values) <= self.values_room:
+                self.sources[code] = {kind: {value: count} for kind, value in values}
+                self.values_held += len(values)
+                return
             found = self.sources[code] = {}
         for kind, value in values:
             known = found.get(kind)

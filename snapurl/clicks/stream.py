@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from json.encoder import encode_basestring
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
@@ -20,12 +20,15 @@ SOURCES_FIELD = b"sources"
 SHIPMENT_FIELD = b"shipment"
 VALUE_CHARS_MAX = 255  # of a source; the shards' limit
 _SEQUENCE_BITS = 20
-_KINDS = frozenset(map(str, SourceKind))
 _CLICKS_MAX = 2**40  # of a row: no worker can count as many, and sums of them fit a bigint
 _Count = Annotated[int, msgspec.Meta(ge=1, le=_CLICKS_MAX)]
 _encode_json = msgspec.json.Encoder().encode
 _decode_counts = msgspec.json.Decoder(dict[str, dict[str, _Count]]).decode
-_decode_sources = msgspec.json.Decoder(dict[str, dict[str, dict[str, dict[str, _Count]]]]).decode
+_Value = Annotated[str, msgspec.Meta(min_length=1, max_length=VALUE_CHARS_MAX)]
+_Values = Annotated[dict[_Value, _Count], msgspec.Meta(min_length=1)]
+_decode_sources = msgspec.json.Decoder(dict[str, dict[str, dict[SourceKind, _Values]]]).decode
+# What another version may have written, of which only the unknown is left out.
+_decode_any_sources = msgspec.json.Decoder(dict[str, dict[str, dict[str, dict[str, _Count]]]]).decode
 _CODE_BYTES = len('"":{},') + len(str(_CLICKS_MAX))
 _VALUE_BYTES = len(":,") + len(str(_CLICKS_MAX))
 _KIND_BYTES = max(len(f'"{kind}":{{}},') for kind in SourceKind)
@@ -107,12 +110,11 @@ def decode_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> list[ClickRo
     Raises ValueError, KeyError or TypeError if the clicks are malformed.
     """
     place = entry_place(entry_id)
-    bots_by_hour = _told(_decode_counts, fields.get(BOTS_FIELD))
-    raw = fields.get(SOURCES_FIELD, b"")
-    sources_by_hour = _told(_decode_sources, raw)
-    is_plain = rb"\u" not in raw  # else a value may have a NUL
+    counted = _decode_counts(fields[FIELD])
+    bots_by_hour = _told(_decode_counts, fields.get(BOTS_FIELD, b"{}"))
+    sources_by_hour = _sources_in(fields.get(SOURCES_FIELD, b"{}"))
     rows: list[ClickRow] = []
-    for text, counts in _decode_counts(fields[FIELD]).items():
+    for text, counts in counted.items():
         day, hour = _day_and_hour(text)
         bots, sources = bots_by_hour.get(text, {}), sources_by_hour.get(text, {})
         rows += [
@@ -122,7 +124,7 @@ def decode_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> list[ClickRo
                 code,
                 day,
                 clicks,
-                _bounded(sources[code], clicks, is_plain) if code in sources else {},
+                _at_most(clicks, sources[code]) if code in sources else {},
                 hour,
                 min(bots[code], clicks) if code in bots else 0,
             )
@@ -131,14 +133,44 @@ def decode_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> list[ClickRo
     return rows
 
 
-def _told(decode: Callable[[bytes], dict[str, dict[str, T]]], field: bytes | None) -> dict[str, dict[str, T]]:
+def _told(decode: Callable[[bytes], dict[str, dict[str, T]]], field: bytes) -> dict[str, dict[str, T]]:
     """Returns what a field tells beside the clicks; nothing if it is malformed."""
-    if not field:
-        return {}
     try:
         return decode(field)
     except msgspec.MsgspecError:
         return {}
+
+
+def _sources_in(field: bytes) -> dict[str, dict[str, dict[SourceKind, dict[str, int]]]]:
+    """Returns hour -> code -> sources, as PostgreSQL can keep them."""
+    if rb"\u" not in field:  # which may be a NUL
+        try:
+            return _decode_sources(field)
+        except msgspec.ValidationError:
+            pass
+    return {
+        hour: {code: _kept(sources) for code, sources in by_code.items()}
+        for hour, by_code in _told(_decode_any_sources, field).items()
+    }
+
+
+def _kept(sources: Mapping[str, Mapping[str, int]]) -> dict[SourceKind, dict[str, int]]:
+    """Returns the sources of the kinds that are known, with their values cut."""
+    found: dict[SourceKind, dict[str, int]] = {}
+    for kind in SourceKind:
+        for value, clicks in sources.get(kind, {}).items():
+            if value:
+                text = value[:VALUE_CHARS_MAX].replace("\0", "?")
+                values = found.setdefault(kind, {})
+                values[text] = values.get(text, 0) + clicks
+    return found
+
+
+def _at_most(clicks: int, sources: dict[SourceKind, dict[str, int]]) -> Sources:
+    """Returns the sources without the kinds that say more than the clicks."""
+    if max(map(sum, map(dict.values, sources.values())), default=0) <= clicks:
+        return sources
+    return {kind: values for kind, values in sources.items() if sum(values.values()) <= clicks}
 
 
 def _day_and_hour(text: str) -> tuple[date, int]:
@@ -146,25 +178,6 @@ def _day_and_hour(text: str) -> tuple[date, int]:
     if int(hour) not in range(24):
         raise ValueError(f"hour {hour!r}")
     return date.fromisoformat(day), int(hour)
-
-
-def _bounded(sources: dict[str, dict[str, int]], clicks: int, is_plain: bool) -> Sources:
-    """Returns the sources of a row with that many clicks, as PostgreSQL can keep them."""
-    if sources.keys() <= _KINDS and all(_fits(values, clicks) for values in sources.values()) and is_plain:
-        return cast(Sources, sources)
-    found: dict[SourceKind, dict[str, int]] = {}
-    for name, values in sources.items():
-        if name in _KINDS and sum(values.values()) <= clicks:
-            kept = found[SourceKind(name)] = {}
-            for value, count in values.items():
-                if value:
-                    text = value[:VALUE_CHARS_MAX].replace("\0", "?")
-                    kept[text] = kept.get(text, 0) + count
-    return found
-
-
-def _fits(values: Mapping[str, int], clicks: int) -> bool:
-    return sum(values.values()) <= clicks and "" not in values and max(map(len, values)) <= VALUE_CHARS_MAX
 
 
 def entry_place(entry_id: bytes) -> int:

@@ -7,12 +7,12 @@ This module takes 2 to 8.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date
+from typing import NamedTuple, cast
 
 import msgspec
 
-from snapurl.model import ClickRow, ClicksBySlot, Scope, Sources
+from snapurl.model import ClickRow, ClicksBySlot, Scope
 
 # Kinds that are told beside those of SourceKind: the UTC hours of all clicks, and of those of bots.
 HOUR = "hour"
@@ -25,32 +25,16 @@ Owner = tuple[str, tuple[str, ...]]
 NOBODY: Owner = ("", ())
 
 
-@dataclass(slots=True)
-class ClickSum:
-    """Clicks, and what is told of them by kind and value."""
+Told = Mapping[str, Mapping[str, int]]
+"""Kind -> value -> clicks."""
 
-    clicks: int = 0
-    bots: int = 0
-    counts: dict[str, dict[str, int]] = field(default_factory=dict)
 
-    def add_row(self, row: ClickRow) -> None:
-        hour = str(row.hour)
-        told: dict[str, Mapping[str, int]] = {HOUR: {hour: row.clicks}}
-        if row.bots:
-            told[BOT_HOUR] = {hour: row.bots}
-        self.add(row.clicks, row.bots, told)
-        self.add(0, 0, row.sources)
+class ClickSum(NamedTuple):
+    """Clicks, those of bots among them, and what is told of them."""
 
-    def add(self, clicks: int, bots: int, counts: Sources | Mapping[str, Mapping[str, int]]) -> None:
-        self.clicks += clicks
-        self.bots += bots
-        for kind, more in counts.items():
-            values = self.counts.get(kind)
-            if values is None:
-                self.counts[kind] = {**more}
-                continue
-            for value, count in more.items():
-                values[value] = values.get(value, 0) + count
+    clicks: int
+    bots: int
+    told: Told
 
 
 LinkSums = dict[tuple[int, str, date], ClickSum]
@@ -62,35 +46,50 @@ GroupSums = dict[tuple[str, str, date], ClickSum]
 
 def link_sums(rows_of: ClicksBySlot) -> LinkSums:
     sums: LinkSums = {}
-    for slot, rows in rows_of.items():
-        for row in rows:
-            key = (slot, row.code, row.day)
-            found = sums.get(key)
-            if found is None:
-                found = sums[key] = ClickSum()
-            found.add_row(row)
-    return dict(sorted(sums.items(), key=lambda item: item[0]))
+    for slot in sorted(rows_of):
+        parts: dict[tuple[str, date], list[ClickSum]] = {}
+        for row in rows_of[slot]:
+            parts.setdefault((row.code, row.day), []).append(_sum_of(row))
+        for code, day in sorted(parts):
+            sums[slot, code, day] = _total(parts[code, day])
+    return sums
 
 
 def group_sums(links: LinkSums, owners: Mapping[tuple[int, str], Owner]) -> GroupSums:
     """Returns the sums of links by what they have in common. Links that are not in `owners` belong to nobody."""
-    alike: dict[tuple[date, str, Owner], ClickSum] = {}
+    alike: dict[tuple[date, str, Owner], list[ClickSum]] = {}
     for (slot, code, day), each in links.items():
         domain = code.partition("/")[0] if "/" in code else ""
-        common = (day, domain, owners.get((slot, code), NOBODY))
-        found = alike.get(common)
-        if found is None:
-            found = alike[common] = ClickSum()
-        found.add(each.clicks, each.bots, each.counts)
-    sums: GroupSums = {}
-    for (day, domain, owner), each in alike.items():
+        alike.setdefault((day, domain, owners.get((slot, code), NOBODY)), []).append(each)
+    parts: dict[tuple[str, str, date], list[ClickSum]] = {}
+    for (day, domain, owner), found in alike.items():
+        each = _total(found)
         for scope, name in _groups(domain, owner):
-            key = (str(scope), name, day)
-            found = sums.get(key)
-            if found is None:
-                found = sums[key] = ClickSum()
-            found.add(each.clicks, each.bots, each.counts)
-    return dict(sorted(sums.items(), key=lambda item: item[0]))
+            parts.setdefault((str(scope), name, day), []).append(each)
+    return {key: _total(parts[key]) for key in sorted(parts)}
+
+
+def _sum_of(row: ClickRow) -> ClickSum:
+    hour = str(row.hour)
+    hours = {HOUR: {hour: row.clicks}}
+    if row.bots:
+        hours[BOT_HOUR] = {hour: row.bots}
+    return ClickSum(row.clicks, row.bots, cast(Told, {**hours, **row.sources}))
+
+
+def _total(parts: Sequence[ClickSum]) -> ClickSum:
+    if len(parts) == 1:
+        return parts[0]
+    told: dict[str, dict[str, int]] = {}
+    for part in parts:
+        for kind, more in part.told.items():
+            values = told.get(kind)
+            if values is None:
+                told[kind] = {**more}
+                continue
+            for value, clicks in more.items():
+                values[value] = values.get(value, 0) + clicks
+    return ClickSum(sum(part.clicks for part in parts), sum(part.bots for part in parts), told)
 
 
 def _groups(domain: str, owner: Owner) -> Iterator[tuple[Scope, str]]:
@@ -111,5 +110,5 @@ def columns(sums: LinkSums | GroupSums) -> tuple[Sequence[object], ...]:
         *([key[part] for key in sums] for part in range(3)),
         [each.clicks for each in sums.values()],
         [each.bots for each in sums.values()],
-        [_encode(each.counts).decode() for each in sums.values()],
+        [_encode(each.told).decode() for each in sums.values()],
     )
