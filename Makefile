@@ -13,7 +13,7 @@ PACKAGES := requirements/build.lock pyproject.toml
 $(shell test -x $(BIN)/python || rm -rf $(VENV))
 
 .PHONY: help up install check test test-all drill bench profile reshard micro schema lint docs tables clean \
-	lock vendor screenshots
+	lock release vendor screenshots
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -33,7 +33,7 @@ check: lint ## run style checks, type checks, and the tests that need no server
 test: $(VENV)/.dev ## test the program on real PostgreSQL and Redis (ARGS='-k name' for some tests)
 	$(PYTEST) -m 'not long' $(ARGS)
 
-test-all: $(VENV)/.dev docs ## run `make test` and the long tests: load, faults, soak, hosts, docs
+test-all: $(VENV)/.dev $(VENV)/.release docs ## run `make test` and the long tests: load, faults, soak, hosts, docs
 	$(PYTEST) $(ARGS)
 
 DRILL_availability := $(BIN)/python -m tests.drills.availability
@@ -91,12 +91,16 @@ lock: ## pin the dependencies again
 	$(LOCK) $(LOCK_ARGS) pyproject.toml requirements/build.in --extra local --extra analytics --extra dev --extra oidc --extra otel \
 		-o requirements/dev.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra bench -c requirements/dev.lock -o requirements/bench.lock
+	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra release -c requirements/dev.lock -o requirements/release.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra docs -c requirements/dev.lock -o requirements/docs.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra local --extra analytics -c requirements/dev.lock -o requirements/local.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra analytics -c requirements/dev.lock -o requirements/run.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra analytics --extra oidc -c requirements/dev.lock -o requirements/oidc.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra analytics --extra otel -c requirements/dev.lock -o requirements/otel.lock
 	$(LOCK) $(LOCK_ARGS) requirements/build.in -c requirements/dev.lock -o requirements/build.lock
+
+release: $(VENV)/.release ## build and check sdist, wheel, image, SBOM and notes of this version, into dist
+	$(BIN)/python deploy/release.py dist
 
 vendor: $(VENV)/.dev ## fetch the files of other projects again, as named in the VENDORED.toml files (needs npm)
 	$(BIN)/python -m tests.support.vendored
@@ -130,4 +134,9 @@ $(VENV)/.bench: requirements/bench.lock $(PACKAGES) | $(VENV)/.dev
 $(VENV)/.docs: requirements/docs.lock $(PACKAGES) | $(BIN)/python
 	@echo "Installing into $(VENV), with what the site is made with …"
 	@$(PIP_INSTALL) --require-hashes -r requirements/docs.lock
+	@touch $@
+
+$(VENV)/.release: requirements/release.lock $(PACKAGES) | $(VENV)/.dev
+	@echo "Installing into $(VENV), with what a release is checked with …"
+	@$(PIP_INSTALL) --require-hashes -r requirements/release.lock
 	@touch $@
