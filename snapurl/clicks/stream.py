@@ -111,7 +111,7 @@ def decode_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> list[ClickRo
     """
     place = entry_place(entry_id)
     counted = _decode_counts(fields[FIELD])
-    bots_by_hour = _told(_decode_counts, fields.get(BOTS_FIELD, b"{}"))
+    bots_by_hour = _decoded(_decode_counts, fields.get(BOTS_FIELD, b"{}"))
     sources_by_hour = _sources_in(fields.get(SOURCES_FIELD, b"{}"))
     rows: list[ClickRow] = []
     for text, counts in counted.items():
@@ -133,7 +133,7 @@ def decode_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> list[ClickRo
     return rows
 
 
-def _told(decode: Callable[[bytes], dict[str, dict[str, T]]], field: bytes) -> dict[str, dict[str, T]]:
+def _decoded(decode: Callable[[bytes], dict[str, dict[str, T]]], field: bytes) -> dict[str, dict[str, T]]:
     """Returns what a field tells beside the clicks; nothing if it is malformed."""
     try:
         return decode(field)
@@ -150,7 +150,7 @@ def _sources_in(field: bytes) -> dict[str, dict[str, dict[SourceKind, dict[str, 
             pass
     return {
         hour: {code: _kept(sources) for code, sources in by_code.items()}
-        for hour, by_code in _told(_decode_any_sources, field).items()
+        for hour, by_code in _decoded(_decode_any_sources, field).items()
     }
 
 

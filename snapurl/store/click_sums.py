@@ -25,7 +25,7 @@ Owner = tuple[str, tuple[str, ...]]
 NOBODY: Owner = ("", ())
 
 
-Told = Mapping[str, Mapping[str, int]]
+Counts = Mapping[str, Mapping[str, int]]
 """Kind -> value -> clicks."""
 
 
@@ -34,7 +34,7 @@ class ClickSum(NamedTuple):
 
     clicks: int
     bots: int
-    told: Told
+    counts: Counts
 
 
 LinkSums = dict[tuple[int, str, date], ClickSum]
@@ -74,22 +74,22 @@ def _sum_of(row: ClickRow) -> ClickSum:
     hours = {HOUR: {hour: row.clicks}}
     if row.bots:
         hours[BOT_HOUR] = {hour: row.bots}
-    return ClickSum(row.clicks, row.bots, cast(Told, {**hours, **row.sources}))
+    return ClickSum(row.clicks, row.bots, cast(Counts, {**hours, **row.sources}))
 
 
 def _total(parts: Sequence[ClickSum]) -> ClickSum:
     if len(parts) == 1:
         return parts[0]
-    told: dict[str, dict[str, int]] = {}
+    counts: dict[str, dict[str, int]] = {}
     for part in parts:
-        for kind, more in part.told.items():
-            values = told.get(kind)
+        for kind, more in part.counts.items():
+            values = counts.get(kind)
             if values is None:
-                told[kind] = {**more}
+                counts[kind] = {**more}
                 continue
             for value, clicks in more.items():
                 values[value] = values.get(value, 0) + clicks
-    return ClickSum(sum(part.clicks for part in parts), sum(part.bots for part in parts), told)
+    return ClickSum(sum(part.clicks for part in parts), sum(part.bots for part in parts), counts)
 
 
 def _groups(domain: str, owner: Owner) -> Iterator[tuple[Scope, str]]:
@@ -110,5 +110,5 @@ def columns(sums: LinkSums | GroupSums) -> tuple[Sequence[object], ...]:
         *([key[part] for key in sums] for part in range(3)),
         [each.clicks for each in sums.values()],
         [each.bots for each in sums.values()],
-        [_encode(each.told).decode() for each in sums.values()],
+        [_encode(each.counts).decode() for each in sums.values()],
     )
