@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 
 from snapurl.links import LinkService
-from snapurl.model import SourceClicks, SourceKind
+from snapurl.model import Scope, SourceClicks, SourceKind
 from snapurl.periods import DateRange, DayCounts, Report, Series
-from snapurl.store.statistics import Group, SourceTotals, StatisticsStore
+from snapurl.store.statistics import ClickTotals, Group, SourceTotals, StatisticsStore
 
 
 class Statistics:
@@ -56,6 +56,14 @@ class Statistics:
         report = _report(found, totals, period, compare, kinds, limit)
         missing = tuple(sorted({*silent, *totals.silent}))
         return Report(report.series, report.previous, report.sources, report.days, missing)
+
+    async def totals_of_links(self, codes: Sequence[str]) -> ClickTotals:
+        """Returns all clicks of each of the links. Raises Unavailable if no shard answers."""
+        return await self._store.totals_of_links(codes)
+
+    async def totals_of_groups(self, scope: Scope, keys: Sequence[str] | None = None) -> ClickTotals:
+        """Returns all clicks of each of the keys of a scope, None: of all its keys. Raises as `totals_of_links`."""
+        return await self._store.totals_of_groups(scope, keys)
 
 
 def _report(

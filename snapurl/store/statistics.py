@@ -48,6 +48,17 @@ class SourceTotals:
     silent: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ClickTotals:
+    """All clicks of each link or key of a scope that has any, and those of bots among them.
+
+    `silent` are the shards whose part is missing.
+    """
+
+    totals: Mapping[str, tuple[int, int]]
+    silent: tuple[str, ...]
+
+
 class StatisticsStore:
     """Raises Unavailable if the shard of a link does not answer, or no shard does."""
 
@@ -106,6 +117,28 @@ class StatisticsStore:
             if shown[kind] <= limit:
                 values.append(SourceClicks(kind, value, clicks))
         return SourceTotals(values, dict(totals), listed.silent)
+
+    async def totals_of_links(self, codes: Sequence[str]) -> ClickTotals:
+        """Returns what was counted for each of the links, of all time."""
+        if not codes:
+            return ClickTotals({}, ())
+        args = (list(map(slot_of, codes)), list(codes))
+        listed = await every_row_once(self._shards, SQL["totals_of_links"], args)
+        return _totals(((row["code"], row) for row in listed.answers), listed.silent)
+
+    async def totals_of_groups(self, scope: Scope, keys: Sequence[str] | None) -> ClickTotals:
+        """Returns what was counted for each of the keys of a scope, None: for all its keys, of all time."""
+        args = (scope, None if keys is None else list(keys))
+        listed = await every_row_once(self._shards, SQL["totals_of_groups"], args)
+        return _totals(((row["key"], row) for row in listed.answers), listed.silent)
+
+
+def _totals(rows: Iterable[tuple[str, Row]], silent: tuple[str, ...]) -> ClickTotals:
+    totals: dict[str, tuple[int, int]] = {}
+    for name, row in rows:
+        clicks, bots = totals.get(name, (0, 0))
+        totals[name] = clicks + row["clicks"], bots + row["bots"]
+    return ClickTotals(totals, silent)
 
 
 def _counts(row: Row, visitors: int | None) -> DayCounts:

@@ -53,3 +53,19 @@ SELECT kind, value, clicks
            AND d.day BETWEEN coalesce($3::date, '-infinity') AND coalesce($4::date, 'infinity')
          GROUP BY t.kind, t.value) v
  WHERE place <= $6
+
+-- name: totals_of_links
+-- Of the links of this shard that have clicks: $1 are slots, $2 the codes.
+SELECT t.code, t.clicks, t.bots
+  FROM unnest($1::smallint[], $2::text[]) a (slot, code)
+  JOIN slots s ON s.slot = a.slot AND read_outcome_v1(s.state) = 'ok'
+  JOIN click_totals t ON t.slot = a.slot AND t.code = a.code
+ WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+
+-- name: totals_of_groups
+-- What this shard has counted for each of the keys $2 of a scope; null: for all its keys.
+SELECT d.key, sum(d.clicks)::bigint AS clicks, sum(d.bots)::bigint AS bots
+  FROM click_groups d JOIN slots s ON s.slot = d.slot AND read_outcome_v1(s.state) = 'ok'
+ WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+   AND d.scope = $1 AND ($2::text[] IS NULL OR d.key = ANY ($2))
+ GROUP BY d.key
