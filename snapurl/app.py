@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from functools import partial
+from importlib import import_module
 from typing import Any, cast
 
 from sanic import Sanic
@@ -128,12 +129,13 @@ App = Sanic[Config, Context]
 
 def create_app(settings: Settings) -> App:
     """Makes the Sanic app, whose server connects to everything when it starts. Starting it raises ConfigError."""
+    shlink = import_module("snapurl.http.shlink.mount") if settings.shlink_api else None
     app: App = Sanic(
         f"snapurl-{uuid.uuid4().hex}",
         config=_sanic_config(settings),
         ctx=Context(),
         request_class=Head,
-        router=LinkRouter(),
+        router=LinkRouter() if shlink is None else shlink.ShlinkRouter(),
         error_handler=Refusals(),
         configure_logging=False,
     )
@@ -152,6 +154,10 @@ def create_app(settings: Settings) -> App:
     app.ctx.pace = AnswerPace()
     app.ctx.date = DateClock()
     create = _add_routes(app)
+    if shlink is not None:
+        shlink.mount_shlink(app)
+    if settings.yourls_api:
+        import_module("snapurl.http.yourls.mount").mount_yourls(app)
     dashboard = mount_dashboard(app, settings)
     if settings.cors_allowed:
         _add_preflights(app)

@@ -37,7 +37,7 @@ RESERVED = frozenset(
     re.findall(
         r"\S+",
         """about account accounts admin api app assets auth batch bulk dashboard docs favicon health help home index
-        links login logout metrics oauth openapi password ping privacy problems public register robots settings
+        links login logout metrics oauth openapi password ping privacy problems public register rest robots settings
         setup signin signup sitemap static status support terms ui users version well-known""",
     )
 )

@@ -333,6 +333,12 @@ class Settings(BaseSettings):
         description="Whether workers may fetch the title of a link's target when somebody asks for it, from public "
         "addresses alone.",
     )
+    shlink_api: bool = Field(
+        False, description="Whether clients of Shlink can use this service: its REST API, at `/rest`."
+    )
+    yourls_api: bool = Field(
+        False, description="Whether clients of YOURLS can use this service: its API, at `/yourls-api.php`."
+    )
     robots: Literal["allow", "deny"] = Field(
         "allow",
         description="Whether `/robots.txt` lets crawlers follow links (`allow`) or keeps them away (`deny`).",

@@ -94,7 +94,7 @@ def dispatch(route: Route[Handler]) -> SanicHandler:
             response = await _handle(context, route)
         except Exception as error:
             if isinstance(error, NotFound):
-                error = await _counted_miss(context, error)
+                error = await counted_miss(context, error)
             response = refuse(request, error, context.request_id, context.headers)
         finally:
             request.app.ctx.body_budget.release(context.body_bytes)
@@ -203,7 +203,7 @@ async def authenticate(context: RequestContext, present: Callable[[], PlainKey |
         raise
 
 
-async def _counted_miss(context: RequestContext, error: NotFound) -> SnapURLError:
+async def counted_miss(context: RequestContext, error: NotFound) -> SnapURLError:
     """Counts a link that the API did not find as a redirect's miss; returns the refusal.
 
     Not those of an admin key, which can list all links.

@@ -25,7 +25,7 @@ def program(name: str) -> str | None:
     return shutil.which(name, path=_SYSTEM_PATH)
 
 
-_PROGRAMS = ("chromium", "haproxy", "psql", "redis-cli", "wrk", "nginx")
+_PROGRAMS = ("chromium", "haproxy", "psql", "redis-cli", "wrk", "nginx", "node")
 
 _IS_THERE: dict[str, Callable[[], object]] = {
     **{name: lambda name=name: program(name) for name in _PROGRAMS},  # type: ignore[misc]  # a default, not a parameter

@@ -45,8 +45,9 @@ async def shared_settings(
 async def service(
     shared_settings: Settings, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Service]:
-    """Yields a service of two workers without limits, with anonymous creation."""
-    variables = {"SNAPURL_MISS_MAX_AGE_S": str(MISS_MAX_AGE_S)}
+    """Yields a service of two workers without limits, with anonymous creation and all APIs."""
+    apis = {"SNAPURL_SHLINK_API": "true", "SNAPURL_YOURLS_API": "true"}
+    variables = {"SNAPURL_MISS_MAX_AGE_S": str(MISS_MAX_AGE_S), **apis}
     async with running(
         shared_settings, tmp_path_factory.mktemp("workers"), workers=2, **variables
     ) as started:
