@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date
 
 from snapurl.links import LinkService
 from snapurl.model import SourceClicks, SourceKind
 from snapurl.periods import DateRange, DayCounts, Report, Series
-from snapurl.store.statistics import Group, SourceTotals, StatisticsStore
+from snapurl.store.statistics import Group, SourceTotals, StatisticsStore, TagClicks
 
 
 class Statistics:
@@ -25,10 +27,12 @@ class Statistics:
         compare: bool = False,
         kinds: Sequence[SourceKind] = (),
         limit: int = 0,
+        has_bots: bool = True,
     ) -> Report:
         """Returns what was counted for a link, also a deleted one. Of each kind at most `limit` values.
 
-        With `compare` the period has both bounds. Raises NotFound, Unavailable.
+        Without `has_bots` the values are those of people, and those of the kind BOT of bots. With `compare` the
+        period has both bounds. Raises NotFound, Unavailable.
         """
         await self._links.own(code, owner)
         asked = period.with_previous() if compare else period
@@ -36,7 +40,7 @@ class Statistics:
         found, totals = await asyncio.gather(
             self._store.days_of_link(code, asked), self._store.values_of_link(code, dates, kinds, limit)
         )
-        return _report(found, totals, period, compare, kinds, limit)
+        return _report(found, totals, period, _Wanted(compare, kinds, limit, has_bots))
 
     async def of_group(
         self,
@@ -46,6 +50,7 @@ class Statistics:
         compare: bool = False,
         kinds: Sequence[SourceKind] = (),
         limit: int = 0,
+        has_bots: bool = True,
     ) -> Report:
         """As `of_link`, for all links of a group. Raises Unavailable if no shard answers."""
         asked = period.with_previous() if compare else period
@@ -53,31 +58,54 @@ class Statistics:
         (found, silent), totals = await asyncio.gather(
             self._store.days_of_group(group, asked), self._store.values_of_group(group, dates, kinds, limit)
         )
-        report = _report(found, totals, period, compare, kinds, limit)
+        report = _report(found, totals, period, _Wanted(compare, kinds, limit, has_bots))
         missing = tuple(sorted({*silent, *totals.silent}))
-        return Report(report.series, report.previous, report.sources, report.days, missing)
+        return replace(report, silent=missing)
+
+    async def tags(self, account: str | None, days: tuple[date, date], limit: int) -> list[TagClicks]:
+        """Returns the tags with the most clicks, of the links of an account or of all, as far as shards answer.
+
+        Raises Unavailable if none does.
+        """
+        found, _ = await self._store.tags(account, days, limit)
+        return found
 
 
-def _report(
-    found: Sequence[DayCounts],
-    totals: SourceTotals,
-    period: DateRange,
-    compare: bool,
-    kinds: Sequence[SourceKind],
-    limit: int,
-) -> Report:
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    compare: bool
+    kinds: Sequence[SourceKind]
+    limit: int
+    has_bots: bool
+
+    def whole(self, kind: SourceKind, days: Sequence[DayCounts]) -> int:
+        """Returns the clicks that the values of a kind add up to, with those that are in no value."""
+        clicks, bots = sum(each.clicks for each in days), sum(each.bots for each in days)
+        if self.has_bots:
+            return clicks
+        return bots if kind is SourceKind.BOT else clicks - bots
+
+
+def _report(found: Sequence[DayCounts], totals: SourceTotals, period: DateRange, wanted: _Wanted) -> Report:
     days = [each for each in found if period.has(each.day)]
-    clicks = sum(each.clicks for each in days)
+    wholes = {kind: wanted.whole(kind, days) for kind in wanted.kinds}
     sources = list(totals.values)
     sources += [
-        SourceClicks(kind, "", rest) for kind in kinds if (rest := clicks - totals.totals.get(kind, 0)) > 0
+        SourceClicks(kind, "", rest)
+        for kind, whole in wholes.items()
+        if (rest := whole - totals.totals.get(kind, 0)) > 0
     ]
     sources.sort(key=lambda item: (item.kind, -item.clicks, item.value))
-    shown = [item for kind in kinds for item in [each for each in sources if each.kind is kind][:limit]]
-    before = period.before() if compare else None
+    shown = [
+        item
+        for kind in wanted.kinds
+        for item in [each for each in sources if each.kind is kind][: wanted.limit]
+    ]
+    before = period.before() if wanted.compare else None
     return Report(
         Series(period, period.points(found)),
         Series(before, before.points(found)) if before is not None else None,
         shown,
         days,
+        wholes=wholes,
     )

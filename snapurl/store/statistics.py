@@ -23,6 +23,7 @@ from snapurl.store.cluster.shards import Shards
 from snapurl.store.queries import load_queries
 
 SQL = load_queries("statistics")
+KEYS_PER_SHARD_MAX = 1_000  # of a scope
 VALUES_PER_SHARD_MAX = 5_000  # of a kind, those with the most clicks there
 
 
@@ -56,6 +57,13 @@ class SourceTotals:
     values: list[SourceClicks]
     totals: dict[SourceKind, int]
     silent: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TagClicks:
+    tag: str
+    clicks: int
+    bots: int
 
 
 class StatisticsStore:
@@ -116,6 +124,28 @@ class StatisticsStore:
             if shown[kind] <= limit:
                 values.append(SourceClicks(kind, value, clicks))
         return SourceTotals(values, dict(totals), listed.silent)
+
+    async def tags(
+        self, account: str | None, days: tuple[date, date], limit: int
+    ) -> tuple[list[TagClicks], tuple[str, ...]]:
+        """Returns at most `limit` tags with the most clicks on these days, and the shards whose part is missing.
+
+        They are those of the links of an account, or of all.
+
+        Of each shard KEYS_PER_SHARD_MAX tags are read, those with the most clicks there.
+        """
+        scope, begin = (Scope.TAG, "") if account is None else (Scope.ACCOUNT_TAG, f"{account}/")
+        args = (scope, begin, *days, KEYS_PER_SHARD_MAX)
+        listed = await every_row_once(self._shards, SQL["keys_of_scope"], args)
+        clicks: Counter[str] = Counter()
+        bots: Counter[str] = Counter()
+        for row in listed.answers:
+            clicks[row["key"]] += row["clicks"]
+            bots[row["key"]] += row["bots"]
+        ordered = sorted(clicks, key=lambda key: (-clicks[key], key))
+        return [
+            TagClicks(key.removeprefix(begin), clicks[key], bots[key]) for key in ordered[:limit]
+        ], listed.silent
 
 
 def _counts(row: Row, visitors: int | None) -> DayCounts:

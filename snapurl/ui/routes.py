@@ -16,6 +16,7 @@ from snapurl.ui.screens import (
     overview,
     preferences,
     static,
+    statistics,
 )
 
 SCREENS: tuple[Screen, ...] = (
@@ -44,9 +45,12 @@ SCREENS: tuple[Screen, ...] = (
     Screen("POST", "/ui/links/{code}/delete", link.delete, Right.CHANGE),
     Screen("POST", "/ui/links/{code}/restore", link.restore, Right.CHANGE),
     Screen("GET", "/ui/links/{code}/qr/{format}", link.qr),
-    Screen("GET", "/ui/links/{code}/clicks/{table}", link.table),
+    Screen("GET", "/ui/links/{code}/tables/{table}", statistics.link_table),
     Screen("GET", "/ui/links/{code}/live", link.live),
     Screen("GET", "/ui/links/{code}/live/events", link.live_events),
+    # -- statistics ------------------------------------------------------------------------------------------
+    Screen("GET", "/ui/statistics", statistics.show),
+    Screen("GET", "/ui/statistics/tables/{table}", statistics.table),
     # -- keys ------------------------------------------------------------------------------------------------
     Screen("GET", "/ui/keys", keys.show, Right.ADMIN),
     Screen("POST", "/ui/keys", keys.create, Right.ADMIN, keys.create_again),

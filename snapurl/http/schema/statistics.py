@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -142,6 +144,15 @@ def series_rows(points: Iterable[Point]) -> list[tuple[object, ...]]:
 def value_rows(sources: Iterable[SourceClicks]) -> list[tuple[object, ...]]:
     """Returns the rows of a CSV file, its head first."""
     return [("value", "clicks"), *((each.value, each.clicks) for each in sources)]
+
+
+def csv_text(rows: Sequence[Sequence[object]]) -> str:
+    """Returns the text of a CSV file, whose first row is its head."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(rows[0])
+    writer.writerows((spreadsheet_cell(str(first)), *rest) for first, *rest in rows[1:])
+    return text.getvalue()
 
 
 def _missing(report: Report, is_admin: bool) -> dict[str, Any]:

@@ -53,3 +53,14 @@ SELECT kind, value, clicks
            AND d.day BETWEEN coalesce($3::date, '-infinity') AND coalesce($4::date, 'infinity')
          GROUP BY t.kind, t.value) v
  WHERE place <= $6
+
+-- name: keys_of_scope
+-- Of the keys of a scope that begin with $2, at most $5 with the most clicks of this shard in these days. In the order of
+-- collation "C" they are all before $2 with a character that is after all others.
+SELECT d.key, sum(d.clicks)::bigint AS clicks, sum(d.bots)::bigint AS bots
+  FROM click_groups d JOIN slots s ON s.slot = d.slot AND read_outcome_v1(s.state) = 'ok'
+ WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+   AND d.scope = $1 AND d.key >= $2 AND d.key < $2 || U&'\+10FFFF' AND d.day BETWEEN $3 AND $4
+ GROUP BY d.key
+ ORDER BY sum(d.clicks) DESC, d.key
+ LIMIT $5
