@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
+from snapurl.groups import Group, TagClicks
 from snapurl.links import LinkService
 from snapurl.model import SourceClicks, SourceKind
 from snapurl.periods import DateRange, DayCounts, Report, Series
-from snapurl.store.statistics import Group, SourceTotals, StatisticsStore, TagClicks
+from snapurl.store.statistics import SourceTotals, StatisticsStore
 
 
 class Statistics:

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from enum import StrEnum
 
 from ring.slots import slot_of
+from snapurl.groups import Group, Scope, TagClicks
 from snapurl.model import SourceClicks, SourceKind
 from snapurl.periods import DateRange, DayCounts
 from snapurl.store.cluster.fanout import every_row_once
@@ -27,26 +27,6 @@ KEYS_PER_SHARD_MAX = 1_000  # of a scope
 VALUES_PER_SHARD_MAX = 5_000  # of a kind, those with the most clicks there
 
 
-class Scope(StrEnum):
-    """Of which links a group is. The key of ACCOUNT_TAG is `account/tag`."""
-
-    DOMAIN = "domain"
-    ACCOUNT = "account"
-    TAG = "tag"
-    ACCOUNT_TAG = "account_tag"
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """All links of a key; without one, of all keys. Every link is of one domain, so ALL are all links."""
-
-    scope: Scope
-    key: str | None = None
-
-
-ALL = Group(Scope.DOMAIN)
-
-
 @dataclass(frozen=True, slots=True)
 class SourceTotals:
     """The values of some kinds with the most clicks, and by kind the clicks of all its values.
@@ -57,13 +37,6 @@ class SourceTotals:
     values: list[SourceClicks]
     totals: dict[SourceKind, int]
     silent: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class TagClicks:
-    tag: str
-    clicks: int
-    bots: int
 
 
 class StatisticsStore:

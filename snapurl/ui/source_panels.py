@@ -16,7 +16,7 @@ _REST = "*"  # the value of clicks whose value was beyond the bound of its day
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class ValueShare:
     """One value, its clicks, and how many hundredths of the clicks it has."""
 
     name: str
@@ -61,7 +61,7 @@ class Panel:
     name: str
     title: str
     column: str
-    rows: Sequence[Share]
+    rows: Sequence[ValueShare]
 
 
 def panels_of(sources: Sequence[SourceClicks], wholes: Mapping[SourceKind, int]) -> list[Panel]:
@@ -69,15 +69,15 @@ def panels_of(sources: Sequence[SourceClicks], wholes: Mapping[SourceKind, int])
 
     `wholes` are the clicks of each kind that is shown, of which `sources` has at least those with the most clicks.
     """
-    told = {item.kind for item in sources if item.value}
+    reported = {item.kind for item in sources if item.value}
     return [
         Panel(each.name, each.title, each.column, _shares(sources, each, wholes[each.kind]))
         for each in _KINDS
-        if each.kind in wholes and (each.kind in told or each.kind in _ALWAYS)
+        if each.kind in wholes and (each.kind in reported or each.kind in _ALWAYS)
     ]
 
 
-def _shares(sources: Sequence[SourceClicks], kind: _Kind, whole: int) -> list[Share]:
+def _shares(sources: Sequence[SourceClicks], kind: _Kind, whole: int) -> list[ValueShare]:
     """Returns the values of one kind, most clicks first, and all others as one."""
     listed = [item for item in sources if item.kind is kind.kind and item.value != _REST][:VALUES_SHOWN]
     rest = whole - sum(item.clicks for item in listed)
@@ -85,4 +85,4 @@ def _shares(sources: Sequence[SourceClicks], kind: _Kind, whole: int) -> list[Sh
     shown = [(names.get(item.value, item.value), item.clicks) for item in listed]
     if rest > 0:
         shown.append((_OTHERS, rest))
-    return [Share(name, clicks, ceil(1000 * clicks / whole) / 10) for name, clicks in shown]
+    return [ValueShare(name, clicks, ceil(1000 * clicks / whole) / 10) for name, clicks in shown]

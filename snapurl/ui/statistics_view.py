@@ -14,7 +14,7 @@ _PERCENT_MAX = 999
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class Difference:
     """How a number compares with the one before: as it is shown, and as it is read out. `sign` is 1, 0 or -1."""
 
     text: str
@@ -32,7 +32,7 @@ class Figure:
     name: str
     number: int
     before: int
-    change: Change | None
+    change: Difference | None
     is_estimate: bool = False
     is_wanted: bool = True
 
@@ -85,22 +85,22 @@ def people(series: Series) -> int:
 
 
 def figure(name: str, number: int, before: int, *, is_estimate: bool = False) -> Figure:
-    return Figure(name, number, before, change(number, before), is_estimate)
+    return Figure(name, number, before, difference(number, before), is_estimate)
 
 
-def change(number: int, before: int) -> Change | None:
+def difference(number: int, before: int) -> Difference | None:
     """Returns how a number compares with the one before, in per cent; None if that was 0."""
     if not before:
         return None
     percent = round(100 * (number - before) / before)
     if percent == 0:
-        return Change("\N{PLUS-MINUS SIGN}0 %", "as many as before", 0)
+        return Difference("\N{PLUS-MINUS SIGN}0 %", "as many as before", 0)
     if percent > _PERCENT_MAX:
-        return Change(
+        return Difference(
             f"\N{MULTIPLICATION SIGN} {number // before:,}",
             f"{number // before:,} times as many as before",
             1,
         )
     if percent > 0:
-        return Change(f"+{percent} %", f"{percent} % more than before", 1)
-    return Change(f"\N{MINUS SIGN}{-percent} %", f"{-percent} % less than before", -1)
+        return Difference(f"+{percent} %", f"{percent} % more than before", 1)
+    return Difference(f"\N{MINUS SIGN}{-percent} %", f"{-percent} % less than before", -1)

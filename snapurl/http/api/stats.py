@@ -12,6 +12,7 @@ from sanic import HTTPResponse
 from ring.arcs import ARCS
 from snapurl.codes import is_code, key_of
 from snapurl.errors import Forbidden, NoSuchAddress
+from snapurl.groups import ALL, Group, Scope
 from snapurl.http.auth import owner_filter
 from snapurl.http.context import RequestContext
 from snapurl.http.dispatch import query_error, read_domain
@@ -27,7 +28,6 @@ from snapurl.http.schema.statistics import (
 )
 from snapurl.model import SlotPlace, SourceKind
 from snapurl.periods import DAYS_MAX, HOUR_DAYS_MAX, DateRange, Interval
-from snapurl.store.statistics import ALL, Group, Scope
 
 CSV = "text/csv"
 ACCEPT_CHARS_MAX = 1_000  # of the header that are looked at

@@ -13,13 +13,13 @@ from datetime import date, datetime, timedelta
 from sanic import HTTPResponse
 
 from snapurl.errors import Unavailable
+from snapurl.groups import ALL, Group, Scope
 from snapurl.http.auth import owner_filter
 from snapurl.model import Link, LinkCount, LinkOrder, LinkQuery, SourceKind
-from snapurl.store.statistics import ALL, Group, Scope
 from snapurl.ui.call import Call
 from snapurl.ui.retries import PAUSE_S_MIN, Retry
 from snapurl.ui.screens.statistics import PANEL_VALUES, PLACE
-from snapurl.ui.source_panels import Share
+from snapurl.ui.source_panels import ValueShare
 from snapurl.ui.statistics_query import Asked
 from snapurl.ui.statistics_view import Figure, StatisticsView, figure, view_of
 
@@ -48,12 +48,12 @@ class Period:
 
 
 @dataclass(frozen=True, slots=True)
-class Clicks:
+class _Clicks:
     """What is told of the clicks of the last DAYS days. `share` is that of bots, in per cent."""
 
     view: StatisticsView
     tiles: Sequence[tuple[str, str, Figure]]
-    tags: Sequence[Share]
+    tags: Sequence[ValueShare]
     share: int
 
 
@@ -75,7 +75,7 @@ async def show(call: Call) -> HTTPResponse:
     )
 
 
-async def _clicks(call: Call) -> Clicks | None:
+async def _clicks(call: Call) -> _Clicks | None:
     """Returns what is told of clicks; None if there are none, or it cannot be told now."""
     owner, statistics = owner_filter(call.user), call.services.statistics
     group = ALL if owner is None else Group(Scope.ACCOUNT, owner)
@@ -104,9 +104,11 @@ async def _clicks(call: Call) -> Clicks | None:
         for name, before, days in CLICK_PERIODS
     ]
     most = max((each.clicks - each.bots for each in tags), default=0) or 1
-    bars = [Share(each.tag, count, 100 * count / most) for each in tags if (count := each.clicks - each.bots)]
+    bars = [
+        ValueShare(each.tag, count, 100 * count / most) for each in tags if (count := each.clicks - each.bots)
+    ]
     clicks, bots = report.series.clicks, report.series.bots
-    return Clicks(view_of(report, asked, PLACE), tiles, bars, round(100 * bots / clicks) if clicks else 0)
+    return _Clicks(view_of(report, asked, PLACE), tiles, bars, round(100 * bots / clicks) if clicks else 0)
 
 
 async def _top(call: Call) -> list[Link]:

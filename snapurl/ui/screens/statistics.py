@@ -9,12 +9,12 @@ from urllib.parse import urlencode
 from sanic import HTTPResponse
 
 from snapurl.errors import NoSuchAddress
+from snapurl.groups import Group
 from snapurl.http.api.stats import group_of
 from snapurl.http.auth import owner_filter
 from snapurl.http.schema.statistics import csv_text, series_rows, value_rows
 from snapurl.model import SourceKind
 from snapurl.periods import Report
-from snapurl.store.statistics import Group
 from snapurl.ui.call import Call
 from snapurl.ui.forms import key_in_path
 from snapurl.ui.source_panels import PANEL_KINDS, VALUES_SHOWN

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from ring.slots import slot_of
+from snapurl.groups import ALL, Group, Scope
 from snapurl.model import VALUES_MAX, ClickRow, LinkPatch, SourceClicks, SourceKind
 from snapurl.periods import DateRange, Interval
 from snapurl.store.clicks import BOT_HOUR, HOUR
-from snapurl.store.statistics import ALL, Group, Scope, StatisticsStore
+from snapurl.store.statistics import StatisticsStore
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.support.click_totals import assert_groups_are_sums, assert_totals_are_sums
 

@@ -11,7 +11,7 @@ from snapurl.periods import DAYS_MAX, DayCounts, Interval, Series
 from snapurl.ui.charts import chart
 from snapurl.ui.source_panels import VALUES_SHOWN, panels_of
 from snapurl.ui.statistics_query import BARS_MAX, Asked, read_range
-from snapurl.ui.statistics_view import change
+from snapurl.ui.statistics_view import difference
 
 NOW = datetime(2030, 6, 1, 15, tzinfo=UTC)
 
@@ -57,7 +57,7 @@ def test_a_range_is_read(first: str, last: str, expected: tuple[date, date] | No
 )  # fmt: skip
 def test_a_number_is_compared_with_the_one_before(number: int, before: int, text: str | None) -> None:
     """A change is in per cent, a great one says how many times, and there is none from nothing."""
-    found = change(number, before)
+    found = difference(number, before)
     assert (found and found.text) == text
 
 
