@@ -16,6 +16,7 @@ from typing import NoReturn
 import click
 
 from snapurl.commands.links import links
+from snapurl.commands.stats import show_statistics
 from snapurl.config import Settings, load_settings, override
 from snapurl.errors import ConfigError, SnapURLError, file_error, one_line
 from snapurl.model import Account, ApiKey, Right
@@ -396,6 +397,7 @@ def health(of_clicks: bool) -> None:
 
 
 cli.add_command(links)
+cli.add_command(show_statistics)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -61,7 +61,7 @@ def _say(environ: dict[str, str], words: tuple[str, ...], out: io.StringIO, type
         for name, value in {"COLUMNS": "100", **environ}.items():
             patch.setenv(name, value)
         try:
-            main(["links", *words])
+            main(list(words) if words[0] == "stats" else ["links", *words])
         except SystemExit as ended:
             said = Finished(int(ended.code or 0), out.getvalue(), err.getvalue())
     assert "Traceback" not in said.err
@@ -258,13 +258,23 @@ async def test_a_qr_code_is_shown_or_written(say: Say, service: Service, tmp_pat
 
 
 async def test_clicks_and_place_are_shown(say: Say, service: Service) -> None:
-    """`stats` shows the clicks, `where` the slot and the shard that has the row."""
+    """`stats` shows the clicks of a link or of many, `where` the slot and the shard that has the row."""
     code = (await service.shorten())["code"]
     assert (await say("stats", code)).document["clicks"] == 0
-    assert (await say("stats", code, "--text")).out == "0 clicks in all\n"
+    assert (await say("stats", code, "--text")).out == "0 people, 0 bots; 0 people before\n"
     by = await say("stats", code, "--by", "country")
-    assert by.err == ""
-    assert by.document["values"] == []
+    assert (by.err, by.document["values"]) == ("", [])
+    for words in (("--all",), ("--tag", "none", "--tz", "Asia/Kolkata", "--interval", "hour", "--days", "2")):
+        assert (await say("stats", *words)).document["complete"] is True, words
+    for wrong in (
+        "",
+        f"{code} --all",
+        "--all --tag x",
+        f"{code} --tz Mars",
+        f"{code} --interval hour --days 60",
+    ):
+        refused = await say("stats", *wrong.split())
+        assert (refused.code, refused.out, len(refused.err.splitlines())) == (2, "", 1), refused.err
     found = (await say("where", code)).document
     assert (found["slot"], found["target"], found["in_hand_off"]) == (slot_of(code), found["shard"], False)
     dsn = next(item.dsn for item in service.settings.shard_dsns if item.name == found["shard"])
