@@ -534,6 +534,18 @@ class SourceClicks(NamedTuple):
     clicks: int
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A public link to the statistics of a link: whoever has the secret reads them.
+
+    `made_by` is the id of a key.
+    """
+
+    secret: str
+    made_at: datetime
+    made_by: str
+
+
 @dataclass(slots=True)
 class ClickRow:
     """Clicks of one code in one UTC hour in one stream entry. `entry` is the position of that entry.

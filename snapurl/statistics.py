@@ -6,12 +6,17 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from hmac import compare_digest
+from secrets import token_urlsafe
 
+from snapurl.errors import Gone, NotFound
 from snapurl.groups import Group, TagClicks
 from snapurl.links import LinkService
-from snapurl.model import SourceClicks, SourceKind
+from snapurl.model import Link, Share, SourceClicks, SourceKind
 from snapurl.periods import DateRange, DayCounts, Report, Series
 from snapurl.store.statistics import SourceTotals, StatisticsStore
+
+SECRET_BYTES = 16  # nobody guesses it
 
 
 class Statistics:
@@ -62,6 +67,45 @@ class Statistics:
         report = _report(found, totals, period, _Wanted(compare, kinds, limit, has_bots))
         missing = tuple(sorted({*silent, *totals.silent}))
         return replace(report, silent=missing)
+
+    # -- public links ----------------------------------------------------------------------------------------
+
+    async def share_of(self, code: str, owner: str | None) -> Share | None:
+        """Returns the public link to the statistics of a link, None if there is none.
+
+        Raises NotFound, Unavailable.
+        """
+        await self._links.own(code, owner)
+        return await self._store.share_of_link(code)
+
+    async def share(self, code: str, owner: str | None, by: str) -> Share:
+        """Makes the public link, or returns the one that there is. `by` is the id of a key.
+
+        Raises NotFound, also for a deleted link, Unavailable, OutcomeUnknown.
+        """
+        made = await self._store.set_share(code, owner, token_urlsafe(SECRET_BYTES), by)
+        assert made is not None
+        return made
+
+    async def revoke_share(self, code: str, owner: str | None, by: str) -> None:
+        """Revokes the public link, if there is one: the next request for it finds nothing.
+
+        Raises NotFound, Unavailable, OutcomeUnknown.
+        """
+        await self._store.set_share(code, owner, None, by)
+
+    async def check_share(self, code: str, secret: str) -> Link:
+        """Returns the link whose statistics the secret opens.
+
+        Raises NotFound, also for a deleted link, Unavailable.
+        """
+        found = await self._store.share_of_link(code)
+        if found is None or not compare_digest(found.secret.encode(), secret.encode()):
+            raise NotFound()
+        try:
+            return await self._links.get(code, None)
+        except Gone:
+            raise NotFound() from None
 
     async def tags(self, account: str | None, days: tuple[date, date], limit: int) -> list[TagClicks]:
         """Returns the tags with the most clicks, of the links of an account or of all, as far as shards answer.

@@ -292,6 +292,35 @@ def links_qr(code: Named, output: Path | None, **style: object) -> None:
     output.write_bytes(image)
 
 
+@links.command("share-stats")
+@CODE
+@AS_JSON
+def links_share_stats(code: Named, as_json: bool | None) -> None:
+    """Make a public link to the statistics of a link, and print it.
+
+    Whoever has it sees them without a key, until `unshare-stats` revokes it.
+
+    \b
+    snapurl links share-stats sale
+    """
+    made = call_link("POST", code, "/public-stats")
+    show(as_json, made, lambda: click.echo(made["url"]))
+
+
+@links.command("unshare-stats")
+@CODE
+@AS_JSON
+def links_unshare_stats(code: Named, as_json: bool | None) -> None:
+    """Revoke the public link to the statistics of a link.
+
+    \b
+    snapurl links unshare-stats sale
+    """
+    call_link("DELETE", code, "/public-stats")
+    document = {"code": code.code, **code.query, "url": None}
+    show(as_json, document, lambda: click.echo(f"The statistics of {code} have no public link."))
+
+
 @links.command("history")
 @CODE
 @AS_JSON

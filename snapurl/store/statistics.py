@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from datetime import date
 
 from ring.slots import slot_of
+from snapurl.errors import NotFound, OutcomeUnknown
 from snapurl.groups import Group, Scope, TagClicks
-from snapurl.model import SourceClicks, SourceKind
+from snapurl.model import Share, SourceClicks, SourceKind
 from snapurl.periods import DateRange, DayCounts
 from snapurl.store.cluster.fanout import every_row_once
-from snapurl.store.cluster.pool import Row
+from snapurl.store.cluster.pool import Row, ShardFailed
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.queries import load_queries
@@ -67,6 +68,29 @@ class StatisticsStore:
             [SourceClicks(SourceKind(row["kind"]), row["value"], row["clicks"]) for row in found],
             {SourceKind(row["kind"]): row["total"] for row in found},
         )
+
+    async def share_of_link(self, code: str) -> Share | None:
+        """Returns the public link to a link's statistics; None if there is none."""
+        slot = slot_of(code)
+        rows = await self._router.read(slot, lambda pool: pool.fetch(SQL["share_of_link"], slot, code))
+        return _share(rows[0])
+
+    async def set_share(self, code: str, owner: str | None, secret: str | None, by: str) -> Share | None:
+        """Makes the public link to a link's statistics, or leaves the one that there is; without `secret` revokes
+        it. Returns the one that there is then.
+
+        `owner` None is an admin, `by` the id of a key. Raises NotFound, also for a link of another account,
+        OutcomeUnknown if it may be done: then repeat it.
+        """
+        slot = slot_of(code)
+        args = (slot, code, owner, secret, by)
+        try:
+            (row,) = await self._router.at_owner(slot, lambda pool: pool.fetch(SQL["share"], *args))
+        except ShardFailed as error:
+            raise OutcomeUnknown(retry_after_s=1.0) if error.sent else error.as_unavailable() from error
+        if row["outcome"] == "missing":
+            raise NotFound()
+        return _share(row)
 
     async def days_of_group(self, group: Group, period: DateRange) -> tuple[list[DayCounts], tuple[str, ...]]:
         """As `days_of_link`; also returns the shards whose part is missing."""
@@ -119,6 +143,10 @@ class StatisticsStore:
         return [
             TagClicks(key.removeprefix(begin), clicks[key], bots[key]) for key in ordered[:limit]
         ], listed.silent
+
+
+def _share(row: Row) -> Share | None:
+    return None if row["secret"] is None else Share(row["secret"], row["made_at"], row["made_by"])
 
 
 def _counts(row: Row, visitors: int | None) -> DayCounts:

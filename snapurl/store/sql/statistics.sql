@@ -64,3 +64,15 @@ SELECT d.key, sum(d.clicks)::bigint AS clicks, sum(d.bots)::bigint AS bots
  GROUP BY d.key
  ORDER BY sum(d.clicks) DESC, d.key
  LIMIT $5
+
+-- name: share
+SELECT outcome, peer, epoch, secret, made_at, made_by FROM link_share_v1($1, $2, $3, $4, $5)
+
+-- name: share_of_link
+-- One row with nulls when there is none, so that the outcome is always told.
+SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+            THEN coalesce(read_outcome_v1(s.state), 'moved') ELSE 'busy' END AS outcome, s.peer, s.epoch,
+       p.secret, p.made_at, p.made_by
+  FROM (SELECT $1::smallint AS slot) q
+  LEFT JOIN slots s USING (slot)
+  LEFT JOIN link_shares p ON p.slot = q.slot AND p.code = $2 AND p.secret IS NOT NULL

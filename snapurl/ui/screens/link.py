@@ -50,6 +50,8 @@ DONE = {
     "made": "The link is ready.",
     "saved": "Saved.",
     "restored": "The link is back.",
+    "unshared": "The public link is revoked: its page is gone.",
+    "shared": "Whoever has the public link sees the statistics now.",
     "renamed": "The link has its new code. Its clicks begin anew: those of the old code stay there.",
 }
 """What is said at an address with that parameter."""
@@ -130,10 +132,11 @@ async def _show_page(
     """`asked` is the form of a rename that was refused. Raises NotFound, Gone, Unavailable."""
     code, owner, links = _code(call), owner_filter(call.user), call.services.links
     link = await links.get(code, owner)
-    view, history, used = await asyncio.gather(
+    view, history, used, shared = await asyncio.gather(
         view_of_link(call, code, owner, f"/ui/links/{path_of(code)}"),
         links.history(code, owner),
         links.used([link]),
+        _public_url(call, code),
     )
     errors = errors_by_field(refusal)
     return call.page(
@@ -144,12 +147,21 @@ async def _show_page(
         done=next((text for name, text in DONE.items() if name in call.query), ""),
         now=call.services.clock(),
         view=view,
+        shared=shared,
         history=history_view(history, shows_all=call.query.get("history") == "all"),
         asked=asked,
         errors=errors,
         fault=sentence(refusal) if refusal is not None and not errors else "",
         retry=retry_of(refusal, asked),
     )
+
+
+async def _public_url(call: Call, code: str) -> str:
+    """Returns the URL of the public statistics for those who may revoke it; "" if there are none."""
+    if not call.may(Right.CHANGE):
+        return ""
+    found = await call.services.statistics.share_of(code, owner_filter(call.user))
+    return "" if found is None else call.services.settings.shared_statistics_url(code, found.secret)
 
 
 async def live(call: Call) -> HTTPResponse:
@@ -287,6 +299,22 @@ async def rename_again(call: Call, refusal: SnapURLError) -> HTTPResponse:
     if isinstance(refusal, NotFound | Gone):
         raise refusal
     return await _show_page(call, call.form, refusal)
+
+
+# -- public statistics -------------------------------------------------------------------------------------------
+
+
+async def make_public(call: Call) -> HTTPResponse:
+    """Makes the public link to the statistics. A form that is sent twice finds the one that there is."""
+    code = _code(call)
+    await call.services.statistics.share(code, owner_filter(call.user), call.user.key_id)
+    return call.go(f"/ui/links/{path_of(code)}?shared=1#public")
+
+
+async def end_public(call: Call) -> HTTPResponse:
+    code = _code(call)
+    await call.services.statistics.revoke_share(code, owner_filter(call.user), call.user.key_id)
+    return call.go(f"/ui/links/{path_of(code)}?unshared=1#public")
 
 
 # -- title -------------------------------------------------------------------------------------------------------

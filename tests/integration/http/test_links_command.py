@@ -258,7 +258,8 @@ async def test_a_qr_code_is_shown_or_written(say: Say, service: Service, tmp_pat
 
 
 async def test_clicks_and_place_are_shown(say: Say, service: Service) -> None:
-    """`stats` shows the clicks of a link or of many, `where` the slot and the shard that has the row."""
+    """`stats` shows the clicks of a link or of many, `where` the slot and the shard that has the row. A public link
+    is made and revoked."""
     code = (await service.shorten())["code"]
     assert (await say("stats", code)).document["clicks"] == 0
     assert (await say("stats", code, "--text")).out == "0 people, 0 bots; 0 people before\n"
@@ -275,6 +276,9 @@ async def test_clicks_and_place_are_shown(say: Say, service: Service) -> None:
     ):
         refused = await say("stats", *wrong.split())
         assert (refused.code, refused.out, len(refused.err.splitlines())) == (2, "", 1), refused.err
+    url = (await say("share-stats", code, "--text")).out.strip()
+    assert (await say("share-stats", code)).document["url"] == url
+    assert (await say("unshare-stats", code)).document == {"code": code, "url": None}
     found = (await say("where", code)).document
     assert (found["slot"], found["target"], found["in_hand_off"]) == (slot_of(code), found["shard"], False)
     dsn = next(item.dsn for item in service.settings.shard_dsns if item.name == found["shard"])
