@@ -3,16 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
-
-class Scope(StrEnum):
-    """Of which links a group is. The key of ACCOUNT_TAG is `account/tag`."""
-
-    DOMAIN = "domain"
-    ACCOUNT = "account"
-    TAG = "tag"
-    ACCOUNT_TAG = "account_tag"
+from snapurl.model import Scope
 
 
 @dataclass(frozen=True, slots=True)

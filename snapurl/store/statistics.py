@@ -14,8 +14,8 @@ from datetime import date
 
 from ring.slots import slot_of
 from snapurl.errors import NotFound, OutcomeUnknown
-from snapurl.groups import Group, Scope, TagClicks
-from snapurl.model import Share, SourceClicks, SourceKind
+from snapurl.groups import Group, TagClicks
+from snapurl.model import Scope, Share, SourceClicks, SourceKind
 from snapurl.periods import DateRange, DayCounts
 from snapurl.store.cluster.fanout import every_row_once
 from snapurl.store.cluster.pool import Row, ShardFailed

@@ -14,6 +14,7 @@ from snapurl.store.clicks import ClickStore
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from tests.integration.http.service import Service
+from tests.support.click_rows import by_kind
 from tests.support.waits import until
 from tests.ui.conftest import PageMaker
 
@@ -241,7 +242,7 @@ async def test_clicks_are_drawn_and_told(service: Service, make_page: PageMaker)
     rows = [
         ClickRow(slot, 1, "clicked", earlier, 1_000),
         ClickRow(slot, 2, "clicked", yesterday, 1_240, hour=7),
-        ClickRow(slot, 3, "clicked", today, 5, told, hour=0, bots=3),
+        ClickRow(slot, 3, "clicked", today, 5, by_kind(told), hour=0, bots=3),
     ]
     await count(service, "clicked", rows)
     page = await make_page(javascript=False)
@@ -302,7 +303,7 @@ async def test_the_first_click_is_seen_live(service: Service, page: Page) -> Non
     await expect(page.locator("#live-state")).to_have_text("Live")
     await expect(page.get_by_text("No clicks yet.")).to_be_visible()
     source = SourceClicks(SourceKind.REFERRER, "news.example", 1)
-    await count(service, "seen-live", [ClickRow(slot, 1, "seen-live", today, 1, (source,))])
+    await count(service, "seen-live", [ClickRow(slot, 1, "seen-live", today, 1, by_kind([source]))])
     await expect(page.locator("[data-clicks]")).to_have_text("1")
     await expect(page.locator(".bar-fill")).to_have_count(30)
     await expect(page.get_by_role("row", name="news.example")).to_contain_text("1")

@@ -11,6 +11,7 @@ from playwright.async_api import expect
 from ring.slots import slot_of
 from snapurl.model import ClickRow, SourceClicks, SourceKind
 from tests.integration.http.service import Service
+from tests.support.click_rows import by_kind
 from tests.ui.conftest import PageMaker
 from tests.ui.test_link import count
 
@@ -26,7 +27,7 @@ async def test_whoever_has_the_public_link_sees_the_statistics_until_it_is_revok
         "https://target.example.org/", alias="shared", title=INSIDE[0], note=INSIDE[1], tags=[INSIDE[3]]
     )
     told = (SourceClicks(SourceKind.REFERRER, "news.example", 4),)
-    rows = [ClickRow(slot_of("shared"), 1_000, "shared", datetime.now(UTC).date(), 7, told, bots=2)]
+    rows = [ClickRow(slot_of("shared"), 1_000, "shared", datetime.now(UTC).date(), 7, by_kind(told), bots=2)]
     await count(service, "shared", rows)
     admin = await make_page(javascript=False)
     await admin.goto("/ui/links/shared")

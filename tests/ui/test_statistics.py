@@ -10,6 +10,7 @@ from playwright.async_api import expect
 from ring.slots import slot_of
 from snapurl.model import ClickRow, SourceClicks, SourceKind
 from tests.integration.http.service import Service
+from tests.support.click_rows import by_kind
 from tests.ui.conftest import PageMaker
 from tests.ui.test_link import count
 
@@ -27,7 +28,7 @@ async def test_an_account_sees_the_clicks_of_its_links_and_tags(
     told = (SourceClicks(SourceKind.COUNTRY, "DE", 4), SourceClicks(SourceKind.BOT, "crawler", 2))
     rows = [
         ClickRow(slot_of(code), 1_000, code, today - timedelta(1), 10),
-        ClickRow(slot_of(code), 1_001, code, today, 7, told, bots=2),
+        ClickRow(slot_of(code), 1_001, code, today, 7, by_kind(told), bots=2),
     ]
     await count(service, code, rows)
     page = await make_page(key=key, javascript=False)

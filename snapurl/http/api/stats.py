@@ -12,7 +12,7 @@ from sanic import HTTPResponse
 from ring.arcs import ARCS
 from snapurl.codes import is_code, key_of
 from snapurl.errors import Forbidden, NoSuchAddress
-from snapurl.groups import ALL, Group, Scope
+from snapurl.groups import ALL, Group
 from snapurl.http.auth import owner_filter
 from snapurl.http.context import RequestContext
 from snapurl.http.dispatch import query_error, read_domain
@@ -26,7 +26,7 @@ from snapurl.http.schema.statistics import (
     series_rows,
     value_rows,
 )
-from snapurl.model import SlotPlace, SourceKind
+from snapurl.model import Scope, SlotPlace, SourceKind
 from snapurl.periods import DAYS_MAX, HOUR_DAYS_MAX, DateRange, Interval
 
 CSV = "text/csv"

@@ -13,9 +13,9 @@ from datetime import date, datetime, timedelta
 from sanic import HTTPResponse
 
 from snapurl.errors import Unavailable
-from snapurl.groups import ALL, Group, Scope
+from snapurl.groups import ALL, Group
 from snapurl.http.auth import owner_filter
-from snapurl.model import Link, LinkCount, LinkOrder, LinkQuery, SourceKind
+from snapurl.model import Link, LinkCount, LinkOrder, LinkQuery, Scope, SourceKind
 from snapurl.ui.call import Call
 from snapurl.ui.retries import PAUSE_S_MIN, Retry
 from snapurl.ui.screens.statistics import PANEL_VALUES, PLACE
