@@ -61,7 +61,7 @@ def _say(environ: dict[str, str], words: tuple[str, ...], out: io.StringIO, type
         for name, value in {"COLUMNS": "100", **environ}.items():
             patch.setenv(name, value)
         try:
-            main(list(words) if words[0] == "stats" else ["links", *words])
+            main(words)
         except SystemExit as ended:
             said = Finished(int(ended.code or 0), out.getvalue(), err.getvalue())
     assert "Traceback" not in said.err
@@ -72,6 +72,7 @@ def _say(environ: dict[str, str], words: tuple[str, ...], out: io.StringIO, type
 async def run(
     environ: dict[str, str],
     *words: str,
+    command: str = "links",
     terminal: bool = False,
     answer: str | None = None,
     stdin: str = "",
@@ -79,7 +80,7 @@ async def run(
     """Runs a command with these SNAPURL_* variables; `answer` is typed on a terminal, `stdin` comes from a pipe."""
     out = Terminal() if terminal else io.StringIO()
     typed = io.StringIO(stdin) if answer is None else Terminal(answer)
-    return await asyncio.wait_for(asyncio.to_thread(_say, environ, words, out, typed), HANG_S)
+    return await asyncio.wait_for(asyncio.to_thread(_say, environ, (command, *words), out, typed), HANG_S)
 
 
 @pytest.fixture
@@ -261,12 +262,12 @@ async def test_clicks_and_place_are_shown(say: Say, service: Service) -> None:
     """`stats` shows the clicks of a link or of many, `where` the slot and the shard that has the row. A public link
     is made and revoked."""
     code = (await service.shorten())["code"]
-    assert (await say("stats", code)).document["clicks"] == 0
-    assert (await say("stats", code, "--text")).out == "0 people, 0 bots; 0 people before\n"
-    by = await say("stats", code, "--by", "country")
+    assert (await say(code, command="stats")).document["clicks"] == 0
+    assert (await say(code, "--text", command="stats")).out == "0 people, 0 bots; 0 people before\n"
+    by = await say(code, "--by", "country", command="stats")
     assert (by.err, by.document["values"]) == ("", [])
     for words in (("--all",), ("--tag", "none", "--tz", "Asia/Kolkata", "--interval", "hour", "--days", "2")):
-        assert (await say("stats", *words)).document["complete"] is True, words
+        assert (await say(*words, command="stats")).document["complete"] is True, words
     for wrong in (
         "",
         f"{code} --all",
@@ -274,7 +275,7 @@ async def test_clicks_and_place_are_shown(say: Say, service: Service) -> None:
         f"{code} --tz Mars",
         f"{code} --interval hour --days 60",
     ):
-        refused = await say("stats", *wrong.split())
+        refused = await say(*wrong.split(), command="stats")
         assert (refused.code, refused.out, len(refused.err.splitlines())) == (2, "", 1), refused.err
     url = (await say("share-stats", code, "--text")).out.strip()
     assert (await say("share-stats", code)).document["url"] == url
