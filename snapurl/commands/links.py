@@ -296,9 +296,9 @@ def links_qr(code: Named, output: Path | None, **style: object) -> None:
 @CODE
 @AS_JSON
 def links_share_stats(code: Named, as_json: bool | None) -> None:
-    """Make a public link to the statistics of a link, and print it.
+    """Make a public link to the statistics of a link.
 
-    Whoever has it sees them without a key, until `unshare-stats` revokes it.
+    Prints it. Whoever has it sees them without a key, until `unshare-stats` revokes it.
 
     \b
     snapurl links share-stats sale
@@ -325,7 +325,9 @@ def links_unshare_stats(code: Named, as_json: bool | None) -> None:
 @CODE
 @AS_JSON
 def links_history(code: Named, as_json: bool | None) -> None:
-    """Show who changed a link, what and when; of a deleted link, too.
+    """Show who changed a link, what and when.
+
+    Of a deleted link, too.
 
     \b
     snapurl links history sale

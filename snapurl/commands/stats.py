@@ -67,9 +67,9 @@ def show_statistics(
     kind: str | None,
     as_json: bool | None,
 ) -> None:
-    """Show the clicks of a link, or of many links, beside the days before.
+    """Show the clicks of a link, or of many links.
 
-    CODE is the code of a link, or its short URL.
+    Beside them stand those of as many days before. CODE is the code of a link, or its short URL.
 
     \b
     snapurl stats sale --days 30
