@@ -23,12 +23,12 @@ from typing import Any
 from sanic import HTTPResponse
 
 from snapurl.errors import Forbidden, Unavailable
+from snapurl.groups import ALL, Group
 from snapurl.http.schema.requests import TAG_CHARS_MAX, read_words
 from snapurl.http.shlink.call import Call, pagination, stamp, summary
 from snapurl.http.shlink.problems import ShlinkProblem, invalid
 from snapurl.model import LinkQuery, Scope, SourceClicks, SourceKind
 from snapurl.periods import HOUR_DAYS_MAX, DateRange, Interval, Report
-from snapurl.store.statistics import ALL, Group
 
 PAGE_VISITS_MAX = 5_000  # what the web client asks for; clients that ask for more or for all get pages, too
 LOOP_VISITS = 100  # more of them are made in a thread
