@@ -492,12 +492,6 @@ class LinkCount:
 # -- clicks ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class DayClicks:
-    day: date
-    clicks: int
-
-
 class SourceKind(StrEnum):
     """What is told of a click: each kind is counted for itself."""
 

@@ -17,9 +17,8 @@ from json import JSONEncoder
 
 import asyncpg
 
-from ring.slots import slot_of
 from snapurl.errors import ConfigError
-from snapurl.model import ClickRow, ClicksBySlot, DayClicks, SourceClicks, SourceKind
+from snapurl.model import ClickRow, ClicksBySlot
 from snapurl.store.cluster.pool import Row, ShardFailed
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
@@ -29,7 +28,6 @@ log = logging.getLogger("snapurl.clicks")
 
 SQL = load_queries("clicks")
 
-SOURCES_SHOWN = 50  # per kind, those with the most clicks
 CALLS_MAX = (
     3  # per shard for the same rows; each leaves out, or shortens, the slots that blocked the one before
 )
@@ -57,7 +55,7 @@ class Delivery:
 
 
 class ClickStore:
-    """Adds clicks to days and reads them. `totals` and `sources` raise Unavailable if the shard does not answer."""
+    """Adds clicks to days; `StatisticsStore` reads them."""
 
     def __init__(self, shards: Shards, router: Router) -> None:
         self._shards = shards
@@ -122,24 +120,6 @@ class ClickStore:
             case _:
                 self._router.settle(slot, answer)
         return False
-
-    async def totals(self, code: str) -> list[DayClicks]:
-        """Returns the clicks of a code by UTC day, oldest first, without days that have none."""
-        slot = slot_of(code)
-        rows = await self._router.read(slot, lambda pool: pool.fetch(SQL["totals"], slot, code))
-        return [DayClicks(row["day"], row["clicks"]) for row in rows if row["day"] is not None]
-
-    async def sources(self, code: str, kinds: Sequence[SourceKind]) -> list[SourceClicks]:
-        """Returns the sources of a code's clicks over all days: of each kind at most SOURCES_SHOWN, most first."""
-        slot = slot_of(code)
-        rows = await self._router.read(
-            slot, lambda pool: pool.fetch(SQL["sources"], slot, code, SOURCES_SHOWN, list(kinds))
-        )
-        return [
-            SourceClicks(SourceKind(row["kind"]), row["value"], row["clicks"])
-            for row in rows
-            if row["kind"] is not None
-        ]
 
 
 @dataclass(slots=True)

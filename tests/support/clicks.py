@@ -10,12 +10,9 @@ from snapurl.clicks.classifier import Classifier
 from snapurl.clicks.counts import Counts, LeftOut, Sources
 from snapurl.clicks.origins import Origins
 from snapurl.clicks.tally import Said, Tally
-from snapurl.model import SourceKind
 
 FIREFOX = b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 ROOM = 1_000_000
-SOURCES = (SourceKind.BROWSER, SourceKind.REFERRER)
-"""The kinds that tests of the stores look at."""
 
 
 def classifier() -> Classifier:
