@@ -12,7 +12,7 @@ PACKAGES := requirements/build.lock pyproject.toml
 # A virtual environment whose Python was removed (by an upgrade of the system) is rebuilt.
 $(shell test -x $(BIN)/python || rm -rf $(VENV))
 
-.PHONY: help up install check test test-all drill bench profile reshard micro schema lint docs tables clean \
+.PHONY: help up install check check-tests test test-all drill bench profile reshard micro schema lint docs tables clean \
 	lock release vendor screenshots
 
 help: ## list the targets
@@ -27,7 +27,13 @@ install: $(VENV)/.local ## install what `make up` needs into .venv
 TEST_PROCESSES ?= 3
 PYTEST := $(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --durations 10
 
-check: lint ## run style checks, type checks, and the tests that need no server
+# Each of these processes, and each program that a test starts, would compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
+
+check: $(VENV)/.dev ## run style checks, type checks, and the tests that need no server
+	@$(MAKE) --no-print-directory --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) lint check-tests
+
+check-tests: $(VENV)/.dev
 	$(PYTEST) tests/unit tests/model -m 'not long' $(ARGS)
 
 test: $(VENV)/.dev ## test the program on real PostgreSQL and Redis (ARGS='-k name' for some tests)
