@@ -32,6 +32,7 @@ _PROGRAMS = ("chromium", "haproxy", "psql", "redis-cli", "wrk", "nginx")
 _IS_THERE: dict[str, Callable[[], object]] = {
     **{name: lambda name=name: program(name) for name in _PROGRAMS},  # type: ignore[misc]  # a default, not a parameter
     "helm": helm.found,
+    "systemd-analyze": lambda: program("systemd-analyze"),
     "root": lambda: os.geteuid() == 0,
     "a user other than root": lambda: os.geteuid() != 0,
     "what `make release` needs": lambda: importlib.util.find_spec("twine"),
