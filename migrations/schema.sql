@@ -312,7 +312,19 @@ BEGIN
 END $function$;
 GRANT EXECUTE ON FUNCTION account_rename_v1 TO snapurl_migrator, snapurl_service;
 
-CREATE OR REPLACE FUNCTION public.clicks_apply_v3(p_stream text, p_slots smallint[], p_firsts bigint[], p_lasts bigint[], c_slots smallint[], c_codes text[], c_days date[], c_clicks bigint[], c_bots bigint[], c_visitors bigint[], c_sources text[])
+CREATE OR REPLACE FUNCTION public.clicks_added_v1(p_sources jsonb, p_unmerged text, p_more text)
+ RETURNS TABLE(sources jsonb, unmerged text)
+ LANGUAGE sql
+ STABLE
+AS $function$
+    SELECT CASE WHEN l.is_long THEN clicks_merge_v1(p_sources, l.list) ELSE p_sources END,
+           CASE WHEN l.is_long THEN NULL ELSE l.list END
+      FROM (SELECT nullif(concat_ws(',', p_unmerged, p_more), '') AS list,
+                   coalesce(clicks_is_long_v1(p_sources, p_unmerged, p_more), false) AS is_long) l
+$function$;
+GRANT EXECUTE ON FUNCTION clicks_added_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.clicks_apply_v4(p_stream text, p_slots smallint[], p_firsts bigint[], p_lasts bigint[], c_slots smallint[], c_codes text[], c_days date[], c_clicks bigint[], c_bots bigint[], c_sources text[], c_visitors bigint[], g_scopes text[], g_keys text[], g_days date[], g_clicks bigint[], g_bots bigint[], g_sources text[])
  RETURNS TABLE(slot smallint, outcome text, peer text, epoch bigint, last_entry bigint)
  LANGUAGE plpgsql
  SECURITY DEFINER
@@ -371,10 +383,7 @@ BEGIN
         UPDATE click_days d SET
             xid = pg_current_xact_id(), clicks = d.clicks + r.clicks, bots = d.bots + r.bots,
             visitors = greatest(d.visitors, r.visitors),
-            sources = CASE WHEN clicks_is_long_v1(d.sources, d.unmerged, r.sources)
-                           THEN clicks_merge_v1(d.sources, concat_ws(',', d.unmerged, r.sources)) ELSE d.sources END,
-            unmerged = CASE WHEN clicks_is_long_v1(d.sources, d.unmerged, r.sources) THEN NULL
-                            ELSE nullif(concat_ws(',', d.unmerged, r.sources), '') END
+            (sources, unmerged) = (SELECT a.sources, a.unmerged FROM clicks_added_v1(d.sources, d.unmerged, r.sources) a)
           FROM unnest(c_slots, c_codes, c_days, c_clicks, c_bots, c_visitors, c_sources)
             AS r (slot, code, day, clicks, bots, visitors, sources)
          WHERE d.slot = r.slot AND d.code = r.code AND d.day = r.day;
@@ -390,10 +399,8 @@ BEGIN
         ON CONFLICT (slot, code, day) DO UPDATE SET
             xid = excluded.xid, clicks = d.clicks + excluded.clicks, bots = d.bots + excluded.bots,
             visitors = greatest(d.visitors, excluded.visitors),
-            sources = CASE WHEN clicks_is_long_v1(d.sources, d.unmerged, excluded.unmerged)
-                           THEN clicks_merge_v1(d.sources, concat_ws(',', d.unmerged, excluded.unmerged)) ELSE d.sources END,
-            unmerged = CASE WHEN clicks_is_long_v1(d.sources, d.unmerged, excluded.unmerged) THEN NULL
-                            ELSE nullif(concat_ws(',', d.unmerged, excluded.unmerged), '') END;
+            (sources, unmerged) = (SELECT a.sources, a.unmerged
+                                     FROM clicks_added_v1(d.sources, d.unmerged, excluded.unmerged) a);
     END IF;
 
     IF NOT are_known THEN  -- perhaps it is just a new day
@@ -421,54 +428,16 @@ BEGIN
             clicks = t.clicks + excluded.clicks, bots = t.bots + excluded.bots, xid = excluded.xid;
     END IF;
 
-    -- First by what links have in common, so that a value is read once and not once per group.
-    WITH linked AS MATERIALIZED (
-        SELECT r.day, r.clicks, r.bots, r.sources::jsonb AS sources,
-               CASE WHEN strpos(r.code, '/') > 0 THEN split_part(r.code, '/', 1) ELSE '' END AS domain, l.owner, l.tags
-          FROM unnest(c_slots, c_codes, c_days, c_clicks, c_bots, c_sources) AS r (slot, code, day, clicks, bots, sources)
-          LEFT JOIN links l ON l.slot = r.slot AND l.code = r.code
-    ), counted AS (
-        SELECT g.scope COLLATE "C" AS scope, g.key COLLATE "C" AS key, a.day, sum(a.clicks) AS clicks, sum(a.bots) AS bots
-          FROM (SELECT day, domain, owner, tags, sum(clicks) AS clicks, sum(bots) AS bots
-                  FROM linked GROUP BY day, domain, owner, tags) a
-         CROSS JOIN LATERAL clicks_groups_v1(a.domain, a.owner, a.tags) g
-         GROUP BY 1, 2, 3
-    ), told AS (
-        SELECT g.scope COLLATE "C" AS scope, g.key COLLATE "C" AS key, a.day, a.kind, a.value, sum(a.clicks) AS clicks
-          FROM (SELECT l.day, l.domain, l.owner, l.tags, k.key AS kind, v.key AS value, sum(v.value::bigint) AS clicks
-                  FROM linked l, jsonb_each(l.sources) k, jsonb_each(k.value) v
-                 GROUP BY 1, 2, 3, 4, 5, 6) a
-         CROSS JOIN LATERAL clicks_groups_v1(a.domain, a.owner, a.tags) g
-         GROUP BY 1, 2, 3, 4, 5
-    ), both_of_them AS (
-        SELECT scope, key, day, clicks, bots, NULL AS kind, NULL::jsonb AS by_value FROM counted
-        UNION ALL
-        SELECT scope, key, day, 0, 0, kind, jsonb_object_agg(value, clicks) FROM told GROUP BY scope, key, day, kind
-    )
     INSERT INTO click_groups AS d (slot, scope, key, day, xid, clicks, bots, unmerged)
-         SELECT home, b.scope, b.key, b.day, pg_current_xact_id(), sum(b.clicks), sum(b.bots),
-                (jsonb_object_agg(b.kind, b.by_value) FILTER (WHERE b.kind IS NOT NULL))::text
-           FROM both_of_them b GROUP BY b.scope, b.key, b.day ORDER BY b.scope, b.key, b.day
+         SELECT home, g.scope, g.key, g.day, pg_current_xact_id(), g.clicks, g.bots, g.sources
+           FROM unnest(g_scopes, g_keys, g_days, g_clicks, g_bots, g_sources)
+             AS g (scope, key, day, clicks, bots, sources)
     ON CONFLICT (slot, scope, key, day) DO UPDATE SET
         xid = excluded.xid, clicks = d.clicks + excluded.clicks, bots = d.bots + excluded.bots,
-        sources = CASE WHEN clicks_is_long_v1(d.sources, d.unmerged, excluded.unmerged)
-                       THEN clicks_merge_v1(d.sources, concat_ws(',', d.unmerged, excluded.unmerged)) ELSE d.sources END,
-        unmerged = CASE WHEN clicks_is_long_v1(d.sources, d.unmerged, excluded.unmerged) THEN NULL
-                        ELSE nullif(concat_ws(',', d.unmerged, excluded.unmerged), '') END;
+        (sources, unmerged) = (SELECT a.sources, a.unmerged
+                                 FROM clicks_added_v1(d.sources, d.unmerged, excluded.unmerged) a);
 END $function$;
-GRANT EXECUTE ON FUNCTION clicks_apply_v3 TO snapurl_migrator, snapurl_service;
-
-CREATE OR REPLACE FUNCTION public.clicks_groups_v1(p_domain text, p_owner text, p_tags text[])
- RETURNS TABLE(scope text, key text)
- LANGUAGE sql
- IMMUTABLE
-AS $function$
-    SELECT 'domain', p_domain
-     UNION ALL SELECT 'account', p_owner WHERE p_owner <> ''
-     UNION ALL SELECT 'tag', tag FROM unnest(p_tags) AS tag WHERE p_owner <> ''
-     UNION ALL SELECT 'account_tag', p_owner || '/' || tag FROM unnest(p_tags) AS tag WHERE p_owner <> ''
-$function$;
-GRANT EXECUTE ON FUNCTION clicks_groups_v1 TO snapurl_migrator, snapurl_service;
+GRANT EXECUTE ON FUNCTION clicks_apply_v4 TO snapurl_migrator, snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.clicks_is_long_v1(p_sources jsonb, p_unmerged text, p_more text)
  RETURNS boolean
@@ -504,6 +473,22 @@ AS $function$
       FROM (SELECT kind, jsonb_object_agg(value, clicks) AS by_value FROM kept GROUP BY kind) k
 $function$;
 GRANT EXECUTE ON FUNCTION clicks_merge_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.clicks_owners_v1(p_slots smallint[], p_codes text[])
+ RETURNS TABLE(place bigint, owner text, tags text[])
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'public', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+AS $function$
+    SELECT n.place, l.owner, l.tags
+      FROM unnest(p_slots, p_codes) WITH ORDINALITY AS n (slot, code, place)
+      JOIN links l ON l.slot = n.slot AND l.code = n.code
+     WHERE l.owner <> ''
+$function$;
+GRANT EXECUTE ON FUNCTION clicks_owners_v1 TO snapurl_migrator, snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.clicks_values_max_v1(p_kind text)
  RETURNS integer

@@ -89,7 +89,7 @@ class StreamEntry:
     has."""
 
     day: date
-    fields: tuple[str, str, str]  # clicks, bots, sources
+    fields: tuple[bytes, bytes, bytes]  # clicks, bots, sources
     visitors: Mapping[str, bytes]
     clicks: int
 

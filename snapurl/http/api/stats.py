@@ -27,9 +27,9 @@ from snapurl.http.schema.statistics import (
     spreadsheet_cell,
     value_rows,
 )
-from snapurl.model import SlotPlace, SourceKind
+from snapurl.model import Scope, SlotPlace, SourceKind
 from snapurl.periods import DAYS_MAX, HOUR_DAYS_MAX, DateRange, Interval
-from snapurl.store.statistics import ALL, Group, Scope
+from snapurl.store.statistics import ALL, Group
 
 CSV = "text/csv"
 ACCEPT_CHARS_MAX = 1_000  # of the header that are looked at

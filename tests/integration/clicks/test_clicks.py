@@ -176,7 +176,7 @@ async def test_lost_replies_of_redis_count_nothing_twice(store: Store, ready: Se
         async with shipper(through, store.shards.topology.cluster_id) as tally:
             for number in range(300):
                 if number % 10 == 0:
-                    proxy.replies_to_lose = 1
+                    proxy.lose_replies(1)
                 code = CODES[number % 7]
                 expected[code] += 1
                 tally.record(code)

@@ -15,6 +15,7 @@ from snapurl.model import ClickRow, SourceClicks, SourceKind
 from snapurl.store.cluster import migrate
 from snapurl.store.cluster.bootstrap import ensure_cluster
 from tests.integration.store.conftest import NewLinkMaker, Store, new_link
+from tests.support.click_rows import by_kind
 from tests.support.click_totals import assert_groups_are_sums, assert_totals_are_sums
 from tests.support.roles import connected
 from tests.support.waits import until
@@ -53,8 +54,10 @@ async def test_what_was_counted_before_and_meanwhile_is_told(
             await until(partial(shard.fetchval, "SELECT true FROM pg_locks WHERE NOT granted LIMIT 1"))
         with pytest.raises(asyncpg.PostgresError):
             await call
+        for following in known[made.version :]:
+            await shard.execute(following.sql)
         told = (SourceClicks(SourceKind.REFERRER, "b.example", 3),)
-        later = {slot: [ClickRow(slot, 5, code, DAYS[1], 3, told)]}
+        later = {slot: [ClickRow(slot, 5, code, DAYS[1], 3, by_kind(told))]}
         assert (await store.clicks.apply(owner, "s", later)).counted == {slot}
         await assert_totals_are_sums(shard)
         await assert_groups_are_sums([shard])

@@ -14,6 +14,7 @@ import pytest
 from ring.slots import slot_of
 from snapurl.model import ClickRow, SourceClicks, SourceKind
 from tests.integration.store.conftest import VALUES, Store
+from tests.support.click_rows import by_kind
 from tests.support.click_totals import assert_groups_are_sums, assert_totals_are_sums
 from tests.support.waits import until
 
@@ -126,7 +127,7 @@ async def test_a_consumer_without_the_lock_counts_nothing_twice(store: Store, di
 
 def sourced(code: str, entry: int, referrers: dict[str, int], day: date = DAY) -> ClickRow:
     sources = tuple(SourceClicks(SourceKind.REFERRER, value, clicks) for value, clicks in referrers.items())
-    return ClickRow(slot_of(code), entry, code, day, sum(referrers.values()), sources)
+    return ClickRow(slot_of(code), entry, code, day, sum(referrers.values()), by_kind(sources))
 
 
 async def test_sources_are_counted_once_with_their_clicks(store: Store) -> None:

@@ -19,6 +19,7 @@ from snapurl.model import ClickRow, Link, LinkPatch, LinkQuery, PageKey, SourceC
 from snapurl.run.healthcheck import Address
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import add_fifth, settle
+from tests.support.click_rows import by_kind
 from tests.support.waits import HANG_S
 from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
@@ -70,7 +71,7 @@ async def test_adding_a_shard_moves_a_fifth_of_the_slots_and_loses_nothing(
     told = (SourceClicks(SourceKind.BROWSER, "firefox", 2), SourceClicks(SourceKind.REFERRER, "x", 2))
     rows: dict[int, list[ClickRow]] = {}
     for code in clicked:
-        row = ClickRow(slot_of(code), 1, code, date(2026, 5, 1), 2, told)
+        row = ClickRow(slot_of(code), 1, code, date(2026, 5, 1), 2, by_kind(told))
         rows.setdefault(row.slot, []).append(row)
     assert await store.apply_clicks("s", rows) == rows.keys()
     fleet = await add_fifth(ready, five, fifth)
