@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
-from pydantic_core import to_json
+import msgspec
 from sanic import HTTPResponse, Request
 
 from ring.arcs import Arc
@@ -22,6 +22,7 @@ from snapurl.http.schema.requests import Rules
 from snapurl.keys import KeyService
 from snapurl.limits import Blocklist, Limiter
 from snapurl.link_batches import LinkBatches
+from snapurl.link_imports import LinkImports
 from snapurl.links import LinkService
 from snapurl.model import ApiKey, ClusterChange, Lag, Readiness, RingView, ShardState, SlotPlace
 from snapurl.renames import LinkRenames
@@ -53,6 +54,7 @@ class Services:
     links: LinkService
     statistics: Statistics
     batches: LinkBatches
+    imports: LinkImports
     renames: LinkRenames
     keys: KeyService
     accounts: AccountService
@@ -134,11 +136,13 @@ class RequestContext:
     def json_response(self, body: object, status: int = 200) -> HTTPResponse:
         """Makes a JSON response with the headers collected so far."""
         return HTTPResponse(
-            to_json(body),
+            _encode(body),
             status=status,
             headers=self.headers,
             content_type="application/json",
         )
 
+
+_encode = msgspec.json.Encoder().encode
 
 Handler = Callable[[RequestContext], Awaitable[HTTPResponse]]
