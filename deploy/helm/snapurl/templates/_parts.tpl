@@ -50,8 +50,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- join " " $shards }}
 {{- end }}
 
-{{- define "snapurl.runsShards" -}}
-{{- range .Values.shards }}{{ if .cloudNativePG }}yes{{ end }}{{ end }}
+{{/* The names of listed shards that the chart runs. Others may have no Secret yet, for which a pod would wait. */}}
+{{- define "snapurl.ownShards" -}}
+{{- range .Values.shards }}{{ if and .cloudNativePG (or (not (hasKey . "listed")) .listed) }}{{ .name }} {{ end }}{{ end }}
 {{- end }}
 
 {{- define "snapurl.redisUrl" -}}
@@ -121,7 +122,7 @@ securityContext:
 {{- define "snapurl.mounts" -}}
 - {name: tmp, mountPath: /tmp}
 - {name: secrets, mountPath: /run/secrets, readOnly: true}
-{{- if include "snapurl.runsShards" . }}
+{{- if include "snapurl.ownShards" . }}
 - {name: tls, mountPath: /run/tls, readOnly: true}
 {{- end }}
 {{- end }}
@@ -150,15 +151,13 @@ securityContext:
       {{- with $secrets.ca }}
       - secret: {name: {{ . }}, items: [{key: ca.crt, path: ca.crt}]}
       {{- end }}
-{{- if include "snapurl.runsShards" $root }}
+{{- with include "snapurl.ownShards" $root | trim }}
 - name: tls
   projected:
     defaultMode: 0440
     sources:
-      {{- range $root.Values.shards }}
-      {{- if .cloudNativePG }}
-      - secret: {name: {{ include "snapurl.clusterName" (list $root .name) }}-ca, items: [{key: ca.crt, path: {{ .name }}.crt}]}
-      {{- end }}
+      {{- range splitList " " . }}
+      - secret: {name: {{ include "snapurl.clusterName" (list $root .) }}-ca, items: [{key: ca.crt, path: {{ . }}.crt}]}
       {{- end }}
 {{- end }}
 {{- end }}
