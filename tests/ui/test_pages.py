@@ -22,6 +22,7 @@ SCREENS = (
     "/ui/links/every-page/edit",
     "/ui/links?q=every-page&state=live",
     "/ui/keys",
+    "/ui/statistics?tag=sale&bots=yes",
     "/ui/settings",
     "/ui/cluster",
 )

@@ -133,6 +133,7 @@ async def test_a_sharded_table_carries_slot_and_xid(settings: Settings, fresh_sh
             "click_cursor",
             "click_groups",
             "click_totals",
+            "link_shares",
             "link_uses",
             "link_history",
             "api_keys",
