@@ -103,10 +103,11 @@ lock: ## pin the dependencies again
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra analytics -c requirements/dev.lock -o requirements/run.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra analytics --extra oidc -c requirements/dev.lock -o requirements/oidc.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra analytics --extra otel -c requirements/dev.lock -o requirements/otel.lock
+	$(LOCK) $(LOCK_ARGS) requirements/helm.in --no-deps -o requirements/helm.lock
 	$(LOCK) $(LOCK_ARGS) requirements/build.in -c requirements/dev.lock -o requirements/build.lock
 
-release: $(VENV)/.release ## build and check sdist, wheel, image, SBOM and notes of this version, into dist
-	$(BIN)/python deploy/release.py dist
+release: $(VENV)/.release ## build and check sdist, wheel, image, chart, SBOM and notes of this version, into dist
+	$(BIN)/python -m deploy.release dist
 
 vendor: $(VENV)/.dev ## fetch the files of other projects again, as named in the VENDORED.toml files (needs npm)
 	$(BIN)/python -m tests.support.vendored
@@ -126,9 +127,10 @@ $(VENV)/.local: requirements/local.lock $(PACKAGES) | $(BIN)/python
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.lock $(PACKAGES) | $(BIN)/python
+$(VENV)/.dev: requirements/dev.lock requirements/helm.lock $(PACKAGES) | $(BIN)/python
 	@echo "Installing into $(VENV), with what the tests and linters need …"
 	@$(PIP_INSTALL) --require-hashes -r requirements/dev.lock
+	@$(PIP_INSTALL) --require-hashes --no-deps --upgrade --target $(VENV)/helm -r requirements/helm.lock
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/.local $@
 

@@ -6,6 +6,7 @@ It writes into one directory, from which it first removes what an earlier run ha
     snapurl-VERSION-py3-none-any.whl   the program (wheel)
     snapurl-VERSION.cdx.json           what the image is made of, besides its base image (SBOM, CycloneDX)
     snapurl-VERSION.image.tar.gz       the image, for `docker load`; only where a container engine answers
+    snapurl-VERSION.tgz                the Helm chart
     snapurl-VERSION.md                 what has changed: the section of CHANGELOG.md
     SHA256SUMS
 
@@ -26,6 +27,8 @@ from collections.abc import Iterator
 from hashlib import file_digest
 from pathlib import Path
 from typing import Any, NoReturn
+
+from tests.support.helm import CHART, found
 
 ROOT = Path(__file__).parents[1]
 ENGINES = ("docker", "podman")
@@ -147,6 +150,10 @@ def main(out: Path) -> None:
     module("twine", "check", "--strict", wheel, sdist)
     named.with_name(f"{named.name}.md").write_text(notes, "utf-8")
     write_sbom(wheel, named.with_name(f"{named.name}.cdx.json"))
+    if helm := found():
+        run(helm, "package", "--version", version, "--app-version", version, "--destination", out, CHART)
+    else:
+        print("no chart: no Helm on PATH, and `make .venv/.dev` brings none for this kind of machine")
     if program := engine():
         build_image(program, version, named.with_name(f"{named.name}.image.tar.gz"))
     else:

@@ -28,9 +28,7 @@ LONG = ("benchmarks", "drills", "faults")
 
 EARLY = (
     "hostile/test_cache_memory.py",
-    "integration/test_deployment.py",
     "integration/test_proxy.py",
-    "integration/test_telemetry.py",
     "integration/tools/test_cli.py",
     "integration/tools/test_migrator.py",
     "integration/tools/test_migrator_status.py",

@@ -29,9 +29,10 @@ LOCAL_HOST = "http://127.0.0.1"
 def test_a_release_is_complete_and_its_wheel_runs_a_cluster(tmp_path: Path) -> None:
     """The files of a release are sound, and `snapurl up` works from its wheel alone, in an empty environment."""
     out = tmp_path / "dist"
-    told = said(sys.executable, ROOT / "deploy/release.py", out)
+    told = said(sys.executable, "-m", "deploy.release", out)
     files = {file.name.removeprefix(f"snapurl-{VERSION}"): file for file in out.iterdir()}
     assert {".tar.gz", "-py3-none-any.whl", ".cdx.json", ".md", "SHA256SUMS"} <= set(files)
+    assert (".tgz" in files) is ("no chart: no Helm" not in told)
     assert (".image.tar.gz" in files) is ("no image: no container engine answers" not in told)
     for line in files["SHA256SUMS"].read_text().splitlines():
         digest, name = line.split()
@@ -58,7 +59,7 @@ def test_a_release_is_complete_and_its_wheel_runs_a_cluster(tmp_path: Path) -> N
 
 def said(*words: str | Path) -> str:
     """Returns what a program prints; it must succeed."""
-    done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
+    done = subprocess.run([*map(str, words)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
@@ -148,6 +149,29 @@ def hand_off(_: str) -> str:
     )
 
 
+# -- the chart ----------------------------------------------------------------------------------------------------
+
+CHART_SCHEMA = "deploy/helm/snapurl/values.schema.json"
+CHART_SETS = {
+    *("shards", "redis_url", "host", "port", "metrics_host", "metrics_port", "workers", "secrets_dir"),
+    *("migrate_on_start", "stop_delay_s"),
+}
+"""Settings that the chart itself gives to the programs."""
+OF_OTHER_COMMANDS = {"home", "url", "api_key_file"}
+"""Settings of commands that the chart does not run."""
+
+
+def chart_schema(text: str) -> str:
+    """Returns the schema of the chart's values, in which `settings` may have the settings that are left to it."""
+    schema = json.loads(text)
+    secrets = {name for name, field in Settings.model_fields.items() if field.annotation is SecretStr}
+    free = Settings.model_fields.keys() - CHART_SETS - OF_OTHER_COMMANDS - secrets
+    schema["properties"]["settings"]["propertyNames"]["enum"] = sorted(free)
+    return json.dumps(schema, indent=2) + "\n"
+
+
+# -- files --------------------------------------------------------------------------------------------------------
+
 GENERATED: dict[tuple[str, str], Callable[[str], str]] = {
     ("ARCHITECTURE.md", "modules"): modules,
     ("docs/configuration.md", "settings"): settings,
@@ -162,6 +186,8 @@ GENERATED: dict[tuple[str, str], Callable[[str], str]] = {
 
 def rewritten(name: str, text: str) -> str:
     """Returns the text of the file `name` with its generated parts updated. Raises ValueError without markers."""
+    if name == CHART_SCHEMA:
+        return chart_schema(text)
     for (file, part), write in GENERATED.items():
         if file == name:
             text = _replaced(text, part, write)
@@ -178,7 +204,7 @@ def _replaced(text: str, part: str, write: Callable[[str], str]) -> str:
 
 def generated_files() -> list[Path]:
     """Returns the files that have generated parts."""
-    return [ROOT / name for name in dict.fromkeys(file for file, _ in GENERATED)]
+    return [ROOT / name for name in (*dict.fromkeys(file for file, _ in GENERATED), CHART_SCHEMA)]
 
 
 def main() -> None:

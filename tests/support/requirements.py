@@ -15,6 +15,8 @@ from typing import NoReturn
 
 import pytest
 
+from tests.support import helm
+
 PREFIX = "this machine lacks: "
 
 _SYSTEM_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"))
@@ -29,6 +31,8 @@ _PROGRAMS = ("chromium", "haproxy", "psql", "redis-cli", "wrk", "nginx", "node")
 
 _IS_THERE: dict[str, Callable[[], object]] = {
     **{name: lambda name=name: program(name) for name in _PROGRAMS},  # type: ignore[misc]  # a default, not a parameter
+    "helm": helm.found,
+    "systemd-analyze": lambda: program("systemd-analyze"),
     "root": lambda: os.geteuid() == 0,
     "a user other than root": lambda: os.geteuid() != 0,
     "what `make release` needs": lambda: importlib.util.find_spec("twine"),

@@ -52,7 +52,11 @@ async def test_every_screen_can_be_seen(service: Service, make_page: PageMaker, 
             for path in paths:
                 answer = await page.goto(path)
                 assert answer is not None and answer.ok, path
-                name = re.sub("acc_.*", "one", path.partition("?")[0].strip("/").replace("/", "-"))
+                name = re.sub(
+                    "(acc_|(?<=shared-every-page-)).*",
+                    "one",
+                    path.partition("?")[0].strip("/").replace("/", "-"),
+                )
                 await page.screenshot(path=place / f"{name}-{width}-{theme}.png", full_page=True)
                 assert (place / f"{name}-{width}-{theme}.png").stat().st_size > 5_000
             if "SCREENSHOTS" in os.environ:

@@ -1,0 +1,1 @@
+../../../compose/start-redis.sh
