@@ -189,7 +189,7 @@ async def test_links_of_a_filter_are_counted_confirmed_and_changed_in_parts(serv
         assert part["changed"] + part["refused"] == min(left, 1_000)
         left -= part["changed"]
         assert part["left"] == left
-        return left == 0
+        return not left
 
     assert not await all_renamed()
     await until(all_renamed)
