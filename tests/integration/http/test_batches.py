@@ -10,8 +10,12 @@ import httpx
 import pytest
 
 from tests.integration.http.service import Service
+from tests.support.waits import until
 
 LINKS = 1_003  # more than one batch may have
+OUT_OF_TIME = (
+    503  # for the links of a batch that a busy machine did not get to within its seconds: it can be repeated
+)
 
 
 async def own_client(service: Service) -> httpx.AsyncClient:
@@ -156,13 +160,18 @@ async def test_links_of_a_filter_are_counted_confirmed_and_changed_in_parts(serv
     refused = await own.post("/api/v1/links/batch", json=wrong)
     assert refused.status_code == 422
     assert refused.json()["errors"][0]["pointer"] == "/confirm"
-    begun = await batch(confirm=LINKS)
-    assert (len(begun["results"]), begun["complete"]) == (1_000, True)
-    rest = await batch(cursor=begun["next_cursor"])
-    assert (len(rest["results"]), rest["next_cursor"]) == (LINKS - 1_000, None)
-    results = begun["results"] + rest["results"]
-    assert {result["status"] for result in results} == {200}
-    assert len({result["code"] for result in results}) == LINKS
+
+    async def all_tagged() -> bool:
+        begun = await batch(confirm=LINKS)
+        assert (len(begun["results"]), begun["complete"]) == (1_000, True)
+        rest = await batch(cursor=begun["next_cursor"])
+        assert (len(rest["results"]), rest["next_cursor"]) == (LINKS - 1_000, None)
+        results = begun["results"] + rest["results"]
+        assert len({result["code"] for result in results}) == LINKS
+        assert {result["status"] for result in results} <= {200, OUT_OF_TIME}
+        return {result["status"] for result in results} == {200}
+
+    await until(all_tagged)
 
     async def tags(**query: Any) -> dict[str, Any]:
         found: dict[str, Any] = (await own.get("/api/v1/tags", params=query)).json()
@@ -172,11 +181,18 @@ async def test_links_of_a_filter_are_counted_confirmed_and_changed_in_parts(serv
     assert await tags() == {"tags": counted, "more": False, "complete": True}
     assert await tags(limit=1) == {"tags": counted[:1], "more": True, "complete": True}
     assert (await tags(q="OTH"))["tags"] == counted[1:]
-    progress = [
-        (await own.patch("/api/v1/tags", params={"tag": "many"}, json={"tag": "other"})).json()
-        for _ in range(2)
-    ]
-    assert [(part["changed"], part["left"]) for part in progress] == [(1_000, 3), (3, 0)]
+    left = LINKS
+
+    async def all_renamed() -> bool:
+        nonlocal left
+        part = (await own.patch("/api/v1/tags", params={"tag": "many"}, json={"tag": "other"})).json()
+        assert part["changed"] + part["refused"] == min(left, 1_000)
+        left -= part["changed"]
+        assert part["left"] == left
+        return not left
+
+    assert not await all_renamed()
+    await until(all_renamed)
     assert (await tags())["tags"] == [{"tag": "other", "links": LINKS + 1}]
     one = await make(own, tags=["gone", "kept"])
     removed = (await own.delete("/api/v1/tags", params={"tag": "gone"})).json()
