@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from snapurl.links import LinkService
 from snapurl.model import SourceClicks, SourceKind
-from snapurl.periods import DateRange, DayCounts, Report, Series
+from snapurl.periods import DateRange, DayCounts, Report, clicks_of_dates
 from snapurl.store.statistics import Group, SourceTotals, StatisticsStore
 
 
@@ -66,18 +66,13 @@ def _report(
     kinds: Sequence[SourceKind],
     limit: int,
 ) -> Report:
-    days = [each for each in found if period.has(each.day)]
-    clicks = sum(each.clicks for each in days)
+    days = [each for each in found if not each.is_month and period.has(each.day)]
+    clicks = clicks_of_dates(period, found)
     sources = list(totals.values)
     sources += [
         SourceClicks(kind, "", rest) for kind in kinds if (rest := clicks - totals.totals.get(kind, 0)) > 0
     ]
     sources.sort(key=lambda item: (item.kind, -item.clicks, item.value))
     shown = [item for kind in kinds for item in [each for each in sources if each.kind is kind][:limit]]
-    before = period.before() if compare else None
-    return Report(
-        Series(period, period.points(found)),
-        Series(before, before.points(found)) if before is not None else None,
-        shown,
-        days,
-    )
+    previous = period.before().series(found) if compare else None
+    return Report(period.series(found), previous, shown, days)

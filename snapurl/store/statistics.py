@@ -1,7 +1,7 @@
 """Statistics in the shards: what was counted for a link, or for all links of a group, by day and by source.
 
 A link's are on the shard of its slot. A group's are on every shard (`migrations/0023_click_sources.sql`), and are
-summed up here.
+summed up here. Old days have become months (`folds.py`).
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ class StatisticsStore:
         self._router = router
 
     async def days_of_link(self, code: str, period: DateRange) -> list[DayCounts]:
-        """Returns the UTC days that have clicks and may have a part of the period, oldest first."""
+        """Returns the UTC days that have clicks and may have a part of the period, oldest first; also the months
+        that days have become."""
         slot, args = slot_of(code), (*period.utc_days, period.needs_hours)
         rows = await self._router.read(slot, lambda pool: pool.fetch(SQL["days_of_link"], slot, code, *args))
         return [_counts(row, row["visitors"]) for row in rows if row["day"] is not None]
@@ -91,9 +92,9 @@ class StatisticsStore:
         """As `days_of_link`; also returns the shards whose part is missing."""
         args = (group.scope, group.key, *period.utc_days, period.needs_hours)
         listed = await every_row_once(self._shards, SQL["days_of_group"], args)
-        days: dict[date, list[DayCounts]] = {}
+        days: dict[tuple[date, bool], list[DayCounts]] = {}
         for row in listed.answers:
-            days.setdefault(row["day"], []).append(_counts(row, None))
+            days.setdefault((row["day"], not row["is_month"]), []).append(_counts(row, None))
         return [_sum(days[day]) for day in sorted(days)], listed.silent
 
     async def values_of_group(
@@ -125,11 +126,12 @@ def _counts(row: Row, visitors: int | None) -> DayCounts:
         hours[kind][int(hour)] = clicks
     if visitors is not None:
         visitors = min(visitors, row["clicks"] - row["bots"])  # an estimate may be too high
-    return DayCounts(row["day"], row["clicks"], row["bots"], visitors, hours["hour"], hours["bot_hour"])
+    told = hours["hour"], hours["bot_hour"]
+    return DayCounts(row["day"], row["clicks"], row["bots"], visitors, *told, row["is_month"])
 
 
 def _sum(counted: Sequence[DayCounts]) -> DayCounts:
-    """Returns the sum of what several shards counted on one day."""
+    """Returns the sum of what several shards counted on one day, or in one month."""
     return DayCounts(
         counted[0].day,
         sum(each.clicks for each in counted),
@@ -137,6 +139,7 @@ def _sum(counted: Sequence[DayCounts]) -> DayCounts:
         None,
         _sum_hours(each.hours for each in counted),
         _sum_hours(each.bot_hours for each in counted),
+        counted[0].is_month,
     )
 
 
