@@ -12,8 +12,8 @@ PACKAGES := requirements/build.lock pyproject.toml
 # A virtual environment whose Python was removed (by an upgrade of the system) is rebuilt.
 $(shell test -x $(BIN)/python || rm -rf $(VENV))
 
-.PHONY: help up install check test test-all drill bench profile reshard micro schema lint docs tables clean \
-	lock vendor screenshots
+.PHONY: help up install check check-tests test test-all drill bench profile reshard micro schema lint docs tables clean \
+	lock release vendor screenshots
 
 help: ## list the targets
 	@sed -n 's/^\([a-z][a-z-]*\):.*## /  make \1\t/p' Makefile | expand -t 16
@@ -27,13 +27,19 @@ install: $(VENV)/.local ## install what `make up` needs into .venv
 TEST_PROCESSES ?= 3
 PYTEST := $(BIN)/pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --durations 10
 
-check: lint ## run style checks, type checks, and the tests that need no server
+# Each of these processes, and each program that a test starts, would compile everything again.
+unexport PYTHONDONTWRITEBYTECODE
+
+check: $(VENV)/.dev ## run style checks, type checks, and the tests that need no server
+	@$(MAKE) --no-print-directory --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync) lint check-tests
+
+check-tests: $(VENV)/.dev
 	$(PYTEST) tests/unit tests/model -m 'not long' $(ARGS)
 
 test: $(VENV)/.dev ## test the program on real PostgreSQL and Redis (ARGS='-k name' for some tests)
 	$(PYTEST) -m 'not long' $(ARGS)
 
-test-all: $(VENV)/.dev docs ## run `make test` and the long tests: load, faults, soak, hosts, docs
+test-all: $(VENV)/.dev $(VENV)/.release docs ## run `make test` and the long tests: load, faults, soak, hosts, docs
 	$(PYTEST) $(ARGS)
 
 DRILL_availability := $(BIN)/python -m tests.drills.availability
@@ -91,12 +97,16 @@ lock: ## pin the dependencies again
 	$(LOCK) $(LOCK_ARGS) pyproject.toml requirements/build.in --extra local --extra analytics --extra dev --extra oidc --extra otel \
 		-o requirements/dev.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra bench -c requirements/dev.lock -o requirements/bench.lock
+	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra release -c requirements/dev.lock -o requirements/release.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra docs -c requirements/dev.lock -o requirements/docs.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra local --extra analytics -c requirements/dev.lock -o requirements/local.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra analytics -c requirements/dev.lock -o requirements/run.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra analytics --extra oidc -c requirements/dev.lock -o requirements/oidc.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra analytics --extra otel -c requirements/dev.lock -o requirements/otel.lock
 	$(LOCK) $(LOCK_ARGS) requirements/build.in -c requirements/dev.lock -o requirements/build.lock
+
+release: $(VENV)/.release ## build and check sdist, wheel, image, SBOM and notes of this version, into dist
+	$(BIN)/python deploy/release.py dist
 
 vendor: $(VENV)/.dev ## fetch the files of other projects again, as named in the VENDORED.toml files (needs npm)
 	$(BIN)/python -m tests.support.vendored
@@ -130,4 +140,9 @@ $(VENV)/.bench: requirements/bench.lock $(PACKAGES) | $(VENV)/.dev
 $(VENV)/.docs: requirements/docs.lock $(PACKAGES) | $(BIN)/python
 	@echo "Installing into $(VENV), with what the site is made with …"
 	@$(PIP_INSTALL) --require-hashes -r requirements/docs.lock
+	@touch $@
+
+$(VENV)/.release: requirements/release.lock $(PACKAGES) | $(VENV)/.dev
+	@echo "Installing into $(VENV), with what a release is checked with …"
+	@$(PIP_INSTALL) --require-hashes -r requirements/release.lock
 	@touch $@

@@ -71,25 +71,6 @@ CREATE TABLE click_days (
 GRANT DELETE, INSERT, SELECT, UPDATE ON click_days TO snapurl_migrator;
 GRANT SELECT ON click_days TO snapurl_service;
 
-CREATE TABLE click_group_months (
-    slot smallint NOT NULL,
-    scope text COLLATE "C" NOT NULL,
-    key text COLLATE "C" NOT NULL,
-    month date NOT NULL,
-    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
-    clicks bigint NOT NULL,
-    bots bigint NOT NULL,
-    sources jsonb,
-    CONSTRAINT click_group_months_pkey PRIMARY KEY (slot, scope, key, month),
-    CONSTRAINT click_group_months_check CHECK (bots >= 0 AND bots <= clicks),
-    CONSTRAINT click_group_months_clicks_check CHECK (clicks > 0),
-    CONSTRAINT click_group_months_month_check CHECK (EXTRACT(day FROM month) = 1::numeric),
-    CONSTRAINT click_group_months_scope_check CHECK (scope = ANY (ARRAY['account'::text, 'account_tag'::text, 'domain'::text, 'tag'::text]))
-);
-CREATE INDEX click_group_months_by_key ON click_group_months USING btree (scope, key, month);
-GRANT DELETE, INSERT, SELECT, UPDATE ON click_group_months TO snapurl_migrator;
-GRANT SELECT ON click_group_months TO snapurl_service;
-
 CREATE TABLE click_groups (
     slot smallint NOT NULL,
     scope text COLLATE "C" NOT NULL,
@@ -108,23 +89,6 @@ CREATE TABLE click_groups (
 CREATE INDEX click_groups_by_key ON click_groups USING btree (scope, key, day);
 GRANT DELETE, INSERT, SELECT, UPDATE ON click_groups TO snapurl_migrator;
 GRANT SELECT ON click_groups TO snapurl_service;
-
-CREATE TABLE click_months (
-    slot smallint NOT NULL,
-    code text COLLATE "C" NOT NULL,
-    month date NOT NULL,
-    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
-    clicks bigint NOT NULL,
-    bots bigint NOT NULL,
-    daily_visitors bigint NOT NULL,
-    sources jsonb,
-    CONSTRAINT click_months_pkey PRIMARY KEY (slot, code, month),
-    CONSTRAINT click_months_check CHECK (bots >= 0 AND bots <= clicks),
-    CONSTRAINT click_months_clicks_check CHECK (clicks > 0),
-    CONSTRAINT click_months_month_check CHECK (EXTRACT(day FROM month) = 1::numeric)
-);
-GRANT DELETE, INSERT, SELECT, UPDATE ON click_months TO snapurl_migrator;
-GRANT SELECT ON click_months TO snapurl_service;
 
 CREATE TABLE click_totals (
     slot smallint NOT NULL,
@@ -348,7 +312,19 @@ BEGIN
 END $function$;
 GRANT EXECUTE ON FUNCTION account_rename_v1 TO snapurl_migrator, snapurl_service;
 
-CREATE OR REPLACE FUNCTION public.clicks_apply_v3(p_stream text, p_slots smallint[], p_firsts bigint[], p_lasts bigint[], c_slots smallint[], c_codes text[], c_days date[], c_clicks bigint[], c_bots bigint[], c_visitors bigint[], c_sources text[])
+CREATE OR REPLACE FUNCTION public.clicks_added_v1(p_sources jsonb, p_unmerged text, p_more text)
+ RETURNS TABLE(sources jsonb, unmerged text)
+ LANGUAGE sql
+ STABLE
+AS $function$
+    SELECT CASE WHEN l.is_long THEN clicks_merge_v1(p_sources, l.list) ELSE p_sources END,
+           CASE WHEN l.is_long THEN NULL ELSE l.list END
+      FROM (SELECT nullif(concat_ws(',', p_unmerged, p_more), '') AS list,
+                   coalesce(clicks_is_long_v1(p_sources, p_unmerged, p_more), false) AS is_long) l
+$function$;
+GRANT EXECUTE ON FUNCTION clicks_added_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.clicks_apply_v4(p_stream text, p_slots smallint[], p_firsts bigint[], p_lasts bigint[], c_slots smallint[], c_codes text[], c_days date[], c_clicks bigint[], c_bots bigint[], c_sources text[], c_visitors bigint[], g_scopes text[], g_keys text[], g_days date[], g_clicks bigint[], g_bots bigint[], g_sources text[])
  RETURNS TABLE(slot smallint, outcome text, peer text, epoch bigint, last_entry bigint)
  LANGUAGE plpgsql
  SECURITY DEFINER
@@ -407,10 +383,7 @@ BEGIN
         UPDATE click_days d SET
             xid = pg_current_xact_id(), clicks = d.clicks + r.clicks, bots = d.bots + r.bots,
             visitors = greatest(d.visitors, r.visitors),
-            sources = CASE WHEN clicks_is_long_v1(d.sources, d.unmerged, r.sources)
-                           THEN clicks_merge_v1(d.sources, concat_ws(',', d.unmerged, r.sources)) ELSE d.sources END,
-            unmerged = CASE WHEN clicks_is_long_v1(d.sources, d.unmerged, r.sources) THEN NULL
-                            ELSE nullif(concat_ws(',', d.unmerged, r.sources), '') END
+            (sources, unmerged) = (SELECT a.sources, a.unmerged FROM clicks_added_v1(d.sources, d.unmerged, r.sources) a)
           FROM unnest(c_slots, c_codes, c_days, c_clicks, c_bots, c_visitors, c_sources)
             AS r (slot, code, day, clicks, bots, visitors, sources)
          WHERE d.slot = r.slot AND d.code = r.code AND d.day = r.day;
@@ -426,10 +399,8 @@ BEGIN
         ON CONFLICT (slot, code, day) DO UPDATE SET
             xid = excluded.xid, clicks = d.clicks + excluded.clicks, bots = d.bots + excluded.bots,
             visitors = greatest(d.visitors, excluded.visitors),
-            sources = CASE WHEN clicks_is_long_v1(d.sources, d.unmerged, excluded.unmerged)
-                           THEN clicks_merge_v1(d.sources, concat_ws(',', d.unmerged, excluded.unmerged)) ELSE d.sources END,
-            unmerged = CASE WHEN clicks_is_long_v1(d.sources, d.unmerged, excluded.unmerged) THEN NULL
-                            ELSE nullif(concat_ws(',', d.unmerged, excluded.unmerged), '') END;
+            (sources, unmerged) = (SELECT a.sources, a.unmerged
+                                     FROM clicks_added_v1(d.sources, d.unmerged, excluded.unmerged) a);
     END IF;
 
     IF NOT are_known THEN  -- perhaps it is just a new day
@@ -457,178 +428,16 @@ BEGIN
             clicks = t.clicks + excluded.clicks, bots = t.bots + excluded.bots, xid = excluded.xid;
     END IF;
 
-    -- First by what links have in common, so that a value is read once and not once per group.
-    WITH linked AS MATERIALIZED (
-        SELECT r.day, r.clicks, r.bots, r.sources::jsonb AS sources,
-               CASE WHEN strpos(r.code, '/') > 0 THEN split_part(r.code, '/', 1) ELSE '' END AS domain, l.owner, l.tags
-          FROM unnest(c_slots, c_codes, c_days, c_clicks, c_bots, c_sources) AS r (slot, code, day, clicks, bots, sources)
-          LEFT JOIN links l ON l.slot = r.slot AND l.code = r.code
-    ), counted AS (
-        SELECT g.scope COLLATE "C" AS scope, g.key COLLATE "C" AS key, a.day, sum(a.clicks) AS clicks, sum(a.bots) AS bots
-          FROM (SELECT day, domain, owner, tags, sum(clicks) AS clicks, sum(bots) AS bots
-                  FROM linked GROUP BY day, domain, owner, tags) a
-         CROSS JOIN LATERAL clicks_groups_v1(a.domain, a.owner, a.tags) g
-         GROUP BY 1, 2, 3
-    ), told AS (
-        SELECT g.scope COLLATE "C" AS scope, g.key COLLATE "C" AS key, a.day, a.kind, a.value, sum(a.clicks) AS clicks
-          FROM (SELECT l.day, l.domain, l.owner, l.tags, k.key AS kind, v.key AS value, sum(v.value::bigint) AS clicks
-                  FROM linked l, jsonb_each(l.sources) k, jsonb_each(k.value) v
-                 GROUP BY 1, 2, 3, 4, 5, 6) a
-         CROSS JOIN LATERAL clicks_groups_v1(a.domain, a.owner, a.tags) g
-         GROUP BY 1, 2, 3, 4, 5
-    ), both_of_them AS (
-        SELECT scope, key, day, clicks, bots, NULL AS kind, NULL::jsonb AS by_value FROM counted
-        UNION ALL
-        SELECT scope, key, day, 0, 0, kind, jsonb_object_agg(value, clicks) FROM told GROUP BY scope, key, day, kind
-    )
     INSERT INTO click_groups AS d (slot, scope, key, day, xid, clicks, bots, unmerged)
-         SELECT home, b.scope, b.key, b.day, pg_current_xact_id(), sum(b.clicks), sum(b.bots),
-                (jsonb_object_agg(b.kind, b.by_value) FILTER (WHERE b.kind IS NOT NULL))::text
-           FROM both_of_them b GROUP BY b.scope, b.key, b.day ORDER BY b.scope, b.key, b.day
+         SELECT home, g.scope, g.key, g.day, pg_current_xact_id(), g.clicks, g.bots, g.sources
+           FROM unnest(g_scopes, g_keys, g_days, g_clicks, g_bots, g_sources)
+             AS g (scope, key, day, clicks, bots, sources)
     ON CONFLICT (slot, scope, key, day) DO UPDATE SET
         xid = excluded.xid, clicks = d.clicks + excluded.clicks, bots = d.bots + excluded.bots,
-        sources = CASE WHEN clicks_is_long_v1(d.sources, d.unmerged, excluded.unmerged)
-                       THEN clicks_merge_v1(d.sources, concat_ws(',', d.unmerged, excluded.unmerged)) ELSE d.sources END,
-        unmerged = CASE WHEN clicks_is_long_v1(d.sources, d.unmerged, excluded.unmerged) THEN NULL
-                        ELSE nullif(concat_ws(',', d.unmerged, excluded.unmerged), '') END;
+        (sources, unmerged) = (SELECT a.sources, a.unmerged
+                                 FROM clicks_added_v1(d.sources, d.unmerged, excluded.unmerged) a);
 END $function$;
-GRANT EXECUTE ON FUNCTION clicks_apply_v3 TO snapurl_migrator, snapurl_service;
-
-CREATE OR REPLACE FUNCTION public.clicks_fold_groups_v1(p_slot smallint, p_scope text, p_key text, p_before date, p_months integer, p_bytes integer, OUT outcome text, OUT peer text, OUT epoch bigint, OUT folded bigint, OUT more_scope text, OUT more_key text)
- RETURNS record
- LANGUAGE plpgsql
- SECURITY DEFINER
- SET search_path TO 'public', 'pg_temp'
- SET enable_seqscan TO 'off'
- SET enable_hashjoin TO 'off'
- SET enable_mergejoin TO 'off'
-AS $function$
-DECLARE
-    before date := clicks_kept_from_v1(p_before);
-    scopes text[];
-    keys text[];
-    months date[];
-BEGIN
-    SELECT array_agg(m.scope ORDER BY m.place) FILTER (WHERE m.bytes_before <= p_bytes OR m.place = 1),
-           array_agg(m.key ORDER BY m.place) FILTER (WHERE m.bytes_before <= p_bytes OR m.place = 1),
-           array_agg(m.month ORDER BY m.place) FILTER (WHERE m.bytes_before <= p_bytes OR m.place = 1)
-      INTO scopes, keys, months
-      FROM (SELECT f.*, row_number() OVER w AS place, sum(f.bytes) OVER w AS bytes_before
-              FROM (SELECT d.scope, d.key, date_trunc('month', d.day::timestamp)::date AS month,
-                           sum(coalesce(pg_column_size(d.sources), 0) + coalesce(octet_length(d.unmerged), 0)) AS bytes
-                      FROM click_groups d WHERE d.slot = p_slot AND (d.scope, d.key) >= (p_scope, p_key) AND d.day < before
-                     GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 LIMIT p_months) f
-            WINDOW w AS (ORDER BY f.scope, f.key, f.month)) m;
-    outcome := 'ok';
-    folded := 0;
-    IF keys IS NULL THEN RETURN; END IF;
-    PERFORM pg_advisory_xact_lock(1397637443, 0);
-    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
-    IF outcome <> 'ok' THEN RETURN; END IF;
-    IF NOT EXISTS (SELECT FROM slots s WHERE s.slot = p_slot AND s.state = 'owned') THEN
-        outcome := 'busy';
-        RETURN;
-    END IF;
-    more_scope := scopes[cardinality(keys)];
-    more_key := keys[cardinality(keys)];
-    WITH gone AS (
-        DELETE FROM click_groups d USING unnest(scopes, keys, months) AS m (scope, key, month)
-         WHERE d.slot = p_slot AND d.scope = m.scope AND d.key = m.key
-           AND d.day >= m.month AND d.day < (m.month + interval '1 month')::date
-        RETURNING d.scope, d.key, m.month, d.clicks, d.bots, nullif(concat_ws(',', d.sources::text, d.unmerged), '') AS told
-    ), put AS (
-        INSERT INTO click_group_months AS m (slot, scope, key, month, xid, clicks, bots, sources)
-             SELECT p_slot, g.scope, g.key, g.month, pg_current_xact_id(), sum(g.clicks), sum(g.bots),
-                    clicks_merge_v1(NULL, string_agg(g.told, ','))
-               FROM gone g GROUP BY g.scope, g.key, g.month
-        ON CONFLICT (slot, scope, key, month) DO UPDATE SET
-            xid = excluded.xid, clicks = m.clicks + excluded.clicks, bots = m.bots + excluded.bots,
-            sources = clicks_merge_v1(m.sources, excluded.sources::text)
-    )
-    SELECT count(*) INTO folded FROM gone;
-END $function$;
-GRANT EXECUTE ON FUNCTION clicks_fold_groups_v1 TO snapurl_migrator, snapurl_service;
-
-CREATE OR REPLACE FUNCTION public.clicks_fold_links_v1(p_slot smallint, p_from text, p_before date, p_months integer, p_bytes integer, OUT outcome text, OUT peer text, OUT epoch bigint, OUT folded bigint, OUT more_from text)
- RETURNS record
- LANGUAGE plpgsql
- SECURITY DEFINER
- SET search_path TO 'public', 'pg_temp'
- SET enable_seqscan TO 'off'
- SET enable_hashjoin TO 'off'
- SET enable_mergejoin TO 'off'
-AS $function$
-DECLARE
-    before date := clicks_kept_from_v1(p_before);
-    codes text[];
-    months date[];
-BEGIN
-    SELECT array_agg(m.code ORDER BY m.place) FILTER (WHERE m.bytes_before <= p_bytes OR m.place = 1),
-           array_agg(m.month ORDER BY m.place) FILTER (WHERE m.bytes_before <= p_bytes OR m.place = 1)
-      INTO codes, months
-      FROM (SELECT f.code, f.month, row_number() OVER w AS place, sum(f.bytes) OVER w AS bytes_before
-              FROM (SELECT d.code, date_trunc('month', d.day::timestamp)::date AS month,
-                           sum(coalesce(pg_column_size(d.sources), 0) + coalesce(octet_length(d.unmerged), 0)) AS bytes
-                      FROM click_days d WHERE d.slot = p_slot AND d.code >= p_from AND d.day < before
-                     GROUP BY 1, 2 ORDER BY 1, 2 LIMIT p_months) f
-            WINDOW w AS (ORDER BY f.code, f.month)) m;
-    outcome := 'ok';
-    folded := 0;
-    IF codes IS NULL THEN RETURN; END IF;
-    PERFORM pg_advisory_xact_lock(1397637443, 0);
-    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
-    IF outcome <> 'ok' THEN RETURN; END IF;
-    IF NOT EXISTS (SELECT FROM slots s WHERE s.slot = p_slot AND s.state = 'owned') THEN
-        outcome := 'busy';
-        RETURN;
-    END IF;
-    more_from := codes[cardinality(codes)];
-    WITH gone AS (
-        DELETE FROM click_days d USING unnest(codes, months) AS m (code, month)
-         WHERE d.slot = p_slot AND d.code = m.code AND d.day >= m.month AND d.day < (m.month + interval '1 month')::date
-        RETURNING d.code, m.month, d.clicks, d.bots, least(d.visitors, d.clicks - d.bots) AS visitors,
-                  nullif(concat_ws(',', d.sources::text, d.unmerged), '') AS told
-    ), put AS (
-        INSERT INTO click_months AS m (slot, code, month, xid, clicks, bots, daily_visitors, sources)
-             SELECT p_slot, g.code, g.month, pg_current_xact_id(), sum(g.clicks), sum(g.bots), sum(g.visitors),
-                    clicks_merge_v1(NULL, string_agg(g.told, ','))
-               FROM gone g GROUP BY g.code, g.month
-        ON CONFLICT (slot, code, month) DO UPDATE SET
-            xid = excluded.xid, clicks = m.clicks + excluded.clicks, bots = m.bots + excluded.bots,
-            daily_visitors = m.daily_visitors + excluded.daily_visitors,
-            sources = clicks_merge_v1(m.sources, excluded.sources::text)
-    )
-    SELECT count(*) INTO folded FROM gone;
-END $function$;
-GRANT EXECUTE ON FUNCTION clicks_fold_links_v1 TO snapurl_migrator, snapurl_service;
-
-CREATE OR REPLACE FUNCTION public.clicks_foldable_v1(p_first smallint, p_last smallint, p_before date)
- RETURNS TABLE(slot smallint, oldest date)
- LANGUAGE sql
- STABLE SECURITY DEFINER
- SET search_path TO 'public', 'pg_temp'
- SET enable_seqscan TO 'off'
-AS $function$
-    SELECT d.slot, min(d.day)
-      FROM (SELECT slot, day FROM click_days WHERE slot BETWEEN p_first AND p_last AND day < clicks_kept_from_v1(p_before)
-            UNION ALL
-            SELECT slot, day FROM click_groups WHERE slot BETWEEN p_first AND p_last AND day < clicks_kept_from_v1(p_before)) d
-      JOIN slots s ON s.slot = d.slot AND read_outcome_v1(s.state) = 'ok'
-     GROUP BY d.slot
-$function$;
-GRANT EXECUTE ON FUNCTION clicks_foldable_v1 TO snapurl_migrator, snapurl_service;
-
-CREATE OR REPLACE FUNCTION public.clicks_groups_v1(p_domain text, p_owner text, p_tags text[])
- RETURNS TABLE(scope text, key text)
- LANGUAGE sql
- IMMUTABLE
-AS $function$
-    SELECT 'domain', p_domain
-     UNION ALL SELECT 'account', p_owner WHERE p_owner <> ''
-     UNION ALL SELECT 'tag', tag FROM unnest(p_tags) AS tag WHERE p_owner <> ''
-     UNION ALL SELECT 'account_tag', p_owner || '/' || tag FROM unnest(p_tags) AS tag WHERE p_owner <> ''
-$function$;
-GRANT EXECUTE ON FUNCTION clicks_groups_v1 TO snapurl_migrator, snapurl_service;
+GRANT EXECUTE ON FUNCTION clicks_apply_v4 TO snapurl_migrator, snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.clicks_is_long_v1(p_sources jsonb, p_unmerged text, p_more text)
  RETURNS boolean
@@ -638,15 +447,6 @@ AS $function$
     SELECT coalesce(octet_length(p_unmerged), 0) + octet_length(p_more) > greatest(1500, pg_column_size(p_sources) / 4)
 $function$;
 GRANT EXECUTE ON FUNCTION clicks_is_long_v1 TO snapurl_migrator, snapurl_service;
-
-CREATE OR REPLACE FUNCTION public.clicks_kept_from_v1(p_before date)
- RETURNS date
- LANGUAGE sql
- STABLE
-AS $function$
-    SELECT date_trunc('month', least(p_before, (now() AT TIME ZONE 'UTC')::date - 7)::timestamp)::date
-$function$;
-GRANT EXECUTE ON FUNCTION clicks_kept_from_v1 TO snapurl_migrator, snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.clicks_merge_v1(p_sources jsonb, p_unmerged text)
  RETURNS jsonb
@@ -673,6 +473,22 @@ AS $function$
       FROM (SELECT kind, jsonb_object_agg(value, clicks) AS by_value FROM kept GROUP BY kind) k
 $function$;
 GRANT EXECUTE ON FUNCTION clicks_merge_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.clicks_owners_v1(p_slots smallint[], p_codes text[])
+ RETURNS TABLE(place bigint, owner text, tags text[])
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'public', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+AS $function$
+    SELECT n.place, l.owner, l.tags
+      FROM unnest(p_slots, p_codes) WITH ORDINALITY AS n (slot, code, place)
+      JOIN links l ON l.slot = n.slot AND l.code = n.code
+     WHERE l.owner <> ''
+$function$;
+GRANT EXECUTE ON FUNCTION clicks_owners_v1 TO snapurl_migrator, snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.clicks_values_max_v1(p_kind text)
  RETURNS integer

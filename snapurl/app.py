@@ -67,7 +67,6 @@ from snapurl.redis_client import redis_client
 from snapurl.renames import LinkRenames
 from snapurl.statistics import Statistics
 from snapurl.store.accounts import AccountStore
-from snapurl.store.clicks import ClickStore
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.keys import KeyStore
@@ -189,7 +188,7 @@ async def open_services(
     shards = await Shards.connect(settings)
     stack.push_async_callback(shards.close)
     router = Router(shards, settings.busy_wait_ms)
-    store, clicks = LinkStore(shards, router), ClickStore(shards, router)
+    store = LinkStore(shards, router)
     stack.push_async_callback(store.close)
 
     passwords = Passwords()
@@ -239,7 +238,7 @@ async def open_services(
 
     urls = UrlPolicy(settings.url_chars_max, settings.own_origins)
     titles = TitleFetcher(urls) if settings.fetch_titles else None
-    links = LinkService(store, clicks, cache, passwords, titles, _now)
+    links = LinkService(store, cache, passwords, titles, _now)
     return Services(
         settings=settings,
         site=site,

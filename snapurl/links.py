@@ -38,7 +38,6 @@ from snapurl.model import (
     EXPIRY_NOT_IN_FUTURE,
     Account,
     CachedLink,
-    DayClicks,
     Draft,
     Failed,
     IdempotencyKey,
@@ -50,14 +49,11 @@ from snapurl.model import (
     ListedLinks,
     NewLink,
     PageKey,
-    SourceClicks,
-    SourceKind,
     TagCounts,
     Taken,
 )
 from snapurl.passwords import Passwords
 from snapurl.store.batching.uses import Use
-from snapurl.store.clicks import ClickStore
 from snapurl.store.links import LinkStore
 from snapurl.store.tokens import random_token, random_tokens
 from snapurl.titles import TitleFetcher
@@ -102,7 +98,6 @@ class LinkService:
     def __init__(
         self,
         store: LinkStore,
-        clicks: ClickStore,
         cache: LinkCache,
         passwords: Passwords,
         titles: TitleFetcher | None,
@@ -110,7 +105,6 @@ class LinkService:
         make_token: Callable[[], uuid.UUID] = random_token,
     ) -> None:
         self._store = store
-        self._clicks = clicks
         self._cache = cache
         self._passwords = passwords
         self._titles = titles
@@ -379,14 +373,6 @@ class LinkService:
     async def tags(self, owner: str | None, prefix: str, limit: int) -> TagCounts:
         """Returns up to `limit` tags that begin with `prefix`, most links first. Raises Unavailable."""
         return await self._store.tags(LinkQuery(owner=owner), prefix, limit)
-
-    async def stats(self, code: str, owner: str | None) -> tuple[list[DayClicks], list[SourceClicks]]:
-        """Returns clicks by UTC day, oldest first, and by source, most first per kind; of a deleted link, too.
-
-        Raises NotFound, Unavailable.
-        """
-        await self.own(code, owner)
-        return await asyncio.gather(self._clicks.totals(code), self._clicks.sources(code, list(SourceKind)))
 
 
 def _may_see(link: Link, owner: str | None) -> bool:

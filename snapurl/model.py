@@ -492,12 +492,6 @@ class LinkCount:
 # -- clicks ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class DayClicks:
-    day: date
-    clicks: int
-
-
 class SourceKind(StrEnum):
     """What is told of a click: each kind is counted for itself."""
 
@@ -540,11 +534,15 @@ class SourceClicks(NamedTuple):
     clicks: int
 
 
+Sources = Mapping[SourceKind, Mapping[str, int]]
+"""Kind -> value -> clicks. Of each kind they add up to the clicks, or to less where something is not known."""
+
+
 @dataclass(slots=True)
 class ClickRow:
     """Clicks of one code in one UTC hour in one stream entry. `entry` is the position of that entry.
 
-    The sources of each kind add up to `clicks`, or to less where some were not kept. `bots` is a part of `clicks`.
+    `bots` is a part of `clicks`; `values` is how many values `sources` has.
     """
 
     slot: int
@@ -552,13 +550,26 @@ class ClickRow:
     code: str
     day: date
     clicks: int
-    sources: tuple[SourceClicks, ...] = ()
+    sources: Sources = field(default_factory=dict)
     hour: int = 0
     bots: int = 0
+    values: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.values = sum(map(len, self.sources.values()))
 
 
 ClicksBySlot = Mapping[int, Sequence[ClickRow]]
 """Slot -> its rows, in ascending order of entry."""
+
+
+class Scope(StrEnum):
+    """Of which links a group is. The key of ACCOUNT_TAG is `account/tag`."""
+
+    DOMAIN = "domain"
+    ACCOUNT = "account"
+    TAG = "tag"
+    ACCOUNT_TAG = "account_tag"
 
 
 CLICKS_LATE_S = 60.0

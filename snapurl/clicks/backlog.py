@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import date
-from itertools import groupby
+from itertools import chain, groupby
 from operator import attrgetter
 
 from snapurl.clicks.sources import OTHER
-from snapurl.model import VALUES_MAX, ClickRow, ClicksBySlot, SourceClicks, SourceKind
+from snapurl.model import VALUES_MAX, ClickRow, ClicksBySlot, SourceKind, Sources
 
 SOURCES_MAX = 800_000  # that wait; further clicks wait without theirs
 
 ROWS_PER_CALL = 5_000
 SOURCES_PER_CALL = 40_000  # eight kinds of each row
 BYTES_PER_CALL = 2_097_152
+UNCHECKED_MAX = 100
 _ROW_BYTES = 80  # of a row in a call, besides its code
 _SOURCE_BYTES = 16  # of a source, besides its value
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Size:
     """How much a call carries."""
 
@@ -29,18 +29,13 @@ class Size:
     sources: int = 0
     bytes: int = 0
 
-    @classmethod
-    def of(cls, rows: Iterable[ClickRow]) -> Size:
-        count = sources = size = 0
-        for row in rows:
-            count += 1
-            sources += len(row.sources)
-            size += len(row.code) + _ROW_BYTES + _SOURCE_BYTES * len(row.sources)
-            size += sum([len(source[1]) for source in row.sources])
-        return cls(count, sources, size)
-
-    def __add__(self, other: Size) -> Size:
-        return Size(self.rows + other.rows, self.sources + other.sources, self.bytes + other.bytes)
+    def add(self, row: ClickRow) -> None:
+        self.rows += 1
+        self.sources += row.values
+        self.bytes += len(row.code) + _ROW_BYTES
+        if row.values:
+            self.bytes += _SOURCE_BYTES * row.values
+            self.bytes += sum(map(len, chain.from_iterable(row.sources.values())))
 
     @property
     def fits(self) -> bool:
@@ -53,39 +48,58 @@ class Size:
 class _Values:
     """Bounds the values of one call to VALUES_MAX per code, day and kind, as a worker does per entry.
 
-    Otherwise a call would grow with the number of entries in it, and strangers could fill every call.
+    Otherwise a call would grow with the number of entries in it, and strangers could fill every call. The first
+    UNCHECKED_MAX values of a code and day are not looked at: most codes have fewer.
     """
 
     def __init__(self) -> None:
+        self._first: dict[tuple[str, date], list[ClickRow]] = {}
         self._known: dict[tuple[str, date], dict[SourceKind, set[str]]] = {}
 
     def bounded(self, row: ClickRow) -> ClickRow:
         """Returns the row; clicks of values beyond the bound count under OTHER."""
-        if not row.sources:
+        if not row.values:
             return row
-        known = self._known.setdefault((row.code, row.day), {})
+        key = (row.code, row.day)
+        known = self._known.get(key)
+        if known is None:
+            first = self._first.setdefault(key, [])
+            if sum(each.values for each in first) + row.values <= UNCHECKED_MAX:
+                first.append(row)
+                return row
+            known = self._known[key] = {kind: set() for kind in SourceKind}
+            for each in first:
+                for kind, values in each.sources.items():
+                    known[kind].update(values)
         is_bounded = True
-        for kind, value, _ in row.sources:
-            if value == OTHER:
+        for kind, values in row.sources.items():
+            seen = known[kind]
+            if len(seen) + len(values) <= VALUES_MAX[kind]:
+                seen.update(values)
                 continue
-            values = known.get(kind)
-            if values is None:
-                known[kind] = {value}
-            elif value not in values:
-                if len(values) < VALUES_MAX[kind]:
-                    values.add(value)
-                else:
-                    is_bounded = False
+            for value in values:
+                if value not in seen and value != OTHER:
+                    if len(seen) < VALUES_MAX[kind]:
+                        seen.add(value)
+                    else:
+                        is_bounded = False
         return row if is_bounded else replace(row, sources=_bounded(row.sources, known))
 
 
-def _bounded(
-    sources: Iterable[SourceClicks], known: Mapping[SourceKind, set[str]]
-) -> tuple[SourceClicks, ...]:
-    sums: Counter[tuple[SourceKind, str]] = Counter()
-    for kind, value, clicks in sources:
-        sums[kind, value if value in known.get(kind, ()) else OTHER] += clicks
-    return tuple(SourceClicks(kind, value, clicks) for (kind, value), clicks in sums.items())
+def _bounded(sources: Sources, known: Mapping[SourceKind, set[str]]) -> Sources:
+    found: dict[SourceKind, dict[str, int]] = {}
+    for kind, values in sources.items():
+        sums = found[kind] = {}
+        for value, clicks in values.items():
+            kept = value if value in known[kind] else OTHER
+            sums[kept] = sums.get(kept, 0) + clicks
+    return found
+
+
+def _by_entry(rows: list[ClickRow]) -> Iterable[Iterable[ClickRow]]:
+    if len(rows) == 1:
+        return (rows,)
+    return (entry for _, entry in groupby(rows, attrgetter("entry")))
 
 
 @dataclass(slots=True)
@@ -107,14 +121,14 @@ class Backlog:
         """Adds the rows of the next entry. Returns how many sources were left out at SOURCES_MAX."""
         left_out = 0
         for row in rows:
-            if self.sources + len(row.sources) > SOURCES_MAX:
-                left_out += len(row.sources)
-                kept = replace(row, sources=())
+            if self.sources + row.values > SOURCES_MAX:
+                left_out += row.values
+                kept = replace(row, sources={})
             else:
                 kept = row
             self.waiting.setdefault(row.slot, []).append(kept)
             self.rows += 1
-            self.sources += len(kept.sources)
+            self.sources += kept.values
         return left_out
 
     def take(self, slots: Iterable[int], entries_max: int | None = None) -> dict[int, list[ClickRow]]:
@@ -126,11 +140,12 @@ class Backlog:
         found: dict[int, list[ClickRow]] = {}
         size, values = Size(), _Values()
         for slot in slots:
-            for number, (_, entry) in enumerate(groupby(self.waiting.get(slot, ()), attrgetter("entry"))):
+            for number, entry in enumerate(_by_entry(self.waiting.get(slot, []))):
                 if number == entries_max:
                     break
                 rows = [values.bounded(row) for row in entry]
-                size += Size.of(rows)
+                for row in rows:
+                    size.add(row)
                 if found and not size.fits:
                     return found
                 found.setdefault(slot, []).extend(rows)
@@ -149,7 +164,7 @@ class Backlog:
             for row in waiting[: len(waiting) - len(rest)]:
                 clicks += row.clicks
                 self.rows -= 1
-                self.sources -= len(row.sources)
+                self.sources -= row.values
             if rest:
                 self.waiting[slot] = rest
         return clicks

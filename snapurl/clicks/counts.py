@@ -12,9 +12,6 @@ from dataclasses import dataclass, field, replace
 from snapurl.clicks.sources import OTHER
 from snapurl.model import VALUES_MAX, SourceKind
 
-Sources = dict[SourceKind, dict[str, int]]
-"""Kind -> value -> clicks, for one code."""
-
 
 @dataclass(frozen=True, slots=True)
 class Classes:
@@ -55,7 +52,7 @@ class Counts:
     left_out: LeftOut
     clicks: dict[str, int] = field(default_factory=dict)
     bots: dict[str, int] = field(default_factory=dict)
-    sources: dict[str, Sources] = field(default_factory=dict)
+    sources: dict[str, dict[SourceKind, dict[str, int]]] = field(default_factory=dict)
     visitors: dict[str, set[bytes]] = field(default_factory=dict)
     values_held: int = 0
     visitors_held: int = 0
@@ -76,9 +73,13 @@ class Counts:
         if classes.visitor:
             self._add_visitor(code, classes.visitor)
 
-    def _add_values(self, code: str, count: int, values: Iterable[tuple[SourceKind, str]]) -> None:
+    def _add_values(self, code: str, count: int, values: Sequence[tuple[SourceKind, str]]) -> None:
         found = self.sources.get(code)
         if found is None:
+            if self.values_held + len(values) <= self.values_room:
+                self.sources[code] = {kind: {value: count} for kind, value in values}
+                self.values_held += len(values)
+                return
             found = self.sources[code] = {}
         for kind, value in values:
             known = found.get(kind)

@@ -126,7 +126,7 @@ class Lane:
         counted = {slot: call.rows[slot] for slot in delivery.counted}
         CLICKS_APPLIED.inc(call.backlog.drop(counted))
         if is_bare:
-            CLICK_SOURCES_DROPPED.inc(sum(len(row.sources) for rows in counted.values() for row in rows))
+            CLICK_SOURCES_DROPPED.inc(sum(row.values for rows in counted.values() for row in rows))
         left = [slot for slot in call.rows if slot not in delivery.counted]
         if left and delivery.fault is Fault.UNREACHABLE:
             self._down_until = self._clock() + RETRY_S
@@ -173,7 +173,7 @@ class Lane:
         named = {"shard": self._name, "slot": left[0]}
         if entries > 1:
             alone.entries_max = entries // 2
-        elif alone.bare_until is None and any(row.sources for row in rows):
+        elif alone.bare_until is None and any(row.values for row in rows):
             alone.entries_max, alone.bare_until = 1, self._clock() + BARE_S
             log.warning("a shard cannot count the sources of a slot's clicks in time", extra=named)
         else:
@@ -184,4 +184,4 @@ class Lane:
 
 
 def _without_sources(rows: ClicksBySlot) -> ClicksBySlot:
-    return {slot: [replace(row, sources=()) for row in found] for slot, found in rows.items()}
+    return {slot: [replace(row, sources={}) for row in found] for slot, found in rows.items()}

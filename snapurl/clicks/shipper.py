@@ -50,6 +50,7 @@ from snapurl.telemetry.metrics import (
     CLICK_SOURCES_DROPPED,
     CLICK_VALUES_CAPPED,
     CLICK_VISITORS_BYTES,
+    CLICK_VISITORS_BYTES_MAX,
     CLICK_VISITORS_LEFT_OUT,
     CLICKS_DROPPED,
     CLICKS_HELD,
@@ -88,7 +89,7 @@ class StreamEntry:
     has."""
 
     day: date
-    fields: tuple[str, str, str]  # clicks, bots, sources
+    fields: tuple[bytes, bytes, bytes]  # clicks, bots, sources
     visitors: Mapping[str, bytes]
     clicks: int
 
@@ -266,14 +267,16 @@ class Shipper:
             assert self._entry is not None
             try:
                 with timed(_SHIP_SECONDS), span("redis ship", "client", REDIS):
-                    answer, visitors_bytes, left_out = await self._send(self._entry)
+                    answer, *visitors = await self._send(self._entry)
             except (RedisError, OSError, TimeoutError) as error:
                 REDIS_FAILURES.labels("ship").inc()
                 return self._log_failure(f"Redis does not accept clicks ({type(error).__name__})")
             if answer == b"full":
                 return self._log_failure("the click stream is full")
             if self._entry.visitors and answer == b"added":
-                CLICK_VISITORS_BYTES.set(visitors_bytes)
+                used, limit, left_out = visitors
+                CLICK_VISITORS_BYTES.set(used)
+                CLICK_VISITORS_BYTES_MAX.set(limit)
                 CLICK_VISITORS_LEFT_OUT.inc(left_out)
             CLICKS_SHIPPED.inc(self._entry.clicks)
             self._entry = None
@@ -289,8 +292,9 @@ class Shipper:
         self._is_failing = True
         return False
 
-    async def _send(self, entry: StreamEntry) -> tuple[bytes, int, int]:
-        """Returns what became of the entry, the bytes that visitors take in Redis, how many found no room."""
+    async def _send(self, entry: StreamEntry) -> tuple[bytes, int, int, int]:
+        """Returns what became of the entry, the bytes that visitors take in Redis and may take, how many found no
+        room."""
         names = [name_key(self._namespace), worker_key(self._namespace, self._worker)]
         days = [entry.day - timedelta(days=days) for days in range(VISITORS_DAYS)]
         keys = [
@@ -300,10 +304,10 @@ class Shipper:
         ]
         head = (self._new_stream, self._number, self._entries_max, *entry.fields, self.shipment)
         bounds = (VISITORS_S, VISITORS_BYTES_MAX)
-        answer, visitors_bytes, left_out = await self._script(
+        answer, used, limit, left_out = await self._script(
             keys=keys, args=[*head, *bounds, *entry.visitors.values()]
         )
-        return answer, int(visitors_bytes), int(left_out)
+        return answer, int(used), int(limit), int(left_out)
 
     def _next_entry(self) -> bool:
         if not self._sealed:

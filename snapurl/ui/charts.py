@@ -8,7 +8,8 @@ from datetime import date, timedelta
 from math import ceil, log10
 
 from snapurl.http.schema.statistics import spreadsheet_cell
-from snapurl.model import DayClicks, SourceClicks, SourceKind
+from snapurl.model import SourceClicks, SourceKind
+from snapurl.periods import DayCounts
 
 WIDTH, HEIGHT = 720, 180
 _GAP = 0.28  # of a bar's place
@@ -72,7 +73,7 @@ class Share:
     percent: float
 
 
-def day_chart(found: Sequence[DayClicks], last: date, days: int) -> DayChart:
+def day_chart(found: Sequence[DayCounts], last: date, days: int) -> DayChart:
     """Returns the chart of the `days` days up to `last`, at most RANGE_DAYS_MAX. Where nobody clicked, a bar has no
     height."""
     clicks = {item.day: item.clicks for item in found}

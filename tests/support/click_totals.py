@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from snapurl.model import SourceKind
-from snapurl.store.clicks import BOT_HOUR, HOUR
+from snapurl.store.click_sums import BOT_HOUR, HOUR
 
 _WRONG = """
 SELECT slot, code, d.clicks AS by_day, t.clicks AS total, d.bots AS bots_by_day, t.bots AS bots

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 from snapurl.addresses import Clients
 from snapurl.clicks.agents import read_families
 from snapurl.clicks.classifier import Classifier
-from snapurl.clicks.counts import Counts, LeftOut, Sources
+from snapurl.clicks.counts import Counts, LeftOut
 from snapurl.clicks.origins import Origins
 from snapurl.clicks.tally import Said, Tally
-from snapurl.model import SourceKind
+from snapurl.model import Sources
 
 FIREFOX = b"Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 ROOM = 1_000_000
-SOURCES = (SourceKind.BROWSER, SourceKind.REFERRER)
-"""The kinds that tests of the stores look at."""
 
 
 def classifier() -> Classifier:
@@ -62,7 +61,7 @@ def sources(tally: Tally) -> dict[str, dict[str, dict[str, int]]]:
     return plain(classified(tally).sources)
 
 
-def plain(found: dict[str, Sources]) -> dict[str, dict[str, dict[str, int]]]:
+def plain(found: Mapping[str, Sources]) -> dict[str, dict[str, dict[str, int]]]:
     return {
         code: {str(kind): dict(values) for kind, values in kinds.items()} for code, kinds in found.items()
     }

@@ -6,6 +6,7 @@ fails. With `--may-lack haproxy,wrk`, a skip for any program not in the list als
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 from collections.abc import Callable
@@ -30,6 +31,7 @@ _IS_THERE: dict[str, Callable[[], object]] = {
     **{name: lambda name=name: program(name) for name in _PROGRAMS},  # type: ignore[misc]  # a default, not a parameter
     "root": lambda: os.geteuid() == 0,
     "a user other than root": lambda: os.geteuid() != 0,
+    "what `make release` needs": lambda: importlib.util.find_spec("twine"),
     "/proc": lambda: Path("/proc/self").exists(),
 }
 

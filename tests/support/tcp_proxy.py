@@ -11,7 +11,7 @@ class Proxy:
     """Forwards connections to `host:port`; four switches make it fail.
 
     `refuse` closes new connections, `deaf` never answers them, and a cleared `forwarding` holds bytes back.
-    `replies_to_lose` passes that many requests on, but cuts the connection when the reply arrives: the request is
+    `lose_replies` passes that many requests on, but cuts the connection when the reply arrives: the request is
     carried out and its outcome lost.
     """
 
@@ -20,6 +20,7 @@ class Proxy:
         self.refuse = False
         self.deaf = False
         self.replies_to_lose = 0
+        self._lose_after = b""
         self.forwarding = asyncio.Event()
         self.forwarding.set()
         self.replies_lost = 0
@@ -37,6 +38,15 @@ class Proxy:
         self._server.close()
         self.forwarding.set()
         self.cut()
+
+    def lose_replies(self, count: int, *, after: str = "") -> None:
+        """Loses the next `count` replies, from the first request on that contains `after`.
+
+        What else is sent meanwhile, such as a query that a pool repeats every second, then takes no loss away from
+        the request that is to have it.
+        """
+        self._lose_after = after.encode()
+        self.replies_to_lose = count
 
     def cut(self) -> None:
         """Drops all open connections."""
@@ -84,7 +94,9 @@ class Proxy:
     ) -> None:
         while data := await reader.read(65_536):
             await self.forwarding.wait()
-            if replies and self.replies_to_lose:
+            if not replies and self._lose_after in data:
+                self._lose_after = b""
+            if replies and self.replies_to_lose and not self._lose_after:
                 self.replies_to_lose -= 1
                 self.replies_lost += 1
                 raise ConnectionResetError

@@ -14,6 +14,7 @@ from snapurl.store.clicks import ClickStore
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from tests.integration.http.service import Service
+from tests.support.click_rows import by_kind
 from tests.support.waits import until
 from tests.ui.conftest import PageMaker
 
@@ -235,11 +236,11 @@ async def test_clicks_are_drawn_and_told(service: Service, make_page: PageMaker)
         ClickRow(slot_of("clicked"), 1, "clicked", today - timedelta(days=1), 1_240),
         ClickRow(
             slot_of("clicked"), 2, "clicked", today, 2,
-            (
+            by_kind([
                 SourceClicks(SourceKind.REFERRER, "news.example", 2),
                 SourceClicks(SourceKind.BROWSER, "firefox", 2),
                 SourceClicks(SourceKind.DEVICE, "mobile", 1), SourceClicks(SourceKind.CHANNEL, "qr", 1),
-            ),
+            ]),
         ),
     ]  # fmt: skip
     await count(service, "clicked", rows)
@@ -283,7 +284,7 @@ async def test_the_first_click_is_seen_live(service: Service, page: Page) -> Non
     await expect(page.locator("#live-state")).to_have_text("Live")
     await expect(page.get_by_text("No clicks yet.")).to_be_visible()
     source = SourceClicks(SourceKind.REFERRER, "news.example", 1)
-    await count(service, "seen-live", [ClickRow(slot, 1, "seen-live", today, 1, (source,))])
+    await count(service, "seen-live", [ClickRow(slot, 1, "seen-live", today, 1, by_kind([source]))])
     await expect(page.locator(".big")).to_have_text("1")
     await expect(page.locator(".bar-fill")).to_have_count(30)
     await expect(page.get_by_role("row", name="news.example")).to_contain_text("1")

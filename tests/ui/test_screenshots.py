@@ -12,6 +12,7 @@ from playwright.async_api import Page
 from ring.slots import slot_of
 from snapurl.model import ClickRow, SourceClicks, SourceKind
 from tests.integration.http.service import Service
+from tests.support.click_rows import by_kind
 from tests.ui.conftest import PageMaker
 from tests.ui.test_link import count
 from tests.ui.test_pages import ensure_link, screens
@@ -87,7 +88,7 @@ def _clicks(code: str) -> list[ClickRow]:
     return [
         ClickRow(
             slot, entry, code, today - timedelta(days=len(CLICKS) - entry), number,
-            (
+            by_kind([
                 SourceClicks(SourceKind.REFERRER, "news.example.org", number // 2),
                 SourceClicks(SourceKind.REFERRER, "social.example", max(1, number // 3)),
                 SourceClicks(SourceKind.BROWSER, "firefox", number // 2),
@@ -99,7 +100,7 @@ def _clicks(code: str) -> list[ClickRow]:
                 SourceClicks(SourceKind.LANGUAGE, "de", number // 2),
                 SourceClicks(SourceKind.CHANNEL, "qr", max(1, number // 5)),
                 SourceClicks(SourceKind.UTM_CAMPAIGN, "spring", max(1, number // 3)),
-            ),
+            ]),
         )
         for entry, number in enumerate(CLICKS, 1)
     ]  # fmt: skip

@@ -126,6 +126,7 @@ def asked(*extras: str) -> list[Requirement]:
         ("bench", ("bench",)),
         ("docs", ("docs",)),
         ("dev", ("local", "dev")),
+        ("release", ("release",)),
     ],
 )
 def test_lock_has_every_dependency(lock: str, extras: tuple[str, ...]) -> None:

@@ -5,7 +5,7 @@
 -- then per code its visitors, 8 bytes each.
 -- Adds the entry unless it is there already, so that a worker whose reply was lost can send it again. The name is
 -- part of the data: a Redis that has lost its data gets a stream with another name, and so with fresh cursors.
--- Returns what became of it, the bytes that visitors take, and how many visitors were left out.
+-- Returns what became of it, the bytes that visitors take, those that they may take, and how many visitors were left out.
 local DIGEST = 8
 local DIGESTS_PER_CALL = 1000
 local KEY_BYTES = 300 -- of Redis, for a key of visitors beside them
@@ -21,6 +21,7 @@ local function add_visitors(left)
     if maxmemory > 0 then
         limit = math.min(limit, maxmemory / 8)
     end
+    left.limit = limit
     for i = 7, #KEYS do
         local digests = ARGV[i + 3]
         if used + added >= limit then
@@ -54,10 +55,10 @@ if not stream then
     redis.call('SET', KEYS[1], stream)
 end
 if tonumber(ARGV[2]) <= tonumber(redis.call('GET', KEYS[2]) or '0') then
-    return {'again', 0, 0}
+    return {'again', 0, 0, 0}
 end
 if redis.call('XLEN', stream) >= tonumber(ARGV[3]) then
-    return {'full', 0, 0}
+    return {'full', 0, 0, 0}
 end
 local fields = {'clicks', ARGV[4], 'shipment', ARGV[7]}
 for at, name in ipairs({'bots', 'sources'}) do
@@ -74,8 +75,8 @@ if tonumber(place) >= 1048575 then
     redis.call('XADD', stream, string.format('%.0f-0', tonumber(ms) + 1), 'clicks', '{}')
 end
 redis.call('SET', KEYS[2], ARGV[2], 'EX', 86400)
-local left = {used = 0, out = 0}
+local left = {used = 0, limit = 0, out = 0}
 if #KEYS > 6 then
     pcall(add_visitors, left) -- Redis may be full; the entry has been added all the same
 end
-return {'added', left.used, left.out}
+return {'added', left.used, left.limit, left.out}

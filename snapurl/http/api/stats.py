@@ -27,10 +27,9 @@ from snapurl.http.schema.statistics import (
     spreadsheet_cell,
     value_rows,
 )
-from snapurl.model import SlotPlace, SourceKind
+from snapurl.model import Scope, SlotPlace, SourceKind
 from snapurl.periods import DAYS_MAX, HOUR_DAYS_MAX, DateRange, Interval
-from snapurl.store.clicks import SOURCES_SHOWN
-from snapurl.store.statistics import ALL, Group, Scope
+from snapurl.store.statistics import ALL, Group
 
 CSV = "text/csv"
 ACCEPT_CHARS_MAX = 1_000  # of the header that are looked at
@@ -38,6 +37,7 @@ VALUES_DEFAULT = 100
 VALUES_MAX = 1_000
 HOUR_DAYS_DEFAULT = 7
 SHOWN = (SourceKind.REFERRER, SourceKind.BROWSER)
+SHOWN_VALUES = 50  # of each
 
 
 async def link_stats(call: RequestContext) -> HTTPResponse:
@@ -45,7 +45,7 @@ async def link_stats(call: RequestContext) -> HTTPResponse:
     wants_csv = _wants_csv(call)  # it has the series alone
     report = await call.services.statistics.of_link(
         call.code, owner_filter(call.caller), period,
-        compare=compare, kinds=() if wants_csv else SHOWN, limit=SOURCES_SHOWN,
+        compare=compare, kinds=() if wants_csv else SHOWN, limit=SHOWN_VALUES,
     )  # fmt: skip
     if wants_csv:
         return _csv(call, series_rows(report.series))

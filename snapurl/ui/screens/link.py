@@ -28,7 +28,8 @@ from snapurl.errors import (
 from snapurl.http.auth import owner_filter
 from snapurl.http.rate_limits import client_of, count_links
 from snapurl.http.schema.requests import LinkChange, Rename, check, draft_of
-from snapurl.model import DayClicks, IdempotencyKey, Link, Right
+from snapurl.model import IdempotencyKey, Link, Right, SourceKind
+from snapurl.periods import DateRange, DayCounts, Report
 from snapurl.qr import FORMATS, Style, draw, scan_url
 from snapurl.ui.call import Call
 from snapurl.ui.charts import HEIGHT, RANGE_DAYS_MAX, WIDTH, day_chart, read_range, source_rows
@@ -59,6 +60,7 @@ DONE = {
 }
 """What is said at an address with that parameter."""
 RANGE_FAULT = f"This is no range of days that has begun, of at most {RANGE_DAYS_MAX:,} days."
+VALUES_MAX = 50  # of each kind, those with the most clicks
 QR_AGE_S_MAX = 3_600
 QR_STYLES = {"svg": Style("svg", 320, border=2), "png": Style("png", 1_024)}
 # -- create ------------------------------------------------------------------------------------------------------
@@ -136,8 +138,8 @@ async def _show_page(
     """`asked` is the form of a rename that was refused. Raises NotFound, Gone, Unavailable."""
     code, owner, links = _code(call), owner_filter(call.user), call.services.links
     link = await links.get(code, owner)
-    (found, sources), history, used = await asyncio.gather(
-        links.stats(code, owner), links.history(code, owner), links.used([link])
+    report, history, used = await asyncio.gather(
+        _report(call, code), links.history(code, owner), links.used([link])
     )
     today = call.services.clock().date()
     errors = errors_by_field(refusal)
@@ -148,9 +150,9 @@ async def _show_page(
         used=used,
         done=next((text for name, text in DONE.items() if name in call.query), ""),
         now=call.services.clock(),
-        total=sum(day.clicks for day in found),
-        **_chart_values(call.query, found, today),
-        panels=panels_of(sources),
+        total=report.series.clicks,
+        **_chart_values(call.query, report.days, today),
+        panels=panels_of(report.sources),
         history=history_view(history, shows_all=call.query.get("history") == "all"),
         asked=asked,
         errors=errors,
@@ -159,7 +161,13 @@ async def _show_page(
     )
 
 
-def _chart_values(query: Mapping[str, str], found: Sequence[DayClicks], today: date) -> dict[str, object]:
+async def _report(call: Call, code: str) -> Report:
+    """Returns the statistics of all time. Raises NotFound, Unavailable."""
+    statistics, owner = call.services.statistics, owner_filter(call.user)
+    return await statistics.of_link(code, owner, DateRange(), kinds=list(SourceKind), limit=VALUES_MAX)
+
+
+def _chart_values(query: Mapping[str, str], found: Sequence[DayCounts], today: date) -> dict[str, object]:
     asked = {name: text for name in ("from", "to") if (text := query.get(name, "").strip())}
     chosen = read_range(asked.get("from", ""), asked.get("to", ""), today) if asked else None
     days = int(text) if (text := query.get("days", "")) in map(str, DAYS) else 30
@@ -177,14 +185,14 @@ def _chart_values(query: Mapping[str, str], found: Sequence[DayClicks], today: d
 
 async def table(call: Call) -> HTTPResponse:
     """A table of the statistics as CSV: all days with clicks, or all sources of a kind that are kept."""
-    code, owner = _code(call), owner_filter(call.user)
-    days, sources = await call.services.links.stats(code, owner)
+    code = _code(call)
+    report = await _report(call, code)
     rows: list[tuple[object, object]]
     match call.path["table"]:
         case "days.csv":
-            rows = [("day", "clicks"), *((item.day.isoformat(), item.clicks) for item in days)]
+            rows = [("day", "clicks"), *((item.day.isoformat(), item.clicks) for item in report.days)]
         case table if (kind := PANEL_KINDS.get(table.removesuffix(".csv"))) and table.endswith(".csv"):
-            rows = [(kind.value, "clicks"), *source_rows(sources, kind)]
+            rows = [(kind.value, "clicks"), *source_rows(report.sources, kind)]
         case _:
             raise NoSuchAddress("nothing is at this address")
     text = io.StringIO()

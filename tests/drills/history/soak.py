@@ -5,7 +5,8 @@
 Eight clients create, change, delete, restore, transfer and read links and their histories through two worker
 processes, and visitors follow some.
 Meanwhile the topology changes, and each migrator but the last is killed after a random time. In the end each
-link's history must be linearizable, every slot on the shard that the ring assigns, and every click counted once.
+link's history must be linearizable, every slot on the shard that the ring assigns, and every click counted once,
+with what its request said.
 """
 
 from __future__ import annotations
@@ -54,6 +55,19 @@ WORKERS = 2
 CLICKED = 24
 FIRST = ("db0", "db1", "db2", "db3")
 SETTLE_S = 300.0
+# What the requests of visitors say: those of people, of programs, and of some that say nothing.
+HEADS = {
+    "person": "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n"
+    "Accept-Language: de\r\nReferer: https://news.example/a\r\n",
+    "bot": "User-Agent: curl/8.0\r\n",
+    "silent": "",
+}
+TOLD = """
+SELECT d.code, t.kind, t.value, sum(t.clicks)::bigint AS clicks
+  FROM click_days d,
+       clicks_values_v1(clicks_merge_v1(d.sources, coalesce(d.unmerged, '')), NULL, '{language,referrer,channel}') t
+ GROUP BY 1, 2, 3
+"""
 
 Change = Callable[[Topology], Topology]
 
@@ -108,6 +122,8 @@ class Soak:
         self._rng = random.Random(plan.seed)
         self._stop = asyncio.Event()
         self._clicks: Counter[str] = Counter()
+        self._bots: Counter[str] = Counter()
+        self._told: Counter[tuple[str, str, str]] = Counter()  # code, kind, value
         self.figures = Figures()
 
     async def run(self) -> Figures:
@@ -279,17 +295,27 @@ class Soak:
         """Follows links over one connection and counts what was answered."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         while not self._stop.is_set():
-            code = self._rng.choice(codes)
-            writer.write(f"GET /{code} HTTP/1.1\r\nHost: s\r\n\r\n".encode())
+            code, who = self._rng.choice(codes), self._rng.choice(list(HEADS))
+            writer.write(f"GET /{code} HTTP/1.1\r\nHost: s\r\n{HEADS[who]}\r\n".encode())
             head = await reader.readuntil(b"\r\n\r\n")
             if head.startswith(b"HTTP/1.1 503 "):  # uncached, and the slot's migrator was just killed
                 await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split()[0]))
                 self.figures.refused_redirects += 1
             else:
                 assert head.startswith(b"HTTP/1.1 302 "), head
-                self._clicks[code] += 1
+                self._count(code, who)
             await asyncio.sleep(0.005)
         writer.close()
+
+    def _count(self, code: str, who: str) -> None:
+        self._clicks[code] += 1
+        if who == "bot":
+            self._bots[code] += 1
+            return
+        self._told[code, "channel", "link"] += 1
+        if who == "person":
+            self._told[code, "language", "de"] += 1
+            self._told[code, "referrer", "news.example"] += 1
 
     # -- the proof ---------------------------------------------------------------------------------------------
 
@@ -315,11 +341,18 @@ class Soak:
             assert [shard.name for shard in seen.topology.shards] == ["db0", "db3", "db5"]
             shards = {name: await asyncpg.connect(dsn) for name, dsn in self._dsns.items()}
             await assert_groups_are_sums(shards.values())
+            bots: Counter[str] = Counter()
+            told: Counter[tuple[str, str, str]] = Counter()
             for name, connection in shards.items():
+                for row in await connection.fetch("SELECT code, bots FROM click_totals WHERE bots > 0"):
+                    bots[row["code"]] += row["bots"]
+                for row in await connection.fetch(TOLD):
+                    told[row["code"], row["kind"], row["value"]] += row["clicks"]
                 slots = {row["slot"] for row in await connection.fetch("SELECT DISTINCT slot FROM links")}
                 await assert_totals_are_sums(connection)
                 await connection.close()
                 assert {seen.placement[slot] for slot in slots} <= {name}, f"{name} has rows of others"
+            assert (bots, told) == (self._bots, self._told)
         finally:
             await fleet.close()
 

@@ -30,12 +30,12 @@ from snapurl.config import Settings
 from snapurl.errors import Unavailable
 from snapurl.local.cluster import LocalCluster
 from snapurl.local.free_ports import free_port
+from snapurl.model import SourceKind
 from snapurl.periods import DateRange
 from snapurl.redis_client import redis_client
-from snapurl.store.statistics import StatisticsStore
 from snapurl.telemetry.metrics import CLICK_SOURCES_DROPPED, CLICKS_HELD
 from tests.integration.store.conftest import Store, ready, store
-from tests.support.clicks import SOURCES, classifier, said
+from tests.support.clicks import classifier, said
 from tests.support.programs import PIPE, Process, start
 from tests.support.tcp_proxy import proxy_to
 from tests.support.waits import HANG_S, until
@@ -105,8 +105,8 @@ async def until_counted(store: Store, expected: Counter[str]) -> None:
 
 
 async def counted(store: Store, codes: Counter[str]) -> Counter[str]:
-    totals = {code: await store.clicks.totals(code) for code in codes}
-    return Counter({code: sum(day.clicks for day in days) for code, days in totals.items() if days})
+    totals = {code: await store.clicks_of(code) for code in codes}
+    return Counter({code: clicks for code, clicks in totals.items() if clicks})
 
 
 async def test_20_000_clicks_count_exactly_whatever_is_killed(
@@ -139,16 +139,10 @@ async def test_20_000_clicks_count_exactly_whatever_is_killed(
                 await cluster.redis.start()
     assert expected.total() == 20_000
     await until_counted(store, expected)
-    found = {
-        (code, item.kind, item.value): item.clicks
-        for code in CODES
-        for item in await store.clicks.sources(code, SOURCES)
-    }
-    told = {key: clicks for key, clicks in found.items() if key[1] in ("referrer", "browser")}
-    assert told == {
-        **{(code, "referrer", referrer): clicks for (code, referrer), clicks in referred.items()},
-        **{(code, "browser", "firefox"): clicks for code, clicks in expected.items()},
-    }
+    told = {(code, value): clicks for code in CODES for value, clicks in (await store.told(code)).items()}
+    assert told == {(code, referrer): clicks for (code, referrer), clicks in referred.items() if referrer}
+    for code, clicks in expected.items():
+        assert await store.told(code, SourceKind.BROWSER) == {"firefox": clicks}
     process.terminate()
     assert await process.wait() == 0
 
@@ -156,7 +150,6 @@ async def test_20_000_clicks_count_exactly_whatever_is_killed(
 async def test_visitors_are_told_with_the_clicks(store: Store, ready: Settings) -> None:
     """Each day of a link has its visitors, within 3 % of 10,000. What else Redis has under their key is none."""
     namespace = store.shards.topology.cluster_id
-    statistics = StatisticsStore(store.shards, store.router)
     today = datetime.now(UTC).date()
     expected = Counter({"many": 20_000, "few": 2, "wrong": 3})
     async with Redis.from_url(ready.redis_url.get_secret_value()) as redis:
@@ -167,7 +160,7 @@ async def test_visitors_are_told_with_the_clicks(store: Store, ready: Settings) 
             for code in expected.elements():
                 tally.record(code)
             await until_counted(store, expected)
-    found = {code: (await statistics.days_of_link(code, DateRange()))[0].visitors for code in expected}
+    found = {code: (await store.statistics.days_of_link(code, DateRange()))[0].visitors for code in expected}
     assert found == {"many": pytest.approx(10_000, rel=0.03), "few": 1, "wrong": 0}
 
 
@@ -183,7 +176,7 @@ async def test_lost_replies_of_redis_count_nothing_twice(store: Store, ready: Se
         async with shipper(through, store.shards.topology.cluster_id) as tally:
             for number in range(300):
                 if number % 10 == 0:
-                    proxy.replies_to_lose = 1
+                    proxy.lose_replies(1)
                 code = CODES[number % 7]
                 expected[code] += 1
                 tally.record(code)

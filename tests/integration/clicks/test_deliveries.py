@@ -18,7 +18,7 @@ from snapurl.config import Settings
 from snapurl.model import SourceKind
 from tests.integration.clicks.test_clicks import counted, environ, shipper, until_counted
 from tests.integration.store.conftest import Store, direct, ready, store
-from tests.support.clicks import SOURCES, said
+from tests.support.clicks import said
 from tests.support.programs import Process, start
 from tests.support.waits import HANG_S, until
 
@@ -107,12 +107,8 @@ async def test_each_bound_divides_what_is_delivered_and_loses_nothing(
         async with consumer(ready, constant):
             await until_counted(store, expected)
     for code in codes:
-        found = {item.value: item.clicks for item in await store.clicks.sources(code, SOURCES)}
-        assert {value: found.get(value) for value in ("a.example", "b.example", "firefox")} == {
-            "a.example": 9,
-            "b.example": 9,
-            "firefox": 18,
-        }
+        assert await store.told(code) == {"a.example": 9, "b.example": 9}
+        assert await store.told(code, SourceKind.BROWSER) == {"firefox": 18}
 
 
 async def test_sources_that_wait_are_bounded_and_their_clicks_are_counted(
@@ -125,7 +121,7 @@ async def test_sources_that_wait_are_bounded_and_their_clicks_are_counted(
             tally.record(code, said(f"{number}.example"))
     async with consumer(ready, "backlog,SOURCES_MAX,50"):
         await until_counted(store, Counter({code: 90}))
-    assert [item.value for item in await store.clicks.sources(code, SOURCES)] == ["", ""]
+    assert await store.told(code) == await store.told(code, SourceKind.BROWSER) == {}
 
 
 async def test_a_slot_whose_sources_take_too_long_is_isolated_and_counted_without_them(
@@ -158,16 +154,11 @@ async def test_a_slot_whose_sources_take_too_long_is_isolated_and_counted_withou
                 expected[code] += 1
 
             async def has_its_source() -> bool:
-                return "later.example" in {item.value for item in await store.clicks.sources(stuck, SOURCES)}
+                return "later.example" in await store.told(stuck)
 
             await until(has_its_source)
             await until_counted(store, expected)
-    found = {
-        item.value: item.clicks
-        for item in await store.clicks.sources(stuck, SOURCES)
-        if item.kind is SourceKind.REFERRER
-    }
-    assert found == {"first.example": 1, "later.example": 1, "": 4}
+    assert await store.told(stuck) == {"first.example": 1, "later.example": 1}
 
 
 async def test_a_slot_that_cannot_be_counted_delays_no_other(

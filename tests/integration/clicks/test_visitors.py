@@ -16,7 +16,11 @@ from snapurl.clicks.stream import name_key, salt_key, visitors_key
 from snapurl.clicks.tally import Tally
 from snapurl.config import Settings
 from snapurl.redis_client import redis_client
-from snapurl.telemetry.metrics import CLICK_VISITORS_BYTES, CLICK_VISITORS_LEFT_OUT
+from snapurl.telemetry.metrics import (
+    CLICK_VISITORS_BYTES,
+    CLICK_VISITORS_BYTES_MAX,
+    CLICK_VISITORS_LEFT_OUT,
+)
 from tests.integration.store.conftest import ready
 from tests.support.clicks import classifier, said
 from tests.support.waits import until
@@ -74,7 +78,10 @@ async def test_visitors_are_estimated_per_link_and_day(ready: Settings, redis: R
     assert abs(await redis.pfcount(key) - VISITORS) <= 0.03 * VISITORS
     assert await redis.exists(visitors_key(namespace, NOW.date(), "b")) == 0
     assert 0 < await redis.ttl(key) <= 3 * 86_400
-    assert CLICK_VISITORS_BYTES._value.get() > await redis.strlen(key)
+    memory = int((await redis.info("memory"))["maxmemory"])
+    bound = min(module.VISITORS_BYTES_MAX, memory // 8 or module.VISITORS_BYTES_MAX)
+    assert await redis.strlen(key) < CLICK_VISITORS_BYTES._value.get() < bound
+    assert CLICK_VISITORS_BYTES_MAX._value.get() == bound
 
 
 async def test_the_salt_of_a_day_is_random_and_goes(ready: Settings, redis: Redis, namespace: str) -> None:

@@ -13,6 +13,7 @@ from snapurl.store.clicks import ClickStore
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from tests.integration.http.service import Service
+from tests.support.click_rows import by_kind
 from tests.support.waits import until
 
 DAYS = {"from": "2026-05-04", "to": "2026-05-05"}
@@ -28,7 +29,7 @@ async def count(service: Service, code: str) -> None:
     )
     rows = [
         ClickRow(slot, 1, code, date(2026, 5, 3), 10, hour=9, bots=1),
-        ClickRow(slot, 2, code, date(2026, 5, 4), 6, campaigns, hour=23, bots=2),
+        ClickRow(slot, 2, code, date(2026, 5, 4), 6, by_kind(campaigns), hour=23, bots=2),
         ClickRow(slot, 3, code, date(2026, 5, 5), 2, hour=0),
     ]
     shards = await Shards.connect(service.settings)

@@ -7,19 +7,24 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import asyncpg
 import pytest
 
 from snapurl.config import Settings
-from snapurl.model import ClicksBySlot, LinkFields, NewLink
+from snapurl.model import ClicksBySlot, LinkFields, NewLink, SourceKind
+from snapurl.periods import DateRange
 from snapurl.store.accounts import AccountStore
 from snapurl.store.clicks import ClickStore
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.keys import KeyStore
 from snapurl.store.links import LinkStore
+from snapurl.store.statistics import StatisticsStore
+
+VALUES = 50  # that tests ask for
 
 
 @dataclass
@@ -32,6 +37,7 @@ class Store:
     keys: KeyStore
     accounts: AccountStore
     clicks: ClickStore
+    statistics: StatisticsStore
     settings: Settings
 
     @classmethod
@@ -45,8 +51,21 @@ class Store:
             KeyStore(shards, router),
             AccountStore(shards, router),
             ClickStore(shards, router),
+            StatisticsStore(shards, router),
             settings,
         )
+
+    async def clicks_by_day(self, code: str) -> dict[date, int]:
+        """Returns the clicks of a code by UTC day, without days that have none."""
+        return {item.day: item.clicks for item in await self.statistics.days_of_link(code, DateRange())}
+
+    async def clicks_of(self, code: str) -> int:
+        return sum((await self.clicks_by_day(code)).values())
+
+    async def told(self, code: str, kind: SourceKind = SourceKind.REFERRER) -> dict[str, int]:
+        """Returns the clicks of a code by the values of a kind, most clicks first."""
+        found = await self.statistics.values_of_link(code, (None, None), [kind], VALUES)
+        return {item.value: item.clicks for item in found.values}
 
     async def apply_clicks(self, stream: str, rows: ClicksBySlot) -> set[int]:
         """Delivers clicks to the believed owners. Returns the slots that are counted."""

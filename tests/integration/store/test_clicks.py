@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from ring.slots import slot_of
-from snapurl.model import ClickRow, DayClicks, SourceClicks, SourceKind
-from tests.integration.store.conftest import Store
+from snapurl.model import ClickRow, SourceClicks, SourceKind
+from tests.integration.store.conftest import VALUES, Store
+from tests.support.click_rows import by_kind
 from tests.support.click_totals import assert_groups_are_sums, assert_totals_are_sums
-from tests.support.clicks import SOURCES
 from tests.support.waits import until
 
 DAY = date(2026, 5, 1)
@@ -57,9 +57,8 @@ async def test_entries_delivered_again_change_nothing(store: Store) -> None:
     for end in (10, len(rows), 25, len(rows)):
         part = rows[:end]
         assert await apply(store, "s", part) == {item.slot for item in part}
-    totals = {f"c{n}": await store.clicks.totals(f"c{n}") for n in range(7)}
-    expected = {code: sum(1 for item in rows if item.code == code) for code in totals}
-    assert {code: sum(day.clicks for day in days) for code, days in totals.items()} == expected
+    totals = {f"c{n}": await store.clicks_of(f"c{n}") for n in range(7)}
+    assert totals == {code: sum(1 for item in rows if item.code == code) for code in totals}
 
 
 async def test_two_consumers_at_once_count_once(store: Store) -> None:
@@ -68,26 +67,25 @@ async def test_two_consumers_at_once_count_once(store: Store) -> None:
     for batch in range(20):
         rows = [sourced(f"c{rng.randrange(5)}", batch * 50 + n, {"x": 1}) for n in range(50)]
         await asyncio.gather(*(apply(store, "s", rows) for _ in range(4)))
-    total = [day.clicks for n in range(5) for day in await store.clicks.totals(f"c{n}")]
-    assert sum(total) == 1000
-    shown = [await by_referrer(store, f"c{n}") for n in range(5)]
-    assert [value for ((value, _),) in shown] == ["x"] * 5
-    assert sum(clicks for ((_, clicks),) in shown) == 1000
+    assert sum([await store.clicks_of(f"c{n}") for n in range(5)]) == 1000
+    shown = [await store.told(f"c{n}") for n in range(5)]
+    assert [list(told) for told in shown] == [["x"]] * 5
+    assert sum(told["x"] for told in shown) == 1000
 
 
 async def test_clicks_are_kept_by_day(store: Store) -> None:
     """Totals are listed by UTC day, oldest first."""
     later = date(2026, 5, 3)
     await apply(store, "s", [row("d", 1, 2), row("d", 2, 3, later), row("d", 3, 4, later)])
-    assert await store.clicks.totals("d") == [DayClicks(DAY, 2), DayClicks(later, 7)]
-    assert await store.clicks.totals("never") == []
+    assert list((await store.clicks_by_day("d")).items()) == [(DAY, 2), (later, 7)]
+    assert await store.clicks_by_day("never") == {}
 
 
 async def test_another_stream_has_its_own_cursor(store: Store) -> None:
     """After Redis is wiped a new stream begins, and the cursor of the old one does not skip its entries."""
     await apply(store, "old", [row("e", 1_000_000)])
     await apply(store, "new", [row("e", 1)])
-    assert sum(day.clicks for day in await store.clicks.totals("e")) == 2
+    assert await store.clicks_of("e") == 2
 
 
 async def test_a_slot_that_was_counted_in_part_delays_no_other(store: Store, direct: dict[str, Any]) -> None:
@@ -103,9 +101,7 @@ async def test_a_slot_that_was_counted_in_part_delays_no_other(store: Store, dir
         row(code, entry) for code in ("part", *codes) for entry in (1, 2, 3) if code != done or entry == 1
     ]
     assert await apply(store, "s", rows) == {item.slot for item in rows} - {slot_of(moving)}
-    totals = {
-        code: sum(day.clicks for day in await store.clicks.totals(code)) for code in ("part", done, *new)
-    }
+    totals = {code: await store.clicks_of(code) for code in ("part", done, *new)}
     assert totals == {"part": 3, done: 1, **dict.fromkeys(new, 3)}
 
 
@@ -126,22 +122,16 @@ async def test_a_consumer_without_the_lock_counts_nothing_twice(store: Store, di
         await until(partial(direct[owner].fetchval, "SELECT true FROM pg_locks WHERE NOT granted LIMIT 1"))
     assert await ours == set()
     assert await apply(store, "s", [row("old", 2)]) == {slot_of("old")}
-    assert await store.clicks.totals("old") == [DayClicks(DAY, 2)]
-
-
-async def by_referrer(store: Store, code: str) -> list[tuple[str, int]]:
-    """Returns the referrers shown for the link, in their order."""
-    shown = await store.clicks.sources(code, SOURCES)
-    return [(item.value, item.clicks) for item in shown if item.kind is SourceKind.REFERRER]
+    assert await store.clicks_by_day("old") == {DAY: 2}
 
 
 def sourced(code: str, entry: int, referrers: dict[str, int], day: date = DAY) -> ClickRow:
     sources = tuple(SourceClicks(SourceKind.REFERRER, value, clicks) for value, clicks in referrers.items())
-    return ClickRow(slot_of(code), entry, code, day, sum(referrers.values()), sources)
+    return ClickRow(slot_of(code), entry, code, day, sum(referrers.values()), by_kind(sources))
 
 
 async def test_sources_are_counted_once_with_their_clicks(store: Store) -> None:
-    """A repeated delivery, by any consumer, changes nothing; clicks without a source are under the empty one."""
+    """A repeated delivery, by any consumer, changes nothing; clicks without a source are in no value."""
     rows = [
         sourced("f", 1, {"x": 2, "": 1}),
         row("f", 2),
@@ -150,14 +140,10 @@ async def test_sources_are_counted_once_with_their_clicks(store: Store) -> None:
     ]
     for end in (2, 4):
         await asyncio.gather(*(apply(store, "s", rows[:end]) for _ in range(3)))
-    assert sum(day.clicks for day in await store.clicks.totals("f")) == 5
-    assert await store.clicks.sources("f", SOURCES) == [
-        SourceClicks(SourceKind.BROWSER, "", 5),
-        SourceClicks(SourceKind.REFERRER, "x", 3),
-        SourceClicks(SourceKind.REFERRER, "", 2),
-    ]
-    assert await by_referrer(store, "g") == [("y", 1)]
-    assert await store.clicks.sources("never", SOURCES) == []
+    assert (await store.clicks_of("f"), await store.told("f")) == (5, {"x": 3})
+    assert await store.told("f", SourceKind.BROWSER) == {}
+    assert await store.told("g") == {"y": 1}
+    assert await store.told("never") == {}
 
 
 async def test_sources_of_a_slot_in_hand_off_wait_with_their_clicks(
@@ -172,7 +158,7 @@ async def test_sources_of_a_slot_in_hand_off_wait_with_their_clicks(
     assert await apply(store, "s", later) == set()
     await direct[owner].execute("UPDATE slots SET state = 'owned', peer = NULL WHERE slot = $1", slot)
     assert await apply(store, "s", later) == {slot}
-    assert await by_referrer(store, "k") == [("x", 4)]
+    assert await store.told("k") == {"x": 4}
 
 
 async def test_rows_of_clicks_carry_the_id_of_their_last_transaction(
@@ -202,8 +188,8 @@ async def test_random_referrers_do_not_fill_the_table(store: Store) -> None:
     assert {value for value in found if value.startswith("b")} == {f"b{n}" for n in range(60)}
     assert (found["c"], len([value for value in found if value.startswith("a")])) == (4, 38)
     assert found["*"] == 70 - 38 + 1
-    shown = [clicks for _, clicks in await by_referrer(store, "h")]
-    assert len(shown) == 50
+    shown = list((await store.told("h")).values())
+    assert len(shown) == VALUES
     assert shown == sorted(shown, reverse=True)
 
 

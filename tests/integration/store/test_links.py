@@ -172,24 +172,21 @@ async def test_writes_with_lost_replies_report_their_true_outcome(
     async with proxy_to(*target_of(ready, "db0")) as proxy:
         store = await through(ready, proxy, "db0")
         try:
-            code = next(
-                code for code in map(str, range(999)) if store.shards.map.owner(slot_of(code)) == "db0"
-            )
+            codes = (f"lost-reply-{number}" for number in range(999))
+            code = next(code for code in codes if store.shards.map.owner(slot_of(code)) == "db0")
             assert await store.links.get(code) is None
 
-            proxy.replies_to_lose = 1
+            proxy.lose_replies(1, after=code)
             assert isinstance(await store.links.create(new_link(code)), Link)
 
-            for if_match in (None, 4):
-                # The first call prepares the statement, so the lost reply is that of the change.
-                await change(store, code, None)
-                proxy.replies_to_lose = 1
+            for if_match in (None, 2):
+                proxy.lose_replies(1, after=code)
                 changed = await change(store, code, if_match)
                 assert await store.links.get(code) == changed
-            assert changed.version == 5
+            assert changed.version == 3
 
             more = [new_link(f"{code}-{n}") for n in range(40)]
-            proxy.replies_to_lose = 1
+            proxy.lose_replies(1, after=code)
             assert {type(answer) for answer in await store.links.create_many(more)} == {Link}
             assert proxy.replies_lost == 4
         finally:
@@ -201,11 +198,10 @@ async def test_an_outcome_that_cannot_be_queried_is_unknown(ready: Settings, new
     async with proxy_to(*target_of(ready, "db0")) as proxy:
         store = await through(ready, proxy, "db0")
         try:
-            code = next(
-                code for code in map(str, range(999)) if store.shards.map.owner(slot_of(code)) == "db0"
-            )
+            codes = (f"lost-reply-{number}" for number in range(999))
+            code = next(code for code in codes if store.shards.map.owner(slot_of(code)) == "db0")
             await store.links.create(new_link(code))
-            proxy.replies_to_lose = 1_000
+            proxy.lose_replies(1_000, after=code)
             with pytest.raises(OutcomeUnknown):
                 await store.links.change(
                     code, LinkPatch(title="t"), if_match=None, owner=None, token=uuid.uuid4()

@@ -133,7 +133,7 @@ async def test_a_shard_that_falls_silent_between_the_steps_leaves_a_rename_that_
         renames, mark = LinkRenames(behind.links, cache), behind.links.rename
 
         async def silent(*args: Any, **named: Any) -> Link:
-            proxy.replies_to_lose = 1_000
+            proxy.lose_replies(1_000, after=code)
             return await mark(*args, **named)
 
         try:
@@ -143,7 +143,7 @@ async def test_a_shard_that_falls_silent_between_the_steps_leaves_a_rename_that_
                     await rename(renames, code, new)
             made = await store.links.get(new)
             assert made is not None and made.url == "https://example.org/"
-            proxy.replies_to_lose = 0
+            proxy.lose_replies(0)
 
             async def again() -> Link | None:
                 with contextlib.suppress(Unavailable):  # until the shard is known to answer

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from ring.slots import slot_of
-from snapurl.model import VALUES_MAX, ClickRow, LinkPatch, SourceClicks, SourceKind
+from snapurl.model import VALUES_MAX, ClickRow, LinkPatch, Scope, SourceClicks, SourceKind
 from snapurl.periods import DateRange, Interval
-from snapurl.store.clicks import BOT_HOUR, HOUR
-from snapurl.store.statistics import ALL, Group, Scope, StatisticsStore
+from snapurl.store.click_sums import BOT_HOUR, HOUR
+from snapurl.store.statistics import ALL, Group, StatisticsStore
 from tests.integration.store.conftest import NewLinkMaker, Store
+from tests.support.click_rows import by_kind
 from tests.support.click_totals import assert_groups_are_sums, assert_totals_are_sums
 
 DAYS = (date(2026, 5, 1), date(2026, 5, 2))
@@ -45,7 +46,7 @@ def told(**values: dict[str, int]) -> tuple[SourceClicks, ...]:
 
 
 def row(code: str, entry: int, clicks: int, sources: tuple[SourceClicks, ...] = (), **more: Any) -> ClickRow:
-    return ClickRow(slot_of(code), entry, code, more.pop("day", DAYS[0]), clicks, sources, **more)
+    return ClickRow(slot_of(code), entry, code, more.pop("day", DAYS[0]), clicks, by_kind(sources), **more)
 
 
 async def apply(store: Store, rows: Sequence[ClickRow], stream: str = "s") -> None:

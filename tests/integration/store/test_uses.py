@@ -57,13 +57,14 @@ async def test_a_lost_reply_never_gives_a_use_too_many(
     ready: Settings, store: Store, new_link: NewLinkMaker
 ) -> None:
     """If the reply of the shard is lost, its uses are gone, and the others are given as often as they are left."""
-    code = next(code for code in map(str, range(999)) if store.shards.map.owner(slot_of(code)) == "db0")
+    codes = (f"lost-reply-{number}" for number in range(999))
+    code = next(code for code in codes if store.shards.map.owner(slot_of(code)) == "db0")
     await store.links.create(new_link(code, max_clicks=USES_MAX + 3))
     async with proxy_to(*target_of(ready, "db0")) as proxy:
         worker = await through(ready, proxy, "db0")
         try:
             assert await worker.links.use(code, 1, takes=True) is Use.GIVEN
-            proxy.replies_to_lose = 1_000
+            proxy.lose_replies(1_000, after=code)
             asked = (worker.links.use(code, 1, takes=True) for _ in range(USES_MAX))
             lost = await asyncio.gather(*asked, return_exceptions=True)
             assert [type(each) for each in lost] == [Unavailable] * USES_MAX

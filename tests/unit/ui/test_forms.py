@@ -7,7 +7,8 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from snapurl.errors import Invalid, NotFound, RateLimited, SnapURLError, Unavailable
-from snapurl.model import DayClicks, Link
+from snapurl.model import Link
+from snapurl.periods import DayCounts
 from snapurl.ui.charts import BARS_MAX, RANGE_DAYS_MAX, day_chart, read_range
 from snapurl.ui.forms import LinkForm, errors_by_field, form_number, key_in_path, path_of, sentence
 from snapurl.ui.retries import PAUSE_S_MAX, TRIES_MAX, retry_of
@@ -138,7 +139,7 @@ def test_a_limit_says_when_it_ends(seconds: float, expected: str) -> None:
 def test_a_chart_of_any_range_has_all_its_clicks_in_few_bars(days: int) -> None:
     """However long the range, the bars are few, and together have every click of it and of no other day."""
     last = date(2030, 6, 1)
-    counted = [DayClicks(date.fromordinal(last.toordinal() - back), 1) for back in range(2 * days + 1)]
+    counted = [DayCounts(date.fromordinal(last.toordinal() - back), 1, 0) for back in range(2 * days + 1)]
     chart = day_chart(counted, last, days)
     assert len(chart.bars) <= BARS_MAX
     assert (chart.clicks, chart.before, sum(bar.clicks for bar in chart.bars)) == (days, days, days)
