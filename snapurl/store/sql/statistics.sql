@@ -1,12 +1,13 @@
 -- name: days_of_link
--- $3 and $4 bound the days, null: not. $5 whether `hours` is wanted: {"hour 19": 2, "bot_hour 19": 1}. One row with a null
--- day when there are no clicks, so that the outcome is always told.
+-- $3 and $4 bound the days, null: not. $5 whether `hours` is wanted: [[{"19": 2}, {"19": 1}]], of all clicks and of
+-- those of bots, in parts to be added up. One row with a null day when there are no clicks, so that the outcome is always
+-- told.
 SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
             THEN coalesce(read_outcome_v1(s.state), 'moved') ELSE 'busy' END AS outcome, s.peer, s.epoch,
        d.day, d.clicks, d.bots, d.visitors, CASE WHEN $5 THEN (
-           SELECT jsonb_object_agg(t.name, t.clicks)
-             FROM (SELECT t.kind || ' ' || t.value AS name, sum(t.clicks) AS clicks
-                     FROM clicks_values_v1(d.sources, d.unmerged, '{hour,bot_hour}') t GROUP BY 1) t) END::text AS hours
+           SELECT jsonb_agg(jsonb_build_array(t.told -> 'hour', t.told -> 'bot_hour'))
+             FROM (SELECT d.sources AS told
+                   UNION ALL SELECT e.value FROM jsonb_array_elements(('[' || d.unmerged || ']')::jsonb) e) t) END::text AS hours
   FROM (SELECT $1::smallint AS slot) q
   LEFT JOIN slots s USING (slot)
   LEFT JOIN click_days d ON d.slot = q.slot AND d.code = $2
@@ -22,20 +23,28 @@ SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaste
   FROM (SELECT $1::smallint AS slot) q
   LEFT JOIN slots s USING (slot)
   LEFT JOIN (
-      SELECT t.kind, t.value, sum(t.clicks)::bigint AS clicks, (sum(sum(t.clicks)) OVER (PARTITION BY t.kind))::bigint AS total,
-             row_number() OVER (PARTITION BY t.kind ORDER BY sum(t.clicks) DESC, t.value) AS place
-        FROM click_days d, clicks_values_v1(d.sources, d.unmerged, $5) t
-       WHERE d.slot = $1 AND d.code = $2
-         AND d.day BETWEEN coalesce($3::date, '-infinity') AND coalesce($4::date, 'infinity')
-       GROUP BY t.kind, t.value) v ON v.place <= $6
+      SELECT k.kind, t.*
+        FROM unnest($5::text[]) AS k (kind), LATERAL (
+             SELECT v.key COLLATE "C" AS value, sum(v.value::bigint)::bigint AS clicks,
+                    (sum(sum(v.value::bigint)) OVER ())::bigint AS total,
+                    row_number() OVER (ORDER BY sum(v.value::bigint) DESC, v.key COLLATE "C") AS place
+               FROM (WITH days AS NOT MATERIALIZED (
+                         SELECT d.sources, d.unmerged FROM click_days d
+                          WHERE d.slot = $1 AND d.code = $2
+                            AND d.day BETWEEN coalesce($3::date, '-infinity') AND coalesce($4::date, 'infinity'))
+                     SELECT sources AS told FROM days
+                     UNION ALL
+                     SELECT e.value FROM days, jsonb_array_elements(('[' || unmerged || ']')::jsonb) e) t,
+                    jsonb_each_text(t.told -> k.kind) v
+              GROUP BY v.key COLLATE "C") t) v ON v.place <= $6
  ORDER BY v.kind, v.place
 
 -- name: days_of_group
 -- As `days_of_link`, of what this shard has counted for the key $2 of a scope; null: for all its keys.
 SELECT d.day, d.clicks, d.bots, CASE WHEN $5 THEN (
-           SELECT jsonb_object_agg(t.name, t.clicks)
-             FROM (SELECT t.kind || ' ' || t.value AS name, sum(t.clicks) AS clicks
-                     FROM clicks_values_v1(d.sources, d.unmerged, '{hour,bot_hour}') t GROUP BY 1) t) END::text AS hours
+           SELECT jsonb_agg(jsonb_build_array(t.told -> 'hour', t.told -> 'bot_hour'))
+             FROM (SELECT d.sources AS told
+                   UNION ALL SELECT e.value FROM jsonb_array_elements(('[' || d.unmerged || ']')::jsonb) e) t) END::text AS hours
   FROM click_groups d JOIN slots s ON s.slot = d.slot AND read_outcome_v1(s.state) = 'ok'
  WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
    AND d.scope = $1 AND ($2::text IS NULL OR d.key = $2)
@@ -43,13 +52,19 @@ SELECT d.day, d.clicks, d.bots, CASE WHEN $5 THEN (
 
 -- name: values_of_group
 -- As `values_of_link`, of what this shard has counted.
-SELECT kind, value, clicks
-  FROM (SELECT t.kind, t.value, sum(t.clicks)::bigint AS clicks,
-               row_number() OVER (PARTITION BY t.kind ORDER BY sum(t.clicks) DESC, t.value) AS place
-          FROM click_groups d JOIN slots s ON s.slot = d.slot AND read_outcome_v1(s.state) = 'ok',
-               clicks_values_v1(d.sources, d.unmerged, $5) t
-         WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
-           AND d.scope = $1 AND ($2::text IS NULL OR d.key = $2)
-           AND d.day BETWEEN coalesce($3::date, '-infinity') AND coalesce($4::date, 'infinity')
-         GROUP BY t.kind, t.value) v
- WHERE place <= $6
+SELECT k.kind, t.value, t.clicks
+  FROM unnest($5::text[]) AS k (kind), LATERAL (
+       SELECT v.key COLLATE "C" AS value, sum(v.value::bigint)::bigint AS clicks,
+              row_number() OVER (ORDER BY sum(v.value::bigint) DESC, v.key COLLATE "C") AS place
+         FROM (WITH days AS NOT MATERIALIZED (
+                   SELECT d.sources, d.unmerged
+                     FROM click_groups d JOIN slots s ON s.slot = d.slot AND read_outcome_v1(s.state) = 'ok'
+                    WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+                      AND d.scope = $1 AND ($2::text IS NULL OR d.key = $2)
+                      AND d.day BETWEEN coalesce($3::date, '-infinity') AND coalesce($4::date, 'infinity'))
+               SELECT sources AS told FROM days
+               UNION ALL
+               SELECT e.value FROM days, jsonb_array_elements(('[' || unmerged || ']')::jsonb) e) t,
+              jsonb_each_text(t.told -> k.kind) v
+        GROUP BY v.key COLLATE "C") t
+ WHERE t.place <= $6
