@@ -20,6 +20,7 @@ from snapurl.model import SourceClicks
 HOUR_DAYS_MAX = 31  # of a period by hour
 DAYS_MAX = 3_660  # of any period
 _NOON = 12
+_DAY_MINUTES = 1_440
 
 
 class Interval(StrEnum):
@@ -109,12 +110,8 @@ class DateRange:
         sums: dict[tuple[datetime, str], list[int]] = {}
         has_visitors = self.interval is not Interval.HOUR and any(each.visitors is not None for each in found)
         for counts in found:
-            at_once = counts.is_month or not self.needs_hours
-            for hour, clicks, bots in _at_once(counts) if at_once else _by_hour(counts):
-                moment = datetime.combine(counts.day, time(hour), UTC)
-                start = self._start(
-                    moment.replace(tzinfo=self.zone) if at_once else moment.astimezone(self.zone)
-                )
+            for moment, clicks, bots in self._by_moment(counts):
+                start = self._start(moment)
                 if start is not None:
                     point = sums.setdefault(start, [0, 0, 0])
                     point[0] += clicks
@@ -133,6 +130,37 @@ class DateRange:
 
     def _shows(self, month: DayCounts) -> bool:
         return self.interval is Interval.MONTH and self.has_all_of(month)
+
+    def _by_moment(self, counts: DayCounts) -> Iterable[tuple[datetime, int, int]]:
+        """Yields local moments, and the clicks and bots that count at each."""
+        midnight = datetime.combine(counts.day, time(), UTC)
+        if counts.is_month or not self.needs_hours:
+            yield midnight.replace(tzinfo=self.zone), counts.clicks, counts.bots
+        elif self.interval is Interval.HOUR:
+            for hour, clicks, bots in _by_hour(counts):
+                yield (midnight + timedelta(hours=hour)).astimezone(self.zone), clicks, bots
+        else:
+            yield from self._by_local_date(midnight, _by_hour(counts))
+
+    def _by_local_date(
+        self, midnight: datetime, by_hour: Iterable[tuple[int, int, int]]
+    ) -> Iterable[tuple[datetime, int, int]]:
+        """Yields local moments, one per local date. A year has 8,760 hours, and to convert each one would take
+        most of the time of an answer."""
+        begin, end = (each.astimezone(self.zone) for each in (midnight, midnight + timedelta(hours=23)))
+        is_even = begin.utcoffset() == end.utcoffset()
+        minutes = begin.hour * 60 + begin.minute
+        sums: dict[date, list[int]] = {}
+        for hour, clicks, bots in by_hour:
+            if is_even:
+                day = end.date() if minutes + 60 * hour >= _DAY_MINUTES else begin.date()
+            else:  # clocks change on this day
+                day = (midnight + timedelta(hours=hour)).astimezone(self.zone).date()
+            of_day = sums.setdefault(day, [0, 0])
+            of_day[0] += clicks
+            of_day[1] += bots
+        for day, (clicks, bots) in sums.items():
+            yield datetime.combine(day, time(), self.zone), clicks, bots
 
     def _start(self, local: datetime) -> tuple[datetime, str] | None:
         """Returns where the interval of a moment begins, to sort by and as text; None outside of the period."""
@@ -209,10 +237,6 @@ class Report:
 def clicks_of_dates(period: DateRange, found: Iterable[DayCounts]) -> int:
     """Returns the clicks of the UTC days, and of the whole months, that have dates of the period."""
     return sum(each.clicks for each in found if period.has_all_of(each))
-
-
-def _at_once(counts: DayCounts) -> Iterable[tuple[int, int, int]]:
-    yield 0, counts.clicks, counts.bots
 
 
 def _by_hour(counts: DayCounts) -> Iterable[tuple[int, int, int]]:

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 from ring.slots import slot_of
 from snapurl.model import Scope, SourceClicks, SourceKind
@@ -110,14 +111,11 @@ class StatisticsStore:
 
 
 def _counts(row: Row, visitors: int | None) -> DayCounts:
-    hours: dict[str, dict[int, int]] = {"hour": {}, "bot_hour": {}}
-    for name, clicks in json.loads(row["hours"] or "{}").items():
-        kind, _, hour = name.partition(" ")
-        hours[kind][int(hour)] = clicks
+    told = json.loads(row["hours"] or "[]")
+    hours, bot_hours = (_sum_hours(each[kind] for each in told if each[kind]) for kind in (0, 1))
     if visitors is not None:
         visitors = min(visitors, row["clicks"] - row["bots"])  # an estimate may be too high
-    told = hours["hour"], hours["bot_hour"]
-    return DayCounts(row["day"], row["clicks"], row["bots"], visitors, *told, row["is_month"])
+    return DayCounts(row["day"], row["clicks"], row["bots"], visitors, hours, bot_hours, row["is_month"])
 
 
 def _sum(counted: Sequence[DayCounts]) -> DayCounts:
@@ -133,8 +131,10 @@ def _sum(counted: Sequence[DayCounts]) -> DayCounts:
     )
 
 
-def _sum_hours(found: Iterable[Mapping[int, int]]) -> dict[int, int]:
-    sums: Counter[int] = Counter()
+def _sum_hours(found: Iterable[Mapping[Any, int]]) -> dict[int, int]:
+    """Returns clicks by hour. The hours of what is found may be text, as in JSON."""
+    sums: dict[int, int] = {}
     for hours in found:
-        sums.update(hours)
-    return dict(sums)
+        for hour, clicks in hours.items():
+            sums[int(hour)] = sums.get(int(hour), 0) + clicks
+    return sums

@@ -15,13 +15,14 @@ import pytest
 from ring.slots import SLOT_COUNT, slot_of
 from snapurl.clicks import folder as folder_module
 from snapurl.clicks.folder import Folder
-from snapurl.model import VALUES_MAX, ClickRow, SourceClicks, SourceKind
+from snapurl.model import VALUES_MAX, ClickRow, Scope, SourceClicks, SourceKind
 from snapurl.periods import DateRange, Interval
 from snapurl.store.folds import FoldStore, Kept
-from snapurl.store.statistics import ALL, Group, Scope, StatisticsStore
+from snapurl.store.statistics import ALL, Group, StatisticsStore
 from snapurl.telemetry.metrics import CLICK_DAYS_FOLDED, CLICK_DAYS_OVERDUE
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.store.test_statistics import apply, told
+from tests.support.click_rows import by_kind
 from tests.support.click_totals import assert_groups_are_sums, assert_totals_are_sums
 
 TODAY = date(2025, 4, 20)
@@ -52,7 +53,7 @@ def folder_of(store: Store) -> Folder:
 
 
 def row(code: str, entry: int, day: date, clicks: int, *sources: SourceClicks, **more: Any) -> ClickRow:
-    return ClickRow(slot_of(code), entry, code, day, clicks, sources, **more)
+    return ClickRow(slot_of(code), entry, code, day, clicks, by_kind(sources), **more)
 
 
 async def shown(statistics: StatisticsStore, code: str, group: Group, period: DateRange) -> list[Any]:
