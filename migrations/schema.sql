@@ -222,6 +222,7 @@ CREATE TABLE links (
     created_by text COLLATE "C",
     changed_by text COLLATE "C",
     renamed_to text COLLATE "C",
+    imported_clicks bigint,
     CONSTRAINT links_pkey PRIMARY KEY (slot, code),
     CONSTRAINT links_max_clicks_check CHECK (max_clicks > 0),
     CONSTRAINT links_redirect_status_check CHECK (redirect_status = ANY (ARRAY[301, 302, 307, 308])),
@@ -1410,6 +1411,65 @@ AS $function$
                 THEN to_jsonb(left(p_value #>> '{}', 2047) || '…') ELSE p_value END
 $function$;
 GRANT EXECUTE ON FUNCTION link_history_value_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.link_import_v1(p_slots smallint[], p_codes text[], p_owners text[], p_by text[], p_tokens uuid[], p_created_at timestamp with time zone[], p_imported_clicks bigint[], p_urls text[], p_titles text[], p_tags text[], p_redirect_statuses smallint[], p_expires_at timestamp with time zone[], p_enabled boolean[], p_starts_at timestamp with time zone[], p_expired_urls text[], p_notes text[], p_forward_query boolean[], p_forward_path boolean[], p_max_clicks bigint[], p_password_hashes text[], p_rules text[])
+ RETURNS TABLE(place integer, outcome text, peer text, epoch bigint, created_at timestamp with time zone, url text)
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+ SET plan_cache_mode TO 'force_generic_plan'
+AS $function$
+#variable_conflict use_column
+DECLARE
+    made_at timestamptz;
+    made bigint;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'fenced writes need READ COMMITTED';
+    END IF;
+    PERFORM pg_advisory_xact_lock_shared(1397637456, q.slot)
+       FROM (SELECT slot FROM unnest(p_slots) AS u (slot) ORDER BY slot) q;
+    made_at := clock_timestamp();
+    INSERT INTO links (slot, code, xid, version, url, title, tags, redirect_status, created_at, expires_at,
+                       owner, token, enabled, starts_at, expired_url, note, forward_query, forward_path,
+                       max_clicks, password_hash, rules, created_by, imported_clicks)
+         SELECT i.slot, i.code, pg_current_xact_id(), 1, i.url, i.title,
+                coalesce(i.tags::text[], '{}'), i.redirect_status, coalesce(i.created_at, made_at), i.expires_at,
+                i.owner, i.token, coalesce(i.enabled, true), i.starts_at, i.expired_url, i.note,
+                coalesce(i.forward_query, false), coalesce(i.forward_path, false), i.max_clicks, i.password_hash,
+                i.rules, i.made_by, i.imported_clicks
+           FROM unnest(p_slots, p_codes, p_owners, p_by, p_tokens, p_created_at, p_imported_clicks, p_urls, p_titles,
+                       p_tags, p_redirect_statuses, p_expires_at, p_enabled, p_starts_at, p_expired_urls, p_notes,
+                       p_forward_query, p_forward_path, p_max_clicks, p_password_hashes, p_rules) WITH ORDINALITY
+             AS i (slot, code, owner, made_by, token, created_at, imported_clicks, url, title, tags, redirect_status,
+                   expires_at, enabled, starts_at, expired_url, note, forward_query, forward_path, max_clicks,
+                   password_hash, rules, place)
+           JOIN slots s ON s.slot = i.slot AND write_outcome_v1(s.state) = 'ok'
+          WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+          ORDER BY i.slot, i.code COLLATE "C", i.place
+    ON CONFLICT (slot, code) DO NOTHING;
+    GET DIAGNOSTICS made = ROW_COUNT;
+    outcome := 'ok';
+    created_at := made_at;
+    RETURN NEXT;
+    IF made = cardinality(p_slots) THEN RETURN; END IF;
+    -- A slot that accepts writes now but has no row of the link did not accept them when the INSERT ran: 'busy'.
+    RETURN QUERY
+        SELECT q.place::integer - 1, q.outcome, q.peer, q.epoch, q.created_at, q.url
+          FROM (SELECT i.place, s.peer, s.epoch, l.created_at,
+                       CASE WHEN l.deleted_at IS NULL THEN l.url END AS url,
+                       CASE WHEN NOT EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+                            THEN 'busy'
+                            WHEN s.slot IS NULL OR write_outcome_v1(s.state) <> 'ok'
+                            THEN coalesce(write_outcome_v1(s.state), 'moved')
+                            WHEN l.slot IS NULL THEN 'busy'
+                            WHEN l.token <> i.token THEN 'taken'
+                            ELSE 'ok' END AS outcome
+                  FROM unnest(p_slots, p_codes, p_tokens) WITH ORDINALITY AS i (slot, code, token, place)
+                  LEFT JOIN slots s ON s.slot = i.slot
+                  LEFT JOIN links l ON l.slot = i.slot AND l.code = i.code COLLATE "C") q;
+END $function$;
+GRANT EXECUTE ON FUNCTION link_import_v1 TO snapurl_migrator, snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.link_rename_v1(p_slot smallint, p_code text, p_if_match bigint, p_owner text, p_by text, p_token uuid, p_new text, p_give_up boolean, OUT outcome text, OUT peer text, OUT epoch bigint, OUT link links)
  RETURNS record

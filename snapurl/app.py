@@ -60,6 +60,7 @@ from snapurl.http.wire.pace import AnswerPace
 from snapurl.keys import KeyService
 from snapurl.limits import Blocklist, Limiter
 from snapurl.link_batches import LinkBatches
+from snapurl.link_imports import LinkImports
 from snapurl.links import LinkService
 from snapurl.model import Readiness
 from snapurl.passwords import Passwords
@@ -245,6 +246,7 @@ async def open_services(
         links=links,
         statistics=Statistics(links, StatisticsStore(shards, router)),
         batches=LinkBatches(links),
+        imports=LinkImports(store, cache),
         renames=LinkRenames(store, cache),
         keys=KeyService(keys, _now),
         accounts=AccountService(AccountStore(shards, router), keys, _now),

@@ -15,6 +15,8 @@ from typing import NoReturn
 
 import click
 
+from snapurl.commands.exports import export
+from snapurl.commands.imports import import_file
 from snapurl.commands.links import links
 from snapurl.config import Settings, load_settings, override
 from snapurl.errors import ConfigError, SnapURLError, file_error, one_line
@@ -396,6 +398,8 @@ def health(of_clicks: bool) -> None:
 
 
 cli.add_command(links)
+cli.add_command(import_file)
+cli.add_command(export)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

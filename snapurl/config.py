@@ -242,7 +242,7 @@ class Settings(BaseSettings):
     )
     url: str = Field(
         "",
-        description="URL of the service that `snapurl links` uses, such as `https://s.example.org` "
+        description="URL of the service that `snapurl links` and `import` use, such as `https://s.example.org` "
         "(default: `http://HOST:PORT`).",
     )
     api_key: SecretStr = Field(SecretStr(""), description="API key of `snapurl links`.")

@@ -133,7 +133,7 @@ class LinkService:
                 return made
             if draft.alias is not None:
                 raise _taken(draft.alias)
-        raise _no_free_code()
+        raise no_free_code()
 
     async def _hash_password(self, draft: Draft) -> None:
         if draft.password is not None:
@@ -175,7 +175,7 @@ class LinkService:
         self, drafts: Sequence[Draft], owner: str, keys: Sequence[IdempotencyKey] | None, by: str = ""
     ) -> list[Link | SnapURLError]:
         """Returns one result per draft, in their order. `keys` has one item per draft."""
-        results: list[Link | SnapURLError] = [_no_free_code()] * len(drafts)
+        results: list[Link | SnapURLError] = [no_free_code()] * len(drafts)
         pending = await self._begin_many(drafts, keys, results)
         for count, (place, create) in enumerate(
             [item for item in pending.items() if item[1].draft.password is not None]
@@ -244,7 +244,7 @@ class LinkService:
                 case Taken():
                     again[place] = create
                 case Failed():
-                    results[place] = _failure(result)
+                    results[place] = failure_of(result)
         await self._invalidate_created(links)
         return again
 
@@ -390,7 +390,8 @@ def _too_many_passwords() -> Invalid:
     )
 
 
-def _no_free_code() -> Unavailable:
+def no_free_code() -> Unavailable:
+    """Returns the refusal of a create that drew only codes that are taken."""
     return Unavailable("no free code was found", is_public=True, retry_after_s=1.0)
 
 
@@ -400,7 +401,8 @@ def _or_raise(record: IdempotencyRecord | Failed) -> IdempotencyRecord:
     return record
 
 
-def _failure(failed: Failed) -> SnapURLError:
+def failure_of(failed: Failed) -> SnapURLError:
+    """Returns the refusal of an item that failed for now."""
     if failed.outcome_known:
         return Unavailable(failed.detail, retry_after_s=1.0)
     return OutcomeUnknown(retry_after_s=1.0)

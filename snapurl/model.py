@@ -189,11 +189,35 @@ def _later_fields(kind: type[Draft]) -> tuple[tuple[str, object], ...]:
 _LATER_FIELDS = _later_fields(Draft)
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a link brings along from another service: when it was made there, and its clicks there.
+
+    A repeat of an import with the same `import_id` finds the link that the first one made.
+    """
+
+    import_id: UUID | None = None
+    created_at: datetime | None = None
+    clicks: int | None = None
+
+
+NOT_IMPORTED = Origin()
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """The key under which an imported link is here. `is_new`: it was created, or would be."""
+
+    code: str
+    is_new: bool
+
+
 @dataclass(slots=True)
 class NewLink:
     """A link to be created, under the key `code`. `token` identifies the create: a repeat finds its own row.
 
-    `created_by` is the key_id of the API key that asks for it, "" if anonymous.
+    `created_by` is the key_id of the API key that asks for it, "" if anonymous. `origin` is what an imported link
+    brings along.
     """
 
     code: str
@@ -201,6 +225,7 @@ class NewLink:
     owner: str
     token: UUID
     created_by: str = ""
+    origin: Origin = NOT_IMPORTED
 
 
 @dataclass(slots=True, kw_only=True)
@@ -211,7 +236,8 @@ class Link(LinkFields):
     keeps its row, so that its code is never assigned again. `created_by` and `changed_by` are key_ids, "" for an
     anonymous client; `changed_by` is None if the link was never changed, and so is `changed_at`. `renamed_to` is
     the other code that the link was given, None if it has this one alone. `clicks` is no column: they are what was
-    counted when the row was read.
+    counted when the row was read. `imported_clicks` were counted where the link comes from, None if it comes from
+    nowhere.
     """
 
     code: str
@@ -223,6 +249,7 @@ class Link(LinkFields):
     created_by: str = ""
     changed_by: str | None = None
     renamed_to: str | None = None
+    imported_clicks: int | None = None
     clicks: int = 0
 
     @property
@@ -333,9 +360,10 @@ def in_ms(time: datetime | None) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The code belongs to another link."""
+    """The code belongs to another link. Of an import, `url` is where that leads, None if it is deleted."""
 
     code: str
+    url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

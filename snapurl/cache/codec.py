@@ -9,6 +9,7 @@ fields of a link, so its values must not be believed. What Redis returns is writ
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from snapurl.codes import is_key
 from snapurl.model import CachedLink
@@ -44,9 +45,14 @@ def decode(text: str) -> CachedLink | None:
     return found
 
 
-def decode_invalidation(text: str) -> tuple[str, int]:
-    """Reads `version code` of the channel. Returns code and version; raises ValueError for anything else."""
-    version, _, code = text.partition(" ")
-    if not _VERSION.fullmatch(version) or not is_key(code):
+def encode_invalidation(version: int, codes: Sequence[str]) -> str:
+    """Returns what the channel says of links that have all reached this version."""
+    return f"{version} {' '.join(codes)}"
+
+
+def decode_invalidation(text: str) -> tuple[list[str], int]:
+    """Reads what `encode_invalidation` wrote. Returns codes and version; raises ValueError for anything else."""
+    version, *codes = text.split(" ")
+    if not _VERSION.fullmatch(version) or not codes or not all(map(is_key, codes)):
         raise ValueError("not an invalidation")
-    return code, int(version)
+    return codes, int(version)

@@ -27,7 +27,7 @@ RETRY_S = 0.25
 
 
 class InvalidationFeed:
-    """Calls `changed(code, version)` for each invalidation that any worker publishes on `channel`.
+    """Calls `changed(code, version)` for each link in an invalidation that any worker publishes on `channel`.
 
     `gained` is called when the subscription stands, `lost` when it is gone. An invalidation that is published
     between these two is received, any other may be missed.
@@ -102,4 +102,6 @@ class InvalidationFeed:
             self._is_failing = False
         elif message["type"] == "message":
             data = message["data"]
-            self._changed(*decode_invalidation(data if isinstance(data, str) else data.decode()))
+            codes, version = decode_invalidation(data if isinstance(data, str) else data.decode())
+            for code in codes:
+                self._changed(code, version)

@@ -60,6 +60,7 @@ from snapurl.telemetry.metrics import (
 log = logging.getLogger("snapurl.cache")
 
 LINKS_MAX = 500  # in one call of Redis
+CREATED_MAX = 250  # new links in one call of Redis, which does nothing else meanwhile
 LINGER_S = 0.001  # of a query under load; the event loop makes it up to twice as long
 PATIENCE_S = 0.05  # for the answer of Redis; then the shards are queried
 RELOADS_MAX = 3  # of a link that changes while it is being loaded
@@ -187,6 +188,16 @@ class LinkCache:
         self._local.put(link.code, cached, self._local.generation)
         if link.code in self._pending or not await self._shared.changed(link.code, link.version, cached):
             self._notify_later(link.code, link.version)
+
+    async def created(self, codes: Sequence[str]) -> None:
+        """Invalidates that there were no links with these keys. None of them is put into a cache."""
+        for first in range(0, len(codes), CREATED_MAX):
+            some = codes[first : first + CREATED_MAX]
+            for code in some:
+                self._invalidate(code, 1)
+            if not await self._shared.created(some):
+                for code in some:
+                    self._notify_later(code, 1)
 
     @property
     def l1_size(self) -> tuple[int, int]:

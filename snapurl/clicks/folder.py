@@ -12,12 +12,8 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, date, datetime, timedelta
 from typing import TypeVar
 
-import asyncpg
-
 from ring.slots import SLOT_COUNT
-from snapurl.errors import ConfigError
-from snapurl.store.cluster.pool import ShardFailed
-from snapurl.store.folds import FIRST, FoldStore
+from snapurl.store.folds import FIRST, FoldStore, NotFolded
 from snapurl.telemetry.metrics import CLICK_DAYS_FOLDED, CLICK_DAYS_OVERDUE
 
 log = logging.getLogger("snapurl.clicks")
@@ -27,7 +23,6 @@ RETRY_S = 600.0  # after a pass that a shard did not answer, or that slots in ha
 POLL_S = 60.0  # between two looks at whether it is time, and before the first
 SLOTS_PER_LOOK = 64
 REST = 4  # times as long as a call took, nothing is folded: visitors come first
-_FAILED = (ShardFailed, ConfigError, asyncpg.PostgresError)
 T = TypeVar("T")
 
 
@@ -66,8 +61,8 @@ class Folder:
         for name in self._store.shard_names:
             try:
                 left += await self._fold_shard(name, before)
-            except _FAILED as error:
-                log.warning("days of clicks at shard %s are not folded yet: %s", name, type(error).__name__)
+            except NotFolded as error:
+                log.warning("days of clicks are not folded yet: %s", error)
                 is_done = False
         CLICK_DAYS_OVERDUE.set(max(((before - _last_of_month(day)).days for day in left), default=0))
         return is_done and not left
@@ -80,10 +75,8 @@ class Folder:
             for slot, oldest in found.items():
                 try:
                     is_folded = await self._fold_slot(name, slot, before)
-                except _FAILED as error:
-                    log.warning(
-                        "days of clicks in slot %d are not folded yet: %s", slot, type(error).__name__
-                    )
+                except NotFolded as error:
+                    log.warning("days of clicks in slot %d are not folded yet: %s", slot, error)
                     is_folded = False
                 if not is_folded:
                     left.append(oldest)

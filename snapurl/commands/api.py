@@ -22,6 +22,7 @@ from snapurl.tls import tls_fault
 ANSWER_S_MAX = 30.0  # between two packets of a response
 ANSWER_BYTES_MAX = 16_777_216
 REFUSED_CHARS_MAX = 300
+KEY_ADVICE = ": set SNAPURL_API_KEY or SNAPURL_API_KEY_FILE"
 
 
 class ApiRefusal(SnapURLError):
@@ -34,10 +35,15 @@ class ApiRefusal(SnapURLError):
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """The API at `url`, without a trailing slash; `key` may be empty."""
+    """The API at `url`, without a trailing slash; `key` may be empty.
+
+    `service` is what should answer there, and `setting` where the URL is from, as refusals say.
+    """
 
     url: str
     key: str
+    service: str = "SnapURL"
+    setting: str = "SNAPURL_URL"
 
     @classmethod
     def of(cls, settings: Settings) -> Api:
@@ -85,7 +91,7 @@ class Api:
         except http.client.HTTPException:
             raise self._is_not_snapurl() from None
         except OSError as error:
-            raise ApiRefusal(f"cannot reach {self.url}: {_why(error)}; is SNAPURL_URL right?") from None
+            raise ApiRefusal(f"cannot reach {self.url}: {_why(error)}; is {self.setting} right?") from None
         finally:
             connection.close()
         if 200 <= response.status < 300 and len(found) <= ANSWER_BYTES_MAX:
@@ -108,14 +114,14 @@ class Api:
         except (ValueError, KeyError, TypeError, AttributeError):
             return self._is_not_snapurl(response.status)
         if response.status == 401:
-            text += ": set SNAPURL_API_KEY or SNAPURL_API_KEY_FILE"
+            text += KEY_ADVICE if self.service == "SnapURL" else f": {self.service} does not take this key"
         if after := response.headers.get("retry-after"):
             text += f" (try again in {after} s)"
         return ApiRefusal(text, response.status)
 
     def _is_not_snapurl(self, status: int = 0) -> ApiRefusal:
         said = f"answers {status} and" if status else "answers, but"
-        return ApiRefusal(f"{self.url} {said} not as SnapURL does: is SNAPURL_URL right?", status)
+        return ApiRefusal(f"{self.url} {said} not as {self.service} does: is {self.setting} right?", status)
 
 
 def _key(settings: Settings) -> str:

@@ -58,7 +58,7 @@ class _Code(click.ParamType[Named]):
         return named
 
 
-class _Moment(click.ParamType[str]):
+class Moment(click.ParamType[str]):
     """`7d` from now, a date, a date and time, or `never`. Becomes RFC 3339 in UTC; None for `never`."""
 
     name = "when"
@@ -124,7 +124,7 @@ LINK_FIELDS = _all(
     click.option(
         "--expires",
         "expires_at",
-        type=_Moment(),
+        type=Moment(),
         metavar="WHEN",
         help="In 30m, 12h, 7d or 2w; on 2030-01-31 or at 2030-01-31T18:00, local time; or never.",
     ),
@@ -132,7 +132,7 @@ LINK_FIELDS = _all(
     click.option(
         "--starts",
         "starts_at",
-        type=_Moment(),
+        type=Moment(),
         metavar="WHEN",
         help="Until then nothing is there. Written as --expires.",
     ),

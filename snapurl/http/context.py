@@ -22,6 +22,7 @@ from snapurl.http.schema.requests import Rules
 from snapurl.keys import KeyService
 from snapurl.limits import Blocklist, Limiter
 from snapurl.link_batches import LinkBatches
+from snapurl.link_imports import LinkImports
 from snapurl.links import LinkService
 from snapurl.model import ApiKey, ClusterChange, Lag, Readiness, RingView, ShardState, SlotPlace
 from snapurl.renames import LinkRenames
@@ -53,6 +54,7 @@ class Services:
     links: LinkService
     statistics: Statistics
     batches: LinkBatches
+    imports: LinkImports
     renames: LinkRenames
     keys: KeyService
     accounts: AccountService

@@ -41,6 +41,7 @@ from snapurl.http.api.batches import (
 from snapurl.http.api.cursors import ROWS_CURSOR_CHARS_MAX
 from snapurl.http.api.health import health_live, health_ready
 from snapurl.http.api.history import link_history
+from snapurl.http.api.imports import import_links
 from snapurl.http.api.keys import (
     PAGE_ROWS_DEFAULT,
     PAGE_ROWS_MAX,
@@ -95,6 +96,7 @@ from snapurl.http.docs.site import (
 from snapurl.http.schema import keys, responses, statistics
 from snapurl.http.schema.batches import LinkBatch, TagName
 from snapurl.http.schema.history import History
+from snapurl.http.schema.imports import Import, ImportResults
 from snapurl.http.schema.keys import AccountDraft, KeyDraft, TransferBody
 from snapurl.http.schema.requests import (
     CURSOR_CHARS_MAX,
@@ -412,6 +414,21 @@ _ROUTES: tuple[Route[Handler], ...] = (
         is_bulk=True,
         body=Bulk,
         parameters=(IDEMPOTENCY_KEY,),
+        refusals=(*WRITE, Unauthorized, Forbidden, RateLimited),
+    ),
+    Route(
+        "POST",
+        "/api/v1/import",
+        import_links,
+        "Import links from another service",
+        "Links",
+        (Success(200, "One result per link, in the order asked", ImportResults),),
+        "Up to 1,000 links, each under its code there, with the time of its creation and its clicks. Takes an "
+        "admin key. A repeat finds the links of the first time: one with an alias if that leads to its URL (200), "
+        "one without by its `id`. `snapurl import` reads files of other services and sends their links here.",
+        right=Right.ADMIN,
+        is_bulk=True,
+        body=Import,
         refusals=(*WRITE, Unauthorized, Forbidden, RateLimited),
     ),
     Route(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
 from typing import Any
@@ -46,11 +46,11 @@ from snapurl.model import (
     link_values,
 )
 from snapurl.store.batching.bulk import BulkCall, Unsettled, repeat_or_refuse
-from snapurl.store.batching.columns import create_rows
+from snapurl.store.batching.columns import create_rows, import_rows
 from snapurl.store.batching.creates import CreateBatcher
 from snapurl.store.batching.reads import ReadBatcher
 from snapurl.store.batching.uses import Use, UseBatcher
-from snapurl.store.cluster.pool import Pool, ShardFailed
+from snapurl.store.cluster.pool import Pool, Row, ShardFailed
 from snapurl.store.cluster.router import Call, Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.pages import link_of, read_count, read_page, read_tags
@@ -106,8 +106,17 @@ class LinkStore:
 
     async def create_many(self, new: Sequence[NewLink]) -> list[Link | Taken | Failed]:
         """Creates many links with one call per shard. Returns one result per link, in their order."""
+        return await self._create_many(new, create_rows)
+
+    async def import_many(self, new: Sequence[NewLink]) -> list[Link | Taken | Failed]:
+        """As `create_many`, with the origin of each link. A code that is taken says where it leads."""
+        return await self._create_many(new, import_rows)
+
+    async def _create_many(
+        self, new: Sequence[NewLink], send: Callable[[Pool, Sequence[NewLink]], Awaitable[Sequence[Row]]]
+    ) -> list[Link | Taken | Failed]:
         bulk = BulkCall[NewLink, Link | Taken](
-            self._router, self._shards, lambda item: slot_of(item.code), create_rows, _created_or_taken
+            self._router, self._shards, lambda item: slot_of(item.code), send, _created_or_taken
         )
         async with self._bulk:
             answers = await bulk.run(new)
@@ -348,15 +357,16 @@ def _failed(new: NewLink, why: Unsettled) -> Failed:
 
 def _created_or_taken(new: NewLink, row: Mapping[str, Any]) -> Link | Taken:
     if row["outcome"] == "taken":
-        return Taken(new.code)
+        return Taken(new.code, row.get("url"))
     return Link(
         *link_values(new.fields),
         code=new.code,
-        created_at=row["created_at"],
+        created_at=new.origin.created_at or row["created_at"],
         deleted_at=None,
         owner=new.owner,
         version=1,
         created_by=new.created_by,
+        imported_clicks=new.origin.clicks,
     )
 
 

@@ -28,6 +28,7 @@ from snapurl.errors import (
     Unavailable,
 )
 from snapurl.http.docs.samples import ANSWERS, INVALID_WITHOUT_BODY, PROBLEMS, problem_samples
+from snapurl.http.schema.imports import ImportedLink
 from snapurl.http.schema.requests import ID_PATTERN
 from snapurl.http.schema.responses import CONTENT_TYPE, TYPE_PREFIX, Preview, Problem
 from snapurl.http.schema.route import Parameter, Route, Success
@@ -130,8 +131,8 @@ def _limits(limits: Mapping[str, object]) -> str:
 
 
 def _schemas(routes: Iterable[Route[Any]]) -> dict[str, Any]:
-    # Bulk names LinkDraft only by reference, so that model is listed by its own route.
-    asked = {route.body for route in routes if route.body}
+    # Bulk and Import name the models of their items only by reference; LinkDraft has a route of its own.
+    asked: set[type[BaseModel]] = {ImportedLink, *(route.body for route in routes if route.body)}
     answered: set[type[BaseModel]] = {Preview, Problem}
     answered |= {good.model for route in routes for good in route.successes if good.model}
     models: list[tuple[type[BaseModel], Any]] = [(model, "validation") for model in asked]

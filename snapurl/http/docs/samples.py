@@ -12,6 +12,7 @@ from snapurl.domains import Domains
 from snapurl.errors import FieldError, SnapURLError
 from snapurl.http.schema import responses, statistics
 from snapurl.http.schema.history import History
+from snapurl.http.schema.imports import ImportResults
 from snapurl.http.schema.responses import link_body, named, problem
 from snapurl.model import Link, SourceClicks, SourceKind
 from snapurl.periods import DateRange, DayCounts, Report
@@ -143,6 +144,13 @@ ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
         "results": [
             {"status": 201, "link": _LINK},
             {"status": 409, "error": problem(PROBLEMS[errors.AliasTaken][1])},
+        ]
+    },
+    ImportResults: {
+        "results": [
+            {**named("spring-sale"), "status": 201},
+            {**named("summer-sale"), "status": 200},
+            {"status": 409, "error": problem(errors.AliasTaken("the code leads elsewhere here"))},
         ]
     },
     responses.BatchResults: {

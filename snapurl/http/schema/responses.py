@@ -100,6 +100,9 @@ class LinkBody(Answer):
         description="The id of the API key that changed it last; null if it was never changed."
     )
     clicks: int = Field(ge=0, description="How many redirects were counted.")
+    imported_clicks: int | None = Field(
+        ge=0, description="How many the service counted that it was imported from; not part of `clicks`."
+    )
     version: int = Field(ge=1, description="Grows by one with every change; send it as `If-Match`.")
     changed_at: datetime | None = Field(description="When it was last changed; null if it never was.")
     deleted_at: datetime | None
@@ -355,6 +358,7 @@ def link_body(link: Link, domains: Domains) -> dict[str, Any]:
         "created_by": link.created_by,
         "changed_by": link.changed_by,
         "clicks": link.clicks,
+        "imported_clicks": link.imported_clicks,
         "version": link.version,
         "changed_at": moment(link.changed_at) if link.changed_at else None,
         "deleted_at": moment(link.deleted_at) if link.deleted_at else None,

@@ -1,7 +1,7 @@
 """Creates at one shard: links as the arguments of `link_create` and `link_create_many`, and the rows of the answer.
 
-The arguments follow from `LinkFields`: `link_create` takes one value per field, `link_create_many` one array. They
-come last, in the order of the fields.
+The arguments follow from `LinkFields`: `link_create` takes one value per field, `link_create_many` and
+`link_import` take one array. They come last, in the order of the fields.
 """
 
 from __future__ import annotations
@@ -37,8 +37,22 @@ async def create_row(pool: Pool, new: NewLink) -> Row:
 
 async def create_rows(pool: Pool, links: Sequence[NewLink]) -> list[Row]:
     """Creates many links. Returns one row per link, in their order; new links share a row. Raises ShardFailed."""
-    first, *others = await pool.fetch(SQL["create_many"], *_columns(links))
-    rows = [first] * len(links)
+    return _one_per_link(await pool.fetch(SQL["create_many"], *_columns(links)), len(links))
+
+
+async def import_rows(pool: Pool, links: Sequence[NewLink]) -> list[Row]:
+    """As `create_rows`, with the origin of each link."""
+    slots, codes, owners, by, tokens, *fields = _columns(links)
+    created_at = _nullable([new.origin.created_at for new in links])
+    clicks = _nullable([new.origin.clicks for new in links])
+    found = await pool.fetch(SQL["import"], slots, codes, owners, by, tokens, created_at, clicks, *fields)
+    return _one_per_link(found, len(links))
+
+
+def _one_per_link(found: Sequence[Row], count: int) -> list[Row]:
+    """Returns the rows by place; the first is that of all places without one of their own."""
+    first, *others = found
+    rows = [first] * count
     for row in others:
         rows[row["place"]] = row
     return rows

@@ -61,7 +61,7 @@ def _say(environ: dict[str, str], words: tuple[str, ...], out: io.StringIO, type
         for name, value in {"COLUMNS": "100", **environ}.items():
             patch.setenv(name, value)
         try:
-            main(["links", *words])
+            main(words)
         except SystemExit as ended:
             said = Finished(int(ended.code or 0), out.getvalue(), err.getvalue())
     assert "Traceback" not in said.err
@@ -72,6 +72,7 @@ def _say(environ: dict[str, str], words: tuple[str, ...], out: io.StringIO, type
 async def run(
     environ: dict[str, str],
     *words: str,
+    command: str = "links",
     terminal: bool = False,
     answer: str | None = None,
     stdin: str = "",
@@ -79,7 +80,7 @@ async def run(
     """Runs a command with these SNAPURL_* variables; `answer` is typed on a terminal, `stdin` comes from a pipe."""
     out = Terminal() if terminal else io.StringIO()
     typed = io.StringIO(stdin) if answer is None else Terminal(answer)
-    return await asyncio.wait_for(asyncio.to_thread(_say, environ, words, out, typed), HANG_S)
+    return await asyncio.wait_for(asyncio.to_thread(_say, environ, (command, *words), out, typed), HANG_S)
 
 
 @pytest.fixture

@@ -129,6 +129,7 @@ async def test_every_function_that_writes_for_clients_sets_its_search_path(ready
         "link_change_v2",
         "link_use_v1",
         "link_restore_v2",
+        "link_import_v1",
         "clicks_apply_v4",
         "key_add_v1",
         "key_add_v2",

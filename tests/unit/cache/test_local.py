@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapurl.cache.codec import URL_CHARS_MAX, decode, decode_invalidation, encode, fits
+from snapurl.cache.codec import URL_CHARS_MAX, decode, decode_invalidation, encode, encode_invalidation, fits
 from snapurl.cache.local import ENTRY_BYTES, LocalCache
 from snapurl.codes import is_code
 from snapurl.model import MISSING, CachedLink, LinkOptions
@@ -197,12 +197,18 @@ def test_a_malformed_value_is_refused(text: str) -> None:
         decode(text)
 
 
-@given(st.text() | st.text("0123456789 ²٣abc\r\n"))
-def test_an_invalidation_is_a_version_and_a_code_or_refused(text: str) -> None:
-    """What is published on the channel is a version and a code as the service writes them, or refused."""
+@given(
+    st.text()
+    | st.text("0123456789 ²٣abc\r\n")
+    | st.builds(
+        encode_invalidation, st.integers(0, 10**15 - 1), st.lists(st.from_regex("[a-c]{1,3}", fullmatch=True))
+    )
+)
+def test_an_invalidation_is_a_version_and_codes_or_refused(text: str) -> None:
+    """What is published on the channel is a version and codes as the service writes them, or refused."""
     try:
-        code, version = decode_invalidation(text)
+        codes, version = decode_invalidation(text)
     except ValueError:
         return
-    assert is_code(code) and 0 <= version < 10**15
-    assert text.endswith(f" {code}") and text.isascii()
+    assert codes and all(map(is_code, codes)) and 0 <= version < 10**15
+    assert text.endswith(f" {' '.join(codes)}") and text.isascii()

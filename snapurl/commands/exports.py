@@ -1,0 +1,269 @@
+"""`snapurl export`: links and their clicks as CSV or JSON lines, page by page from the API.
+
+An export is whole or it fails: the pages are asked for so that the service refuses while a shard is silent, and a
+file gets its name only when all of it is written. Links that are created while it runs may be missing in it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any, TextIO, TypeVar
+from urllib.parse import quote, urlsplit
+
+import click
+
+from snapurl.commands.api import Api, ApiRefusal
+from snapurl.commands.options import Moment
+from snapurl.config import load_settings
+from snapurl.imports.cells import tags as read_tags
+from snapurl.model import LinkState
+
+LINKS = "/api/v1/links"
+PAGE_LINKS = 200  # as many as the API gives at once
+ATTEMPTS = 6
+PAUSE_S = 0.5  # before the second attempt; it doubles with each
+PROGRESS_S = 1.0
+
+Link = Mapping[str, Any]
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+COLUMNS = (
+    "code", "domain", "short_url", "url", "title", "tags", "created_at", "expires_at", "starts_at", "enabled",
+    "redirect_status", "expired_url", "note", "forward_query", "forward_path", "max_clicks", "has_password",
+    "rules", "clicks", "imported_clicks", "account", "created_by", "changed_at", "changed_by", "deleted_at",
+    "renamed_to",
+)  # fmt: skip
+SHLINK = ("createdAt", "domain", "shortCode", "shortUrl", "longUrl", "title", "tags", "visits")
+DAYS = ("code", "domain", "day", "clicks", "bots", "visitors")
+
+
+@click.group("export")
+def export() -> None:
+    """Write links or their clicks to a file.
+
+    Uses the service at SNAPURL_URL with a key, as `snapurl links` does. An
+    admin key exports the links of all accounts.
+    """
+
+
+def _filters(command: Command) -> Command:
+    """Adds the options that say which links, named as the parameters of the list, and where to write them."""
+    for option in reversed(
+        (
+            click.option("--find", "q", metavar="TEXT", help="With this in their code, URL, title or note."),
+            click.option(
+                "--tag", "tags_all", multiple=True, help="With this tag; repeated: with all of them."
+            ),
+            click.option("--any-tag", "tags_any", multiple=True, help="With one of these tags."),
+            click.option("--no-tag", "tags_none", multiple=True, help="Without this tag."),
+            click.option(
+                "--state",
+                type=click.Choice([state.value for state in LinkState]),
+                help="That are this now. Default: all but deleted ones.",
+            ),
+            click.option("--domain", metavar="HOST", help="Of this domain."),
+            click.option("--account", metavar="ID", help="Of this account."),
+            click.option("--creator", metavar="KEY_ID", help="Made by this key."),
+            *(
+                click.option(
+                    f"--{what}-{end}", type=Moment(), metavar="WHEN", help=f"{what.capitalize()} {said}."
+                )
+                for what in ("created", "changed", "expires")
+                for end, said in (("from", "then or later"), ("to", "before"))
+            ),
+            click.option(
+                "--output",
+                "-o",
+                type=click.Path(dir_okay=False, path_type=Path),
+                help="File to write. Default: stdout.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+@export.command("links")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["csv", "shlink", "jsonl"]),
+    default="csv",
+    show_default=True,
+    help="CSV with every field, with the columns of Shlink's web client, or a line of JSON per link.",
+)
+@_filters
+def export_links(kind: str, output: Path | None, **filters: object) -> None:
+    """Write links, oldest first.
+
+    `snapurl import csv` reads the CSV file again.
+
+    \b
+    snapurl export links --tag sale -o sale.csv
+    snapurl export links --format jsonl | jq .url
+    """
+    api = Api.of(load_settings())
+    links = _progress("links", _links(api, filters))
+    with _opened(output) as out:
+        match kind:
+            case "jsonl":
+                _write_json(out, links)
+            case "csv":
+                _write_rows(out, COLUMNS, map(_row, links))
+            case _:
+                _write_rows(out, SHLINK, map(_shlink_row, links))
+
+
+@export.command("statistics")
+@click.option(
+    "--format",
+    "kind",
+    type=click.Choice(["csv", "jsonl"]),
+    default="csv",
+    show_default=True,
+    help="CSV with a row per link and day, or a line of JSON per link, with referrers and browsers.",
+)
+@_filters
+def export_statistics(kind: str, output: Path | None, **filters: object) -> None:
+    """Write the clicks of links by day (UTC).
+
+    \b
+    snapurl export statistics --created-from 2030-01-01 -o clicks.csv
+    """
+    api = Api.of(load_settings())
+    counted = (_statistics(api, link) for link in _progress("links", _links(api, filters)))
+    with _opened(output) as out:
+        if kind == "jsonl":
+            _write_json(out, counted)
+        else:
+            _write_rows(out, DAYS, (row for stats in counted for row in _day_rows(stats)))
+
+
+# -- reading -----------------------------------------------------------------------------------------------------
+
+
+def _links(api: Api, filters: Mapping[str, object]) -> Iterator[Link]:
+    """Yields the links, oldest first. Raises ApiRefusal."""
+    query = {name: value for name, value in filters.items() if value}
+    asked = {**query, "sort": "created", "order": "asc", "strict": "true", "limit": PAGE_LINKS}
+    cursor: str | None = None
+    while True:
+        page = _patiently(api, LINKS, {**asked, "cursor": cursor} if cursor else asked)
+        yield from page["links"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return
+
+
+def _statistics(api: Api, link: Link) -> Mapping[str, Any]:
+    query = {"domain": link["domain"]} if link["domain"] else {}
+    found: Mapping[str, Any] = _patiently(api, f"{LINKS}/{quote(link['code'], safe='')}/stats", query)
+    return found
+
+
+def _patiently(api: Api, path: str, query: Mapping[str, object]) -> Any:
+    """Asks again while the service or a shard does not answer. Raises ApiRefusal."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return api.call("GET", path, query=query)
+        except ApiRefusal as refusal:
+            if attempt == ATTEMPTS or refusal.answered not in (0, 429, 502, 503, 504):
+                raise
+            sleep(PAUSE_S * 2 ** (attempt - 1))
+    raise AssertionError("unreachable")
+
+
+def _progress(what: str, items: Iterable[Link]) -> Iterator[Link]:
+    """Yields the items, and says on a terminal how many there were."""
+    is_shown, began_s, shown_s, count = sys.stderr.isatty(), monotonic(), monotonic(), 0
+    for item in items:
+        yield item
+        count += 1
+        if is_shown and monotonic() - shown_s >= PROGRESS_S:
+            shown_s = monotonic()
+            click.echo(f"\r{count:,} {what}, {count / (shown_s - began_s):,.0f}/s", err=True, nl=False)
+    if is_shown:
+        click.echo(f"\r{count:,} {what}" + " " * 20, err=True)
+
+
+# -- writing -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opened(path: Path | None) -> Iterator[TextIO]:
+    """Opens what is written. A file has another name until it is whole."""
+    if path is None:
+        yield sys.stdout
+        return
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as out:
+            yield out
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def _write_json(out: TextIO, documents: Iterable[Mapping[str, Any]]) -> None:
+    for document in documents:
+        out.write(json.dumps(document, ensure_ascii=False) + "\n")
+
+
+def _write_rows(out: TextIO, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+
+
+def _row(link: Link) -> list[object]:
+    return (
+        [_cell(link[name]) for name in COLUMNS[:5]]
+        + [_tags(link["tags"])]
+        + [_cell(link[name]) for name in COLUMNS[6:]]
+    )
+
+
+def _cell(value: object) -> object:
+    from snapurl.http.schema.statistics import spreadsheet_cell
+
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case str():
+            return spreadsheet_cell(value)
+        case list():
+            return json.dumps(value, ensure_ascii=False)
+        case _:
+            return value
+
+
+def _tags(tags: Sequence[str]) -> object:
+    """Returns tags joined by |, or as JSON where they would be read as others."""
+    text = "|".join(tags)
+    is_plain = read_tags(text, []) == tuple(tags)
+    return _cell(text) if is_plain else json.dumps(tags, ensure_ascii=False)
+
+
+def _shlink_row(link: Link) -> list[object]:
+    host = link["domain"] or urlsplit(link["short_url"]).hostname
+    values = (link["created_at"], host, link["code"], link["short_url"], link["url"], link["title"])
+    return [
+        *map(_cell, values),
+        _cell("|".join(link["tags"])),
+        link["clicks"] + (link["imported_clicks"] or 0),
+    ]
+
+
+def _day_rows(stats: Mapping[str, Any]) -> Iterator[Sequence[object]]:
+    for day in stats["series"]:
+        counts = (day["clicks"], day["bots"], _cell(day["visitors"]))
+        yield (_cell(stats["code"]), stats["domain"] or "", day["start"], *counts)

@@ -1,0 +1,297 @@
+"""A run of an import: sends the links of a file to the service, and tells what becomes of each row.
+
+It writes over the HTTP API, as `snapurl links` does, to `/api/v1/import`. So it runs wherever the file is, needs no
+password of a shard, and its links pass the same checks, the same fence and the same invalidation as all others.
+
+Theory of repeats. No state is kept between runs: one that was stopped or killed is begun again from the first row.
+The service finds what is there already: a row with a code by its code and target, one without by an id that follows
+from its place, its target and the API key. Nobody without the key can tell such a code from the target.
+
+Calls run at the same time, so two rows with one code could overtake each other. A row waits while a call with its
+code is under way: the first of them wins, in each run.
+"""
+
+from __future__ import annotations
+
+import hmac
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from threading import Event, current_thread, main_thread
+from typing import Any
+from uuid import UUID
+
+from snapurl.commands.api import Api, ApiRefusal
+from snapurl.imports.cells import plain_line
+from snapurl.imports.rows import Found, Row, RowRefused
+from snapurl.imports.source import Source
+from snapurl.model import TAGS_MAX
+
+IMPORT = "/api/v1/import"
+CALL_LINKS_MAX = 1_000
+CALL_CHARS_MAX = 500_000  # of targets, titles and notes: a body must stay below what the service takes
+CALLS_AT_ONCE = 4
+ATTEMPTS = 7  # at a link whose shard does not answer
+PAUSE_S = 0.25  # before the second attempt; it doubles with each
+SEEN_MAX = 500_000  # codes of a dry run among which rows with the same code are found
+
+
+class RowOutcome(StrEnum):
+    """What becomes of a row."""
+
+    CREATED = "created"
+    PRESENT = "present"
+    REFUSED = "refused"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class ImportPlan:
+    """What to do with the links.
+
+    `domain` is where they go (None: to their own if the service has it, else to the default one), `only` the domain
+    in the source whose links are taken (None: all). Links that expire until `skips_expired_at` are left out.
+    """
+
+    is_dry: bool
+    domain: str | None = None
+    only: str | None = None
+    account: str | None = None
+    tags: tuple[str, ...] = ()
+    skips_expired_at: datetime | None = None
+
+
+@dataclass(slots=True)
+class Result:
+    """What became, or would become, of a row, and why."""
+
+    row: Row
+    found: Found | None
+    outcome: RowOutcome
+    reason: str = ""
+    code: str = ""
+    domain: str = ""
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call: all rows since the one before; those of `links` go to the service."""
+
+    results: list[Result] = field(default_factory=list)
+    links: list[tuple[Result, dict[str, Any]]] = field(default_factory=list)
+    codes: set[str] = field(default_factory=set)
+    chars: int = 0
+    answers: Future[list[dict[str, Any]]] | None = None
+
+    def add(self, result: Result, body: dict[str, Any] | None) -> None:
+        self.results.append(result)
+        if body is not None:
+            self.links.append((result, body))
+            self.chars += sum(len(value) for value in body.values() if isinstance(value, str))
+            if "alias" in body:
+                self.codes.add(body["alias"])
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.results) >= CALL_LINKS_MAX or self.chars >= CALL_CHARS_MAX
+
+
+class ImportRun:
+    """One run. `report` is called with the result of each row, in their order."""
+
+    def __init__(self, api: Api, plan: ImportPlan, report: Callable[[Result], None]) -> None:
+        self._api = api
+        self._plan = plan
+        self._report = report
+        self._secret = api.key.encode()
+        self._flying: deque[_Call] = deque()
+        self._stopping = Event()
+        self._seen: dict[tuple[str, str], int] = {}
+
+    def run(self, source: Source) -> None:
+        """Imports all rows. Ctrl-C ends it when the calls under way have their answers, which are reported.
+
+        Raises ApiRefusal, FileRefused, KeyboardInterrupt.
+        """
+        with ThreadPoolExecutor(CALLS_AT_ONCE, "import") as threads, self._interruptible():
+            try:
+                self._run(source, threads)
+            except BaseException:
+                self._stopping.set()
+                while self._flying:
+                    with suppress(ApiRefusal):
+                        self._settle()
+                raise
+        if self._stopping.is_set():
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Lets the first Ctrl-C only stop the reading of rows, so that no answer is lost; the next one ends all."""
+        if current_thread() is not main_thread():
+            yield
+            return
+
+        def stop(*_: object) -> None:
+            self._stopping.set()
+            signal.signal(signal.SIGINT, before)
+
+        before = signal.signal(signal.SIGINT, stop)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _run(self, source: Source, threads: ThreadPoolExecutor) -> None:
+        call = _Call()
+        for result, body in self._results(source):
+            if self._stopping.is_set():
+                break
+            code = body.get("alias") if body else None
+            if code is not None and any(code in other.codes for other in self._flying):
+                self._begin(call, threads)
+                call = _Call()
+                self._settle_all()
+            call.add(result, body)
+            if call.is_full:
+                self._begin(call, threads)
+                call = _Call()
+        else:
+            self._begin(call, threads)
+        self._settle_all()
+
+    def _results(self, source: Source) -> Iterator[tuple[Result, dict[str, Any] | None]]:
+        """Yields each row as a result, and the body of its link if the service is to decide."""
+        for row in source.rows():
+            try:
+                found = source.link(row)
+            except RowRefused as refusal:
+                yield Result(row, None, RowOutcome.REFUSED, str(refusal)), None
+                continue
+            if skipped := self._skipped(found):
+                yield Result(row, found, RowOutcome.SKIPPED, skipped), None
+            else:
+                yield Result(row, found, RowOutcome.CREATED), self._body(row, found)
+
+    def _skipped(self, found: Found) -> str:
+        plan = self._plan
+        if plan.only is not None and found.domain != plan.only:
+            return f"it is of the domain {plain_line(found.domain) or '(none)'}"
+        if plan.skips_expired_at and found.expires_at and found.expires_at <= plan.skips_expired_at:
+            return "it has expired"
+        return ""
+
+    def _body(self, row: Row, found: Found) -> dict[str, Any]:
+        domain = found.domain if self._plan.domain is None else self._plan.domain
+        tags = list(dict.fromkeys((*found.tags, *self._plan.tags)))[:TAGS_MAX]
+        body: dict[str, Any] = {"url": found.url}
+        if found.code is not None:
+            body["alias"] = found.code
+        else:
+            said = f"{row.place}\0{domain}\0{found.url}".encode("utf-8", "surrogatepass")
+            body["id"] = str(UUID(bytes=hmac.digest(self._secret, said, "sha256")[:16]))
+        for name in ("title", "note", "max_clicks", "clicks"):
+            if (value := getattr(found, name)) is not None:
+                body[name] = value
+        for name in ("created_at", "starts_at", "expires_at"):
+            if (moment := getattr(found, name)) is not None:
+                body[name] = moment.isoformat()
+        if tags:
+            body["tags"] = tags
+        if domain:
+            body["domain"] = domain
+        if not found.enabled:
+            body["enabled"] = False
+        return body | found.others
+
+    # -- calls -----------------------------------------------------------------------------------------------
+
+    def _begin(self, call: _Call, threads: ThreadPoolExecutor) -> None:
+        while len(self._flying) >= CALLS_AT_ONCE:
+            self._settle()
+        if call.links:
+            call.answers = threads.submit(self._send, [body for _, body in call.links])
+        self._flying.append(call)
+
+    def _settle_all(self) -> None:
+        while self._flying:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Waits for the oldest call, and reports its rows. Raises ApiRefusal."""
+        call = self._flying.popleft()
+        answers = call.answers.result() if call.answers else []
+        for (result, _), answer in zip(call.links, answers, strict=True):
+            self._take(result, answer)
+        for result in call.results:
+            self._report(result)
+
+    def _take(self, result: Result, answer: Mapping[str, Any]) -> None:
+        if answer["status"] >= 400:
+            result.outcome, result.reason = RowOutcome.REFUSED, _why(answer["error"])
+            return
+        result.code, result.domain = answer["code"], answer["domain"] or ""
+        result.outcome = RowOutcome.CREATED if answer["status"] == 201 else RowOutcome.PRESENT
+        if self._plan.is_dry and result.outcome is RowOutcome.CREATED:
+            self._compare(result)
+
+    def _compare(self, result: Result) -> None:
+        """Finds a row of a dry run whose code an earlier row would have taken."""
+        assert result.found is not None
+        name, target = (result.domain, result.code), hash(result.found.url)
+        if len(self._seen) < SEEN_MAX and self._seen.setdefault(name, target) == target:
+            return
+        if self._seen.get(name, target) != target:
+            result.outcome, result.reason = RowOutcome.REFUSED, "another row before it has this code"
+
+    def _send(self, links: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Returns one answer per link. Raises ApiRefusal once ATTEMPTS are used up."""
+        answers: list[dict[str, Any]] = [{}] * len(links)
+        left = list(range(len(links)))
+        why = ApiRefusal("a shard does not answer")
+        for attempt in range(ATTEMPTS):
+            if attempt and self._stopping.wait(PAUSE_S * 2**attempt):
+                break
+            try:
+                found = self._post([links[place] for place in left])
+            except ApiRefusal as refusal:
+                if refusal.answered and refusal.answered not in (429, 500, 502, 503, 504):
+                    raise
+                why = refusal
+                continue
+            for place, answer in zip(left, found, strict=True):
+                answers[place] = answer
+            left = [place for place in left if answers[place]["status"] >= 500]
+            if not left:
+                return answers
+        raise ApiRefusal(f"{why.detail}; run it again to go on", why.answered)
+
+    def _post(self, links: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Makes one call, or several if the service does not take as many links at once."""
+        body: dict[str, Any] = {"links": links, "dry_run": self._plan.is_dry}
+        if self._plan.account is not None:
+            body["account"] = self._plan.account
+        try:
+            found: list[dict[str, Any]] = self._api.call("POST", IMPORT, body)["results"]
+        except ApiRefusal as refusal:
+            is_large = refusal.answered == 413 or (
+                refusal.answered == 422 and refusal.detail.startswith("links:")
+            )
+            if not is_large or len(links) == 1:
+                raise
+            half = len(links) // 2
+            return self._post(links[:half]) + self._post(links[half:])
+        except (KeyError, TypeError):
+            raise ApiRefusal("the service does not answer as SnapURL does: is SNAPURL_URL right?") from None
+        return found
+
+
+def _why(problem: Mapping[str, Any]) -> str:
+    errors = problem.get("errors") or []
+    said = "; ".join(f"{error['pointer'].removeprefix('/')}: {error['detail']}" for error in errors)
+    return said or str(problem["detail"])

@@ -1,0 +1,58 @@
+"""The handler of imports: creates links that come from another service."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from sanic import HTTPResponse
+
+from snapurl.errors import FieldError, Invalid
+from snapurl.http.api.keys import account_in_body
+from snapurl.http.context import RequestContext
+from snapurl.http.problems import as_refusal
+from snapurl.http.schema.imports import Import, import_of, imported_body
+from snapurl.http.schema.requests import Rules, check
+from snapurl.http.schema.responses import problem
+from snapurl.model import Draft, Imported, Origin
+
+
+async def import_links(call: RequestContext) -> HTTPResponse:
+    assert call.bound is not None
+    asked = check(Import, call.value, call.rules())
+    if len(asked.links) > call.bound.links:
+        raise Invalid(fields=(FieldError("/links", f"must have at most {call.bound.links} items here"),))
+    account = call.caller.account
+    if asked.account is not None and asked.account != account:
+        account = (await account_in_body(call, asked.account)).account_id
+    found, results = await call.run(
+        partial(_checked, asked.links, call.rules(allow_expired=True), call.services.clock())
+    )
+    imports, links = call.services.imports, list(found.values())
+    made = await (
+        imports.foresee(links) if asked.dry_run else imports.run(links, account, call.caller.key_id)
+    )
+    for place, outcome in zip(found, made, strict=True):
+        results[place] = imported_body(outcome) if isinstance(outcome, Imported) else _refused(outcome)
+    return call.json_response({"results": results})
+
+
+def _checked(
+    items: Sequence[Any], rules: Rules, now: datetime
+) -> tuple[dict[int, tuple[Draft, Origin]], list[dict[str, Any] | None]]:
+    """Returns the links by their place, and a list with the refusals of all other items in their places."""
+    results: list[dict[str, Any] | None] = [None] * len(items)
+    links: dict[int, tuple[Draft, Origin]] = {}
+    for place, item in enumerate(items):
+        try:
+            links[place] = import_of(item, rules, now)
+        except Invalid as refusal:
+            results[place] = _refused(refusal)
+    return links, results
+
+
+def _refused(refusal: Exception) -> dict[str, Any]:
+    known = as_refusal(refusal)
+    return {"status": known.status, "error": problem(known)}

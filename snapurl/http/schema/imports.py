@@ -1,0 +1,131 @@
+"""Bodies of imports: links that come from another service, and what became of each. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BeforeValidator, Field, WithJsonSchema
+
+from snapurl.errors import FieldError, Invalid
+from snapurl.http.schema.requests import AccountId, Body, LinkDraft, Rules, check, draft_of, read_moment
+from snapurl.http.schema.responses import DOMAIN, Answer, BulkRefused, named
+from snapurl.model import Draft, Imported, Origin
+from snapurl.urls import UrlRefused
+
+IMPORTED_CLICKS_MAX = 1_000_000_000_000
+FIRST = datetime(1990, 1, 1, tzinfo=UTC)
+
+
+def _uuid(value: object) -> UUID:
+    if not isinstance(value, str):
+        raise ValueError("must be a string")
+    try:
+        return UUID(value)
+    except ValueError:
+        raise ValueError("is not a UUID") from None
+
+
+def _created_at(value: object) -> datetime:
+    if not isinstance(value, str):
+        raise ValueError("must be a string")
+    moment = read_moment(value)
+    if moment < FIRST:
+        raise ValueError(f"must not be before {FIRST:%Y}")
+    return moment
+
+
+class ImportOrigin(Body):
+    """What a link brings along from where it was."""
+
+    id: (
+        Annotated[UUID, BeforeValidator(_uuid), WithJsonSchema({"type": "string", "format": "uuid"})] | None
+    ) = Field(
+        None,
+        description="Names this link in repeats of the import. The code of a link without an alias follows from "
+        "it, so a repeat creates no second one.",
+    )
+    created_at: (
+        Annotated[
+            datetime, BeforeValidator(_created_at), WithJsonSchema({"type": "string", "format": "date-time"})
+        ]
+        | None
+    ) = Field(None, description="When it was created there. RFC 3339 with an offset, not in the future.")
+    clicks: Annotated[int, Field(ge=0, le=IMPORTED_CLICKS_MAX)] | None = Field(
+        None, description="How many clicks were counted there. They are kept apart as `imported_clicks`."
+    )
+
+
+class ImportedLink(LinkDraft, ImportOrigin):
+    """A link to be imported. Its expiry may be in the past.
+
+    One of a domain that this service does not have goes to the default domain.
+    """
+
+    account: None = None  # the whole import names one
+    password: None = None  # no service gives one away
+
+
+class Import(Body):
+    """Up to 1,000 links that come from another service; each is checked and answered on its own."""
+
+    links: Annotated[
+        list[Any],
+        Field(
+            min_length=1,
+            max_length=1_000,
+            description="`ImportedLink`s. Anything else is refused by itself, in its own place of the answer.",
+            json_schema_extra={"items": {"anyOf": [{"$ref": "#/components/schemas/ImportedLink"}, {}]}},
+        ),
+    ]
+    account: AccountId | None = Field(
+        None, description="To whom they belong. Left out: to the key's account."
+    )
+    dry_run: bool = Field(False, description="Only say what would become of each link.")
+
+
+class LinkImported(Answer):
+    """201: the link was created, or would be. 200: it was there already."""
+
+    status: Literal[200, 201]
+    code: str
+    domain: str | None = DOMAIN
+
+
+class ImportResults(Answer):
+    """One result per link, in the same order."""
+
+    results: list[LinkImported | BulkRefused]
+
+
+_ORIGIN = frozenset(ImportOrigin.model_fields)
+
+
+def import_of(value: object, rules: Rules, now: datetime) -> tuple[Draft, Origin]:
+    """Returns `value` as a link to be imported. Raises Invalid."""
+    if not isinstance(value, dict) or value.get("account") is not None or value.get("password") is not None:
+        check(ImportedLink, value, rules)
+        raise AssertionError("the schema takes what it refuses")
+    fields = {name: item for name, item in value.items() if name not in _ORIGIN}
+    if isinstance(domain := fields.get("domain"), str) and _is_strange(domain, rules):
+        del fields["domain"]
+    draft = draft_of(fields, rules)
+    given = {name: item for name, item in value.items() if name in _ORIGIN}
+    found = check(ImportOrigin, given, rules)
+    if found.created_at is not None and found.created_at > now:
+        raise Invalid(fields=(FieldError("/created_at", "must not be in the future"),))
+    return draft, Origin(found.id, found.created_at, found.clicks)
+
+
+def _is_strange(domain: str, rules: Rules) -> bool:
+    """Whether `domain` is a host name that this service does not have."""
+    try:
+        return not rules.domains.has(rules.domains.find(domain))
+    except UrlRefused:
+        return False
+
+
+def imported_body(imported: Imported) -> dict[str, Any]:
+    """Returns a `LinkImported`."""
+    return {"status": 201 if imported.is_new else 200, **named(imported.code)}

@@ -1,0 +1,110 @@
+"""YOURLS: a dump of its database, its table as CSV, or the CSV of its import and export plugin. Pure.
+
+Of a dump the rows of the table whose name ends with `url` are links, whatever its prefix. Old tables hold UTF-8 as
+Latin-1; titles that are UTF-8 once more are read so. A `NULL` is nothing, also as a word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import BinaryIO
+
+from snapurl.imports.columns import Columns
+from snapurl.imports.rows import FileRefused, Found, Reading, Row, RowRefused
+from snapurl.imports.source import Source, TableSource
+from snapurl.imports.sql_dump import inserted
+from snapurl.imports.table import open_text
+
+COLUMNS = ("keyword", "url", "title", "timestamp", "ip", "clicks")
+HEAD_BYTES = 65_536
+
+_SQL = re.compile(rb"\A\s*(?:--|/\*|#)|^\s*(?:INSERT\s+INTO|CREATE\s+TABLE|LOCK\s+TABLES|SET\s)", re.I | re.M)
+
+
+def open_yourls(file: BinaryIO, reading: Reading) -> Source:
+    """Opens a dump or a CSV file. Raises FileRefused."""
+    head = file.read(HEAD_BYTES).removeprefix(b"\xef\xbb\xbf")
+    file.seek(0)
+    return YourlsDump(file, reading) if _SQL.search(head) else YourlsFile(file, reading)
+
+
+class YourlsFile(TableSource):
+    """`keyword,url,title,timestamp,ip,clicks`, or `source,target,hits` of the plugin."""
+
+    def link(self, row: Row) -> Found:
+        """Returns the link of a row. Raises RowRefused."""
+        return _link(row, super().link)
+
+
+class YourlsDump:
+    """The table of links in an SQL dump. Raises FileRefused if the dump has none."""
+
+    def __init__(self, file: BinaryIO, reading: Reading) -> None:
+        self._inserted = inserted(open_text(file))
+        self._columns = Columns(COLUMNS, reading)
+        self.header: Sequence[str] = COLUMNS
+
+    def rows(self) -> Iterator[Row]:
+        """Yields the rows of the table of links. Raises FileRefused."""
+        place, table = 0, ""
+        for row in self._inserted:
+            columns = row.columns or COLUMNS
+            if not row.table.lower().endswith("url") or not {"keyword", "url"} <= set(columns):
+                continue
+            if table not in ("", row.table):
+                raise FileRefused(f"it has links of two installations, in {table} and {row.table}")
+            table = row.table
+            place += 1
+            cells = tuple("" if cell is None else cell for cell in row.cells)
+            is_whole = len(cells) == len(columns)
+            named = dict(zip(columns, cells, strict=False))
+            yield Row(
+                place,
+                [named.get(name, "") for name in COLUMNS],
+                "" if is_whole else f"it has {len(cells)} values for {len(columns)} columns",
+            )
+        if not place:
+            raise FileRefused("the dump has no table of links: none whose name ends with `url` has a keyword")
+
+    def link(self, row: Row) -> Found:
+        """Returns the link of a row. Raises RowRefused."""
+        return _link(row, self._plain_link)
+
+    def _plain_link(self, row: Row) -> Found:
+        if row.fault:
+            raise RowRefused(row.fault)
+        found = self._columns.link(row.cells)
+        if found.code is None:
+            raise RowRefused("it has no code")
+        return found
+
+
+def _readable(cells: Sequence[str]) -> Sequence[str]:
+    """Returns the cells, those that are UTF-8 in the dress of Latin-1 as what they are."""
+    if "".join(cells).isascii():
+        return cells
+    return [cell if cell.isascii() else _undressed(cell) for cell in cells]
+
+
+def _undressed(text: str) -> str:
+    try:
+        return b"".join(map(_byte, text)).decode("utf-8")
+    except UnicodeError:
+        return text
+
+
+def _byte(character: str) -> bytes:
+    """Returns the byte that MySQL's `latin1` shows as a character: Windows-1252, else Latin-1."""
+    try:
+        return character.encode("cp1252")
+    except UnicodeEncodeError:
+        return character.encode("latin-1")
+
+
+def _link(row: Row, link: Callable[[Row], Found]) -> Found:
+    cells = _readable(row.cells)
+    found = link(Row(row.place, cells, row.fault))
+    if cells is not row.cells and list(cells) != list(row.cells):
+        found.remarks.append("it was UTF-8 in the dress of Latin-1")
+    return found

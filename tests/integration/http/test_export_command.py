@@ -1,0 +1,121 @@
+"""`snapurl export`, and what `snapurl import` makes of its file in an empty cluster."""
+
+from __future__ import annotations
+
+import csv
+import json
+import uuid
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from snapurl.imports.catalogue import SOURCES
+from tests.integration.http.conftest import ServiceMaker
+from tests.integration.http.service import Service
+from tests.integration.http.test_import_command import environ_of
+from tests.integration.http.test_links_command import run
+from tests.unit.imports.reading import links as read_links
+
+NEW = (
+    "created_by",
+    "changed_by",
+    "changed_at",
+    "account",
+    "version",
+    "imported_clicks",
+    "clicks",
+    "has_password",
+)
+"""What a link does not keep: who made it and changed it here, and what a file does not tell."""
+
+
+async def list_of(api: httpx.AsyncClient, **query: str) -> dict[str, dict[str, Any]]:
+    answer = await api.get("/api/v1/links", params={"limit": 200, "order": "asc", **query})
+    return {link["code"]: link for link in answer.json()["links"]}
+
+
+async def test_an_export_imported_into_an_empty_cluster_is_the_same(
+    service: Service, make_service: ServiceMaker, tmp_path: Path
+) -> None:
+    """All fields and states come back; a deleted link is refused; a protected one is switched off."""
+    tag, api = f"t{uuid.uuid4().hex[:8]}", service.api
+    rules = [{"if": {"device": ["mobile"], "language": ["de"]}, "url": "https://example.org/m"}]
+    fields: list[dict[str, Any]] = [
+        {"title": '=1+"1"', "note": "two\nlines, and; more", "tags": [tag, "a|b", "[c"]},
+        {"expires_at": "2031-01-01T00:00:00Z", "starts_at": "2030-06-01T00:00:00Z", "max_clicks": 5},
+        {"enabled": False, "expired_url": "https://example.org/over", "redirect_status": 308, "rules": rules},
+        {"forward_query": True, "forward_path": True, "alias": f"-{tag}", "title": "Größe 🎉"},
+        {"password": "correct horse", "title": "protected"},
+        {"title": "deleted"},
+    ]
+    made = [await service.shorten(**{"tags": [tag], **each}) for each in fields]
+    await api.post("/api/v1/import", json={"links": [
+        {"url": "https://example.org/i", "alias": f"i{tag}", "tags": [tag], "clicks": 7,
+         "created_at": "2020-01-01T00:00:00Z"},
+        {"url": "https://example.org/e", "alias": f"e{tag}", "tags": [tag], "expires_at": "2021-01-01T00:00:00Z"},
+    ]})  # fmt: skip
+    await api.delete(f"/api/v1/links/{made[5]['code']}")
+
+    file = tmp_path / "all.csv"
+    done = await run(environ_of(service), "links", "--tag", tag, "-o", str(file), command="export")
+    assert (done.code, done.out, done.err) == (0, "", "")
+    gone = await run(environ_of(service), "links", "--tag", tag, "--state", "deleted", command="export")
+    assert [row["code"] for row in csv.DictReader(StringIO(gone.out))] == [made[5]["code"]]
+    assert not [path for path in tmp_path.iterdir() if path.suffix == ".part"]
+
+    async with make_service() as other:
+        imported = await run(environ_of(other), "csv", str(file), command="import")
+        assert imported.code == 0, imported.out + imported.err
+        before, after = await list_of(api, tags_all=tag), await list_of(other.api, tags_all=tag)
+        assert list(after) == list(before) and len(after) == 7
+        protected = after.pop(made[4]["code"])
+        assert not protected["enabled"] and protected["title"] == "protected"
+        for code, link in after.items():
+            old = before[code]
+            assert {**link, **dict.fromkeys(NEW)} == {**old, **dict.fromkeys(NEW)}
+            assert link["imported_clicks"] == old["clicks"] + (old["imported_clicks"] or 0)
+        (tmp_path / "gone.csv").write_text(gone.out)
+        refused = await run(
+            environ_of(other), "csv", str(tmp_path / "gone.csv"), "--dry-run", command="import"
+        )
+        assert json.loads(refused.out.splitlines()[0])["remarks"] == ["the link was deleted"]
+
+
+async def test_the_other_formats(service: Service, tmp_path: Path) -> None:
+    """JSON lines are the links of the API; the CSV of Shlink is read as such; clicks come by day."""
+    tag = f"t{uuid.uuid4().hex[:8]}"
+    link = await service.shorten(tags=[tag, "x"], title="=1")
+    environ = environ_of(service)
+    as_json = await run(environ, "links", "--format", "jsonl", "--tag", tag, command="export")
+    assert [json.loads(line) for line in as_json.out.splitlines()] == list(
+        (await list_of(service.api, tags_all=tag)).values()
+    )
+    shlink = await run(environ, "links", "--format", "shlink", "--tag", tag, command="export")
+    (found,) = read_links("shlink", shlink.out)
+    assert (found.code, found.url, found.title, found.tags) == (link["code"], link["url"], "=1", (tag, "x"))
+    assert found.domain == "s.example.org" and "shlink" in SOURCES
+    counted = await run(environ, "statistics", "--tag", tag, command="export")
+    assert counted.out == "code,domain,day,clicks,bots,visitors\n"
+    documents = await run(environ, "statistics", "--tag", tag, "--format", "jsonl", command="export")
+    assert json.loads(documents.out)["code"] == link["code"]
+
+
+async def test_a_refused_export_leaves_the_file_as_it_was(service: Service, tmp_path: Path) -> None:
+    """It is one line on stderr."""
+    file = tmp_path / "links.csv"
+    file.write_text("old")
+    finished = await run(
+        environ_of(service),
+        "links",
+        "--account",
+        "x" * 200,
+        "--domain",
+        "?",
+        "-o",
+        str(file),
+        command="export",
+    )
+    assert finished.code == 1 and len(finished.err.splitlines()) == 1
+    assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]
