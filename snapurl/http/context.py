@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, TypeVar
 
-from pydantic_core import to_json
+import msgspec
 from sanic import HTTPResponse, Request
 
 from ring.arcs import Arc
@@ -136,11 +136,13 @@ class RequestContext:
     def json_response(self, body: object, status: int = 200) -> HTTPResponse:
         """Makes a JSON response with the headers collected so far."""
         return HTTPResponse(
-            to_json(body),
+            _encode(body),
             status=status,
             headers=self.headers,
             content_type="application/json",
         )
 
+
+_encode = msgspec.json.Encoder().encode
 
 Handler = Callable[[RequestContext], Awaitable[HTTPResponse]]
