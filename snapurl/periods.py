@@ -190,7 +190,7 @@ class Series:
     months: Sequence[DayCounts] = ()
 
     @property
-    def beside(self) -> list[DayCounts]:
+    def separate_months(self) -> list[DayCounts]:
         """The months that count and are in no point."""
         if self.period.interval is Interval.MONTH:
             return []
@@ -211,7 +211,7 @@ class Series:
 
     @property
     def _counted(self) -> list[Point | DayCounts]:
-        return [*self.points, *self.beside]
+        return [*self.points, *self.separate_months]
 
 
 @dataclass(frozen=True, slots=True)

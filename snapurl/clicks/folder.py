@@ -21,7 +21,7 @@ log = logging.getLogger("snapurl.clicks")
 EVERY_S = 86_400.0  # between two passes over all slots
 RETRY_S = 600.0  # after a pass that a shard did not answer, or that slots in hand-off were left out of
 POLL_S = 60.0  # between two looks at whether it is time, and before the first
-SLOTS_PER_LOOK = 64
+SLOTS_PER_READ = 64
 REST = 4  # times as long as a call took, nothing is folded: visitors come first
 T = TypeVar("T")
 
@@ -70,8 +70,8 @@ class Folder:
     async def _fold_shard(self, name: str, before: date) -> list[date]:
         """Returns the oldest day of each slot that has days left to fold."""
         left: list[date] = []
-        for first in range(0, SLOT_COUNT, SLOTS_PER_LOOK):
-            found = await self._rested(self._store.foldable(name, first, first + SLOTS_PER_LOOK - 1, before))
+        for first in range(0, SLOT_COUNT, SLOTS_PER_READ):
+            found = await self._rested(self._store.foldable(name, first, first + SLOTS_PER_READ - 1, before))
             for slot, oldest in found.items():
                 try:
                     is_folded = await self._fold_slot(name, slot, before)

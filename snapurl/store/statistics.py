@@ -111,8 +111,8 @@ class StatisticsStore:
 
 
 def _counts(row: Row, visitors: int | None) -> DayCounts:
-    told = json.loads(row["hours"] or "[]")
-    hours, bot_hours = (_sum_hours(each[kind] for each in told if each[kind]) for kind in (0, 1))
+    parts = json.loads(row["hours"] or "[]")
+    hours, bot_hours = (_sum_hours(each[kind] for each in parts if each[kind]) for kind in (0, 1))
     if visitors is not None:
         visitors = min(visitors, row["clicks"] - row["bots"])  # an estimate may be too high
     return DayCounts(row["day"], row["clicks"], row["bots"], visitors, hours, bot_hours, row["is_month"])

@@ -153,7 +153,7 @@ def spreadsheet_cell(text: str) -> str:
 def series_rows(series: Series) -> list[tuple[object, ...]]:
     """Returns the rows of a CSV file, its head first. A month whose days are no longer kept starts at `2030-01`."""
     rows: list[tuple[object, ...]] = [("start", "clicks", "bots", "visitors")]
-    rows += [(f"{each.day:%Y-%m}", each.clicks, each.bots, each.visitors) for each in series.beside]
+    rows += [(f"{each.day:%Y-%m}", each.clicks, each.bots, each.visitors) for each in series.separate_months]
     return rows + [(each.start, each.clicks, each.bots, each.visitors) for each in series.points]
 
 

@@ -35,7 +35,7 @@ EVER = DateRange()
 async def sums_hold(direct: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """After each test totals are sums, and nothing tells more than there are clicks."""
     monkeypatch.setattr(folder_module, "REST", 0)
-    monkeypatch.setattr(folder_module, "SLOTS_PER_LOOK", SLOT_COUNT)
+    monkeypatch.setattr(folder_module, "SLOTS_PER_READ", SLOT_COUNT)
     yield
     for shard in direct.values():
         await assert_totals_are_sums(shard)
