@@ -1,4 +1,4 @@
-"""Days of clicks that become months in the shards: `migrations/0026_click_months.sql` has the theory."""
+"""Days of clicks that become months in the shards: `migrations/0027_click_months.sql` has the theory."""
 
 from __future__ import annotations
 
