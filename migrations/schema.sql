@@ -184,6 +184,18 @@ CREATE TABLE link_history (
 GRANT DELETE, INSERT, SELECT, UPDATE ON link_history TO snapurl_migrator;
 GRANT SELECT ON link_history TO snapurl_service;
 
+CREATE TABLE link_shares (
+    slot smallint NOT NULL,
+    code text COLLATE "C" NOT NULL,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    secret text,
+    made_at timestamp with time zone NOT NULL,
+    made_by text NOT NULL,
+    CONSTRAINT link_shares_pkey PRIMARY KEY (slot, code)
+);
+GRANT DELETE, INSERT, SELECT, UPDATE ON link_shares TO snapurl_migrator;
+GRANT SELECT ON link_shares TO snapurl_service;
+
 CREATE TABLE link_uses (
     slot smallint NOT NULL,
     code text COLLATE "C" NOT NULL,
@@ -1537,6 +1549,34 @@ BEGIN
      WHERE l.slot = p_slot AND l.code = p_code RETURNING l.* INTO link;
 END $function$;
 GRANT EXECUTE ON FUNCTION link_restore_v2 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.link_share_v1(p_slot smallint, p_code text, p_owner text, p_secret text, p_by text, OUT outcome text, OUT peer text, OUT epoch bigint, OUT secret text, OUT made_at timestamp with time zone, OUT made_by text)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+BEGIN
+    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    PERFORM FROM links l WHERE l.slot = p_slot AND l.code = p_code AND l.owner = coalesce(p_owner, l.owner)
+                           AND (l.deleted_at IS NULL OR p_secret IS NULL);
+    IF NOT FOUND THEN outcome := 'missing'; RETURN; END IF;
+    IF p_secret IS NULL THEN
+        UPDATE link_shares s SET secret = NULL, xid = pg_current_xact_id()
+         WHERE s.slot = p_slot AND s.code = p_code AND s.secret IS NOT NULL;
+        RETURN;
+    END IF;
+    INSERT INTO link_shares AS s (slot, code, xid, secret, made_at, made_by)
+         VALUES (p_slot, p_code, pg_current_xact_id(), p_secret, clock_timestamp(), p_by)
+    ON CONFLICT (slot, code) DO UPDATE SET
+        secret = excluded.secret, made_at = excluded.made_at, made_by = excluded.made_by, xid = excluded.xid
+     WHERE s.secret IS NULL;
+    SELECT s.secret, s.made_at, s.made_by INTO STRICT secret, made_at, made_by
+      FROM link_shares s WHERE s.slot = p_slot AND s.code = p_code;
+END $function$;
+GRANT EXECUTE ON FUNCTION link_share_v1 TO snapurl_migrator, snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.link_transfer_all_v1(p_from text, p_to text, p_by text, p_limit integer)
  RETURNS bigint

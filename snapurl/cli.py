@@ -18,6 +18,7 @@ import click
 from snapurl.commands.exports import export
 from snapurl.commands.imports import import_file
 from snapurl.commands.links import links
+from snapurl.commands.stats import show_statistics
 from snapurl.config import Settings, load_settings, override
 from snapurl.errors import ConfigError, SnapURLError, file_error, one_line
 from snapurl.model import Account, ApiKey, Right
@@ -398,6 +399,7 @@ def health(of_clicks: bool) -> None:
 
 
 cli.add_command(links)
+cli.add_command(show_statistics)
 cli.add_command(import_file)
 cli.add_command(export)
 

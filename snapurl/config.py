@@ -355,6 +355,10 @@ class Settings(BaseSettings):
         "1200/minute",
         description="Rate limit for other API requests, per API key that is no admin key; beyond it 429.",
     )
+    limit_public_stats: Rate = Field(
+        "60/minute",
+        description="Rate limit for public statistics, per client address; beyond it 429.",
+    )
     limit_unauthorized: Rate = Field(
         "60/minute",
         description="Rate limit for refused API keys, per client address; then 429 until the window ends.",
@@ -682,6 +686,10 @@ class Settings(BaseSettings):
         """The URL of the dashboard, without a trailing slash."""
         scheme, _, host = self.public_url.partition("://")
         return f"{scheme}://{self.dashboard_host or host}/ui"
+
+    def shared_statistics_url(self, key: str, secret: str) -> str:
+        """The URL of the public page with the statistics of a link."""
+        return f"{self.dashboard_url}/shared/{key.replace('/', '~')}/{secret}"
 
     def has_dashboard_at(self, host: str) -> bool:
         """Whether the dashboard answers requests to this host, as in the header `Host`."""

@@ -562,6 +562,18 @@ class SourceClicks(NamedTuple):
     clicks: int
 
 
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A public link to the statistics of a link: whoever has the secret reads them.
+
+    `made_by` is the id of a key.
+    """
+
+    secret: str
+    made_at: datetime
+    made_by: str
+
+
 Sources = Mapping[SourceKind, Mapping[str, int]]
 """Kind -> value -> clicks. Of each kind they add up to the clicks, or to less where something is not known."""
 

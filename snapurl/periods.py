@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from enum import StrEnum
 
-from snapurl.model import SourceClicks
+from snapurl.model import SourceClicks, SourceKind
 
 HOUR_DAYS_MAX = 31  # of a period by hour
 DAYS_MAX = 3_660  # of any period
@@ -103,6 +103,20 @@ class DateRange:
         assert self.first is not None and self.last is not None
         days = timedelta((self.last - self.first).days + 1)
         return DateRange(self.first - days, self.last - days, self.interval, self.zone)
+
+    def starts(self) -> list[str]:
+        """Returns where each interval of the period, which has both bounds, begins, oldest first."""
+        assert self.first is not None and self.last is not None
+        begin = datetime.combine(self.first, time(), self.zone)
+        end = datetime.combine(self.last + timedelta(1), time(), self.zone)
+        if self.interval is Interval.HOUR:
+            begin = begin.astimezone(UTC).replace(minute=0)
+            hours = -((begin - end.astimezone(UTC)) // timedelta(hours=1))
+            moments = [(begin + timedelta(hours=hour)).astimezone(self.zone) for hour in range(hours)]
+        else:
+            moments = [begin + timedelta(day) for day in range((self.last - self.first).days + 1)]
+        starts = (self._start(moment) for moment in moments)
+        return list(dict.fromkeys(start[1] for start in starts if start is not None))
 
     def points(self, found: Sequence[DayCounts]) -> list[Point]:
         """Returns the intervals that have clicks, oldest first; by month, also months that are known as a whole."""
@@ -218,8 +232,8 @@ class Series:
 class Report:
     """What was counted in a period, and in the one before it if that was asked for.
 
-    `sources` is what is told of the clicks of the UTC days of these dates. `silent` are the shards whose part is
-    missing.
+    `sources` is what is told of the clicks of the UTC days of these dates, `wholes` by kind are the clicks that its
+    values add up to. `silent` are the shards whose part is missing.
     """
 
     series: Series
@@ -227,6 +241,7 @@ class Report:
     sources: list[SourceClicks]
     days: list[DayCounts]
     silent: tuple[str, ...] = ()
+    wholes: Mapping[SourceKind, int] = field(default_factory=dict)
 
     @property
     def clicks(self) -> int:

@@ -26,6 +26,17 @@ _REDIS_DATABASES = 15  # 1 to 15; 0 is left to programs that are started whole
 LONG = ("benchmarks", "drills", "faults")
 """The directories whose tests take long: `make test-all` runs them, `make test` does not."""
 
+EARLY = (
+    "hostile/test_cache_memory.py",
+    "integration/test_proxy.py",
+    "integration/tools/test_cli.py",
+    "integration/tools/test_migrator.py",
+    "integration/tools/test_migrator_status.py",
+    "integration/tools/test_roles.py",
+)
+"""Files with a test of 20 s or more. They start right after the long ones: none is left for the end."""
+
+
 for variable in [name for name in os.environ if name.startswith("SNAPURL_")]:
     del os.environ[variable]  # the settings of whoever runs the tests must not decide them
 
@@ -51,9 +62,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
     for item in items:
-        if any(Path(__file__).parent / name in item.path.parents for name in LONG):
+        if any(here / name in item.path.parents for name in LONG):
             item.add_marker(pytest.mark.long)
+    early = {here / name for name in EARLY}
+    items.sort(key=lambda item: 0 if item.get_closest_marker("long") else 1 if item.path in early else 2)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

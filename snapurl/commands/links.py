@@ -28,11 +28,9 @@ from snapurl.commands.options import (
     wants_json,
 )
 from snapurl.config import load_settings
-from snapurl.model import SourceKind
 
 LINKS = "/api/v1/links"
 PAGE_LINKS = 200  # as many as the API gives at once
-DAYS_MAX = 366
 
 
 @click.group()
@@ -77,14 +75,14 @@ def links_create(
         body["rules"] = read_rules(rules)
     if asks_password:
         body["password"] = ask_password()
-    link = _api().call("POST", LINKS, body)
-    _show(as_json, link, lambda: click.echo(link["short_url"]))
+    link = client().call("POST", LINKS, body)
+    show(as_json, link, lambda: click.echo(link["short_url"]))
 
 
 @links.command("show")
 @CODE
 @AS_JSON
-def links_show(code: Named, as_json: bool | None) -> None:
+def linksshow(code: Named, as_json: bool | None) -> None:
     """Show a link.
 
     \b
@@ -92,8 +90,8 @@ def links_show(code: Named, as_json: bool | None) -> None:
     """
     from snapurl.commands.render import show_link
 
-    link = _call("GET", code)
-    _show(as_json, link, lambda: show_link(link))
+    link = call_link("GET", code)
+    show(as_json, link, lambda: show_link(link))
 
 
 @links.command("list")
@@ -200,8 +198,8 @@ def links_delete(code: Named, yes: bool, as_json: bool | None) -> None:
     snapurl links delete sale
     """
     confirm_change(yes, f"Delete {code}?")
-    _call("DELETE", code)
-    _show(as_json, {"code": code.code, **code.query, "deleted": True}, lambda: click.echo(f"Deleted {code}."))
+    call_link("DELETE", code)
+    show(as_json, {"code": code.code, **code.query, "deleted": True}, lambda: click.echo(f"Deleted {code}."))
 
 
 @links.command("restore")
@@ -215,8 +213,8 @@ def links_restore(code: Named, as_json: bool | None) -> None:
     """
     from snapurl.commands.render import show_link
 
-    link = _call("POST", code, "/restore")
-    _show(as_json, link, lambda: show_link(link))
+    link = call_link("POST", code, "/restore")
+    show(as_json, link, lambda: show_link(link))
 
 
 @links.command("rename")
@@ -234,8 +232,8 @@ def links_rename(code: Named, new: str, give_up: bool, yes: bool, as_json: bool 
     if give_up:
         confirm_change(yes, f"Delete {code}, so that only {new} works?")
     body = {"code": new, "old": "give-up" if give_up else "redirect"}
-    link = _call("POST", code, "/rename", body)
-    _show(as_json, link, lambda: click.echo(link["short_url"]))
+    link = call_link("POST", code, "/rename", body)
+    show(as_json, link, lambda: click.echo(link["short_url"]))
 
 
 @links.command("fetch-title")
@@ -249,8 +247,8 @@ def links_fetch_title(code: Named, as_json: bool | None) -> None:
     \b
     snapurl links fetch-title sale
     """
-    link = _call("POST", code, "/title")
-    _show(as_json, link, lambda: click.echo(link["title"]))
+    link = call_link("POST", code, "/title")
+    show(as_json, link, lambda: click.echo(link["title"]))
 
 
 @links.command("qr")
@@ -283,63 +281,61 @@ def links_qr(code: Named, output: Path | None, **style: object) -> None:
             raise click.UsageError(
                 "size, border, colours and error are for images: name a file with --output"
             )
-        for line in blocks(scan_url(_call("GET", code)["short_url"])).splitlines():
+        for line in blocks(scan_url(call_link("GET", code)["short_url"])).splitlines():
             click.secho(line, fg="bright_white", bg="black")
         return
     kind = output.suffix[1:].lower()
     if kind not in FORMATS:
         raise click.BadParameter(f"{output.name!r} must end with .svg or .png", param_hint="--output")
     with _named(code):
-        image = _api().fetch("GET", f"{_path(code)}/qr", query={**code.query, "format": kind, **asked})
+        image = client().fetch("GET", f"{_path(code)}/qr", query={**code.query, "format": kind, **asked})
     output.write_bytes(image)
 
 
-@links.command("stats")
+@links.command("share-stats")
 @CODE
-@click.option(
-    "--days",
-    type=click.IntRange(1, DAYS_MAX),
-    default=14,
-    show_default=True,
-    help="How many days the chart shows.",
-)
-@click.option(
-    "--by",
-    "kind",
-    type=click.Choice([kind.value for kind in SourceKind]),
-    help="What to show instead of days, of all time.",
-)
 @AS_JSON
-def links_stats(code: Named, days: int, kind: str | None, as_json: bool | None) -> None:
-    """Show the clicks of a link, by day (UTC) and source.
+def links_share_stats(code: Named, as_json: bool | None) -> None:
+    """Make a public link to the statistics of a link.
+
+    Prints it. Whoever has it sees them without a key, until `unshare-stats` revokes it.
 
     \b
-    snapurl links stats sale --days 30
-    snapurl links stats sale --by country
+    snapurl links share-stats sale
     """
-    from snapurl.commands.render import show_clicks, show_values
+    made = call_link("POST", code, "/public-stats")
+    show(as_json, made, lambda: click.echo(made["url"]))
 
-    if kind is not None:
-        of_kind = _call("GET", code, f"/stats/{kind}")
-        _show(as_json, of_kind, lambda: show_values(of_kind))
-        return
-    found = _call("GET", code, "/stats")
-    _show(as_json, found, lambda: show_clicks(found, days))
+
+@links.command("unshare-stats")
+@CODE
+@AS_JSON
+def links_unshare_stats(code: Named, as_json: bool | None) -> None:
+    """Revoke the public link to the statistics of a link.
+
+    \b
+    snapurl links unshare-stats sale
+    """
+    call_link("DELETE", code, "/public-stats")
+    document = {"code": code.code, **code.query, "url": None}
+    show(as_json, document, lambda: click.echo(f"The statistics of {code} have no public link."))
 
 
 @links.command("history")
 @CODE
 @AS_JSON
 def links_history(code: Named, as_json: bool | None) -> None:
-    """Show who changed a link, what and when; of a deleted link, too.
+    """Show who changed a link, what and when.
+
+    Of a deleted link, too.
 
     \b
     snapurl links history sale
     """
     from snapurl.commands.render import show_history
 
-    found = _call("GET", code, "/history")
-    _show(as_json, found, lambda: show_history(found))
+    found = call_link("GET", code, "/history")
+    show(as_json, found, lambda: show_history(found))
 
 
 @links.command("where")
@@ -351,14 +347,14 @@ def links_where(code: Named, as_json: bool | None) -> None:
     \b
     snapurl links where sale
     """
-    place = _api().call("GET", "/api/v1/ring", query={"code": code.code, **code.query})["place"]
+    place = client().call("GET", "/api/v1/ring", query={"code": code.code, **code.query})["place"]
     target = "" if place["shard"] == place["target"] else f", to be moved to {place['target']}"
     moving = ", in hand-off" if place["in_hand_off"] else ""
     text = f"{code} is in slot {place['slot']}, on shard {place['shard']}{moving}{target}"
-    _show(as_json, {"code": code.code, **code.query, **place}, lambda: click.echo(text))
+    show(as_json, {"code": code.code, **code.query, **place}, lambda: click.echo(text))
 
 
-def _api() -> Api:
+def client() -> Api:
     return Api.of(load_settings())
 
 
@@ -373,10 +369,16 @@ def _named(code: Named) -> Iterator[None]:
         raise ApiRefusal(f"{code}: {refusal.detail}", refusal.answered) from None
 
 
-def _call(method: str, code: Named, below: str = "", body: object = None) -> Any:
+def call_link(
+    method: str,
+    code: Named,
+    below: str = "",
+    body: object = None,
+    query: Mapping[str, object] | None = None,
+) -> Any:
     """Returns the answer about one link. Raises ApiRefusal."""
     with _named(code):
-        return _api().call(method, _path(code) + below, body, code.query)
+        return client().call(method, _path(code) + below, body, {**code.query, **(query or {})})
 
 
 def _path(code: Named) -> str:
@@ -386,15 +388,15 @@ def _path(code: Named) -> str:
 def _change(code: Named, changed: Mapping[str, object], as_json: bool | None) -> None:
     from snapurl.commands.render import show_link
 
-    link = _call("PATCH", code, body=changed)
-    _show(as_json, link, lambda: show_link(link))
+    link = call_link("PATCH", code, body=changed)
+    show(as_json, link, lambda: show_link(link))
 
 
 def _list(query: Mapping[str, object], limit: int, as_json: bool | None) -> None:
     """Prints up to `limit` links, page by page from the API."""
     from snapurl.commands.render import show_links
 
-    api, is_complete = _api(), True
+    api, is_complete = client(), True
     found: list[Mapping[str, Any]] = []
     cursor: str | None = None
     while len(found) < limit:
@@ -406,14 +408,14 @@ def _list(query: Mapping[str, object], limit: int, as_json: bool | None) -> None
         if cursor is None:
             break
     document = {"links": found, "more": cursor is not None, "complete": is_complete}
-    _show(as_json, document, lambda: show_links(found) if found else click.echo("There is no link."))
+    show(as_json, document, lambda: show_links(found) if found else click.echo("There is no link."))
     if cursor is not None and not wants_json(as_json):
         click.echo("There are more: see --limit.", err=True)
     if not is_complete:
         click.echo("snapurl: some links are missing here: a shard does not answer now", err=True)
 
 
-def _show(as_json: bool | None, document: Mapping[str, Any], show_text: Any) -> None:
+def show(as_json: bool | None, document: Mapping[str, Any], show_text: Any) -> None:
     """Prints the document as one line of JSON, or calls `show_text`."""
     if wants_json(as_json):
         click.echo(json.dumps(document))

@@ -42,7 +42,7 @@ class Named:
         return f"{self.domain}/{self.code}" if self.domain else self.code
 
 
-class _Code(click.ParamType[Named]):
+class CodeType(click.ParamType[Named]):
     """A code, or the short URL that has it, also without its scheme."""
 
     name = "code"
@@ -94,7 +94,7 @@ def _with_domain(command: Callable[..., None]) -> Callable[..., None]:
     def named(code: Named, domain: str | None, **others: object) -> None:
         command(code=replace(code, domain=domain or code.domain), **others)
 
-    return click.argument("code", type=_Code(), metavar="CODE")(_CODE_DOMAIN(named))
+    return click.argument("code", type=CodeType(), metavar="CODE")(_CODE_DOMAIN(named))
 
 
 CODE = _with_domain

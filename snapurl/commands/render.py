@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from snapurl.periods import DateRange, Interval
+
 Link = Mapping[str, Any]
 
 BAR_CELLS_MAX = 60
-SOURCES_SHOWN = 5
 
 
 def show_link(link: Link) -> None:
@@ -60,30 +62,47 @@ def _code(link: Link) -> str:
     return f"{link['domain']}/{link['code']}" if link["domain"] else str(link["code"])
 
 
-def show_clicks(stats: Mapping[str, Any], days: int) -> None:
-    """Prints the clicks in all, a bar for each of the last `days` days (UTC), and the most frequent sources."""
+def show_stats(stats: Mapping[str, Any], by: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints who clicked in a period and in the one before, a bar of people for each interval, and the values of
+    some kinds with the most clicks."""
     console = Console(highlight=False)
-    total = stats["clicks"]
-    console.print(Text(f"{total:,} click{'' if total == 1 else 's'} in all"))
-    if not total:
+    console.print(Text(_headline(stats)))
+    if stats.get("complete") is False:
+        console.print(Text("a shard does not answer: its clicks are missing", style="yellow"))
+    if not stats["clicks"]:
         return
-    counts = {day["day"]: day["clicks"] for day in stats["days"]}
-    today = datetime.now(UTC).date()
-    first = max(today - timedelta(days=days - 1), min(map(date.fromisoformat, counts)))
-    shown = [(first + timedelta(days=number)).isoformat() for number in range((today - first).days + 1)]
-    console.print(_bars([(day, counts.get(day, 0)) for day in shown], console.width))
-    for title, name, key in (("From", "referrers", "host"), ("With", "browsers", "family")):
-        found = [(_source(item[key]), item["clicks"]) for item in stats[name][:SOURCES_SHOWN]]
-        if found:
-            console.print(Text(f"\n{title}"))
-            console.print(_bars(found, console.width))
+    people = {point["start"]: point["clicks"] - point["bots"] for point in stats["series"]}
+    period = DateRange(
+        date.fromisoformat(stats["from"]),
+        date.fromisoformat(stats["to"]),
+        Interval(stats["interval"]),
+        ZoneInfo(stats["tz"]),
+    )
+    starts = [(start[:16].replace("T", " "), people.get(start, 0)) for start in period.starts()]
+    console.print(_bars(starts, console.width))
+    for kind, found in by.items():
+        if values := [(_source(item["value"]), item["clicks"]) for item in found["values"]]:
+            console.print(Text(f"\n{kind}"))
+            console.print(_bars(values, console.width))
+
+
+def _headline(stats: Mapping[str, Any]) -> str:
+    people, before = (each["clicks"] - each["bots"] for each in (stats, stats["previous"]))
+    counts = [f"{people:,} {'person' if people == 1 else 'people'}", f"{_many(stats['bots'], 'bot')}"]
+    if stats["visitors"]:
+        counts.insert(1, f"about {_many(stats['visitors'], 'visitor')}")
+    change = f" ({100 * (people - before) / before:+.0f} %)" if before else ""
+    return f"{', '.join(counts)}; {before:,} people before{change}"
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def show_values(stats: Mapping[str, Any]) -> None:
     """Prints the clicks in all, and a bar for each value of one kind."""
     console = Console(highlight=False)
-    total = stats["clicks"]
-    console.print(Text(f"{total:,} click{'' if total == 1 else 's'} in all"))
+    console.print(Text(f"{_many(stats['clicks'], 'click')} in all"))
     if found := [(_source(item["value"]), item["clicks"]) for item in stats["values"]]:
         console.print(_bars(found, console.width))
 

@@ -22,6 +22,7 @@ FORWARDED_FOR = "x-forwarded-for"
 FORWARDED = "forwarded"
 CREATE = "create"
 API = "api"
+PUBLIC_STATS = "public-stats"
 MISSING = "missing"
 SCAN = "scan"
 SCAN_FACTOR = 10  # refused misses, as a multiple of SNAPURL_LIMIT_MISSING, that make a scan
@@ -105,6 +106,16 @@ async def _count_api_request(context: RequestContext) -> None:
     if not verdict.allowed:
         allowed = f"{verdict.limit} requests in {verdict.window_s} s are allowed besides creates"
         raise RateLimited(allowed, retry_after_s=verdict.reset_s)
+
+
+async def count_public_stats(context: RequestContext) -> None:
+    """Counts a read of public statistics. Raises RateLimited."""
+    rate = context.services.settings.limit_public_stats
+    verdict = await context.services.limiter.hit(PUBLIC_STATS, context.address, rate)
+    if verdict is not None and not verdict.allowed:
+        raise RateLimited(
+            f"{verdict.limit} requests in {verdict.window_s} s are allowed", retry_after_s=verdict.reset_s
+        )
 
 
 def rate_headers(bucket: str, verdict: Verdict) -> dict[str, str]:

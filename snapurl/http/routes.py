@@ -72,6 +72,7 @@ from snapurl.http.api.lists import (
     PAGE_LINKS_MAX,
     list_links,
 )
+from snapurl.http.api.public_stats import make_public_stats, read_public_stats, revoke_public_stats
 from snapurl.http.api.qr import COLOUR, link_qr
 from snapurl.http.api.stats import (
     VALUES_DEFAULT,
@@ -584,6 +585,38 @@ _ROUTES: tuple[Route[Handler], ...] = (
         right=Right.READ,
         parameters=(*GROUP, *PERIOD, VALUES),
         refusals=(Unauthorized, Forbidden, NoSuchAddress, Invalid, BadRequest, RateLimited, Unavailable),
+    ),
+    Route(
+        "POST",
+        LINK_PATH + "/public-stats",
+        make_public_stats,
+        "Make a public link to a link's statistics",
+        "Links",
+        (Success(200, "The public link, also if there was one", statistics.PublicStats),),
+        "A page for people, which needs no key. Where the dashboard is switched off there is none.",
+        right=Right.CHANGE,
+        refusals=(*(kind for kind in ONE_LINK if kind is not Gone), NoSuchAddress, OutcomeUnknown),
+    ),
+    Route(
+        "GET",
+        LINK_PATH + "/public-stats",
+        read_public_stats,
+        "Which public link do a link's statistics have?",
+        "Links",
+        (Success(200, "The public link, if there is one", statistics.PublicStats),),
+        right=Right.READ,
+        refusals=tuple(kind for kind in ONE_LINK if kind is not Gone),
+    ),
+    Route(
+        "DELETE",
+        LINK_PATH + "/public-stats",
+        revoke_public_stats,
+        "Revoke the public link to a link's statistics",
+        "Links",
+        (Success(204, "Revoked, or there was none"),),
+        "The page is gone at once, and no later public link of the link has its address.",
+        right=Right.CHANGE,
+        refusals=(*(kind for kind in ONE_LINK if kind is not Gone), OutcomeUnknown),
     ),
     Route(
         "GET",

@@ -14,27 +14,19 @@ from datetime import date
 from typing import Any
 
 from ring.slots import slot_of
-from snapurl.model import Scope, SourceClicks, SourceKind
+from snapurl.errors import NotFound, OutcomeUnknown
+from snapurl.groups import Group, TagClicks
+from snapurl.model import Scope, Share, SourceClicks, SourceKind
 from snapurl.periods import DateRange, DayCounts
 from snapurl.store.cluster.fanout import every_row_once
-from snapurl.store.cluster.pool import Row
+from snapurl.store.cluster.pool import Row, ShardFailed
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.queries import load_queries
 
 SQL = load_queries("statistics")
+KEYS_PER_SHARD_MAX = 1_000  # of a scope
 VALUES_PER_SHARD_MAX = 5_000  # of a kind, those with the most clicks there
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """All links of a key; without one, of all keys. Every link is of one domain, so ALL are all links."""
-
-    scope: Scope
-    key: str | None = None
-
-
-ALL = Group(Scope.DOMAIN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +71,29 @@ class StatisticsStore:
             {SourceKind(row["kind"]): row["total"] for row in found},
         )
 
+    async def share_of_link(self, code: str) -> Share | None:
+        """Returns the public link to a link's statistics; None if there is none."""
+        slot = slot_of(code)
+        rows = await self._router.read(slot, lambda pool: pool.fetch(SQL["share_of_link"], slot, code))
+        return _share(rows[0])
+
+    async def set_share(self, code: str, owner: str | None, secret: str | None, by: str) -> Share | None:
+        """Makes the public link to a link's statistics, or leaves the one that there is; without `secret` revokes
+        it. Returns the one that there is then.
+
+        `owner` None is an admin, `by` the id of a key. Raises NotFound, also for a link of another account,
+        OutcomeUnknown if it may be done: then repeat it.
+        """
+        slot = slot_of(code)
+        args = (slot, code, owner, secret, by)
+        try:
+            (row,) = await self._router.at_owner(slot, lambda pool: pool.fetch(SQL["share"], *args))
+        except ShardFailed as error:
+            raise OutcomeUnknown(retry_after_s=1.0) if error.sent else error.as_unavailable() from error
+        if row["outcome"] == "missing":
+            raise NotFound()
+        return _share(row)
+
     async def days_of_group(self, group: Group, period: DateRange) -> tuple[list[DayCounts], tuple[str, ...]]:
         """As `days_of_link`; also returns the shards whose part is missing."""
         args = (group.scope, group.key, *period.utc_days, period.needs_hours)
@@ -108,6 +123,32 @@ class StatisticsStore:
             if shown[kind] <= limit:
                 values.append(SourceClicks(kind, value, clicks))
         return SourceTotals(values, dict(totals), listed.silent)
+
+    async def tags(
+        self, account: str | None, days: tuple[date, date], limit: int
+    ) -> tuple[list[TagClicks], tuple[str, ...]]:
+        """Returns at most `limit` tags with the most clicks on these days, and the shards whose part is missing.
+
+        They are those of the links of an account, or of all.
+
+        Of each shard KEYS_PER_SHARD_MAX tags are read, those with the most clicks there.
+        """
+        scope, begin = (Scope.TAG, "") if account is None else (Scope.ACCOUNT_TAG, f"{account}/")
+        args = (scope, begin, *days, KEYS_PER_SHARD_MAX)
+        listed = await every_row_once(self._shards, SQL["keys_of_scope"], args)
+        clicks: Counter[str] = Counter()
+        bots: Counter[str] = Counter()
+        for row in listed.answers:
+            clicks[row["key"]] += row["clicks"]
+            bots[row["key"]] += row["bots"]
+        ordered = sorted(clicks, key=lambda key: (-clicks[key], key))
+        return [
+            TagClicks(key.removeprefix(begin), clicks[key], bots[key]) for key in ordered[:limit]
+        ], listed.silent
+
+
+def _share(row: Row) -> Share | None:
+    return None if row["secret"] is None else Share(row["secret"], row["made_at"], row["made_by"])
 
 
 def _counts(row: Row, visitors: int | None) -> DayCounts:

@@ -15,7 +15,9 @@ from snapurl.ui.screens import (
     openid,
     overview,
     preferences,
+    shared,
     static,
+    statistics,
 )
 
 SCREENS: tuple[Screen, ...] = (
@@ -43,10 +45,17 @@ SCREENS: tuple[Screen, ...] = (
     Screen("POST", "/ui/links/{code}/title", link.take_title, Right.CHANGE, link.take_title_again),
     Screen("POST", "/ui/links/{code}/delete", link.delete, Right.CHANGE),
     Screen("POST", "/ui/links/{code}/restore", link.restore, Right.CHANGE),
+    Screen("POST", "/ui/links/{code}/publish", link.make_public, Right.CHANGE),
+    Screen("POST", "/ui/links/{code}/unpublish", link.end_public, Right.CHANGE),
     Screen("GET", "/ui/links/{code}/qr/{format}", link.qr),
-    Screen("GET", "/ui/links/{code}/clicks/{table}", link.table),
+    Screen("GET", "/ui/links/{code}/tables/{table}", statistics.link_table),
     Screen("GET", "/ui/links/{code}/live", link.live),
     Screen("GET", "/ui/links/{code}/live/events", link.live_events),
+    # -- statistics ------------------------------------------------------------------------------------------
+    Screen("GET", "/ui/statistics", statistics.show),
+    Screen("GET", "/ui/statistics/tables/{table}", statistics.table),
+    Screen("GET", "/ui/shared/{code}/{secret}", shared.show, None),
+    Screen("GET", "/ui/shared/{code}/{secret}/tables/{table}", shared.table, None),
     # -- keys ------------------------------------------------------------------------------------------------
     Screen("GET", "/ui/keys", keys.show, Right.ADMIN),
     Screen("POST", "/ui/keys", keys.create, Right.ADMIN, keys.create_again),

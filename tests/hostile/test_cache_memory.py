@@ -14,6 +14,7 @@ from snapurl.local.access import LoopbackAccess
 from snapurl.local.cluster import LocalCluster
 from snapurl.local.free_ports import free_port
 from snapurl.local.redis_server import RedisServer
+from tests.integration.http.paths import LAST
 from tests.integration.http.service import Service, running
 from tests.integration.http.test_clicks import clicks_of, consuming
 from tests.support.waits import until
@@ -54,12 +55,12 @@ async def make_links(service: Service, count: int, chars: int) -> list[str]:
 
 
 async def visit(service: Service, codes: list[str]) -> None:
-    """Follows each link once, from several clients at a time."""
+    """Follows each link once, from several clients at a time, each of which sends all of its requests at once."""
 
     async def follow(own: list[str]) -> None:
-        client = service.client()
-        for code in own:
-            assert (await client.get(f"/{code}")).status_code == 302
+        asked = [f"GET /{code} HTTP/1.1\r\nHost: x\r\n\r\n".encode() for code in own]
+        answers = await service.workers[0].say(b"".join(asked), LAST)
+        assert answers.count(b"HTTP/1.1 302 ") == len(own)
 
     await asyncio.gather(*(follow(codes[first::CLIENTS]) for first in range(CLIENTS)))
 

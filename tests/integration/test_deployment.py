@@ -413,6 +413,7 @@ async def test_redis_does_not_start_without_its_secret(deployment: Deployment) -
 # -- everything ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_the_whole_deployment_works_and_grows(deployment: Deployment) -> None:
     """Init scripts, `migrate`, service, consumer and migrator work with their own variables, secrets and logins.
     Two commands add db4, which gets links, and every link is found and its clicks counted."""

@@ -24,7 +24,7 @@ import pytest
 from snapurl.local.free_ports import free_port
 from snapurl.local.process import is_running
 from snapurl.run.supervisor import environ_with, python_argv
-from tests.support.waits import HANG_S
+from tests.support.waits import HANG_S, blocking_until
 
 _RUNS = itertools.count(1)
 STOP_S_MAX = 10.0
@@ -37,6 +37,7 @@ class Up:
         self.home = home
         self.url = f"http://127.0.0.1:{port}"
         self.log = home.with_name(f"up-{next(_RUNS)}.log")
+        self._heard = 0
         self.environ = environ_with(
             {"SNAPURL_HOME": str(home), "SNAPURL_PORT": str(port), "SNAPURL_WORKERS": "2", **settings}
         )
@@ -54,12 +55,17 @@ class Up:
 
     @property
     def output(self) -> str:
-        return self.log.read_text()
+        """What it has said, or said since `listen`."""
+        return self.log.read_text()[self._heard :]
+
+    def listen(self) -> None:
+        """Leaves the output so far out of `output`."""
+        self._heard = len(self.log.read_text())
 
     def wait_until_ready(self) -> None:
         deadline = monotonic() + HANG_S
         while True:
-            with suppress(URLError):
+            with suppress(OSError):
                 if self.ask("/health/ready")["status"] == "ok":
                     return
             assert monotonic() < deadline, self.output
@@ -149,6 +155,21 @@ def up(home: Path, port: int | None = None, *, terminal: bool = False, **setting
         running.process.wait(HANG_S)
 
 
+@pytest.fixture(scope="module")
+def shared_up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """An `up` on a terminal, for the tests that leave it running, whatever they kill."""
+    with up(tmp_path_factory.mktemp("up") / "home", terminal=True) as running:
+        yield running
+
+
+@pytest.fixture
+def running(shared_up: Up) -> Up:
+    """`shared_up`, ready, with no output that an earlier test has caused."""
+    shared_up.wait_until_ready()
+    shared_up.listen()
+    return shared_up
+
+
 def assert_stops(running: Up, pids: set[int]) -> None:
     """Asserts that `up` and all its children end cleanly and in time."""
     assert running.process.wait(STOP_S_MAX) == 0, running.output
@@ -178,74 +199,66 @@ def test_first_and_second_run(tmp_path: Path) -> None:
         assert_stops(second, pids)
 
 
-def test_lines_to_try_work(tmp_path: Path) -> None:
+def test_lines_to_try_work(running: Up) -> None:
     """The three lines of the banner, pasted into a shell, create a link, follow it, and show its clicks."""
-    with up(tmp_path / "home") as running:
-        lines = re.findall(r"^ +(curl .*)$", running.output, re.MULTILINE)
-        assert len(lines) == 3
-        created, followed, counted = (
-            subprocess.run(line, shell=True, capture_output=True, text=True, check=False).stdout
-            for line in lines
-        )
-        assert json.loads(created)["url"] == "https://example.org/a/long/address"
-        assert "location: https://example.org/a/long/address" in followed.lower()
-        deadline = monotonic() + HANG_S
-        while json.loads(counted)["clicks"] != 1:
-            assert monotonic() < deadline, counted
-            sleep(0.05)
-            counted = subprocess.run(lines[2], shell=True, capture_output=True, text=True, check=True).stdout
+    lines = re.findall(r"^ +(curl .*)$", running.log.read_text(), re.MULTILINE)
+    assert len(lines) == 3
+    created, followed, counted = (
+        subprocess.run(line, shell=True, capture_output=True, text=True, check=False).stdout for line in lines
+    )
+    assert json.loads(created)["url"] == "https://example.org/a/long/address"
+    assert "location: https://example.org/a/long/address" in followed.lower()
+    deadline = monotonic() + HANG_S
+    while json.loads(counted)["clicks"] != 1:
+        assert monotonic() < deadline, counted
+        sleep(0.05)
+        counted = subprocess.run(lines[2], shell=True, capture_output=True, text=True, check=True).stdout
 
 
-def test_killed_worker_is_replaced_and_nobody_notices(tmp_path: Path) -> None:
+def test_killed_worker_is_replaced_and_nobody_notices(running: Up) -> None:
     """While workers are killed one by one, the service keeps answering, and each is replaced."""
-    with up(tmp_path / "home") as running:
-        for _ in range(3):
-            before = running.workers()
-            assert len(before) == 2
-            os.kill(before[0], signal.SIGKILL)
-            deadline = monotonic() + HANG_S
-            while len(running.workers()) < 2 or before[0] in running.workers():
-                running.ask("/health/live")
-                assert monotonic() < deadline
-        assert running.output.count("was killed by SIGKILL; restarting it") == 3
+    for _ in range(3):
+        before = running.workers()
+        assert len(before) == 2
+        os.kill(before[0], signal.SIGKILL)
+        deadline = monotonic() + HANG_S
+        while len(running.workers()) < 2 or before[0] in running.workers():
+            running.ask("/health/live")
+            assert monotonic() < deadline
+    assert running.output.count("was killed by SIGKILL; restarting it") == 3
 
 
-def test_admin_key_is_shown_on_a_terminal(tmp_path: Path) -> None:
+def test_admin_key_is_shown_on_a_terminal(running: Up) -> None:
     """On a terminal the banner shows the admin key itself."""
-    with up(tmp_path / "home", terminal=True) as running:
-        assert f"admin key   {running.key()} " in running.output
-        running.wait_for("Dashboard, logged in: http")
+    assert f"admin key   {running.key()} " in running.log.read_text()
+    blocking_until(lambda: "Dashboard, logged in: http" in running.log.read_text())
 
 
 @pytest.mark.parametrize("server", ["db1", "redis"])
-def test_killed_server_is_said_and_restarted_and_serves_again(tmp_path: Path, server: str) -> None:
+def test_killed_server_is_said_and_restarted_and_serves_again(running: Up, server: str) -> None:
     """A server that is killed is named in one line and started again; then everything works as before."""
     name = "Redis" if server == "redis" else f"PostgreSQL {server}"
-    with up(tmp_path / "home") as running:
-        made = [running.ask("/api/v1/links", {"url": f"https://example.org/{n}"}) for n in range(20)]
-        for times in (1, 2):
-            os.kill(server_pid(running.home / server), signal.SIGKILL)
-            running.wait_for(f"{name} was killed by SIGKILL; restarting it in", times)
-            running.wait_for(f"{name} runs again", times)
-            running.wait_until_ready()
-        found = [running.ask(f"/api/v1/links/{link['code']}", key=running.key()) for link in made]
-        assert [link["url"] for link in found] == [link["url"] for link in made]
-        assert (
-            len({running.ask("/api/v1/links", {"url": "https://example.org/"})["code"] for _ in made}) == 20
-        )
-        assert running.output.count(f"{name} was killed by SIGKILL") == 2
-
-
-def test_all_servers_killed_at_once_serve_again(tmp_path: Path) -> None:
-    """If all PostgreSQL servers die at once, all of them serve again, with nobody's help."""
-    with up(tmp_path / "home") as running:
-        made = running.ask("/api/v1/links", {"url": "https://example.org/kept"})
-        for number in range(4):
-            os.kill(server_pid(running.home / f"db{number}"), signal.SIGKILL)
-        for number in range(4):
-            running.wait_for(f"PostgreSQL db{number} runs again")
+    made = [running.ask("/api/v1/links", {"url": f"https://example.org/{n}"}) for n in range(20)]
+    for times in (1, 2):
+        os.kill(server_pid(running.home / server), signal.SIGKILL)
+        running.wait_for(f"{name} was killed by SIGKILL; restarting it in", times)
+        running.wait_for(f"{name} runs again", times)
         running.wait_until_ready()
-        assert running.ask(f"/api/v1/links/{made['code']}", key=running.key())["url"] == made["url"]
+    found = [running.ask(f"/api/v1/links/{link['code']}", key=running.key()) for link in made]
+    assert [link["url"] for link in found] == [link["url"] for link in made]
+    assert len({running.ask("/api/v1/links", {"url": "https://example.org/"})["code"] for _ in made}) == 20
+    assert running.output.count(f"{name} was killed by SIGKILL") == 2
+
+
+def test_all_servers_killed_at_once_serve_again(running: Up) -> None:
+    """If all PostgreSQL servers die at once, all of them serve again, with nobody's help."""
+    made = running.ask("/api/v1/links", {"url": "https://example.org/kept"})
+    for number in range(4):
+        os.kill(server_pid(running.home / f"db{number}"), signal.SIGKILL)
+    for number in range(4):
+        running.wait_for(f"PostgreSQL db{number} runs again")
+    running.wait_until_ready()
+    assert running.ask(f"/api/v1/links/{made['code']}", key=running.key())["url"] == made["url"]
 
 
 def test_logs_have_one_format_and_say_what_happens(tmp_path: Path) -> None:
@@ -260,29 +273,28 @@ def test_logs_have_one_format_and_say_what_happens(tmp_path: Path) -> None:
         assert {json.loads(line)["level"] for line in log} == {"info", "warning"}
 
 
-def test_commands_find_the_local_cluster(tmp_path: Path) -> None:
+def test_commands_find_the_local_cluster(running: Up) -> None:
     """Without SNAPURL_SHARDS, `keys` and `migrate` act on the cluster in SNAPURL_HOME."""
-    with up(tmp_path / "home") as running:
-        made = running.run("keys", "create", "reader", "--right", "read")
-        assert made.returncode == 0, made.stderr
-        assert "links" in running.ask("/api/v1/links", key=made.stdout.strip())
-        header, *listed = running.run("keys", "list").stdout.splitlines()
-        assert header.split() == ["id", "account", "rights", "limit", "created", "used", "state", "name"]
-        assert [line.split()[-1] for line in listed] == ["admin", "reader"]
-        document = json.loads(running.run("keys", "list", "--json").stdout)
-        assert [(key["name"], key["rights"]) for key in document["keys"]] == [
-            ("admin", ["admin"]),
-            ("reader", ["read"]),
-        ]
-        assert running.run("migrate").stdout == "Every shard is up to date.\n"
-        assert running.run("health").stdout == "ready\n"
-        assert running.run("keys", "revoke", "nobody").returncode == 1
-        link = running.run("login-link").stdout.strip()
-        assert link.startswith(f"{running.url}/ui/login/link?token=")
-        form = urlsplit(link).query.encode()
-        with urlopen(Request(link.partition("?")[0], form, {"Origin": running.url})) as start:
-            assert start.url == f"{running.url}/ui/login?next=%2Fui"  # urlopen keeps no cookies
-        assert running.run("login-link", "nobody").returncode == 1
+    made = running.run("keys", "create", "reader", "--right", "read")
+    assert made.returncode == 0, made.stderr
+    assert "links" in running.ask("/api/v1/links", key=made.stdout.strip())
+    header, *listed = running.run("keys", "list").stdout.splitlines()
+    assert header.split() == ["id", "account", "rights", "limit", "created", "used", "state", "name"]
+    assert [line.split()[-1] for line in listed] == ["admin", "reader"]
+    document = json.loads(running.run("keys", "list", "--json").stdout)
+    assert [(key["name"], key["rights"]) for key in document["keys"]] == [
+        ("admin", ["admin"]),
+        ("reader", ["read"]),
+    ]
+    assert running.run("migrate").stdout == "Every shard is up to date.\n"
+    assert running.run("health").stdout == "ready\n"
+    assert running.run("keys", "revoke", "nobody").returncode == 1
+    link = running.run("login-link").stdout.strip()
+    assert link.startswith(f"{running.url}/ui/login/link?token=")
+    form = urlsplit(link).query.encode()
+    with urlopen(Request(link.partition("?")[0], form, {"Origin": running.url})) as start:
+        assert start.url == f"{running.url}/ui/login?next=%2Fui"  # urlopen keeps no cookies
+    assert running.run("login-link", "nobody").returncode == 1
 
 
 def test_taken_port_is_one_line_before_anything_starts(tmp_path: Path) -> None:
@@ -296,13 +308,12 @@ def test_taken_port_is_one_line_before_anything_starts(tmp_path: Path) -> None:
     assert not refused.home.exists()
 
 
-def test_second_up_on_one_home_is_one_line(tmp_path: Path) -> None:
+def test_second_up_on_one_home_is_one_line(running: Up) -> None:
     """A second `up` with the same home reports the first one and does not disturb it."""
-    with up(tmp_path / "home") as first:
-        second = Up(tmp_path / "home", free_port(set()))
-        assert second.process.wait(HANG_S) == 2
-        assert "is already running" in second.output.splitlines()[-1]
-        assert first.ask("/health/ready")
+    second = Up(running.home, free_port(set()))
+    assert second.process.wait(HANG_S) == 2
+    assert "is already running" in second.output.splitlines()[-1]
+    assert running.ask("/health/ready")
 
 
 @pytest.mark.parametrize("moment", ["Starting", "initdb", "cluster.json"])

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from snapurl.config import Settings
@@ -249,6 +250,7 @@ def held_to(found: Scraped, expression: str) -> None:
         assert {label.strip() for label in summed.split(",")} <= labels, expression
 
 
+@pytest.mark.long
 async def test_a_worker_that_is_killed_20_times_takes_no_count_along(
     ready: Settings, store: Store, tmp_path: Path
 ) -> None:

@@ -31,28 +31,35 @@ A test that makes its own settings starts from these, and sets only the time-out
 """
 
 _POLL_S = 0.02
+_POLL_S_MAX = 0.5
+
+
+def _pause_s(asked_s: float) -> float:
+    """Returns how long to wait after asking took `asked_s`: what is waited for needs the CPU, too."""
+    return min(max(_POLL_S, 2 * asked_s), _POLL_S_MAX)
 
 
 async def until(condition: Callable[[], Any], why: Callable[[], object] = lambda: "") -> Any:
     """Polls a condition, async or not, until it is true. Returns its value; fails with `why()` if it never is."""
     deadline = time.monotonic() + HANG_S
-    while True:
+    while (began := time.monotonic()) < deadline:
         found = condition()
         if inspect.isawaitable(found):
             found = await found
         if found:
             return found
-        assert time.monotonic() < deadline, f"it never became true: {why()}"
-        await asyncio.sleep(_POLL_S)
+        await asyncio.sleep(_pause_s(time.monotonic() - began))
+    raise AssertionError(f"it never became true: {why()}")
 
 
 def blocking_until(condition: Callable[[], T], why: Callable[[], object] = lambda: "") -> T:
     """Polls a condition until it is true, in a test without an event loop. Returns its value."""
     deadline = time.monotonic() + HANG_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"it never became true: {why()}"
-        time.sleep(_POLL_S)
-    return found
+    while (began := time.monotonic()) < deadline:
+        if found := condition():
+            return found
+        time.sleep(_pause_s(time.monotonic() - began))
+    raise AssertionError(f"it never became true: {why()}")
 
 
 async def unless_hung(event: Awaitable[T]) -> T:

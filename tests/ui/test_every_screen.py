@@ -20,7 +20,7 @@ NO_PAGES_END = ("{format}", "{table}", "/live", "/events")
 def path_of(screen: Screen, **values: str) -> str:
     """Returns an address of the screen. A path parameter that no test knows is an error: add a value for it."""
     known = {"code": "every-screen", "key_id": "0123456789", "account_id": "acc_0123456789", "format": "svg",
-             "table": "days.csv", "version": "0", "name": "app.css"}  # fmt: skip
+             "table": "series.csv", "version": "0", "name": "app.css"}  # fmt: skip
     return screen.path.format_map(known | values)
 
 

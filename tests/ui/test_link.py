@@ -229,46 +229,65 @@ async def test_a_deleted_link_comes_back(service: Service, make_page: PageMaker,
 
 
 async def test_clicks_are_drawn_and_told(service: Service, make_page: PageMaker) -> None:
-    """The page of a link shows its clicks as bars and as numbers, and where they came from, without scripts."""
+    """The page of a link shows people, and bots if asked, by interval, beside the period before, and where they
+    came from: as bars, as numbers and as CSV, without scripts."""
     await service.shorten(alias="clicked")
-    today = datetime.now(UTC).date()
+    today, slot = datetime.now(UTC).date(), slot_of("clicked")
+    yesterday, earlier = today - timedelta(days=1), today - timedelta(days=40)
+    told = (
+        SourceClicks(SourceKind.REFERRER, "news.example", 2), SourceClicks(SourceKind.BROWSER, "firefox", 2),
+        SourceClicks(SourceKind.DEVICE, "mobile", 1), SourceClicks(SourceKind.CHANNEL, "qr", 1),
+        SourceClicks(SourceKind.BOT, "crawler", 1),
+    )  # fmt: skip
     rows = [
-        ClickRow(slot_of("clicked"), 1, "clicked", today - timedelta(days=1), 1_240),
-        ClickRow(
-            slot_of("clicked"), 2, "clicked", today, 2,
-            by_kind([
-                SourceClicks(SourceKind.REFERRER, "news.example", 2),
-                SourceClicks(SourceKind.BROWSER, "firefox", 2),
-                SourceClicks(SourceKind.DEVICE, "mobile", 1), SourceClicks(SourceKind.CHANNEL, "qr", 1),
-            ]),
-        ),
-    ]  # fmt: skip
+        ClickRow(slot, 1, "clicked", earlier, 1_000),
+        ClickRow(slot, 2, "clicked", yesterday, 1_240, hour=7),
+        ClickRow(slot, 3, "clicked", today, 5, by_kind(told), hour=0, bots=3),
+    ]
     await count(service, "clicked", rows)
     page = await make_page(javascript=False)
     await page.goto("/ui/links/clicked")
-    await expect(page.locator(".big")).to_have_text("1,242")
+    main = page.locator(".figure-main")
+    await expect(main).to_contain_text(re.compile(r"People\s*1,242\s*\+24 %\s*24 % more than before\s*1,000"))
+    await expect(page.locator(".figures")).to_contain_text(
+        re.compile(r"Bots\s*3.*All clicks\s*2,245", re.DOTALL)
+    )
     heights = [float(await bar.get_attribute("height") or 0) for bar in await page.locator(".bar-fill").all()]
     assert len(heights) == 30 and heights[-2] == max(heights) and 0 < heights[-1] < heights[-2]
+    await expect(page.locator("polyline.before")).to_have_count(1)
     await page.get_by_text("Show as a table").click()
-    await expect(page.locator(".numbers tbody tr").first).to_contain_text("2")
+    cells = page.locator(".numbers tbody tr").first.locator("td")
+    assert (await cells.all_text_contents())[1:] == ["2", "0"]
     await expect(page.get_by_role("row", name="news.example")).to_contain_text("2")
     numbers = await page.locator(".shares td:last-child").all()
     heights = [box["height"] for number in numbers if (box := await number.bounding_box())]
     assert len(set(heights)) == 1, "no number is broken over two lines"
     titles = await page.locator("#sources h2").all_text_contents()
-    assert titles == ["Referrers", "Browsers", "Devices", "Link or QR code"], "only what was told"
+    assert titles == ["Referrers", "Browsers", "Devices", "Link or QR code", "Bots"], "only what was told"
     await expect(page.get_by_role("row", name="QR code")).to_contain_text("1")
+    referrers = page.locator(".panels section", has_text="Referrers")
+    await expect(referrers.get_by_role("row", name="not told")).to_contain_text("1,240")
+    await page.get_by_role("link", name="With bots").click()
+    await expect(main).to_contain_text(re.compile(r"Clicks\s*1,245"))
+    await expect(referrers.get_by_role("row", name="not told")).to_contain_text("1,243")
     await page.get_by_role("link", name="7 days").click()
     await expect(page.locator(".bar-fill")).to_have_count(7)
-    await page.get_by_label("From", exact=True).fill(f"{today - timedelta(days=1)}")
-    await page.get_by_label("To", exact=True).fill(f"{today - timedelta(days=1)}")
+    await page.get_by_role("link", name="Hours").click()
+    await expect(page.locator(".bar-fill")).to_have_count(7 * 24)
+    await page.get_by_role("link", name="1 year").click()
+    await expect(page.get_by_role("link", name="Weeks")).to_have_attribute("aria-current", "true")
+    await page.get_by_role("link", name="Months").click()
+    assert await page.locator(".bar-fill").count() in (12, 13)
+    await page.get_by_label("From", exact=True).fill(f"{yesterday}")
+    await page.get_by_label("To", exact=True).fill(f"{yesterday}")
     await page.get_by_role("button", name="Show").click()
-    await expect(page.get_by_text("1,240 on this day")).to_be_visible()
-    await page.goto(f"/ui/links/clicked?from={today}&to={today - timedelta(days=1)}")
+    await expect(main).to_contain_text(re.compile(r"Clicks\s*1,240\s*0 before"))
+    await expect(page.locator(".bar-fill")).to_have_count(24)
+    await page.goto(f"/ui/links/clicked?from={today}&to={yesterday}")
     await expect(page.get_by_role("alert")).to_contain_text("no range")
     for name, lines in (
-        ("All days as CSV", ["day,clicks", f"{today - timedelta(days=1)},1240", f"{today},2"]),
-        ("CSV", ["referrer,clicks", ",1240", "news.example,2"]),
+        ("CSV of the series", ["start,clicks,bots,visitors", f"{yesterday},1240,0,0", f"{today},5,3,0"]),
+        ("CSV", ["value,clicks", ",1240", "news.example,2"]),
     ):
         async with page.expect_download() as download:
             await page.get_by_role("link", name=name, exact=True).first.click()
@@ -285,12 +304,13 @@ async def test_the_first_click_is_seen_live(service: Service, page: Page) -> Non
     await expect(page.get_by_text("No clicks yet.")).to_be_visible()
     source = SourceClicks(SourceKind.REFERRER, "news.example", 1)
     await count(service, "seen-live", [ClickRow(slot, 1, "seen-live", today, 1, by_kind([source]))])
-    await expect(page.locator(".big")).to_have_text("1")
+    await expect(page.locator("[data-clicks]")).to_have_text("1")
     await expect(page.locator(".bar-fill")).to_have_count(30)
     await expect(page.get_by_role("row", name="news.example")).to_contain_text("1")
     await expect(page.locator("#spoken")).to_have_text("1 click in all")
     await page.get_by_text("Show as a table").click()
     await count(service, "seen-live", [ClickRow(slot, 2, "seen-live", today, 1_999)])
+    await expect(page.locator("[data-clicks]")).to_have_text("2,000")
     await expect(page.locator(".big")).to_have_text("2,000")
 
     await page.route("**/live/events", lambda route: route.fulfill(status=503))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 import pytest
@@ -37,5 +38,7 @@ async def test_the_overview_counts_and_shows_new_links(
     await page.reload()
     await expect(page.locator("#rows-top .row")).to_have_count(1)
     await expect(page.locator("#rows-top .row")).to_contain_text("7 clicks")
+    tiles = page.get_by_role("region", name="People who clicked").locator(".tile")
+    await expect(tiles.first).to_contain_text(re.compile(r"Today\s*7 .*0 yesterday", re.DOTALL))
     await page.get_by_role("link", name="All links").click()
     await expect(page.get_by_role("searchbox")).to_be_visible()

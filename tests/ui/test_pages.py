@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import gzip
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.async_api import Response
 
+from ring.slots import slot_of
+from snapurl.model import ClickRow, SourceClicks, SourceKind
 from tests.integration.http.service import Service
+from tests.support.click_rows import by_kind
 from tests.ui.conftest import PageMaker
+from tests.ui.test_link import count
 
 BYTES_MAX = 60_000
 REQUESTS_MAX = 5
@@ -22,6 +28,7 @@ SCREENS = (
     "/ui/links/every-page/edit",
     "/ui/links?q=every-page&state=live",
     "/ui/keys",
+    "/ui/statistics?tag=sale&bots=yes",
     "/ui/settings",
     "/ui/cluster",
 )
@@ -30,15 +37,33 @@ SCREENS = (
 async def screens(service: Service) -> list[str]:
     """Returns an address of each screen, after making what they show, once."""
     await ensure_link(service)
+    await count(service, "every-page", _clicks())
+    public = (await service.api.post("/api/v1/links/every-page/public-stats")).json()["url"]
     await service.api.post("/api/v1/accounts", json={"name": "An account for every page"})
     listed = (await service.api.get("/api/v1/accounts?limit=200")).json()["accounts"]
     account = next(each["id"] for each in listed if each["name"] == "An account for every page")
     keys = (await service.api.get(f"/api/v1/accounts/{account}")).json()["keys"]
     if not keys:
         await service.api.post("/api/v1/keys", json={"name": "Ann", "account": account})
-    found = [*SCREENS, "/ui/accounts", f"/ui/accounts/{account}", f"/ui/keys?account={account}"]
+    found = [
+        *SCREENS,
+        urlsplit(public).path,
+        "/ui/accounts",
+        f"/ui/accounts/{account}",
+        f"/ui/keys?account={account}",
+    ]
     other = next((each["id"] for each in listed if each["id"] != account), service.admin_key.split("_")[1])
     return [*found, f"/ui/accounts/{account}/transfer?account={other}"]
+
+
+def _clicks() -> list[ClickRow]:
+    """Returns clicks of people and bots, now and before, with what is told of them."""
+    slot, today = slot_of("every-page"), datetime.now(UTC).date()
+    told = by_kind([SourceClicks(SourceKind.COUNTRY, "DE", 40), SourceClicks(SourceKind.BOT, "crawler", 9)])
+    return [
+        ClickRow(slot, 1, "every-page", today - timedelta(40), 70),
+        ClickRow(slot, 2, "every-page", today, 90, told, bots=9),
+    ]
 
 
 async def test_the_first_page_is_small(service: Service, make_page: PageMaker) -> None:

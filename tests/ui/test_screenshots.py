@@ -42,7 +42,7 @@ async def test_every_screen_can_be_seen(service: Service, make_page: PageMaker, 
         "https://example.org/apps", alias="get-the-app", tags=["app"], enabled=False, max_clicks=100,
         password="open sesame", note="For the fair", rules=RULES,
     )  # fmt: skip
-    paths = ["/ui/links/spring-sale"]
+    paths = ["/ui/links/spring-sale", "/ui/statistics?tag=sale"]
     if "SCREENSHOTS" in os.environ:
         paths += [path for path in await screens(service) if "?" not in path]
     wanted = (1280, 360) if "SCREENSHOTS" in os.environ else (360,)
@@ -52,7 +52,11 @@ async def test_every_screen_can_be_seen(service: Service, make_page: PageMaker, 
             for path in paths:
                 answer = await page.goto(path)
                 assert answer is not None and answer.ok, path
-                name = re.sub("acc_.*", "one", path.strip("/").replace("/", "-"))
+                name = re.sub(
+                    "(acc_|(?<=shared-every-page-)).*",
+                    "one",
+                    path.partition("?")[0].strip("/").replace("/", "-"),
+                )
                 await page.screenshot(path=place / f"{name}-{width}-{theme}.png", full_page=True)
                 assert (place / f"{name}-{width}-{theme}.png").stat().st_size > 5_000
             if "SCREENSHOTS" in os.environ:
@@ -87,7 +91,7 @@ def _clicks(code: str) -> list[ClickRow]:
     today, slot = datetime.now(UTC).date(), slot_of(code)
     return [
         ClickRow(
-            slot, entry, code, today - timedelta(days=len(CLICKS) - entry), number,
+            slot, entry, code, today - timedelta(days=2 * len(CLICKS) - entry), number,
             by_kind([
                 SourceClicks(SourceKind.REFERRER, "news.example.org", number // 2),
                 SourceClicks(SourceKind.REFERRER, "social.example", max(1, number // 3)),
@@ -100,7 +104,9 @@ def _clicks(code: str) -> list[ClickRow]:
                 SourceClicks(SourceKind.LANGUAGE, "de", number // 2),
                 SourceClicks(SourceKind.CHANNEL, "qr", max(1, number // 5)),
                 SourceClicks(SourceKind.UTM_CAMPAIGN, "spring", max(1, number // 3)),
+                SourceClicks(SourceKind.BOT, "crawler", number // 6),
             ]),
+            bots=number // 6,
         )
-        for entry, number in enumerate(CLICKS, 1)
+        for entry, number in enumerate(CLICKS * 2, 1)
     ]  # fmt: skip

@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from snapurl.commands.render import show_clicks, show_values
+from snapurl.commands.render import show_stats, show_values
 
 
-def test_each_day_has_a_bar_in_proportion(
+def test_each_interval_has_a_bar_in_proportion(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A day without clicks has no bar and one with few a short one; days before the first click are left out."""
+    """An interval without clicks has no bar and one with few a short one; the numbers before are beside."""
     monkeypatch.setenv("COLUMNS", "40")
-    today = datetime.now(UTC).date()
-    counts = {today - timedelta(days=60): 7, today - timedelta(days=2): 1, today: 1_000}
-    days_counted = [{"day": day.isoformat(), "clicks": count} for day, count in counts.items()]
+    counts = [("2030-01-28", 2, 1), ("2030-01-30", 1_000, 0)]
+    series = [{"start": start, "clicks": clicks, "bots": bots} for start, clicks, bots in counts]
     stats: dict[str, Any] = {
-        "clicks": 1_008,
-        "days": days_counted,
-        "referrers": [{"host": "", "clicks": 1_000}, {"host": "news.example", "clicks": 8}],
-        "browsers": [{"family": "*", "clicks": 1_008}],
-    }
-    show_clicks(stats, days=4)
-    total, *lines = capsys.readouterr().out.splitlines()
-    assert total == "1,008 clicks in all"
-    assert all(len(line) <= 40 for line in lines)
-    days = [line.split() for line in lines[:4]]
-    assert [row[0] for row in days] == [(today - timedelta(days=ago)).isoformat() for ago in (3, 2, 1, 0)]
-    assert [(row[1:-1], row[-1]) for row in days[:3]] == [([], "0"), (["█"], "1"), ([], "0")]
-    assert days[3][2] == "1,000" and set(days[3][1]) == {"█"} and len(days[3][1]) > 10
-    assert [line.split("█")[0].strip() for line in lines[4:]] == [
-        "", "From", "not told", "news.example", "", "With", "others",
-    ]  # fmt: skip
-    show_clicks({**stats, "days": days_counted[1:]}, days=366)
-    assert (today - timedelta(days=3)).isoformat() not in capsys.readouterr().out
+        "from": "2030-01-28", "to": "2030-01-30", "interval": "day", "tz": "UTC", "series": series,
+        "clicks": 1_002, "bots": 1, "visitors": 900, "previous": {"clicks": 803, "bots": 3}, "complete": False,
+    }  # fmt: skip
+    values = [{"value": "", "clicks": 1_000}, {"value": "news.example", "clicks": 8}]
+    show_stats(stats, {"referrer": {"values": values}, "country": {"values": []}})
+    out = capsys.readouterr().out
+    head, rest = out.replace("\n", " ").split("before")[0], out.splitlines()
+    assert head == "1,001 people, about 900 visitors, 1 bot; 800 people "
+    assert "(+25 %)" in out and "a shard does not answer" in out
+    assert all(len(line) <= 40 for line in rest)
+    days = [line.split() for line in rest if line.startswith("2030")]
+    assert [row[0] for row in days] == ["2030-01-28", "2030-01-29", "2030-01-30"]
+    assert [(row[1:-1], row[-1]) for row in days[:2]] == [(["█"], "1"), ([], "0")]
+    assert days[2][2] == "1,000" and set(days[2][1]) == {"█"} and len(days[2][1]) > 10
+    assert [line.split("█")[0].strip() for line in rest[-3:]] == ["referrer", "not told", "news.example"]
 
 
 def test_each_value_of_a_kind_has_a_bar(

@@ -133,3 +133,14 @@ def test_no_click_is_lost_or_counted_twice(
     assert sum(point.clicks for point in points) == sum(each.clicks for each in found)
     assert sum(point.bots for point in points) == sum(each.bots for each in found)
     assert len({point.start for point in points}) == len(points)
+
+
+@pytest.mark.parametrize("interval", list(Interval))
+@given(zone=st.sampled_from((UTC, BERLIN, KOLKATA, ZoneInfo("America/St_Johns"))), days=st.integers(1, 100))
+def test_every_point_begins_where_an_interval_begins(interval: Interval, zone: ZoneInfo, days: int) -> None:
+    """The intervals of a period are all there, in order, and have every point of its clicks."""
+    period = DateRange(DAY - timedelta(days - 1), DAY + timedelta(1), interval, zone)
+    found = [counted(DAY - timedelta(back), dict.fromkeys(range(24), 1)) for back in range(-2, days + 1)]
+    starts = period.starts()
+    points = [point.start for point in period.points(found)]
+    assert points == starts

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta, tzinfo
@@ -14,22 +12,22 @@ from sanic import HTTPResponse
 from ring.arcs import ARCS
 from snapurl.codes import is_code, key_of
 from snapurl.errors import Forbidden, NoSuchAddress
+from snapurl.groups import ALL, Group
 from snapurl.http.auth import owner_filter
 from snapurl.http.context import RequestContext
 from snapurl.http.dispatch import query_error, read_domain
 from snapurl.http.schema.requests import TAG_CHARS_MAX, read_words
 from snapurl.http.schema.responses import ring_body
 from snapurl.http.schema.statistics import (
+    csv_text,
     group_stats_body,
     kind_stats_body,
     link_stats_body,
     series_rows,
-    spreadsheet_cell,
     value_rows,
 )
 from snapurl.model import Scope, SlotPlace, SourceKind
 from snapurl.periods import DAYS_MAX, HOUR_DAYS_MAX, DateRange, Interval
-from snapurl.store.statistics import ALL, Group
 
 CSV = "text/csv"
 ACCEPT_CHARS_MAX = 1_000  # of the header that are looked at
@@ -63,7 +61,7 @@ async def link_stats_kind(call: RequestContext) -> HTTPResponse:
 
 
 async def stats(call: RequestContext) -> HTTPResponse:
-    group = _group(call)
+    group = group_of(call)
     period, compare = _period(call)
     report = await call.services.statistics.of_group(group, period, compare=compare)
     if _wants_csv(call):
@@ -72,7 +70,7 @@ async def stats(call: RequestContext) -> HTTPResponse:
 
 
 async def stats_kind(call: RequestContext) -> HTTPResponse:
-    group = _group(call)
+    group = group_of(call)
     kind, period, limit = _kind(call), DateRange(*_dates(call)), _limit(call)
     report = await call.services.statistics.of_group(group, period, kinds=[kind], limit=limit)
     if _wants_csv(call):
@@ -80,7 +78,7 @@ async def stats_kind(call: RequestContext) -> HTTPResponse:
     return call.json_response(kind_stats_body(kind, report, is_admin=call.caller.is_admin))
 
 
-def _group(call: RequestContext) -> Group:
+def group_of(call: RequestContext) -> Group:
     """Returns the links that are asked for: without a parameter all that the key may see.
 
     Raises Invalid, and Forbidden for links of others.
@@ -178,11 +176,7 @@ def _wants_csv(call: RequestContext) -> bool:
 
 def _csv(call: RequestContext, rows: Sequence[Sequence[object]]) -> HTTPResponse:
     call.headers["vary"] = f"{call.headers['vary']}, Accept"
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(rows[0])
-    writer.writerows((spreadsheet_cell(str(first)), *rest) for first, *rest in rows[1:])
-    return HTTPResponse(text.getvalue(), 200, call.headers, f"{CSV}; charset=utf-8")
+    return HTTPResponse(csv_text(rows), 200, call.headers, f"{CSV}; charset=utf-8")
 
 
 async def ring(call: RequestContext) -> HTTPResponse:

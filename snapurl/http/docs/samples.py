@@ -14,7 +14,7 @@ from snapurl.http.schema import responses, statistics
 from snapurl.http.schema.history import History
 from snapurl.http.schema.imports import ImportResults
 from snapurl.http.schema.responses import link_body, named, problem
-from snapurl.model import Link, SourceClicks, SourceKind
+from snapurl.model import Link, Share, SourceClicks, SourceKind
 from snapurl.periods import DateRange, DayCounts, Report
 
 REQUEST_ID = "7f4c1a90b2d3e856"
@@ -188,6 +188,11 @@ ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
     statistics.Stats: statistics.link_stats_body("spring-sale", REPORT),
     statistics.GroupStats: statistics.group_stats_body(REPORT, is_admin=True),
     statistics.KindStats: statistics.kind_stats_body(SourceKind.REFERRER, REPORT, is_admin=True),
+    statistics.PublicStats: statistics.public_stats_body(
+        "spring-sale",
+        Share("k2bX9qWm0bZ7Fq1xR4tYuA", datetime(2030, 2, 1, 9, 30, tzinfo=UTC), "7Fq2xWm0bZ"),
+        lambda key, secret: f"https://s.example.org/ui/shared/{key}/{secret}",
+    ),
     responses.Live: {"status": "ok"},
     responses.Home: {"name": "SnapURL", "version": "0.1.0"},
 }

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 from typing import Any
 
 from pydantic import Field
 
-from snapurl.http.schema.responses import DOMAIN, Answer, named
-from snapurl.model import SourceClicks, SourceKind
+from snapurl.http.schema.responses import DOMAIN, Answer, moment, named
+from snapurl.model import Share, SourceClicks, SourceKind
 from snapurl.periods import Interval, Report, Series
 
 _DATE: dict[str, Any] = {"format": "date"}
@@ -115,6 +118,26 @@ class KindStats(Answer):
     partial: list[str] | None = Field(description=_PARTIAL)
 
 
+class PublicStats(Answer):
+    """The public link to the statistics of a link. Whoever has it reads them without a key, until it is revoked."""
+
+    code: str
+    domain: str | None = DOMAIN
+    url: str | None = Field(json_schema_extra={"format": "uri"}, description="Null: there is none.")
+    created_at: datetime | None
+    created_by: str | None = Field(description="The id of the API key.")
+
+
+def public_stats_body(key: str, found: Share | None, url_of: Callable[[str, str], str]) -> dict[str, Any]:
+    """Returns a `PublicStats`. `url_of` makes the URL of a key and a secret."""
+    return {
+        **named(key),
+        "url": None if found is None else url_of(key, found.secret),
+        "created_at": None if found is None else moment(found.made_at),
+        "created_by": None if found is None else found.made_by,
+    }
+
+
 def link_stats_body(key: str, report: Report) -> dict[str, Any]:
     """Returns a `Stats`."""
     return {
@@ -160,6 +183,15 @@ def series_rows(series: Series) -> list[tuple[object, ...]]:
 def value_rows(sources: Iterable[SourceClicks]) -> list[tuple[object, ...]]:
     """Returns the rows of a CSV file, its head first."""
     return [("value", "clicks"), *((each.value, each.clicks) for each in sources)]
+
+
+def csv_text(rows: Sequence[Sequence[object]]) -> str:
+    """Returns the text of a CSV file, whose first row is its head."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(rows[0])
+    writer.writerows((spreadsheet_cell(str(first)), *rest) for first, *rest in rows[1:])
+    return text.getvalue()
 
 
 def _missing(report: Report, is_admin: bool) -> dict[str, Any]:

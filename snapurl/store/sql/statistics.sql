@@ -91,3 +91,26 @@ SELECT k.kind, t.value, t.clicks
               jsonb_each_text(t.told -> k.kind) v
         GROUP BY v.key COLLATE "C") t
  WHERE t.place <= $6 AND EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+
+-- name: keys_of_scope
+-- Of the keys of a scope that begin with $2, at most $5 with the most clicks of this shard in these days. In the order of
+-- collation "C" they are all before $2 with a character that is after all others.
+SELECT d.key, sum(d.clicks)::bigint AS clicks, sum(d.bots)::bigint AS bots
+  FROM click_groups d JOIN slots s ON s.slot = d.slot AND read_outcome_v1(s.state) = 'ok'
+ WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+   AND d.scope = $1 AND d.key >= $2 AND d.key < $2 || U&'\+10FFFF' AND d.day BETWEEN $3 AND $4
+ GROUP BY d.key
+ ORDER BY sum(d.clicks) DESC, d.key
+ LIMIT $5
+
+-- name: share
+SELECT outcome, peer, epoch, secret, made_at, made_by FROM link_share_v1($1, $2, $3, $4, $5)
+
+-- name: share_of_link
+-- One row with nulls when there is none, so that the outcome is always told.
+SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+            THEN coalesce(read_outcome_v1(s.state), 'moved') ELSE 'busy' END AS outcome, s.peer, s.epoch,
+       p.secret, p.made_at, p.made_by
+  FROM (SELECT $1::smallint AS slot) q
+  LEFT JOIN slots s USING (slot)
+  LEFT JOIN link_shares p ON p.slot = q.slot AND p.code = $2 AND p.secret IS NOT NULL

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import date
 from functools import partial
 
 from sanic import HTTPResponse
@@ -28,11 +25,9 @@ from snapurl.errors import (
 from snapurl.http.auth import owner_filter
 from snapurl.http.rate_limits import client_of, count_links
 from snapurl.http.schema.requests import LinkChange, Rename, check, draft_of
-from snapurl.model import IdempotencyKey, Link, Right, SourceKind
-from snapurl.periods import DateRange, DayCounts, Report
+from snapurl.model import IdempotencyKey, Link, Right
 from snapurl.qr import FORMATS, Style, draw, scan_url
 from snapurl.ui.call import Call
-from snapurl.ui.charts import HEIGHT, RANGE_DAYS_MAX, WIDTH, day_chart, read_range, source_rows
 from snapurl.ui.forms import (
     PERIODS,
     STATUSES,
@@ -49,18 +44,17 @@ from snapurl.ui.link_history import history_view
 from snapurl.ui.link_live import LinkLive, clicks_event
 from snapurl.ui.retries import retry_of
 from snapurl.ui.rule_forms import CHOICES, NAMES, arranged
-from snapurl.ui.source_panels import PANEL_KINDS, panels_of
+from snapurl.ui.screens.statistics import view_of_link
 
-DAYS = (7, 30, 90)
 DONE = {
     "made": "The link is ready.",
     "saved": "Saved.",
     "restored": "The link is back.",
+    "unshared": "The public link is revoked: its page is gone.",
+    "shared": "Whoever has the public link sees the statistics now.",
     "renamed": "The link has its new code. Its clicks begin anew: those of the old code stay there.",
 }
 """What is said at an address with that parameter."""
-RANGE_FAULT = f"This is no range of days that has begun, of at most {RANGE_DAYS_MAX:,} days."
-VALUES_MAX = 50  # of each kind, those with the most clicks
 QR_AGE_S_MAX = 3_600
 QR_STYLES = {"svg": Style("svg", 320, border=2), "png": Style("png", 1_024)}
 # -- create ------------------------------------------------------------------------------------------------------
@@ -138,10 +132,12 @@ async def _show_page(
     """`asked` is the form of a rename that was refused. Raises NotFound, Gone, Unavailable."""
     code, owner, links = _code(call), owner_filter(call.user), call.services.links
     link = await links.get(code, owner)
-    report, history, used = await asyncio.gather(
-        _report(call, code), links.history(code, owner), links.used([link])
+    view, history, used, shared = await asyncio.gather(
+        view_of_link(call, code, owner, f"/ui/links/{path_of(code)}"),
+        links.history(code, owner),
+        links.used([link]),
+        _public_url(call, code),
     )
-    today = call.services.clock().date()
     errors = errors_by_field(refusal)
     return call.page(
         "link.html",
@@ -150,9 +146,8 @@ async def _show_page(
         used=used,
         done=next((text for name, text in DONE.items() if name in call.query), ""),
         now=call.services.clock(),
-        total=report.series.clicks,
-        **_chart_values(call.query, report.days, today),
-        panels=panels_of(report.sources),
+        view=view,
+        shared=shared,
         history=history_view(history, shows_all=call.query.get("history") == "all"),
         asked=asked,
         errors=errors,
@@ -161,45 +156,12 @@ async def _show_page(
     )
 
 
-async def _report(call: Call, code: str) -> Report:
-    """Returns the statistics of all time. Raises NotFound, Unavailable."""
-    statistics, owner = call.services.statistics, owner_filter(call.user)
-    return await statistics.of_link(code, owner, DateRange(), kinds=list(SourceKind), limit=VALUES_MAX)
-
-
-def _chart_values(query: Mapping[str, str], found: Sequence[DayCounts], today: date) -> dict[str, object]:
-    asked = {name: text for name in ("from", "to") if (text := query.get(name, "").strip())}
-    chosen = read_range(asked.get("from", ""), asked.get("to", ""), today) if asked else None
-    days = int(text) if (text := query.get("days", "")) in map(str, DAYS) else 30
-    last, days = chosen or (today, days)
-    return {
-        "chart": day_chart(found, last, days),
-        "width": WIDTH,
-        "height": HEIGHT,
-        "days": 0 if chosen else days,
-        "periods": DAYS,
-        "today": today,
-        "range_fault": "" if chosen or not asked else RANGE_FAULT,
-    }
-
-
-async def table(call: Call) -> HTTPResponse:
-    """A table of the statistics as CSV: all days with clicks, or all sources of a kind that are kept."""
-    code = _code(call)
-    report = await _report(call, code)
-    rows: list[tuple[object, object]]
-    match call.path["table"]:
-        case "days.csv":
-            rows = [("day", "clicks"), *((item.day.isoformat(), item.clicks) for item in report.days)]
-        case table if (kind := PANEL_KINDS.get(table.removesuffix(".csv"))) and table.endswith(".csv"):
-            rows = [(kind.value, "clicks"), *source_rows(report.sources, kind)]
-        case _:
-            raise NoSuchAddress("nothing is at this address")
-    text = io.StringIO()
-    csv.writer(text).writerows(rows)
-    name = f"{path_of(code)}-{call.path['table']}"
-    headers = {**call.context.headers, "content-disposition": f'attachment; filename="{name}"'}
-    return HTTPResponse(text.getvalue(), 200, headers, "text/csv; charset=utf-8")
+async def _public_url(call: Call, code: str) -> str:
+    """Returns the URL of the public statistics for those who may revoke it; "" if there are none."""
+    if not call.may(Right.CHANGE):
+        return ""
+    found = await call.services.statistics.share_of(code, owner_filter(call.user))
+    return "" if found is None else call.services.settings.shared_statistics_url(code, found.secret)
 
 
 async def live(call: Call) -> HTTPResponse:
@@ -337,6 +299,22 @@ async def rename_again(call: Call, refusal: SnapURLError) -> HTTPResponse:
     if isinstance(refusal, NotFound | Gone):
         raise refusal
     return await _show_page(call, call.form, refusal)
+
+
+# -- public statistics -------------------------------------------------------------------------------------------
+
+
+async def make_public(call: Call) -> HTTPResponse:
+    """Makes the public link to the statistics. A form that is sent twice finds the one that there is."""
+    code = _code(call)
+    await call.services.statistics.share(code, owner_filter(call.user), call.user.key_id)
+    return call.go(f"/ui/links/{path_of(code)}?shared=1#public")
+
+
+async def end_public(call: Call) -> HTTPResponse:
+    code = _code(call)
+    await call.services.statistics.revoke_share(code, owner_filter(call.user), call.user.key_id)
+    return call.go(f"/ui/links/{path_of(code)}?unshared=1#public")
 
 
 # -- title -------------------------------------------------------------------------------------------------------

@@ -155,6 +155,18 @@ async def test_wrong_addresses_do_not_block_good_ones(make_service: ServiceMaker
         assert "blocked" not in service.workers[0].log.read_text()
 
 
+async def test_public_statistics_are_bounded_like_other_reads_without_a_key(
+    make_service: ServiceMaker,
+) -> None:
+    """Whoever reads public statistics too often has to wait, and so has whoever tries secrets."""
+    async with make_service(SNAPURL_LIMIT_PUBLIC_STATS="3/hour", SNAPURL_LIMIT_MISSING="1/hour") as service:
+        code = (await service.shorten())["code"]
+        url = (await service.api.post(f"/api/v1/links/{code}/public-stats")).json()["url"]
+        path, visitor = url[url.index("/ui/") :], service.client()
+        found = [(await visitor.get(place)).status_code for place in (path, f"{path}x", f"{path}y", path)]
+        assert found == [200, 404, 429, 429]
+
+
 async def test_nobody_enumerates_codes(make_service: ServiceMaker) -> None:
     """A client that goes on guessing gets 429 for existing links, too, until the window ends. It is logged once."""
     async with make_service(SNAPURL_LIMIT_MISSING="2/5second") as service:

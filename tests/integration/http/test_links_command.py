@@ -259,13 +259,27 @@ async def test_a_qr_code_is_shown_or_written(say: Say, service: Service, tmp_pat
 
 
 async def test_clicks_and_place_are_shown(say: Say, service: Service) -> None:
-    """`stats` shows the clicks, `where` the slot and the shard that has the row."""
+    """`stats` shows the clicks of a link or of many, `where` the slot and the shard that has the row. A public link
+    is made and revoked."""
     code = (await service.shorten())["code"]
-    assert (await say("stats", code)).document["clicks"] == 0
-    assert (await say("stats", code, "--text")).out == "0 clicks in all\n"
-    by = await say("stats", code, "--by", "country")
-    assert by.err == ""
-    assert by.document["values"] == []
+    assert (await say(code, command="stats")).document["clicks"] == 0
+    assert (await say(code, "--text", command="stats")).out == "0 people, 0 bots; 0 people before\n"
+    by = await say(code, "--by", "country", command="stats")
+    assert (by.err, by.document["values"]) == ("", [])
+    for words in (("--all",), ("--tag", "none", "--tz", "Asia/Kolkata", "--interval", "hour", "--days", "2")):
+        assert (await say(*words, command="stats")).document["complete"] is True, words
+    for wrong in (
+        "",
+        f"{code} --all",
+        "--all --tag x",
+        f"{code} --tz Mars",
+        f"{code} --interval hour --days 60",
+    ):
+        refused = await say(*wrong.split(), command="stats")
+        assert (refused.code, refused.out, len(refused.err.splitlines())) == (2, "", 1), refused.err
+    url = (await say("share-stats", code, "--text")).out.strip()
+    assert (await say("share-stats", code)).document["url"] == url
+    assert (await say("unshare-stats", code)).document == {"code": code, "url": None}
     found = (await say("where", code)).document
     assert (found["slot"], found["target"], found["in_hand_off"]) == (slot_of(code), found["shard"], False)
     dsn = next(item.dsn for item in service.settings.shard_dsns if item.name == found["shard"])

@@ -6,6 +6,8 @@ import asyncio
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.integration.http.conftest import ServiceMaker
 from tests.support.waits import HANG_S
 
@@ -16,6 +18,7 @@ EXAMPLES = 30
 EXCLUDED = "positive_data_acceptance"
 
 
+@pytest.mark.long
 async def test_no_answer_is_a_5xx_or_outside_the_schema(make_service: ServiceMaker, tmp_path: Path) -> None:
     """No response to schemathesis, in all its phases, is a 5xx or violates the schema."""
     async with make_service() as service:

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from ring.slots import slot_of
+from snapurl.errors import NotFound
+from snapurl.groups import ALL, Group
 from snapurl.model import VALUES_MAX, ClickRow, LinkPatch, Scope, SourceClicks, SourceKind
 from snapurl.periods import DateRange, Interval
 from snapurl.store.click_sums import BOT_HOUR, HOUR
-from snapurl.store.statistics import ALL, Group, StatisticsStore
+from snapurl.store.statistics import StatisticsStore
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.support.click_rows import by_kind
 from tests.support.click_totals import assert_groups_are_sums, assert_totals_are_sums
@@ -194,3 +196,32 @@ async def test_several_consumers_count_groups_once(store: Store, statistics: Sta
     assert day.clicks == len(rows)
     found = await statistics.values_of_group(ALL, (None, None), [SourceKind.OS], 1)
     assert found.totals == {SourceKind.OS: len(rows)}
+
+
+async def test_a_public_link_is_written_by_the_owner_of_the_slot(
+    store: Store, statistics: StatisticsStore, new_link: NewLinkMaker, direct: dict[str, Any]
+) -> None:
+    """A link has one public link, which whoever may change the link makes and revokes, and no shard during a
+    hand-off."""
+    await store.links.create(new_link("p", owner="team"))
+    assert await statistics.share_of_link("p") is None
+    made = await statistics.set_share("p", "team", "first", "key")
+    assert made is not None and (made.secret, made.made_by) == ("first", "key")
+    for again in (
+        await statistics.set_share("p", None, "second", "other"),
+        await statistics.share_of_link("p"),
+    ):
+        assert again == made
+    for secret in ("third", None):
+        with pytest.raises(NotFound):
+            await statistics.set_share("p", "others", secret, "key")
+    slot = slot_of("p")
+    shard = direct[store.shards.map.owner(slot)]
+    await shard.execute("UPDATE slots SET state = 'closed', peer = 'db9' WHERE slot = $1", slot)
+    row = await shard.fetchrow("SELECT * FROM link_share_v1($1, 'p', NULL, NULL, 'key')", slot)
+    assert row["outcome"] == "busy"
+    await shard.execute("UPDATE slots SET state = 'owned', peer = NULL WHERE slot = $1", slot)
+    assert await statistics.share_of_link("p") == made
+    assert await statistics.set_share("p", "team", None, "key") is None
+    later = await statistics.set_share("p", "team", "later", "key")
+    assert later is not None and later.secret == "later"

@@ -25,6 +25,8 @@ from tools.cluster.publish import publish
 from tools.cluster.status import read_status
 from tools.migrator.loop import Migrator, Options
 
+NEWEST_TOPOLOGY = "SELECT document FROM topology ORDER BY version DESC LIMIT 1"
+
 
 @asynccontextmanager
 async def running(settings: Settings, count: int) -> AsyncIterator[list[Migrator]]:
@@ -108,11 +110,9 @@ async def drain(settings: Settings, direct: dict[str, Any], name: str) -> None:
     await publish_and_seat(settings, direct, lambda topology: topology.drained(name))
 
     async def gone() -> bool:
-        fleet = await Fleet.connect(settings)
-        try:
-            return name not in {shard.name for shard in (await fleet.observe()).topology.shards}
-        finally:
-            await fleet.close()
+        newest = [await connection.fetchval(NEWEST_TOPOLOGY) for connection in direct.values()]
+        topology = max(map(Topology.from_json, newest), key=lambda topology: topology.version)
+        return name not in {shard.name for shard in topology.shards}
 
     await until(gone)
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from snapurl.errors import Invalid, NotFound, RateLimited, SnapURLError, Unavailable
 from snapurl.model import Link
-from snapurl.periods import DayCounts
-from snapurl.ui.charts import BARS_MAX, RANGE_DAYS_MAX, day_chart, read_range
 from snapurl.ui.forms import LinkForm, errors_by_field, form_number, key_in_path, path_of, sentence
 from snapurl.ui.retries import PAUSE_S_MAX, TRIES_MAX, retry_of
 from snapurl.ui.rule_forms import RuleForm, arranged
@@ -133,29 +131,3 @@ def test_only_what_nobody_could_answer_is_sent_again(refusal: SnapURLError | Non
 def test_a_limit_says_when_it_ends(seconds: float, expected: str) -> None:
     """Beyond a limit the form says when to try again."""
     assert sentence(RateLimited("too many", retry_after_s=seconds)) == f"Too many. Try again in {expected}."
-
-
-@pytest.mark.parametrize("days", [1, BARS_MAX, BARS_MAX + 1, 365, 2_000, RANGE_DAYS_MAX])
-def test_a_chart_of_any_range_has_all_its_clicks_in_few_bars(days: int) -> None:
-    """However long the range, the bars are few, and together have every click of it and of no other day."""
-    last = date(2030, 6, 1)
-    counted = [DayCounts(date.fromordinal(last.toordinal() - back), 1, 0) for back in range(2 * days + 1)]
-    chart = day_chart(counted, last, days)
-    assert len(chart.bars) <= BARS_MAX
-    assert (chart.clicks, chart.before, sum(bar.clicks for bar in chart.bars)) == (days, days, days)
-    assert (chart.days, chart.last) == (days, last)
-
-
-@pytest.mark.parametrize(
-    ("first", "last", "expected"),
-    [
-        ("2030-01-01", "2030-01-31", (date(2030, 1, 31), 31)),
-        ("2030-01-31", "", (date(2030, 2, 1), 2)),
-        ("2030-01-31", "2031-01-01", (date(2030, 2, 1), 2)),
-        ("2030-02-02", "", None), ("2030-01-02", "2030-01-01", None), ("", "2030-01-01", None),
-        ("1900-01-01", "", None), ("x", "", None),
-    ],
-)  # fmt: skip
-def test_a_range_is_read(first: str, last: str, expected: tuple[date, int] | None) -> None:
-    """A range has days that have begun, in order, and not too many."""
-    assert read_range(first, last, date(2030, 2, 1)) == expected
