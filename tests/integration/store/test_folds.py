@@ -15,10 +15,11 @@ import pytest
 from ring.slots import SLOT_COUNT, slot_of
 from snapurl.clicks import folder as folder_module
 from snapurl.clicks.folder import Folder
+from snapurl.groups import ALL, Group
 from snapurl.model import VALUES_MAX, ClickRow, Scope, SourceClicks, SourceKind
 from snapurl.periods import DateRange, Interval
 from snapurl.store.folds import FoldStore, Kept
-from snapurl.store.statistics import ALL, Group, StatisticsStore
+from snapurl.store.statistics import StatisticsStore
 from snapurl.telemetry.metrics import CLICK_DAYS_FOLDED, CLICK_DAYS_OVERDUE
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.store.test_statistics import apply, told
