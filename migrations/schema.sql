@@ -71,6 +71,25 @@ CREATE TABLE click_days (
 GRANT DELETE, INSERT, SELECT, UPDATE ON click_days TO snapurl_migrator;
 GRANT SELECT ON click_days TO snapurl_service;
 
+CREATE TABLE click_group_months (
+    slot smallint NOT NULL,
+    scope text COLLATE "C" NOT NULL,
+    key text COLLATE "C" NOT NULL,
+    month date NOT NULL,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    clicks bigint NOT NULL,
+    bots bigint NOT NULL,
+    sources jsonb,
+    CONSTRAINT click_group_months_pkey PRIMARY KEY (slot, scope, key, month),
+    CONSTRAINT click_group_months_check CHECK (bots >= 0 AND bots <= clicks),
+    CONSTRAINT click_group_months_clicks_check CHECK (clicks > 0),
+    CONSTRAINT click_group_months_month_check CHECK (EXTRACT(day FROM month) = 1::numeric),
+    CONSTRAINT click_group_months_scope_check CHECK (scope = ANY (ARRAY['account'::text, 'account_tag'::text, 'domain'::text, 'tag'::text]))
+);
+CREATE INDEX click_group_months_by_key ON click_group_months USING btree (scope, key, month);
+GRANT DELETE, INSERT, SELECT, UPDATE ON click_group_months TO snapurl_migrator;
+GRANT SELECT ON click_group_months TO snapurl_service;
+
 CREATE TABLE click_groups (
     slot smallint NOT NULL,
     scope text COLLATE "C" NOT NULL,
@@ -89,6 +108,23 @@ CREATE TABLE click_groups (
 CREATE INDEX click_groups_by_key ON click_groups USING btree (scope, key, day);
 GRANT DELETE, INSERT, SELECT, UPDATE ON click_groups TO snapurl_migrator;
 GRANT SELECT ON click_groups TO snapurl_service;
+
+CREATE TABLE click_months (
+    slot smallint NOT NULL,
+    code text COLLATE "C" NOT NULL,
+    month date NOT NULL,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    clicks bigint NOT NULL,
+    bots bigint NOT NULL,
+    daily_visitors bigint NOT NULL,
+    sources jsonb,
+    CONSTRAINT click_months_pkey PRIMARY KEY (slot, code, month),
+    CONSTRAINT click_months_check CHECK (bots >= 0 AND bots <= clicks),
+    CONSTRAINT click_months_clicks_check CHECK (clicks > 0),
+    CONSTRAINT click_months_month_check CHECK (EXTRACT(day FROM month) = 1::numeric)
+);
+GRANT DELETE, INSERT, SELECT, UPDATE ON click_months TO snapurl_migrator;
+GRANT SELECT ON click_months TO snapurl_service;
 
 CREATE TABLE click_totals (
     slot smallint NOT NULL,
@@ -452,6 +488,130 @@ BEGIN
 END $function$;
 GRANT EXECUTE ON FUNCTION clicks_apply_v4 TO snapurl_migrator, snapurl_service;
 
+CREATE OR REPLACE FUNCTION public.clicks_fold_groups_v1(p_slot smallint, p_scope text, p_key text, p_before date, p_months integer, p_bytes integer, OUT outcome text, OUT peer text, OUT epoch bigint, OUT folded bigint, OUT more_scope text, OUT more_key text)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+AS $function$
+DECLARE
+    before date := clicks_kept_from_v1(p_before);
+    scopes text[];
+    keys text[];
+    months date[];
+BEGIN
+    SELECT array_agg(m.scope ORDER BY m.place) FILTER (WHERE m.bytes_before <= p_bytes OR m.place = 1),
+           array_agg(m.key ORDER BY m.place) FILTER (WHERE m.bytes_before <= p_bytes OR m.place = 1),
+           array_agg(m.month ORDER BY m.place) FILTER (WHERE m.bytes_before <= p_bytes OR m.place = 1)
+      INTO scopes, keys, months
+      FROM (SELECT f.*, row_number() OVER w AS place, sum(f.bytes) OVER w AS bytes_before
+              FROM (SELECT d.scope, d.key, date_trunc('month', d.day::timestamp)::date AS month,
+                           sum(coalesce(pg_column_size(d.sources), 0) + coalesce(octet_length(d.unmerged), 0)) AS bytes
+                      FROM click_groups d WHERE d.slot = p_slot AND (d.scope, d.key) >= (p_scope, p_key) AND d.day < before
+                     GROUP BY 1, 2, 3 ORDER BY 1, 2, 3 LIMIT p_months) f
+            WINDOW w AS (ORDER BY f.scope, f.key, f.month)) m;
+    outcome := 'ok';
+    folded := 0;
+    IF keys IS NULL THEN RETURN; END IF;
+    PERFORM pg_advisory_xact_lock(1397637443, 0);
+    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    IF NOT EXISTS (SELECT FROM slots s WHERE s.slot = p_slot AND s.state = 'owned') THEN
+        outcome := 'busy';
+        RETURN;
+    END IF;
+    more_scope := scopes[cardinality(keys)];
+    more_key := keys[cardinality(keys)];
+    WITH gone AS (
+        DELETE FROM click_groups d USING unnest(scopes, keys, months) AS m (scope, key, month)
+         WHERE d.slot = p_slot AND d.scope = m.scope AND d.key = m.key
+           AND d.day >= m.month AND d.day < (m.month + interval '1 month')::date
+        RETURNING d.scope, d.key, m.month, d.clicks, d.bots, nullif(concat_ws(',', d.sources::text, d.unmerged), '') AS told
+    ), put AS (
+        INSERT INTO click_group_months AS m (slot, scope, key, month, xid, clicks, bots, sources)
+             SELECT p_slot, g.scope, g.key, g.month, pg_current_xact_id(), sum(g.clicks), sum(g.bots),
+                    clicks_merge_v1(NULL, string_agg(g.told, ','))
+               FROM gone g GROUP BY g.scope, g.key, g.month
+        ON CONFLICT (slot, scope, key, month) DO UPDATE SET
+            xid = excluded.xid, clicks = m.clicks + excluded.clicks, bots = m.bots + excluded.bots,
+            sources = clicks_merge_v1(m.sources, excluded.sources::text)
+    )
+    SELECT count(*) INTO folded FROM gone;
+END $function$;
+GRANT EXECUTE ON FUNCTION clicks_fold_groups_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.clicks_fold_links_v1(p_slot smallint, p_from text, p_before date, p_months integer, p_bytes integer, OUT outcome text, OUT peer text, OUT epoch bigint, OUT folded bigint, OUT more_from text)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+AS $function$
+DECLARE
+    before date := clicks_kept_from_v1(p_before);
+    codes text[];
+    months date[];
+BEGIN
+    SELECT array_agg(m.code ORDER BY m.place) FILTER (WHERE m.bytes_before <= p_bytes OR m.place = 1),
+           array_agg(m.month ORDER BY m.place) FILTER (WHERE m.bytes_before <= p_bytes OR m.place = 1)
+      INTO codes, months
+      FROM (SELECT f.code, f.month, row_number() OVER w AS place, sum(f.bytes) OVER w AS bytes_before
+              FROM (SELECT d.code, date_trunc('month', d.day::timestamp)::date AS month,
+                           sum(coalesce(pg_column_size(d.sources), 0) + coalesce(octet_length(d.unmerged), 0)) AS bytes
+                      FROM click_days d WHERE d.slot = p_slot AND d.code >= p_from AND d.day < before
+                     GROUP BY 1, 2 ORDER BY 1, 2 LIMIT p_months) f
+            WINDOW w AS (ORDER BY f.code, f.month)) m;
+    outcome := 'ok';
+    folded := 0;
+    IF codes IS NULL THEN RETURN; END IF;
+    PERFORM pg_advisory_xact_lock(1397637443, 0);
+    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    IF NOT EXISTS (SELECT FROM slots s WHERE s.slot = p_slot AND s.state = 'owned') THEN
+        outcome := 'busy';
+        RETURN;
+    END IF;
+    more_from := codes[cardinality(codes)];
+    WITH gone AS (
+        DELETE FROM click_days d USING unnest(codes, months) AS m (code, month)
+         WHERE d.slot = p_slot AND d.code = m.code AND d.day >= m.month AND d.day < (m.month + interval '1 month')::date
+        RETURNING d.code, m.month, d.clicks, d.bots, least(d.visitors, d.clicks - d.bots) AS visitors,
+                  nullif(concat_ws(',', d.sources::text, d.unmerged), '') AS told
+    ), put AS (
+        INSERT INTO click_months AS m (slot, code, month, xid, clicks, bots, daily_visitors, sources)
+             SELECT p_slot, g.code, g.month, pg_current_xact_id(), sum(g.clicks), sum(g.bots), sum(g.visitors),
+                    clicks_merge_v1(NULL, string_agg(g.told, ','))
+               FROM gone g GROUP BY g.code, g.month
+        ON CONFLICT (slot, code, month) DO UPDATE SET
+            xid = excluded.xid, clicks = m.clicks + excluded.clicks, bots = m.bots + excluded.bots,
+            daily_visitors = m.daily_visitors + excluded.daily_visitors,
+            sources = clicks_merge_v1(m.sources, excluded.sources::text)
+    )
+    SELECT count(*) INTO folded FROM gone;
+END $function$;
+GRANT EXECUTE ON FUNCTION clicks_fold_links_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.clicks_foldable_v1(p_first smallint, p_last smallint, p_before date)
+ RETURNS TABLE(slot smallint, oldest date)
+ LANGUAGE sql
+ STABLE SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+    SELECT d.slot, min(d.day)
+      FROM (SELECT slot, day FROM click_days WHERE slot BETWEEN p_first AND p_last AND day < clicks_kept_from_v1(p_before)
+            UNION ALL
+            SELECT slot, day FROM click_groups WHERE slot BETWEEN p_first AND p_last AND day < clicks_kept_from_v1(p_before)) d
+      JOIN slots s ON s.slot = d.slot AND read_outcome_v1(s.state) = 'ok'
+     GROUP BY d.slot
+$function$;
+GRANT EXECUTE ON FUNCTION clicks_foldable_v1 TO snapurl_migrator, snapurl_service;
+
 CREATE OR REPLACE FUNCTION public.clicks_is_long_v1(p_sources jsonb, p_unmerged text, p_more text)
  RETURNS boolean
  LANGUAGE sql
@@ -460,6 +620,15 @@ AS $function$
     SELECT coalesce(octet_length(p_unmerged), 0) + octet_length(p_more) > greatest(1500, pg_column_size(p_sources) / 4)
 $function$;
 GRANT EXECUTE ON FUNCTION clicks_is_long_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.clicks_kept_from_v1(p_before date)
+ RETURNS date
+ LANGUAGE sql
+ STABLE
+AS $function$
+    SELECT date_trunc('month', least(p_before, (now() AT TIME ZONE 'UTC')::date - 7)::timestamp)::date
+$function$;
+GRANT EXECUTE ON FUNCTION clicks_kept_from_v1 TO snapurl_migrator, snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.clicks_merge_v1(p_sources jsonb, p_unmerged text)
  RETURNS jsonb

@@ -82,6 +82,7 @@ Rate = Annotated[str, AfterValidator(_rate)]
 PREFIX = "SNAPURL_"
 SECRETS_DIR = Path("/run/secrets")
 SESSION_SECRET_CHARS_MIN = 32
+CLICK_DAYS_KEPT_MIN = 31
 REPLACED = {
     "SNAPURL_PROXIES_COUNT": "set SNAPURL_PROXIES to the networks of your proxies, such as '10.0.0.0/8 192.0.2.7'"
 }
@@ -476,6 +477,12 @@ class Settings(BaseSettings):
         le=100_000_000,
         description="Maximum length of the click stream in Redis; beyond it workers hold their clicks.",
     )
+    click_days_kept: int = Field(
+        400,
+        ge=0,
+        le=36_500,
+        description="Days for which clicks are kept by day, at least 31; later, only by month. 0: for ever.",
+    )
 
     @classmethod
     def settings_customise_sources(
@@ -609,6 +616,13 @@ class Settings(BaseSettings):
         if "openid" not in scopes:
             raise ValueError("must include openid")
         return " ".join(scopes)
+
+    @field_validator("click_days_kept")
+    @classmethod
+    def _check_click_days_kept(cls, value: int) -> int:
+        if 0 < value < CLICK_DAYS_KEPT_MIN:
+            raise ValueError(f"must be 0 (for ever), or at least {CLICK_DAYS_KEPT_MIN}")
+        return value
 
     @field_validator("proxies")
     @classmethod

@@ -13,7 +13,7 @@ from snapurl.errors import Gone, NotFound
 from snapurl.groups import Group, TagClicks
 from snapurl.links import LinkService
 from snapurl.model import Link, Scope, Share, SourceClicks, SourceKind
-from snapurl.periods import DateRange, DayCounts, Report, Series
+from snapurl.periods import DateRange, DayCounts, Report
 from snapurl.store.statistics import ClickTotals, SourceTotals, StatisticsStore
 
 SECRET_BYTES = 16  # nobody guesses it
@@ -140,8 +140,9 @@ class _Wanted:
 
 
 def _report(found: Sequence[DayCounts], totals: SourceTotals, period: DateRange, wanted: _Wanted) -> Report:
-    days = [each for each in found if period.has(each.day)]
-    wholes = {kind: wanted.whole(kind, days) for kind in wanted.kinds}
+    days = [each for each in found if not each.is_month and period.has(each.day)]
+    known = [each for each in found if period.has_all_of(each)]
+    wholes = {kind: wanted.whole(kind, known) for kind in wanted.kinds}
     sources = list(totals.values)
     sources += [
         SourceClicks(kind, "", rest)
@@ -154,11 +155,5 @@ def _report(found: Sequence[DayCounts], totals: SourceTotals, period: DateRange,
         for kind in wanted.kinds
         for item in [each for each in sources if each.kind is kind][: wanted.limit]
     ]
-    before = period.before() if wanted.compare else None
-    return Report(
-        Series(period, period.points(found)),
-        Series(before, before.points(found)) if before is not None else None,
-        shown,
-        days,
-        wholes=wholes,
-    )
+    previous = period.before().series(found) if wanted.compare else None
+    return Report(period.series(found), previous, shown, days, wholes=wholes)

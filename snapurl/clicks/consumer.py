@@ -38,6 +38,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from snapurl.clicks.backlog import Backlog
+from snapurl.clicks.folder import Folder, utc_today
 from snapurl.clicks.lag import LagReader
 from snapurl.clicks.lane import RETRY_S, Call, Lane
 from snapurl.clicks.stream import (
@@ -58,6 +59,7 @@ from snapurl.store.clicks import ClickStore
 from snapurl.store.cluster.dsn import plain_text_warning
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
+from snapurl.store.folds import FoldStore
 from snapurl.tasks import cancel_and_wait
 from snapurl.telemetry import logs, traces
 from snapurl.telemetry.metrics import (
@@ -151,6 +153,11 @@ class Consumer:
         """Returns why this consumer does not work; None if it does, also on standby."""
         late = self._clock() - self._beaten_at > ALIVE_MS / 1000
         return "its last heartbeat was not taken by Redis, or is overdue" if late else None
+
+    @property
+    def works(self) -> bool:
+        """Whether it holds the lease; otherwise it stands by."""
+        return self._clock() - self._renewed_at < LEASE_MS / 1000
 
     async def _step_or_fail(self) -> float:
         """Returns how many seconds to wait before the next step, unless something happens."""
@@ -383,14 +390,16 @@ async def run(settings: Settings, metrics_port: int, metrics_host: str) -> None:
     process_metrics = logs.endless_task(
         ProcessMetrics([partial(shards.measure, "clicks")]).run, "process metrics"
     )
+    consumer = Consumer(shards.topology.cluster_id, redis, blocking, ClickStore(shards, router), loop.time)
+    folder = Folder(
+        FoldStore(shards, router), settings.click_days_kept, lambda: consumer.works, utc_today, loop.time
+    )
+    fold = logs.endless_task(folder.run, "folding of days")
     try:
-        consumer = Consumer(
-            shards.topology.cluster_id, redis, blocking, ClickStore(shards, router), loop.time
-        )
         async with serving(metrics_host, metrics_port, consumer.fault):
             await consumer.run(stop)
     finally:
-        await cancel_and_wait(process_metrics)
+        await cancel_and_wait(process_metrics, fold)
         await blocking.aclose()
         await redis.aclose()
         await shards.close()

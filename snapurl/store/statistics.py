@@ -1,7 +1,7 @@
 """Statistics in the shards: what was counted for a link, or for all links of a group, by day and by source.
 
 A link's are on the shard of its slot. A group's are on every shard (`migrations/0023_click_sources.sql`), and are
-summed up here.
+summed up here. Old days have become months (`folds.py`).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 from ring.slots import slot_of
 from snapurl.errors import NotFound, OutcomeUnknown
@@ -59,7 +60,8 @@ class StatisticsStore:
         self._router = router
 
     async def days_of_link(self, code: str, period: DateRange) -> list[DayCounts]:
-        """Returns the UTC days that have clicks and may have a part of the period, oldest first."""
+        """Returns the UTC days that have clicks and may have a part of the period, oldest first; also the months
+        that days have become."""
         slot, args = slot_of(code), (*period.utc_days, period.needs_hours)
         rows = await self._router.read(slot, lambda pool: pool.fetch(SQL["days_of_link"], slot, code, *args))
         return [_counts(row, row["visitors"]) for row in rows if row["day"] is not None]
@@ -107,9 +109,9 @@ class StatisticsStore:
         """As `days_of_link`; also returns the shards whose part is missing."""
         args = (group.scope, group.key, *period.utc_days, period.needs_hours)
         listed = await every_row_once(self._shards, SQL["days_of_group"], args)
-        days: dict[date, list[DayCounts]] = {}
+        days: dict[tuple[date, bool], list[DayCounts]] = {}
         for row in listed.answers:
-            days.setdefault(row["day"], []).append(_counts(row, None))
+            days.setdefault((row["day"], not row["is_month"]), []).append(_counts(row, None))
         return [_sum(days[day]) for day in sorted(days)], listed.silent
 
     async def values_of_group(
@@ -183,17 +185,15 @@ def _totals(rows: Iterable[tuple[str, Row]], silent: tuple[str, ...]) -> ClickTo
 
 
 def _counts(row: Row, visitors: int | None) -> DayCounts:
-    hours: dict[str, dict[int, int]] = {"hour": {}, "bot_hour": {}}
-    for name, clicks in json.loads(row["hours"] or "{}").items():
-        kind, _, hour = name.partition(" ")
-        hours[kind][int(hour)] = clicks
+    parts = json.loads(row["hours"] or "[]")
+    hours, bot_hours = (_sum_hours(each[kind] for each in parts if each[kind]) for kind in (0, 1))
     if visitors is not None:
         visitors = min(visitors, row["clicks"] - row["bots"])  # an estimate may be too high
-    return DayCounts(row["day"], row["clicks"], row["bots"], visitors, hours["hour"], hours["bot_hour"])
+    return DayCounts(row["day"], row["clicks"], row["bots"], visitors, hours, bot_hours, row["is_month"])
 
 
 def _sum(counted: Sequence[DayCounts]) -> DayCounts:
-    """Returns the sum of what several shards counted on one day."""
+    """Returns the sum of what several shards counted on one day, or in one month."""
     return DayCounts(
         counted[0].day,
         sum(each.clicks for each in counted),
@@ -201,11 +201,14 @@ def _sum(counted: Sequence[DayCounts]) -> DayCounts:
         None,
         _sum_hours(each.hours for each in counted),
         _sum_hours(each.bot_hours for each in counted),
+        counted[0].is_month,
     )
 
 
-def _sum_hours(found: Iterable[Mapping[int, int]]) -> dict[int, int]:
-    sums: Counter[int] = Counter()
+def _sum_hours(found: Iterable[Mapping[Any, int]]) -> dict[int, int]:
+    """Returns clicks by hour. The hours of what is found may be text, as in JSON."""
+    sums: dict[int, int] = {}
     for hours in found:
-        sums.update(hours)
-    return dict(sums)
+        for hour, clicks in hours.items():
+            sums[int(hour)] = sums.get(int(hour), 0) + clicks
+    return sums

@@ -324,6 +324,14 @@ CLICK_CONSUMER_WORKING = Gauge(
     "1 if this click consumer is active, 0 if it is on standby.",
     multiprocess_mode="livemax",
 )
+CLICK_DAYS_FOLDED = Counter(
+    "snapurl_click_days_folded_total", "Days of links and of groups that were folded into months.", ["of"]
+)
+CLICK_DAYS_OVERDUE = Gauge(
+    "snapurl_click_days_overdue",
+    "Days since the oldest day of clicks was to be folded into its month and was not; 0 if there is none.",
+    multiprocess_mode="livemax",
+)
 CLICK_ENTRIES_MALFORMED = Counter(
     "snapurl_click_entries_malformed_total", "Entries of the click stream that could not be parsed."
 )
@@ -341,6 +349,7 @@ _KNOWN: tuple[tuple[Counter, tuple[str, ...]], ...] = (
     (WATCHERS_REFUSED, ("address", "all")),
     (CLICKS_UNREAD, ("user_agent", "place")),
     (CLICK_VALUES_CAPPED, tuple(SourceKind)),
+    (CLICK_DAYS_FOLDED, ("links", "groups")),
     (KEY_LOOKUPS, ("remembered", "shard", "shared", "stale")),
     (
         REDIS_FAILURES,

@@ -9,22 +9,25 @@ from datetime import date, timedelta
 from itertools import count
 from typing import Any
 
-from ring.slots import slot_of
+from ring.slots import SLOT_COUNT, slot_of
 from snapurl.model import ClickRow
+from snapurl.store.folds import FIRST, FoldStore, NotFolded
 from tests.integration.store.conftest import Store
 from tests.support.click_totals import assert_groups_are_sums, assert_totals_are_sums
 from tests.support.waits import HANG_S
 
 STREAM = "faults"
-FIRST_DAY = date(2026, 5, 1)
+FIRST_DAY = date(1990, 5, 1)
+ENTRIES_PER_MONTH = 30
 PAUSE_S = 0.02
 
 
 class Clicks:
-    """Delivers one entry after another: a click on each of some links."""
+    """Delivers one entry after another: a click on each of some links. Folds the days of months that are over."""
 
     def __init__(self, store: Store, codes: Sequence[str]) -> None:
         self._store = store
+        self._folds = FoldStore(store.shards, store.router)
         self._codes = codes
         self._entries = count(1)
         self._open: dict[int, list[ClickRow]] = {}
@@ -34,15 +37,27 @@ class Clicks:
         """Delivers entries until it is cancelled. The last one may be counted or not."""
         while True:
             if not self._open:
-                self._begin(next(self._entries))
+                await self._begin(next(self._entries))
             await self._try()
             await asyncio.sleep(PAUSE_S)
 
-    def _begin(self, entry: int) -> None:
-        day = FIRST_DAY + timedelta(days=entry // 10)  # rows to insert besides those to update
+    async def _begin(self, entry: int) -> None:
+        # rows to insert besides those to update
+        day = FIRST_DAY + timedelta(days=entry * 31 // ENTRIES_PER_MONTH // 10 * 10)
+        if entry % ENTRIES_PER_MONTH == 0:
+            await self._fold(day)
         for code in self._codes:
             self._open.setdefault(slot_of(code), []).append(ClickRow(slot_of(code), entry, code, day, 1))
         self._delivered.update(self._codes)
+
+    async def _fold(self, before: date) -> None:
+        for name in self._folds.shard_names:
+            try:
+                for slot in await self._folds.foldable(name, 0, SLOT_COUNT - 1, before):
+                    for what, start in FIRST.items():
+                        await self._folds.fold(name, what, slot, start, before)
+            except NotFolded:
+                continue  # the next month folds it
 
     async def _try(self) -> None:
         clicks = self._store.clicks

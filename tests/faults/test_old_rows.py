@@ -87,8 +87,8 @@ async def test_debris_of_a_killed_migrator_does_not_block_the_next(pair: Pair) -
         await run_case(pair, spot, spot.moments[-1], kill)
 
 
-async def test_expired_intents_in_hand_off_are_left_alone(pair: Pair) -> None:
-    """The purge of expired intents deletes only those of owned slots, so no hand-off misses a row."""
+async def test_old_rows_in_hand_off_are_left_alone(pair: Pair) -> None:
+    """Expired intents are deleted, and old days folded, in owned slots alone, so no hand-off misses a row."""
     pair.whole = False
     source, _ = await pair.reverse()
     connection = await pair.connect(source)
@@ -106,6 +106,18 @@ async def test_expired_intents_in_hand_off_are_left_alone(pair: Pair) -> None:
             " VALUES ($1, 'old', gen_random_uuid(), '', now() - interval '25 hours')",
             slot,
         )
+        for table, key, value in (
+            ("click_days", "code, day", "'old' || $1, '1980-01-01'"),
+            ("click_totals", "code", "'old' || $1"),
+            ("click_groups", "scope, key, day", "'domain', '', '1980-01-01'"),
+        ):
+            await connection.execute(
+                f"INSERT INTO {table} (slot, {key}, clicks) VALUES ($1::smallint, {value}, 1)", slot
+            )
+    for slot, folded in ((moving, 0), (resting, 1)):
+        for of, start in (("links", "''"), ("groups", "'', ''")):
+            fold = f"SELECT folded FROM clicks_fold_{of}_v1($1, {start}, '1980-02-01', 1, 1)"
+            assert await connection.fetchval(fold, slot) == folded
     assert await connection.fetchval("SELECT intents_purge_v1(100)") == 1
     assert await connection.fetchval("SELECT slot FROM intents WHERE key_hash = 'old'") == moving
     trip.lose()

@@ -241,6 +241,7 @@ CORS_WORDS = "must be origins such as https://app.example.org, separated by spac
         ("l1_max_age_s", "old", "must be a number"),
         ("l1_max_age_s", "0", "must be more than 0.0"),
         ("fast_path", "perhaps", "must be true or false"),
+        ("click_days_kept", "30", "must be 0 (for ever), or at least 31"),
         ("cors_origins", "app.example.org", CORS_WORDS),
         ("cors_origins", "https://app.example.org/", CORS_WORDS),
         ("cors_origins", "https://App.example.org", CORS_WORDS),

@@ -74,6 +74,32 @@ def test_clicks_without_an_hour_count_on_their_day() -> None:
     ]
 
 
+JANUARY = DayCounts(date(2026, 1, 1), 40, 4, 9, is_month=True)
+FEBRUARY = DayCounts(date(2026, 2, 1), 20, 2, None, is_month=True)
+
+
+@pytest.mark.parametrize("zone", [UTC, BERLIN, KOLKATA, ZoneInfo("America/New_York")])
+def test_months_without_days_are_beside_the_series_or_in_it(zone: ZoneInfo) -> None:
+    """A month whose days are no longer kept is a point by month; by day it counts beside the points. A period that
+    has only a part of it says so, and counts none of it."""
+    found = [JANUARY, FEBRUARY, counted(DAY, {12: 3})]
+    by_month = DateRange(None, None, Interval.MONTH, zone).series(found)
+    assert [(point.start, point.clicks, point.visitors) for point in by_month.points] == [
+        ("2026-01-01", 40, 9),
+        ("2026-02-01", 20, 0),
+        ("2026-03-01", 3, 3),
+    ]
+    assert (by_month.clicks, by_month.bots, by_month.visitors) == (63, 6, 12)
+    by_day = DateRange(None, None, Interval.DAY, zone).series(found)
+    assert [(point.start, point.clicks) for point in by_day.points] == [("2026-03-28", 3)]
+    assert (by_day.clicks, by_day.bots, by_day.visitors) == (63, 6, 12)
+    for interval in (Interval.DAY, Interval.MONTH):
+        cut = DateRange(date(2026, 1, 2), date(2026, 3, 28), interval, zone).series(found)
+        assert cut.months == [JANUARY, FEBRUARY]
+        assert (cut.clicks, cut.period.has_all_of(JANUARY)) == (23, False)
+    assert DateRange(date(2026, 3, 1), None, Interval.DAY, zone).series(found).months == []
+
+
 def test_a_period_leaves_out_what_is_outside_of_it_in_its_time_zone() -> None:
     """Hours before the first and after the last local day do not count, and neither do visitors of other dates."""
     found = [counted(DAY, {22: 1, 23: 2}), counted(date(2026, 3, 29), {21: 4, 22: 8})]

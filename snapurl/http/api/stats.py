@@ -46,7 +46,7 @@ async def link_stats(call: RequestContext) -> HTTPResponse:
         compare=compare, kinds=() if wants_csv else SHOWN, limit=SHOWN_VALUES,
     )  # fmt: skip
     if wants_csv:
-        return _csv(call, series_rows(report.series.points))
+        return _csv(call, series_rows(report.series))
     return call.json_response(link_stats_body(call.code, report))
 
 
@@ -65,7 +65,7 @@ async def stats(call: RequestContext) -> HTTPResponse:
     period, compare = _period(call)
     report = await call.services.statistics.of_group(group, period, compare=compare)
     if _wants_csv(call):
-        return _csv(call, series_rows(report.series.points))
+        return _csv(call, series_rows(report.series))
     return call.json_response(group_stats_body(report, is_admin=call.caller.is_admin))
 
 

@@ -15,7 +15,7 @@ from snapurl.http.schema.history import History
 from snapurl.http.schema.imports import ImportResults
 from snapurl.http.schema.responses import link_body, named, problem
 from snapurl.model import Link, Share, SourceClicks, SourceKind
-from snapurl.periods import DateRange, DayCounts, Report, Series
+from snapurl.periods import DateRange, DayCounts, Report
 
 REQUEST_ID = "7f4c1a90b2d3e856"
 
@@ -120,7 +120,7 @@ _LINK = link_body(
 _PERIOD = DateRange(date(2030, 1, 31), date(2030, 2, 1))
 _DAYS = [DayCounts(date(2030, 1, 31), 2, 0, 2), DayCounts(date(2030, 2, 1), 1, 1, 0)]
 REPORT = Report(
-    Series(_PERIOD, _PERIOD.points(_DAYS)),
+    _PERIOD.series(_DAYS),
     None,
     [
         SourceClicks(SourceKind.REFERRER, "news.example.com", 3),

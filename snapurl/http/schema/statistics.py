@@ -12,11 +12,12 @@ from pydantic import Field
 
 from snapurl.http.schema.responses import DOMAIN, Answer, moment, named
 from snapurl.model import Share, SourceClicks, SourceKind
-from snapurl.periods import DayCounts, Interval, Point, Report, Series
+from snapurl.periods import Interval, Report, Series
 
 _DATE: dict[str, Any] = {"format": "date"}
 _COMPLETE = "False while a shard does not answer: its part is missing."
 _PARTIAL = "For admin keys: the shards that do not answer. Null for other keys."
+_MONTHS = "Months of the period whose days are no longer kept. In `clicks`; in the series only by month."
 _VISITORS = "Different people per UTC day, an estimate, added up over days. Null where it is not known."
 
 
@@ -49,6 +50,19 @@ class StatsPoint(Answer):
     visitors: int | None = Field(ge=0, description=_VISITORS)
 
 
+class StatsMonth(Answer):
+    """A month (of UTC) that is known as a whole alone, since its days are no longer kept."""
+
+    month: str = Field(json_schema_extra=_DATE, description="Its first day.")
+    clicks: int = Field(ge=1)
+    bots: int = Field(ge=0)
+    visitors: int | None = Field(ge=0, description=_VISITORS)
+    counted: bool = Field(
+        description="Whether the period has the whole month. If not, it counts nowhere: how much of it was in the "
+        "period is not known."
+    )
+
+
 class StatsSeries(Answer):
     """What was counted in a period. Intervals without clicks are left out."""
 
@@ -58,6 +72,7 @@ class StatsSeries(Answer):
     bots: int = Field(ge=0)
     visitors: int | None = Field(ge=0, description=_VISITORS)
     series: list[StatsPoint]
+    months: list[StatsMonth] = Field(description=_MONTHS)
 
 
 class GroupStats(StatsSeries):
@@ -98,6 +113,7 @@ class KindStats(Answer):
     last: str | None = Field(alias="to", json_schema_extra=_DATE)
     clicks: int = Field(ge=0)
     values: list[Value]
+    months: list[StatsMonth] = Field(description="Months of the period whose days are no longer kept.")
     complete: bool = Field(description=_COMPLETE)
     partial: list[str] | None = Field(description=_PARTIAL)
 
@@ -145,8 +161,9 @@ def kind_stats_body(kind: SourceKind, report: Report, *, is_admin: bool) -> dict
         "kind": kind,
         "from": period.first and period.first.isoformat(),
         "to": period.last and period.last.isoformat(),
-        "clicks": _clicks(report.days),
+        "clicks": report.clicks,
         "values": _by_value(report.sources, kind, "value"),
+        "months": _months(report.series),
         **_missing(report, is_admin),
     }
 
@@ -156,10 +173,11 @@ def spreadsheet_cell(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def series_rows(points: Iterable[Point]) -> list[tuple[object, ...]]:
-    """Returns the rows of a CSV file, its head first."""
+def series_rows(series: Series) -> list[tuple[object, ...]]:
+    """Returns the rows of a CSV file, its head first. A month whose days are no longer kept starts at `2030-01`."""
     rows: list[tuple[object, ...]] = [("start", "clicks", "bots", "visitors")]
-    return rows + [(each.start, each.clicks, each.bots, each.visitors) for each in points]
+    rows += [(f"{each.day:%Y-%m}", each.clicks, each.bots, each.visitors) for each in series.separate_months]
+    return rows + [(each.start, each.clicks, each.bots, each.visitors) for each in series.points]
 
 
 def value_rows(sources: Iterable[SourceClicks]) -> list[tuple[object, ...]]:
@@ -201,11 +219,21 @@ def _series(series: Series) -> dict[str, Any]:
             {"start": each.start, "clicks": each.clicks, "bots": each.bots, "visitors": each.visitors}
             for each in series.points
         ],
+        "months": _months(series),
     }
 
 
-def _clicks(days: Sequence[DayCounts]) -> int:
-    return sum(each.clicks for each in days)
+def _months(series: Series) -> list[dict[str, Any]]:
+    return [
+        {
+            "month": each.day.isoformat(),
+            "clicks": each.clicks,
+            "bots": each.bots,
+            "visitors": each.visitors,
+            "counted": series.period.has_all_of(each),
+        }
+        for each in series.months
+    ]
 
 
 def _by_value(sources: Sequence[SourceClicks], kind: SourceKind, name: str) -> list[dict[str, Any]]:

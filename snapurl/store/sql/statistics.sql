@@ -1,58 +1,96 @@
 -- name: days_of_link
--- $3 and $4 bound the days, null: not. $5 whether `hours` is wanted: {"hour 19": 2, "bot_hour 19": 1}. One row with a null
--- day when there are no clicks, so that the outcome is always told.
+-- $3 and $4 bound the days, null: not. $5 whether `hours` is wanted: [[{"19": 2}, {"19": 1}]], of all clicks and of
+-- those of bots, in parts to be added up. Also the months that days have become, if they have some of these days, as their
+-- first day. One row with a null day when there are no clicks, so that the outcome is always told.
 SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
-            THEN coalesce(read_outcome_v1(s.state), 'moved') ELSE 'busy' END AS outcome, s.peer, s.epoch,
-       d.day, d.clicks, d.bots, d.visitors, CASE WHEN $5 THEN (
-           SELECT jsonb_object_agg(t.name, t.clicks)
-             FROM (SELECT t.kind || ' ' || t.value AS name, sum(t.clicks) AS clicks
-                     FROM clicks_values_v1(d.sources, d.unmerged, '{hour,bot_hour}') t GROUP BY 1) t) END::text AS hours
+            THEN coalesce(read_outcome_v1(s.state), 'moved') ELSE 'busy' END AS outcome, s.peer, s.epoch, d.*
   FROM (SELECT $1::smallint AS slot) q
   LEFT JOIN slots s USING (slot)
-  LEFT JOIN click_days d ON d.slot = q.slot AND d.code = $2
-   AND d.day BETWEEN coalesce($3::date, '-infinity') AND coalesce($4::date, 'infinity')
- ORDER BY d.day
+  LEFT JOIN LATERAL (
+      SELECT c.day, false AS is_month, c.clicks, c.bots, c.visitors, CASE WHEN $5 THEN (
+                 SELECT jsonb_agg(jsonb_build_array(t.told -> 'hour', t.told -> 'bot_hour'))
+                   FROM (SELECT c.sources AS told
+                         UNION ALL
+                         SELECT e.value FROM jsonb_array_elements(('[' || c.unmerged || ']')::jsonb) e) t) END::text AS hours
+        FROM click_days c
+       WHERE c.slot = $1 AND c.code = $2
+         AND c.day BETWEEN coalesce($3::date, '-infinity') AND coalesce($4::date, 'infinity')
+      UNION ALL
+      SELECT m.month, true, m.clicks, m.bots, m.daily_visitors, NULL
+        FROM click_months m
+       WHERE m.slot = $1 AND m.code = $2
+         AND m.month > coalesce($3::date, '-infinity') - interval '1 month' AND m.month <= coalesce($4::date, 'infinity')
+  ) d ON true
+ ORDER BY d.day, d.is_month DESC
 
 -- name: values_of_link
--- Of the kinds $5, at most $6 values each, most clicks first. `total` are the clicks of all values of the kind. One row with
--- a null kind when there are none.
+-- Of the kinds $5, at most $6 values each, most clicks first. `total` are the clicks of all values of the kind. Months that
+-- days have become count if all of their days are asked for. One row with a null kind when there are none.
 SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
             THEN coalesce(read_outcome_v1(s.state), 'moved') ELSE 'busy' END AS outcome, s.peer, s.epoch,
        v.kind, v.value, v.clicks, v.total
   FROM (SELECT $1::smallint AS slot) q
   LEFT JOIN slots s USING (slot)
   LEFT JOIN (
-      SELECT t.kind, t.value, sum(t.clicks)::bigint AS clicks, (sum(sum(t.clicks)) OVER (PARTITION BY t.kind))::bigint AS total,
-             row_number() OVER (PARTITION BY t.kind ORDER BY sum(t.clicks) DESC, t.value) AS place
-        FROM click_days d, clicks_values_v1(d.sources, d.unmerged, $5) t
-       WHERE d.slot = $1 AND d.code = $2
-         AND d.day BETWEEN coalesce($3::date, '-infinity') AND coalesce($4::date, 'infinity')
-       GROUP BY t.kind, t.value) v ON v.place <= $6
+      SELECT k.kind, t.*
+        FROM unnest($5::text[]) AS k (kind), LATERAL (
+             SELECT v.key COLLATE "C" AS value, sum(v.value::bigint)::bigint AS clicks,
+                    (sum(sum(v.value::bigint)) OVER ())::bigint AS total,
+                    row_number() OVER (ORDER BY sum(v.value::bigint) DESC, v.key COLLATE "C") AS place
+               FROM (WITH days AS NOT MATERIALIZED (
+                         SELECT d.sources, d.unmerged FROM click_days d
+                          WHERE d.slot = $1 AND d.code = $2
+                            AND d.day BETWEEN coalesce($3::date, '-infinity') AND coalesce($4::date, 'infinity'))
+                     SELECT sources AS told FROM days
+                     UNION ALL
+                     SELECT e.value FROM days, jsonb_array_elements(('[' || unmerged || ']')::jsonb) e
+                     UNION ALL
+                     SELECT m.sources FROM click_months m
+                      WHERE m.slot = $1 AND m.code = $2 AND m.month >= coalesce($3::date, '-infinity')
+                        AND m.month + interval '1 month' <= coalesce($4::date, 'infinity') + interval '1 day') t,
+                    jsonb_each_text(t.told -> k.kind) v
+              GROUP BY v.key COLLATE "C") t) v ON v.place <= $6
  ORDER BY v.kind, v.place
 
 -- name: days_of_group
 -- As `days_of_link`, of what this shard has counted for the key $2 of a scope; null: for all its keys.
-SELECT d.day, d.clicks, d.bots, CASE WHEN $5 THEN (
-           SELECT jsonb_object_agg(t.name, t.clicks)
-             FROM (SELECT t.kind || ' ' || t.value AS name, sum(t.clicks) AS clicks
-                     FROM clicks_values_v1(d.sources, d.unmerged, '{hour,bot_hour}') t GROUP BY 1) t) END::text AS hours
+SELECT d.day, false AS is_month, d.clicks, d.bots, CASE WHEN $5 THEN (
+           SELECT jsonb_agg(jsonb_build_array(t.told -> 'hour', t.told -> 'bot_hour'))
+             FROM (SELECT d.sources AS told
+                   UNION ALL SELECT e.value FROM jsonb_array_elements(('[' || d.unmerged || ']')::jsonb) e) t) END::text AS hours
   FROM click_groups d JOIN slots s ON s.slot = d.slot AND read_outcome_v1(s.state) = 'ok'
  WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
    AND d.scope = $1 AND ($2::text IS NULL OR d.key = $2)
    AND d.day BETWEEN coalesce($3::date, '-infinity') AND coalesce($4::date, 'infinity')
+UNION ALL
+SELECT m.month, true, m.clicks, m.bots, NULL
+  FROM click_group_months m JOIN slots s ON s.slot = m.slot AND read_outcome_v1(s.state) = 'ok'
+ WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+   AND m.scope = $1 AND ($2::text IS NULL OR m.key = $2)
+   AND m.month > coalesce($3::date, '-infinity') - interval '1 month' AND m.month <= coalesce($4::date, 'infinity')
 
 -- name: values_of_group
 -- As `values_of_link`, of what this shard has counted.
-SELECT kind, value, clicks
-  FROM (SELECT t.kind, t.value, sum(t.clicks)::bigint AS clicks,
-               row_number() OVER (PARTITION BY t.kind ORDER BY sum(t.clicks) DESC, t.value) AS place
-          FROM click_groups d JOIN slots s ON s.slot = d.slot AND read_outcome_v1(s.state) = 'ok',
-               clicks_values_v1(d.sources, d.unmerged, $5) t
-         WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
-           AND d.scope = $1 AND ($2::text IS NULL OR d.key = $2)
-           AND d.day BETWEEN coalesce($3::date, '-infinity') AND coalesce($4::date, 'infinity')
-         GROUP BY t.kind, t.value) v
- WHERE place <= $6
+SELECT k.kind, t.value, t.clicks
+  FROM unnest($5::text[]) AS k (kind), LATERAL (
+       SELECT v.key COLLATE "C" AS value, sum(v.value::bigint)::bigint AS clicks,
+              row_number() OVER (ORDER BY sum(v.value::bigint) DESC, v.key COLLATE "C") AS place
+         FROM (WITH days AS NOT MATERIALIZED (
+                   SELECT d.sources, d.unmerged
+                     FROM click_groups d JOIN slots s ON s.slot = d.slot AND read_outcome_v1(s.state) = 'ok'
+                    WHERE d.scope = $1 AND ($2::text IS NULL OR d.key = $2)
+                      AND d.day BETWEEN coalesce($3::date, '-infinity') AND coalesce($4::date, 'infinity'))
+               SELECT sources AS told FROM days
+               UNION ALL
+               SELECT e.value FROM days, jsonb_array_elements(('[' || unmerged || ']')::jsonb) e
+               UNION ALL
+               SELECT m.sources
+                 FROM click_group_months m JOIN slots s ON s.slot = m.slot AND read_outcome_v1(s.state) = 'ok'
+                WHERE m.scope = $1 AND ($2::text IS NULL OR m.key = $2) AND m.month >= coalesce($3::date, '-infinity')
+                  AND m.month + interval '1 month' <= coalesce($4::date, 'infinity') + interval '1 day') t,
+              jsonb_each_text(t.told -> k.kind) v
+        GROUP BY v.key COLLATE "C") t
+ WHERE t.place <= $6 AND EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
 
 -- name: totals_of_links
 -- Of the links of this shard that have clicks: $1 are slots, $2 the codes.
@@ -65,9 +103,12 @@ SELECT t.code, t.clicks, t.bots
 -- name: totals_of_groups
 -- What this shard has counted for each of the keys $2 of a scope; null: for all its keys.
 SELECT d.key, sum(d.clicks)::bigint AS clicks, sum(d.bots)::bigint AS bots
-  FROM click_groups d JOIN slots s ON s.slot = d.slot AND read_outcome_v1(s.state) = 'ok'
+  FROM (SELECT slot, key, clicks, bots FROM click_groups WHERE scope = $1 AND ($2::text[] IS NULL OR key = ANY ($2))
+        UNION ALL
+        SELECT slot, key, clicks, bots FROM click_group_months
+         WHERE scope = $1 AND ($2::text[] IS NULL OR key = ANY ($2))) d
+  JOIN slots s ON s.slot = d.slot AND read_outcome_v1(s.state) = 'ok'
  WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
-   AND d.scope = $1 AND ($2::text[] IS NULL OR d.key = ANY ($2))
  GROUP BY d.key
 
 -- name: keys_of_scope

@@ -96,7 +96,7 @@ def kinds_of(table: str) -> list[SourceKind]:
 def csv_of(call: Call, report: Report, name: str) -> HTTPResponse:
     """Returns the table of the path as a file whose name begins with `name`."""
     is_of_kind = bool(kinds_of(call.path["table"]))
-    rows = value_rows(report.sources) if is_of_kind else series_rows(report.series.points)
+    rows = value_rows(report.sources) if is_of_kind else series_rows(report.series)
     disposition = f'attachment; filename="{name}-{call.path["table"]}"'
     headers = {**call.context.headers, "content-disposition": disposition}
     return HTTPResponse(csv_text(rows), 200, headers, "text/csv; charset=utf-8")

@@ -29,7 +29,7 @@ from snapurl.model import (
     SourceClicks,
     SourceKind,
 )
-from snapurl.periods import DateRange, DayCounts, Report, Series
+from snapurl.periods import DateRange, DayCounts, Report
 from tools.cluster.migrator_status import MigratorStatus, MoveStatus
 
 DOCUMENT = document(ROUTES, "https://s.example.org", "1.2.3", anonymous=True)
@@ -168,7 +168,14 @@ def test_bodies_of_answers_fit_their_schemas() -> None:
     )
     period = DateRange(date(2030, 1, 1), date(2030, 1, 2))
     days = [DayCounts(date(2030, 1, 1), 2, 1), DayCounts(date(2030, 1, 2), 3, 0)]
-    series = Series(period, period.points(days))
+    months = [DayCounts(date(2030, 1, 1), 40, 4, 9, is_month=True)]
+    whole = DateRange(date(2030, 1, 1), date(2030, 1, 31)).series(months + days)
+    assert statistics.series_rows(whole)[1:] == [
+        ("2030-01", 40, 4, 9),
+        ("2030-01-01", 2, 1, None),
+        ("2030-01-02", 3, 0, None),
+    ]
+    series = period.series(months + days)
     sources = [
         SourceClicks(SourceKind.REFERRER, "example.com", 3),
         SourceClicks(SourceKind.BROWSER, "firefox", 5),
@@ -178,6 +185,8 @@ def test_bodies_of_answers_fit_their_schemas() -> None:
     assert stats["referrers"] == [{"host": "example.com", "clicks": 3}]
     assert stats["browsers"] == [{"family": "firefox", "clicks": 5}]
     assert (stats["clicks"], stats["bots"], stats["visitors"]) == (5, 1, None)
+    month = {"month": "2030-01-01", "clicks": 40, "bots": 4, "visitors": 9, "counted": False}
+    assert stats["months"] == [month]
     statistics.Stats.model_validate(stats)
     statistics.GroupStats.model_validate(statistics.group_stats_body(report, is_admin=True))
     of_kind = statistics.kind_stats_body(SourceKind.REFERRER, report, is_admin=True)
