@@ -67,6 +67,8 @@ async def shown(statistics: StatisticsStore, code: str, group: Group, period: Da
         *((series.points, series.clicks, series.bots, series.visitors) for series in (of_link, of_group)),
         await statistics.values_of_link(code, days, kinds, 500),
         await statistics.values_of_group(group, days, kinds, 500),
+        await statistics.totals_of_groups(group.scope, None),
+        await statistics.totals_of_links([code]),
     ]
 
 
