@@ -10,12 +10,8 @@ from playwright.async_api import Page, expect
 
 from ring.slots import slot_of
 from snapurl.model import ClickRow, SourceClicks, SourceKind
-from snapurl.store.clicks import ClickStore
-from snapurl.store.cluster.router import Router
-from snapurl.store.cluster.shards import Shards
 from tests.integration.http.service import Service
-from tests.support.click_rows import by_kind
-from tests.support.waits import until
+from tests.support.click_rows import by_kind, count_clicks
 from tests.ui.conftest import PageMaker
 
 
@@ -244,7 +240,7 @@ async def test_clicks_are_drawn_and_told(service: Service, make_page: PageMaker)
         ClickRow(slot, 2, "clicked", yesterday, 1_240, hour=7),
         ClickRow(slot, 3, "clicked", today, 5, by_kind(told), hour=0, bots=3),
     ]
-    await count(service, "clicked", rows)
+    await count_clicks(service.settings, "clicked", rows)
     page = await make_page(javascript=False)
     await page.goto("/ui/links/clicked")
     main = page.locator(".figure-main")
@@ -303,13 +299,15 @@ async def test_the_first_click_is_seen_live(service: Service, page: Page) -> Non
     await expect(page.locator("#live-state")).to_have_text("Live")
     await expect(page.get_by_text("No clicks yet.")).to_be_visible()
     source = SourceClicks(SourceKind.REFERRER, "news.example", 1)
-    await count(service, "seen-live", [ClickRow(slot, 1, "seen-live", today, 1, by_kind([source]))])
+    await count_clicks(
+        service.settings, "seen-live", [ClickRow(slot, 1, "seen-live", today, 1, by_kind([source]))]
+    )
     await expect(page.locator("[data-clicks]")).to_have_text("1")
     await expect(page.locator(".bar-fill")).to_have_count(30)
     await expect(page.get_by_role("row", name="news.example")).to_contain_text("1")
     await expect(page.locator("#spoken")).to_have_text("1 click in all")
     await page.get_by_text("Show as a table").click()
-    await count(service, "seen-live", [ClickRow(slot, 2, "seen-live", today, 1_999)])
+    await count_clicks(service.settings, "seen-live", [ClickRow(slot, 2, "seen-live", today, 1_999)])
     await expect(page.locator("[data-clicks]")).to_have_text("2,000")
     await expect(page.locator(".big")).to_have_text("2,000")
 
@@ -372,18 +370,3 @@ async def test_a_qr_code_can_be_seen_and_saved(service: Service, page: Page) -> 
     saved = await download.value
     assert saved.suggested_filename == "scanned.png"
     assert (await saved.path()).read_bytes().startswith(b"\x89PNG")
-
-
-async def count(service: Service, code: str, rows: list[ClickRow]) -> None:
-    """Counts clicks of a code at the shard that owns it, as the click consumer does."""
-    shards = await Shards.connect(service.settings)
-    try:
-        clicks = ClickStore(shards, Router(shards, service.settings.busy_wait_ms))
-        slot = slot_of(code)
-
-        async def is_counted() -> bool:
-            return (await clicks.apply(clicks.owner(slot), "test", {slot: rows})).counted == {slot}
-
-        await until(is_counted)
-    finally:
-        await shards.close()

@@ -11,8 +11,8 @@ from playwright.async_api import expect
 from ring.slots import slot_of
 from snapurl.model import ClickRow
 from tests.integration.http.service import Service
+from tests.support.click_rows import count_clicks
 from tests.ui.conftest import PageMaker
-from tests.ui.test_link import count
 
 
 @pytest.mark.parametrize("javascript", [True, False])
@@ -34,7 +34,7 @@ async def test_the_overview_counts_and_shows_new_links(
     await expect(page.get_by_text("Most clicks")).to_have_count(0)
     code = str(await page.locator(".row-link").last.get_attribute("href")).rpartition("/")[2]
     today = datetime.now(UTC).date()
-    await count(service, code, [ClickRow(slot_of(code), 1_000, code, today, 7)])
+    await count_clicks(service.settings, code, [ClickRow(slot_of(code), 1_000, code, today, 7)])
     await page.reload()
     await expect(page.locator("#rows-top .row")).to_have_count(1)
     await expect(page.locator("#rows-top .row")).to_contain_text("7 clicks")

@@ -13,9 +13,8 @@ from playwright.async_api import Response
 from ring.slots import slot_of
 from snapurl.model import ClickRow, SourceClicks, SourceKind
 from tests.integration.http.service import Service
-from tests.support.click_rows import by_kind
+from tests.support.click_rows import by_kind, count_clicks
 from tests.ui.conftest import PageMaker
-from tests.ui.test_link import count
 
 BYTES_MAX = 60_000
 REQUESTS_MAX = 5
@@ -37,7 +36,7 @@ SCREENS = (
 async def screens(service: Service) -> list[str]:
     """Returns an address of each screen, after making what they show, once."""
     await ensure_link(service)
-    await count(service, "every-page", _clicks())
+    await count_clicks(service.settings, "every-page", _clicks())
     public = (await service.api.post("/api/v1/links/every-page/public-stats")).json()["url"]
     await service.api.post("/api/v1/accounts", json={"name": "An account for every page"})
     listed = (await service.api.get("/api/v1/accounts?limit=200")).json()["accounts"]

@@ -12,9 +12,8 @@ from playwright.async_api import Page
 from ring.slots import slot_of
 from snapurl.model import ClickRow, SourceClicks, SourceKind
 from tests.integration.http.service import Service
-from tests.support.click_rows import by_kind
+from tests.support.click_rows import by_kind, count_clicks
 from tests.ui.conftest import PageMaker
-from tests.ui.test_link import count
 from tests.ui.test_pages import ensure_link, screens
 
 RULES = [
@@ -37,7 +36,7 @@ async def test_every_screen_can_be_seen(service: Service, make_page: PageMaker, 
         title="Spring sale",
         tags=["sale", "newsletter"],
     )
-    await count(service, "spring-sale", _clicks("spring-sale"))
+    await count_clicks(service.settings, "spring-sale", _clicks("spring-sale"))
     await service.shorten(
         "https://example.org/apps", alias="get-the-app", tags=["app"], enabled=False, max_clicks=100,
         password="open sesame", note="For the fair", rules=RULES,

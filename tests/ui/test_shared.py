@@ -11,9 +11,8 @@ from playwright.async_api import expect
 from ring.slots import slot_of
 from snapurl.model import ClickRow, SourceClicks, SourceKind
 from tests.integration.http.service import Service
-from tests.support.click_rows import by_kind
+from tests.support.click_rows import by_kind, count_clicks
 from tests.ui.conftest import PageMaker
-from tests.ui.test_link import count
 
 INSIDE = ("A title inside", "A note inside", "target.example.org", "inside-tag", "API documentation")
 
@@ -28,7 +27,7 @@ async def test_whoever_has_the_public_link_sees_the_statistics_until_it_is_revok
     )
     told = (SourceClicks(SourceKind.REFERRER, "news.example", 4),)
     rows = [ClickRow(slot_of("shared"), 1_000, "shared", datetime.now(UTC).date(), 7, by_kind(told), bots=2)]
-    await count(service, "shared", rows)
+    await count_clicks(service.settings, "shared", rows)
     admin = await make_page(javascript=False)
     await admin.goto("/ui/links/shared")
     await admin.get_by_role("button", name="Make a public link").click()

@@ -10,9 +10,8 @@ from playwright.async_api import expect
 from ring.slots import slot_of
 from snapurl.model import ClickRow, SourceClicks, SourceKind
 from tests.integration.http.service import Service
-from tests.support.click_rows import by_kind
+from tests.support.click_rows import by_kind, count_clicks
 from tests.ui.conftest import PageMaker
-from tests.ui.test_link import count
 
 
 async def test_an_account_sees_the_clicks_of_its_links_and_tags(
@@ -30,7 +29,7 @@ async def test_an_account_sees_the_clicks_of_its_links_and_tags(
         ClickRow(slot_of(code), 1_000, code, today - timedelta(1), 10),
         ClickRow(slot_of(code), 1_001, code, today, 7, by_kind(told), bots=2),
     ]
-    await count(service, code, rows)
+    await count_clicks(service.settings, code, rows)
     page = await make_page(key=key, javascript=False)
     await page.goto("/ui")
     clicked = page.get_by_role("region", name="People who clicked")

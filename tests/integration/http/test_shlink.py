@@ -16,13 +16,11 @@ import pytest
 
 from ring.slots import slot_of
 from snapurl.model import ClickRow, SourceKind
-from snapurl.store.clicks import ClickStore
-from snapurl.store.cluster.router import Router
-from snapurl.store.cluster.shards import Shards
 from tests.integration.http.conftest import ServiceMaker
 from tests.integration.http.service import PUBLIC_URL, Service
+from tests.support.click_rows import count_clicks
 from tests.support.requirements import program, requires
-from tests.support.waits import HANG_S, until
+from tests.support.waits import HANG_S
 
 URLS = "/rest/v3/short-urls"
 TYPES = "https://shlink.io/api/error/"
@@ -75,16 +73,7 @@ async def count(service: Service, code: str) -> None:
         ClickRow(slot, 1, code, date(2026, 5, 4), 6, told, hour=23, bots=2),
         ClickRow(slot, 2, code, date(2026, 5, 5), 2, hour=0),
     ]
-    shards = await Shards.connect(service.settings)
-    try:
-        clicks = ClickStore(shards, Router(shards, service.settings.busy_wait_ms))
-
-        async def is_counted() -> bool:
-            return (await clicks.apply(clicks.owner(slot), f"of {code}", {slot: rows})).counted == {slot}
-
-        await until(is_counted)
-    finally:
-        await shards.close()
+    await count_clicks(service.settings, code, rows, f"of {code}")
 
 
 # -- the SDK -----------------------------------------------------------------------------------------------------

@@ -9,12 +9,8 @@ import pytest
 
 from ring.slots import slot_of
 from snapurl.model import ClickRow, SourceClicks, SourceKind
-from snapurl.store.clicks import ClickStore
-from snapurl.store.cluster.router import Router
-from snapurl.store.cluster.shards import Shards
 from tests.integration.http.service import Service
-from tests.support.click_rows import by_kind
-from tests.support.waits import until
+from tests.support.click_rows import by_kind, count_clicks
 
 DAYS = {"from": "2026-05-04", "to": "2026-05-05"}
 FORMULA = "=cmd()"
@@ -32,16 +28,7 @@ async def count(service: Service, code: str) -> None:
         ClickRow(slot, 2, code, date(2026, 5, 4), 6, by_kind(campaigns), hour=23, bots=2),
         ClickRow(slot, 3, code, date(2026, 5, 5), 2, hour=0),
     ]
-    shards = await Shards.connect(service.settings)
-    try:
-        clicks = ClickStore(shards, Router(shards, service.settings.busy_wait_ms))
-
-        async def is_counted() -> bool:
-            return (await clicks.apply(clicks.owner(slot), f"of {code}", {slot: rows})).counted == {slot}
-
-        await until(is_counted)
-    finally:
-        await shards.close()
+    await count_clicks(service.settings, code, rows, f"of {code}")
 
 
 def starts(answer: httpx.Response) -> list[tuple[str, int, int]]:
