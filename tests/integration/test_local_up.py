@@ -42,7 +42,7 @@ class Up:
             {"SNAPURL_HOME": str(home), "SNAPURL_PORT": str(port), "SNAPURL_WORKERS": "2", **settings}
         )
         with ExitStack() as stack:
-            log = stack.enter_context(self.log.open("wb", buffering=0))
+            log = stack.enter_context(self.log.open("ab", buffering=0))  # the terminal writes there, too
             stdout = stack.enter_context(terminal_into(self.log)) if terminal else log.fileno()
             self.process = subprocess.Popen(
                 python_argv("-m", "snapurl", "up"),
@@ -225,12 +225,12 @@ def test_killed_worker_is_replaced_and_nobody_notices(running: Up) -> None:
         while len(running.workers()) < 2 or before[0] in running.workers():
             running.ask("/health/live")
             assert monotonic() < deadline
-    assert running.output.count("was killed by SIGKILL; restarting it") == 3
+    running.wait_for("was killed by SIGKILL; restarting it", 3)
 
 
 def test_admin_key_is_shown_on_a_terminal(running: Up) -> None:
     """On a terminal the banner shows the admin key itself."""
-    assert f"admin key   {running.key()} " in running.log.read_text()
+    blocking_until(lambda: f"admin key   {running.key()} " in running.log.read_text())
     blocking_until(lambda: "Dashboard, logged in: http" in running.log.read_text())
 
 

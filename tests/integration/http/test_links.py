@@ -70,6 +70,7 @@ async def test_a_link_is_created_with_everything_asked_for(service: Service, api
         "created_by": service.admin_key.split("_")[1],
         "changed_by": None,
         "clicks": 0,
+        "imported_clicks": None,
         "version": 1,
         "changed_at": None,
         "deleted_at": None,
