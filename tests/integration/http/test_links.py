@@ -388,6 +388,7 @@ async def test_stats_of_a_link_without_clicks(service: Service, api: httpx.Async
         "domain": None,
         "from": None,
         "to": None,
+        "months": [],
         "interval": "day",
         "tz": "UTC",
         "clicks": 0,
