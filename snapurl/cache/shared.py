@@ -89,38 +89,26 @@ class SharedCache:
 
         Returns whether Redis took both.
         """
-        if self._clock() < self._down_until:
-            return False
-        age_s = max(self._max_age_s, CHANGED_AGE_S_MIN)
-        try:
-            with timed(_CHANGED_SECONDS), span("redis changed", "client", REDIS):
-                value = encode(link) if link is not None and fits(link) else str(version)
-                await self._write_and_publish(code, version, value, age_s * 1000)
-        except (RedisError, OSError, TimeoutError):
-            self._failed("changed")
-            return False
-        return True
-
-    async def _write_and_publish(self, code: str, version: int, value: str, age_ms: int) -> None:
-        async with self._redis.pipeline(transaction=False) as pipe:
-            # EVAL, not EVALSHA: for that a pipeline would first ask Redis whether the script is loaded.
-            pipe.eval(_PUT, 1, self._prefix + code, age_ms, age_ms, self._bytes_max, 1, value)
-            pipe.publish(self.channel, encode_invalidation(version, [code]))
-            left_out, _ = await pipe.execute()
-        _FULL.inc(int(left_out))
+        value = encode(link) if link is not None and fits(link) else str(version)
+        return await self._write_and_publish(version, {code: value})
 
     async def created(self, codes: Sequence[str]) -> bool:
         """As `changed` without a link, for links that were just created, in one round trip."""
+        return await self._write_and_publish(1, dict.fromkeys(codes, "1"))
+
+    async def _write_and_publish(self, version: int, values: Mapping[str, str]) -> bool:
         if self._clock() < self._down_until:
             return False
         age_ms = max(self._max_age_s, CHANGED_AGE_S_MIN) * 1000
-        head, keys = (age_ms, age_ms, self._bytes_max, 1), [self._prefix + code for code in codes]
+        keys = [self._prefix + code for code in values]
         try:
             with timed(_CHANGED_SECONDS), span("redis changed", "client", REDIS):
                 async with self._redis.pipeline(transaction=False) as pipe:
-                    pipe.eval(_PUT, len(keys), *keys, *head, *("1" for _ in keys))
-                    pipe.publish(self.channel, encode_invalidation(1, codes))
-                    await pipe.execute()
+                    # EVAL, not EVALSHA: for that a pipeline would first ask Redis whether the script is loaded.
+                    pipe.eval(_PUT, len(keys), *keys, age_ms, age_ms, self._bytes_max, 1, *values.values())
+                    pipe.publish(self.channel, encode_invalidation(version, list(values)))
+                    left_out, _ = await pipe.execute()
+            _FULL.inc(int(left_out))
         except (RedisError, OSError, TimeoutError):
             self._failed("changed")
             return False

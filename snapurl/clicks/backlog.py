@@ -16,7 +16,7 @@ SOURCES_MAX = 800_000  # that wait; further clicks wait without theirs
 ROWS_PER_CALL = 5_000
 SOURCES_PER_CALL = 40_000  # eight kinds of each row
 BYTES_PER_CALL = 2_097_152
-UNCHECKED_MAX = 100
+UNCHECKED_MAX = 100  # values of a code and day in a call that are not compared with each other
 _ROW_BYTES = 80  # of a row in a call, besides its code
 _SOURCE_BYTES = 16  # of a source, besides its value
 

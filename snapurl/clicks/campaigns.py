@@ -44,8 +44,6 @@ def channel_of(query: bytes | None) -> str:
 
 def campaign_of(query: bytes | None, target: bytes) -> Campaign:
     """Returns the campaign. `query` is that of the short URL, as it was sent; `target` the URL that was opened."""
-    if not query and not target:
-        return NO_CAMPAIGN
     own = _campaign_in(query[:HEADER_BYTES_MAX]) if query else NO_CAMPAIGN
     if NONE not in own or b"utm_" not in target:
         return own

@@ -161,15 +161,9 @@ class StatisticsStore:
         scope, begin = (Scope.TAG, "") if account is None else (Scope.ACCOUNT_TAG, f"{account}/")
         args = (scope, begin, *days, KEYS_PER_SHARD_MAX)
         listed = await every_row_once(self._shards, SQL["keys_of_scope"], args)
-        clicks: Counter[str] = Counter()
-        bots: Counter[str] = Counter()
-        for row in listed.answers:
-            clicks[row["key"]] += row["clicks"]
-            bots[row["key"]] += row["bots"]
-        ordered = sorted(clicks, key=lambda key: (-clicks[key], key))
-        return [
-            TagClicks(key.removeprefix(begin), clicks[key], bots[key]) for key in ordered[:limit]
-        ], listed.silent
+        totals = _totals(((row["key"], row) for row in listed.answers), listed.silent).totals
+        ordered = sorted(totals, key=lambda key: (-totals[key][0], key))
+        return [TagClicks(key.removeprefix(begin), *totals[key]) for key in ordered[:limit]], listed.silent
 
 
 def _share(row: Row) -> Share | None:
