@@ -74,6 +74,7 @@ from snapurl.store.cluster.shards import Shards
 from snapurl.store.keys import KeyStore
 from snapurl.store.links import LinkStore
 from snapurl.store.statistics import StatisticsStore
+from snapurl.store.webhooks import WebhookStore
 from snapurl.tasks import CachedCall, cancel_and_wait
 from snapurl.telemetry.logs import endless_task
 from snapurl.telemetry.metrics import INTENTS_PURGED, WORKERS
@@ -84,6 +85,7 @@ from snapurl.ui.link_live import LinkLive
 from snapurl.ui.mount import mount_dashboard
 from snapurl.ui.screens.cluster import render_event
 from snapurl.urls import UrlPolicy
+from snapurl.webhooks.service import WebhookService
 
 HEAD_BYTES_MAX = 16_384  # request line and headers together; Sanic's own maximum
 DISCARDED_BYTES_MAX = 67_108_864  # of a refused body, read so that the client gets the response
@@ -256,6 +258,7 @@ async def open_services(
         renames=LinkRenames(store, cache),
         keys=KeyService(keys, _now),
         accounts=AccountService(AccountStore(shards, router), keys, _now),
+        webhooks=WebhookService(WebhookStore(shards, router), _now),
         cache=cache,
         tally=tally,
         limiter=limiter,

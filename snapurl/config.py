@@ -257,6 +257,11 @@ class Settings(BaseSettings):
         description="Networks of trusted reverse proxies, separated by spaces, such as `10.0.0.0/8`; only they may "
         "name the client, in `X-Forwarded-For` or `Forwarded`.",
     )
+    webhook_networks: str = Field(
+        "",
+        description="Networks that webhooks may lead to besides the public Internet, separated by spaces, such as "
+        "`10.0.0.0/8` (default: none).",
+    )
     geo_file: Path | None = Field(
         None,
         description="Database of places (MMDB) from which clicks get their country and city; needs "
@@ -624,9 +629,9 @@ class Settings(BaseSettings):
             raise ValueError(f"must be 0 (for ever), or at least {CLICK_DAYS_KEPT_MIN}")
         return value
 
-    @field_validator("proxies")
+    @field_validator("proxies", "webhook_networks")
     @classmethod
-    def _check_proxies(cls, value: str) -> str:
+    def _check_networks(cls, value: str) -> str:
         parse_networks(value)
         return value
 
@@ -671,6 +676,11 @@ class Settings(BaseSettings):
     def proxy_networks(self) -> tuple[Network, ...]:
         """The networks of the trusted proxies."""
         return parse_networks(self.proxies)
+
+    @property
+    def receiver_networks(self) -> tuple[Network, ...]:
+        """The networks that webhooks may lead to besides the public Internet."""
+        return parse_networks(self.webhook_networks)
 
     @property
     def permits(self) -> tuple[Permit, ...]:

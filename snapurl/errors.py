@@ -183,6 +183,24 @@ class NameTaken(SnapURLError):
     title = "The name is taken"
 
 
+class NoSuchWebhook(SnapURLError):
+    status = 404
+    slug = "no-such-webhook"
+    title = "There is no such webhook"
+
+
+class NoSuchMessage(SnapURLError):
+    status = 404
+    slug = "no-such-message"
+    title = "The webhook has no such message"
+
+
+class TooManyWebhooks(SnapURLError):
+    status = 409
+    slug = "too-many-webhooks"
+    title = "There are as many webhooks as there may be"
+
+
 class Gone(SnapURLError):
     status = 410
     slug = "gone"

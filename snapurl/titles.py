@@ -1,30 +1,23 @@
 """Titles of targets: fetches the page that a URL leads to, and returns what its <title> says.
 
-Theory. Whoever may change links chooses the URL, so this is a request that strangers can aim. It goes to public
-addresses alone: a name is resolved here, once, an address that is not public is refused, and the connection is made
-to the very address that was looked at, so that no second answer of the name server counts. Every redirect is
-checked in the same way. Time, bytes, redirects and the number of fetches at once are bounded. What is found
-is text for people: control characters, and those that turn text around, are left out.
+Theory. `outbound.py` says where such a request may go. Every redirect is checked in the same way. Time, bytes,
+redirects and the number of fetches at once are bounded. What is found is text for people: control characters, and
+those that turn text around, are left out.
 """
 
 from __future__ import annotations
 
 import asyncio
 import codecs
-import io
 import re
-import ssl
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable
 from html.parser import HTMLParser
-from http.client import HTTPException, HTTPResponse, IncompleteRead
-from ipaddress import IPv6Address, IPv6Network, ip_address
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import urljoin
 
 from snapurl.errors import NoTitle, Unavailable
+from snapurl.outbound import Answer, Refused, Resolve, Unreachable, exchange, is_public, resolve
 from snapurl.telemetry.metrics import TITLE_FETCHES
-from snapurl.urls import DEFAULT_PORTS, UrlPolicy, UrlRefused
+from snapurl.urls import UrlPolicy, UrlRefused
 
 FETCHES_MAX = 4  # at once, per worker; then 503
 FETCH_S_MAX = 8.0  # for the whole fetch, redirects included
@@ -32,7 +25,6 @@ REDIRECTS_MAX = 3
 ANSWER_BYTES_MAX = 262_144  # of each answer, its head included: a title that comes later is not found
 TITLE_BYTES_MAX = 4_096
 TITLE_CHARS_MAX = 300  # of what is returned; the limit of a link's title
-PORT_MIN = 1_024  # besides 80 and 443: services of other protocols are below it
 
 REDIRECTS = (301, 302, 303, 307, 308)
 _CHARSET = re.compile(rb"""<meta[^>]{0,200}?charset=["']?([a-z0-9_-]{1,40})""", re.IGNORECASE)
@@ -40,36 +32,7 @@ _SAFE_CHARSET = re.compile(
     r"(utf-?8|us-ascii|latin-?1|(iso-?8859|windows|cp|koi8|euc|gb|big|shift|sjis)[a-z0-9_-]*)"
 )
 _TITLE = re.compile(rb"<title[\s>]", re.IGNORECASE)
-# Addresses that carry another one: a public one of these may lead to one that is not.
-_CARRIERS = tuple(map(IPv6Network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16")))
-
-Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Returns the addresses of a host. Raises OSError."""
-
-
-def is_public(address: str) -> bool:
-    """Whether an IP address is on the public Internet, and stands for itself alone."""
-    found = ip_address(address.partition("%")[0])
-    if isinstance(found, IPv6Address):
-        if found.ipv4_mapped is not None:
-            found = found.ipv4_mapped
-        elif any(found in network for network in _CARRIERS):
-            return False
-    return found.is_global and not found.is_multicast and not found.is_reserved
-
-
-async def resolve(host: str, port: int) -> Sequence[str]:
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=1)
-    return list(dict.fromkeys(str(item[4][0]) for item in found))
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    status: int
-    location: str
-    media: str
-    charset: str
-    body: bytes
+_HEADERS = {"User-Agent": "SnapURL (title of a link)", "Accept": "text/html"}
 
 
 class TitleFetcher:
@@ -110,89 +73,35 @@ class TitleFetcher:
     async def _follow(self, url: str) -> str:
         for _ in range(REDIRECTS_MAX + 1):
             answer = await self._get(url)
-            if answer.status not in REDIRECTS or not answer.location:
+            location = answer.headers.get("location", "")
+            if answer.status not in REDIRECTS or not location:
                 return _title_of(answer)
             try:
-                url = self._urls.check(urljoin(url, answer.location))
+                url = self._urls.check(urljoin(url, location))
             except (UrlRefused, ValueError):
                 raise NoTitle("the target redirects to what no link may lead to", cause="refused") from None
         raise NoTitle(f"the target redirects more than {REDIRECTS_MAX} times", cause="refused")
 
-    async def _get(self, url: str) -> _Answer:
-        parts = urlsplit(url)
-        port = parts.port or DEFAULT_PORTS[parts.scheme]
-        if port < PORT_MIN and port not in DEFAULT_PORTS.values():
-            raise NoTitle(f"pages at port {port} are not fetched", cause="refused")
+    async def _get(self, url: str) -> Answer:
         try:
-            addresses = await self._resolve(parts.hostname or "", port)
-        except (OSError, UnicodeError):
-            raise NoTitle("the host of the target is not known", cause="failed") from None
-        if not addresses or not all(map(self._is_allowed, addresses)):
-            raise NoTitle("the target is not on the public Internet", cause="refused")
-        try:
-            return _parse(await self._exchange(parts, addresses[0], port))
-        except (OSError, ssl.SSLError, HTTPException, ValueError):
-            raise NoTitle("the target does not answer as a web server does", cause="failed") from None
-
-    async def _exchange(self, parts: SplitResult, address: str, port: int) -> bytes:
-        """Returns what the server answers until it ends or its title has arrived: ANSWER_BYTES_MAX at most."""
-        secure = {}
-        if parts.scheme == "https":
-            secure = {"ssl": _tls(), "server_hostname": parts.hostname}
-        reader, writer = await asyncio.open_connection(address, port, **secure)  # type: ignore[arg-type]
-        try:
-            path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-            host = parts.netloc.rpartition("@")[2]
-            writer.write(
-                f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: SnapURL (title of a link)\r\n"
-                "Accept: text/html\r\nAccept-Encoding: identity\r\nConnection: close\r\n\r\n".encode("ascii")
-            )
-            found = bytearray()
-            while len(found) < ANSWER_BYTES_MAX:
-                some = await reader.read(16_384)
-                if not some:
-                    break
-                begin = max(0, len(found) - 8)
-                found += some
-                if b"</title" in found[begin:].lower():
-                    break
-            return bytes(found[:ANSWER_BYTES_MAX])
-        finally:
-            writer.transport.abort()
+            return await exchange(
+                "GET", url, _HEADERS, b"", bytes_max=ANSWER_BYTES_MAX, is_enough=_has_title,
+                resolve=self._resolve, is_allowed=self._is_allowed,
+            )  # fmt: skip
+        except Refused as refusal:
+            raise NoTitle(f"the target {refusal}", cause="refused") from None
+        except Unreachable as fault:
+            raise NoTitle(f"the target {fault}", cause="failed") from None
 
 
-@cache
-def _tls() -> ssl.SSLContext:
-    return ssl.create_default_context()
+def _has_title(found: bytearray, begin: int) -> bool:
+    return b"</title" in found[begin:].lower()
 
 
-class _Received:
-    """What was received, as `HTTPResponse` wants it: a socket that has a file."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    def makefile(self, _mode: str) -> io.BytesIO:
-        return io.BytesIO(self._data)
-
-
-def _parse(data: bytes) -> _Answer:
-    """Parses an answer that may have been cut. Raises HTTPException, ValueError."""
-    response = HTTPResponse(_Received(data))  # type: ignore[arg-type]
-    response.begin()
-    try:
-        body = response.read()
-    except IncompleteRead as error:
-        body = error.partial
-    headers = response.headers
-    charset = headers.get_content_charset() or ""
-    return _Answer(response.status, headers.get("location", ""), headers.get_content_type(), charset, body)
-
-
-def _title_of(answer: _Answer) -> str:
+def _title_of(answer: Answer) -> str:
     if answer.status != 200:
         raise NoTitle(f"the target answers {answer.status}", cause="failed")
-    if answer.media not in ("text/html", "application/xhtml+xml"):
+    if answer.headers.get_content_type() not in ("text/html", "application/xhtml+xml"):
         raise NoTitle("the target is no HTML page", cause="none")
     begin = _TITLE.search(answer.body)
     title = (
@@ -203,10 +112,10 @@ def _title_of(answer: _Answer) -> str:
     return title
 
 
-def _charset_of(answer: _Answer) -> str:
+def _charset_of(answer: Answer) -> str:
     """Returns the character set of a page: a plain one, since there are codecs that take quadratic time."""
     declared = _CHARSET.search(answer.body[:2_048])
-    for name in (answer.charset, declared[1].decode() if declared else ""):
+    for name in (answer.headers.get_content_charset() or "", declared[1].decode() if declared else ""):
         if _SAFE_CHARSET.fullmatch(name.lower()):
             try:
                 return codecs.lookup(name).name

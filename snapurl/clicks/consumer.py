@@ -60,6 +60,7 @@ from snapurl.store.cluster.dsn import plain_text_warning
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.folds import FoldStore
+from snapurl.store.webhooks import WebhookStore
 from snapurl.tasks import cancel_and_wait
 from snapurl.telemetry import logs, traces
 from snapurl.telemetry.metrics import (
@@ -74,6 +75,7 @@ from snapurl.telemetry.metrics import (
 )
 from snapurl.telemetry.metrics_port import serving
 from snapurl.telemetry.process import ProcessMetrics
+from snapurl.webhooks.sender import make_sender
 
 log = logging.getLogger("snapurl.clicks")
 
@@ -395,11 +397,13 @@ async def run(settings: Settings, metrics_port: int, metrics_host: str) -> None:
         FoldStore(shards, router), settings.click_days_kept, lambda: consumer.works, utc_today, loop.time
     )
     fold = logs.endless_task(folder.run, "folding of days")
+    sender = make_sender(settings, WebhookStore(shards, router), lambda: consumer.works, loop.time)
+    send = logs.endless_task(sender.run, "sending of webhooks")
     try:
         async with serving(metrics_host, metrics_port, consumer.fault):
             await consumer.run(stop)
     finally:
-        await cancel_and_wait(process_metrics, fold)
+        await cancel_and_wait(process_metrics, fold, send)
         await blocking.aclose()
         await redis.aclose()
         await shards.close()

@@ -28,6 +28,7 @@ from snapurl.model import ApiKey, ClusterChange, Lag, Readiness, RingView, Shard
 from snapurl.renames import LinkRenames
 from snapurl.statistics import Statistics
 from snapurl.urls import UrlPolicy
+from snapurl.webhooks.service import WebhookService
 
 T = TypeVar("T")
 
@@ -58,6 +59,7 @@ class Services:
     renames: LinkRenames
     keys: KeyService
     accounts: AccountService
+    webhooks: WebhookService
     cache: LinkCache
     tally: Tally
     limiter: Limiter

@@ -20,11 +20,14 @@ from snapurl.errors import (
     NoSuchAccount,
     NoSuchAddress,
     NoSuchKey,
+    NoSuchMessage,
+    NoSuchWebhook,
     NotFound,
     NoTitle,
     OutcomeUnknown,
     RateLimited,
     TooLarge,
+    TooManyWebhooks,
     Unauthorized,
     Unavailable,
     UnsupportedMediaType,
@@ -83,6 +86,17 @@ from snapurl.http.api.stats import (
     stats,
     stats_kind,
 )
+from snapurl.http.api.webhooks import (
+    change_webhook,
+    create_webhook,
+    delete_webhook,
+    list_deliveries,
+    list_webhooks,
+    read_webhook,
+    replay_messages,
+    rotate_webhook,
+    test_webhook,
+)
 from snapurl.http.context import Handler
 from snapurl.http.docs.site import (
     docs,
@@ -94,7 +108,7 @@ from snapurl.http.docs.site import (
     openapi,
     robots,
 )
-from snapurl.http.schema import keys, responses, statistics
+from snapurl.http.schema import keys, responses, statistics, webhooks
 from snapurl.http.schema.batches import LinkBatch, TagName
 from snapurl.http.schema.history import History
 from snapurl.http.schema.imports import Import, ImportResults
@@ -110,6 +124,8 @@ from snapurl.http.schema.requests import (
     Rename,
 )
 from snapurl.http.schema.route import DOMAIN, LINKS_PATH, Parameter, Route, Success
+from snapurl.http.schema.webhooks import WebhookChange, WebhookDraft
+from snapurl.messages import State
 from snapurl.model import LinkOrder, LinkState, Right
 from snapurl.periods import HOUR_DAYS_MAX, Interval
 from snapurl.qr import BORDER_MAX, ERRORS, FORMATS, SIZE_PX_MAX, SIZE_PX_MIN, TRANSPARENT, Style
@@ -117,6 +133,8 @@ from snapurl.urls import HOST_CHARS_MAX
 
 LINK_PATH = LINKS_PATH + "/{code}"
 TAGS_PATH = "/api/v1/tags"
+WEBHOOKS_PATH = "/api/v1/webhooks"
+WEBHOOK_PATH = WEBHOOKS_PATH + "/{id}"
 BATCH_BODY_LINKS = 20  # a batch may have as many JSON values as these: 1,000 codes and what else there is
 
 IDEMPOTENCY_KEY = Parameter(
@@ -202,7 +220,7 @@ PLACE_OF = Parameter(
 ROWS = Parameter(
     "limit",
     "query",
-    "How many keys or accounts a page has.",
+    "How many rows a page has.",
     {"type": "integer", "minimum": 1, "maximum": PAGE_ROWS_MAX, "default": PAGE_ROWS_DEFAULT},
 )
 ROWS_CURSOR = Parameter(
@@ -282,6 +300,10 @@ OF_GROUP = (
     "An admin key sees all links, or those of a domain, an account or a tag; any other key those of its account. A "
     "click counts under what its link had when it was counted."
 )
+MESSAGE_STATE = Parameter(
+    "state", "query", "Only messages that are this.", {"type": "string", "enum": list(State)}
+)
+OF_WEBHOOKS = "An admin key sees all webhooks, any other those of its account."
 AS_CSV = "With `Accept: text/csv` as a table."
 
 FIND = (
@@ -800,6 +822,116 @@ _ROUTES: tuple[Route[Handler], ...] = (
         right=Right.ADMIN,
         body=TransferBody,
         refusals=(*WRITE, Unauthorized, Forbidden, RateLimited, NoSuchAccount),
+    ),
+    # -- webhooks --------------------------------------------------------------------------------------------
+    Route(
+        "GET",
+        WEBHOOKS_PATH,
+        list_webhooks,
+        "List webhooks, newest first",
+        "Webhooks",
+        (Success(200, "The webhooks", webhooks.WebhookList),),
+        OF_WEBHOOKS,
+        right=Right.READ,
+        refusals=ADMIN,
+    ),
+    Route(
+        "POST",
+        WEBHOOKS_PATH,
+        create_webhook,
+        "Create a webhook",
+        "Webhooks",
+        (
+            Success(
+                201,
+                "The webhook, this once with its secret",
+                webhooks.WebhookSecret,
+                {"Location": "The webhook's address in this API."},
+            ),
+        ),
+        "What is changed after this answer is told. Takes the rights to read and to change links, as all that "
+        "changes webhooks. If the reply is lost, delete the webhook, create another.",
+        right=Right.CHANGE,
+        body=WebhookDraft,
+        refusals=(*WRITE, Unauthorized, Forbidden, RateLimited, TooManyWebhooks, OutcomeUnknown),
+    ),
+    Route(
+        "GET",
+        WEBHOOK_PATH,
+        read_webhook,
+        "Read a webhook",
+        "Webhooks",
+        (Success(200, "The webhook", webhooks.WebhookBody),),
+        right=Right.READ,
+        refusals=(*ADMIN, NoSuchWebhook),
+    ),
+    Route(
+        "PATCH",
+        WEBHOOK_PATH,
+        change_webhook,
+        "Change a webhook",
+        "Webhooks",
+        (Success(200, "The webhook", webhooks.WebhookChanged),),
+        "What is left out stays. Messages that wait are sent to the new URL within seconds.",
+        right=Right.CHANGE,
+        body=WebhookChange,
+        refusals=(*WRITE, Unauthorized, Forbidden, RateLimited, NoSuchWebhook, OutcomeUnknown),
+    ),
+    Route(
+        "DELETE",
+        WEBHOOK_PATH,
+        delete_webhook,
+        "Delete a webhook",
+        "Webhooks",
+        (Success(204, "Deleted"),),
+        "Messages that wait are not sent any more.",
+        right=Right.CHANGE,
+        refusals=(*ADMIN, NoSuchWebhook, OutcomeUnknown),
+    ),
+    Route(
+        "POST",
+        WEBHOOK_PATH + "/rotate",
+        rotate_webhook,
+        "Give a webhook another secret",
+        "Webhooks",
+        (Success(200, "The webhook, this once with its secret", webhooks.WebhookSecret),),
+        "For a day the old secret signs, too.",
+        right=Right.CHANGE,
+        refusals=(*ADMIN, NoSuchWebhook, OutcomeUnknown),
+    ),
+    Route(
+        "POST",
+        WEBHOOK_PATH + "/test",
+        test_webhook,
+        "Send a test message",
+        "Webhooks",
+        (Success(202, "The message is on its way", webhooks.MessageSent),),
+        "Its `type` is `webhook.test`.",
+        right=Right.CHANGE,
+        refusals=(*ADMIN, NoSuchWebhook, OutcomeUnknown),
+    ),
+    Route(
+        "GET",
+        WEBHOOK_PATH + "/deliveries",
+        list_deliveries,
+        "List messages and what became of them",
+        "Webhooks",
+        (Success(200, "A page of messages, newest first", webhooks.DeliveryPage),),
+        right=Right.READ,
+        parameters=(ROWS, ROWS_CURSOR, MESSAGE_STATE),
+        refusals=(*ADMIN, NoSuchWebhook),
+    ),
+    Route(
+        "POST",
+        WEBHOOK_PATH + "/replay",
+        replay_messages,
+        "Send messages again",
+        "Webhooks",
+        (Success(200, "What is sent again", webhooks.Replayed),),
+        "One message, or some of those that were given up: then repeat it until it is `complete`.",
+        right=Right.CHANGE,
+        body=webhooks.Replay,
+        refusals=(*WRITE, Unauthorized, Forbidden, RateLimited, NoSuchWebhook, NoSuchMessage, OutcomeUnknown),
     ),
     # -- the cluster -----------------------------------------------------------------------------------------
     Route(

@@ -10,7 +10,8 @@ import pytest
 
 from snapurl import titles
 from snapurl.errors import NoTitle, Unavailable
-from snapurl.titles import ANSWER_BYTES_MAX, FETCHES_MAX, TITLE_CHARS_MAX, TitleFetcher, is_public
+from snapurl.outbound import is_public
+from snapurl.titles import ANSWER_BYTES_MAX, FETCHES_MAX, TITLE_CHARS_MAX, TitleFetcher
 from snapurl.urls import UrlPolicy
 from tests.support.waits import unless_hung, until
 

@@ -21,10 +21,12 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from snapurl.store.queries import load_queries
 from snapurl.tasks import both
 from tools.cluster.calls import IN_SLOTS, smallints
 from tools.cluster.tables import Table
 
+SQL = load_queries("webhooks", package="tools")
 CHUNKS_AHEAD = 32  # chunks read from the source that the target has not taken yet
 
 
@@ -75,6 +77,17 @@ async def repeatable_read(source: Any) -> AsyncIterator[None]:
     """All statements on `source` in the block use one REPEATABLE READ snapshot."""
     async with source.transaction(isolation="repeatable_read", readonly=True):
         yield
+
+
+async def copy_watches(source: Any, target: Any) -> None:
+    """Lets the target know of the webhooks that the source knows, so that it tells of the first change that it
+    takes.
+
+    A webhook that is created later is added on both, since the topology has named the target before the move
+    began.
+    """
+    if watches := await source.fetchval(SQL["watches"]):
+        await target.execute(SQL["take_watches"], watches)
 
 
 async def copy_rows(source: Any, target: Any, tables: Sequence[Table], slots: Sequence[int]) -> int:

@@ -28,6 +28,7 @@ from tools.transfer.batch import Batch
 from tools.transfer.compare import differences, differences_since
 from tools.transfer.copy import (
     copy_rows,
+    copy_watches,
     find_non_empty,
     read_changed_rows,
     repeatable_read,
@@ -215,6 +216,7 @@ class Executor:
 
     async def _copy(self) -> None:
         source, target, slots = self.pair.source, self.pair.target, self.batch.slots
+        await copy_watches(source, target)
         async with repeatable_read(source), target.transaction():
             await self._lock_rows()
             found = await find_non_empty(source, self.pair.tables, slots)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable
 from datetime import datetime
 from hashlib import sha256
@@ -17,12 +18,14 @@ from snapurl.codes import is_key
 from snapurl.http.dispatch import query_error
 from snapurl.http.schema.requests import CURSOR_CHARS_MAX
 from snapurl.http.schema.responses import moment
+from snapurl.http.schema.webhooks import MESSAGE_ID_PATTERN
 from snapurl.model import LinkOrder, PageKey, RowKey
 
 ROWS_CURSOR_CHARS_MAX = 100
 
 CLICKS_MAX = 2**63 - 1  # PostgreSQL's bigint
 _DIGEST_BYTES = 6
+_ROW_ID = re.compile(f"{ACCOUNT_ID_PATTERN.pattern}|{MESSAGE_ID_PATTERN}")
 
 T = TypeVar("T")
 
@@ -65,7 +68,7 @@ def _fits(key: PageKey, order: LinkOrder) -> bool:
 
 
 def write_row_cursor(end: RowKey) -> str:
-    """Returns a cursor of a list of keys or accounts."""
+    """Returns a cursor of a list of keys, accounts or messages."""
     return _encode(moment(end.created_at), end.row_id)
 
 
@@ -74,7 +77,7 @@ def read_row_cursor(text: str) -> RowKey:
 
     def read(created_at: Any, row_id: Any) -> tuple[RowKey, bool]:
         end = RowKey(datetime.fromisoformat(created_at), row_id)
-        return end, bool(ACCOUNT_ID_PATTERN.fullmatch(row_id)) and write_row_cursor(end) == text
+        return end, bool(_ROW_ID.fullmatch(row_id)) and write_row_cursor(end) == text
 
     return _decode(text, ROWS_CURSOR_CHARS_MAX, read, "is not a cursor that this service gave out")
 

@@ -70,7 +70,7 @@ async def list_keys(call: RequestContext) -> HTTPResponse:
     account = call.query.get("account")
     if account is not None and not ACCOUNT_ID_PATTERN.fullmatch(account):
         raise query_error("account", "is not the id of an account")
-    limit, before = _asked_page(call)
+    limit, before = asked_page(call)
     keys, silent = await call.services.keys.page(limit + 1, before, account)
     return call.json_response(_page_of_keys(keys, limit, silent))
 
@@ -97,15 +97,15 @@ async def rename_account(call: RequestContext) -> HTTPResponse:
 
 
 async def list_accounts(call: RequestContext) -> HTTPResponse:
-    limit, before = _asked_page(call)
+    limit, before = asked_page(call)
     found, silent = await call.services.accounts.page(limit + 1, before)
     ends = [RowKey(account.created_at, account.account_id) for account in found]
-    return call.json_response(account_page(found[:limit], _next_cursor(ends, limit), silent))
+    return call.json_response(account_page(found[:limit], next_cursor(ends, limit), silent))
 
 
 async def read_account(call: RequestContext) -> HTTPResponse:
     account = await call.services.accounts.get(call.id)
-    limit, before = _asked_page(call)
+    limit, before = asked_page(call)
     keys, silent = await call.services.accounts.members(account.account_id, limit + 1, before)
     return call.json_response({**account_body(account), **_page_of_keys(keys, limit, silent)})
 
@@ -121,7 +121,7 @@ async def transfer_links(call: RequestContext) -> HTTPResponse:
 # -- pages -------------------------------------------------------------------------------------------------------
 
 
-def _asked_page(call: RequestContext) -> tuple[int, RowKey | None]:
+def asked_page(call: RequestContext) -> tuple[int, RowKey | None]:
     """Returns how many rows the page may have, and where it begins."""
     text, cursor = call.query.get("limit", str(PAGE_ROWS_DEFAULT)), call.query.get("cursor")
     if not re.fullmatch(r"[0-9]{1,3}", text) or not 1 <= int(text) <= PAGE_ROWS_MAX:
@@ -131,9 +131,9 @@ def _asked_page(call: RequestContext) -> tuple[int, RowKey | None]:
 
 def _page_of_keys(keys: Sequence[ApiKey], limit: int, silent: Sequence[str]) -> dict[str, Any]:
     ends = [RowKey(key.created_at, key.key_id) for key in keys]
-    return key_page(keys[:limit], _next_cursor(ends, limit), silent)
+    return key_page(keys[:limit], next_cursor(ends, limit), silent)
 
 
-def _next_cursor(ends: Sequence[RowKey], limit: int) -> str | None:
+def next_cursor(ends: Sequence[RowKey], limit: int) -> str | None:
     """Returns where the next page begins, of the ends of up to `limit` + 1 rows."""
     return write_row_cursor(ends[limit - 1]) if len(ends) > limit else None

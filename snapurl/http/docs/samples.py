@@ -46,6 +46,12 @@ PROBLEMS: dict[type[SnapURLError], tuple[str, SnapURLError]] = {
     ),
     errors.NoSuchKey: ("No API key has this id.", errors.NoSuchKey()),
     errors.NoSuchAccount: ("No account has this id.", errors.NoSuchAccount()),
+    errors.NoSuchWebhook: ("No webhook of the key's account has this id.", errors.NoSuchWebhook()),
+    errors.NoSuchMessage: ("The webhook has no message with this id.", errors.NoSuchMessage()),
+    errors.TooManyWebhooks: (
+        "The account has 10 webhooks, or the deployment 1,000.",
+        errors.TooManyWebhooks(),
+    ),
     errors.NoSuchAddress: ("Nothing is at this address.", errors.NoSuchAddress()),
     errors.MethodNotAllowed: ("The address exists, but not for this method.", errors.MethodNotAllowed()),
     errors.RequestTimeout: ("The request did not arrive in time.", errors.RequestTimeout()),
