@@ -26,11 +26,11 @@ _REDIS_DATABASES = 15  # 1 to 15; 0 is left to programs that are started whole
 
 LONG = (
     "benchmarks",
+    "deploy",
     "drills",
     "failover",
     "faults",
-    "hostile/test_cache_memory.py",
-    "hostile/test_click_sources.py",
+    "hostile",
     "integration/store/test_cut_calls.py",
     "integration/test_idle.py",
     "integration/tools/test_cut_calls.py",
