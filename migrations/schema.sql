@@ -252,6 +252,8 @@ CREATE INDEX links_disabled ON links USING btree (created_at DESC, code DESC) WH
 CREATE INDEX links_newest ON links USING btree (created_at, code) WHERE deleted_at IS NULL;
 CREATE INDEX links_newest_of_owner ON links USING btree (owner, created_at, code) WHERE deleted_at IS NULL;
 CREATE TRIGGER links_changed BEFORE UPDATE ON links FOR EACH ROW WHEN (new.version <> old.version AND NOT new.changed_at IS DISTINCT FROM old.changed_at) EXECUTE FUNCTION link_changed_v1();
+CREATE TRIGGER links_made AFTER INSERT ON links REFERENCING NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION webhook_links_made_v1();
+CREATE TRIGGER links_told AFTER UPDATE ON links FOR EACH ROW WHEN (new.version <> old.version) EXECUTE FUNCTION webhook_link_changed_v1();
 GRANT DELETE, INSERT, SELECT, UPDATE ON links TO snapurl_migrator;
 GRANT SELECT ON links TO snapurl_service;
 
@@ -324,6 +326,67 @@ CREATE TABLE topology (
 CREATE TRIGGER topology_notify AFTER INSERT ON topology FOR EACH ROW EXECUTE FUNCTION topology_notify_v1();
 GRANT INSERT, SELECT ON topology TO snapurl_migrator;
 GRANT SELECT ON topology TO snapurl_service;
+
+CREATE TABLE webhook_messages (
+    slot smallint NOT NULL,
+    message_id text COLLATE "C" NOT NULL,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    webhook_id text COLLATE "C" NOT NULL,
+    code text COLLATE "C" NOT NULL,
+    version bigint NOT NULL,
+    kind text NOT NULL,
+    at timestamp with time zone NOT NULL,
+    data jsonb NOT NULL,
+    state text DEFAULT 'waiting'::text NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    holder text DEFAULT ''::text NOT NULL,
+    tried_at timestamp with time zone,
+    status integer,
+    answer text DEFAULT ''::text NOT NULL,
+    CONSTRAINT webhook_messages_pkey PRIMARY KEY (slot, message_id),
+    CONSTRAINT webhook_messages_state_check CHECK (state = ANY (ARRAY['waiting'::text, 'sent'::text, 'dead'::text]))
+);
+CREATE INDEX webhook_messages_dead ON webhook_messages USING btree (webhook_id) WHERE state = 'dead'::text;
+CREATE INDEX webhook_messages_due ON webhook_messages USING btree (webhook_id, due_at) WHERE state = 'waiting'::text;
+CREATE INDEX webhook_messages_held ON webhook_messages USING btree (holder) WHERE holder <> ''::text;
+CREATE INDEX webhook_messages_log ON webhook_messages USING btree (webhook_id, at DESC, message_id DESC);
+CREATE INDEX webhook_messages_of_link ON webhook_messages USING btree (webhook_id, code, version, at, message_id) WHERE state = 'waiting'::text;
+GRANT DELETE, INSERT, SELECT, UPDATE ON webhook_messages TO snapurl_migrator;
+GRANT SELECT ON webhook_messages TO snapurl_service;
+
+CREATE TABLE webhook_watches (
+    webhook_id text COLLATE "C" NOT NULL,
+    version bigint NOT NULL,
+    account text COLLATE "C" NOT NULL,
+    kinds text[] NOT NULL,
+    since timestamp with time zone NOT NULL,
+    renewed_at timestamp with time zone NOT NULL,
+    CONSTRAINT webhook_watches_pkey PRIMARY KEY (webhook_id)
+);
+GRANT SELECT ON webhook_watches TO snapurl_migrator;
+GRANT SELECT ON webhook_watches TO snapurl_service;
+
+CREATE TABLE webhooks (
+    slot smallint NOT NULL,
+    webhook_id text COLLATE "C" NOT NULL,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    version bigint NOT NULL,
+    account text COLLATE "C" NOT NULL,
+    url text NOT NULL,
+    kinds text[] NOT NULL,
+    note text NOT NULL,
+    secrets text[] NOT NULL,
+    rotated_at timestamp with time zone,
+    created_at timestamp with time zone NOT NULL,
+    created_by text NOT NULL,
+    disabled_at timestamp with time zone,
+    disabled_why text DEFAULT ''::text NOT NULL,
+    deleted_at timestamp with time zone,
+    CONSTRAINT webhooks_pkey PRIMARY KEY (slot, webhook_id)
+);
+GRANT DELETE, INSERT, SELECT, UPDATE ON webhooks TO snapurl_migrator;
+GRANT SELECT ON webhooks TO snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.account_add_v1(p_slot smallint, p_account_id text, p_name text, p_created_at timestamp with time zone, p_created_by text, OUT outcome text, OUT peer text, OUT epoch bigint)
  RETURNS record
@@ -487,6 +550,22 @@ BEGIN
                                  FROM clicks_added_v1(d.sources, d.unmerged, excluded.unmerged) a);
 END $function$;
 GRANT EXECUTE ON FUNCTION clicks_apply_v4 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.clicks_apply_v5(p_stream text, p_slots smallint[], p_firsts bigint[], p_lasts bigint[], c_slots smallint[], c_codes text[], c_days date[], c_clicks bigint[], c_bots bigint[], c_sources text[], c_visitors bigint[], g_scopes text[], g_keys text[], g_days date[], g_clicks bigint[], g_bots bigint[], g_sources text[])
+ RETURNS TABLE(slot smallint, outcome text, peer text, epoch bigint, last_entry bigint)
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+BEGIN
+    RETURN QUERY SELECT * FROM clicks_apply_v4(
+        p_stream, p_slots, p_firsts, p_lasts, c_slots, c_codes, c_days, c_clicks, c_bots, c_sources, c_visitors,
+        g_scopes, g_keys, g_days, g_clicks, g_bots, g_sources);
+    IF NOT FOUND AND EXISTS (SELECT FROM webhook_watches w WHERE 'link.clicks' = ANY (w.kinds)) THEN
+        PERFORM webhook_tell_clicks_v1(c_slots, c_codes, c_clicks, c_bots);
+    END IF;
+END $function$;
+GRANT EXECUTE ON FUNCTION clicks_apply_v5 TO snapurl_migrator, snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.clicks_fold_groups_v1(p_slot smallint, p_scope text, p_key text, p_before date, p_months integer, p_bytes integer, OUT outcome text, OUT peer text, OUT epoch bigint, OUT folded bigint, OUT more_scope text, OUT more_key text)
  RETURNS record
@@ -725,7 +804,7 @@ BEGIN
         IF fenced::text NOT LIKE 'grant_roles_v1(%' THEN
             EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO snapurl_migrator', fenced);
         END IF;
-        IF fenced::text ~ '^(account|link|key|intent|intents|clicks|shard|read_outcome|write_outcome)_' THEN
+        IF fenced::text ~ '^(account|link|key|intent|intents|clicks|shard|webhook|read_outcome|write_outcome)_' THEN
             EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO snapurl_service', fenced);
         END IF;
     END LOOP;
@@ -1660,6 +1739,9 @@ BEGIN
          WHERE u.slot = p_slot AND u.code = p_code AND given > 0;
     END IF;
     uses_left := greatest(0, most - before - given);
+    IF given > 0 AND uses_left = 0 THEN
+        PERFORM webhook_tell_v1('link.max_clicks_reached', p_slot, p_code);
+    END IF;
 END $function$;
 GRANT EXECUTE ON FUNCTION link_use_v1 TO snapurl_migrator, snapurl_service;
 
@@ -1850,6 +1932,421 @@ BEGIN
     RETURN NULL;
 END $function$;
 GRANT EXECUTE ON FUNCTION topology_notify_v1 TO snapurl_migrator;
+
+CREATE OR REPLACE FUNCTION public.webhook_add_v1(p_slot smallint, p_webhook_id text, p_account text, p_url text, p_kinds text[], p_note text, p_secret text, p_created_at timestamp with time zone, p_created_by text, OUT outcome text, OUT peer text, OUT epoch bigint)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+BEGIN
+    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    INSERT INTO webhooks (slot, webhook_id, version, account, url, kinds, note, secrets, created_at, created_by)
+         VALUES (p_slot, p_webhook_id, 1, p_account, p_url, p_kinds, p_note, ARRAY[p_secret], p_created_at, p_created_by)
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND AND NOT EXISTS (SELECT FROM webhooks w WHERE w.slot = p_slot AND w.webhook_id = p_webhook_id
+                                    AND w.secrets = ARRAY[p_secret]) THEN
+        outcome := 'taken';
+    END IF;
+END $function$;
+GRANT EXECUTE ON FUNCTION webhook_add_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.webhook_change_v1(p_slot smallint, p_webhook_id text, p_url text, p_kinds text[], p_note text, p_secret text, p_disabled_why text, p_delete boolean, OUT outcome text, OUT peer text, OUT epoch bigint, OUT webhook webhooks)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+#variable_conflict use_column
+BEGIN
+    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    UPDATE webhooks w SET
+        xid = pg_current_xact_id(),
+        version = w.version + 1,
+        url = coalesce(p_url, w.url),
+        kinds = coalesce(p_kinds, w.kinds),
+        note = coalesce(p_note, w.note),
+        secrets = CASE WHEN p_secret IS NULL OR p_secret = w.secrets[1] THEN w.secrets
+                       ELSE ARRAY[p_secret, w.secrets[1]] END,
+        rotated_at = CASE WHEN p_secret IS NULL OR p_secret = w.secrets[1] THEN w.rotated_at ELSE now() END,
+        disabled_at = CASE WHEN p_disabled_why IS NULL THEN w.disabled_at
+                           WHEN p_disabled_why <> '' THEN coalesce(w.disabled_at, now()) END,
+        disabled_why = CASE WHEN p_disabled_why = '' OR w.disabled_at IS NULL THEN coalesce(p_disabled_why, w.disabled_why)
+                            ELSE w.disabled_why END,
+        deleted_at = CASE WHEN p_delete THEN coalesce(w.deleted_at, now()) END
+     WHERE w.slot = p_slot AND w.webhook_id = p_webhook_id AND (w.deleted_at IS NULL OR p_delete) RETURNING w.* INTO webhook;
+    IF NOT FOUND THEN outcome := 'missing'; END IF;
+END $function$;
+GRANT EXECUTE ON FUNCTION webhook_change_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.webhook_claim_v1(p_holder text, p_webhook_ids text[], p_limits integer[], p_held_s integer)
+ RETURNS SETOF webhook_messages
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+AS $function$
+DECLARE
+    found_slots smallint[];
+    found_ids text[];
+BEGIN
+    SELECT array_agg(m.slot), array_agg(m.message_id) INTO found_slots, found_ids
+      FROM unnest(p_webhook_ids, p_limits) AS u (webhook_id, most)
+     CROSS JOIN LATERAL (
+        SELECT m.slot, m.message_id FROM webhook_messages m
+          JOIN slots s ON s.slot = m.slot AND write_outcome_v1(s.state) = 'ok'
+         WHERE m.webhook_id = u.webhook_id AND m.state = 'waiting' AND m.due_at <= clock_timestamp()
+           AND NOT EXISTS (SELECT FROM webhook_messages e
+                            WHERE e.webhook_id = m.webhook_id AND e.code = m.code AND e.state = 'waiting' AND m.code <> ''
+                              AND (e.version, e.at, e.message_id) < (m.version, m.at, m.message_id)
+                              AND (e.attempts > 0 OR e.holder <> '' OR e.due_at <= clock_timestamp())
+                              AND e.slot = m.slot)
+         ORDER BY m.due_at LIMIT u.most) m;
+    IF found_ids IS NULL THEN RETURN; END IF;
+    PERFORM slots_fence_v1(found_slots);
+    RETURN QUERY
+        UPDATE webhook_messages m SET xid = pg_current_xact_id(), holder = p_holder,
+                                      due_at = clock_timestamp() + make_interval(secs => p_held_s)
+          FROM (SELECT m.slot, m.message_id FROM unnest(found_slots, found_ids) AS u (slot, message_id)
+                  JOIN slots s ON s.slot = u.slot AND write_outcome_v1(s.state) = 'ok'
+                  JOIN webhook_messages m ON m.slot = u.slot AND m.message_id = u.message_id COLLATE "C"
+                 WHERE m.state = 'waiting' AND m.due_at <= clock_timestamp()
+                   AND EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+                 ORDER BY m.slot, m.message_id FOR UPDATE OF m SKIP LOCKED) f
+         WHERE m.slot = f.slot AND m.message_id = f.message_id
+        RETURNING m.*;
+END $function$;
+GRANT EXECUTE ON FUNCTION webhook_claim_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.webhook_link_changed_v1()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+DECLARE
+    kind text;
+BEGIN
+    IF NOT EXISTS (SELECT FROM public.webhook_watches) THEN RETURN NULL; END IF;
+    kind := CASE WHEN OLD.deleted_at IS NULL AND NEW.deleted_at IS NOT NULL THEN 'link.deleted'
+                 WHEN OLD.deleted_at IS NOT NULL AND NEW.deleted_at IS NULL THEN 'link.restored'
+                 WHEN OLD.enabled AND NOT NEW.enabled THEN 'link.disabled'
+                 ELSE 'link.updated' END;
+    INSERT INTO public.webhook_messages (slot, message_id, webhook_id, code, version, kind, at, data, due_at)
+         SELECT NEW.slot, public.webhook_message_id_v1(), w.webhook_id, NEW.code, NEW.version, kind, clock_timestamp(),
+                public.webhook_link_v1(NEW), clock_timestamp()
+           FROM public.webhook_watching_v1(kind, NEW.owner, OLD.owner) AS w (webhook_id)
+          WHERE EXISTS (SELECT FROM public.slots s WHERE s.slot = NEW.slot AND public.write_outcome_v1(s.state) = 'ok');
+    RETURN NULL;
+END $function$;
+GRANT EXECUTE ON FUNCTION webhook_link_changed_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.webhook_link_v1(l links)
+ RETURNS jsonb
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'public', 'pg_temp'
+ SET "TimeZone" TO 'UTC'
+AS $function$
+    SELECT to_jsonb(l) - '{slot,xid,token,change_token,password_hash}'::text[]
+                       - CASE WHEN is_long THEN '{note,rules}'::text[] ELSE '{}' END
+           || jsonb_build_object('has_password', (l).password_hash IS NOT NULL, 'is_cut', is_long)
+      FROM (SELECT length(coalesce((l).note, '')) + length(coalesce((l).rules, '')) > 32768 AS is_long) q
+$function$;
+GRANT EXECUTE ON FUNCTION webhook_link_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.webhook_links_made_v1()
+ RETURNS trigger
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    IF NOT EXISTS (SELECT FROM public.webhook_watches) THEN RETURN NULL; END IF;
+    INSERT INTO public.webhook_messages (slot, message_id, webhook_id, code, version, kind, at, data, due_at)
+         SELECT m.slot, public.webhook_message_id_v1(), w.webhook_id, m.code, m.version, 'link.created', clock_timestamp(),
+                public.webhook_link_v1(m), clock_timestamp()
+           FROM made m
+           JOIN public.slots s ON s.slot = m.slot AND public.write_outcome_v1(s.state) = 'ok'
+          CROSS JOIN LATERAL public.webhook_watching_v1('link.created', m.owner, m.owner) AS w (webhook_id);
+    RETURN NULL;
+END $function$;
+GRANT EXECUTE ON FUNCTION webhook_links_made_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.webhook_message_id_of_v1(p_about text)
+ RETURNS text
+ LANGUAGE sql
+ IMMUTABLE
+AS $function$
+    SELECT 'msg_' || left(encode(sha256(convert_to(p_about, 'UTF8')), 'hex'), 32)
+$function$;
+GRANT EXECUTE ON FUNCTION webhook_message_id_of_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.webhook_message_id_v1()
+ RETURNS text
+ LANGUAGE sql
+AS $function$
+    SELECT 'msg_' || replace(gen_random_uuid()::text, '-', '')
+$function$;
+GRANT EXECUTE ON FUNCTION webhook_message_id_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.webhook_purge_v1(p_there text[], p_gone text[], p_days integer, p_kept integer, p_limit integer)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+AS $function$
+DECLARE
+    found_slots smallint[];
+    found_ids text[];
+    purged bigint;
+BEGIN
+    SELECT array_agg(q.slot), array_agg(q.message_id) INTO found_slots, found_ids FROM (
+        (SELECT m.slot, m.message_id
+           FROM unnest(p_there) AS w (webhook_id)
+          CROSS JOIN unnest(ARRAY['sent', 'dead'], ARRAY[p_kept, 10 * p_kept]) AS k (state, kept)
+          CROSS JOIN LATERAL (
+                SELECT greatest(now() - make_interval(days => p_days),
+                                (SELECT n.at FROM webhook_messages n WHERE n.webhook_id = w.webhook_id
+                                  ORDER BY n.at DESC, n.message_id DESC OFFSET k.kept LIMIT 1)) AS first_at) f
+           JOIN webhook_messages m ON m.webhook_id = w.webhook_id AND m.at < f.first_at AND m.state = k.state
+           JOIN slots s ON s.slot = m.slot AND s.state = 'owned'
+          LIMIT p_limit)
+        UNION ALL
+        (SELECT m.slot, m.message_id FROM unnest(p_gone) AS w (webhook_id)
+           JOIN webhook_messages m ON m.webhook_id = w.webhook_id
+           JOIN slots s ON s.slot = m.slot AND s.state = 'owned'
+          LIMIT p_limit)) q;
+    PERFORM slots_fence_v1(found_slots);
+    WITH gone AS (
+        DELETE FROM webhook_messages m USING unnest(found_slots, found_ids) AS u (slot, message_id), slots s
+         WHERE m.slot = u.slot AND m.message_id = u.message_id COLLATE "C" AND s.slot = m.slot AND s.state = 'owned'
+           AND (m.state <> 'waiting' OR m.webhook_id = ANY (p_gone))
+        RETURNING 1)
+    SELECT count(*) INTO purged FROM gone;
+    RETURN purged;
+END $function$;
+GRANT EXECUTE ON FUNCTION webhook_purge_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.webhook_release_v1(p_holder text, p_limit integer)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+DECLARE
+    found_slots smallint[];
+    found_ids text[];
+    released bigint;
+BEGIN
+    SELECT array_agg(q.slot), array_agg(q.message_id) INTO found_slots, found_ids FROM (
+        SELECT m.slot, m.message_id FROM webhook_messages m
+          JOIN slots s ON s.slot = m.slot AND write_outcome_v1(s.state) = 'ok'
+         WHERE m.holder <> '' AND m.holder <> p_holder AND m.state = 'waiting' LIMIT p_limit) q;
+    PERFORM slots_fence_v1(found_slots);
+    UPDATE webhook_messages m SET xid = pg_current_xact_id(), holder = '', due_at = clock_timestamp()
+      FROM unnest(found_slots, found_ids) AS u (slot, message_id)
+      JOIN slots s ON s.slot = u.slot AND write_outcome_v1(s.state) = 'ok'
+     WHERE m.slot = u.slot AND m.message_id = u.message_id COLLATE "C" AND m.state = 'waiting'
+       AND EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time());
+    GET DIAGNOSTICS released = ROW_COUNT;
+    RETURN released;
+END $function$;
+GRANT EXECUTE ON FUNCTION webhook_release_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.webhook_replay_dead_v1(p_webhook_id text, p_limit integer)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+ SET enable_seqscan TO 'off'
+AS $function$
+DECLARE
+    found_slots smallint[];
+    found_ids text[];
+    replayed bigint;
+BEGIN
+    SELECT array_agg(q.slot), array_agg(q.message_id) INTO found_slots, found_ids FROM (
+        SELECT m.slot, m.message_id FROM webhook_messages m
+          JOIN slots s ON s.slot = m.slot AND write_outcome_v1(s.state) = 'ok'
+         WHERE m.webhook_id = p_webhook_id AND m.state = 'dead' LIMIT p_limit) q;
+    PERFORM slots_fence_v1(found_slots);
+    UPDATE webhook_messages m SET xid = pg_current_xact_id(), state = 'waiting', attempts = 0, due_at = clock_timestamp()
+      FROM unnest(found_slots, found_ids) AS u (slot, message_id)
+      JOIN slots s ON s.slot = u.slot AND write_outcome_v1(s.state) = 'ok'
+     WHERE m.slot = u.slot AND m.message_id = u.message_id COLLATE "C" AND m.state = 'dead'
+       AND EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time());
+    GET DIAGNOSTICS replayed = ROW_COUNT;
+    RETURN replayed;
+END $function$;
+GRANT EXECUTE ON FUNCTION webhook_replay_dead_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.webhook_replay_v1(p_slot smallint, p_message_id text, p_webhook_id text, OUT outcome text, OUT peer text, OUT epoch bigint)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+BEGIN
+    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    UPDATE webhook_messages m SET xid = pg_current_xact_id(), state = 'waiting', attempts = 0, due_at = clock_timestamp()
+     WHERE m.slot = p_slot AND m.message_id = p_message_id AND m.webhook_id = p_webhook_id AND m.holder = '';
+    IF NOT FOUND AND NOT EXISTS (SELECT FROM webhook_messages m WHERE m.slot = p_slot AND m.message_id = p_message_id
+                                    AND m.webhook_id = p_webhook_id) THEN
+        outcome := 'missing';
+    END IF;
+END $function$;
+GRANT EXECUTE ON FUNCTION webhook_replay_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.webhook_settle_v1(p_slot smallint, p_message_id text, p_holder text, p_state text, p_wait_s double precision, p_status integer, p_answer text, OUT outcome text, OUT peer text, OUT epoch bigint)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+BEGIN
+    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    UPDATE webhook_messages m SET
+        xid = pg_current_xact_id(), state = p_state, attempts = m.attempts + 1, holder = '', tried_at = clock_timestamp(),
+        due_at = clock_timestamp() + make_interval(secs => p_wait_s), status = p_status, answer = p_answer
+     WHERE m.slot = p_slot AND m.message_id = p_message_id AND m.holder = p_holder AND m.state = 'waiting';
+END $function$;
+GRANT EXECUTE ON FUNCTION webhook_settle_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.webhook_tell_clicks_v1(p_slots smallint[], p_codes text[], p_clicks bigint[], p_bots bigint[])
+ RETURNS void
+ LANGUAGE sql
+ SET search_path TO 'public', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+ SET "TimeZone" TO 'UTC'
+AS $function$
+    INSERT INTO webhook_messages AS m (slot, message_id, webhook_id, code, version, kind, at, data, due_at)
+         SELECT c.slot, webhook_message_id_of_v1(concat_ws('/', 'link.clicks', w.webhook_id, c.code, t.minute)), w.webhook_id,
+                c.code, l.version, 'link.clicks', t.minute + interval '1 minute',
+                webhook_link_v1(l) || jsonb_build_object('new_clicks', c.clicks, 'new_bots', c.bots, 'clicks_from_at', t.minute),
+                t.minute + interval '65 seconds'
+           FROM (SELECT slot, code COLLATE "C" AS code, sum(clicks)::bigint AS clicks, sum(bots)::bigint AS bots
+                   FROM unnest(p_slots, p_codes, p_clicks, p_bots) AS u (slot, code, clicks, bots)
+                  GROUP BY slot, code COLLATE "C" ORDER BY slot, code COLLATE "C") c
+           JOIN links l ON l.slot = c.slot AND l.code = c.code
+          CROSS JOIN date_trunc('minute', clock_timestamp()) AS t (minute)
+          CROSS JOIN LATERAL webhook_watching_v1('link.clicks', l.owner, l.owner) AS w (webhook_id)
+    ON CONFLICT (slot, message_id) DO UPDATE SET
+        xid = pg_current_xact_id(),
+        data = m.data || jsonb_build_object(
+            'new_clicks', (m.data ->> 'new_clicks')::bigint + (excluded.data ->> 'new_clicks')::bigint,
+            'new_bots', (m.data ->> 'new_bots')::bigint + (excluded.data ->> 'new_bots')::bigint)
+$function$;
+GRANT EXECUTE ON FUNCTION webhook_tell_clicks_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.webhook_tell_expired_v1(p_since timestamp with time zone, p_code text, p_limit integer, OUT looked_at bigint, OUT more_since timestamp with time zone, OUT more_code text)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+AS $function$
+DECLARE
+    found_slots smallint[];
+    found_codes text[];
+BEGIN
+    looked_at := 0;
+    IF NOT EXISTS (SELECT FROM webhook_watches w WHERE 'link.expired' = ANY (w.kinds)) THEN RETURN; END IF;
+    SELECT array_agg(q.slot ORDER BY q.expires_at, q.code), array_agg(q.code ORDER BY q.expires_at, q.code), count(*),
+           max(q.expires_at)
+      INTO found_slots, found_codes, looked_at, more_since
+      FROM (SELECT l.slot, l.code, l.expires_at FROM links l
+              JOIN slots s ON s.slot = l.slot AND write_outcome_v1(s.state) = 'ok'
+             WHERE l.expires_at >= p_since AND l.expires_at <= clock_timestamp() AND l.deleted_at IS NULL
+               AND (l.expires_at, l.code) > (p_since, p_code COLLATE "C")
+             ORDER BY l.expires_at, l.code LIMIT p_limit) q;
+    IF looked_at = 0 THEN RETURN; END IF;
+    more_code := found_codes[cardinality(found_codes)];
+    PERFORM slots_fence_v1(found_slots);
+    INSERT INTO webhook_messages (slot, message_id, webhook_id, code, version, kind, at, data, due_at)
+         SELECT l.slot, webhook_message_id_of_v1(concat_ws('/', 'link.expired', w.webhook_id, l.code,
+                                                           extract(epoch FROM l.expires_at))), w.webhook_id,
+                l.code, l.version, 'link.expired', l.expires_at, webhook_link_v1(l), clock_timestamp()
+           FROM unnest(found_slots, found_codes) AS u (slot, code)
+           JOIN slots s ON s.slot = u.slot AND write_outcome_v1(s.state) = 'ok'
+           JOIN links l ON l.slot = u.slot AND l.code = u.code COLLATE "C"
+          CROSS JOIN LATERAL webhook_watching_v1('link.expired', l.owner, l.owner) AS g (webhook_id)
+           JOIN webhook_watches w ON w.webhook_id = g.webhook_id AND w.since < l.expires_at
+          WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+            AND l.expires_at <= clock_timestamp() AND l.deleted_at IS NULL
+          ORDER BY l.slot, l.code
+    ON CONFLICT (slot, message_id) DO NOTHING;
+END $function$;
+GRANT EXECUTE ON FUNCTION webhook_tell_expired_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.webhook_tell_v1(p_kind text, p_slot smallint, p_code text)
+ RETURNS void
+ LANGUAGE sql
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+    INSERT INTO webhook_messages (slot, message_id, webhook_id, code, version, kind, at, data, due_at)
+         SELECT l.slot, webhook_message_id_v1(), w.webhook_id, l.code, l.version, p_kind, clock_timestamp(),
+                webhook_link_v1(l), clock_timestamp()
+           FROM links l CROSS JOIN LATERAL webhook_watching_v1(p_kind, l.owner, l.owner) AS w (webhook_id)
+          WHERE l.slot = p_slot AND l.code = p_code
+$function$;
+GRANT EXECUTE ON FUNCTION webhook_tell_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.webhook_test_v1(p_slot smallint, p_webhook_id text, p_message_id text, p_data jsonb, OUT outcome text, OUT peer text, OUT epoch bigint)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+BEGIN
+    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    INSERT INTO webhook_messages (slot, message_id, webhook_id, code, version, kind, at, data, due_at)
+         VALUES (p_slot, p_message_id, p_webhook_id, '', 0, 'webhook.test', clock_timestamp(), p_data, clock_timestamp())
+    ON CONFLICT DO NOTHING;
+END $function$;
+GRANT EXECUTE ON FUNCTION webhook_test_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.webhook_watch_v1(p_webhook_ids text[], p_versions bigint[], p_accounts text[], p_kinds text[], p_since timestamp with time zone[], p_gone text[])
+ RETURNS void
+ LANGUAGE sql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+    INSERT INTO webhook_watches AS w (webhook_id, version, account, kinds, since, renewed_at)
+         SELECT u.webhook_id, u.version, u.account, u.kinds::text[], u.since, now()
+           FROM unnest(p_webhook_ids, p_versions, p_accounts, p_kinds, p_since)
+             AS u (webhook_id, version, account, kinds, since)
+          ORDER BY u.webhook_id COLLATE "C"
+    ON CONFLICT (webhook_id) DO UPDATE SET version = excluded.version, account = excluded.account, kinds = excluded.kinds,
+                                           since = excluded.since, renewed_at = excluded.renewed_at
+     WHERE excluded.version > w.version
+        OR excluded.version = w.version AND w.renewed_at < now() - interval '10 minutes';
+    DELETE FROM webhook_watches WHERE webhook_id = ANY (p_gone);
+$function$;
+GRANT EXECUTE ON FUNCTION webhook_watch_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.webhook_watching_v1(p_kind text, p_account text, p_account_before text)
+ RETURNS SETOF text
+ LANGUAGE sql
+ STABLE
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+    SELECT w.webhook_id FROM webhook_watches w
+     WHERE w.account IN ('', p_account, p_account_before) AND p_kind = ANY (w.kinds)
+       AND w.renewed_at > now() - interval '1 day'
+$function$;
+GRANT EXECUTE ON FUNCTION webhook_watching_v1 TO snapurl_migrator, snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.write_outcome_v1(state text)
  RETURNS text

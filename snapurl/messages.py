@@ -37,7 +37,8 @@ CHOICE = tuple(kind for kind in Kind if kind is not Kind.TEST)
 """The kinds that a webhook may be told of; a test is sent to every one."""
 
 USUAL = tuple(kind for kind in CHOICE if kind is not Kind.CLICKS)
-"""The kinds that a webhook is told of unless it is said which: what happens to a link, not each minute of clicks."""
+"""The kinds that a webhook is told of unless it is said which: what happens to a link, not each minute of
+clicks."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,12 +159,12 @@ class WebhookStore:
         replayed, silent, is_complete = 0, [], True
         for name in self.shard_names:
             try:
-                ((some,),) = await self._fetch(name, SQL["replay_dead"], webhook_id, MESSAGES_PER_CALL)
+                (row,) = await self._fetch(name, SQL["replay_dead"], webhook_id, MESSAGES_PER_CALL)
             except ShardSilent:
                 silent.append(name)
             else:
-                replayed += some
-                is_complete = is_complete and some < MESSAGES_PER_CALL
+                replayed += row["replayed"]
+                is_complete = is_complete and row["replayed"] < MESSAGES_PER_CALL
         return replayed, is_complete and not silent, tuple(silent)
 
     async def gone(self) -> list[str]:
@@ -176,8 +176,8 @@ class WebhookStore:
         """Deletes some messages of a shard: all of webhooks that are gone, and old ones of the others. Returns how
         many; 0 if none was left. Raises ShardSilent."""
         args = (list(there), list(gone), days, kept, MESSAGES_PER_CALL)
-        ((purged,),) = await self._fetch(name, SQL["purge"], *args)
-        return int(purged)
+        (row,) = await self._fetch(name, SQL["purge"], *args)
+        return int(row["purged"])
 
     async def tell_expired(self, name: str, since: datetime, code: str) -> tuple[datetime, str] | None:
         """Adds messages of links that have expired on a shard since then, the first ones after `code`.
@@ -204,7 +204,8 @@ class WebhookStore:
         """Takes back what other senders hold at a shard. Raises ShardSilent."""
         released = MESSAGES_PER_CALL
         while released == MESSAGES_PER_CALL:
-            ((released,),) = await self._fetch(name, SQL["release"], holder, MESSAGES_PER_CALL)
+            (row,) = await self._fetch(name, SQL["release"], holder, MESSAGES_PER_CALL)
+            released = row["released"]
 
     async def settle(
         self, message: Message, holder: str, state: State, wait_s: float, status: int | None, answer: str

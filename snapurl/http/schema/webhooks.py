@@ -58,8 +58,8 @@ Events = Annotated[
     AfterValidator(_unique),
     Field(
         min_length=1,
-        description="What it is told of. Left out: all but `link.clicks`, which tells of the clicks of each link once "
-        "a minute at most.",
+        description="What it is told of. Left out: all but `link.clicks`, which tells of the clicks of each link "
+        "once a minute at most.",
         examples=[["link.created", "link.deleted"]],
         json_schema_extra={"uniqueItems": True},
     ),

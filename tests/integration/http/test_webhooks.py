@@ -15,7 +15,7 @@ from snapurl.store.webhooks import WebhookStore
 from snapurl.tasks import cancel_and_wait
 from snapurl.webhooks import sender as sender_module
 from snapurl.webhooks.sender import make_sender
-from tests.integration.http.service import Service
+from tests.integration.http.service import PUBLIC_URL, Service
 from tests.support.receiver import Receiver, receiving
 from tests.support.waits import until
 
@@ -27,7 +27,7 @@ async def receiver(
     """A receiver, while messages of the shared service are sent."""
     for name in ("COMPARE_S", "POLL_S"):
         monkeypatch.setattr(sender_module, name, 0.05)
-    settings = shared_settings.model_copy(update={"webhook_networks": "127.0.0.0/8"})
+    settings = shared_settings.model_copy(update={"webhook_networks": "127.0.0.0/8", "base_url": PUBLIC_URL})
     shards = await Shards.connect(settings)
     store = WebhookStore(shards, Router(shards, settings.busy_wait_ms))
     sender = make_sender(settings, store, lambda: True, asyncio.get_running_loop().time)

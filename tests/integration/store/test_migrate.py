@@ -141,6 +141,8 @@ async def test_a_sharded_table_carries_slot_and_xid(settings: Settings, fresh_sh
             "api_keys",
             "accounts",
             "intents",
+            "webhooks",
+            "webhook_messages",
         }
         for row in tables:
             column = await connection.fetchrow(

@@ -138,6 +138,18 @@ async def test_every_function_that_writes_for_clients_sets_its_search_path(ready
         "account_rename_v1",
         "link_transfer_v1",
         "link_transfer_all_v1",
+        "clicks_apply_v5",
+        "webhook_add_v1",
+        "webhook_change_v1",
+        "webhook_watch_v1",
+        "webhook_claim_v1",
+        "webhook_settle_v1",
+        "webhook_replay_v1",
+        "webhook_replay_dead_v1",
+        "webhook_release_v1",
+        "webhook_purge_v1",
+        "webhook_tell_expired_v1",
+        "webhook_test_v1",
     }
     harmless = {f"enable_{way}=off" for way in ("seqscan", "hashjoin", "mergejoin")}
     harmless.add("plan_cache_mode=force_generic_plan")

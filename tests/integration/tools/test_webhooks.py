@@ -1,0 +1,147 @@
+"""The sender of webhooks on real shards: what happens to receivers, to itself, and to slots meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from snapurl.config import Settings
+from snapurl.messages import ALL_ACCOUNTS, USUAL, State
+from snapurl.model import LinkPatch
+from snapurl.store.webhooks import WebhookStore
+from snapurl.tasks import cancel_and_wait
+from snapurl.webhooks import delivery, sender
+from snapurl.webhooks.sender import WEBHOOK_DELIVERIES_MAX, make_sender
+from snapurl.webhooks.service import WebhookService
+from tests.integration.store.conftest import NewLinkMaker, Store
+from tests.integration.tools.conftest import add_fifth, settle
+from tests.support.receiver import OK, Received, receiving
+from tests.support.waits import until
+
+LINKS = 30
+CHANGES = 3
+FEW = 8  # messages, more than a webhook has deliveries at once
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("COMPARE_S", "POLL_S", "STANDBY_S"):
+        monkeypatch.setattr(sender, name, 0.02)
+    monkeypatch.setattr(sender, "REST_S_MAX", 0.02)
+    monkeypatch.setattr(delivery, "DELAYS_S", (0.02, 0.02))
+
+
+@asynccontextmanager
+async def sending(store: Store) -> AsyncIterator[WebhookService]:
+    """Runs a sender, and stops it at once in the midst of what it does."""
+    settings = store.settings.model_copy(update={"webhook_networks": "127.0.0.0/8"})
+    webhooks = WebhookStore(store.shards, store.router)
+    running = make_sender(settings, webhooks, lambda: True, asyncio.get_running_loop().time)
+    task = asyncio.create_task(running.run())
+    try:
+        yield WebhookService(webhooks)
+    finally:
+        assert not task.done(), task
+        await cancel_and_wait(task)
+
+
+async def change(store: Store, code: str, times: int) -> None:
+    for number in range(times):
+        patch = LinkPatch(url=f"https://example.org/{number}")
+        await store.links.change(code, patch, if_match=None, owner=None, token=uuid.uuid4(), by="")
+
+
+async def test_nothing_is_missing_while_slots_move_and_senders_die(
+    store: Store, new_link: NewLinkMaker, ready: Settings, five: Settings, fifth: str
+) -> None:
+    """While slots move to a new shard, which gets to know of the webhook with them, and senders end in the midst of
+    deliveries, a receiver is told of each change of each link; the first time of each, in their order."""
+    codes = [f"link{number}" for number in range(LINKS)]
+    held: list[Received] = []
+
+    def answer(received: Received) -> bytes | None:
+        """Leaves each tenth request without an answer until its sender has ended."""
+        if len(receiver.received) % 10 == 0:
+            held.append(received)
+            return None
+        return OK
+
+    async with receiving() as receiver:
+        receiver.answer = answer
+        async with sending(store) as webhooks:
+            await webhooks.create(ALL_ACCOUNTS, receiver.url, USUAL, "", "")
+            await store.links.create_many([new_link(code) for code in codes])
+            fleet = await add_fifth(ready, five, fifth, weight=0.2)
+            moving = asyncio.create_task(settle(five))
+            await until(lambda: held)
+        changing = asyncio.gather(*(change(store, code, CHANGES) for code in codes))
+        async with sending(store):
+            await until(lambda: len(held) >= 3)
+        await moving
+        await changing
+        await fleet.close()
+        receiver.answer = lambda received: OK
+        async with sending(store):
+            everything = [*range(1, CHANGES + 2)]
+            await until(lambda: all(versions_of(receiver.received)[code] == everything for code in codes),
+                        lambda: versions_of(receiver.received))  # fmt: skip
+            moved = await store.shards.pool("db4").fetch("SELECT count(*) AS n FROM webhook_messages")
+            assert moved[0]["n"] > 0
+
+
+def versions_of(received: list[Received]) -> dict[str, list[int]]:
+    """Returns of each link which versions were told, each message the first time."""
+    found: dict[str, list[int]] = defaultdict(list)
+    told = set()
+    for each in received:
+        if each.message_id not in told:
+            told.add(each.message_id)
+            found[each.code].append(each.told["data"]["link"]["version"])
+    return found
+
+
+async def test_a_receiver_that_fails_delays_nobody_else(store: Store, new_link: NewLinkMaker) -> None:
+    """While one receiver answers nothing and one fails, a third is told of everything. What was given up is in the
+    log, and can be sent again; a receiver that wants no more is left alone."""
+    failing = {"answer": b"HTTP/1.1 500 Oh\r\n\r\n"}
+    async with receiving() as silent, receiving() as bad, receiving() as good, sending(store) as webhooks:
+        silent.answer = lambda received: None
+        bad.answer = lambda received: failing["answer"]
+        made = [
+            (await webhooks.create(ALL_ACCOUNTS, each.url, USUAL, "", "")).webhook.webhook_id
+            for each in (silent, bad, good)
+        ]
+        codes = [f"link{number}" for number in range(FEW)]
+        await store.links.create_many([new_link(code) for code in codes])
+        await until(lambda: len(good.received) == FEW)
+        assert len(silent.received) == WEBHOOK_DELIVERIES_MAX
+
+        async def count(state: State) -> int:
+            return len((await webhooks.deliveries(made[1], None, 200, None, state))[0])
+
+        async def are_dead() -> bool:
+            return await count(State.DEAD) == FEW
+
+        await until(are_dead)
+        (one, *_), _ = await webhooks.deliveries(made[1], None, 1)
+        assert (one.attempts, one.status, one.answer) == (3, 500, "the receiver answers 500")
+        failing["answer"] = OK
+        assert await webhooks.replay_dead(made[1], None) == (FEW, True, ())
+
+        async def are_sent() -> bool:
+            return await count(State.SENT) == FEW
+
+        await until(are_sent)
+        failing["answer"] = b"HTTP/1.1 410 Gone\r\n\r\n"
+        await webhooks.replay(made[1], None, one.message_id)
+
+        async def is_disabled() -> bool:
+            return not (await webhooks.get(made[1], None)).is_enabled
+
+        await until(is_disabled)
+        assert (await webhooks.get(made[1], None)).disabled_why == "the receiver wants no more messages"
