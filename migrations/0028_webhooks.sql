@@ -143,7 +143,7 @@ CREATE TRIGGER links_told AFTER UPDATE ON links FOR EACH ROW WHEN (NEW.version <
     EXECUTE FUNCTION webhook_link_changed_v1();
 
 -- Tells of a link whose row has not changed; for a function that has passed the fence.
-CREATE FUNCTION webhook_tell_v1(p_kind text, p_slot smallint, p_code text) RETURNS void
+CREATE FUNCTION webhook_notify_v1(p_kind text, p_slot smallint, p_code text) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = public, pg_temp AS $$
     INSERT INTO webhook_messages (slot, message_id, webhook_id, code, version, kind, at, data, due_at)
          SELECT l.slot, webhook_message_id_v1(), w.webhook_id, l.code, l.version, p_kind, clock_timestamp(),
@@ -179,13 +179,13 @@ BEGIN
     END IF;
     uses_left := greatest(0, most - before - given);
     IF given > 0 AND uses_left = 0 THEN
-        PERFORM webhook_tell_v1('link.max_clicks_reached', p_slot, p_code);
+        PERFORM webhook_notify_v1('link.max_clicks_reached', p_slot, p_code);
     END IF;
 END $$;
 
 -- Adds clicks to the messages of this minute, which are due 5 s after it; for a function that has passed the fence. Calls
 -- of a shard take turns.
-CREATE FUNCTION webhook_tell_clicks_v1(p_slots smallint[], p_codes text[], p_clicks bigint[], p_bots bigint[]) RETURNS void
+CREATE FUNCTION webhook_notify_clicks_v1(p_slots smallint[], p_codes text[], p_clicks bigint[], p_bots bigint[]) RETURNS void
 LANGUAGE sql VOLATILE SET search_path = public, pg_temp
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET timezone = 'UTC' AS $$
     INSERT INTO webhook_messages AS m (slot, message_id, webhook_id, code, version, kind, at, data, due_at)
@@ -219,13 +219,13 @@ BEGIN
         p_stream, p_slots, p_firsts, p_lasts, c_slots, c_codes, c_days, c_clicks, c_bots, c_sources, c_visitors,
         g_scopes, g_keys, g_days, g_clicks, g_bots, g_sources);
     IF NOT FOUND AND EXISTS (SELECT FROM webhook_watches w WHERE 'link.clicks' = ANY (w.kinds)) THEN
-        PERFORM webhook_tell_clicks_v1(c_slots, c_codes, c_clicks, c_bots);
+        PERFORM webhook_notify_clicks_v1(c_slots, c_codes, c_clicks, c_bots);
     END IF;
 END $$;
 
 -- Tells of links that have expired since `p_since`, the next `p_limit` after the time and code of the last call. A link that
 -- was told of already is not told of again. Returns how many links it looked at, and where to go on.
-CREATE FUNCTION webhook_tell_expired_v1(
+CREATE FUNCTION webhook_notify_expired_v1(
     p_since timestamptz, p_code text, p_limit integer, OUT looked_at bigint, OUT more_since timestamptz, OUT more_code text
 ) LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$

@@ -72,7 +72,7 @@ class Webhook:
         return self.secrets[:1] if is_over else self.secrets
 
 
-class State(StrEnum):
+class MessageState(StrEnum):
     """What became of a message: it waits for its first or another attempt, was taken, or is given up."""
 
     WAITING = "waiting"
@@ -95,7 +95,7 @@ class Message:
     kind: str
     at: datetime
     data: Mapping[str, Any] = field(repr=False)
-    state: State
+    state: MessageState
     attempts: int
     due_at: datetime
     tried_at: datetime | None
@@ -107,8 +107,8 @@ class Message:
         about = self.data
         if self.code:
             about = {"link": link_document(self.data, domains), **_clicks(self.data)}
-        told = {"type": self.kind, "timestamp": _moment(self.at), "data": about}
-        return json.dumps(told, ensure_ascii=False, separators=(",", ":"))
+        sent = {"type": self.kind, "timestamp": _moment(self.at), "data": about}
+        return json.dumps(sent, ensure_ascii=False, separators=(",", ":"))
 
 
 def link_document(row: Mapping[str, Any], domains: Domains) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def link_document(row: Mapping[str, Any], domains: Domains) -> dict[str, Any]:
     """
     domain, code = split_key(row["code"])
     kept = {name: value for name, value in row.items() if name not in ("code", "owner", "rules", *_CLICKS)}
-    told = {
+    named = {
         "code": code,
         "domain": domain or None,
         "domain_is_configured": domains.has(domain),
@@ -131,8 +131,8 @@ def link_document(row: Mapping[str, Any], domains: Domains) -> dict[str, Any]:
         },
     }
     if "rules" in row:
-        told["rules"] = json.loads(row["rules"]) if row["rules"] else None
-    return kept | told
+        named["rules"] = json.loads(row["rules"]) if row["rules"] else None
+    return kept | named
 
 
 _CLICKS = ("new_clicks", "new_bots", "clicks_from_at")

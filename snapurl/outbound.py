@@ -36,16 +36,16 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 """Returns the addresses of a host. Raises OSError, UnicodeError."""
 
 
-class Refused(Exception):
+class TargetRefused(Exception):
     """The request is not made. The text says why of the server, and may be shown to whoever has chosen the URL."""
 
 
-class Unreachable(Exception):
+class TargetUnreachable(Exception):
     """Nothing that speaks HTTP answers. The text says of the server what happens instead."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class OutboundResponse:
     """An answer, perhaps cut. `headers` have names in any case."""
 
     status: int
@@ -78,32 +78,32 @@ async def exchange(
     is_enough: Callable[[bytearray, int], bool],
     resolve: Resolve,
     is_allowed: Callable[[str], bool],
-) -> Answer:
+) -> OutboundResponse:
     """Returns what the server at a URL answers until it ends, or `is_enough`, or it has `bytes_max` bytes.
 
-    `is_enough` gets all bytes so far, and where to look for what is new. Raises Refused, Unreachable.
+    `is_enough` gets all bytes so far, and where to look for what is new. Raises TargetRefused, TargetUnreachable.
     """
     parts = urlsplit(url)
     port = parts.port or DEFAULT_PORTS[parts.scheme]
     if port < PORT_MIN and port not in DEFAULT_PORTS.values():
-        raise Refused(f"has port {port}, where other protocols are")
+        raise TargetRefused(f"has port {port}, where other protocols are")
     try:
         addresses = await resolve(parts.hostname or "", port)
     except (OSError, UnicodeError):
-        raise Unreachable("has a host name that is not known") from None
+        raise TargetUnreachable("has a host name that is not known") from None
     if not addresses or not all(map(is_allowed, addresses)):
-        raise Refused("is not on the public Internet")
+        raise TargetRefused("is not on the public Internet")
     head = _head(method, parts, headers, body)
     try:
         return _parse(await _send(parts, addresses[0], port, head + body, bytes_max, is_enough))
     except ssl.SSLCertVerificationError:
-        raise Unreachable("has a certificate that is not valid for it") from None
+        raise TargetUnreachable("has a certificate that is not valid for it") from None
     except ConnectionRefusedError:
-        raise Unreachable("refuses connections") from None
+        raise TargetUnreachable("refuses connections") from None
     except (OSError, ssl.SSLError):
-        raise Unreachable("closes the connection") from None
+        raise TargetUnreachable("closes the connection") from None
     except (HTTPException, ValueError):
-        raise Unreachable("does not answer as a web server does") from None
+        raise TargetUnreachable("does not answer as a web server does") from None
 
 
 def _head(method: str, parts: SplitResult, headers: Mapping[str, str], body: bytes) -> bytes:
@@ -163,7 +163,7 @@ class _Received:
         return io.BytesIO(self._data)
 
 
-def _parse(data: bytes) -> Answer:
+def _parse(data: bytes) -> OutboundResponse:
     """Parses an answer that may have been cut. Raises HTTPException, ValueError."""
     response = HTTPResponse(_Received(data))  # type: ignore[arg-type]
     response.begin()
@@ -171,4 +171,4 @@ def _parse(data: bytes) -> Answer:
         body = response.read()
     except IncompleteRead as error:
         body = error.partial
-    return Answer(response.status, response.headers, body)
+    return OutboundResponse(response.status, response.headers, body)

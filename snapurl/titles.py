@@ -15,7 +15,15 @@ from html.parser import HTMLParser
 from urllib.parse import urljoin
 
 from snapurl.errors import NoTitle, Unavailable
-from snapurl.outbound import Answer, Refused, Resolve, Unreachable, exchange, is_public, resolve
+from snapurl.outbound import (
+    OutboundResponse,
+    Resolve,
+    TargetRefused,
+    TargetUnreachable,
+    exchange,
+    is_public,
+    resolve,
+)
 from snapurl.telemetry.metrics import TITLE_FETCHES
 from snapurl.urls import UrlPolicy, UrlRefused
 
@@ -82,15 +90,15 @@ class TitleFetcher:
                 raise NoTitle("the target redirects to what no link may lead to", cause="refused") from None
         raise NoTitle(f"the target redirects more than {REDIRECTS_MAX} times", cause="refused")
 
-    async def _get(self, url: str) -> Answer:
+    async def _get(self, url: str) -> OutboundResponse:
         try:
             return await exchange(
                 "GET", url, _HEADERS, b"", bytes_max=ANSWER_BYTES_MAX, is_enough=_has_title,
                 resolve=self._resolve, is_allowed=self._is_allowed,
             )  # fmt: skip
-        except Refused as refusal:
+        except TargetRefused as refusal:
             raise NoTitle(f"the target {refusal}", cause="refused") from None
-        except Unreachable as fault:
+        except TargetUnreachable as fault:
             raise NoTitle(f"the target {fault}", cause="failed") from None
 
 
@@ -98,7 +106,7 @@ def _has_title(found: bytearray, begin: int) -> bool:
     return b"</title" in found[begin:].lower()
 
 
-def _title_of(answer: Answer) -> str:
+def _title_of(answer: OutboundResponse) -> str:
     if answer.status != 200:
         raise NoTitle(f"the target answers {answer.status}", cause="failed")
     if answer.headers.get_content_type() not in ("text/html", "application/xhtml+xml"):
@@ -112,7 +120,7 @@ def _title_of(answer: Answer) -> str:
     return title
 
 
-def _charset_of(answer: Answer) -> str:
+def _charset_of(answer: OutboundResponse) -> str:
     """Returns the character set of a page: a plain one, since there are codecs that take quadratic time."""
     declared = _CHARSET.search(answer.body[:2_048])
     for name in (answer.headers.get_content_charset() or "", declared[1].decode() if declared else ""):

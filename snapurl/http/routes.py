@@ -125,7 +125,7 @@ from snapurl.http.schema.requests import (
 )
 from snapurl.http.schema.route import DOMAIN, LINKS_PATH, Parameter, Route, Success
 from snapurl.http.schema.webhooks import WebhookChange, WebhookDraft
-from snapurl.messages import State
+from snapurl.messages import MessageState
 from snapurl.model import LinkOrder, LinkState, Right
 from snapurl.periods import HOUR_DAYS_MAX, Interval
 from snapurl.qr import BORDER_MAX, ERRORS, FORMATS, SIZE_PX_MAX, SIZE_PX_MIN, TRANSPARENT, Style
@@ -301,7 +301,7 @@ OF_GROUP = (
     "click counts under what its link had when it was counted."
 )
 MESSAGE_STATE = Parameter(
-    "state", "query", "Only messages that are this.", {"type": "string", "enum": list(State)}
+    "state", "query", "Only messages that are this.", {"type": "string", "enum": list(MessageState)}
 )
 OF_WEBHOOKS = "An admin key sees all webhooks, any other those of its account."
 AS_CSV = "With `Accept: text/csv` as a table."

@@ -12,7 +12,7 @@ import asyncpg
 
 from ring.slots import slot_of
 from snapurl.errors import ConfigError, Unavailable
-from snapurl.messages import Message, State, Webhook
+from snapurl.messages import Message, MessageState, Webhook
 from snapurl.model import RowKey
 from snapurl.store.batching.bulk import repeat_or_refuse
 from snapurl.store.cluster.fanout import every_row_once
@@ -128,7 +128,7 @@ class WebhookStore:
         await self._write(slot, lambda pool: pool.fetch(SQL["test"], slot, *args))
 
     async def page(
-        self, webhook_id: str, limit: int, before: RowKey | None, state: State | None
+        self, webhook_id: str, limit: int, before: RowKey | None, state: MessageState | None
     ) -> tuple[list[Message], tuple[str, ...]]:
         """Returns up to `limit` messages of a webhook without what they say, newest first, and the shards whose
         messages are missing; with `state`, those that are in it."""
@@ -179,12 +179,12 @@ class WebhookStore:
         (row,) = await self._fetch(name, SQL["purge"], *args)
         return int(row["purged"])
 
-    async def tell_expired(self, name: str, since: datetime, code: str) -> tuple[datetime, str] | None:
+    async def notify_expired(self, name: str, since: datetime, code: str) -> tuple[datetime, str] | None:
         """Adds messages of links that have expired on a shard since then, the first ones after `code`.
 
         Returns where to go on; None if there are no more. Raises ShardSilent.
         """
-        (row,) = await self._fetch(name, SQL["tell_expired"], since, code, MESSAGES_PER_CALL)
+        (row,) = await self._fetch(name, SQL["notify_expired"], since, code, MESSAGES_PER_CALL)
         is_over = row["looked_at"] < MESSAGES_PER_CALL
         return None if is_over else (row["more_since"], row["more_code"])
 
@@ -208,7 +208,13 @@ class WebhookStore:
             released = row["released"]
 
     async def settle(
-        self, message: Message, holder: str, state: State, wait_s: float, status: int | None, answer: str
+        self,
+        message: Message,
+        holder: str,
+        state: MessageState,
+        wait_s: float,
+        status: int | None,
+        answer: str,
     ) -> None:
         """Notes what came of an attempt, unless another sender has taken the message meanwhile."""
         args = (message.slot, message.message_id, holder, state, wait_s, status, answer)
@@ -239,5 +245,5 @@ def _webhook(row: Mapping[str, Any]) -> Webhook:
 def _message(row: Mapping[str, Any]) -> Message:
     return Message(
         row["slot"], row["message_id"], row["webhook_id"], row["code"], row["kind"], row["at"],
-        json.loads(row["data"]), State(row["state"]), row["attempts"], row["due_at"], row["tried_at"],
+        json.loads(row["data"]), MessageState(row["state"]), row["attempts"], row["due_at"], row["tried_at"],
         row["status"], row["answer"], )  # fmt: skip

@@ -18,8 +18,8 @@ from email.utils import parsedate_to_datetime
 from standardwebhooks.webhooks import Webhook as Signer
 
 from snapurl.domains import Domains
-from snapurl.messages import Message, State, Webhook
-from snapurl.outbound import Refused, Resolve, Unreachable, exchange, is_public, resolve
+from snapurl.messages import Message, MessageState, Webhook
+from snapurl.outbound import Resolve, TargetRefused, TargetUnreachable, exchange, is_public, resolve
 
 ATTEMPT_S_MAX = 15.0  # of one attempt, from the look-up of the name to the head of the answer
 ANSWER_BYTES_MAX = 16_384  # of an answer that are read: its head
@@ -39,13 +39,13 @@ _SECONDS = re.compile(r"[0-9]{1,6}")
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class AttemptResult:
     """What came of an attempt. A message that waits on is due again in `wait_s` seconds.
 
     `is_gone`: the receiver wants nothing more.
     """
 
-    state: State
+    state: MessageState
     wait_s: float
     status: int | None
     answer: str
@@ -53,7 +53,7 @@ class Outcome:
 
     @property
     def is_sent(self) -> bool:
-        return self.state is State.SENT
+        return self.state is MessageState.SENT
 
 
 class Deliverer:
@@ -71,7 +71,7 @@ class Deliverer:
         self._resolve = resolve
         self._is_allowed = is_allowed
 
-    async def deliver(self, webhook: Webhook, message: Message) -> Outcome:
+    async def deliver(self, webhook: Webhook, message: Message) -> AttemptResult:
         """Makes one attempt."""
         body = message.body(self._domains)
         try:
@@ -86,15 +86,17 @@ class Deliverer:
                     resolve=self._resolve,
                     is_allowed=self._is_allowed,
                 )
-        except (Refused, Unreachable) as fault:
+        except (TargetRefused, TargetUnreachable) as fault:
             return _failed(message, None, f"the receiver {fault}")
         except TimeoutError:
             return _failed(message, None, f"the receiver has not answered within {ATTEMPT_S_MAX:g} s")
         status = answer.status
         if 200 <= status < 300:
-            return Outcome(State.SENT, 0.0, status, "taken")
+            return AttemptResult(MessageState.SENT, 0.0, status, "taken")
         if status == GONE:
-            return Outcome(State.DEAD, 0.0, status, "the receiver wants no more messages", is_gone=True)
+            return AttemptResult(
+                MessageState.DEAD, 0.0, status, "the receiver wants no more messages", is_gone=True
+            )
         what = "redirects, which is not followed" if 300 <= status < 400 else f"answers {status}"
         return _failed(
             message, status, f"the receiver {what}", self._asked_s(answer.headers.get("retry-after", ""))
@@ -125,9 +127,9 @@ class Deliverer:
         return min(max(0.0, wait_s), RETRY_AFTER_S_MAX)
 
 
-def _failed(message: Message, status: int | None, answer: str, asked_s: float = 0.0) -> Outcome:
+def _failed(message: Message, status: int | None, answer: str, asked_s: float = 0.0) -> AttemptResult:
     """Returns what an attempt that failed comes to."""
     if message.attempts >= len(DELAYS_S):
-        return Outcome(State.DEAD, 0.0, status, answer)
+        return AttemptResult(MessageState.DEAD, 0.0, status, answer)
     delay_s = DELAYS_S[message.attempts] * random.uniform(0.9, 1.1)
-    return Outcome(State.WAITING, max(delay_s, asked_s), status, answer)
+    return AttemptResult(MessageState.WAITING, max(delay_s, asked_s), status, answer)

@@ -30,12 +30,12 @@ from ipaddress import ip_address
 
 from snapurl.config import Settings
 from snapurl.errors import SnapURLError
-from snapurl.messages import Message, State, Webhook
+from snapurl.messages import Message, MessageState, Webhook
 from snapurl.outbound import is_public
 from snapurl.store.webhooks import ShardSilent, WebhookStore
 from snapurl.tasks import cancel_and_wait
-from snapurl.webhooks.delivery import Deliverer, Outcome
-from snapurl.webhooks.service import WebhookService, now
+from snapurl.webhooks.delivery import AttemptResult, Deliverer
+from snapurl.webhooks.service import WebhookService, utc_now
 
 log = logging.getLogger("snapurl.webhooks")
 
@@ -60,7 +60,7 @@ def make_sender(
     def is_allowed(address: str) -> bool:
         return is_public(address) or any(ip_address(address.partition("%")[0]) in each for each in networks)
 
-    deliverer = Deliverer(settings.link_domains, now, is_allowed=is_allowed)
+    deliverer = Deliverer(settings.link_domains, utc_now, is_allowed=is_allowed)
     return Sender(store, WebhookService(store), deliverer, works, clock)
 
 
@@ -162,7 +162,7 @@ class Sender:
     async def _deliver(self, lane: _Lane, message: Message) -> None:
         try:
             outcome = await self._deliverer.deliver(lane.webhook, message)
-            if outcome.state is State.SENT:
+            if outcome.state is MessageState.SENT:
                 lane.failures = 0
             else:
                 lane.failures += 1
@@ -175,7 +175,7 @@ class Sender:
         finally:
             lane.running -= 1
 
-    async def _settle(self, message: Message, outcome: Outcome) -> None:
+    async def _settle(self, message: Message, outcome: AttemptResult) -> None:
         """Notes the outcome in the shard. Raises Unavailable, OutcomeUnknown if that takes too long."""
         deadline = self._clock() + SETTLE_S_MAX
         while True:
@@ -209,11 +209,11 @@ class Sender:
             return
         there = {each.webhook_id for each in webhooks}
         for name, versions in known.items():
-            news = [each for each in webhooks if versions.get(each.webhook_id, 0) < each.version]
+            unknown = [each for each in webhooks if versions.get(each.webhook_id, 0) < each.version]
             gone = set() if silent else versions.keys() - there
-            if news or gone:
+            if unknown or gone:
                 try:
-                    await self._store.watch(name, news, gone)
+                    await self._store.watch(name, unknown, gone)
                 except ShardSilent as error:
                     log.debug("a shard is not told of webhooks: %s", error)
         self._take_lanes(webhooks, is_complete=not silent)

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 from snapurl.codes import ALPHABET
 from snapurl.errors import NoSuchMessage, NoSuchWebhook, TooManyWebhooks, Unavailable
-from snapurl.messages import Message, State, Webhook
+from snapurl.messages import Message, MessageState, Webhook
 from snapurl.model import RowKey
 from snapurl.store.webhooks import WebhookStore
 
@@ -32,7 +32,7 @@ SWITCHED_OFF = "switched off"
 log = logging.getLogger("snapurl.webhooks")
 
 
-def now() -> datetime:
+def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
@@ -50,7 +50,7 @@ class WebhookService:
     `account` None is whoever may see all.
     """
 
-    def __init__(self, store: WebhookStore, clock: Callable[[], datetime] = now) -> None:
+    def __init__(self, store: WebhookStore, clock: Callable[[], datetime] = utc_now) -> None:
         self._store = store
         self._clock = clock
 
@@ -150,7 +150,7 @@ class WebhookService:
         account: str | None,
         limit: int,
         before: RowKey | None = None,
-        state: State | None = None,
+        state: MessageState | None = None,
     ) -> tuple[list[Message], tuple[str, ...]]:
         """Returns up to `limit` messages, newest first, and the shards whose messages are missing."""
         webhook = await self.get(webhook_id, account)

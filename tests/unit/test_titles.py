@@ -97,7 +97,7 @@ async def test_a_title_is_text_for_people(web: Web, page: bytes, title: str) -> 
         (PAGE % "\u202e".encode(), "no title"),
         (b"HTTP/1.1 500 Oh\r\nContent-Type: text/html\r\n\r\n<title>x</title>", "answers 500"),
         (b"SSH-2.0-OpenSSH\r\n", "as a web server"),
-        (b"", "as a web server"),
+        (b"", "closes the connection"),
         (PAGE.replace(b"<title>", b" " * ANSWER_BYTES_MAX + b"<title>") % b"too late", "no title"),
         (b"HTTP/1.1 302 Found\r\nLocation: file:///etc/passwd\r\n\r\n", "no link may lead"),
         (b"HTTP/1.1 302 Found\r\nLocation: /page\r\n\r\n", "redirects more than"),

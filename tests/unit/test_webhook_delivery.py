@@ -9,8 +9,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from standardwebhooks.webhooks import WebhookVerificationError
 
+from snapurl import outbound
 from snapurl.domains import Domains
-from snapurl.messages import SECRETS_OVERLAP, Kind, Message, State, Webhook
+from snapurl.messages import SECRETS_OVERLAP, Kind, Message, MessageState, Webhook
 from snapurl.webhooks import delivery
 from snapurl.webhooks.delivery import DELAYS_S, RETRY_AFTER_S_MAX, Deliverer
 from snapurl.webhooks.service import new_secret
@@ -20,7 +21,7 @@ from tests.support.waits import unless_hung
 NOW = datetime.now(UTC)
 OLD, NEW = new_secret(), new_secret()
 MESSAGE = Message(
-    1, "msg_1", "wh_1", "", Kind.TEST, NOW, {"webhook": "wh_1"}, State.WAITING, 0, NOW, None, None, ""
+    1, "msg_1", "wh_1", "", Kind.TEST, NOW, {"webhook": "wh_1"}, MessageState.WAITING, 0, NOW, None, None, ""
 )  # fmt: skip
 
 
@@ -34,7 +35,7 @@ def webhook(url: str, rotated_at: datetime | None = None) -> Webhook:
     return Webhook("wh_1", 1, "", url, (Kind.TEST,), "", (NEW, OLD), rotated_at, NOW, "")
 
 
-def deliverer(resolve: delivery.Resolve = delivery.resolve) -> Deliverer:
+def deliverer(resolve: outbound.Resolve = outbound.resolve) -> Deliverer:
     """Returns one that may connect to 127.0.0.1 alone."""
     domains = Domains.of("https://s.example.org")
     return Deliverer(domains, lambda: NOW, resolve, lambda address: address == "127.0.0.1")
@@ -43,7 +44,7 @@ def deliverer(resolve: delivery.Resolve = delivery.resolve) -> Deliverer:
 async def test_a_receiver_can_verify_with_either_secret_for_a_day(receiver: Receiver) -> None:
     """After a rotation both secrets verify; a day later only the new one does."""
     outcome = await deliverer().deliver(webhook(receiver.url, NOW - timedelta(hours=23)), MESSAGE)
-    assert (outcome.state, outcome.status) == (State.SENT, 204)
+    assert (outcome.state, outcome.status) == (MessageState.SENT, 204)
     for secret in (OLD, NEW):
         assert receiver.received[0].verify(secret)["data"] == {"webhook": "wh_1"}
     assert receiver.received[0].message_id == "msg_1"
@@ -56,17 +57,17 @@ async def test_a_receiver_can_verify_with_either_secret_for_a_day(receiver: Rece
 @pytest.mark.parametrize(
     ("answer", "state", "status", "says"),
     [
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\nnot read to its end", State.SENT, 200, "taken"),
-        (b"HTTP/1.1 500 Oh\r\n\r\n", State.WAITING, 500, "answers 500"),
-        (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n", State.WAITING, 302, "not followed"),
-        (b"HTTP/1.1 410 Gone\r\n\r\n", State.DEAD, 410, "no more"),
-        (b"", State.WAITING, None, "closes the connection"),
-        (b"SSH-2.0-OpenSSH\r\n", State.WAITING, None, "as a web server"),
-        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 9_999, State.WAITING, None, "as a web server"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\nnot read to its end", MessageState.SENT, 200, "taken"),
+        (b"HTTP/1.1 500 Oh\r\n\r\n", MessageState.WAITING, 500, "answers 500"),
+        (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n", MessageState.WAITING, 302, "not followed"),
+        (b"HTTP/1.1 410 Gone\r\n\r\n", MessageState.DEAD, 410, "no more"),
+        (b"", MessageState.WAITING, None, "closes the connection"),
+        (b"SSH-2.0-OpenSSH\r\n", MessageState.WAITING, None, "as a web server"),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 9_999, MessageState.WAITING, None, "as a web server"),
     ],
 )  # fmt: skip
 async def test_only_2xx_is_success(
-    receiver: Receiver, answer: bytes, state: State, status: int | None, says: str
+    receiver: Receiver, answer: bytes, state: MessageState, status: int | None, says: str
 ) -> None:
     """What is no 2xx is tried again, except 410; redirects are not followed, and the head of an answer is
     bounded."""
@@ -92,7 +93,7 @@ async def test_a_message_is_given_up_after_about_a_day(receiver: Receiver) -> No
     outcome = await deliverer().deliver(webhook(receiver.url), MESSAGE)
     assert outcome.wait_s == RETRY_AFTER_S_MAX
     outcome = await deliverer().deliver(webhook(receiver.url), replace(MESSAGE, attempts=len(DELAYS_S)))
-    assert outcome.state is State.DEAD
+    assert outcome.state is MessageState.DEAD
 
 
 async def test_nothing_inside_is_reached(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +110,7 @@ async def test_nothing_inside_is_reached(receiver: Receiver, monkeypatch: pytest
     for _ in range(2):
         outcome = await deliverer(lying).deliver(named, MESSAGE)
         assert outcome.answer == "the receiver is not on the public Internet"
-    assert (await deliverer().deliver(webhook("http://127.0.0.2:1/"), MESSAGE)).state is State.WAITING
+    assert (await deliverer().deliver(webhook("http://127.0.0.2:1/"), MESSAGE)).state is MessageState.WAITING
     assert len(receiver.received) == 1
 
     monkeypatch.setattr(delivery, "ATTEMPT_S_MAX", 0.05)

@@ -19,7 +19,7 @@ from snapurl.http.schema.webhooks import (
     webhook_changed,
     webhook_list,
 )
-from snapurl.messages import ALL_ACCOUNTS, USUAL, State
+from snapurl.messages import ALL_ACCOUNTS, USUAL, MessageState
 from snapurl.model import Right, RowKey
 
 
@@ -100,10 +100,10 @@ async def test_webhook(call: RequestContext) -> HTTPResponse:
 async def list_deliveries(call: RequestContext) -> HTTPResponse:
     limit, before = asked_page(call)
     asked = call.query.get("state")
-    if asked is not None and asked not in tuple(State):
-        raise query_error("state", f"must be one of {', '.join(State)}")
+    if asked is not None and asked not in tuple(MessageState):
+        raise query_error("state", f"must be one of {', '.join(MessageState)}")
     found, silent = await call.services.webhooks.deliveries(
-        call.id, owner_filter(call.caller), limit + 1, before, State(asked) if asked else None
+        call.id, owner_filter(call.caller), limit + 1, before, MessageState(asked) if asked else None
     )
     ends = [RowKey(each.at, each.message_id) for each in found]
     page = {"deliveries": list(map(delivery_body, found[:limit])), "next_cursor": next_cursor(ends, limit)}

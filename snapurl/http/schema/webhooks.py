@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from snapurl.codes import split_key
 from snapurl.http.schema.requests import AccountId, Body, Target
 from snapurl.http.schema.responses import Answer, moment
-from snapurl.messages import ALL_ACCOUNTS, CHOICE, Message, State, Webhook
+from snapurl.messages import ALL_ACCOUNTS, CHOICE, Message, MessageState, Webhook
 
 URL_CHARS_MAX = 2_048
 NOTE_CHARS_MAX = 200
@@ -217,7 +217,7 @@ def webhook_list(webhooks: Sequence[Webhook], partial: Sequence[str]) -> dict[st
 def delivery_body(message: Message) -> dict[str, Any]:
     """Returns a `DeliveryBody`."""
     domain, code = split_key(message.code)
-    waits = message.state is State.WAITING
+    waits = message.state is MessageState.WAITING
     return {
         "id": message.message_id,
         "type": message.kind,

@@ -65,8 +65,8 @@ SELECT w.webhook_id FROM webhooks w JOIN slots s ON s.slot = w.slot AND read_out
 -- name: purge
 SELECT webhook_purge_v1($1, $2, $3, $4, $5) AS purged
 
--- name: tell_expired
-SELECT looked_at, more_since, more_code FROM webhook_tell_expired_v1($1, $2, $3)
+-- name: notify_expired
+SELECT looked_at, more_since, more_code FROM webhook_notify_expired_v1($1, $2, $3)
 
 -- name: waiting
 -- Of each webhook: how many messages wait, 1,000,000 at most over all, and for how many seconds the first has been due.

@@ -148,7 +148,7 @@ async def test_every_function_that_writes_for_clients_sets_its_search_path(ready
         "webhook_replay_dead_v1",
         "webhook_release_v1",
         "webhook_purge_v1",
-        "webhook_tell_expired_v1",
+        "webhook_notify_expired_v1",
         "webhook_test_v1",
     }
     harmless = {f"enable_{way}=off" for way in ("seqscan", "hashjoin", "mergejoin")}

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from snapurl.config import Settings
-from snapurl.messages import ALL_ACCOUNTS, USUAL, State
+from snapurl.messages import ALL_ACCOUNTS, USUAL, MessageState
 from snapurl.model import LinkPatch
 from snapurl.store.webhooks import WebhookStore
 from snapurl.tasks import cancel_and_wait
@@ -121,11 +121,11 @@ async def test_a_receiver_that_fails_delays_nobody_else(store: Store, new_link: 
         await until(lambda: len(good.received) == FEW)
         assert len(silent.received) == WEBHOOK_DELIVERIES_MAX
 
-        async def count(state: State) -> int:
+        async def count(state: MessageState) -> int:
             return len((await webhooks.deliveries(made[1], None, 200, None, state))[0])
 
         async def are_dead() -> bool:
-            return await count(State.DEAD) == FEW
+            return await count(MessageState.DEAD) == FEW
 
         await until(are_dead)
         (one, *_), _ = await webhooks.deliveries(made[1], None, 1)
@@ -134,7 +134,7 @@ async def test_a_receiver_that_fails_delays_nobody_else(store: Store, new_link: 
         assert await webhooks.replay_dead(made[1], None) == (FEW, True, ())
 
         async def are_sent() -> bool:
-            return await count(State.SENT) == FEW
+            return await count(MessageState.SENT) == FEW
 
         await until(are_sent)
         failing["answer"] = b"HTTP/1.1 410 Gone\r\n\r\n"
