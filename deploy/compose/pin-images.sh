@@ -4,7 +4,7 @@
 #
 #   sh deploy/compose/pin-images.sh
 #
-# With COMPOSE_FILE=docker-compose.yml:deploy/compose/images.yml in .env Compose runs those and no others.
+# With what it says at the end in .env Compose runs those and no others.
 set -eu
 file=deploy/compose/images.yml
 trap 'rm -f "$file.new"' EXIT
@@ -36,3 +36,4 @@ named() {
     echo "  proxy: {image: \"$proxy\"}"
 } > "$file.new"
 mv "$file.new" "$file"
+echo "in .env: COMPOSE_FILE=docker-compose.yml:$file"
