@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import os
 from collections.abc import AsyncIterator, Callable, Generator
@@ -23,11 +24,20 @@ from tests.support.waits import PATIENT
 _NUMBERS = itertools.count(1)
 _REDIS_DATABASES = 15  # 1 to 15; 0 is left to programs that are started whole
 
-LONG = ("benchmarks", "drills", "faults")
-"""The directories whose tests take long: `make test-all` runs them, `make test` does not."""
+LONG = (
+    "benchmarks",
+    "deploy",
+    "drills",
+    "failover",
+    "faults",
+    "hostile",
+    "integration/store/test_cut_calls.py",
+    "integration/test_idle.py",
+    "integration/tools/test_cut_calls.py",
+)
+"""The directories and files whose tests take long: `make test-all` runs them, `make test` does not."""
 
 EARLY = (
-    "hostile/test_cache_memory.py",
     "integration/test_proxy.py",
     "integration/tools/test_cli.py",
     "integration/tools/test_migrator.py",
@@ -63,11 +73,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = Path(__file__).parent
+    long = {here / name for name in LONG}
     for item in items:
-        if any(here / name in item.path.parents for name in LONG):
+        if long.intersection((item.path, *item.path.parents)):
             item.add_marker(pytest.mark.long)
     early = {here / name for name in EARLY}
     items.sort(key=lambda item: 0 if item.get_closest_marker("long") else 1 if item.path in early else 2)
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()  # thousands of tests: each full collection would look through all of them
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

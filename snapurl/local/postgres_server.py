@@ -38,6 +38,7 @@ _SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_checkpoints": "off",
+    "jit": "off",  # compiling takes longer than any statement here runs
 }
 _NOT_DURABLE = {
     "fsync": "off",

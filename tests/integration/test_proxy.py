@@ -317,6 +317,7 @@ async def whole_service(ready: Settings, address: str, port: int, log: Path) -> 
         assert await unless_hung(process.wait()) == 0, log.read_text()
 
 
+@pytest.mark.long
 async def test_replicas_that_stop_and_start_cost_no_request(ready: Settings, tmp_path: Path) -> None:
     """While one of two replicas is stopped and started in an orderly way, every redirect and create succeeds."""
     log = tmp_path / "service.log"

@@ -140,9 +140,8 @@ async def connect_once(name: str, dsn: str, timeout_s: float, *, application: st
     try:
         if word := missing_file(dsn):
             raise ConfigError(f"the DSN of shard {name}: the file that {word} names does not exist")
-        return await connect_primary(
-            dsn, timeout_s, command_timeout=60.0, server_settings={"application_name": application}
-        )
+        settings = {"application_name": application, "jit": "off"}  # as in a pool
+        return await connect_primary(dsn, timeout_s, command_timeout=60.0, server_settings=settings)
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError) as error:
         raise ConfigError(f"shard {name} refuses the user or password of its DSN") from error
     except asyncpg.InsufficientPrivilegeError as error:

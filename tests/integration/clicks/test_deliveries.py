@@ -73,6 +73,7 @@ async def sent(tally: Tally) -> None:
     await until(lambda: not len(tally))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "constant",
     [

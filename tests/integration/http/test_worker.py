@@ -65,6 +65,7 @@ async def test_garbage_collections_pass_over_what_a_worker_has_loaded(settings: 
     """A full garbage collection, during which requests wait, examines few of the objects of a worker's start."""
     await migrate_all(settings)
     await ensure_cluster(settings)
+    gc.unfreeze()  # what the tests themselves have frozen
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(run(settings, listener))
         try:
@@ -74,7 +75,7 @@ async def test_garbage_collections_pass_over_what_a_worker_has_loaded(settings: 
             await serving
         finally:
             await cancel_and_wait(serving)
-            gc.unfreeze()
+            gc.freeze()
             for signum in (signal.SIGTERM, signal.SIGINT, LEAVE_SIGNAL):
                 asyncio.get_running_loop().remove_signal_handler(signum)
 

@@ -117,6 +117,7 @@ async def drain(settings: Settings, direct: dict[str, Any], name: str) -> None:
     await until(gone)
 
 
+@pytest.mark.long
 async def test_every_shard_may_leave_without_taking_the_status_of_the_migrator_with_it(
     ready: Settings, direct: dict[str, Any]
 ) -> None:
