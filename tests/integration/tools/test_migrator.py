@@ -17,6 +17,7 @@ from snapurl.codes import key_of
 from snapurl.config import Settings
 from snapurl.model import ClickRow, Link, LinkPatch, LinkQuery, PageKey, SourceClicks, SourceKind
 from snapurl.run.healthcheck import Address
+from snapurl.store.cluster.tables import sharded_tables
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import add_fifth, settle
 from tests.support.click_rows import by_kind
@@ -24,7 +25,6 @@ from tests.support.waits import HANG_S
 from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
 from tools.cluster.snapshot import Snapshot
-from tools.cluster.tables import sharded_tables
 from tools.migrator.loop import Migrator, Options
 from tools.migrator.throttle import Throttle
 from tools.transfer.batch import Batch
