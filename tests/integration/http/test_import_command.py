@@ -270,7 +270,7 @@ async def test_ctrl_c_ends_an_import_when_what_is_under_way_has_its_answer(tmp_p
             ]
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(json.dumps({"results": results}).encode())
+            self.wfile.write(json.dumps({"results": results, "places": None}).encode())
 
         def log_message(self, *_: object) -> None:
             pass
