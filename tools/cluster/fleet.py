@@ -20,7 +20,7 @@ from snapurl.store.cluster.failover import prefer_next
 from snapurl.store.cluster.pool import CLUSTER, ShardFailed, check_identity, describe, lost_connection_of
 from snapurl.store.cluster.shards import CHANNELS, connect_once, read_topology
 from tools.cluster.snapshot import Snapshot
-from tools.cluster.tables import SQL
+from tools.cluster.sql import SQL
 
 ChangeStamps = tuple[tuple[object, ...], ...]
 """Per shard of the topology, the versions of its topology and slots. Only to be compared."""

@@ -21,9 +21,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from snapurl.store.cluster.tables import Table
 from snapurl.tasks import both
 from tools.cluster.calls import IN_SLOTS, smallints
-from tools.cluster.tables import Table
 
 CHUNKS_AHEAD = 32  # chunks read from the source that the target has not taken yet
 

@@ -21,6 +21,7 @@ from snapurl.config import Settings
 from snapurl.model import ClickRow, Link, LinkPatch, LinkQuery, PageKey, SourceClicks, SourceKind
 from snapurl.run.healthcheck import Address
 from snapurl.store.cluster.dsn import address_of
+from snapurl.store.cluster.tables import sharded_tables
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import add_fifth, settle
 from tests.support.click_rows import by_kind
@@ -29,7 +30,6 @@ from tools.change.provision import register_shard
 from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
 from tools.cluster.snapshot import Snapshot
-from tools.cluster.tables import sharded_tables
 from tools.migrator.lease import Lease
 from tools.migrator.loop import Migrator, Options
 from tools.migrator.throttle import Throttle
