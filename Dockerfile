@@ -1,7 +1,9 @@
 # The service, the click consumer and the migrator in one image; docker-compose.yml adds the other services.
 # The image contains no secret: passwords come from files in /run/secrets or from variables.
 
-FROM python:3.13-slim AS build
+ARG PYTHON=python:3.13-slim
+
+FROM $PYTHON AS build
 WORKDIR /build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 # LOCKS="oidc otel" adds the login at an OpenID provider, and OpenTelemetry. All have the libraries of statistics.
@@ -19,7 +21,7 @@ COPY tools tools
 RUN /opt/tools/bin/python -m hatchling build -t wheel -d /build/dist \
  && /opt/tools/bin/pip --python /opt/snapurl/bin/python install --no-deps --no-index /build/dist/*.whl
 
-FROM python:3.13-slim
+FROM $PYTHON
 RUN useradd --system --uid 10001 --home-dir /nonexistent --shell /usr/sbin/nologin snapurl
 COPY --from=build /opt/snapurl /opt/snapurl
 ENV PATH=/opt/snapurl/bin:$PATH \

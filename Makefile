@@ -12,7 +12,7 @@ PACKAGES := requirements/build.lock pyproject.toml
 # A virtual environment whose Python was removed (by an upgrade of the system) is rebuilt.
 $(shell test -x $(BIN)/python || rm -rf $(VENV))
 
-.PHONY: help up install check check-tests test test-all drill bench profile reshard micro schema lint docs tables clean \
+.PHONY: help up install check check-tests test test-all drill containers bench profile reshard micro schema lint docs tables clean \
 	lock release vendor screenshots
 
 help: ## list the targets
@@ -53,6 +53,9 @@ DRILL_uses := $(BIN)/python -m tests.drills.uses
 drill: $(VENV)/.dev ## inject faults for minutes: NAME=availability, faults, hostile, hosts, idle, overload, soak or uses (ARGS='--seed 7')
 	@test -n "$(DRILL_$(NAME))" || { echo "make drill NAME=…: availability, faults, hostile, hosts, idle, overload, soak or uses" >&2; exit 2; }
 	$(DRILL_$(NAME)) $(ARGS)
+
+containers: $(VENV)/.dev ## run docker-compose.yml on a Docker engine of its own, as root on Debian (ARGS='kill drain' for some steps)
+	$(BIN)/python -m tests.drills.containers $(ARGS)
 
 bench: $(VENV)/.bench ## compare SnapURL with its peers, with wrk: about half an hour (ARGS='--only hot,zipf', --quick)
 	$(BIN)/python -m benchmarks.load $(ARGS)

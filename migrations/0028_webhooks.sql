@@ -108,10 +108,13 @@ LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
        AND w.renewed_at > now() - interval '1 day'
 $$;
 
--- Slots that accept writes: what a hand-off copies into a slot that it imports was told at the source.
+-- Slots that accept writes: what a hand-off copies into a slot that it imports was told at the source. A restore says that
+-- the links it writes are not new.
 CREATE FUNCTION webhook_links_made_v1() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM public.webhook_watches) THEN RETURN NULL; END IF;
+    IF NOT EXISTS (SELECT FROM public.webhook_watches) OR current_setting('snapurl.restores', true) = 'on' THEN
+        RETURN NULL;
+    END IF;
     INSERT INTO public.webhook_messages (slot, message_id, webhook_id, code, version, kind, at, data, due_at)
          SELECT m.slot, public.webhook_message_id_v1(), w.webhook_id, m.code, m.version, 'link.created', clock_timestamp(),
                 public.webhook_link_v1(m), clock_timestamp()

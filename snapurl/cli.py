@@ -15,6 +15,8 @@ from typing import NoReturn
 
 import click
 
+from snapurl.commands.backups import backup, restore_file
+from snapurl.commands.clusters import configured_settings, settings_or_local
 from snapurl.commands.exports import export
 from snapurl.commands.imports import import_file
 from snapurl.commands.links import links
@@ -76,7 +78,7 @@ def serve(host: str | None, port: int | None) -> None:
     from snapurl.run.serve import serve as run_serve
 
     override(host=host, port=port)
-    sys.exit(asyncio.run(run_serve(_settings())))
+    sys.exit(asyncio.run(run_serve(configured_settings())))
 
 
 @cli.command()
@@ -123,7 +125,7 @@ def migrate() -> None:
         return [*lines, *await grant_all(settings)]
 
     click.echo(
-        "\n".join(asyncio.run(run(_settings_or_local(LocalUser.OWNER)))) or "Every shard is up to date."
+        "\n".join(asyncio.run(run(settings_or_local(LocalUser.OWNER)))) or "Every shard is up to date."
     )
 
 
@@ -169,7 +171,7 @@ def keys_create(name: str, rights: tuple[str, ...], limit: str, account: str) ->
     """
     from snapurl.keys import create_key
 
-    click.echo(asyncio.run(create_key(_settings_or_local(), name, rights, limit, account)))
+    click.echo(asyncio.run(create_key(settings_or_local(), name, rights, limit, account)))
 
 
 @keys.command("list")
@@ -182,7 +184,7 @@ def keys_list(as_json: bool) -> None:
     """
     from snapurl.keys import list_keys
 
-    found, silent = asyncio.run(list_keys(_settings_or_local()))
+    found, silent = asyncio.run(list_keys(settings_or_local()))
     _warn_of_missing("keys", silent)
     if as_json:
         click.echo(json.dumps({"keys": list(map(_key_document, found)), "missing_shards": list(silent)}))
@@ -244,7 +246,7 @@ def keys_revoke(key: str) -> None:
     """
     from snapurl.keys import revoke_key
 
-    revoked = asyncio.run(revoke_key(_settings_or_local(), key))
+    revoked = asyncio.run(revoke_key(settings_or_local(), key))
     click.echo(f"Revoked {revoked.key_id} ({revoked.name}).")
 
 
@@ -262,7 +264,7 @@ def accounts_create(name: str) -> None:
     """Create an account called NAME and print its id."""
     from snapurl.accounts import create_account
 
-    click.echo(asyncio.run(create_account(_settings_or_local(), name)).account_id)
+    click.echo(asyncio.run(create_account(settings_or_local(), name)).account_id)
 
 
 @accounts.command("rename")
@@ -275,7 +277,7 @@ def accounts_rename(account: str, name: str) -> None:
     """
     from snapurl.accounts import rename_account
 
-    renamed = asyncio.run(rename_account(_settings_or_local(), account, name))
+    renamed = asyncio.run(rename_account(settings_or_local(), account, name))
     click.echo(f"{renamed.account_id} is called {renamed.name}.")
 
 
@@ -288,7 +290,7 @@ def accounts_list(as_json: bool) -> None:
     """
     from snapurl.accounts import list_accounts
 
-    found, silent = asyncio.run(list_accounts(_settings_or_local()))
+    found, silent = asyncio.run(list_accounts(settings_or_local()))
     _warn_of_missing("accounts", silent)
     if as_json:
         listed = list(map(_account_document, found[::-1]))
@@ -309,7 +311,7 @@ def accounts_members(account: str, as_json: bool) -> None:
     """
     from snapurl.accounts import list_members
 
-    found, (members, silent) = asyncio.run(list_members(_settings_or_local(), account))
+    found, (members, silent) = asyncio.run(list_members(settings_or_local(), account))
     _warn_of_missing("keys", silent)
     if as_json:
         listed = list(map(_key_document, members[::-1]))
@@ -335,7 +337,7 @@ def accounts_transfer(source: str, target: str) -> None:
         left = f", {(total - given) / rate:.0f} s left" if given else ""
         click.echo(f"{given:,} of {total:,} links, {rate:,.0f}/s{left}", err=True)
 
-    given = asyncio.run(transfer_links(_settings_or_local(), source, target, progress))
+    given = asyncio.run(transfer_links(settings_or_local(), source, target, progress))
     click.echo(f"{given:,} links given.")
 
 
@@ -359,7 +361,7 @@ def login_link(key: str | None) -> None:
     from snapurl.run.up import admin_key_of, with_session_secret
     from snapurl.ui.login_links import make_login_link
 
-    settings = with_session_secret(_settings_or_local())
+    settings = with_session_secret(settings_or_local())
     key = key or admin_key_of(settings)
     if key is None:
         raise click.UsageError("name the key to log in with: `snapurl keys list` shows the ids")
@@ -402,6 +404,8 @@ cli.add_command(links)
 cli.add_command(show_statistics)
 cli.add_command(import_file)
 cli.add_command(export)
+cli.add_command(backup)
+cli.add_command(restore_file)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -431,34 +435,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _settings() -> Settings:
-    """Loads the settings. Raises ConfigError if they name no shards."""
-    settings = load_settings()
-    _ = settings.shard_dsns
-    return settings
-
-
-def _settings_or_local(user: str = "") -> Settings:
-    """As `_settings`, but without SNAPURL_SHARDS it logs in to the local cluster in SNAPURL_HOME.
-
-    It does so as the service unless `user` names another login.
-    """
-    from snapurl.local.access import LocalUser
-    from snapurl.local.state import running_settings
-
-    settings = load_settings()
-    if settings.shards.get_secret_value():
-        return settings
-    local = running_settings(settings.home, LocalUser(user or LocalUser.SERVICE))
-    return load_settings(**local) if local else _settings()
-
-
 def _cluster_known(settings: Settings) -> Settings | None:
     """As `_settings_or_local`, but returns None without SNAPURL_SHARDS and without a local cluster."""
     from snapurl.local.state import STATE_FILE
 
     known = settings.shards.get_secret_value() or (settings.home.expanduser() / STATE_FILE).exists()
-    return _settings_or_local() if known else None
+    return settings_or_local() if known else None
 
 
 def _fail(line: str, code: int) -> NoReturn:

@@ -17,7 +17,7 @@ from snapurl.cache.reader import LinkCache
 from snapurl.codes import derived_code, key_of
 from snapurl.errors import AliasTaken, SnapURLError
 from snapurl.links import CODE_ATTEMPTS, failure_of, no_free_code
-from snapurl.model import CachedLink, Draft, Failed, Imported, Link, NewLink, Origin, Taken
+from snapurl.model import CachedLink, Draft, Failed, Imported, NewLink, Origin, Taken
 from snapurl.store.links import LinkStore
 from snapurl.store.tokens import random_token
 
@@ -74,12 +74,12 @@ class LinkImports:
         made = await self._store.import_many(new)
         again: dict[int, _Pending] = {}
         created: list[str] = []
-        for (place, each), result in zip(pending.items(), made, strict=True):
+        for (place, each), item, result in zip(pending.items(), new, made, strict=True):
             match result:
-                case Link():
-                    results[place] = Imported(result.code, is_new=True)
+                case None:
+                    results[place] = Imported(item.code, is_new=True)
                     if each.draft.alias is not None:
-                        created.append(result.code)
+                        created.append(item.code)
                 case Taken() if each.draft.alias is not None:
                     results[place] = _present(result.code, result.url, each.draft)
                 case Taken():

@@ -16,8 +16,8 @@ from benchmarks.bed import Bed
 from benchmarks.programs import BenchmarkFailed, Program, running, start
 from tools.cluster.fleet import Fleet
 from tools.cluster.migrator_status import MigratorStatus, Pauses
+from tools.cluster.sql import SQL
 from tools.cluster.status import ClusterStatus, read_status
-from tools.cluster.tables import SQL
 
 T = TypeVar("T")
 

@@ -29,7 +29,14 @@ _PUT_SECONDS = timing(REDIS_SECONDS, "put")
 _CHANGED_SECONDS = timing(REDIS_SECONDS, "changed")
 _LARGE = CACHE_LEFT_OUT.labels("large")
 _FULL = CACHE_LEFT_OUT.labels("full")
-_PUT = (files("snapurl.cache") / "lua" / "put.lua").read_text(encoding="utf-8")
+
+
+def _script(name: str) -> str:
+    lua = files("snapurl.cache") / "lua"
+    return "".join((lua / f"{part}.lua").read_text(encoding="utf-8") for part in ("version", name))
+
+
+_PUT, _CREATED = _script("put"), _script("created")
 
 
 class SharedCache:
@@ -56,6 +63,7 @@ class SharedCache:
         self._clock = clock
         self._down_until = 0.0
         self._put = redis.register_script(_PUT)
+        self._created = redis.register_script(_CREATED)
 
     async def get_many(self, codes: Sequence[str]) -> Sequence[CachedLink | None]:
         """Returns per code the link, MISSING if it is cached that there is none, or None to ask the shard."""
@@ -90,29 +98,38 @@ class SharedCache:
         Returns whether Redis took both.
         """
         value = encode(link) if link is not None and fits(link) else str(version)
-        return await self._write_and_publish(version, {code: value})
-
-    async def created(self, codes: Sequence[str]) -> bool:
-        """As `changed` without a link, for links that were just created, in one round trip."""
-        return await self._write_and_publish(1, dict.fromkeys(codes, "1"))
-
-    async def _write_and_publish(self, version: int, values: Mapping[str, str]) -> bool:
         if self._clock() < self._down_until:
             return False
-        age_ms = max(self._max_age_s, CHANGED_AGE_S_MIN) * 1000
-        keys = [self._prefix + code for code in values]
         try:
             with timed(_CHANGED_SECONDS), span("redis changed", "client", REDIS):
                 async with self._redis.pipeline(transaction=False) as pipe:
                     # EVAL, not EVALSHA: for that a pipeline would first ask Redis whether the script is loaded.
-                    pipe.eval(_PUT, len(keys), *keys, age_ms, age_ms, self._bytes_max, 1, *values.values())
-                    pipe.publish(self.channel, encode_invalidation(version, list(values)))
+                    age_ms = self._changed_age_ms
+                    pipe.eval(_PUT, 1, self._prefix + code, age_ms, age_ms, self._bytes_max, 1, value)
+                    pipe.publish(self.channel, encode_invalidation(version, [code]))
                     left_out, _ = await pipe.execute()
             _FULL.inc(int(left_out))
         except (RedisError, OSError, TimeoutError):
             self._failed("changed")
             return False
         return True
+
+    async def created(self, codes: Sequence[str]) -> bool:
+        """As `changed` without a link, for links that were just created, in one round trip."""
+        if self._clock() < self._down_until:
+            return False
+        arguments = (self._prefix, self._changed_age_ms, self.channel, encode_invalidation(1, codes))
+        try:
+            with timed(_CHANGED_SECONDS), span("redis changed", "client", REDIS):
+                await self._created(args=arguments)
+        except (RedisError, OSError, TimeoutError):
+            self._failed("changed")
+            return False
+        return True
+
+    @property
+    def _changed_age_ms(self) -> int:
+        return max(self._max_age_s, CHANGED_AGE_S_MIN) * 1000
 
     async def clear(self) -> bool:
         """Deletes every link. Returns whether Redis did."""

@@ -76,7 +76,7 @@ class Api:
         query: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> bytes:
-        """Returns the body of the response. Raises ApiRefusal."""
+        """Returns the body of the response. `body` is sent as JSON, which bytes are already. Raises ApiRefusal."""
         sent = {"Accept": "application/json", "User-Agent": "snapurl", **(headers or {})}
         if self.key:
             sent["X-Api-Key"] = self.key
@@ -85,7 +85,7 @@ class Api:
         target = f"{path}?{urlencode(query, doseq=True)}" if query else path
         connection = self._connection()
         try:
-            connection.request(method, target, None if body is None else json.dumps(body), sent)
+            connection.request(method, target, _encoded(body), sent)
             response = connection.getresponse()
             found = response.read(ANSWER_BYTES_MAX + 1)
         except http.client.HTTPException:
@@ -122,6 +122,10 @@ class Api:
     def _is_not_snapurl(self, status: int = 0) -> ApiRefusal:
         said = f"answers {status} and" if status else "answers, but"
         return ApiRefusal(f"{self.url} {said} not as {self.service} does: is {self.setting} right?", status)
+
+
+def _encoded(body: object) -> bytes | str | None:
+    return body if body is None or isinstance(body, bytes) else json.dumps(body)
 
 
 def _key(settings: Settings) -> str:

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, TextIO, TypeVar
@@ -109,7 +110,7 @@ def export_links(kind: str, output: Path | None, **filters: object) -> None:
     snapurl export links --format jsonl | jq .url
     """
     api = Api.of(load_settings())
-    links = _progress("links", _links(api, filters))
+    links = _progress("links", _begun(_links(api, filters)))
     with _opened(output) as out:
         match kind:
             case "jsonl":
@@ -137,7 +138,7 @@ def export_statistics(kind: str, output: Path | None, **filters: object) -> None
     snapurl export statistics --created-from 2030-01-01 -o clicks.csv
     """
     api = Api.of(load_settings())
-    counted = (_statistics(api, link) for link in _progress("links", _links(api, filters)))
+    counted = (_statistics(api, link) for link in _progress("links", _begun(_links(api, filters))))
     with _opened(output) as out:
         if kind == "jsonl":
             _write_json(out, counted)
@@ -159,6 +160,12 @@ def _links(api: Api, filters: Mapping[str, object]) -> Iterator[Link]:
         cursor = page["next_cursor"]
         if cursor is None:
             return
+
+
+def _begun(items: Iterator[Link]) -> Iterator[Link]:
+    """Returns the items, once the first is there: a refusal comes before anything is written."""
+    first = list(islice(items, 1))
+    return chain(first, items)
 
 
 def _statistics(api: Api, link: Link) -> Mapping[str, Any]:

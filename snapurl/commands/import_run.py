@@ -14,6 +14,7 @@ code is under way: the first of them wins, in each run.
 from __future__ import annotations
 
 import hmac
+import json
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,9 +23,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from operator import attrgetter
 from threading import Event, current_thread, main_thread
 from typing import Any
 from uuid import UUID
+
+import msgspec
 
 from snapurl.commands.api import Api, ApiRefusal
 from snapurl.imports.cells import plain_line
@@ -39,6 +43,10 @@ CALLS_AT_ONCE = 4
 ATTEMPTS = 7  # at a link whose shard does not answer
 PAUSE_S = 0.25  # before the second attempt; it doubles with each
 SEEN_MAX = 500_000  # codes of a dry run among which rows with the same code are found
+
+
+Answers = Mapping[int, Mapping[str, Any]]
+"""What the service answers of links, by their places in a call; not of those that were created."""
 
 
 class RowOutcome(StrEnum):
@@ -68,7 +76,10 @@ class ImportPlan:
 
 @dataclass(slots=True)
 class Result:
-    """What became, or would become, of a row, and why."""
+    """What became, or would become, of a row, and why.
+
+    The service does not say the `code` of a link that was created.
+    """
 
     row: Row
     found: Found | None
@@ -86,15 +97,17 @@ class _Call:
     links: list[tuple[Result, dict[str, Any]]] = field(default_factory=list)
     codes: set[str] = field(default_factory=set)
     chars: int = 0
-    answers: Future[list[dict[str, Any]]] | None = None
+    answers: Future[Answers] | None = None
 
     def add(self, result: Result, body: dict[str, Any] | None) -> None:
         self.results.append(result)
         if body is not None:
             self.links.append((result, body))
-            self.chars += sum(len(value) for value in body.values() if isinstance(value, str))
-            if "alias" in body:
-                self.codes.add(body["alias"])
+            found = result.found
+            assert found is not None
+            self.chars += len(found.url) + len(found.title or "") + len(found.note or "")
+            if found.code is not None:
+                self.codes.add(found.code)
 
     @property
     def is_full(self) -> bool:
@@ -112,6 +125,7 @@ class ImportRun:
         self._flying: deque[_Call] = deque()
         self._stopping = Event()
         self._seen: dict[tuple[str, str], int] = {}
+        self.is_over = False  # every row has its result
 
     def run(self, source: Source) -> None:
         """Imports all rows. Ctrl-C ends it when the calls under way have their answers, which are reported.
@@ -129,6 +143,7 @@ class ImportRun:
                 raise
         if self._stopping.is_set():
             raise KeyboardInterrupt
+        self.is_over = True
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -152,8 +167,7 @@ class ImportRun:
         for result, body in self._results(source):
             if self._stopping.is_set():
                 break
-            code = body.get("alias") if body else None
-            if code is not None and any(code in other.codes for other in self._flying):
+            if body is not None and self._is_flying(result):
                 self._begin(call, threads)
                 call = _Call()
                 self._settle_all()
@@ -164,6 +178,11 @@ class ImportRun:
         else:
             self._begin(call, threads)
         self._settle_all()
+
+    def _is_flying(self, result: Result) -> bool:
+        """Whether a call with the code of this row is under way."""
+        code = result.found.code if result.found else None
+        return code is not None and any(code in call.codes for call in self._flying)
 
     def _results(self, source: Source) -> Iterator[tuple[Result, dict[str, Any] | None]]:
         """Yields each row as a result, and the body of its link if the service is to decide."""
@@ -187,27 +206,24 @@ class ImportRun:
         return ""
 
     def _body(self, row: Row, found: Found) -> dict[str, Any]:
-        domain = found.domain if self._plan.domain is None else self._plan.domain
-        tags = list(dict.fromkeys((*found.tags, *self._plan.tags)))[:TAGS_MAX]
         body: dict[str, Any] = {"url": found.url}
+        domain = found.domain if self._plan.domain is None else self._plan.domain
         if found.code is not None:
             body["alias"] = found.code
         else:
             said = f"{row.place}\0{domain}\0{found.url}".encode("utf-8", "surrogatepass")
             body["id"] = str(UUID(bytes=hmac.digest(self._secret, said, "sha256")[:16]))
-        for name in ("title", "note", "max_clicks", "clicks"):
-            if (value := getattr(found, name)) is not None:
-                body[name] = value
-        for name in ("created_at", "starts_at", "expires_at"):
-            if (moment := getattr(found, name)) is not None:
-                body[name] = moment.isoformat()
-        if tags:
-            body["tags"] = tags
+        values = zip(_SAID, _said(found), strict=True)
+        body |= {name: value for name, value in values if value is not None}
+        if found.tags or self._plan.tags:
+            body["tags"] = list(dict.fromkeys((*found.tags, *self._plan.tags)))[:TAGS_MAX]
         if domain:
             body["domain"] = domain
         if not found.enabled:
             body["enabled"] = False
-        return body | found.others
+        if found.others:
+            body |= found.others
+        return body
 
     # -- calls -----------------------------------------------------------------------------------------------
 
@@ -225,9 +241,8 @@ class ImportRun:
     def _settle(self) -> None:
         """Waits for the oldest call, and reports its rows. Raises ApiRefusal."""
         call = self._flying.popleft()
-        answers = call.answers.result() if call.answers else []
-        for (result, _), answer in zip(call.links, answers, strict=True):
-            self._take(result, answer)
+        for place, answer in (call.answers.result() if call.answers else {}).items():
+            self._take(call.links[place][0], answer)
         for result in call.results:
             self._report(result)
 
@@ -249,10 +264,10 @@ class ImportRun:
         if self._seen.get(name, target) != target:
             result.outcome, result.reason = RowOutcome.REFUSED, "another row before it has this code"
 
-    def _send(self, links: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Returns one answer per link. Raises ApiRefusal once ATTEMPTS are used up."""
-        answers: list[dict[str, Any]] = [{}] * len(links)
-        left = list(range(len(links)))
+    def _send(self, links: Sequence[dict[str, Any]]) -> Answers:
+        """Raises ApiRefusal once ATTEMPTS are used up."""
+        answers: dict[int, Mapping[str, Any]] = {}
+        left: Sequence[int] = range(len(links))
         why = ApiRefusal("a shard does not answer")
         for attempt in range(ATTEMPTS):
             if attempt and self._stopping.wait(PAUSE_S * 2**attempt):
@@ -264,20 +279,23 @@ class ImportRun:
                     raise
                 why = refusal
                 continue
-            for place, answer in zip(left, found, strict=True):
-                answers[place] = answer
-            left = [place for place in left if answers[place]["status"] >= 500]
+            answers |= {left[place]: answer for place, answer in found.items() if answer["status"] < 500}
+            left = [left[place] for place, answer in found.items() if answer["status"] >= 500]
             if not left:
                 return answers
         raise ApiRefusal(f"{why.detail}; run it again to go on", why.answered)
 
-    def _post(self, links: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _post(self, links: Sequence[dict[str, Any]]) -> Answers:
         """Makes one call, or several if the service does not take as many links at once."""
         body: dict[str, Any] = {"links": links, "dry_run": self._plan.is_dry}
         if self._plan.account is not None:
             body["account"] = self._plan.account
+        if not self._plan.is_dry:
+            body["only_exceptions"] = True
         try:
-            found: list[dict[str, Any]] = self._api.call("POST", IMPORT, body)["results"]
+            found = self._api.call("POST", IMPORT, _encoded(body))
+            places = range(len(links)) if found["places"] is None else found["places"]
+            return dict(zip(places, found["results"], strict=True))
         except ApiRefusal as refusal:
             is_large = refusal.answered == 413 or (
                 refusal.answered == 422 and refusal.detail.startswith("links:")
@@ -285,10 +303,22 @@ class ImportRun:
             if not is_large or len(links) == 1:
                 raise
             half = len(links) // 2
-            return self._post(links[:half]) + self._post(links[half:])
-        except (KeyError, TypeError):
+            rest = self._post(links[half:])
+            return {**self._post(links[:half]), **{half + place: answer for place, answer in rest.items()}}
+        except (KeyError, TypeError, ValueError):
             raise ApiRefusal("the service does not answer as SnapURL does: is SNAPURL_URL right?") from None
-        return found
+
+
+_SAID = ("title", "note", "max_clicks", "clicks", "created_at", "starts_at", "expires_at")
+_said: Callable[[Found], tuple[Any, ...]] = attrgetter(*_SAID)
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    """Returns the body as JSON. Half a character, which a source may have, becomes what the service refuses."""
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError:
+        return json.dumps(body, default=datetime.isoformat).encode()
 
 
 def _why(problem: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from snapurl.commands.api import Api
+from snapurl.commands.api import Api, ApiRefusal
 from snapurl.commands.import_run import ImportPlan, ImportRun, Result, RowOutcome
 from snapurl.commands.options import AS_JSON, wants_json
 from snapurl.config import load_settings
@@ -32,6 +32,7 @@ from snapurl.private_files import read_private
 from snapurl.urls import DEFAULT_PORTS
 
 REASON = "snapurl_reason"
+KEYS = "/api/v1/keys"
 PROGRESS_S = 1.0
 PROGRESS_S_PIPED = 10.0
 
@@ -129,14 +130,17 @@ def import_file(
         with _opened(source, file, key_file, Reading(zone, now)) as (read, share):
             progress = _Progress(share)
             keep = _Rows(wants_json(as_json)) if dry_run else _RefusedFile(path, read.header)
+            api = Api.of(load_settings())
+            _check_key(api)
             with keep:
-                run = ImportRun(Api.of(load_settings()), plan, _both(progress.count, keep.take))
+                run = ImportRun(api, plan, _both(progress.count, keep.take))
                 try:
                     run.run(read)
                 finally:
                     progress.end()
-                    kept = None if dry_run or not progress.refused else path
-                    _show(progress, kept, wants_json(as_json), dry_run)
+                    if progress.rows or run.is_over:
+                        kept = None if dry_run or not progress.refused else path
+                        _show(progress, kept, wants_json(as_json), dry_run)
     except FileRefused as refusal:
         raise ImportRefused(f"{file}: {refusal}") from None
     return 1 if progress.refused else 0
@@ -173,6 +177,15 @@ def _fetch(url: str, key_file: Path) -> Fetch:
         )
 
     return fetch
+
+
+def _check_key(api: Api) -> None:
+    """Raises ApiRefusal for a key that may not import, before anything is read or written."""
+    try:
+        api.call("GET", KEYS, query={"limit": 1})  # only admins list keys
+    except ApiRefusal as refusal:
+        if refusal.answered in (401, 403):
+            raise  # of all else the import itself is patient
 
 
 def _both(first: Callable[[Result], None], second: Callable[[Result], None]) -> Callable[[Result], None]:

@@ -27,6 +27,7 @@ _LINE_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]+")
 _SECONDS = re.compile(r"[0-9]{9,10}")
 _MILLISECONDS = re.compile(r"[0-9]{12,13}")
 _ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+ ?(Z|[+-][0-9:]+| UTC)?)?", re.IGNORECASE)
+_ZULU = re.compile(r" ?(?:UTC|Z)\Z")
 _NEVER = re.compile(r"0000-00-00.*")
 _COUNT = re.compile(r"-?(?:[0-9]{1,3}(?:[, ][0-9]{3})+|[0-9]{1,15})(?:\.0+)?")
 _PORT = re.compile(r":[0-9]*\Z")
@@ -48,13 +49,13 @@ def time_of(text: str, reading: Reading) -> datetime | None:
     if is_empty(text) or _NEVER.fullmatch(text):
         return None
     try:
-        if _SECONDS.fullmatch(text):
-            return datetime.fromtimestamp(int(text), UTC)
-        if _MILLISECONDS.fullmatch(text):
-            return datetime.fromtimestamp(int(text) / 1000, UTC)
         if not _ISO.fullmatch(text):
+            if _SECONDS.fullmatch(text):
+                return datetime.fromtimestamp(int(text), UTC)
+            if _MILLISECONDS.fullmatch(text):
+                return datetime.fromtimestamp(int(text) / 1000, UTC)
             raise RowRefused(f"{text[:40]!r} is no date such as 2030-01-31 or 2030-01-31T12:00:00Z")
-        found = datetime.fromisoformat(re.sub(r" ?(?:UTC|Z)\Z", "+00:00", text.upper()))
+        found = datetime.fromisoformat(_ZULU.sub("+00:00", text.upper()))
         return (found if found.tzinfo else found.replace(tzinfo=reading.zone)).astimezone(UTC)
     except RowRefused:
         raise
@@ -75,6 +76,8 @@ def count(text: str, remarks: list[str]) -> int | None:
     """Returns a number of clicks; None, with a remark, if it is none."""
     if is_empty(text):
         return None
+    if text.isascii() and text.isdigit() and len(text) < 16:
+        return int(text)
     if not _COUNT.fullmatch(text):
         remarks.append(f"{text[:40]!r} is no number of clicks: none are imported")
         return None

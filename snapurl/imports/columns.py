@@ -58,6 +58,9 @@ class Columns:
             said: tuple(place for name in candidates for place, it in enumerate(known) if it == name)
             for said, candidates in {**names, **{field: (name_of(field),) for field in OWN}}.items()
         }
+        self._given = tuple((said, places) for said, places in self._places.items() if places)
+        self._own = tuple(field for field in OWN if self._places[field])
+        self._has_switches = bool(self._places["off"] or self._places["protected"])
         self._reading = reading
         self._width = len(header)
         if not self._places["url"]:
@@ -67,75 +70,49 @@ class Columns:
             )
         self.have_codes = bool(self._places["code"] or self._places["short"])
 
-    def get(self, row: Sequence[str], said: str) -> str:
-        """Returns what the row says of `said`, "" for nothing. A code may be any word, also `null`."""
-        for place in self._places[said]:
-            text = cells.plain(row[place]) if place < len(row) else ""
-            if text and (said == "code" or not cells.is_empty(text)):
-                return text
-        return ""
+    def _said(self, row: Sequence[str]) -> dict[str, str]:
+        """Returns what the row says, without what is empty. A code may be any word, also `null`."""
+        found: dict[str, str] = {}
+        for said, places in self._given:
+            for place in places:
+                text = cells.plain(row[place]) if place < len(row) else ""
+                if text and (said == "code" or not cells.is_empty(text)):
+                    found[said] = text
+                    break
+        return found
 
     def link(self, row: Sequence[str], separator: str = "") -> Found:
         """Returns the link of a row. Raises RowRefused."""
         if len(row) > self._width and any(row[self._width :]):
             raise RowRefused("it has more cells than the file has columns: is a comma without quotes in it?")
-        url = self.get(row, "url")
-        if not url:
+        said = self._said(row)
+        url = said.get("url")
+        if url is None:
             raise RowRefused("it has no target")
-        if self.get(row, "deleted"):
+        if "deleted" in said:
             raise RowRefused("the link was deleted")
-        host, code = self._address(row)
+        host, code = _address(said)
         found = Found(url, code, host)
         remarks, reading = found.remarks, self._reading
-        title, description = self.get(row, "title"), self.get(row, "description")
-        note = self.get(row, "note") or (description if title else "")
-        found.title = cells.line(title or description, cells.TITLE_CHARS_MAX, "title", remarks)
-        found.note = cells.lines(note, remarks)
-        found.tags = cells.tags(self.get(row, "tags"), remarks, separator)
-        found.created_at = cells.creation(self.get(row, "created"), reading, remarks)
-        found.starts_at = cells.time_of(self.get(row, "starts"), reading)
-        found.expires_at = cells.time_of(self.get(row, "expires"), reading)
-        self._count(row, found)
-        self._switch(row, found)
-        self._own(row, found)
+        _describe(said, found, separator)
+        if created := said.get("created"):
+            found.created_at = cells.creation(created, reading, remarks)
+        if starts := said.get("starts"):
+            found.starts_at = cells.time_of(starts, reading)
+        if expires := said.get("expires"):
+            found.expires_at = cells.time_of(expires, reading)
+        _count(said, found)
+        if "enabled" in said and cells.flag(said["enabled"]) is False:
+            found.enabled = False
+        if self._has_switches:
+            self._switch(row, found)
+        for field in self._own:
+            if text := said.get(field):
+                found.others[field] = _own_value(field, text)
         return found
-
-    def _address(self, row: Sequence[str]) -> tuple[str, str | None]:
-        """Returns the host and the code, None if the row has none."""
-        host = cells.host(self.get(row, "domain"))
-        if code := self.get(row, "code"):
-            if code == "_root":
-                raise RowRefused("it is the address of the domain itself, which has no code")
-            if not host and (short := self.get(row, "short")):
-                with suppress(RowRefused):
-                    host, _ = cells.address(short)
-            try:
-                return host, cells.code(code).strip("/")
-            except UnicodeDecodeError:
-                raise RowRefused("the code cannot be read") from None
-        if short := self.get(row, "short"):
-            named, code = cells.address(short)
-            return host or named, code
-        return host, None
-
-    def _count(self, row: Sequence[str], found: Found) -> None:
-        """Sets clicks and what is left of their limit."""
-        counts = [cells.count(self.get(row, said), found.remarks) for said in ("clicks", "imported")]
-        known = [number for number in counts if number is not None]
-        found.clicks = sum(known) if known else None
-        found.max_clicks = cells.limit(self.get(row, "max_clicks"))
-        if found.max_clicks is not None and (used := counts[0] or 0):
-            left = found.max_clicks - used
-            found.max_clicks = max(1, left)
-            found.remarks.append(f"of its clicks {max(0, left):,} are left")
-            if left <= 0:
-                found.enabled = False
-                found.remarks.append("it is used up: it is switched off")
 
     def _switch(self, row: Sequence[str], found: Found) -> None:
         """Switches the link off if it does not lead everybody to its target where it comes from."""
-        if cells.flag(self.get(row, "enabled")) is False:
-            found.enabled = False
         for place in self._places["off"]:
             if place < len(row) and self._is_on(row[place]):
                 found.enabled = False
@@ -153,10 +130,55 @@ class Columns:
         except RowRefused:
             return True
 
-    def _own(self, row: Sequence[str], found: Found) -> None:
-        for field in OWN:
-            if text := self.get(row, field):
-                found.others[field] = _own_value(field, text)
+
+def _address(said: Mapping[str, str]) -> tuple[str, str | None]:
+    """Returns the host and the code, None if the row has none."""
+    host = cells.host(said.get("domain", ""))
+    if code := said.get("code"):
+        if code == "_root":
+            raise RowRefused("it is the address of the domain itself, which has no code")
+        if not host and (short := said.get("short")):
+            with suppress(RowRefused):
+                host, _ = cells.address(short)
+        try:
+            return host, cells.code(code).strip("/")
+        except UnicodeDecodeError:
+            raise RowRefused("the code cannot be read") from None
+    if short := said.get("short"):
+        named, code = cells.address(short)
+        return host or named, code
+    return host, None
+
+
+def _describe(said: Mapping[str, str], found: Found, separator: str) -> None:
+    """Sets what is there for people."""
+    remarks = found.remarks
+    title, description = said.get("title", ""), said.get("description", "")
+    note = said.get("note") or (description if title else "")
+    if title or description:
+        found.title = cells.line(title or description, cells.TITLE_CHARS_MAX, "title", remarks)
+    if note:
+        found.note = cells.lines(note, remarks)
+    if tags := said.get("tags"):
+        found.tags = cells.tags(tags, remarks, separator)
+
+
+def _count(said: Mapping[str, str], found: Found) -> None:
+    """Sets clicks and what is left of their limit."""
+    counted = cells.count(said.get("clicks", ""), found.remarks)
+    imported = cells.count(said.get("imported", ""), found.remarks)
+    if counted is not None or imported is not None:
+        found.clicks = (counted or 0) + (imported or 0)
+    if "max_clicks" not in said:
+        return
+    found.max_clicks = cells.limit(said["max_clicks"])
+    if found.max_clicks is not None and (used := counted or 0):
+        left = found.max_clicks - used
+        found.max_clicks = max(1, left)
+        found.remarks.append(f"of its clicks {max(0, left):,} are left")
+        if left <= 0:
+            found.enabled = False
+            found.remarks.append("it is used up: it is switched off")
 
 
 def _own_value(field: str, text: str) -> object:

@@ -13,7 +13,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic_core import to_json
 
@@ -63,6 +63,8 @@ BULK_CALLS_AT_ONCE = 2  # per process: each holds a lock per slot, and PostgreSQ
 SEARCHES_AT_ONCE = 2  # per process: each holds a connection to every shard, which redirects need too
 SEARCH_WAIT_S = 2.0
 
+R = TypeVar("R")
+
 
 class LinkStore:
     """Creates, reads, changes and lists links over all shards. Raises Unavailable when a shard does not answer."""
@@ -106,18 +108,22 @@ class LinkStore:
 
     async def create_many(self, new: Sequence[NewLink]) -> list[Link | Taken | Failed]:
         """Creates many links with one call per shard. Returns one result per link, in their order."""
-        return await self._create_many(new, create_rows)
+        return await self._create_many(new, create_rows, _created_or_taken)
 
-    async def import_many(self, new: Sequence[NewLink]) -> list[Link | Taken | Failed]:
-        """As `create_many`, with the origin of each link. A code that is taken says where it leads."""
-        return await self._create_many(new, import_rows)
+    async def import_many(self, new: Sequence[NewLink]) -> list[Taken | Failed | None]:
+        """As `create_many`, with the origin of each link. Returns None for each that was created.
+
+        A code that is taken says where it leads.
+        """
+        return await self._create_many(new, import_rows, _imported_or_taken)
 
     async def _create_many(
-        self, new: Sequence[NewLink], send: Callable[[Pool, Sequence[NewLink]], Awaitable[Sequence[Row]]]
-    ) -> list[Link | Taken | Failed]:
-        bulk = BulkCall[NewLink, Link | Taken](
-            self._router, self._shards, lambda item: slot_of(item.code), send, _created_or_taken
-        )
+        self,
+        new: Sequence[NewLink],
+        send: Callable[[Pool, Sequence[NewLink]], Awaitable[Sequence[Row]]],
+        answer: Callable[[NewLink, Row], R],
+    ) -> list[R | Failed]:
+        bulk = BulkCall[NewLink, R](self._router, self._shards, lambda item: slot_of(item.code), send, answer)
         async with self._bulk:
             answers = await bulk.run(new)
         return [
@@ -357,17 +363,20 @@ def _failed(new: NewLink, why: Unsettled) -> Failed:
 
 def _created_or_taken(new: NewLink, row: Mapping[str, Any]) -> Link | Taken:
     if row["outcome"] == "taken":
-        return Taken(new.code, row.get("url"))
+        return Taken(new.code)
     return Link(
         *link_values(new.fields),
         code=new.code,
-        created_at=new.origin.created_at or row["created_at"],
+        created_at=row["created_at"],
         deleted_at=None,
         owner=new.owner,
         version=1,
         created_by=new.created_by,
-        imported_clicks=new.origin.clicks,
     )
+
+
+def _imported_or_taken(new: NewLink, row: Mapping[str, Any]) -> Taken | None:
+    return Taken(new.code, row["url"]) if row["outcome"] == "taken" else None
 
 
 _REFUSALS: dict[str, type[SnapURLError]] = {

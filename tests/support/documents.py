@@ -21,6 +21,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from ring.diagram import render_crash_table, render_diagram, render_steps
+from snapurl.backup.decisions import KEPT, LEFT
 from snapurl.config import Settings
 from snapurl.telemetry import metrics
 from tests.support.source_code import parsed
@@ -149,6 +150,16 @@ def hand_off(_: str) -> str:
     )
 
 
+# -- backups ------------------------------------------------------------------------------------------------------
+
+
+def backup(_: str) -> str:
+    """Returns what a backup has of each table."""
+    kept = ((f"`{name}`", "kept", why) for name, why in KEPT.items())
+    left = ((f"`{name}`", "left", why) for name, why in LEFT.items())
+    return _table(("table", "", "why"), (*kept, *left))
+
+
 # -- the chart ----------------------------------------------------------------------------------------------------
 
 CHART_SCHEMA = "deploy/helm/snapurl/values.schema.json"
@@ -179,6 +190,7 @@ GENERATED: dict[tuple[str, str], Callable[[str], str]] = {
     ("docs/design/bounds.md", "service"): constants,
     ("docs/design/bounds.md", "migrator"): constants,
     ("docs/design/hand-off.md", "hand-off"): hand_off,
+    ("docs/operate/backups.md", "backup"): backup,
     ("docs/operate/monitoring.md", "metrics"): metric_table,
 }
 """(file, name of the part) -> what makes its text of the text that stands there."""

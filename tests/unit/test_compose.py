@@ -315,10 +315,14 @@ def test_things_start_in_an_order(services: dict[str, Service]) -> None:
 
 
 def test_a_shard_more_is_as_the_others(services: dict[str, Service]) -> None:
-    """The optional shard differs only in volume and profile, so the same users log in with the same passwords."""
+    """The optional shard differs only in volume, profile and the variable that leaves it out, so the same users log
+    in with the same passwords."""
     kept = [
-        {key: value for key, value in services[name].items() if key not in ("volumes", "profiles")}
+        {key: value for key, value in services[name].items() if key not in ("volumes", "profiles", "scale")}
         for name in (*SHARDS, "db4")
+    ]
+    assert [services[name]["scale"] for name in (*SHARDS, "db4")] == [
+        f"${{{name.upper()}_REPLICAS:-1}}" for name in (*SHARDS, "db4")
     ]
     assert all(service == kept[0] for service in kept)
     mounts = [services[name]["volumes"][1:] for name in (*SHARDS, "db4")]

@@ -19,7 +19,7 @@ from snapurl.store.cluster.shards import connect_once
 from tools.change.provision import require_local_cluster
 from tools.change.request import Add
 from tools.cluster.fleet import Fleet
-from tools.cluster.tables import SQL
+from tools.cluster.sql import SQL
 
 POSTGRES_MIN = 14
 SIZE_MARGIN = 1.2  # rows take up to this much more room on the target than on the source

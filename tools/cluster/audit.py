@@ -23,7 +23,7 @@ from snapurl.errors import ConfigError, SnapURLError
 from snapurl.store.cluster.pool import ShardFailed
 from tools.cluster.fleet import Fleet
 from tools.cluster.outcome import Outcome, end_of
-from tools.cluster.tables import SQL
+from tools.cluster.sql import SQL
 
 ROWS_MAX = 1_000
 _PUBLISHED = re.compile(rf"{Outcome.PUBLISHED}: topology ([0-9]+)")

@@ -20,7 +20,7 @@ from snapurl.store.cluster.failover import prefer_next
 from snapurl.store.cluster.pool import CLUSTER, ShardFailed, check_identity, describe, lost_connection_of
 from snapurl.store.cluster.shards import CHANNELS, connect_once, read_topology
 from tools.cluster.snapshot import Snapshot
-from tools.cluster.tables import SQL
+from tools.cluster.sql import SQL
 
 ChangeStamps = tuple[tuple[object, ...], ...]
 """Per shard of the topology, the versions of its topology and slots. Only to be compared."""
@@ -155,16 +155,19 @@ class Fleet:
                 raise result
             else:
                 topology, found = result
+                if topology is not None and topology.version > newest.version:
+                    newest = topology
                 rows[name] = tuple(
                     SlotRow(row["slot"], SlotState(row["state"]), row["epoch"], row["peer"]) for row in found
                 )
                 tokens.update(((name, row["slot"]), row["move_token"]) for row in found if row["move_token"])
-                newest = max(newest, topology, key=lambda each: each.version)
         return Snapshot(newest, rows, tokens, silent)
 
-    async def _read_shard(self, name: str) -> tuple[Topology, list[Mapping[str, Any]]]:
-        document = await self.fetch(name, CLUSTER["topology"])
-        return Topology.from_json(document[0]["document"]), await self.fetch(name, SQL["all_states"])
+    async def _read_shard(self, name: str) -> tuple[Topology | None, list[Mapping[str, Any]]]:
+        """Returns the newest topology of a shard, None if its first one is still to come, and its slots."""
+        documents = await self.fetch(name, CLUSTER["topology"])
+        topology = Topology.from_json(documents[0]["document"]) if documents else None
+        return topology, await self.fetch(name, SQL["all_states"])
 
 
 async def _listen(name: str, connection: Any, on_change: Callable[[], None]) -> None:

@@ -16,7 +16,7 @@ from snapurl.errors import ConfigError
 from snapurl.store.cluster.pool import CLUSTER, lost_connection_of
 from tools.cluster.fleet import Fleet
 from tools.cluster.snapshot import Snapshot
-from tools.cluster.tables import SQL
+from tools.cluster.sql import SQL
 
 
 class VersionConflict(ConfigError):

@@ -17,7 +17,7 @@ from snapurl.store.cluster.pool import CLUSTER, ShardFailed
 from snapurl.store.cluster.rejoin import Restarted, attest, find_restarted, notify_peers
 from tools.cluster.calls import call
 from tools.cluster.fleet import Fleet
-from tools.cluster.tables import SQL
+from tools.cluster.sql import SQL
 from tools.cluster.text import slots_text
 
 log = logging.getLogger("snapurl.rejoin")

@@ -15,7 +15,7 @@ from snapurl.store.cluster.pool import ShardFailed
 from tools.cluster.fleet import ChangeStamps, Fleet
 from tools.cluster.migrator_status import MigratorStatus
 from tools.cluster.snapshot import Snapshot
-from tools.cluster.tables import SQL
+from tools.cluster.sql import SQL
 
 MIGRATOR_SILENT_S = 5.0
 """Without a heartbeat for this long no migrator runs: a second one would have taken over by then."""

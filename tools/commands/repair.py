@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
+from snapurl.store.cluster.tables import sharded_tables
 from tools.cluster import audit
 from tools.cluster.fleet import Fleet
-from tools.cluster.tables import sharded_tables
 from tools.commands.options import as_json, confirm, dry_run, grace_s, show, with_fleet, yes
 from tools.migrator.cleanup import cleanup_tasks
 from tools.transfer.executor import Executor, ShardPair

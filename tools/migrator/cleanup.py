@@ -6,9 +6,9 @@ from collections import defaultdict
 
 from ring.handoff import Desired, Program, SourceState, Step, TargetState, move_of, next_steps
 from ring.ownership import Owner, SlotRow, SlotState
+from snapurl.store.cluster.tables import sharded_tables
 from tools.cluster.fleet import Fleet
 from tools.cluster.snapshot import Snapshot
-from tools.cluster.tables import sharded_tables
 from tools.migrator.schedule import Task
 from tools.transfer.batch import Batch
 

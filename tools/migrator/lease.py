@@ -21,7 +21,7 @@ from ring.topology import Topology
 from snapurl.errors import ConfigError
 from snapurl.store.cluster.pool import CLUSTER, ShardFailed
 from tools.cluster.fleet import Fleet
-from tools.cluster.tables import SQL
+from tools.cluster.sql import SQL
 
 LEASE_MS = 3_000
 ANSWER_S_MAX = 2.0  # with the time between two beats less than LEASE_MS

@@ -34,6 +34,7 @@ from snapurl.errors import ConfigError
 from snapurl.run.healthcheck import Address, http_status
 from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.pool import ShardFailed
+from snapurl.store.cluster.tables import Table, sharded_tables
 from snapurl.tasks import cancel_and_wait, with_background
 from snapurl.telemetry.logs import MOVE
 from snapurl.telemetry.metrics import (
@@ -56,7 +57,7 @@ from tools.cluster.migrator_status import MigratorStatus, MoveStatus, PauseLog
 from tools.cluster.publish import propagate, publish
 from tools.cluster.rejoin import rejoin_all
 from tools.cluster.snapshot import Snapshot
-from tools.cluster.tables import SQL, Table, sharded_tables
+from tools.cluster.sql import SQL
 from tools.migrator.cleanup import cleanup_tasks
 from tools.migrator.lease import Lease
 from tools.migrator.progress import Progress

@@ -7,10 +7,10 @@ from collections import defaultdict
 from ring.ownership import SlotState
 from ring.plan import plan
 from snapurl.store.cluster.rejoin import find_restarted
+from snapurl.store.cluster.tables import Table, sharded_tables
 from tools.cluster.fleet import Fleet
 from tools.cluster.snapshot import Snapshot
 from tools.cluster.status import in_hand_off
-from tools.cluster.tables import Table, sharded_tables
 from tools.cluster.text import slots_text
 from tools.transfer.compare import differences
 

@@ -22,14 +22,15 @@ from snapurl.redis_client import redis_client, redis_fault
 from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.pool import ShardFailed
 from snapurl.store.cluster.rejoin import Restarted, find_restarted
+from snapurl.store.cluster.tables import sharded_tables
 from tools.change.preflight import check_shards, missing_optional_rights
 from tools.cluster.calls import smallints
 from tools.cluster.fleet import Fleet
 from tools.cluster.publish import propagate
 from tools.cluster.rejoin import describe_restart, rejoin, remedy_for
 from tools.cluster.snapshot import Snapshot
+from tools.cluster.sql import SQL
 from tools.cluster.status import MIGRATOR_SILENT_S, read_migrator_status
-from tools.cluster.tables import SQL, sharded_tables
 from tools.cluster.text import slots_text
 from tools.migrator.loop import LaneConnections, executor_for
 from tools.migrator.schedule import Task, schedule

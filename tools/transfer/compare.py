@@ -15,9 +15,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from snapurl.store.cluster.tables import Table
 from snapurl.tasks import both
 from tools.cluster.calls import IN_SLOTS
-from tools.cluster.tables import Table
 
 
 @dataclass(frozen=True, slots=True)

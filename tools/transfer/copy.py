@@ -21,10 +21,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from snapurl.store.cluster.tables import Table
 from snapurl.store.queries import load_queries
 from snapurl.tasks import both
 from tools.cluster.calls import IN_SLOTS, smallints
-from tools.cluster.tables import Table
 
 SQL = load_queries("webhooks", package="tools")
 CHUNKS_AHEAD = 32  # chunks read from the source that the target has not taken yet

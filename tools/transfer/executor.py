@@ -21,9 +21,9 @@ from uuid import UUID
 import asyncpg
 
 from ring.handoff import ABORT, RELAXED, Program, Step
+from snapurl.store.cluster.tables import Table
 from snapurl.telemetry.traces import span
 from tools.cluster.calls import Argument, call, smallints
-from tools.cluster.tables import Table
 from tools.transfer.batch import Batch
 from tools.transfer.compare import differences, differences_since
 from tools.transfer.copy import (

@@ -3,17 +3,8 @@
 -- Returns how many values were left out because of the bytes.
 --
 -- Takes a value only if its version is higher than the one that is there, so a slow reader can never put an old value
--- back. Values begin with their version, or are nothing else: then a link of that version takes its place, as it does if
--- the value has another encoding than the one that workers of this release believe (`codec.py`). A malformed value has
--- no version. Beyond the bytes, and never less than half of maxmemory is left to the clicks, a change leaves
+-- back. Beyond the bytes, and never less than half of maxmemory is left to the clicks, a change leaves
 -- its version alone.
-local function version(value)
-    local digits, encoding = string.match(value, '^(%d+)(.?.?.?)')
-    if not digits or #digits > 15 or not string.match(encoding, '^ ?$') and string.sub(encoding, 1, 1) ~= ' ' then
-        return -1
-    end
-    return tonumber(digits) + (encoding == ' 2 ' and 0.5 or 0)
-end
 local memory = redis.call('INFO', 'memory')
 local used = tonumber(string.match(memory, 'used_memory:(%d+)'))
 local maxmemory = tonumber(string.match(memory, 'maxmemory:(%d+)'))

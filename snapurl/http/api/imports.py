@@ -35,8 +35,14 @@ async def import_links(call: RequestContext) -> HTTPResponse:
         imports.foresee(links) if asked.dry_run else imports.run(links, account, call.caller.key_id)
     )
     for place, outcome in zip(found, made, strict=True):
-        results[place] = imported_body(outcome) if isinstance(outcome, Imported) else _refused(outcome)
-    return call.json_response({"results": results})
+        if not isinstance(outcome, Imported):
+            results[place] = _refused(outcome)
+        elif not (asked.only_exceptions and outcome.is_new):
+            results[place] = imported_body(outcome)
+    if not asked.only_exceptions:
+        return call.json_response({"results": results, "places": None})
+    reported = {place: result for place, result in enumerate(results) if result is not None}
+    return call.json_response({"results": list(reported.values()), "places": list(reported)})
 
 
 def _checked(

@@ -157,7 +157,8 @@ ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
             {**named("spring-sale"), "status": 201},
             {**named("summer-sale"), "status": 200},
             {"status": 409, "error": problem(errors.AliasTaken("the code leads elsewhere here"))},
-        ]
+        ],
+        "places": None,
     },
     responses.BatchResults: {
         "results": [

@@ -63,3 +63,18 @@ SELECT status, extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS a
 -- name: changes
 -- The newest entries of the audit log.
 SELECT id, at, who, what, outcome FROM audit ORDER BY at DESC LIMIT $1
+
+-- name: sharded_columns
+-- Every table with a slot, except `slots` itself: its columns without xid, and its key, in their order. From pg_class and
+-- not information_schema, which hides what this user may not read: a move would leave such a table behind.
+SELECT t.relname::text AS name,
+       array_agg(c.attname::text ORDER BY c.attnum) FILTER (WHERE c.attname <> 'xid') AS columns,
+       (SELECT array_agg(a.attname::text ORDER BY k.place)
+          FROM pg_index i CROSS JOIN unnest(i.indkey) WITH ORDINALITY AS k (attnum, place)
+          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+         WHERE i.indrelid = t.oid AND i.indisprimary) AS key
+  FROM pg_class t JOIN pg_attribute c ON c.attrelid = t.oid AND c.attnum > 0 AND NOT c.attisdropped
+ WHERE t.relnamespace = 'public'::regnamespace AND t.relkind = 'r' AND t.relname <> 'slots'
+ GROUP BY t.oid, t.relname
+HAVING bool_or(c.attname = 'slot')
+ ORDER BY t.relname

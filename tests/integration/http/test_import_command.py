@@ -270,7 +270,7 @@ async def test_ctrl_c_ends_an_import_when_what_is_under_way_has_its_answer(tmp_p
             ]
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(json.dumps({"results": results}).encode())
+            self.wfile.write(json.dumps({"results": results, "places": None}).encode())
 
         def log_message(self, *_: object) -> None:
             pass
@@ -290,3 +290,21 @@ async def test_ctrl_c_ends_an_import_when_what_is_under_way_has_its_answer(tmp_p
     summary = json.loads(out)
     assert 1_000 <= summary["rows"] <= rows and summary["refused"] == 1
     assert (tmp_path / "links.refused.csv").read_text().splitlines()[1:] == [".,https://example.org/,taken"]
+
+
+async def test_a_key_that_may_not_is_refused_before_anything_is_written(
+    run_import: Import, service: Service, tmp_path: Path
+) -> None:
+    """An import or export with a wrong key says so alone: no summary, no header, and no file is touched."""
+    file, refused = tmp_path / "links.csv", tmp_path / "links.refused.csv"
+    file.write_text("code,url\nx,mailto:a@example.org\n")
+    refused.write_text("kept")
+    wrong = {**environ_of(service), "SNAPURL_API_KEY": "sk_0123456789_" + "x" * 32}
+    for command, words in (
+        ("import", ("csv", str(file))),
+        ("export", ("links",)),
+        ("export", ("statistics", "-o", str(tmp_path / "clicks.csv"))),
+    ):
+        said = await run(wrong, *words, command=command)
+        assert said.code == 1 and said.out == "" and said.err.count("\n") == 1, said
+    assert refused.read_text() == "kept" and not (tmp_path / "clicks.csv").exists()

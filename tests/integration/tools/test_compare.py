@@ -14,8 +14,8 @@ from ring.placement import place
 from ring.slots import slot_of
 from snapurl.config import Settings
 from snapurl.model import Account, ApiKey, LinkPatch, Right
+from snapurl.store.cluster.tables import sharded_tables
 from tests.integration.store.conftest import NewLinkMaker, Store
-from tools.cluster.tables import sharded_tables
 from tools.transfer.batch import Batch
 from tools.transfer.executor import Executor, Refused, ShardPair
 

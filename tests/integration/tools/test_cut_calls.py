@@ -15,12 +15,12 @@ from ring.slots import slot_of
 from snapurl.config import Settings
 from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.pool import CLUSTER, ShardFailed
+from snapurl.store.cluster.tables import sharded_tables
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import settle
 from tests.integration.tools.test_commands import run_program
 from tests.support.cut import Connections, cut_at, cut_at_each
 from tools.cluster.fleet import Fleet
-from tools.cluster.tables import sharded_tables
 from tools.transfer.batch import Batch
 from tools.transfer.executor import Executor, ShardPair
 

@@ -14,9 +14,9 @@ from ring.handoff import Desired, SourceState, Step, TargetState, next_steps
 from ring.placement import place
 from ring.slots import slot_of
 from snapurl.config import Settings
+from snapurl.store.cluster.tables import sharded_tables
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.support.waits import HANG_S
-from tools.cluster.tables import sharded_tables
 from tools.transfer.batch import Batch
 from tools.transfer.executor import Executor, ShardPair
 

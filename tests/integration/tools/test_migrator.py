@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from datetime import date
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -13,18 +15,22 @@ import pytest
 from ring.handoff import Desired, SourceState, Step, TargetState, next_steps
 from ring.placement import place
 from ring.slots import SLOT_COUNT, slot_of
+from ring.topology import Shard
 from snapurl.codes import key_of
 from snapurl.config import Settings
 from snapurl.model import ClickRow, Link, LinkPatch, LinkQuery, PageKey, SourceClicks, SourceKind
 from snapurl.run.healthcheck import Address
+from snapurl.store.cluster.dsn import address_of
+from snapurl.store.cluster.tables import sharded_tables
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import add_fifth, settle
 from tests.support.click_rows import by_kind
 from tests.support.waits import HANG_S
+from tools.change.provision import register_shard
 from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
 from tools.cluster.snapshot import Snapshot
-from tools.cluster.tables import sharded_tables
+from tools.migrator.lease import Lease
 from tools.migrator.loop import Migrator, Options
 from tools.migrator.throttle import Throttle
 from tools.transfer.batch import Batch
@@ -111,6 +117,27 @@ async def test_adding_a_shard_moves_a_fifth_of_the_slots_and_loses_nothing(
         assert link is not None and link.clicks == 2
     assert {slot_of(code) for code in clicked} & set(moved)
     await assert_settled(five, store, {*old, *made})
+    await fleet.close()
+
+
+async def test_a_publication_that_has_reached_only_one_shard_is_completed(
+    ready: Settings, five: Settings, fifth: str
+) -> None:
+    """A migrator that sees a new topology before the new shard has any gets its lease there, and gives it slots."""
+    fleet = await Fleet.connect(ready)
+    fleet.settings = five
+    topology = fleet.topology.with_shard(Shard("db4", 1.0, address_of(fifth)))
+    await register_shard(fleet, "db4", topology)
+    insert = "INSERT INTO topology (version, document) VALUES ($1, $2)"
+    await fleet.fetch("db0", insert, topology.version, topology.to_json())
+    fleet.adopt(topology)
+    assert await Lease(fleet, uuid4(), time.monotonic).renew("{}")
+    for shard in topology.shards:
+        await fleet.fetch(shard.name, "DELETE FROM migrator")
+    await settle(five)
+    owned = "SELECT count(*) AS slots FROM slots WHERE state = 'owned'"
+    assert (await fleet.observe()).topology.version == topology.version
+    assert (await fleet.fetch("db4", owned))[0]["slots"]
     await fleet.close()
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from snapurl.store.queries import load_queries
-
-SQL = load_queries("handoff", package="tools")
+from snapurl.store.cluster.pool import CLUSTER
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,5 +31,5 @@ class Table:
 
 async def sharded_tables(connection: Any) -> tuple[Table, ...]:
     """Returns the sharded tables, by name."""
-    rows = await connection.fetch(SQL["sharded_columns"])
+    rows = await connection.fetch(CLUSTER["sharded_columns"])
     return tuple(Table(row["name"], tuple(row["columns"]), tuple(row["key"])) for row in rows)

@@ -1,0 +1,1 @@
+"""Runs docker-compose.yml on a Docker engine of its own: replicas, upgrades, kills, shards, under traffic."""
