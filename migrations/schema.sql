@@ -562,7 +562,7 @@ BEGIN
         p_stream, p_slots, p_firsts, p_lasts, c_slots, c_codes, c_days, c_clicks, c_bots, c_sources, c_visitors,
         g_scopes, g_keys, g_days, g_clicks, g_bots, g_sources);
     IF NOT FOUND AND EXISTS (SELECT FROM webhook_watches w WHERE 'link.clicks' = ANY (w.kinds)) THEN
-        PERFORM webhook_tell_clicks_v1(c_slots, c_codes, c_clicks, c_bots);
+        PERFORM webhook_notify_clicks_v1(c_slots, c_codes, c_clicks, c_bots);
     END IF;
 END $function$;
 GRANT EXECUTE ON FUNCTION clicks_apply_v5 TO snapurl_migrator, snapurl_service;
@@ -1740,7 +1740,7 @@ BEGIN
     END IF;
     uses_left := greatest(0, most - before - given);
     IF given > 0 AND uses_left = 0 THEN
-        PERFORM webhook_tell_v1('link.max_clicks_reached', p_slot, p_code);
+        PERFORM webhook_notify_v1('link.max_clicks_reached', p_slot, p_code);
     END IF;
 END $function$;
 GRANT EXECUTE ON FUNCTION link_use_v1 TO snapurl_migrator, snapurl_service;
@@ -2063,7 +2063,9 @@ CREATE OR REPLACE FUNCTION public.webhook_links_made_v1()
  LANGUAGE plpgsql
 AS $function$
 BEGIN
-    IF NOT EXISTS (SELECT FROM public.webhook_watches) THEN RETURN NULL; END IF;
+    IF NOT EXISTS (SELECT FROM public.webhook_watches) OR current_setting('snapurl.restores', true) = 'on' THEN
+        RETURN NULL;
+    END IF;
     INSERT INTO public.webhook_messages (slot, message_id, webhook_id, code, version, kind, at, data, due_at)
          SELECT m.slot, public.webhook_message_id_v1(), w.webhook_id, m.code, m.version, 'link.created', clock_timestamp(),
                 public.webhook_link_v1(m), clock_timestamp()
@@ -2090,6 +2092,89 @@ AS $function$
     SELECT 'msg_' || replace(gen_random_uuid()::text, '-', '')
 $function$;
 GRANT EXECUTE ON FUNCTION webhook_message_id_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.webhook_notify_clicks_v1(p_slots smallint[], p_codes text[], p_clicks bigint[], p_bots bigint[])
+ RETURNS void
+ LANGUAGE sql
+ SET search_path TO 'public', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+ SET "TimeZone" TO 'UTC'
+AS $function$
+    INSERT INTO webhook_messages AS m (slot, message_id, webhook_id, code, version, kind, at, data, due_at)
+         SELECT c.slot, webhook_message_id_of_v1(concat_ws('/', 'link.clicks', w.webhook_id, c.code, t.minute)), w.webhook_id,
+                c.code, l.version, 'link.clicks', t.minute + interval '1 minute',
+                webhook_link_v1(l) || jsonb_build_object('new_clicks', c.clicks, 'new_bots', c.bots, 'clicks_from_at', t.minute),
+                t.minute + interval '65 seconds'
+           FROM (SELECT slot, code COLLATE "C" AS code, sum(clicks)::bigint AS clicks, sum(bots)::bigint AS bots
+                   FROM unnest(p_slots, p_codes, p_clicks, p_bots) AS u (slot, code, clicks, bots)
+                  GROUP BY slot, code COLLATE "C" ORDER BY slot, code COLLATE "C") c
+           JOIN links l ON l.slot = c.slot AND l.code = c.code
+          CROSS JOIN date_trunc('minute', clock_timestamp()) AS t (minute)
+          CROSS JOIN LATERAL webhook_watching_v1('link.clicks', l.owner, l.owner) AS w (webhook_id)
+    ON CONFLICT (slot, message_id) DO UPDATE SET
+        xid = pg_current_xact_id(),
+        data = m.data || jsonb_build_object(
+            'new_clicks', (m.data ->> 'new_clicks')::bigint + (excluded.data ->> 'new_clicks')::bigint,
+            'new_bots', (m.data ->> 'new_bots')::bigint + (excluded.data ->> 'new_bots')::bigint)
+$function$;
+GRANT EXECUTE ON FUNCTION webhook_notify_clicks_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.webhook_notify_expired_v1(p_since timestamp with time zone, p_code text, p_limit integer, OUT looked_at bigint, OUT more_since timestamp with time zone, OUT more_code text)
+ RETURNS record
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+ SET enable_seqscan TO 'off'
+ SET enable_hashjoin TO 'off'
+ SET enable_mergejoin TO 'off'
+AS $function$
+DECLARE
+    found_slots smallint[];
+    found_codes text[];
+BEGIN
+    looked_at := 0;
+    IF NOT EXISTS (SELECT FROM webhook_watches w WHERE 'link.expired' = ANY (w.kinds)) THEN RETURN; END IF;
+    SELECT array_agg(q.slot ORDER BY q.expires_at, q.code), array_agg(q.code ORDER BY q.expires_at, q.code), count(*),
+           max(q.expires_at)
+      INTO found_slots, found_codes, looked_at, more_since
+      FROM (SELECT l.slot, l.code, l.expires_at FROM links l
+              JOIN slots s ON s.slot = l.slot AND write_outcome_v1(s.state) = 'ok'
+             WHERE l.expires_at >= p_since AND l.expires_at <= clock_timestamp() AND l.deleted_at IS NULL
+               AND (l.expires_at, l.code) > (p_since, p_code COLLATE "C")
+             ORDER BY l.expires_at, l.code LIMIT p_limit) q;
+    IF looked_at = 0 THEN RETURN; END IF;
+    more_code := found_codes[cardinality(found_codes)];
+    PERFORM slots_fence_v1(found_slots);
+    INSERT INTO webhook_messages (slot, message_id, webhook_id, code, version, kind, at, data, due_at)
+         SELECT l.slot, webhook_message_id_of_v1(concat_ws('/', 'link.expired', w.webhook_id, l.code,
+                                                           extract(epoch FROM l.expires_at))), w.webhook_id,
+                l.code, l.version, 'link.expired', l.expires_at, webhook_link_v1(l), clock_timestamp()
+           FROM unnest(found_slots, found_codes) AS u (slot, code)
+           JOIN slots s ON s.slot = u.slot AND write_outcome_v1(s.state) = 'ok'
+           JOIN links l ON l.slot = u.slot AND l.code = u.code COLLATE "C"
+          CROSS JOIN LATERAL webhook_watching_v1('link.expired', l.owner, l.owner) AS g (webhook_id)
+           JOIN webhook_watches w ON w.webhook_id = g.webhook_id AND w.since < l.expires_at
+          WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+            AND l.expires_at <= clock_timestamp() AND l.deleted_at IS NULL
+          ORDER BY l.slot, l.code
+    ON CONFLICT (slot, message_id) DO NOTHING;
+END $function$;
+GRANT EXECUTE ON FUNCTION webhook_notify_expired_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.webhook_notify_v1(p_kind text, p_slot smallint, p_code text)
+ RETURNS void
+ LANGUAGE sql
+ SET search_path TO 'public', 'pg_temp'
+AS $function$
+    INSERT INTO webhook_messages (slot, message_id, webhook_id, code, version, kind, at, data, due_at)
+         SELECT l.slot, webhook_message_id_v1(), w.webhook_id, l.code, l.version, p_kind, clock_timestamp(),
+                webhook_link_v1(l), clock_timestamp()
+           FROM links l CROSS JOIN LATERAL webhook_watching_v1(p_kind, l.owner, l.owner) AS w (webhook_id)
+          WHERE l.slot = p_slot AND l.code = p_code
+$function$;
+GRANT EXECUTE ON FUNCTION webhook_notify_v1 TO snapurl_migrator, snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.webhook_purge_v1(p_there text[], p_gone text[], p_days integer, p_kept integer, p_limit integer)
  RETURNS bigint
@@ -2218,89 +2303,6 @@ BEGIN
      WHERE m.slot = p_slot AND m.message_id = p_message_id AND m.holder = p_holder AND m.state = 'waiting';
 END $function$;
 GRANT EXECUTE ON FUNCTION webhook_settle_v1 TO snapurl_migrator, snapurl_service;
-
-CREATE OR REPLACE FUNCTION public.webhook_tell_clicks_v1(p_slots smallint[], p_codes text[], p_clicks bigint[], p_bots bigint[])
- RETURNS void
- LANGUAGE sql
- SET search_path TO 'public', 'pg_temp'
- SET enable_seqscan TO 'off'
- SET enable_hashjoin TO 'off'
- SET enable_mergejoin TO 'off'
- SET "TimeZone" TO 'UTC'
-AS $function$
-    INSERT INTO webhook_messages AS m (slot, message_id, webhook_id, code, version, kind, at, data, due_at)
-         SELECT c.slot, webhook_message_id_of_v1(concat_ws('/', 'link.clicks', w.webhook_id, c.code, t.minute)), w.webhook_id,
-                c.code, l.version, 'link.clicks', t.minute + interval '1 minute',
-                webhook_link_v1(l) || jsonb_build_object('new_clicks', c.clicks, 'new_bots', c.bots, 'clicks_from_at', t.minute),
-                t.minute + interval '65 seconds'
-           FROM (SELECT slot, code COLLATE "C" AS code, sum(clicks)::bigint AS clicks, sum(bots)::bigint AS bots
-                   FROM unnest(p_slots, p_codes, p_clicks, p_bots) AS u (slot, code, clicks, bots)
-                  GROUP BY slot, code COLLATE "C" ORDER BY slot, code COLLATE "C") c
-           JOIN links l ON l.slot = c.slot AND l.code = c.code
-          CROSS JOIN date_trunc('minute', clock_timestamp()) AS t (minute)
-          CROSS JOIN LATERAL webhook_watching_v1('link.clicks', l.owner, l.owner) AS w (webhook_id)
-    ON CONFLICT (slot, message_id) DO UPDATE SET
-        xid = pg_current_xact_id(),
-        data = m.data || jsonb_build_object(
-            'new_clicks', (m.data ->> 'new_clicks')::bigint + (excluded.data ->> 'new_clicks')::bigint,
-            'new_bots', (m.data ->> 'new_bots')::bigint + (excluded.data ->> 'new_bots')::bigint)
-$function$;
-GRANT EXECUTE ON FUNCTION webhook_tell_clicks_v1 TO snapurl_migrator, snapurl_service;
-
-CREATE OR REPLACE FUNCTION public.webhook_tell_expired_v1(p_since timestamp with time zone, p_code text, p_limit integer, OUT looked_at bigint, OUT more_since timestamp with time zone, OUT more_code text)
- RETURNS record
- LANGUAGE plpgsql
- SECURITY DEFINER
- SET search_path TO 'public', 'pg_temp'
- SET enable_seqscan TO 'off'
- SET enable_hashjoin TO 'off'
- SET enable_mergejoin TO 'off'
-AS $function$
-DECLARE
-    found_slots smallint[];
-    found_codes text[];
-BEGIN
-    looked_at := 0;
-    IF NOT EXISTS (SELECT FROM webhook_watches w WHERE 'link.expired' = ANY (w.kinds)) THEN RETURN; END IF;
-    SELECT array_agg(q.slot ORDER BY q.expires_at, q.code), array_agg(q.code ORDER BY q.expires_at, q.code), count(*),
-           max(q.expires_at)
-      INTO found_slots, found_codes, looked_at, more_since
-      FROM (SELECT l.slot, l.code, l.expires_at FROM links l
-              JOIN slots s ON s.slot = l.slot AND write_outcome_v1(s.state) = 'ok'
-             WHERE l.expires_at >= p_since AND l.expires_at <= clock_timestamp() AND l.deleted_at IS NULL
-               AND (l.expires_at, l.code) > (p_since, p_code COLLATE "C")
-             ORDER BY l.expires_at, l.code LIMIT p_limit) q;
-    IF looked_at = 0 THEN RETURN; END IF;
-    more_code := found_codes[cardinality(found_codes)];
-    PERFORM slots_fence_v1(found_slots);
-    INSERT INTO webhook_messages (slot, message_id, webhook_id, code, version, kind, at, data, due_at)
-         SELECT l.slot, webhook_message_id_of_v1(concat_ws('/', 'link.expired', w.webhook_id, l.code,
-                                                           extract(epoch FROM l.expires_at))), w.webhook_id,
-                l.code, l.version, 'link.expired', l.expires_at, webhook_link_v1(l), clock_timestamp()
-           FROM unnest(found_slots, found_codes) AS u (slot, code)
-           JOIN slots s ON s.slot = u.slot AND write_outcome_v1(s.state) = 'ok'
-           JOIN links l ON l.slot = u.slot AND l.code = u.code COLLATE "C"
-          CROSS JOIN LATERAL webhook_watching_v1('link.expired', l.owner, l.owner) AS g (webhook_id)
-           JOIN webhook_watches w ON w.webhook_id = g.webhook_id AND w.since < l.expires_at
-          WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
-            AND l.expires_at <= clock_timestamp() AND l.deleted_at IS NULL
-          ORDER BY l.slot, l.code
-    ON CONFLICT (slot, message_id) DO NOTHING;
-END $function$;
-GRANT EXECUTE ON FUNCTION webhook_tell_expired_v1 TO snapurl_migrator, snapurl_service;
-
-CREATE OR REPLACE FUNCTION public.webhook_tell_v1(p_kind text, p_slot smallint, p_code text)
- RETURNS void
- LANGUAGE sql
- SET search_path TO 'public', 'pg_temp'
-AS $function$
-    INSERT INTO webhook_messages (slot, message_id, webhook_id, code, version, kind, at, data, due_at)
-         SELECT l.slot, webhook_message_id_v1(), w.webhook_id, l.code, l.version, p_kind, clock_timestamp(),
-                webhook_link_v1(l), clock_timestamp()
-           FROM links l CROSS JOIN LATERAL webhook_watching_v1(p_kind, l.owner, l.owner) AS w (webhook_id)
-          WHERE l.slot = p_slot AND l.code = p_code
-$function$;
-GRANT EXECUTE ON FUNCTION webhook_tell_v1 TO snapurl_migrator, snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.webhook_test_v1(p_slot smallint, p_webhook_id text, p_message_id text, p_data jsonb, OUT outcome text, OUT peer text, OUT epoch bigint)
  RETURNS record
