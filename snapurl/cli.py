@@ -21,6 +21,7 @@ from snapurl.commands.exports import export
 from snapurl.commands.imports import import_file
 from snapurl.commands.links import links
 from snapurl.commands.stats import show_statistics
+from snapurl.commands.webhooks import webhooks
 from snapurl.config import Settings, load_settings, override
 from snapurl.errors import ConfigError, SnapURLError, file_error, one_line
 from snapurl.model import Account, ApiKey, Right
@@ -404,6 +405,7 @@ cli.add_command(links)
 cli.add_command(show_statistics)
 cli.add_command(import_file)
 cli.add_command(export)
+cli.add_command(webhooks)
 cli.add_command(backup)
 cli.add_command(restore_file)
 

@@ -262,6 +262,12 @@ class Settings(BaseSettings):
         description="Networks that webhooks may lead to besides the public Internet, separated by spaces, such as "
         "`10.0.0.0/8` (default: none).",
     )
+    webhook_days_kept: int = Field(
+        30,
+        ge=2,
+        le=3_650,
+        description="Days for which messages of webhooks are kept that were sent or given up.",
+    )
     geo_file: Path | None = Field(
         None,
         description="Database of places (MMDB) from which clicks get their country and city; needs "

@@ -28,6 +28,16 @@ def show_link(link: Link) -> None:
     Console(highlight=False).print(table)
 
 
+def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints one line per row, with headings; what is too long is folded."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)
+
+
 def show_links(links: Sequence[Link]) -> None:
     """Prints one line per link."""
     table = Table(box=None, pad_edge=False, header_style="bold")

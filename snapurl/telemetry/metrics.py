@@ -332,6 +332,21 @@ CLICK_DAYS_OVERDUE = Gauge(
     "Days since the oldest day of clicks was to be folded into its month and was not; 0 if there is none.",
     multiprocess_mode="livemax",
 )
+WEBHOOK_DELIVERIES = Counter(
+    "snapurl_webhook_deliveries_total",
+    "Attempts to deliver a message of a webhook: `sent`, `failed` (tried again), `dead` (given up).",
+    ["outcome"],
+)
+WEBHOOK_MESSAGES_WAITING = Gauge(
+    "snapurl_webhook_messages_waiting",
+    "Messages of webhooks that are not delivered and not given up; read every 10 s.",
+    multiprocess_mode="livemax",
+)
+WEBHOOK_OVERDUE_SECONDS = Gauge(
+    "snapurl_webhook_overdue_seconds",
+    "For how long a message of an enabled webhook has been due, at most; read every 10 s.",
+    multiprocess_mode="livemax",
+)
 CLICK_ENTRIES_MALFORMED = Counter(
     "snapurl_click_entries_malformed_total", "Entries of the click stream that could not be parsed."
 )
@@ -350,6 +365,7 @@ _KNOWN: tuple[tuple[Counter, tuple[str, ...]], ...] = (
     (CLICKS_UNREAD, ("user_agent", "place")),
     (CLICK_VALUES_CAPPED, tuple(SourceKind)),
     (CLICK_DAYS_FOLDED, ("links", "groups")),
+    (WEBHOOK_DELIVERIES, ("sent", "failed", "dead")),
     (KEY_LOOKUPS, ("remembered", "shard", "shared", "stale")),
     (
         REDIS_FAILURES,

@@ -34,8 +34,10 @@ from snapurl.messages import Message, MessageState, Webhook
 from snapurl.outbound import is_public
 from snapurl.store.webhooks import ShardSilent, WebhookStore
 from snapurl.tasks import cancel_and_wait
+from snapurl.telemetry.metrics import WEBHOOK_DELIVERIES
 from snapurl.webhooks.delivery import AttemptResult, Deliverer
 from snapurl.webhooks.service import WebhookService, utc_now
+from snapurl.webhooks.upkeep import Upkeep
 
 log = logging.getLogger("snapurl.webhooks")
 
@@ -50,6 +52,8 @@ WEBHOOK_DELIVERIES_MAX = 4  # at once
 DELIVERIES_MAX = 256  # at once; from half of them on a webhook starts one only if it has none under way
 REST_S_MAX = 60.0  # of a webhook whose receiver fails: as many seconds as attempts have failed in a row
 
+_LABELS = {MessageState.SENT: "sent", MessageState.WAITING: "failed", MessageState.DEAD: "dead"}
+
 
 def make_sender(
     settings: Settings, store: WebhookStore, works: Callable[[], bool], clock: Callable[[], float]
@@ -60,8 +64,10 @@ def make_sender(
     def is_allowed(address: str) -> bool:
         return is_public(address) or any(ip_address(address.partition("%")[0]) in each for each in networks)
 
+    service = WebhookService(store)
     deliverer = Deliverer(settings.link_domains, utc_now, is_allowed=is_allowed)
-    return Sender(store, WebhookService(store), deliverer, works, clock)
+    upkeep = Upkeep(store, service, settings.webhook_days_kept, clock)
+    return Sender(store, service, deliverer, upkeep, works, clock)
 
 
 @dataclass(slots=True)
@@ -82,12 +88,14 @@ class Sender:
         store: WebhookStore,
         service: WebhookService,
         deliverer: Deliverer,
+        upkeep: Upkeep,
         works: Callable[[], bool],
         clock: Callable[[], float],
     ) -> None:
         self._store = store
         self._service = service
         self._deliverer = deliverer
+        self._upkeep = upkeep
         self._works = works
         self._clock = clock
         self._holder = uuid.uuid4().hex
@@ -103,6 +111,7 @@ class Sender:
                 if not self._works():
                     self._taken_over.clear()
                     self._compared_at = float("-inf")
+                    self._upkeep.begin()
                     await asyncio.sleep(STANDBY_S)
                 elif not await self._step():
                     await self._pause()
@@ -121,6 +130,7 @@ class Sender:
         if self._clock() >= self._compared_at + COMPARE_S:
             self._compared_at = self._clock()
             await self._compare()
+        await self._upkeep.run_due([lane.webhook for lane in self._lanes.values()])
         found = False
         for name in self._store.shard_names:
             limits = self._limits()
@@ -162,7 +172,8 @@ class Sender:
     async def _deliver(self, lane: _Lane, message: Message) -> None:
         try:
             outcome = await self._deliverer.deliver(lane.webhook, message)
-            if outcome.state is MessageState.SENT:
+            WEBHOOK_DELIVERIES.labels(_LABELS[outcome.state]).inc()
+            if outcome.is_sent:
                 lane.failures = 0
             else:
                 lane.failures += 1

@@ -5,23 +5,30 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 
+import asyncpg
 import pytest
 
+from ring.slots import slot_of
 from snapurl.config import Settings
-from snapurl.messages import ALL_ACCOUNTS, USUAL, MessageState
-from snapurl.model import LinkPatch
+from snapurl.messages import ALL_ACCOUNTS, CHOICE, USUAL, MessageState
+from snapurl.model import ClickRow, LinkPatch
 from snapurl.store.webhooks import WebhookStore
 from snapurl.tasks import cancel_and_wait
 from snapurl.webhooks import delivery, sender
 from snapurl.webhooks.sender import WEBHOOK_DELIVERIES_MAX, make_sender
 from snapurl.webhooks.service import WebhookService
+from tests.integration.http.service import environ_of
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.tools.conftest import add_fifth, settle
+from tests.support.programs import start
 from tests.support.receiver import OK, Received, receiving
-from tests.support.waits import until
+from tests.support.waits import unless_hung, until
+
+SettingsMaker = Callable[..., Settings]
 
 LINKS = 30
 CHANGES = 3
@@ -145,3 +152,40 @@ async def test_a_receiver_that_fails_delays_nobody_else(store: Store, new_link: 
 
         await until(is_disabled)
         assert (await webhooks.get(made[1], None)).disabled_why == "the receiver wants no more messages"
+
+
+async def test_a_killed_process_leaves_nothing_unsent(
+    store: Store, new_link: NewLinkMaker, make_settings: SettingsMaker, redis_url: str
+) -> None:
+    """A click consumer that is killed in the midst of a delivery leaves the message to the next one, which sends it
+    under the same id, and after it the clicks that it has gathered."""
+    settings = make_settings(webhook_networks="127.0.0.0/8")
+    environ = environ_of(settings, SNAPURL_WEBHOOK_NETWORKS="127.0.0.0/8")
+    async with receiving() as receiver:
+        receiver.answer = lambda received: None
+        service = WebhookService(WebhookStore(store.shards, store.router))
+        await service.create(ALL_ACCOUNTS, receiver.url, CHOICE, "", "")
+        first = await start("snapurl.clicks", env=environ)
+        await store.links.create(new_link("abc", owner="acc_0000000001"))
+        await until(lambda: receiver.received)
+        first.kill()
+        await unless_hung(first.wait())
+        receiver.answer = lambda received: OK
+        slot = slot_of("abc")
+        for entry in (1, 2):
+            rows = [ClickRow(slot, entry, "abc", datetime.now(UTC).date(), 2, bots=1)]
+            await store.apply_clicks("test", {slot: rows})
+        # As if their minute, or both, had passed.
+        shard = await asyncpg.connect(
+            next(item.dsn for item in settings.shard_dsns if item.name == store.shards.map.owner(slot))
+        )
+        await shard.execute("UPDATE webhook_messages SET due_at = now() WHERE kind = 'link.clicks'")
+        await shard.close()
+        second = await start("snapurl.clicks", env=environ)
+        await until(lambda: {"link.created", "link.clicks"} <= {each.kind for each in receiver.received[1:]})
+        second.terminate()
+        await unless_hung(second.wait())
+        assert receiver.received[1].message_id == receiver.received[0].message_id
+        gathered = {each.message_id: each for each in receiver.received if each.kind == "link.clicks"}
+        counts = [(each.told["data"]["clicks"], each.told["data"]["bots"]) for each in gathered.values()]
+        assert tuple(map(sum, zip(*counts, strict=True))) == (4, 2)
