@@ -88,7 +88,8 @@ class Upkeep:
 
     async def _count(self, webhooks: Sequence[Webhook]) -> None:
         """Counts the messages that wait, and disables a webhook for which there are too many."""
-        waiting, overdue_s, full = 0, 0.0, set()
+        waiting, overdue_s = 0, 0.0
+        full: set[str] = set()
 
         async def count(name: str) -> None:
             nonlocal waiting, overdue_s
