@@ -252,13 +252,15 @@ def memory(text: str) -> int:
 
 
 def test_only_the_proxy_reaches_outside(services: dict[str, Service]) -> None:
-    """Only the proxy publishes a port, by default on loopback; databases and Redis are on another network."""
+    """Only the proxy publishes a port, by default on loopback; databases and Redis are on another network. The click
+    consumer reaches receivers of webhooks, on a network of its own."""
     networks = composed()["networks"]
     inner = {name for name, how in networks.items() if how.get("internal") is True}
-    assert networks.keys() - inner == {"outside"}
+    assert networks.keys() - inner == {"outside", "receivers"}
     for name, service in services.items():
         assert ("ports" in service) == (name == "proxy")
         assert ("outside" in service["networks"]) == (name == "proxy")
+        assert ("receivers" in service["networks"]) == (name == "clicks")
     assert [filled(port) for port in services["proxy"]["ports"]] == ["127.0.0.1:8000:8080"]
     reached = {name for name, service in services.items() if {"inside"} & set(service["networks"])}
     assert reached == {"proxy", "api"}
