@@ -19,6 +19,7 @@ from snapurl.ui.screens import (
     shared,
     static,
     statistics,
+    webhooks,
 )
 
 SCREENS: tuple[Screen, ...] = (
@@ -80,6 +81,17 @@ SCREENS: tuple[Screen, ...] = (
     # -- settings --------------------------------------------------------------------------------------------
     Screen("GET", "/ui/settings", preferences.show),
     Screen("POST", "/ui/settings", preferences.save),
+    # -- webhooks --------------------------------------------------------------------------------------------
+    Screen("GET", "/ui/webhooks", webhooks.show),
+    Screen("POST", "/ui/webhooks", webhooks.create, Right.CHANGE, webhooks.create_again),
+    Screen("GET", "/ui/webhooks/{webhook_id}", webhooks.one),
+    Screen("POST", "/ui/webhooks/{webhook_id}/edit", webhooks.change, Right.CHANGE, webhooks.change_again),
+    Screen("POST", "/ui/webhooks/{webhook_id}/switch", webhooks.switch, Right.CHANGE),
+    Screen("POST", "/ui/webhooks/{webhook_id}/rotate", webhooks.rotate, Right.CHANGE),
+    Screen("POST", "/ui/webhooks/{webhook_id}/test", webhooks.test, Right.CHANGE),
+    Screen("POST", "/ui/webhooks/{webhook_id}/replay", webhooks.replay, Right.CHANGE, webhooks.change_again),
+    Screen("GET", "/ui/webhooks/{webhook_id}/delete", webhooks.confirm_delete, Right.CHANGE),
+    Screen("POST", "/ui/webhooks/{webhook_id}/delete", webhooks.delete, Right.CHANGE),
     # -- blocked hosts ---------------------------------------------------------------------------------------
     Screen("GET", "/ui/blocklist", blocklist.show, Right.ADMIN),
     Screen("POST", "/ui/blocklist", blocklist.try_typed, Right.ADMIN, blocklist.try_again),

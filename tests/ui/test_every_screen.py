@@ -19,7 +19,8 @@ NO_PAGES_END = ("{format}", "{table}", "/live", "/events")
 
 def path_of(screen: Screen, **values: str) -> str:
     """Returns an address of the screen. A path parameter that no test knows is an error: add a value for it."""
-    known = {"code": "every-screen", "key_id": "0123456789", "account_id": "acc_0123456789", "format": "svg",
+    known = {"code": "every-screen", "key_id": "0123456789", "account_id": "acc_0123456789",
+             "webhook_id": "wh_0123456789abcdef", "format": "svg",
              "table": "series.csv", "version": "0", "name": "app.css"}  # fmt: skip
     return screen.path.format_map(known | values)
 
@@ -106,6 +107,8 @@ async def test_what_people_have_typed_is_text_on_every_page(service: Service, pa
         named[kind] = made.json()["id"]
         refused = await service.api.post(f"/api/v1/{path}", json={"name": BIDI})
         assert refused.status_code == 422  # a name is shown in many places, and has none of these characters
+    body = {"url": "https://example.org/?q=%3Cb%20class=planted%3E'", "note": HTML}
+    named["webhook_id"] = (await service.api.post("/api/v1/webhooks", json=body)).json()["id"]
     pages = [
         screen for screen in WITH_SESSION if screen.method == "GET" and not screen.path.startswith(NO_PAGES)
     ]

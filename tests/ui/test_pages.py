@@ -29,6 +29,7 @@ SCREENS = (
     "/ui/keys",
     "/ui/statistics?tag=sale&bots=yes",
     "/ui/settings",
+    "/ui/webhooks",
     "/ui/blocklist",
     "/ui/cluster",
 )
@@ -52,6 +53,13 @@ async def screens(service: Service) -> list[str]:
         f"/ui/accounts/{account}",
         f"/ui/keys?account={account}",
     ]
+    listed_hooks = (await service.api.get("/api/v1/webhooks")).json()["webhooks"]
+    webhook = next((each["id"] for each in listed_hooks if each["note"] == "every-page"), None)
+    if webhook is None:
+        body = {"url": "https://hooks.example.org/" + "x" * 200, "note": "every-page"}
+        webhook = (await service.api.post("/api/v1/webhooks", json=body)).json()["id"]
+        await service.api.post(f"/api/v1/webhooks/{webhook}/test")
+    found += [f"/ui/webhooks/{webhook}", f"/ui/webhooks/{webhook}/delete"]
     other = next((each["id"] for each in listed if each["id"] != account), service.admin_key.split("_")[1])
     return [*found, f"/ui/accounts/{account}/transfer?account={other}"]
 
