@@ -81,13 +81,13 @@ class YourlsDump:
 
 
 def _readable(cells: Sequence[str]) -> Sequence[str]:
-    """Returns the cells, those that are UTF-8 in the dress of Latin-1 as what they are."""
+    """Returns the cells, repaired where UTF-8 was once read as Latin-1."""
     if "".join(cells).isascii():
         return cells
-    return [cell if cell.isascii() else _undressed(cell) for cell in cells]
+    return [cell if cell.isascii() else _repaired(cell) for cell in cells]
 
 
-def _undressed(text: str) -> str:
+def _repaired(text: str) -> str:
     try:
         return b"".join(map(_byte, text)).decode("utf-8")
     except UnicodeError:
@@ -106,5 +106,5 @@ def _link(row: Row, link: Callable[[Row], Found]) -> Found:
     cells = _readable(row.cells)
     found = link(Row(row.place, cells, row.fault))
     if cells is not row.cells and list(cells) != list(row.cells):
-        found.remarks.append("it was UTF-8 in the dress of Latin-1")
+        found.remarks.append("UTF-8 that was once read as Latin-1 is repaired")
     return found
