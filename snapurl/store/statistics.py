@@ -14,12 +14,13 @@ from datetime import date
 from typing import Any
 
 from ring.slots import slot_of
-from snapurl.errors import NotFound, OutcomeUnknown
+from snapurl.errors import NotFound
 from snapurl.groups import Group, TagClicks
 from snapurl.model import Scope, Share, SourceClicks, SourceKind
 from snapurl.periods import DateRange, DayCounts
+from snapurl.store.batching.bulk import repeat_or_refuse
 from snapurl.store.cluster.fanout import every_row_once
-from snapurl.store.cluster.pool import Row, ShardFailed
+from snapurl.store.cluster.pool import Row
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.queries import load_queries
@@ -93,14 +94,15 @@ class StatisticsStore:
         it. Returns the one that there is then.
 
         `owner` None is an admin, `by` the id of a key. Raises NotFound, also for a link of another account,
-        OutcomeUnknown if it may be done: then repeat it.
+        Unavailable, OutcomeUnknown if it may be done: then repeat it.
         """
         slot = slot_of(code)
         args = (slot, code, owner, secret, by)
-        try:
-            (row,) = await self._router.at_owner(slot, lambda pool: pool.fetch(SQL["share"], *args))
-        except ShardFailed as error:
-            raise OutcomeUnknown(retry_after_s=1.0) if error.sent else error.as_unavailable() from error
+
+        async def write() -> list[Row]:
+            return await self._router.at_owner(slot, lambda pool: pool.fetch(SQL["share"], *args))
+
+        (row,) = await repeat_or_refuse(write)
         if row["outcome"] == "missing":
             raise NotFound()
         return _share(row)
