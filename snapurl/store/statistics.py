@@ -99,7 +99,7 @@ class StatisticsStore:
         slot = slot_of(code)
         args = (slot, code, owner, secret, by)
 
-        async def write() -> list[Row]:
+        async def write() -> Sequence[Row]:
             return await self._router.at_owner(slot, lambda pool: pool.fetch(SQL["share"], *args))
 
         (row,) = await repeat_or_refuse(write)
