@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
+import sys
 import uuid
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from io import StringIO
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import httpx
 
+from snapurl.commands.exports import COLUMNS
 from snapurl.imports.catalogue import SOURCES
+from snapurl.imports.table import TORN
 from tests.integration.http.conftest import ServiceMaker
 from tests.integration.http.service import Service
 from tests.integration.http.test_import_command import environ_of
 from tests.integration.http.test_links_command import run
 from tests.unit.imports.reading import links as read_links
+from tests.unit.imports.reading import read
 
 NEW = (
     "created_by",
@@ -119,3 +126,39 @@ async def test_a_refused_export_leaves_the_file_as_it_was(service: Service, tmp_
     )
     assert finished.code == 1 and len(finished.err.splitlines()) == 1
     assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]
+
+
+async def test_a_killed_export_leaves_no_file_that_could_be_taken_for_one(tmp_path: Path) -> None:
+    """The file has another name until it is whole; what is cut off elsewhere is refused row by row."""
+    file = tmp_path / "links.csv"
+    page: dict[str, Any] = {"links": [dict.fromkeys(COLUMNS, "x") | {"tags": []}] * 200}
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if "cursor" in self.path:
+                loop.call_soon_threadsafe(asked.set)
+                return  # without an answer
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({**page, "next_cursor": "x"}).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Endless) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "snapurl", "export", "links", "-o", str(file),
+            env={"SNAPURL_URL": f"http://127.0.0.1:{server.server_port}"},
+        )  # fmt: skip
+        await asked.wait()
+        process.kill()
+        await process.wait()
+        server.shutdown()
+        thread.join()
+    assert [path.name for path in tmp_path.iterdir()] == ["links.csv.part"]
+    torn = "code,url,title\na,https://example.org/,x\nb,https://exam"
+    assert [str(found) for found in read("csv", torn)][1:] == [TORN]
