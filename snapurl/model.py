@@ -212,6 +212,15 @@ class Imported:
     is_new: bool
 
 
+class ImportedDay(NamedTuple):
+    """What another service had counted for a link on a UTC day. `code` is its key, `bots` a part of `clicks`."""
+
+    code: str
+    day: date
+    clicks: int
+    bots: int
+
+
 @dataclass(slots=True)
 class NewLink:
     """A link to be created, under the key `code`. `token` identifies the create: a repeat finds its own row.

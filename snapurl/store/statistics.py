@@ -67,6 +67,14 @@ class StatisticsStore:
         rows = await self._router.read(slot, lambda pool: pool.fetch(SQL["days_of_link"], slot, code, *args))
         return [_counts(row, row["visitors"]) for row in rows if row["day"] is not None]
 
+    async def imported_days_of_link(self, code: str, period: DateRange) -> list[DayCounts]:
+        """Returns what another service had counted for a link on the days of the period, oldest first."""
+        slot, days = slot_of(code), period.utc_days
+        rows = await self._router.read(
+            slot, lambda pool: pool.fetch(SQL["imported_days_of_link"], slot, code, *days)
+        )
+        return [DayCounts(row["day"], row["clicks"], row["bots"]) for row in rows if row["day"] is not None]
+
     async def values_of_link(
         self, code: str, days: tuple[date | None, date | None], kinds: Sequence[SourceKind], limit: int
     ) -> SourceTotals:
