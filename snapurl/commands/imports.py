@@ -25,6 +25,7 @@ from snapurl.commands.options import AS_JSON, wants_json
 from snapurl.config import load_settings
 from snapurl.errors import ConfigError, SnapURLError
 from snapurl.imports.catalogue import SOURCES
+from snapurl.imports.day_counts import WithDays
 from snapurl.imports.rows import FileRefused, Reading
 from snapurl.imports.shlink_pages import Fetch, FetchVisits, ShlinkPages
 from snapurl.imports.source import Source
@@ -76,6 +77,12 @@ class _Zone(click.ParamType[ZoneInfo]):
     is_flag=True,
     help="Leave out the visits by day that a YOURLS dump or a running Shlink has.",
 )
+@click.option(
+    "--days",
+    "days_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the clicks of the links by day, as `snapurl export statistics` writes it.",
+)
 @click.option("--skip-expired", is_flag=True, help="Leave out links that have expired.")
 @click.option(
     "--refused",
@@ -94,6 +101,7 @@ def import_file(
     tags: tuple[str, ...],
     zone: ZoneInfo,
     no_visits: bool,
+    days_file: Path | None,
     skip_expired: bool,
     refused: Path | None,
     as_json: bool | None,
@@ -133,7 +141,8 @@ def import_file(
     if not dry_run and path.exists() and not is_url and path.samefile(file):
         raise ConfigError("--refused: this is the file that is imported")
     try:
-        with _opened(source, file, key_file, Reading(zone, now, not no_visits)) as (read, share):
+        with _opened(source, file, key_file, Reading(zone, now, not no_visits)) as (opened, share):
+            read = opened if days_file is None else _with_days(opened, days_file, Reading(zone, now))
             progress = _Progress(share)
             keep = _Rows(wants_json(as_json)) if dry_run else _RefusedFile(path, read.header)
             api = Api.of(load_settings())
@@ -189,6 +198,12 @@ def _fetch(url: str, key_file: Path) -> tuple[Fetch, FetchVisits]:
         return shlink.call("GET", f"{path}/{quote(unquote(code))}/visits", query=query)
 
     return fetch, visits
+
+
+def _with_days(source: Source, file: Path, reading: Reading) -> Source:
+    """Returns the source, whose links get the clicks in a file. Raises FileRefused."""
+    with file.open("rb") as opened:
+        return WithDays(source, opened, reading)
 
 
 def _check_key(api: Api) -> None:

@@ -36,7 +36,7 @@ class VisitDays:
         self._days: dict[str, dict[date, tuple[int, int]]] = {}
         self._count = 0
 
-    def add(self, code: str, day: date, *, is_bot: bool = False) -> None:
+    def add(self, code: str, day: date, *, clicks: int = 1, bots: int = 0) -> None:
         """Raises FileRefused beyond VISIT_DAYS_MAX days of links."""
         if not FIRST_DAY <= day <= self._last:
             return
@@ -47,8 +47,8 @@ class VisitDays:
                 raise FileRefused(
                     f"its visits are on more than {VISIT_DAYS_MAX:,} days of links: import it with --no-visits"
                 )
-        clicks, bots = days.get(day, (0, 0))
-        days[day] = clicks + 1, bots + is_bot
+        before, bots_before = days.get(day, (0, 0))
+        days[day] = before + clicks, bots_before + bots
 
     def of(self, code: str) -> Mapping[date, tuple[int, int]] | None:
         """Returns the days of a link, None if it has no visits."""

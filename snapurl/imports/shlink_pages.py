@@ -82,7 +82,7 @@ class ShlinkPages:
                 for visit in listed["data"]:
                     moment = time_of(str(visit["date"]), self._reading)
                     if moment is not None:
-                        visits.add(code, moment.date(), is_bot=visit.get("potentialBot") is True)
+                        visits.add(code, moment.date(), bots=int(visit.get("potentialBot") is True))
             except (KeyError, TypeError, ValueError, AttributeError):
                 raise FileRefused("the answer is not that of Shlink's API") from None
         return visits
