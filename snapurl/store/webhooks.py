@@ -1,4 +1,4 @@
-"""Webhooks and their messages in the shards: `migrations/0028_webhooks.sql` has the theory."""
+"""Webhooks and their messages in the shards: `migrations/0029_webhooks.sql` has the theory."""
 
 from __future__ import annotations
 

@@ -252,8 +252,8 @@ def memory(text: str) -> int:
 
 
 def test_only_the_proxy_reaches_outside(services: dict[str, Service]) -> None:
-    """Only the proxy publishes a port, by default on loopback; databases and Redis are on another network. The click
-    consumer reaches receivers of webhooks, on a network of its own."""
+    """Only the proxy publishes a port, by default on loopback; databases and Redis are on another network. The
+    click consumer reaches receivers of webhooks, on a network of its own."""
     networks = composed()["networks"]
     inner = {name for name, how in networks.items() if how.get("internal") is True}
     assert networks.keys() - inner == {"outside", "receivers"}
