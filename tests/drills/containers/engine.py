@@ -82,25 +82,26 @@ async def run(
     only_out: bool = False,
     seconds_max: float = COMMAND_S_MAX,
 ) -> Said:
-    """Runs a command to its end; `only_out` leaves out what it writes to stderr."""
+    """Runs a command to its end; `only_out` leaves out what it writes to stderr, unless it fails."""
     process = await asyncio.create_subprocess_exec(
         *words,
         env=environ,
         cwd=cwd,
         stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL if only_out else subprocess.STDOUT,
+        stderr=subprocess.PIPE if only_out else subprocess.STDOUT,
         preexec_fn=signal_at_parent_death(signal.SIGKILL),
     )
     try:
         async with asyncio.timeout(seconds_max):
-            out, _ = await process.communicate(given)
+            out, err = await process.communicate(given)
     except TimeoutError:
         process.kill()
         await process.wait()
         return Said(-1, f"{' '.join(words[:4])} … did not end within {seconds_max:.0f} s")
     assert process.returncode is not None
-    return Said(process.returncode, out.decode(errors="replace"))
+    text = out if process.returncode == 0 or err is None else out + err
+    return Said(process.returncode, text.decode(errors="replace"))
 
 
 async def must(*words: str, environ: Mapping[str, str], **more: object) -> str:

@@ -64,7 +64,7 @@ class Drill:
         if step.broken:
             return
         async with self.traffic.flowing():
-            for name in ("scale", "stop", "upgrade", "kill", "grow", "drain"):
+            for name in ("scale", "stop", "kill", "grow", "upgrade", "drain"):
                 if not only or name in only:
                     await STEPS[name](self)
         for name in ("down", "tls", "pin"):
@@ -404,9 +404,9 @@ class Drill:
 STEPS: dict[str, Callable[[Drill], Awaitable[None]]] = {
     "scale": Drill.scale,
     "stop": Drill.stop,
-    "upgrade": Drill.upgrade,
     "kill": Drill.kill,
     "grow": Drill.grow,
+    "upgrade": Drill.upgrade,
     "drain": Drill.drain,
     "down": Drill.down,
     "tls": Drill.tls,
