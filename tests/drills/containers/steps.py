@@ -233,10 +233,14 @@ class Drill:
             )
 
         async with self.traffic.window() as window:
-            await self._project.compose("exec", "-T", "migrator", "snapurl-reshard", "drain", name, "--yes")
-            took = await self._project.until_empty(still_there)
-            step.note(f"drained in {took:.1f} s")
-            await self._project.compose("stop", name)
+            began = clock()
+            drain, stop = self._project.blocks["One shard fewer"][0].replace("db0", name).splitlines()
+            await self._project.shell(drain)
+            step.note(f"drained in {clock() - began:.1f} s")
+            left_behind = await still_there()
+            step.expect(not left_behind, f"the command has ended, but {left_behind}")
+            await self._project.until_empty(still_there)
+            await self._project.shell(stop)
             began = clock()
             await self._project.until_settled()
             step.note(f"status {clock() - began:.1f} s after it was off")
