@@ -31,6 +31,7 @@ SHARDS = ("db0", "db1", "db2", "db3")
 ADDRESS = "{0}=postgresql://{0}:5432/snapurl?sslmode=disable"
 REPLICAS_IN_USE = ("exec", "-T", "proxy", "wget", "-q", "-O", "-", "http://127.0.0.1:8404/replicas")
 METRICS_PROBE = ("snapurl-probe", "http://127.0.0.1:9100/health/ready")
+LED_IN_A_ROW = 8 * REPLICAS * WORKERS
 STOP_S_MAX = 10.0
 STATUS_S_MAX = 8.0
 ASKING_AT_A_TIME = 16
@@ -170,6 +171,7 @@ class Drill:
             killed = clock()
             await self._project.until_empty(lambda: self._runs_again(container))
             await self.until_in_use(REPLICAS)
+            await self._until_led(slots)
             back = clock()
             await asyncio.sleep(1)
 
@@ -188,11 +190,21 @@ class Drill:
         ]  # by its first create for it a worker learns that a shard is down
         step.note(f"{window}; all well after {back - began:.1f} s")
         others = [each for each in window.failed if not in_its_hands(each)]
-        told = Counter(f"{each.kind} {each.failure}" for each in others)
+        told = Counter(f"{each.kind} {each.failure} {each.began - killed:.0f} s after" for each in others)
         step.expect(not others, f"{len(others)} failed that were not in its hands: {dict(told)}")
         self._extra_max += sum(each.kind == "redirect" for each in window.failed)
         if service == "api":
             self._lost_max += PER_SECOND  # those of a second; README says 100 ms, normally
+
+    async def _until_led(self, slots: set[int]) -> None:
+        """Waits until every worker, as far as many requests tell, leads to the links of these slots again."""
+        codes = [code for code in self.traffic.codes[:LINKS_BEFORE] if slot_of(code) in slots]
+        right = 0
+        while codes and right < LED_IN_A_ROW:
+            code = self._rng.choice(codes)
+            led = await self.traffic.leads(code)
+            right = right + 1 if led else 0
+            await asyncio.sleep(0 if led else 0.1)
 
     async def _runs_again(self, before: dict[str, Any]) -> list[str]:
         (now,) = [each for each in await self._project.containers() if each["Id"] == before["Id"]]
