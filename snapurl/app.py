@@ -74,6 +74,9 @@ from snapurl.store.cluster.shards import Shards
 from snapurl.store.keys import KeyStore
 from snapurl.store.links import LinkStore
 from snapurl.store.statistics import StatisticsStore
+from snapurl.targets.blocked_hosts import BlockedHosts
+from snapurl.targets.policy import TargetPolicy
+from snapurl.targets.url_command import UrlCommand
 from snapurl.tasks import CachedCall, cancel_and_wait
 from snapurl.telemetry.logs import endless_task
 from snapurl.telemetry.metrics import INTENTS_PURGED, WORKERS
@@ -227,6 +230,7 @@ async def open_services(
     purge = endless_task(partial(_purge_intents, store), "purge of Idempotency-Keys")
     stack.push_async_callback(cancel_and_wait, purge)
 
+    targets = _target_policy(settings, stack)
     lag = LagReader(namespace, redis)
 
     async def redis_fault() -> str | None:
@@ -236,7 +240,8 @@ async def open_services(
     async def check_readiness() -> Readiness:
         async with fair_queue.turn(PROBES):
             health, redis, late = await asyncio.gather(shards.health(), redis_fault(), lag.fault())
-        return Readiness(shards.topology.cluster_id, tuple(health), {"redis": redis, "clicks": late})
+        faults = {"redis": redis, "clicks": late, **targets.faults}
+        return Readiness(shards.topology.cluster_id, tuple(health), faults)
 
     readiness = CachedCall(check_readiness, PROBE_AGE_S_MAX)
     stack.push_async_callback(readiness.close)
@@ -245,15 +250,16 @@ async def open_services(
 
     urls = UrlPolicy(settings.url_chars_max, settings.own_origins)
     titles = TitleFetcher(urls) if settings.fetch_titles else None
-    links = LinkService(store, cache, passwords, titles, _now)
+    links = LinkService(store, cache, passwords, titles, _now, targets=targets)
     return Services(
         settings=settings,
         site=site,
         links=links,
         statistics=Statistics(links, StatisticsStore(shards, router)),
         batches=LinkBatches(links),
-        imports=LinkImports(store, cache),
-        renames=LinkRenames(store, cache),
+        imports=LinkImports(store, cache, targets=targets),
+        renames=LinkRenames(store, cache, targets=targets),
+        targets=targets,
         keys=KeyService(keys, _now),
         accounts=AccountService(AccountStore(shards, router), keys, _now),
         cache=cache,
@@ -277,6 +283,19 @@ async def open_services(
         clicks_held=lambda: shipper.held,
         readiness=readiness,
     )
+
+
+def _target_policy(settings: Settings, stack: AsyncExitStack) -> TargetPolicy:
+    """Begins to read the blocked hosts; the program that is asked of URLs is started when it is needed."""
+    hosts, command = None, None
+    if settings.blocked_hosts_file is not None:
+        hosts = BlockedHosts(settings.blocked_hosts_file, time.monotonic, _now)
+        stack.push_async_callback(cancel_and_wait, endless_task(hosts.run, "blocked hosts"))
+    if settings.url_check_argv:
+        timeout_s = settings.url_check_timeout_ms / 1000
+        command = UrlCommand(settings.url_check_argv, timeout_s, settings.url_check_failure, time.monotonic)
+        stack.push_async_callback(command.close)
+    return TargetPolicy(hosts, command)
 
 
 def _fast_path(context: Context, create: SanicHandler) -> FastPath:

@@ -16,6 +16,7 @@ from typing import NoReturn
 import click
 
 from snapurl.commands.backups import backup, restore_file
+from snapurl.commands.blocklist import blocklist
 from snapurl.commands.clusters import configured_settings, settings_or_local
 from snapurl.commands.exports import export
 from snapurl.commands.imports import import_file
@@ -406,6 +407,7 @@ cli.add_command(import_file)
 cli.add_command(export)
 cli.add_command(backup)
 cli.add_command(restore_file)
+cli.add_command(blocklist)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

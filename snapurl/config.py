@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -334,6 +336,26 @@ class Settings(BaseSettings):
         description="Whether workers may fetch the title of a link's target when somebody asks for it, from public "
         "addresses alone.",
     )
+    blocked_hosts_file: Path | None = Field(
+        None,
+        description="File of hosts to which no link may lead, nor to one below them: a hosts file, or one host a "
+        "line; read again when it changes (default: none).",
+    )
+    url_check_command: str = Field(
+        "",
+        description="Program that is asked whether links may lead to a URL, with its arguments; each worker starts "
+        "it once, without a shell (default: none).",
+    )
+    url_check_timeout_ms: int = Field(
+        1_000,
+        ge=10,
+        le=10_000,
+        description="Maximum wait for an answer of that program; then it is killed, and started again later.",
+    )
+    url_check_failure: Literal["refuse", "allow"] = Field(
+        "refuse",
+        description="What becomes of links while it does not answer: `refuse` with 503, or `allow` unchecked.",
+    )
     shlink_api: bool = Field(
         False, description="Whether clients of Shlink can use this service: its REST API, at `/rest`."
     )
@@ -564,6 +586,17 @@ class Settings(BaseSettings):
         parse_permits(value)
         return value
 
+    @field_validator("url_check_command")
+    @classmethod
+    def _check_url_check_command(cls, value: str) -> str:
+        try:
+            argv = shlex.split(value)
+        except ValueError:
+            raise ValueError("must be a program and its arguments, with quotes in pairs") from None
+        if argv and shutil.which(argv[0]) is None:
+            raise ValueError("there is no such program")
+        return value
+
     @field_validator("geo_header")
     @classmethod
     def _check_geo_header(cls, value: str, info: ValidationInfo) -> str:
@@ -666,6 +699,11 @@ class Settings(BaseSettings):
             return dsn
         user = f"{user.partition(':')[0]}:{quote(password, safe='')}"
         return urlunsplit(parts._replace(netloc=f"{user}@{hosts}"))
+
+    @property
+    def url_check_argv(self) -> tuple[str, ...]:
+        """The program that is asked of URLs with its arguments, empty for none."""
+        return tuple(shlex.split(self.url_check_command))
 
     @property
     def proxy_networks(self) -> tuple[Network, ...]:

@@ -213,6 +213,13 @@ class Invalid(SnapURLError):
     title = "The request does not fit the schema"
 
 
+class BlockedTarget(Invalid):
+    """Each of `fields` is a target that is blocked; nothing is said of what else is."""
+
+    slug = "blocked-target"
+    title = "Links may not lead there"
+
+
 class IdempotencyMismatch(SnapURLError):
     status = 422
     slug = "idempotency-mismatch"

@@ -20,6 +20,7 @@ from snapurl.links import CODE_ATTEMPTS, failure_of, no_free_code
 from snapurl.model import CachedLink, Draft, Failed, Imported, NewLink, Origin, Taken
 from snapurl.store.links import LinkStore
 from snapurl.store.tokens import random_token
+from snapurl.targets.policy import TargetPolicy
 
 
 @dataclass(slots=True)
@@ -36,11 +37,16 @@ class LinkImports:
     """Creates links that come from elsewhere. `owner` is the id of an account, `by` the key_id of the importer."""
 
     def __init__(
-        self, store: LinkStore, cache: LinkCache, make_token: Callable[[], uuid.UUID] = random_token
+        self,
+        store: LinkStore,
+        cache: LinkCache,
+        make_token: Callable[[], uuid.UUID] = random_token,
+        targets: TargetPolicy | None = None,
     ) -> None:
         self._store = store
         self._cache = cache
         self._make_token = make_token
+        self._targets = targets or TargetPolicy()
 
     async def run(
         self, links: Sequence[tuple[Draft, Origin]], owner: str, by: str
@@ -48,6 +54,9 @@ class LinkImports:
         """Returns one result per link, in their order."""
         results: list[Imported | SnapURLError] = [no_free_code()] * len(links)
         pending = dict(enumerate(map(self._pending, links)))
+        for place, refusal in (await self._refusals(links)).items():
+            results[place] = refusal
+            del pending[place]
         for attempt in range(CODE_ATTEMPTS):
             if not pending:
                 break
@@ -93,9 +102,14 @@ class LinkImports:
         """Returns what `run` would return now, and writes nothing. Raises Unavailable."""
         keys = [each.key(0) for each in map(self._pending, links)]
         found = await asyncio.gather(*map(self._store.find, keys))
+        refusals = await self._refusals(links)
         return [
-            _foreseen(key, there, draft) for (draft, _), key, there in zip(links, keys, found, strict=True)
+            refusals.get(place) or _foreseen(key, there, draft)
+            for place, ((draft, _), key, there) in enumerate(zip(links, keys, found, strict=True))
         ]
+
+    async def _refusals(self, links: Sequence[tuple[Draft, Origin]]) -> dict[int, SnapURLError]:
+        return await self._targets.refusals([draft for draft, _ in links])
 
 
 def _foreseen(key: str, there: CachedLink, draft: Draft) -> Imported | SnapURLError:

@@ -14,10 +14,11 @@ import asyncio
 import logging
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from snapurl.cache.reader import LinkCache
 from snapurl.codes import derived_code, key_of
@@ -44,6 +45,7 @@ from snapurl.model import (
     IdempotencyRecord,
     Link,
     LinkCount,
+    LinkFields,
     LinkPatch,
     LinkQuery,
     ListedLinks,
@@ -56,12 +58,14 @@ from snapurl.passwords import Passwords
 from snapurl.store.batching.uses import Use
 from snapurl.store.links import LinkStore
 from snapurl.store.tokens import random_token, random_tokens
+from snapurl.targets.policy import TargetPolicy
 from snapurl.titles import TitleFetcher
 
 CODE_ATTEMPTS = (
     5  # generated codes per link; with a thousandth of all codes in use, five collide once in 10^15
 )
 PASSWORDS_MAX = 20  # links of one bulk create that may have one: each takes its time to hash
+TARGET_FIELDS = ("url", "expired_url", "rules")
 INVALIDATIONS_MAX = 8  # concurrent ones of a bulk create: fewer than the cache has connections to Redis
 
 log = logging.getLogger("snapurl.links")
@@ -103,9 +107,11 @@ class LinkService:
         titles: TitleFetcher | None,
         clock: Callable[[], datetime],
         make_token: Callable[[], uuid.UUID] = random_token,
+        targets: TargetPolicy | None = None,
     ) -> None:
         self._store = store
         self._cache = cache
+        self._targets = targets or TargetPolicy()
         self._passwords = passwords
         self._titles = titles
         self._clock = clock
@@ -116,8 +122,10 @@ class LinkService:
     async def create(self, draft: Draft, owner: str, key: IdempotencyKey | None, by: str = "") -> Link:
         """Returns the link as created; when `key` was used before, the link as that create returned it.
 
-        Raises AliasTaken, IdempotencyMismatch, Invalid (expiry in the past), Unavailable, OutcomeUnknown.
+        Raises AliasTaken, IdempotencyMismatch, Invalid (expiry in the past), BlockedTarget, Unavailable,
+        OutcomeUnknown.
         """
+        await self._targets.check(draft)
         await self._hash_password(draft)
         if key is None:
             pending = _PendingCreate(draft, self._make_token(), idempotent=False)
@@ -177,6 +185,9 @@ class LinkService:
         """Returns one result per draft, in their order. `keys` has one item per draft."""
         results: list[Link | SnapURLError] = [no_free_code()] * len(drafts)
         pending = await self._begin_many(drafts, keys, results)
+        for place, refusal in (await self._targets.refusals(drafts)).items():
+            results[place] = refusal
+            pending.pop(place, None)
         for count, (place, create) in enumerate(
             [item for item in pending.items() if item[1].draft.password is not None]
         ):
@@ -277,8 +288,11 @@ class LinkService:
     ) -> Link:
         """Returns the changed link.
 
-        Raises NotFound, also for a link of another owner, Gone, VersionMismatch, OutcomeUnknown, Unavailable.
+        Raises NotFound, also for a link of another owner, Gone, VersionMismatch, BlockedTarget, OutcomeUnknown,
+        Unavailable.
         """
+        if not self._targets.is_open:
+            await self._check_change(code, patch, owner)
         if "password" in patch.values:
             values = dict(patch.values)
             password = values.pop("password")
@@ -288,6 +302,14 @@ class LinkService:
         return await self._written(
             self._store.change(code, patch, if_match=if_match, owner=owner, token=token, by=by)
         )
+
+    async def _check_change(self, code: str, patch: LinkPatch, owner: str | None) -> None:
+        """Raises BlockedTarget if new targets are blocked, or those of a link that the change enables."""
+        await self._targets.check(LinkFields(**{"url": "", **_only_targets(patch.values)}))
+        if patch.values.get("enabled"):
+            link = await self.own(code, owner)
+            if not link.enabled and link.deleted_at is None:
+                await self._targets.check(replace(link, **_only_targets(patch.values)))
 
     async def fetch_title(self, code: str, owner: str | None, by: str = "") -> Link:
         """Gives the link the title of the page that it leads to. Raises as `change` does, and NoTitle."""
@@ -315,6 +337,10 @@ class LinkService:
 
     async def restore(self, code: str, if_match: int | None, owner: str | None, by: str = "") -> Link:
         """Returns the link, which is no longer deleted. Raises as `change` does, Gone if it is too late."""
+        if not self._targets.is_open:
+            link = await self.own(code, owner)
+            if link.deleted_at is not None:
+                await self._targets.check(link)
         token = self._make_token()
         return await self._written(
             self._store.restore(code, if_match=if_match, owner=owner, token=token, by=by)
@@ -373,6 +399,10 @@ class LinkService:
     async def tags(self, owner: str | None, prefix: str, limit: int) -> TagCounts:
         """Returns up to `limit` tags that begin with `prefix`, most links first. Raises Unavailable."""
         return await self._store.tags(LinkQuery(owner=owner), prefix, limit)
+
+
+def _only_targets(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: values[name] for name in TARGET_FIELDS if name in values}
 
 
 def _may_see(link: Link, owner: str | None) -> bool:

@@ -47,6 +47,7 @@ from snapurl.errors import (
 from snapurl.model import LINK_FIELDS, Link, LinkPatch, NewLink, Taken, link_values
 from snapurl.store.links import LinkStore
 from snapurl.store.tokens import random_token
+from snapurl.targets.policy import TargetPolicy
 
 ATTEMPTS = 5  # at a link that others change meanwhile
 
@@ -55,11 +56,16 @@ class LinkRenames:
     """Renames links. `owner` is the caller's account, None for an admin; `by` the id of the caller's key."""
 
     def __init__(
-        self, store: LinkStore, cache: LinkCache, make_token: Callable[[], uuid.UUID] = random_token
+        self,
+        store: LinkStore,
+        cache: LinkCache,
+        make_token: Callable[[], uuid.UUID] = random_token,
+        targets: TargetPolicy | None = None,
     ) -> None:
         self._store = store
         self._cache = cache
         self._make_token = make_token
+        self._targets = targets or TargetPolicy()
 
     async def rename(
         self, code: str, new: str, *, gives_up: bool, if_match: int | None, owner: str | None, by: str
@@ -68,8 +74,8 @@ class LinkRenames:
 
         `code` is the key of the link, `new` a code of the same domain.
 
-        Raises NotFound, also for a link of another owner, Gone, AliasTaken, Invalid, VersionMismatch, Unavailable,
-        OutcomeUnknown.
+        Raises NotFound, also for a link of another owner, Gone, AliasTaken, Invalid, BlockedTarget,
+        VersionMismatch, Unavailable, OutcomeUnknown.
         """
         domain, now = split_key(code)
         if now == new:
@@ -91,6 +97,7 @@ class LinkRenames:
 
     async def _attempt(self, old: Link, new: str, gives_up: bool, owner: str | None, by: str) -> Link:
         """Returns the old link, which is marked now. Raises VersionMismatch if one of both changed meanwhile."""
+        await self._targets.check(old)
         key = key_of(split_key(old.code)[0], new)
         made = await self._store.create(NewLink(key, old, old.owner, _token(old.code, key), by))
         if isinstance(made, Taken):

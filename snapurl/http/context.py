@@ -27,6 +27,7 @@ from snapurl.links import LinkService
 from snapurl.model import ApiKey, ClusterChange, Lag, Readiness, RingView, ShardState, SlotPlace
 from snapurl.renames import LinkRenames
 from snapurl.statistics import Statistics
+from snapurl.targets.policy import TargetPolicy
 from snapurl.urls import UrlPolicy
 
 T = TypeVar("T")
@@ -56,6 +57,7 @@ class Services:
     batches: LinkBatches
     imports: LinkImports
     renames: LinkRenames
+    targets: TargetPolicy
     keys: KeyService
     accounts: AccountService
     cache: LinkCache

@@ -54,7 +54,7 @@ _OF_SANIC: tuple[tuple[type[BaseException], type[SnapURLError], str], ...] = (
     (sanic_errors.ServiceUnavailable, errors.Unavailable, "the answer took too long"),
 )
 
-_KINDS: list[type[SnapURLError]] = [SnapURLError, *SnapURLError.__subclasses__()]
+_KINDS: list[type[SnapURLError]] = [SnapURLError, *SnapURLError.__subclasses__(), errors.BlockedTarget]
 for _refusal in _KINDS:
     PROBLEMS.labels(_refusal.slug)  # exported from the start, so that Prometheus sees the first increase
 

@@ -12,6 +12,7 @@ from snapurl.codes import CODE_PATTERN
 from snapurl.errors import (
     AliasTaken,
     BadRequest,
+    BlockedTarget,
     Forbidden,
     Gone,
     IdempotencyMismatch,
@@ -38,6 +39,7 @@ from snapurl.http.api.batches import (
     list_tags,
     rename_tag,
 )
+from snapurl.http.api.blocklist import LINKS_READ, list_blocked_links, read_blocklist, try_url
 from snapurl.http.api.cursors import ROWS_CURSOR_CHARS_MAX
 from snapurl.http.api.health import health_live, health_ready
 from snapurl.http.api.history import link_history
@@ -96,6 +98,7 @@ from snapurl.http.docs.site import (
 )
 from snapurl.http.schema import keys, responses, statistics
 from snapurl.http.schema.batches import LinkBatch, TagName
+from snapurl.http.schema.blocklist import BlockedLinks, BlocklistBody, Tried, UrlToTry
 from snapurl.http.schema.history import History
 from snapurl.http.schema.imports import Import, ImportResults
 from snapurl.http.schema.keys import AccountDraft, KeyDraft, TransferBody
@@ -204,6 +207,12 @@ ROWS = Parameter(
     "query",
     "How many keys or accounts a page has.",
     {"type": "integer", "minimum": 1, "maximum": PAGE_ROWS_MAX, "default": PAGE_ROWS_DEFAULT},
+)
+ALL_CURSOR = Parameter(
+    "cursor",
+    "query",
+    "`next_cursor` of the page before.",
+    {"type": "string", "maxLength": CURSOR_CHARS_MAX},
 )
 ROWS_CURSOR = Parameter(
     "cursor",
@@ -383,6 +392,7 @@ _ROUTES: tuple[Route[Handler], ...] = (
             Unauthorized,
             Forbidden,
             AliasTaken,
+            BlockedTarget,
             IdempotencyMismatch,
             RateLimited,
             OutcomeUnknown,
@@ -467,7 +477,7 @@ _ROUTES: tuple[Route[Handler], ...] = (
         right=Right.CHANGE,
         body=LinkChange,
         parameters=(IF_MATCH,),
-        refusals=(*ONE_LINK, TooLarge, UnsupportedMediaType, VersionMismatch, OutcomeUnknown),
+        refusals=(*ONE_LINK, BlockedTarget, TooLarge, UnsupportedMediaType, VersionMismatch, OutcomeUnknown),
     ),
     Route(
         "DELETE",
@@ -492,7 +502,7 @@ _ROUTES: tuple[Route[Handler], ...] = (
         "For 30 days after it was deleted. It then has its clicks and everything else that it had.",
         right=Right.CHANGE,
         parameters=(IF_MATCH,),
-        refusals=(*ONE_LINK, VersionMismatch, OutcomeUnknown),
+        refusals=(*ONE_LINK, BlockedTarget, VersionMismatch, OutcomeUnknown),
     ),
     Route(
         "POST",
@@ -530,6 +540,7 @@ _ROUTES: tuple[Route[Handler], ...] = (
             TooLarge,
             UnsupportedMediaType,
             AliasTaken,
+            BlockedTarget,
             VersionMismatch,
             OutcomeUnknown,
         ),
@@ -695,6 +706,43 @@ _ROUTES: tuple[Route[Handler], ...] = (
         right=Right.READ,
         parameters=(*QR_STYLE, IF_NONE_MATCH),
         refusals=ONE_LINK,
+    ),
+    # -- blocked hosts ---------------------------------------------------------------------------------------
+    Route(
+        "GET",
+        "/api/v1/blocklist",
+        read_blocklist,
+        "How is the list of blocked hosts?",
+        "Blocked hosts",
+        (Success(200, "The list, and the program that is asked of URLs", BlocklistBody),),
+        "Only for admin keys, like everything about blocked hosts. It lists no hosts.",
+        right=Right.ADMIN,
+        refusals=ADMIN,
+    ),
+    Route(
+        "POST",
+        "/api/v1/blocklist/try",
+        try_url,
+        "May a link lead to this URL?",
+        "Blocked hosts",
+        (Success(200, "Whether it may", Tried),),
+        "Asks as a create does, and makes no link.",
+        right=Right.ADMIN,
+        body=UrlToTry,
+        refusals=(*WRITE, Unauthorized, Forbidden, RateLimited),
+    ),
+    Route(
+        "GET",
+        "/api/v1/blocklist/links",
+        list_blocked_links,
+        "Which links lead to blocked hosts?",
+        "Blocked hosts",
+        (Success(200, "Those among the next links", BlockedLinks),),
+        f"Links that were made before their hosts were blocked. Reads the next {LINKS_READ:,} links by code, so a "
+        "page can be empty: repeat it with `next_cursor` until that is null. A batch disables what was found.",
+        right=Right.ADMIN,
+        parameters=(ALL_CURSOR,),
+        refusals=ADMIN,
     ),
     # -- keys and accounts -----------------------------------------------------------------------------------
     Route(

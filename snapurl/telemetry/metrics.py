@@ -111,6 +111,38 @@ SLOTS_UNKNOWN = Gauge(
     "snapurl_slots_unknown", "Slots whose owner a worker does not know yet.", multiprocess_mode="livemax"
 )
 
+# targets
+BLOCKED_HOSTS = Gauge(
+    "snapurl_blocked_hosts",
+    "Hosts in the list of blocked hosts, in the worker with most.",
+    multiprocess_mode="livemax",
+)
+BLOCKLIST_FAULT = Gauge(
+    "snapurl_blocklist_fault",
+    "1 if a worker cannot read SNAPURL_BLOCKED_HOSTS_FILE and goes on with the list before it, if it has one.",
+    multiprocess_mode="livemax",
+)
+BLOCKLIST_LOADS = Counter(
+    "snapurl_blocklist_loads_total",
+    "Times that a worker has read the list of blocked hosts: loaded, failed.",
+    ["outcome"],
+)
+TARGETS_REFUSED = Counter(
+    "snapurl_targets_refused_total",
+    "Links that may not lead where they should, by what refused them: host, command.",
+    ["by"],
+)
+URL_CHECK_SECONDS = Histogram(
+    "snapurl_url_check_seconds",
+    "Time until SNAPURL_URL_CHECK_COMMAND has answered a URL, without cached answers.",
+    buckets=SECONDS,
+)
+URL_CHECK_FAILURES = Counter(
+    "snapurl_url_check_failures_total",
+    "URLs that the command has not answered, by why: answer, busy, down, timeout.",
+    ["kind"],
+)
+
 # resharding
 RESHARD_MOVES = Counter("snapurl_reshard_slots_total", "Slots whose hand-off ended, by outcome.", ["outcome"])
 RESHARD_ROWS = Counter("snapurl_reshard_rows_total", "Rows copied or deleted by the migrator.")

@@ -7,6 +7,7 @@ from snapurl.ui.guard import Screen
 from snapurl.ui.screens import (
     accounts,
     batch,
+    blocklist,
     cluster,
     keys,
     link,
@@ -79,6 +80,11 @@ SCREENS: tuple[Screen, ...] = (
     # -- settings --------------------------------------------------------------------------------------------
     Screen("GET", "/ui/settings", preferences.show),
     Screen("POST", "/ui/settings", preferences.save),
+    # -- blocked hosts ---------------------------------------------------------------------------------------
+    Screen("GET", "/ui/blocklist", blocklist.show, Right.ADMIN),
+    Screen("POST", "/ui/blocklist", blocklist.try_typed, Right.ADMIN, blocklist.try_again),
+    Screen("GET", "/ui/blocklist/links", blocklist.show_blocked, Right.ADMIN),
+    Screen("POST", "/ui/blocklist/links", blocklist.disable, Right.ADMIN),
     # -- the cluster -----------------------------------------------------------------------------------------
     Screen("GET", "/ui/cluster", cluster.show, Right.ADMIN),
     Screen("GET", "/ui/cluster/state", cluster.state, Right.ADMIN),

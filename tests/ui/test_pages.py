@@ -29,6 +29,7 @@ SCREENS = (
     "/ui/keys",
     "/ui/statistics?tag=sale&bots=yes",
     "/ui/settings",
+    "/ui/blocklist",
     "/ui/cluster",
 )
 

@@ -97,7 +97,9 @@ def document(
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": public_url}],
-        "tags": [{"name": name} for name in ("Links", "Redirects", "Keys", "Cluster", "Pages")],
+        "tags": [
+            {"name": name} for name in ("Links", "Redirects", "Keys", "Blocked hosts", "Cluster", "Pages")
+        ],
         "paths": paths,
         "components": {
             "schemas": _schemas(routes),

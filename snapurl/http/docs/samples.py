@@ -79,6 +79,11 @@ PROBLEMS: dict[type[SnapURLError], tuple[str, SnapURLError]] = {
         "`errors` points at each.",
         errors.Invalid(fields=(FieldError("/expires_at", "must be in the future"),)),
     ),
+    errors.BlockedTarget: (
+        "The link leads, or would lead, to a host that this deployment blocks, or to a URL that it refuses. "
+        "`errors` points at each such target.",
+        errors.BlockedTarget(fields=(FieldError("/url", "leads to a host that is blocked here"),)),
+    ),
     errors.IdempotencyMismatch: (
         "Within 24 hours the `Idempotency-Key` was used with another body. Use a new one.",
         errors.IdempotencyMismatch(),

@@ -25,7 +25,12 @@ from snapurl.model import Link, Readiness, RingView, SlotPlace
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:snapurl:problem:"
 
-REASONS = {"redis": "the shared cache does not work", "clicks": "clicks are counted late"}
+REASONS = {
+    "redis": "the shared cache does not work",
+    "clicks": "clicks are counted late",
+    "blocklist": "the list of blocked hosts cannot be read",
+    "url_check": "the check of URLs does not work",
+}
 """What a client is told of a fault, by the part that has it. Operators find the cause on the metrics port."""
 
 MOMENTS_CACHED = 64  # in text form: the links of one bulk create share their time of creation
