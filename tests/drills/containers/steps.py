@@ -277,10 +277,12 @@ class Drill:
         )
         wrong_lines = [line for line in logs.splitlines() if WRONG_IN_LOGS.search(line)]
         step.expect(not wrong_lines, f"in the logs: {wrong_lines[:3]}")
-        self._project.write_settings(**{
-            f"{name.upper()}_REPLICAS": "0",
-            "SHARDS": " ".join(ADDRESS.format(each) for each in left if each != "db4") or ADDRESS.format("db4"),
-        })  # fmt: skip
+        first = [each for each in left if each in SHARDS]
+        self._project.write_settings(
+            **{f"{name.upper()}_REPLICAS": "0"},
+            SHARDS=" ".join(ADDRESS.format(each) for each in first or left),
+            MORE_SHARDS=ADDRESS.format("db4") if first else "",
+        )
 
     # -- the end -------------------------------------------------------------------------------------------------
 
