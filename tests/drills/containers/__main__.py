@@ -57,8 +57,8 @@ def _run(home: Path, packed: Path, environ: dict[str, str], asked: argparse.Name
     place = Path(tempfile.mkdtemp(prefix="run-", dir=home))
     cgroup = f"snapurl-{place.name}"
     words = [
-        "--home",
-        str(home),
+        "--place",
+        str(place),
         "--packed",
         str(packed),
         "--environ",
