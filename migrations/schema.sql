@@ -155,6 +155,20 @@ CREATE TABLE cluster (
 GRANT INSERT, SELECT ON cluster TO snapurl_migrator;
 GRANT SELECT ON cluster TO snapurl_service;
 
+CREATE TABLE imported_days (
+    slot smallint NOT NULL,
+    code text COLLATE "C" NOT NULL,
+    day date NOT NULL,
+    xid xid8 DEFAULT pg_current_xact_id() NOT NULL,
+    clicks bigint NOT NULL,
+    bots bigint NOT NULL,
+    CONSTRAINT imported_days_pkey PRIMARY KEY (slot, code, day),
+    CONSTRAINT imported_days_check CHECK (bots >= 0 AND bots <= clicks),
+    CONSTRAINT imported_days_clicks_check CHECK (clicks > 0)
+);
+GRANT DELETE, INSERT, SELECT, UPDATE ON imported_days TO snapurl_migrator;
+GRANT SELECT ON imported_days TO snapurl_service;
+
 CREATE TABLE intents (
     slot smallint NOT NULL,
     key_hash text COLLATE "C" NOT NULL,
@@ -1423,6 +1437,39 @@ AS $function$
                 THEN to_jsonb(left(p_value #>> '{}', 2047) || '…') ELSE p_value END
 $function$;
 GRANT EXECUTE ON FUNCTION link_history_value_v1 TO snapurl_migrator, snapurl_service;
+
+CREATE OR REPLACE FUNCTION public.link_import_days_v1(p_slots smallint[], p_codes text[], p_days date[], p_clicks bigint[], p_bots bigint[])
+ RETURNS TABLE(place integer, outcome text, peer text, epoch bigint)
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'public', 'pg_temp'
+ SET plan_cache_mode TO 'force_generic_plan'
+AS $function$
+#variable_conflict use_column
+DECLARE
+    outcomes jsonb;
+BEGIN
+    SELECT jsonb_object_agg(f.slot, to_jsonb(f)) FILTER (WHERE f.outcome <> 'ok') INTO outcomes
+      FROM slots_fence_v1(p_slots) f;
+    INSERT INTO imported_days AS d (slot, code, day, xid, clicks, bots)
+         SELECT i.slot, i.code, i.day, pg_current_xact_id(), i.clicks, i.bots
+           FROM unnest(p_slots, p_codes, p_days, p_clicks, p_bots) AS i (slot, code, day, clicks, bots)
+           JOIN links l ON l.slot = i.slot AND l.code = i.code COLLATE "C"
+          WHERE outcomes IS NULL OR NOT outcomes ? i.slot::text
+          ORDER BY i.slot, i.code COLLATE "C", i.day
+    ON CONFLICT (slot, code, day) DO UPDATE SET clicks = excluded.clicks, bots = excluded.bots, xid = excluded.xid
+     WHERE (d.clicks, d.bots) <> (excluded.clicks, excluded.bots);
+    outcome := 'ok';
+    RETURN NEXT;
+    RETURN QUERY
+        SELECT i.place::integer - 1, coalesce(o.fence ->> 'outcome', 'missing'), o.fence ->> 'peer',
+               (o.fence ->> 'epoch')::bigint
+          FROM unnest(p_slots, p_codes) WITH ORDINALITY AS i (slot, code, place)
+          CROSS JOIN LATERAL (SELECT outcomes -> i.slot::text AS fence) o
+          LEFT JOIN links l ON l.slot = i.slot AND l.code = i.code COLLATE "C"
+         WHERE o.fence IS NOT NULL OR l.slot IS NULL;
+END $function$;
+GRANT EXECUTE ON FUNCTION link_import_days_v1 TO snapurl_migrator, snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.link_import_v1(p_slots smallint[], p_codes text[], p_owners text[], p_by text[], p_tokens uuid[], p_created_at timestamp with time zone[], p_imported_clicks bigint[], p_urls text[], p_titles text[], p_tags text[], p_redirect_statuses smallint[], p_expires_at timestamp with time zone[], p_enabled boolean[], p_starts_at timestamp with time zone[], p_expired_urls text[], p_notes text[], p_forward_query boolean[], p_forward_path boolean[], p_max_clicks bigint[], p_password_hashes text[], p_rules text[])
  RETURNS TABLE(place integer, outcome text, peer text, epoch bigint, created_at timestamp with time zone, url text)

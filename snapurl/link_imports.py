@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from snapurl.cache.reader import LinkCache
 from snapurl.codes import derived_code, key_of
-from snapurl.errors import AliasTaken, SnapURLError
+from snapurl.errors import AliasTaken, NotFound, SnapURLError
 from snapurl.links import CODE_ATTEMPTS, failure_of, no_free_code
-from snapurl.model import CachedLink, Draft, Failed, Imported, NewLink, Origin, Taken
+from snapurl.model import CachedLink, Draft, Failed, Imported, ImportedDay, NewLink, Origin, Taken
 from snapurl.store.links import LinkStore
 from snapurl.store.tokens import random_token
 from snapurl.targets.policy import TargetPolicy
@@ -97,6 +97,20 @@ class LinkImports:
                     results[place] = failure_of(result)
         await self._cache.created(created)
         return again
+
+    async def visits(self, links: Mapping[str, Sequence[ImportedDay]]) -> dict[str, SnapURLError | None]:
+        """Writes what another service counted by day, in place of what is there of the same days.
+
+        `links` are by key. Returns None for each that is done, so a repeat does no harm. Apart from clicks here.
+        """
+        days = [day for each in links.values() for day in each]
+        results: dict[str, SnapURLError | None] = dict.fromkeys(links)
+        for day, found in zip(days, await self._store.import_days(days), strict=True):
+            if isinstance(found, Failed):
+                results[day.code] = failure_of(found)
+            elif not found:
+                results[day.code] = NotFound()
+        return results
 
     async def foresee(self, links: Sequence[tuple[Draft, Origin]]) -> list[Imported | SnapURLError]:
         """Returns what `run` would return now, and writes nothing. Raises Unavailable."""

@@ -189,7 +189,7 @@ def _later_fields(kind: type[Draft]) -> tuple[tuple[str, object], ...]:
 _LATER_FIELDS = _later_fields(Draft)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Origin:
     """What a link brings along from another service: when it was made there, and its clicks there.
 
@@ -204,12 +204,21 @@ class Origin:
 NOT_IMPORTED = Origin()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Imported:
     """The key under which an imported link is here. `is_new`: it was created, or would be."""
 
     code: str
     is_new: bool
+
+
+class ImportedDay(NamedTuple):
+    """What another service had counted for a link on a UTC day. `code` is its key, `bots` a part of `clicks`."""
+
+    code: str
+    day: date
+    clicks: int
+    bots: int
 
 
 @dataclass(slots=True)

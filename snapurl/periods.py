@@ -233,7 +233,8 @@ class Report:
     """What was counted in a period, and in the one before it if that was asked for.
 
     `sources` is what is told of the clicks of the UTC days of these dates, `wholes` by kind are the clicks that its
-    values add up to. `silent` are the shards whose part is missing.
+    values add up to. `imported` is what another service had counted for a link, in no other number. `silent` are
+    the shards whose part is missing.
     """
 
     series: Series
@@ -241,6 +242,7 @@ class Report:
     sources: list[SourceClicks]
     days: list[DayCounts]
     silent: tuple[str, ...] = ()
+    imported: Series | None = None
     wholes: Mapping[SourceKind, int] = field(default_factory=dict)
 
     @property

@@ -43,10 +43,13 @@ class Statistics:
         await self._links.own(code, owner)
         asked = period.with_previous() if compare else period
         dates = period.first, period.last
-        found, totals = await asyncio.gather(
-            self._store.days_of_link(code, asked), self._store.values_of_link(code, dates, kinds, limit)
+        found, totals, imported = await asyncio.gather(
+            self._store.days_of_link(code, asked),
+            self._store.values_of_link(code, dates, kinds, limit),
+            self._store.imported_days_of_link(code, period),
         )
-        return _report(found, totals, period, _Wanted(compare, kinds, limit, has_bots))
+        report = _report(found, totals, period, _Wanted(compare, kinds, limit, has_bots))
+        return replace(report, imported=period.series(imported))
 
     async def of_group(
         self,

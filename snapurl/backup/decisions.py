@@ -19,6 +19,7 @@ KEPT: Mapping[str, str] = {
     "click_totals": "Clicks and clicks of bots of each link.",
     "click_months": "Clicks of each link by month, with their sources.",
     "click_days": "Clicks of each link by day and hour, with their sources and the estimate of visitors.",
+    "imported_days": "What another service had counted for a link by day.",
     "click_group_months": "Clicks of domains, accounts and tags by month.",
     "click_groups": "Clicks of domains, accounts and tags by day.",
     "intents": "Idempotency keys of the last 24 hours: a create that is repeated after the restore makes no second "

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -41,7 +43,7 @@ COLUMNS = (
     "renamed_to",
 )  # fmt: skip
 SHLINK = ("createdAt", "domain", "shortCode", "shortUrl", "longUrl", "title", "tags", "visits")
-DAYS = ("code", "domain", "day", "clicks", "bots", "visitors")
+DAYS = ("code", "domain", "day", "clicks", "bots", "visitors", "imported_clicks", "imported_bots")
 
 
 @click.group("export")
@@ -138,12 +140,12 @@ def export_statistics(kind: str, output: Path | None, **filters: object) -> None
     snapurl export statistics --created-from 2030-01-01 -o clicks.csv
     """
     api = Api.of(load_settings())
-    counted = (_statistics(api, link) for link in _progress("links", _begun(_links(api, filters))))
+    counted = ((link, _statistics(api, link)) for link in _progress("links", _begun(_links(api, filters))))
     with _opened(output) as out:
         if kind == "jsonl":
-            _write_json(out, counted)
+            _write_json(out, (stats for _, stats in counted))
         else:
-            _write_rows(out, DAYS, (row for stats in counted for row in _day_rows(stats)))
+            _write_rows(out, DAYS, (row for link, stats in counted for row in _day_rows(link, stats)))
 
 
 # -- reading -----------------------------------------------------------------------------------------------------
@@ -212,6 +214,8 @@ def _opened(path: Path | None) -> Iterator[TextIO]:
     try:
         with part.open("w", encoding="utf-8", newline="") as out:
             yield out
+            out.flush()
+            os.fsync(out.fileno())
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
@@ -260,9 +264,12 @@ def _tags(tags: Sequence[str]) -> object:
     return _cell(text) if is_plain else json.dumps(tags, ensure_ascii=False)
 
 
+def _host(link: Link) -> str:
+    return link["domain"] or urlsplit(link["short_url"]).hostname or ""
+
+
 def _shlink_row(link: Link) -> list[object]:
-    host = link["domain"] or urlsplit(link["short_url"]).hostname
-    values = (link["created_at"], host, link["code"], link["short_url"], link["url"], link["title"])
+    values = (link["created_at"], _host(link), link["code"], link["short_url"], link["url"], link["title"])
     return [
         *map(_cell, values),
         _cell("|".join(link["tags"])),
@@ -270,7 +277,13 @@ def _shlink_row(link: Link) -> list[object]:
     ]
 
 
-def _day_rows(stats: Mapping[str, Any]) -> Iterator[Sequence[object]]:
-    for day in stats["series"]:
-        counts = (day["clicks"], day["bots"], _cell(day["visitors"]))
-        yield (_cell(stats["code"]), stats["domain"] or "", day["start"], *counts)
+def _day_rows(link: Link, stats: Mapping[str, Any]) -> Iterator[Sequence[object]]:
+    """Yields a row per day; what has become a month is on its first day."""
+    days: dict[str, Counter[str]] = {}
+    parts = (("", "start", stats["series"]), ("", "month", stats["months"]))
+    for prefix, start, counted in (*parts, ("imported_", "start", stats["imported"]["series"])):
+        for each in counted:
+            numbers = {prefix + name: each[name] for name in ("clicks", "bots", "visitors") if each.get(name)}
+            days.setdefault(each[start], Counter()).update(numbers)
+    for day in sorted(days):
+        yield (_cell(stats["code"]), _host(link), day, *(days[day][name] for name in DAYS[3:]))

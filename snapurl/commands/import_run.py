@@ -37,6 +37,8 @@ from snapurl.imports.source import Source
 from snapurl.model import TAGS_MAX
 
 IMPORT = "/api/v1/import"
+VISITS = "/api/v1/import/visits"
+CALL_DAYS_MAX = 10_000  # of visits, as in the body of 1,000 links
 CALL_LINKS_MAX = 1_000
 CALL_CHARS_MAX = 500_000  # of targets, titles and notes: a body must stay below what the service takes
 CALLS_AT_ONCE = 4
@@ -231,7 +233,7 @@ class ImportRun:
         while len(self._flying) >= CALLS_AT_ONCE:
             self._settle()
         if call.links:
-            call.answers = threads.submit(self._send, [body for _, body in call.links])
+            call.answers = threads.submit(self._send_all, call)
         self._flying.append(call)
 
     def _settle_all(self) -> None:
@@ -264,7 +266,18 @@ class ImportRun:
         if self._seen.get(name, target) != target:
             result.outcome, result.reason = RowOutcome.REFUSED, "another row before it has this code"
 
-    def _send(self, links: Sequence[dict[str, Any]]) -> Answers:
+    def _send_all(self, call: _Call) -> Answers:
+        """Sends the links of a call, and then the visits of those that are there. Raises ApiRefusal."""
+        answers = self._send([body for _, body in call.links])
+        if not self._plan.is_dry:
+            refused = {place for place, answer in answers.items() if answer["status"] >= 400}
+            for visits in _visits(
+                [link for place, link in enumerate(call.links) if place not in refused and link[0].found]
+            ):
+                self._send(visits, VISITS)
+        return answers
+
+    def _send(self, links: Sequence[dict[str, Any]], path: str = IMPORT) -> Answers:
         """Raises ApiRefusal once ATTEMPTS are used up."""
         answers: dict[int, Mapping[str, Any]] = {}
         left: Sequence[int] = range(len(links))
@@ -273,7 +286,7 @@ class ImportRun:
             if attempt and self._stopping.wait(PAUSE_S * 2**attempt):
                 break
             try:
-                found = self._post([links[place] for place in left])
+                found = self._post([links[place] for place in left], path)
             except ApiRefusal as refusal:
                 if refusal.answered and refusal.answered not in (429, 500, 502, 503, 504):
                     raise
@@ -285,16 +298,17 @@ class ImportRun:
                 return answers
         raise ApiRefusal(f"{why.detail}; run it again to go on", why.answered)
 
-    def _post(self, links: Sequence[dict[str, Any]]) -> Answers:
+    def _post(self, links: Sequence[dict[str, Any]], path: str) -> Answers:
         """Makes one call, or several if the service does not take as many links at once."""
-        body: dict[str, Any] = {"links": links, "dry_run": self._plan.is_dry}
-        if self._plan.account is not None:
-            body["account"] = self._plan.account
-        if not self._plan.is_dry:
-            body["only_exceptions"] = True
+        body: dict[str, Any] = {"links": links}
+        if path == IMPORT:
+            body |= {"dry_run": self._plan.is_dry, "only_exceptions": not self._plan.is_dry}
+            if self._plan.account is not None:
+                body["account"] = self._plan.account
         try:
-            found = self._api.call("POST", IMPORT, _encoded(body))
-            places = range(len(links)) if found["places"] is None else found["places"]
+            found = self._api.call("POST", path, _encoded(body))
+            places = found.get("places")
+            places = range(len(links)) if places is None else places
             return dict(zip(places, found["results"], strict=True))
         except ApiRefusal as refusal:
             is_large = refusal.answered == 413 or (
@@ -303,10 +317,37 @@ class ImportRun:
             if not is_large or len(links) == 1:
                 raise
             half = len(links) // 2
-            rest = self._post(links[half:])
-            return {**self._post(links[:half]), **{half + place: answer for place, answer in rest.items()}}
-        except (KeyError, TypeError, ValueError):
+            rest = self._post(links[half:], path)
+            return {
+                **self._post(links[:half], path),
+                **{half + place: answer for place, answer in rest.items()},
+            }
+        except (AttributeError, KeyError, TypeError, ValueError):
             raise ApiRefusal("the service does not answer as SnapURL does: is SNAPURL_URL right?") from None
+
+
+def _visits(links: Sequence[tuple[Result, dict[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
+    """Yields the visits of links, in calls of at most CALL_DAYS_MAX days."""
+    call: list[dict[str, Any]] = []
+    days_left = CALL_DAYS_MAX
+    for result, body in links:
+        found = result.found
+        if found is None or not found.days or found.code is None:
+            continue
+        days = [
+            {"day": day.isoformat(), "clicks": clicks, "bots": bots}
+            for day, (clicks, bots) in sorted(found.days.items())
+        ]
+        while days:
+            part, days = days[:days_left], days[days_left:]
+            named = {name: body[name] for name in ("domain",) if name in body}
+            call.append({"code": found.code, **named, "days": part})
+            days_left -= len(part)
+            if not days_left:
+                yield call
+                call, days_left = [], CALL_DAYS_MAX
+    if call:
+        yield call
 
 
 _SAID = ("title", "note", "max_clicks", "clicks", "created_at", "starts_at", "expires_at")

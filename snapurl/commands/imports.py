@@ -14,7 +14,7 @@ from pathlib import Path
 from time import monotonic
 from types import TracebackType
 from typing import Any, TextIO
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 import click
@@ -25,8 +25,9 @@ from snapurl.commands.options import AS_JSON, wants_json
 from snapurl.config import load_settings
 from snapurl.errors import ConfigError, SnapURLError
 from snapurl.imports.catalogue import SOURCES
+from snapurl.imports.day_counts import WithDays
 from snapurl.imports.rows import FileRefused, Reading
-from snapurl.imports.shlink_pages import Fetch, ShlinkPages
+from snapurl.imports.shlink_pages import Fetch, FetchVisits, ShlinkPages
 from snapurl.imports.source import Source
 from snapurl.private_files import read_private
 from snapurl.urls import DEFAULT_PORTS
@@ -71,6 +72,17 @@ class _Zone(click.ParamType[ZoneInfo]):
 @click.option(
     "--zone", type=_Zone(), default="UTC", show_default=True, help="Where times without a zone are from."
 )
+@click.option(
+    "--no-visits",
+    is_flag=True,
+    help="Leave out the visits by day that a YOURLS dump or a running Shlink has.",
+)
+@click.option(
+    "--days",
+    "days_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the clicks of the links by day, as `snapurl export statistics` writes it.",
+)
 @click.option("--skip-expired", is_flag=True, help="Leave out links that have expired.")
 @click.option(
     "--refused",
@@ -88,6 +100,8 @@ def import_file(
     account: str | None,
     tags: tuple[str, ...],
     zone: ZoneInfo,
+    no_visits: bool,
+    days_file: Path | None,
     skip_expired: bool,
     refused: Path | None,
     as_json: bool | None,
@@ -127,7 +141,8 @@ def import_file(
     if not dry_run and path.exists() and not is_url and path.samefile(file):
         raise ConfigError("--refused: this is the file that is imported")
     try:
-        with _opened(source, file, key_file, Reading(zone, now)) as (read, share):
+        with _opened(source, file, key_file, Reading(zone, now, not no_visits)) as (opened, share):
+            read = opened if days_file is None else _with_days(opened, days_file, Reading(zone, now))
             progress = _Progress(share)
             keep = _Rows(wants_json(as_json)) if dry_run else _RefusedFile(path, read.header)
             api = Api.of(load_settings())
@@ -154,7 +169,8 @@ def _opened(
     if "://" in file:
         if source != "shlink" or key_file is None:
             raise click.UsageError("only a Shlink can be read from its URL, with --key-file")
-        pages = ShlinkPages(_fetch(file, key_file), reading)
+        fetch, visits = _fetch(file, key_file)
+        pages = ShlinkPages(fetch, reading, visits)
         yield pages, lambda: pages.pages_read / pages.pages
         return
     with Path(file).open("rb") as opened:
@@ -162,8 +178,8 @@ def _opened(
         yield SOURCES[source](opened, reading), lambda: os.lseek(opened.fileno(), 0, os.SEEK_CUR) / size
 
 
-def _fetch(url: str, key_file: Path) -> Fetch:
-    """Returns what reads the pages of a Shlink. Raises ConfigError."""
+def _fetch(url: str, key_file: Path) -> tuple[Fetch, FetchVisits]:
+    """Returns what reads the pages of a Shlink, and the visits of a link. Raises ConfigError."""
     parts = urlsplit(url)
     if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
         raise ConfigError(f"{url}: this is no URL such as https://s.example.org")
@@ -176,7 +192,18 @@ def _fetch(url: str, key_file: Path) -> Fetch:
             "GET", path, query={"page": page, "itemsPerPage": 500, "orderBy": "dateCreated-ASC"}
         )
 
-    return fetch
+    def visits(code: str, domain: str, page: int) -> Any:
+        """The code may be that of a path, percent-encoded or not, with slashes."""
+        query = {"itemsPerPage": 1_000, "page": page, **({"domain": domain} if domain else {})}
+        return shlink.call("GET", f"{path}/{quote(unquote(code))}/visits", query=query)
+
+    return fetch, visits
+
+
+def _with_days(source: Source, file: Path, reading: Reading) -> Source:
+    """Returns the source, whose links get the clicks in a file. Raises FileRefused."""
+    with file.open("rb") as opened:
+        return WithDays(source, opened, reading)
 
 
 def _check_key(api: Api) -> None:

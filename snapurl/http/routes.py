@@ -43,7 +43,7 @@ from snapurl.http.api.blocklist import LINKS_READ, list_blocked_links, read_bloc
 from snapurl.http.api.cursors import ROWS_CURSOR_CHARS_MAX
 from snapurl.http.api.health import health_live, health_ready
 from snapurl.http.api.history import link_history
-from snapurl.http.api.imports import import_links
+from snapurl.http.api.imports import import_links, import_visits
 from snapurl.http.api.keys import (
     PAGE_ROWS_DEFAULT,
     PAGE_ROWS_MAX,
@@ -100,7 +100,7 @@ from snapurl.http.schema import keys, responses, statistics
 from snapurl.http.schema.batches import LinkBatch, TagName
 from snapurl.http.schema.blocklist import BlockedLinks, BlocklistBody, Tried, UrlToTry
 from snapurl.http.schema.history import History
-from snapurl.http.schema.imports import Import, ImportResults
+from snapurl.http.schema.imports import Import, ImportedVisits, ImportResults, VisitResults
 from snapurl.http.schema.keys import AccountDraft, KeyDraft, TransferBody
 from snapurl.http.schema.requests import (
     CURSOR_CHARS_MAX,
@@ -440,6 +440,20 @@ _ROUTES: tuple[Route[Handler], ...] = (
         right=Right.ADMIN,
         is_bulk=True,
         body=Import,
+        refusals=(*WRITE, Unauthorized, Forbidden, RateLimited),
+    ),
+    Route(
+        "POST",
+        "/api/v1/import/visits",
+        import_visits,
+        "Import what another service counted by day",
+        "Links",
+        (Success(200, "One result per link, in the order asked", VisitResults),),
+        "Visits of links that are here. They are kept apart from clicks: statistics of a link show them as "
+        "`imported`, and no total has them. Takes an admin key.",
+        right=Right.ADMIN,
+        is_bulk=True,
+        body=ImportedVisits,
         refusals=(*WRITE, Unauthorized, Forbidden, RateLimited),
     ),
     Route(

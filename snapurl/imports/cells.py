@@ -28,6 +28,9 @@ _SECONDS = re.compile(r"[0-9]{9,10}")
 _MILLISECONDS = re.compile(r"[0-9]{12,13}")
 _ISO = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9:.]+ ?(Z|[+-][0-9:]+| UTC)?)?", re.IGNORECASE)
 _ZULU = re.compile(r" ?(?:UTC|Z)\Z")
+_RFC_3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(?:Z|[+-][0-9]{2}:[0-9]{2})"
+)  # as most files have it
 _NEVER = re.compile(r"0000-00-00.*")
 _COUNT = re.compile(r"-?(?:[0-9]{1,3}(?:[, ][0-9]{3})+|[0-9]{1,15})(?:\.0+)?")
 _PORT = re.compile(r":[0-9]*\Z")
@@ -49,6 +52,8 @@ def time_of(text: str, reading: Reading) -> datetime | None:
     if is_empty(text) or _NEVER.fullmatch(text):
         return None
     try:
+        if _RFC_3339.fullmatch(text):
+            return datetime.fromisoformat(text).astimezone(UTC)
         if not _ISO.fullmatch(text):
             if _SECONDS.fullmatch(text):
                 return datetime.fromtimestamp(int(text), UTC)

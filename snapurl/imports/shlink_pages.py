@@ -11,8 +11,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from snapurl.imports.cells import time_of
 from snapurl.imports.columns import Columns
-from snapurl.imports.rows import FileRefused, Found, Reading, Row, RowRefused
+from snapurl.imports.rows import FileRefused, Found, Reading, Row, RowRefused, VisitDays, add_visits
 
 COLUMNS = (
     "dateCreated", "domain", "shortCode", "shortUrl", "longUrl", "title", "tags", "visits", "validSince",
@@ -22,15 +23,20 @@ COLUMNS = (
 Fetch = Callable[[int], Mapping[str, Any]]
 """Returns the answer of `short-urls` for a page, from 1 on."""
 
+FetchVisits = Callable[[str, str, int], Mapping[str, Any]]
+"""Returns the answer of the visits of a code and a domain, "" for the default one, for a page from 1 on."""
+
 
 class ShlinkPages:
     """The short URLs of a Shlink. `pages_read` of `pages` have been read."""
 
-    def __init__(self, fetch: Fetch, reading: Reading) -> None:
+    def __init__(self, fetch: Fetch, reading: Reading, visits: FetchVisits | None = None) -> None:
         self.header: Sequence[str] = COLUMNS
         self.pages_read = 0
         self.pages = 1
         self._fetch = fetch
+        self._fetch_visits = visits if reading.has_visits else None
+        self._reading = reading
         self._columns = Columns(COLUMNS, reading)
 
     def rows(self) -> Iterator[Row]:
@@ -60,7 +66,26 @@ class ShlinkPages:
             raise RowRefused("it has no code")
         if row.cells[-1] == "true":
             found.remarks.append("its redirect rules are not imported")
+        if self._fetch_visits is not None and found.clicks:
+            add_visits(found, self._visits(row.cells[2], row.cells[1]).of(found.code))
         return found
+
+    def _visits(self, code: str, domain: str) -> VisitDays:
+        """Returns the visits of a link. Raises FileRefused."""
+        assert self._fetch_visits is not None
+        visits, page, pages = VisitDays(self._reading), 0, 1
+        while page < pages:
+            page += 1
+            try:
+                listed = self._fetch_visits(code, domain, page)["visits"]
+                pages = int(listed["pagination"]["pagesCount"])
+                for visit in listed["data"]:
+                    moment = time_of(str(visit["date"]), self._reading)
+                    if moment is not None:
+                        visits.add(code, moment.date(), bots=int(visit.get("potentialBot") is True))
+            except (KeyError, TypeError, ValueError, AttributeError):
+                raise FileRefused("the answer is not that of Shlink's API") from None
+        return visits
 
 
 def _cells(item: Mapping[str, Any]) -> list[str]:

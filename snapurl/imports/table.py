@@ -19,6 +19,7 @@ LINE_CHARS_MAX = 1_048_576
 ROW_LINES_MAX = 1_000  # of one row, whose cells may have several
 CELL_CHARS_MAX = 262_144
 DELIMITERS = ",;\t|"
+TORN = "the file ends in the midst of this row: it is not whole"
 WIDE_SHARE = 5  # in UTF-16 every second byte is 0 where the text is Latin; a fifth of all is enough to tell
 
 _MARKS = (
@@ -100,7 +101,8 @@ class CsvTable:
                 continue
             if any(cells):
                 place += 1
-                yield Row(place, cells)
+                is_torn = len(cells) < len(self.header) and self._lines.is_torn
+                yield Row(place, cells, TORN if is_torn else "")
 
 
 class _Lines(Iterator[str]):
@@ -110,6 +112,7 @@ class _Lines(Iterator[str]):
         self._read: Callable[[int], str] = text.readline
         self._kept: list[str] = []
         self._left = ROW_LINES_MAX
+        self.is_torn = False  # the last line has no end
 
     def first(self) -> str:
         """Returns the first line that is not empty."""
@@ -129,6 +132,7 @@ class _Lines(Iterator[str]):
             raise StopIteration
         if len(line) == LINE_CHARS_MAX:
             raise FileRefused(f"a line has more than {LINE_CHARS_MAX:,} characters: this is no CSV file")
+        self.is_torn = not line.endswith(("\n", "\r"))
         self._left -= 1
         if self._left < 0:
             raise csv.Error(f"it goes on for more than {ROW_LINES_MAX:,} lines")

@@ -33,6 +33,7 @@ from snapurl.model import (
     Failed,
     IdempotencyKey,
     IdempotencyRecord,
+    ImportedDay,
     Link,
     LinkCount,
     LinkOrder,
@@ -46,7 +47,7 @@ from snapurl.model import (
     link_values,
 )
 from snapurl.store.batching.bulk import BulkCall, Unsettled, repeat_or_refuse
-from snapurl.store.batching.columns import create_rows, import_rows
+from snapurl.store.batching.columns import create_rows, import_day_rows, import_rows
 from snapurl.store.batching.creates import CreateBatcher
 from snapurl.store.batching.reads import ReadBatcher
 from snapurl.store.batching.uses import Use, UseBatcher
@@ -116,6 +117,25 @@ class LinkStore:
         A code that is taken says where it leads.
         """
         return await self._create_many(new, import_rows, _imported_or_taken)
+
+    async def import_days(self, days: Sequence[ImportedDay]) -> list[Failed | bool]:
+        """Writes days of imported visits, in place of what is there. Returns whether there is the link of each.
+
+        No link has the same day twice.
+        """
+        bulk = BulkCall[ImportedDay, bool](
+            self._router,
+            self._shards,
+            lambda item: slot_of(item.code),
+            import_day_rows,
+            lambda _, row: bool(row["outcome"] == "ok"),
+        )
+        async with self._bulk:
+            answers = await bulk.run(days)
+        return [
+            Failed(item.code, found.detail, outcome_known=True) if isinstance(found, Unsettled) else found
+            for item, found in zip(days, answers, strict=True)
+        ]
 
     async def _create_many(
         self,

@@ -14,12 +14,13 @@ from datetime import date
 from typing import Any
 
 from ring.slots import slot_of
-from snapurl.errors import NotFound, OutcomeUnknown
+from snapurl.errors import NotFound
 from snapurl.groups import Group, TagClicks
 from snapurl.model import Scope, Share, SourceClicks, SourceKind
 from snapurl.periods import DateRange, DayCounts
+from snapurl.store.batching.bulk import repeat_or_refuse
 from snapurl.store.cluster.fanout import every_row_once
-from snapurl.store.cluster.pool import Row, ShardFailed
+from snapurl.store.cluster.pool import Row
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.queries import load_queries
@@ -66,6 +67,14 @@ class StatisticsStore:
         rows = await self._router.read(slot, lambda pool: pool.fetch(SQL["days_of_link"], slot, code, *args))
         return [_counts(row, row["visitors"]) for row in rows if row["day"] is not None]
 
+    async def imported_days_of_link(self, code: str, period: DateRange) -> list[DayCounts]:
+        """Returns what another service had counted for a link on the days of the period, oldest first."""
+        slot, days = slot_of(code), period.utc_days
+        rows = await self._router.read(
+            slot, lambda pool: pool.fetch(SQL["imported_days_of_link"], slot, code, *days)
+        )
+        return [DayCounts(row["day"], row["clicks"], row["bots"]) for row in rows if row["day"] is not None]
+
     async def values_of_link(
         self, code: str, days: tuple[date | None, date | None], kinds: Sequence[SourceKind], limit: int
     ) -> SourceTotals:
@@ -93,14 +102,15 @@ class StatisticsStore:
         it. Returns the one that there is then.
 
         `owner` None is an admin, `by` the id of a key. Raises NotFound, also for a link of another account,
-        OutcomeUnknown if it may be done: then repeat it.
+        Unavailable, OutcomeUnknown if it may be done: then repeat it.
         """
         slot = slot_of(code)
         args = (slot, code, owner, secret, by)
-        try:
-            (row,) = await self._router.at_owner(slot, lambda pool: pool.fetch(SQL["share"], *args))
-        except ShardFailed as error:
-            raise OutcomeUnknown(retry_after_s=1.0) if error.sent else error.as_unavailable() from error
+
+        async def write() -> Sequence[Row]:
+            return await self._router.at_owner(slot, lambda pool: pool.fetch(SQL["share"], *args))
+
+        (row,) = await repeat_or_refuse(write)
         if row["outcome"] == "missing":
             raise NotFound()
         return _share(row)

@@ -18,7 +18,8 @@ _GAP = 0.28  # of a bar's place
 class Bar:
     """One interval: its place in the picture, what it is called, and its clicks.
 
-    `before` are those of the interval that has its place in the period before; None if there is none.
+    `before` are those of the interval that has its place in the period before; None if there is none. Those that
+    another service counted, `imported`, stand above the bar.
     """
 
     x: float
@@ -29,6 +30,9 @@ class Bar:
     clicks: int
     visitors: int | None
     before: int | None
+    imported: int = 0
+    imported_y: float = 0.0
+    imported_height: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +53,28 @@ class Chart:
 
     @property
     def has_clicks(self) -> bool:
-        return any(bar.clicks for bar in self.bars)
+        return any(bar.clicks or bar.imported for bar in self.bars)
+
+    @property
+    def has_imported(self) -> bool:
+        return any(bar.imported for bar in self.bars)
 
     @property
     def has_visitors(self) -> bool:
         return any(bar.visitors for bar in self.bars)
 
 
-def chart(series: Series, previous: Series | None, *, has_bots: bool) -> Chart:
+def chart(
+    series: Series, previous: Series | None, *, has_bots: bool, imported: Series | None = None
+) -> Chart:
     """Returns the chart of a period with both bounds. Where nobody clicked, a bar has no height."""
     starts = series.period.starts()
     found = _by_start(series)
     counts = [_clicks(found.get(start), has_bots) for start in starts]
     before = _counts_before(previous, len(starts), has_bots)
-    top = round_up(max([*counts, *before]))
+    others = {} if imported is None else _by_start(imported)
+    above = [_clicks(others.get(start), has_bots) for start in starts]
+    top = round_up(max([*map(sum, zip(counts, above, strict=True)), *before]))
     place = WIDTH / len(starts)
     bars = []
     for number, (start, count) in enumerate(zip(starts, counts, strict=True)):
@@ -70,6 +82,7 @@ def chart(series: Series, previous: Series | None, *, has_bots: bool) -> Chart:
         x, width = place * (number + _GAP / 2), place * (1 - _GAP)
         box = round(x, 2), round(HEIGHT - height, 2), round(width, 2), round(height, 2)
         point = found.get(start)
+        rest = round(HEIGHT * above[number] / top, 2)
         bars.append(
             Bar(
                 *box,
@@ -77,6 +90,9 @@ def chart(series: Series, previous: Series | None, *, has_bots: bool) -> Chart:
                 count,
                 None if point is None else point.visitors,
                 before[number] if number < len(before) else None,
+                above[number],
+                round(HEIGHT - height - rest, 2),
+                rest,
             )
         )
     corners = (

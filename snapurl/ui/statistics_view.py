@@ -60,7 +60,7 @@ def view_of(report: Report, asked: Asked, place: str) -> StatisticsView:
         place,
         asked,
         _figures(report, has_bots=asked.has_bots),
-        chart(report.series, report.previous, has_bots=asked.has_bots),
+        chart(report.series, report.previous, has_bots=asked.has_bots, imported=report.imported),
         panels_of(report.sources, report.wholes),
         bool(report.silent),
     )

@@ -13,9 +13,9 @@ from snapurl.errors import FieldError, Invalid
 from snapurl.http.api.keys import account_in_body
 from snapurl.http.context import RequestContext
 from snapurl.http.problems import as_refusal
-from snapurl.http.schema.imports import Import, import_of, imported_body
+from snapurl.http.schema.imports import Import, ImportedVisits, import_of, imported_body, visits_of
 from snapurl.http.schema.requests import Rules, check
-from snapurl.http.schema.responses import problem
+from snapurl.http.schema.responses import named, problem
 from snapurl.model import Draft, Imported, Origin
 
 
@@ -43,6 +43,27 @@ async def import_links(call: RequestContext) -> HTTPResponse:
         return call.json_response({"results": results, "places": None})
     reported = {place: result for place, result in enumerate(results) if result is not None}
     return call.json_response({"results": list(reported.values()), "places": list(reported)})
+
+
+async def import_visits(call: RequestContext) -> HTTPResponse:
+    assert call.bound is not None
+    rules = call.rules()
+    asked = await call.run(partial(check, ImportedVisits, call.value, rules))
+    if len(asked.links) > call.bound.links:
+        raise Invalid(fields=(FieldError("/links", f"must have at most {call.bound.links} items here"),))
+    found = [visits_of(each, rules) for each in asked.links]
+    today = call.services.clock().date()
+    if any(day.day > today for _, days in found for day in days):
+        raise Invalid(fields=(FieldError("/links", "must not have days in the future"),))
+    done = await call.services.imports.visits(dict(found))
+    return call.json_response(
+        {
+            "results": [
+                {"status": 200, **named(key)} if (refusal := done[key]) is None else _refused(refusal)
+                for key, _ in found
+            ]
+        }
+    )
 
 
 def _checked(

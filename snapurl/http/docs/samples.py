@@ -12,7 +12,7 @@ from snapurl.domains import Domains
 from snapurl.errors import FieldError, SnapURLError
 from snapurl.http.schema import responses, statistics
 from snapurl.http.schema.history import History
-from snapurl.http.schema.imports import ImportResults
+from snapurl.http.schema.imports import ImportResults, VisitResults
 from snapurl.http.schema.responses import link_body, named, problem
 from snapurl.model import Link, Share, SourceClicks, SourceKind
 from snapurl.periods import DateRange, DayCounts, Report
@@ -149,6 +149,12 @@ ANSWERS: dict[type[BaseModel], dict[str, Any]] = {
         "results": [
             {"status": 201, "link": _LINK},
             {"status": 409, "error": problem(PROBLEMS[errors.AliasTaken][1])},
+        ]
+    },
+    VisitResults: {
+        "results": [
+            {**named("spring-sale"), "status": 200},
+            {"status": 404, "error": problem(errors.NotFound())},
         ]
     },
     ImportResults: {

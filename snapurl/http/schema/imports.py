@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
+from snapurl.codes import is_code, key_of
 from snapurl.errors import FieldError, Invalid
 from snapurl.http.schema.requests import AccountId, Body, LinkDraft, Rules, check, draft_of, read_moment
 from snapurl.http.schema.responses import DOMAIN, Answer, BulkRefused, named
-from snapurl.model import Draft, Imported, Origin
+from snapurl.model import Draft, Imported, ImportedDay, Origin
 from snapurl.urls import UrlRefused
 
 IMPORTED_CLICKS_MAX = 1_000_000_000_000
+VISIT_DAYS_MAX = 20_000  # of a link
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 FIRST = datetime(1990, 1, 1, tzinfo=UTC)
 
 
@@ -35,6 +39,24 @@ def _created_at(value: object) -> datetime:
     if moment < FIRST:
         raise ValueError(f"must not be before {FIRST:%Y}")
     return moment
+
+
+def _day(value: object) -> date:
+    if not isinstance(value, str) or not _DAY.fullmatch(value):
+        raise ValueError("must be a date such as 2030-01-31")
+    try:
+        day = date.fromisoformat(value)
+    except ValueError:
+        raise ValueError("is not a date that exists") from None
+    if day < FIRST.date():
+        raise ValueError(f"must not be before {FIRST:%Y}")
+    return day
+
+
+def _code(text: str) -> str:
+    if not is_code(text):
+        raise ValueError("is not a code")
+    return text
 
 
 class ImportOrigin(Body):
@@ -106,6 +128,48 @@ class ImportResults(Answer):
     )
 
 
+class VisitDay(Body):
+    """What was counted on a UTC day. `bots` is a part of `clicks`."""
+
+    day: Annotated[date, BeforeValidator(_day), WithJsonSchema({"type": "string", "format": "date"})]
+    clicks: Annotated[int, Field(ge=1, le=IMPORTED_CLICKS_MAX)]
+    bots: Annotated[int, Field(ge=0, le=IMPORTED_CLICKS_MAX)] = 0
+
+    @model_validator(mode="after")
+    def _parts(self) -> VisitDay:
+        if self.bots > self.clicks:
+            raise ValueError("must not have more bots than clicks")
+        return self
+
+
+class LinkVisits(Body):
+    """The visits of a link in another service, by day."""
+
+    code: Annotated[str, AfterValidator(_code)]
+    domain: str | None = Field(None, description="As in the import of the link.")
+    days: Annotated[list[VisitDay], Field(min_length=1, max_length=VISIT_DAYS_MAX)]
+
+
+class ImportedVisits(Body):
+    """Visits of up to 1,000 links. A day takes the place of what is known of it, so a repeat does no harm."""
+
+    links: Annotated[list[LinkVisits], Field(min_length=1, max_length=1_000)]
+
+
+class VisitsImported(Answer):
+    """The visits of a link are there."""
+
+    status: Literal[200]
+    code: str
+    domain: str | None = DOMAIN
+
+
+class VisitResults(Answer):
+    """One result per link, in the same order."""
+
+    results: list[VisitsImported | BulkRefused]
+
+
 _ORIGIN = tuple(ImportOrigin.model_fields)
 
 
@@ -141,6 +205,19 @@ def _sound_origin(given: Mapping[str, Any]) -> Origin | None:
         )
     except ValueError:
         return None
+
+
+def visits_of(found: LinkVisits, rules: Rules) -> tuple[str, list[ImportedDay]]:
+    """Returns the key of the link, and its days, each once. Raises Invalid."""
+    domain = found.domain
+    if domain is not None:
+        try:
+            domain = "" if _is_strange(domain, rules) else rules.domains.read(domain)
+        except UrlRefused as refusal:
+            raise Invalid(fields=(FieldError("/domain", str(refusal)),)) from None
+    key = key_of(domain or "", found.code)
+    days = {each.day: ImportedDay(key, each.day, each.clicks, each.bots) for each in found.days}
+    return key, list(days.values())
 
 
 def _is_strange(domain: str, rules: Rules) -> bool:

@@ -85,6 +85,20 @@ class GroupStats(StatsSeries):
     partial: list[str] | None = Field(description=_PARTIAL)
 
 
+class ImportedPoint(Answer):
+    start: str = Field(description="As in `series`.")
+    clicks: int = Field(ge=1)
+    bots: int = Field(ge=0)
+
+
+class ImportedStats(Answer):
+    """What another service had counted in the period, as far as it was imported by day. In no other number."""
+
+    clicks: int = Field(ge=0)
+    bots: int = Field(ge=0)
+    series: list[ImportedPoint]
+
+
 class Stats(StatsSeries):
     """Clicks of a link; days without any are left out. Of referrers those with the most clicks are shown.
 
@@ -97,6 +111,7 @@ class Stats(StatsSeries):
     interval: Interval
     tz: str
     previous: StatsSeries | None = Field(description="The period of the same length before it, if asked for.")
+    imported: ImportedStats
     days: list[Day]
     referrers: list[Referrer]
     browsers: list[Browser]
@@ -143,6 +158,7 @@ def link_stats_body(key: str, report: Report) -> dict[str, Any]:
     return {
         **named(key),
         **_report(report),
+        "imported": _imported(report.imported),
         "days": [{"day": each.day.isoformat(), "clicks": each.clicks} for each in report.days],
         "referrers": _by_value(report.sources, SourceKind.REFERRER, "host"),
         "browsers": _by_value(report.sources, SourceKind.BROWSER, "family"),
@@ -220,6 +236,15 @@ def _series(series: Series) -> dict[str, Any]:
             for each in series.points
         ],
         "months": _months(series),
+    }
+
+
+def _imported(series: Series | None) -> dict[str, Any]:
+    points = [] if series is None else series.points
+    return {
+        "clicks": sum(each.clicks for each in points),
+        "bots": sum(each.bots for each in points),
+        "series": [{"start": each.start, "clicks": each.clicks, "bots": each.bots} for each in points],
     }
 
 

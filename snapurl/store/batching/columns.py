@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from ring.slots import slot_of
-from snapurl.model import LinkFields, NewLink, link_values
+from snapurl.model import ImportedDay, LinkFields, NewLink, link_values
 from snapurl.store.cluster.pool import Pool, Row
 from snapurl.store.queries import load_queries
 
@@ -47,6 +47,13 @@ async def import_rows(pool: Pool, links: Sequence[NewLink]) -> list[Row]:
     clicks = _nullable([new.origin.clicks for new in links])
     found = await pool.fetch(SQL["import"], slots, codes, owners, by, tokens, created_at, clicks, *fields)
     return _one_per_link(found, len(links))
+
+
+async def import_day_rows(pool: Pool, days: Sequence[ImportedDay]) -> list[Row]:
+    """Writes days of imported visits, in place of what is there. Returns one row per day, in their order."""
+    slots = [slot_of(each.code) for each in days]
+    columns = zip(*((each.code, each.day, each.clicks, each.bots) for each in days), strict=True)
+    return _one_per_link(await pool.fetch(SQL["import_days"], slots, *columns), len(days))
 
 
 def _one_per_link(found: Sequence[Row], count: int) -> list[Row]:

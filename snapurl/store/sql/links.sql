@@ -10,6 +10,9 @@ SELECT place, outcome, peer, epoch, created_at
 SELECT place, outcome, peer, epoch, created_at, url
   FROM link_import_v1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21)
 
+-- name: import_days
+SELECT place, outcome, peer, epoch FROM link_import_days_v1($1, $2, $3, $4, $5)
+
 -- name: change
 SELECT c.outcome, c.peer, c.epoch, (c.link).{link}
   FROM link_change_v2($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,

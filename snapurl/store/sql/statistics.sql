@@ -23,6 +23,18 @@ SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaste
   ) d ON true
  ORDER BY d.day, d.is_month DESC
 
+-- name: imported_days_of_link
+-- What another service had counted by UTC day. One row with a null day when there is nothing.
+SELECT CASE WHEN EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+            THEN coalesce(read_outcome_v1(s.state), 'moved') ELSE 'busy' END AS outcome, s.peer, s.epoch, d.*
+  FROM (SELECT $1::smallint AS slot) q
+  LEFT JOIN slots s USING (slot)
+  LEFT JOIN LATERAL (
+      SELECT i.day, i.clicks, i.bots FROM imported_days i
+       WHERE i.slot = $1 AND i.code = $2
+         AND i.day BETWEEN coalesce($3::date, '-infinity') AND coalesce($4::date, 'infinity')) d ON true
+ ORDER BY d.day
+
 -- name: values_of_link
 -- Of the kinds $5, at most $6 values each, most clicks first. `total` are the clicks of all values of the kind. Months that
 -- days have become count if all of their days are asked for. One row with a null kind when there are none.

@@ -53,6 +53,8 @@ FILL = {
     '\'{{"r": {{"": 1}}}}\' FROM {rows}',
     "click_days": "INSERT INTO click_days SELECT s, c, '2024-02-29', pg_current_xact_id(), n + 1, n, n, NULL, $3 "
     "FROM {rows}",
+    "imported_days": "INSERT INTO imported_days SELECT s, c, '2019-02-28', pg_current_xact_id(), n + 1, n "
+    "FROM {rows}",
     "click_group_months": "INSERT INTO click_group_months SELECT s, 'tag', $3 || c, '2020-02-01', "
     "pg_current_xact_id(), n + 1, n, NULL FROM {rows}",
     "click_groups": "INSERT INTO click_groups SELECT s, 'tag', $3 || c, '2024-02-29', pg_current_xact_id(), "

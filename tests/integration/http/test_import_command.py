@@ -201,8 +201,11 @@ class FakeShlink(BaseHTTPRequestHandler):
             "detail": "Provided API key does not exist",
             "status": 401,
         }
+        if "/visits?" in self.path:
+            two = [{"date": "2023-04-05T23:30:00-02:00", "potentialBot": bot} for bot in (True, False)]
+            listed = {"visits": {"data": two, "pagination": {"pagesCount": 2}}}
         body = json.dumps(
-            listed if is_known and self.path.startswith("/base/rest/v3/short-urls?") else refusal
+            listed if is_known and self.path.startswith("/base/rest/v3/short-urls") else refusal
         )
         self.send_response(200 if is_known else 401)
         self.end_headers()
@@ -242,9 +245,11 @@ async def test_a_running_shlink_is_read_page_by_page(
     link = (await api.get(f"/api/v1/links/{codes[1]}")).json()
     assert (link["created_at"], link["imported_clicks"], link["tags"]) == (
         "2023-04-05T04:07:08.000000Z",
-        3,
+        4,
         ["x"],
     )
+    imported = (await api.get(f"/api/v1/links/{codes[1]}/stats")).json()["imported"]
+    assert imported["series"] == [{"start": "2023-04-06", "clicks": 4, "bots": 2}], "two pages of two visits"
     assert wrong.code == 1 and "Invalid API key" in wrong.err and "Shlink does not take this key" in wrong.err
     assert without.code == 2 and "--key-file" in without.err
 
@@ -308,3 +313,45 @@ async def test_a_key_that_may_not_is_refused_before_anything_is_written(
         said = await run(wrong, *words, command=command)
         assert said.code == 1 and said.out == "" and said.err.count("\n") == 1, said
     assert refused.read_text() == "kept" and not (tmp_path / "clicks.csv").exists()
+
+
+async def test_visits_come_along_by_day_and_a_repeat_does_not_double_them(
+    run_import: Import, api: httpx.AsyncClient, service: Service, tmp_path: Path
+) -> None:
+    """They are in the statistics as imported, and in no count of clicks; not those of a refused link."""
+    code, taken = (
+        f"v{uuid.uuid4().hex[:8]}",
+        (await service.shorten(alias=f"t{uuid.uuid4().hex[:8]}"))["code"],
+    )
+    file = tmp_path / "yourls.sql"
+    visits = [("2020-02-03", code)] * 3 + [("2020-02-09", code), ("2020-02-03", taken)]
+    log = ",".join(f"({n},'{day} 04:05:06','{of}','','','','')" for n, (day, of) in enumerate(visits))
+    file.write_text(
+        f"-- dump\nINSERT INTO yourls_log VALUES {log};\nINSERT INTO yourls_url VALUES "
+        f"('{code}','https://example.org/v','t','2020-01-01 00:00:00','',2),"
+        f"('{taken}','https://example.org/other','t','2020-01-01 00:00:00','',2);\n"
+    )
+    for outcome in ("created", "present"):
+        done = await run_import("yourls", file)
+        assert (lines(done)[0][outcome], lines(done)[0]["refused"]) == (1, 1), done.err
+        stats = (await api.get(f"/api/v1/links/{code}/stats", params={"interval": "week"})).json()
+        assert stats["imported"] == {
+            "clicks": 4,
+            "bots": 0,
+            "series": [{"start": "2020-02-03", "clicks": 4, "bots": 0}],
+        }
+        assert (stats["clicks"], stats["series"]) == (0, [])
+    assert (await api.get(f"/api/v1/links/{code}")).json()["imported_clicks"] == 4
+    assert (await api.get(f"/api/v1/links/{taken}/stats")).json()["imported"]["clicks"] == 0
+    sent = {"links": [
+        {"code": code, "days": [{"day": "2020-02-03", "clicks": 9, "bots": 2}]},
+        {"code": "nowhere-at-all", "days": [{"day": "2020-02-03", "clicks": 9}]},
+    ]}  # fmt: skip
+    answer = await api.post("/api/v1/import/visits", json=sent)
+    assert [each["status"] for each in answer.json()["results"]] == [200, 404]
+    days = (await api.get(f"/api/v1/links/{code}/stats")).json()["imported"]["series"]
+    assert [(day["clicks"], day["bots"]) for day in days] == [(9, 2), (1, 0)]
+    for bad in ({"day": "2999-01-01", "clicks": 1}, {"day": "x", "clicks": 1},
+                {"day": "2020-01-01", "clicks": 1, "bots": 2}):  # fmt: skip
+        refused = await api.post("/api/v1/import/visits", json={"links": [{"code": code, "days": [bad]}]})
+        assert refused.status_code == 422, bad

@@ -23,6 +23,7 @@ from snapurl.store.cluster.shards import Shards
 from snapurl.store.keys import KeyStore
 from snapurl.store.links import LinkStore
 from snapurl.store.statistics import StatisticsStore
+from tests.support.click_totals import assert_groups_are_sums, assert_totals_are_sums
 
 VALUES = 50  # that tests ask for
 
@@ -112,3 +113,17 @@ def new_link() -> NewLinkMaker:
         return NewLink(code, LinkFields(url, **fields), owner, uuid.uuid4())
 
     return make
+
+
+@pytest.fixture
+def statistics(store: Store) -> StatisticsStore:
+    return StatisticsStore(store.shards, store.router)
+
+
+@pytest.fixture
+async def sums_hold(direct: dict[str, Any]) -> AsyncIterator[None]:
+    """After the test totals are sums, and nothing tells more than there are clicks."""
+    yield
+    for shard in direct.values():
+        await assert_totals_are_sums(shard)
+    await assert_groups_are_sums(direct.values())

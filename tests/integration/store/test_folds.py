@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
 from datetime import date, timedelta
 from typing import Any
 
@@ -24,7 +23,6 @@ from snapurl.telemetry.metrics import CLICK_DAYS_FOLDED, CLICK_DAYS_OVERDUE
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.integration.store.test_statistics import apply, told
 from tests.support.click_rows import by_kind
-from tests.support.click_totals import assert_groups_are_sums, assert_totals_are_sums
 
 TODAY = date(2025, 4, 20)
 KEPT = 40  # so that days from March 1 on stay: March 11 is in a month that is not over
@@ -32,20 +30,14 @@ JANUARY, FEBRUARY, MARCH = (date(2025, month, 1) for month in (1, 2, 3))
 EVER = DateRange()
 
 
+pytestmark = pytest.mark.usefixtures("sums_hold")
+
+
 @pytest.fixture(autouse=True)
-async def sums_hold(direct: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
-    """After each test totals are sums, and nothing tells more than there are clicks."""
+def _whole_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pass reads all slots at once, and rests no time."""
     monkeypatch.setattr(folder_module, "REST", 0)
     monkeypatch.setattr(folder_module, "SLOTS_PER_READ", SLOT_COUNT)
-    yield
-    for shard in direct.values():
-        await assert_totals_are_sums(shard)
-    await assert_groups_are_sums(direct.values())
-
-
-@pytest.fixture
-def statistics(store: Store) -> StatisticsStore:
-    return StatisticsStore(store.shards, store.router)
 
 
 def folder_of(store: Store) -> Folder:

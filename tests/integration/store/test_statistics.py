@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, date
 from typing import Any
 
@@ -18,25 +18,13 @@ from snapurl.store.click_sums import BOT_HOUR, HOUR
 from snapurl.store.statistics import StatisticsStore
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.support.click_rows import by_kind
-from tests.support.click_totals import assert_groups_are_sums, assert_totals_are_sums
 
 DAYS = (date(2026, 5, 1), date(2026, 5, 2))
 EVER = DateRange()
 BY_HOUR = DateRange(None, None, Interval.HOUR)
 
 
-@pytest.fixture(autouse=True)
-async def sums_hold(direct: dict[str, Any]) -> AsyncIterator[None]:
-    """After each test totals are sums, and nothing tells more than there are clicks."""
-    yield
-    for shard in direct.values():
-        await assert_totals_are_sums(shard)
-    await assert_groups_are_sums(direct.values())
-
-
-@pytest.fixture
-def statistics(store: Store) -> StatisticsStore:
-    return StatisticsStore(store.shards, store.router)
+pytestmark = pytest.mark.usefixtures("sums_hold")
 
 
 def told(**values: dict[str, int]) -> tuple[SourceClicks, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from io import StringIO
 from typing import Any
 
@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapurl.imports import sql_dump
-from snapurl.imports.rows import FileRefused, Found
-from tests.unit.imports.reading import links, read
+from snapurl.imports.rows import FileRefused, Found, Reading
+from tests.unit.imports.reading import NOW, links, read
 
 CREATE = """
 /*!40101 SET character_set_client = utf8 */;
@@ -145,3 +145,27 @@ def test_the_csv_of_the_table_and_that_of_the_plugin() -> None:
     assert (found.code, found.title, found.clicks) == ("abc", None, 5)
     (found,) = links("yourls", 'source,target,hits\r\n/abc/,"https://example.org/?a,b",5\r\n')
     assert (found.code, found.url, found.clicks) == ("abc", "https://example.org/?a,b", 5)
+
+
+def test_visits_of_a_dump_are_days_of_their_links() -> None:
+    """Whatever the order of the tables; the larger number of clicks counts; times are of the zone asked for."""
+    log = (
+        "INSERT INTO `yourls_log` VALUES (1,'2020-02-03 23:30:06','abc','direct','-','::1',''),"
+        "(2,'2020-02-03 04:05:06','abc','direct','-','::1',''),(3,'2020-02-04 04:05:06','Abc','','','',''),"
+        "(4,'0000-00-00 00:00:00','abc','','','',''),(5,'2999-01-01 00:00:00','abc','','','',''),(6,NULL,NULL);\n"
+    )
+    first, second = links("yourls", log + MYSQLDUMP)
+    assert first.days == {date(2020, 2, 3): (3, 0)} and first.clicks == 12  # one visit is in the dump itself
+    assert second.days == {date(2020, 2, 4): (1, 0)} and second.clicks == 1
+    zone = timezone(timedelta(hours=-1))
+    assert isinstance(moved := read("yourls", log + MYSQLDUMP, Reading(zone, NOW))[0], Found)
+    assert moved.days == {date(2020, 2, 3): (2, 0), date(2020, 2, 4): (1, 0)}
+    assert isinstance(plain := read("yourls", log + MYSQLDUMP, Reading(UTC, NOW, has_visits=False))[0], Found)
+    assert plain.days is None and plain.clicks == 12
+
+
+def test_visits_on_too_many_days_are_refused_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are held in memory, so there is a bound."""
+    monkeypatch.setattr("snapurl.imports.rows.VISIT_DAYS_MAX", 0)
+    with pytest.raises(FileRefused, match="--no-visits"):
+        read("yourls", MYSQLDUMP)

@@ -69,3 +69,16 @@ def test_a_table_adds_up_to_all_clicks() -> None:
     assert len(panel.rows) == VALUES_SHOWN + 1
     assert sum(row.clicks for row in panel.rows) == 1_000
     assert panel.rows[-1].name == "All others"
+
+
+def test_imported_clicks_stand_above_those_that_were_counted() -> None:
+    """A bar shows both within the picture; the counted ones stay what they are."""
+    asked = Asked.of({"from": f"{NOW.date() - timedelta(6)}"}, NOW)
+    counted, imported = (
+        Series(asked.period, asked.period.points([DayCounts(NOW.date(), clicks, 1)])) for clicks in (3, 8)
+    )
+    (bar,) = [bar for bar in chart(counted, None, has_bots=False, imported=imported).bars if bar.clicks]
+    assert (bar.clicks, bar.imported) == (2, 7) and bar.imported_y >= 0
+    assert bar.imported_y + bar.imported_height == pytest.approx(bar.y)
+    assert chart(Series(asked.period, []), None, has_bots=True, imported=imported).has_clicks
+    assert not chart(counted, None, has_bots=True).has_imported
