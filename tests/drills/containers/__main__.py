@@ -11,17 +11,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from snapurl.parent_death import signal_at_parent_death
 from tests.drills.containers.base import ROOT, CannotBeHad, fetch_engine, make_file_system, why_not
-from tests.drills.containers.engine import cgroup_of, isolated, remove_cgroups
+from tests.drills.containers.engine import isolated, remove_cgroups
 from tests.drills.containers.steps import STEPS
 
 HOME = ROOT / "build" / "containers"
@@ -54,10 +54,11 @@ def main() -> None:
 def _run(home: Path, packed: Path, environ: dict[str, str], asked: argparse.Namespace) -> int:
     seed = random.randrange(2**32) if asked.seed is None else asked.seed
     print(f"--seed {seed}", flush=True)
-    cgroup = cgroup_of(os.getpid())
+    place = Path(tempfile.mkdtemp(prefix="run-", dir=home))
+    cgroup = f"snapurl-{place.name}"
     words = [
-        "--home",
-        str(home),
+        "--place",
+        str(place),
         "--packed",
         str(packed),
         "--environ",
@@ -85,8 +86,7 @@ def _run(home: Path, packed: Path, environ: dict[str, str], asked: argparse.Name
         process.kill()  # the kernel ends everything in the namespaces
         process.wait()
         remove_cgroups(cgroup)
-        for left in [*home.glob("engine-*"), *home.glob("project-*")]:
-            shutil.rmtree(left, ignore_errors=True)
+        shutil.rmtree(place, ignore_errors=True)
 
 
 if __name__ == "__main__":

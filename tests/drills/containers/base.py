@@ -109,7 +109,8 @@ def mirror() -> str:
 def fetch_engine(home: Path) -> dict[str, str]:
     """Fetches the engine and Compose into `home`. Returns the environment in which they run."""
     unpacked, done = home / "engine", home / "engine" / "complete"
-    if not done.exists():
+    wanted = f"{' '.join(ENGINE)} {SUITE}"
+    if not done.exists() or done.read_text() != wanted:
         shutil.rmtree(unpacked, ignore_errors=True)
         own = _Packages(home / "packages")
         own.fetch_missing(ENGINE)
@@ -123,7 +124,7 @@ def fetch_engine(home: Path) -> dict[str, str]:
         plugins.mkdir(parents=True)
         found = next((unpacked / "compose").rglob("cli-plugins/docker-compose"))
         (plugins / "docker-compose").symlink_to(found)
-        done.touch()
+        done.write_text(wanted)
     places = [unpacked / name for name in ("bin", "usr/bin", "usr/sbin", "sbin")]
     libraries = [unpacked / name for name in _LIBRARIES if (unpacked / name).is_dir()]
     return {

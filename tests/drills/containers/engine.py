@@ -7,13 +7,12 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import signal
 import socket
 import struct
 import subprocess
-import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,7 @@ STAND_INS = {
 REGISTRY = "127.0.0.1:5000"
 """Where the engine looks for images before their own registry, which it cannot reach; see `registry`."""
 CGROUPS = Path("/sys/fs/cgroup")
+CGROUPS_S_MAX = 10.0
 COMMAND_S_MAX = 300.0
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1
 
@@ -45,17 +45,15 @@ def isolated(*words: str) -> list[str]:
     return ["unshare", *alone, *words]
 
 
-def cgroup_of(pid: int) -> str:
-    return f"snapurl-drill-{pid}"
-
-
 def remove_cgroups(name: str) -> None:
-    """Removes the empty cgroups that an engine has left; a namespace does not own them."""
-    for controller in [CGROUPS, *(each for each in CGROUPS.iterdir() if each.is_dir())]:
-        if (ours := controller / name).is_dir():
+    """Removes the cgroups that an engine has left, which no namespace owns, once their last processes are gone."""
+    until = time.monotonic() + CGROUPS_S_MAX
+    for ours in [CGROUPS / name, *(each / name for each in CGROUPS.iterdir())]:
+        while ours.is_dir() and time.monotonic() < until:
             for place, _, _ in os.walk(ours, topdown=False):
                 with contextlib.suppress(OSError):
                     Path(place).rmdir()
+            time.sleep(0.02)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,25 +80,26 @@ async def run(
     only_out: bool = False,
     seconds_max: float = COMMAND_S_MAX,
 ) -> Said:
-    """Runs a command to its end; `only_out` leaves out what it writes to stderr."""
+    """Runs a command to its end; `only_out` leaves out what it writes to stderr, unless it fails."""
     process = await asyncio.create_subprocess_exec(
         *words,
         env=environ,
         cwd=cwd,
         stdin=subprocess.DEVNULL if given is None else subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL if only_out else subprocess.STDOUT,
+        stderr=subprocess.PIPE if only_out else subprocess.STDOUT,
         preexec_fn=signal_at_parent_death(signal.SIGKILL),
     )
     try:
         async with asyncio.timeout(seconds_max):
-            out, _ = await process.communicate(given)
+            out, err = await process.communicate(given)
     except TimeoutError:
         process.kill()
         await process.wait()
         return Said(-1, f"{' '.join(words[:4])} … did not end within {seconds_max:.0f} s")
     assert process.returncode is not None
-    return Said(process.returncode, out.decode(errors="replace"))
+    text = out if process.returncode == 0 or err is None else out + err
+    return Said(process.returncode, text.decode(errors="replace"))
 
 
 async def must(*words: str, environ: Mapping[str, str], **more: object) -> str:
@@ -120,9 +119,8 @@ def enter() -> None:
 
 
 @contextlib.asynccontextmanager
-async def engine(home: Path, given: Mapping[str, str], cgroup: str) -> AsyncIterator[dict[str, str]]:
-    """Runs an engine with its data below `home`. Yields the environment for commands. Leaves nothing behind."""
-    place = Path(tempfile.mkdtemp(prefix="engine-", dir=home))
+async def engine(place: Path, given: Mapping[str, str], cgroup: str) -> AsyncIterator[dict[str, str]]:
+    """Runs an engine with its data below `place`, which outlives it. Yields the environment for commands."""
     sockets = Path(tempfile.mkdtemp(prefix="snapurl-drill-", dir="/run"))
     environ = {**os.environ, **given, "DOCKER_HOST": f"unix://{sockets}/docker.sock", "COMPOSE_ANSI": "never"}
     environ = {name: value for name, value in environ.items() if not name.startswith("SNAPURL_")}
@@ -132,7 +130,7 @@ async def engine(home: Path, given: Mapping[str, str], cgroup: str) -> AsyncIter
         *("--cgroup-parent", f"/{cgroup}", "--exec-opt", "native.cgroupdriver=cgroupfs"),
         *("--registry-mirror", f"http://{REGISTRY}"),
     ]
-    with (home / "engine.log").open("wb") as log:
+    with (place / "engine.log").open("wb") as log:
         daemon = await asyncio.create_subprocess_exec(
             *words, env=environ, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             preexec_fn=signal_at_parent_death(signal.SIGKILL),
@@ -140,7 +138,7 @@ async def engine(home: Path, given: Mapping[str, str], cgroup: str) -> AsyncIter
     try:
         while (await run("docker", "version", environ=environ)).code:
             if daemon.returncode is not None:
-                tail = (home / "engine.log").read_text(errors="replace").strip().splitlines()
+                tail = (place / "engine.log").read_text(errors="replace").strip().splitlines()
                 raise CommandFailed(f"the engine does not start: {tail[-1] if tail else 'no reason given'}")
             await asyncio.sleep(0.1)
         yield environ
@@ -153,10 +151,6 @@ async def engine(home: Path, given: Mapping[str, str], cgroup: str) -> AsyncIter
         except TimeoutError:
             daemon.kill()
             await daemon.wait()
-        for _ in range(3):  # a mount of a container that has just ended
-            shutil.rmtree(place, ignore_errors=True)
-        if place.exists():
-            print(f"left: {place}", file=sys.stderr)
 
 
 @contextlib.asynccontextmanager

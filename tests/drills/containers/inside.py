@@ -9,7 +9,6 @@ import json
 import random
 import resource
 import sys
-import tempfile
 from pathlib import Path
 
 from tests.drills.containers.engine import CommandFailed, engine, enter, make_stand_ins
@@ -29,19 +28,18 @@ def settings() -> dict[str, str]:
 
 
 async def drill(
-    home: Path, packed: Path, environ: dict[str, str], cgroup: str, seed: int, only: list[str]
+    place: Path, packed: Path, environ: dict[str, str], cgroup: str, seed: int, only: list[str]
 ) -> int:
     report = Report()
     async with contextlib.AsyncExitStack() as stack:
         with report.step("engine and base images") as step:
-            running = await stack.enter_async_context(engine(home, environ, cgroup))
+            running = await stack.enter_async_context(engine(place, environ, cgroup))
             await make_stand_ins(packed, running)
+            step.note(" ".join(f"{name}={value}" for name, value in settings().items()))
         if step.broken:
             return 1
-        place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="project-", dir=home)))
         copy_sources(place / "snapurl")
         project = Project(place / "snapurl", running, settings())
-        step.note(", ".join(f"{name}={value}" for name, value in project.settings.items()))
         try:
             await Drill(project, report, random.Random(seed)).run(only)
         except CommandFailed as error:
@@ -50,8 +48,9 @@ async def drill(
         finally:
             if report.broken:
                 logs = await project.try_compose("logs", "--no-color", "--timestamps", "--tail", "400")
-                (home / "containers.log").write_text(logs.text)
-                print(f"what the containers wrote is in {home}/containers.log", flush=True)
+                kept = packed.with_name("containers.log")
+                kept.write_text(logs.text)
+                print(f"what the containers wrote is in {kept}", flush=True)
             await project.try_compose("down", "--volumes", "--timeout", "5")
     print("all is well" if not report.broken else f"{report.broken} promises are broken", flush=True)
     return 1 if report.broken else 0
@@ -59,7 +58,7 @@ async def drill(
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--home", type=Path, required=True)
+    parser.add_argument("--place", type=Path, required=True)
     parser.add_argument("--packed", type=Path, required=True)
     parser.add_argument("--environ", type=json.loads, required=True)
     parser.add_argument("--cgroup", required=True)
@@ -68,7 +67,7 @@ def main() -> None:
     asked = parser.parse_args()
     enter()
     sys.exit(
-        asyncio.run(drill(asked.home, asked.packed, asked.environ, asked.cgroup, asked.seed, asked.steps))
+        asyncio.run(drill(asked.place, asked.packed, asked.environ, asked.cgroup, asked.seed, asked.steps))
     )
 
 

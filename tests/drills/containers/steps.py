@@ -26,10 +26,12 @@ from tests.drills.containers.traffic import LINKS, PER_SECOND, Request, Traffic
 URL = "http://127.0.0.1:8000"
 LINKS_BEFORE = 200
 REPLICAS = 3
+WORKERS = 2  # of a replica
 SHARDS = ("db0", "db1", "db2", "db3")
 ADDRESS = "{0}=postgresql://{0}:5432/snapurl?sslmode=disable"
 REPLICAS_IN_USE = ("exec", "-T", "proxy", "wget", "-q", "-O", "-", "http://127.0.0.1:8404/replicas")
 METRICS_PROBE = ("snapurl-probe", "http://127.0.0.1:9100/health/ready")
+LED_IN_A_ROW = 8 * REPLICAS * WORKERS
 STOP_S_MAX = 10.0
 STATUS_S_MAX = 8.0
 ASKING_AT_A_TIME = 16
@@ -63,7 +65,7 @@ class Drill:
         if step.broken:
             return
         async with self.traffic.flowing():
-            for name in ("scale", "stop", "upgrade", "kill", "grow", "drain"):
+            for name in ("scale", "stop", "kill", "grow", "upgrade", "drain"):
                 if not only or name in only:
                     await STEPS[name](self)
         for name in ("down", "tls", "pin"):
@@ -169,6 +171,7 @@ class Drill:
             killed = clock()
             await self._project.until_empty(lambda: self._runs_again(container))
             await self.until_in_use(REPLICAS)
+            await self._until_led(slots)
             back = clock()
             await asyncio.sleep(1)
 
@@ -177,16 +180,31 @@ class Drill:
             if service == "proxy":
                 return under_way or request.began <= back
             if service.startswith("db"):
-                return under_way or (request.began <= back and slot_of(request.code) in slots)
+                is_its_own = bool(request.code) and slot_of(request.code) in slots
+                return under_way or (request.began <= back and (is_its_own or request in learned))
             return under_way and service == "api"
 
+        creates = [each for each in window.failed if each.kind == "create"]
+        learned = creates[
+            : REPLICAS * WORKERS
+        ]  # by its first create for it a worker learns that a shard is down
         step.note(f"{window}; all well after {back - began:.1f} s")
         others = [each for each in window.failed if not in_its_hands(each)]
-        told = Counter(f"{each.kind} {each.failure}" for each in others)
+        told = Counter(f"{each.kind} {each.failure} {each.began - killed:.0f} s after" for each in others)
         step.expect(not others, f"{len(others)} failed that were not in its hands: {dict(told)}")
         self._extra_max += sum(each.kind == "redirect" for each in window.failed)
         if service == "api":
             self._lost_max += PER_SECOND  # those of a second; README says 100 ms, normally
+
+    async def _until_led(self, slots: set[int]) -> None:
+        """Waits until every worker, as far as many requests tell, leads to the links of these slots again."""
+        codes = [code for code in self.traffic.codes[:LINKS_BEFORE] if slot_of(code) in slots]
+        right = 0
+        while codes and right < LED_IN_A_ROW:
+            code = self._rng.choice(codes)
+            led = await self.traffic.leads(code)
+            right = right + 1 if led else 0
+            await asyncio.sleep(0 if led else 0.1)
 
     async def _runs_again(self, before: dict[str, Any]) -> list[str]:
         (now,) = [each for each in await self._project.containers() if each["Id"] == before["Id"]]
@@ -194,9 +212,8 @@ class Drill:
         return [] if started else [f"{now['Name']} has not been started again"]
 
     async def _slots_of(self, shard: str) -> set[int]:
-        statement = "SELECT slot FROM slots WHERE state = 'owned'"
-        words = ("psql", "-U", "snapurl", "-d", "snapurl", "-t", "-A", "-c", statement)
-        return {int(line) for line in (await self._project.compose("exec", "-T", shard, *words)).split()}
+        found = await self._query(shard, "SELECT slot FROM slots WHERE state = 'owned'")
+        return {int(line) for line in found.split()}
 
     # -- shards --------------------------------------------------------------------------------------------------
 
@@ -228,10 +245,14 @@ class Drill:
             )
 
         async with self.traffic.window() as window:
-            await self._project.compose("exec", "-T", "migrator", "snapurl-reshard", "drain", name, "--yes")
-            took = await self._project.until_empty(still_there)
-            step.note(f"drained in {took:.1f} s")
-            await self._project.compose("stop", name)
+            began = clock()
+            drain, stop = self._project.blocks["One shard fewer"][0].replace("db0", name).splitlines()
+            await self._project.shell(drain)
+            step.note(f"drained in {clock() - began:.1f} s")
+            left_behind = await still_there()
+            step.expect(not left_behind, f"the command has ended, but {left_behind}")
+            await self._project.until_empty(still_there)
+            await self._project.shell(stop)
             began = clock()
             await self._project.until_settled()
             step.note(f"status {clock() - began:.1f} s after it was off")
@@ -256,10 +277,12 @@ class Drill:
         )
         wrong_lines = [line for line in logs.splitlines() if WRONG_IN_LOGS.search(line)]
         step.expect(not wrong_lines, f"in the logs: {wrong_lines[:3]}")
-        self._project.write_settings(**{
-            f"{name.upper()}_REPLICAS": "0",
-            "SHARDS": " ".join(ADDRESS.format(each) for each in left if each != "db4") or ADDRESS.format("db4"),
-        })  # fmt: skip
+        first = [each for each in left if each in SHARDS]
+        self._project.write_settings(
+            **{f"{name.upper()}_REPLICAS": "0"},
+            SHARDS=" ".join(ADDRESS.format(each) for each in first or left),
+            MORE_SHARDS=ADDRESS.format("db4") if first else "",
+        )
 
     # -- the end -------------------------------------------------------------------------------------------------
 
@@ -353,14 +376,19 @@ class Drill:
         return dict(zip(codes, await asyncio.gather(*map(one, codes)), strict=True))
 
     async def _counted(self) -> Counter[str]:
-        """Returns the clicks of each link as the service tells them."""
-        answers = await self._ask_each(lambda code: self.traffic.api.get(f"{LINKS}/{code}/stats"))
-        wrong = [
-            f"{code}: {answer.status_code}" for code, answer in answers.items() if answer.status_code != 200
-        ]
-        if wrong:
-            raise CommandFailed(f"statistics of {len(wrong)} links cannot be read: {wrong[:3]}")
-        return Counter({code: answer.json()["clicks"] for code, answer in answers.items()})
+        """Returns the clicks of each link, from the shards that own them."""
+        statement = (
+            "SELECT code || ' ' || clicks FROM click_totals JOIN slots USING (slot) WHERE state = 'owned'"
+        )
+        shards = [each["name"] for each in (await self._project.status())["shards"]]
+        lines: list[str] = []
+        for shard in shards:
+            lines += (await self._query(shard, statement)).splitlines()
+        return Counter({code: int(clicks) for code, clicks in (line.split() for line in lines)})
+
+    async def _query(self, shard: str, statement: str) -> str:
+        words = ("psql", "-U", "snapurl", "-d", "snapurl", "-t", "-A", "-c", statement)
+        return await self._project.compose("exec", "-T", shard, *words)
 
     async def clicks_are_right(self, name: str) -> None:
         """Compares the clicks that the service tells with the redirects that visitors got until now."""
@@ -372,8 +400,8 @@ class Drill:
                 told.clear()
                 told.update(await self._counted())
                 after = self.traffic.clicks
-                low = sum(max(0, before[code] - told[code]) for code in told)
-                high = sum(max(0, told[code] - after[code]) for code in told)
+                low = sum(max(0, clicks - told[code]) for code, clicks in before.items())
+                high = sum(max(0, clicks - after[code]) for code, clicks in told.items())
                 few = low > self._lost_max
                 many = high > self._extra_max + ASKING_AT_A_TIME
                 return [f"{low} clicks are missing"] * few + [f"{high} are too many"] * many
@@ -381,16 +409,22 @@ class Drill:
             with contextlib.suppress(CommandFailed):
                 await self._project.until_empty(differ, seconds_max=15)
             wrong = await differ()
+            some = self._rng.sample(sorted(told), ASKING_AT_A_TIME)
+            shown = {
+                code: (await self.traffic.api.get(f"{LINKS}/{code}/stats")).json()["clicks"] for code in some
+            }
+            less = {code: clicks for code, clicks in shown.items() if clicks < told[code]}
             step.note(f"{told.total():,} clicks of {len(told):,} links")
+            step.expect(not less, f"the API tells fewer than the shards have: {less}")
             step.expect(not wrong, "; ".join(wrong))
 
 
 STEPS: dict[str, Callable[[Drill], Awaitable[None]]] = {
     "scale": Drill.scale,
     "stop": Drill.stop,
-    "upgrade": Drill.upgrade,
     "kill": Drill.kill,
     "grow": Drill.grow,
+    "upgrade": Drill.upgrade,
     "drain": Drill.drain,
     "down": Drill.down,
     "tls": Drill.tls,

@@ -90,6 +90,16 @@ class Traffic:
         while any(each.ended == float("inf") for each in found.requests):
             await asyncio.sleep(0.02)
 
+    async def leads(self, code: str) -> bool:
+        """Follows a link outside the record of requests. Returns whether it leads somewhere."""
+        try:
+            answer = await self.api.get(f"/{code}")
+        except httpx.HTTPError:
+            return False
+        led = answer.status_code == 302
+        self.clicks[code] += led
+        return led
+
     async def _flow(self, stop: asyncio.Event) -> None:
         clock = asyncio.get_running_loop().time
         began = clock()
