@@ -135,6 +135,7 @@ async def test_a_sharded_table_carries_slot_and_xid(settings: Settings, fresh_sh
             "click_groups",
             "click_months",
             "click_totals",
+            "imported_days",
             "link_shares",
             "link_uses",
             "link_history",
