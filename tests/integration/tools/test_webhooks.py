@@ -18,7 +18,7 @@ from snapurl.messages import ALL_ACCOUNTS, CHOICE, USUAL, MessageState
 from snapurl.model import ClickRow, LinkPatch
 from snapurl.store.webhooks import WebhookStore
 from snapurl.tasks import cancel_and_wait
-from snapurl.webhooks import delivery, sender
+from snapurl.webhooks import delivery, sender, upkeep
 from snapurl.webhooks.sender import WEBHOOK_DELIVERIES_MAX, make_sender
 from snapurl.webhooks.service import WebhookService
 from tests.integration.http.service import environ_of
@@ -189,3 +189,60 @@ async def test_a_killed_process_leaves_nothing_unsent(
         gathered = {each.message_id: each for each in receiver.received if each.kind == "link.clicks"}
         counts = [(each.told["data"]["clicks"], each.told["data"]["bots"]) for each in gathered.values()]
         assert tuple(map(sum, zip(*counts, strict=True))) == (4, 2)
+
+
+async def test_messages_are_bounded(
+    store: Store,
+    new_link: NewLinkMaker,
+    direct: dict[str, asyncpg.Connection],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Too many messages that wait disable a webhook. Of those that were sent the newest are kept, of a deleted
+    webhook none. A restore of links sends nothing."""
+    monkeypatch.setattr(upkeep, "COUNT_EVERY_S", 0.02)
+    monkeypatch.setattr(upkeep, "PURGE_EVERY_S", 0.02)
+    monkeypatch.setattr(upkeep, "SENT_KEPT", 1)
+    codes = [f"link{number}" for number in range(LINKS)]
+
+    async def messages(webhook_id: str) -> int:
+        found = [
+            await each.fetchval("SELECT count(*) FROM webhook_messages WHERE webhook_id = $1", webhook_id)
+            for each in direct.values()
+        ]
+        return sum(found)
+
+    async with receiving() as silent, receiving() as good, sending(store) as webhooks:
+        silent.answer = lambda received: None
+        full, kept = [
+            (await webhooks.create(ALL_ACCOUNTS, each.url, USUAL, "", "")).webhook.webhook_id
+            for each in (silent, good)
+        ]
+        await store.links.create_many([new_link(code) for code in codes])
+
+        async def is_disabled() -> bool:
+            return (await webhooks.get(full, None)).disabled_why == upkeep.FULL
+
+        async def is_purged() -> bool:
+            return len(good.received) == LINKS and await messages(kept) <= 2 * len(direct)
+
+        await until(is_purged)
+        monkeypatch.setattr(upkeep, "WAITING_MAX", 1)
+        await until(is_disabled)
+        assert await messages(full) == LINKS
+        await webhooks.delete(full, None, "")
+
+        async def is_gone() -> bool:
+            return await messages(full) == 0
+
+        await until(is_gone)
+        for connection in direct.values():
+            async with connection.transaction():
+                await connection.execute("SELECT set_config('snapurl.restores', 'on', true)")
+                await connection.execute(
+                    "INSERT INTO links (slot, code, version, url, tags, redirect_status, created_at, owner, token) "
+                    "SELECT min(slot), 'restored', 1, 'https://example.org/', '{}', 302, now(), '', "
+                    "gen_random_uuid() FROM slots WHERE state = 'owned'"
+                )
+            assert not await connection.fetchval(
+                "SELECT count(*) FROM webhook_messages WHERE code = 'restored'"
+            )
