@@ -61,7 +61,7 @@ def make(place: Path, as_json: bool | None) -> None:
     progress = _Progress()
     said = asyncio.run(make_backup(settings_or_local(), path, progress.count))
     progress.end()
-    _show(f"{path}: {progress.summary}", {"file": str(path), **said, **progress.document}, as_json)
+    _show(f"{path}: {progress.summary}", {"file": str(path), **_head(said), **progress.document}, as_json)
 
 
 @backup.command("verify")
