@@ -416,6 +416,7 @@ _KNOWN: tuple[tuple[Counter, tuple[str, ...]], ...] = (
             "patience",
         ),
     ),
+    (URL_CHECK_FAILURES, ("answer", "busy", "down", "timeout")),
 )
 for _counter, _values in _KNOWN:
     for _value in _values:
