@@ -416,11 +416,14 @@ _KNOWN: tuple[tuple[Counter, tuple[str, ...]], ...] = (
             "patience",
         ),
     ),
+    (BLOCKLIST_LOADS, ("failed", "loaded")),
+    (TARGETS_REFUSED, ("command", "host")),
     (URL_CHECK_FAILURES, ("answer", "busy", "down", "timeout")),
 )
 for _counter, _values in _KNOWN:
     for _value in _values:
         _counter.labels(_value)
+del _counter, _values, _value  # each would be a second name of a metric
 
 
 class Timing:
