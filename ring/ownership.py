@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from ring.errors import OwnershipError
 from ring.slots import SLOT_COUNT
@@ -52,6 +52,11 @@ class SlotRow:
     state: SlotState
     epoch: int
     peer: str | None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> SlotRow:
+        """Returns a row as a query has returned it. Raises OwnershipError."""
+        return cls(row["slot"], SlotState(row["state"]), row["epoch"], row["peer"])
 
     def __post_init__(self) -> None:
         if not 0 <= self.slot < SLOT_COUNT:

@@ -88,9 +88,7 @@ async def _target(archive: Archive, topology: Topology, connections: Mapping[str
             )
         if not head["attested"]:
             raise BackupRefused(f"the server of shard {name} has restarted and is not attested yet")
-        rows[name] = tuple(
-            SlotRow(row["slot"], SlotState(row["state"]), row["epoch"], row["peer"]) for row in found
-        )
+        rows[name] = tuple(map(SlotRow.of, found))
         tables = {table.name: table for table in await kept_tables(name, connection)}
     columns = {name: list(table.columns) for name, table in tables.items()}
     if columns != archive.manifest["columns"]:

@@ -158,7 +158,7 @@ async def _begin(name: str, connection: Any) -> ShardSnapshot:
         rows = await connection.fetch(SQL["slots"])
     if not head["attested"]:
         raise BackupRefused(f"the server of shard {name} has restarted and is not attested yet: begin again")
-    slots = tuple(SlotRow(row["slot"], SlotState(row["state"]), row["epoch"], row["peer"]) for row in rows)
+    slots = tuple(map(SlotRow.of, rows))
     return ShardSnapshot(name, connection, Topology.from_json(head["document"]), slots, head["schema"])
 
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import asyncpg
 
-from ring.ownership import SlotRow, SlotState
+from ring.ownership import SlotRow
 from ring.topology import Topology
 from snapurl.config import Settings
 from snapurl.store.cluster.dsn import dsn_of
@@ -157,9 +157,7 @@ class Fleet:
                 topology, found = result
                 if topology is not None and topology.version > newest.version:
                     newest = topology
-                rows[name] = tuple(
-                    SlotRow(row["slot"], SlotState(row["state"]), row["epoch"], row["peer"]) for row in found
-                )
+                rows[name] = tuple(map(SlotRow.of, found))
                 tokens.update(((name, row["slot"]), row["move_token"]) for row in found if row["move_token"])
         return Snapshot(newest, rows, tokens, silent)
 

@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 
 from ring.errors import RingError
-from ring.ownership import SlotRow, SlotState
+from ring.ownership import SlotRow
 from ring.restarts import Assessment, RestartedShard, Rows, assess
 from ring.topology import Topology
 from snapurl.errors import ConfigError
@@ -129,10 +129,7 @@ async def _read_stored(name: str, fetch: Fetch) -> _Stored | None:
         return None
     topologies = (Topology.from_json(row["document"]) for row in documents)
     return _Stored(
-        {
-            row["slot"]: SlotRow(row["slot"], SlotState(row["state"]), row["epoch"], row["peer"])
-            for row in slots
-        },
+        {row["slot"]: SlotRow.of(row) for row in slots},
         {topology.version: topology for topology in topologies},
         {row["shard"]: row["timeline"] for row in logs},
     )

@@ -22,7 +22,7 @@ import asyncpg
 
 from ring.arcs import Arc
 from ring.errors import RingError
-from ring.ownership import SlotRow, SlotState
+from ring.ownership import SlotRow
 from ring.placement import place
 from ring.slots import slot_of
 from ring.topology import Topology
@@ -278,11 +278,7 @@ class Shards:
         if self._note_start(pool.name, rows[0]):
             restarts_seen = self._restarts_seen
             rows = await pool.fetch(CLUSTER["slots_since"], -1)
-        changed = (
-            SlotRow(row["slot"], SlotState(row["state"]), row["epoch"], row["peer"])
-            for row in rows
-            if row["slot"] is not None
-        )
+        changed = (SlotRow.of(row) for row in rows if row["slot"] is not None)
         self.map.take(pool.name, changed)
         if restarts_seen == self._restarts_seen:
             self._seen[pool.name] = rows[0]["ownership"]
