@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
-from snapurl.codes import ALPHABET
+from snapurl.codes import random_text
 from snapurl.config import Settings
 from snapurl.errors import ConfigError, FieldError, Invalid, NameTaken, NoSuchAccount, Unavailable
 from snapurl.model import NAME_CHARS_MAX, Account, ApiKey, RowKey, is_name
@@ -35,11 +34,6 @@ Page = tuple[list[Account], tuple[str, ...]]
 Members = tuple[list[ApiKey], tuple[str, ...]]
 
 log = logging.getLogger("snapurl.accounts")
-
-
-def random_text(length: int) -> str:
-    """Returns an unpredictable text of base 62."""
-    return "".join(secrets.choice(ALPHABET) for _ in range(length))
 
 
 def now() -> datetime:

@@ -77,6 +77,11 @@ def random_code(below: Callable[[int], int] = secrets.randbelow) -> str:
             return code
 
 
+def random_text(length: int, choose: Callable[[str], str] = secrets.choice) -> str:
+    """Returns an unpredictable text of base 62; `choose` draws one of the characters."""
+    return "".join(choose(ALPHABET) for _ in range(length))
+
+
 def random_codes(count: int, draw: Callable[[int], bytes] = os.urandom) -> list[str]:
     """Returns `count` unpredictable codes; `draw(n)` returns n random bytes and is called once."""
     drawn = draw(_DRAWN_BYTES * count)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 
-from snapurl.accounts import ATTEMPTS, ID_CHARS, KEY_ID_PATTERN, check_name, connected, now, random_text
+from snapurl.accounts import ATTEMPTS, ID_CHARS, KEY_ID_PATTERN, check_name, connected, now
+from snapurl.codes import random_text
 from snapurl.config import Settings
 from snapurl.errors import ConfigError, NoSuchKey, Unavailable
 from snapurl.model import Account, ApiKey, Right, RowKey, is_limit

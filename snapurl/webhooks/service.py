@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from snapurl.codes import ALPHABET
+from snapurl.codes import random_text
 from snapurl.errors import NoSuchMessage, NoSuchWebhook, TooManyWebhooks, Unavailable
 from snapurl.messages import Message, MessageState, Webhook
 from snapurl.model import RowKey
@@ -68,7 +68,7 @@ class WebhookService:
         ):
             raise TooManyWebhooks()
         for attempt in range(ATTEMPTS):
-            webhook_id = "wh_" + "".join(secrets.choice(ALPHABET) for _ in range(ID_CHARS))
+            webhook_id = f"wh_{random_text(ID_CHARS)}"
             webhook = Webhook(
                 webhook_id,
                 1,

@@ -6,12 +6,11 @@ What cannot be honoured is refused and never left out: a link must not do more o
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from snapurl.codes import ALPHABET, CODE_CHARS_MAX, CODE_LENGTH
+from snapurl.codes import CODE_CHARS_MAX, CODE_LENGTH
 from snapurl.errors import FieldError, Invalid
 from snapurl.http.schema.requests import TITLE_CHARS_MAX, LinkChange, check, draft_of
 from snapurl.http.shlink.call import Call, read_date
@@ -62,11 +61,6 @@ def made_up_length(call: Call) -> int | None:
     if not LENGTH_MIN <= length <= CODE_CHARS_MAX:
         raise invalid("shortCodeLength", f"must be from {LENGTH_MIN} to {CODE_CHARS_MAX}")
     return length if length > CODE_LENGTH else None
-
-
-def random_alias(length: int) -> str:
-    """Returns a code of that length."""
-    return "".join(secrets.choice(ALPHABET) for _ in range(length))
 
 
 def patch_from(call: Call, link: Link) -> LinkPatch | None:

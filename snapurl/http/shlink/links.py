@@ -9,12 +9,12 @@ from typing import Any
 
 from sanic import HTTPResponse
 
-from snapurl.codes import key_of
+from snapurl.codes import key_of, random_text
 from snapurl.errors import AliasTaken, Gone, NotFound, Unavailable, VersionMismatch
 from snapurl.http.auth import require
 from snapurl.http.schema.requests import TAG_CHARS_MAX, TEXT_CHARS_MAX, read_words
 from snapurl.http.shlink.call import Call, pagination, stamp, summary
-from snapurl.http.shlink.fields import draft_from, made_up_length, may_be_found, patch_from, random_alias
+from snapurl.http.shlink.fields import draft_from, made_up_length, may_be_found, patch_from
 from snapurl.http.shlink.problems import invalid
 from snapurl.model import Draft, Link, LinkCount, LinkOrder, LinkQuery, Right
 
@@ -170,7 +170,7 @@ async def _create(call: Call) -> Link:
     if draft.alias is not None or length is None:
         return await service.create(draft, key.account, None, key.key_id)
     for _ in range(ATTEMPTS):
-        draft.alias = random_alias(length)
+        draft.alias = random_text(length)
         try:
             return await service.create(draft, key.account, None, key.key_id)
         except AliasTaken:
