@@ -13,7 +13,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TypeVar
 
 from ring.slots import SLOT_COUNT
-from snapurl.store.folds import FIRST, FoldStore, NotFolded
+from snapurl.store.cluster.fanout import ShardSilent
+from snapurl.store.folds import FIRST, FoldStore
 from snapurl.telemetry.metrics import CLICK_DAYS_FOLDED, CLICK_DAYS_OVERDUE
 
 log = logging.getLogger("snapurl.clicks")
@@ -61,7 +62,7 @@ class Folder:
         for name in self._store.shard_names:
             try:
                 left += await self._fold_shard(name, before)
-            except NotFolded as error:
+            except ShardSilent as error:
                 log.warning("days of clicks are not folded yet: %s", error)
                 is_done = False
         CLICK_DAYS_OVERDUE.set(max(((before - _last_of_month(day)).days for day in left), default=0))
@@ -75,7 +76,7 @@ class Folder:
             for slot, oldest in found.items():
                 try:
                     is_folded = await self._fold_slot(name, slot, before)
-                except NotFolded as error:
+                except ShardSilent as error:
                     log.warning("days of clicks in slot %d are not folded yet: %s", slot, error)
                     is_folded = False
                 if not is_folded:

@@ -79,8 +79,9 @@ class AccountStore:
         Returns how many were given, whether none was found to be left, and the shards whose links are missing. A
         repeat goes on where this call ended, whatever became of it. `by` is the id of a key.
         """
-        names = [shard.name for shard in self._shards.topology.shards]
-        given = await asyncio.gather(*(self._transfer_on(name, source, target, by) for name in names))
+        given = await asyncio.gather(
+            *(self._transfer_on(name, source, target, by) for name in self._shards.names)
+        )
         left = await every_row_once(self._shards, SQL["any_link"], (source,))
         return sum(given), not left.answers and not left.silent, left.silent
 

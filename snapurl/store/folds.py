@@ -6,10 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
 
-import asyncpg
-
-from snapurl.errors import ConfigError
-from snapurl.store.cluster.pool import Row, ShardFailed
+from snapurl.store.cluster.fanout import fetch_at
 from snapurl.store.cluster.router import Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.queries import load_queries
@@ -42,12 +39,8 @@ class Fold:
     more: tuple[str, ...] | None
 
 
-class NotFolded(Exception):
-    """A shard did not answer, or gave up."""
-
-
 class FoldStore:
-    """Raises NotFolded."""
+    """Raises ShardSilent."""
 
     def __init__(self, shards: Shards, router: Router) -> None:
         self._shards = shards
@@ -55,23 +48,17 @@ class FoldStore:
 
     @property
     def shard_names(self) -> list[str]:
-        return [shard.name for shard in self._shards.topology.shards]
+        return self._shards.names
 
     async def foldable(self, name: str, first: int, last: int, before: date) -> dict[int, date]:
         """Returns the slots from `first` to `last` of which a shard serves days from before the month of `before`,
         with the oldest one."""
-        rows = await self._fetch(name, SQL["foldable"], first, last, before)
+        rows = await fetch_at(self._shards, name, SQL["foldable"], first, last, before)
         return {row["slot"]: row["oldest"] for row in rows}
 
     async def fold(self, name: str, what: Kept, slot: int, start: tuple[str, ...], before: date) -> Fold:
         """Folds some days from before the month of `before`, unless the slot is in hand-off or elsewhere."""
         bounds = MONTHS_PER_CALL, BYTES_PER_CALL
-        (row,) = await self._fetch(name, SQL[what], slot, *start, before, *bounds)
+        (row,) = await fetch_at(self._shards, name, SQL[what], slot, *start, before, *bounds)
         is_owned = self._router.settle(slot, row)
         return Fold(is_owned, row["folded"], tuple(row["more"]) if row["more"] else None)
-
-    async def _fetch(self, name: str, query: str, *args: object) -> list[Row]:
-        try:
-            return await self._shards.pool(name).fetch(query, *args)
-        except (ShardFailed, ConfigError, asyncpg.PostgresError) as error:
-            raise NotFolded(f"shard {name}: {type(error).__name__}") from error

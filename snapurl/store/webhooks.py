@@ -8,25 +8,18 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import asyncpg
-
 from ring.slots import slot_of
-from snapurl.errors import ConfigError, Unavailable
+from snapurl.errors import Unavailable
 from snapurl.messages import Message, MessageState, Webhook
 from snapurl.model import RowKey
 from snapurl.store.batching.bulk import repeat_or_refuse
-from snapurl.store.cluster.fanout import every_row_once
-from snapurl.store.cluster.pool import Row, ShardFailed
+from snapurl.store.cluster.fanout import ShardSilent, every_row_once, fetch_at
 from snapurl.store.cluster.router import Call, Router
 from snapurl.store.cluster.shards import Shards
 from snapurl.store.queries import load_queries
 
 SQL = load_queries("webhooks")
 MESSAGES_PER_CALL = 500  # each holds a lock of its slot, and PostgreSQL's lock table is bounded
-
-
-class ShardSilent(Exception):
-    """A shard did not answer, or gave up."""
 
 
 class WebhookStore:
@@ -38,7 +31,7 @@ class WebhookStore:
 
     @property
     def shard_names(self) -> list[str]:
-        return [shard.name for shard in self._shards.topology.shards]
+        return self._shards.names
 
     # -- webhooks --------------------------------------------------------------------------------------------
 
@@ -103,12 +96,15 @@ class WebhookStore:
     async def watches(self, name: str) -> dict[str, int]:
         """Returns which version of which webhook a shard knows: 0 if it is to be told again. Raises
         ShardSilent."""
-        return {row["webhook_id"]: row["version"] for row in await self._fetch(name, SQL["watches"])}
+        return {
+            row["webhook_id"]: row["version"] for row in await fetch_at(self._shards, name, SQL["watches"])
+        }
 
     async def watch(self, name: str, webhooks: Sequence[Webhook], gone: Collection[str] = ()) -> None:
         """Lets a shard know of these webhooks, and forget those that are gone. Raises ShardSilent."""
         kinds = [_array(each.kinds if each.is_enabled else ()) for each in webhooks]
-        await self._fetch(
+        await fetch_at(
+            self._shards,
             name,
             SQL["watch"],
             [each.webhook_id for each in webhooks],
@@ -159,7 +155,7 @@ class WebhookStore:
         replayed, silent, is_complete = 0, [], True
         for name in self.shard_names:
             try:
-                (row,) = await self._fetch(name, SQL["replay_dead"], webhook_id, MESSAGES_PER_CALL)
+                (row,) = await fetch_at(self._shards, name, SQL["replay_dead"], webhook_id, MESSAGES_PER_CALL)
             except ShardSilent:
                 silent.append(name)
             else:
@@ -176,7 +172,7 @@ class WebhookStore:
         """Deletes some messages of a shard: all of webhooks that are gone, and old ones of the others. Returns how
         many; 0 if none was left. Raises ShardSilent."""
         args = (list(there), list(gone), days, kept, MESSAGES_PER_CALL)
-        (row,) = await self._fetch(name, SQL["purge"], *args)
+        (row,) = await fetch_at(self._shards, name, SQL["purge"], *args)
         return int(row["purged"])
 
     async def notify_expired(self, name: str, since: datetime, code: str) -> tuple[datetime, str] | None:
@@ -184,27 +180,29 @@ class WebhookStore:
 
         Returns where to go on; None if there are no more. Raises ShardSilent.
         """
-        (row,) = await self._fetch(name, SQL["notify_expired"], since, code, MESSAGES_PER_CALL)
+        (row,) = await fetch_at(self._shards, name, SQL["notify_expired"], since, code, MESSAGES_PER_CALL)
         is_over = row["looked_at"] < MESSAGES_PER_CALL
         return None if is_over else (row["more_since"], row["more_code"])
 
     async def waiting(self, name: str) -> dict[str, tuple[int, float]]:
         """Returns of each webhook how many messages wait on a shard, and for how many seconds the first of them is
         due. Raises ShardSilent."""
-        rows = await self._fetch(name, SQL["waiting"])
+        rows = await fetch_at(self._shards, name, SQL["waiting"])
         return {row["webhook_id"]: (row["waiting"], row["overdue_s"]) for row in rows}
 
     async def claim(self, name: str, holder: str, limits: Mapping[str, int], held_s: int) -> list[Message]:
         """Returns messages of a shard that are due, up to `limits` of each webhook; they are the holder's for
         `held_s` seconds. Raises ShardSilent."""
-        rows = await self._fetch(name, SQL["claim"], holder, list(limits), list(limits.values()), held_s)
+        rows = await fetch_at(
+            self._shards, name, SQL["claim"], holder, list(limits), list(limits.values()), held_s
+        )
         return list(map(_message, rows))
 
     async def release(self, name: str, holder: str) -> None:
         """Takes back what other senders hold at a shard. Raises ShardSilent."""
         released = MESSAGES_PER_CALL
         while released == MESSAGES_PER_CALL:
-            (row,) = await self._fetch(name, SQL["release"], holder, MESSAGES_PER_CALL)
+            (row,) = await fetch_at(self._shards, name, SQL["release"], holder, MESSAGES_PER_CALL)
             released = row["released"]
 
     async def settle(
@@ -222,12 +220,6 @@ class WebhookStore:
 
     async def _write(self, slot: int, call: Call) -> Mapping[str, Any]:
         return (await repeat_or_refuse(lambda: self._router.at_owner(slot, call)))[0]
-
-    async def _fetch(self, name: str, query: str, *args: object) -> list[Row]:
-        try:
-            return await self._shards.pool(name).fetch(query, *args)
-        except (ShardFailed, ConfigError, asyncpg.PostgresError) as error:
-            raise ShardSilent(f"shard {name}: {type(error).__name__}") from error
 
 
 def _array(words: Sequence[str]) -> str:

@@ -32,7 +32,8 @@ from snapurl.config import Settings
 from snapurl.errors import SnapURLError
 from snapurl.messages import Message, MessageState, Webhook
 from snapurl.outbound import is_public
-from snapurl.store.webhooks import ShardSilent, WebhookStore
+from snapurl.store.cluster.fanout import ShardSilent
+from snapurl.store.webhooks import WebhookStore
 from snapurl.tasks import cancel_and_wait
 from snapurl.telemetry.metrics import WEBHOOK_DELIVERIES
 from snapurl.webhooks.delivery import AttemptResult, Deliverer

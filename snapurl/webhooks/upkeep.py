@@ -16,7 +16,8 @@ from datetime import UTC, datetime, timedelta
 
 from snapurl.errors import SnapURLError
 from snapurl.messages import Kind, Webhook
-from snapurl.store.webhooks import ShardSilent, WebhookStore
+from snapurl.store.cluster.fanout import ShardSilent
+from snapurl.store.webhooks import WebhookStore
 from snapurl.telemetry.metrics import WEBHOOK_MESSAGES_WAITING, WEBHOOK_OVERDUE_SECONDS
 from snapurl.webhooks.service import WebhookService
 

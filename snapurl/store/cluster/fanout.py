@@ -2,6 +2,8 @@
 
 A shard that does not serve is left out, and the list says so. Its slots are those that no other shard serves. A
 slot that is missing although its owner serves was just being moved: then the list is read again.
+
+`fetch_at` is for background work, which visits one shard after another and leaves a silent one for later.
 """
 
 from __future__ import annotations
@@ -11,8 +13,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+import asyncpg
+
 from ring.slots import SLOT_COUNT
-from snapurl.errors import Unavailable
+from snapurl.errors import ConfigError, Unavailable
 from snapurl.store.cluster.pool import Row, ShardFailed
 from snapurl.store.cluster.shards import Shards
 
@@ -39,7 +43,7 @@ async def every_slot_once(shards: Shards, read: Callable[[Any, list[int]], Await
     for attempt in range(ATTEMPTS):
         if attempt:
             await asyncio.sleep(RETRY_S)
-        names = [shard.name for shard in shards.topology.shards]
+        names = shards.names
         answers = await asyncio.gather(*(_read(shards, name, read) for name in names))
         silent = [name for name in names if not shards.serves(name)]
         silent += [failed.name for failed in answers if isinstance(failed, ShardFailed)]
@@ -64,6 +68,18 @@ async def every_row_once(shards: Shards, query: str, args: tuple[object, ...]) -
 
     listed = await every_slot_once(shards, read)
     return Listed([row for rows in listed.answers for row in rows], listed.silent)
+
+
+class ShardSilent(Exception):
+    """A shard did not answer, or gave up."""
+
+
+async def fetch_at(shards: Shards, name: str, query: str, *args: object) -> list[Row]:
+    """Returns the rows of `query` from one shard. Raises ShardSilent."""
+    try:
+        return await shards.pool(name).fetch(query, *args)
+    except (ShardFailed, ConfigError, asyncpg.PostgresError) as error:
+        raise ShardSilent(f"shard {name}: {type(error).__name__}") from error
 
 
 async def _read(

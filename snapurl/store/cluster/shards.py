@@ -246,6 +246,11 @@ class Shards:
         SLOTS_IN_HAND_OFF.set(self.map.in_hand_off)
         SLOTS_UNKNOWN.set(self.map.unknown)
 
+    @property
+    def names(self) -> list[str]:
+        """The shards of the topology."""
+        return [shard.name for shard in self.topology.shards]
+
     # -- notifications and polling ---------------------------------------------------------------------------
 
     async def refresh(self) -> None:
