@@ -21,6 +21,7 @@ from snapurl.commands.clusters import configured_settings, settings_or_local
 from snapurl.commands.exports import export
 from snapurl.commands.imports import import_file
 from snapurl.commands.links import links
+from snapurl.commands.options import warn_of_missing
 from snapurl.commands.stats import show_statistics
 from snapurl.commands.webhooks import webhooks
 from snapurl.config import Settings, load_settings, override
@@ -187,16 +188,11 @@ def keys_list(as_json: bool) -> None:
     from snapurl.keys import list_keys
 
     found, silent = asyncio.run(list_keys(settings_or_local()))
-    _warn_of_missing("keys", silent)
+    warn_of_missing("keys", silent)
     if as_json:
         click.echo(json.dumps({"keys": list(map(_key_document, found)), "missing_shards": list(silent)}))
     else:
         _print_keys(found)
-
-
-def _warn_of_missing(what: str, silent: Sequence[str]) -> None:
-    for name in silent:
-        click.echo(f"snapurl: the {what} on shard {name} are missing here: it does not serve now", err=True)
 
 
 def _print_keys(found: Sequence[ApiKey]) -> None:
@@ -293,7 +289,7 @@ def accounts_list(as_json: bool) -> None:
     from snapurl.accounts import list_accounts
 
     found, silent = asyncio.run(list_accounts(settings_or_local()))
-    _warn_of_missing("accounts", silent)
+    warn_of_missing("accounts", silent)
     if as_json:
         listed = list(map(_account_document, found[::-1]))
         click.echo(json.dumps({"accounts": listed, "missing_shards": list(silent)}))
@@ -314,7 +310,7 @@ def accounts_members(account: str, as_json: bool) -> None:
     from snapurl.accounts import list_members
 
     found, (members, silent) = asyncio.run(list_members(settings_or_local(), account))
-    _warn_of_missing("keys", silent)
+    warn_of_missing("keys", silent)
     if as_json:
         listed = list(map(_key_document, members[::-1]))
         click.echo(json.dumps({**_account_document(found), "keys": listed, "missing_shards": list(silent)}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import wraps
@@ -235,6 +235,12 @@ AS_JSON = click.option(
 def wants_json(as_json: bool | None) -> bool:
     """Whether to print JSON: as asked, else if nobody reads it on a terminal."""
     return not sys.stdout.isatty() if as_json is None else as_json
+
+
+def warn_of_missing(what: str, silent: Sequence[str]) -> None:
+    """Says on stderr which shards are not in what is shown."""
+    for name in silent:
+        click.echo(f"snapurl: the {what} on shard {name} are missing here: it does not serve now", err=True)
 
 
 def confirm_change(yes: bool, question: str) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import click
 
 from snapurl.commands.links import client, show
-from snapurl.commands.options import AS_JSON, confirm_change
+from snapurl.commands.options import AS_JSON, confirm_change, warn_of_missing
 from snapurl.errors import ConfigError
 from snapurl.messages import CHOICE, MessageState
 
@@ -71,7 +71,7 @@ def webhooks_create(
 def webhooks_list(as_json: bool | None) -> None:
     """List webhooks, newest first."""
     found = client().call("GET", WEBHOOKS)
-    _warn_of_missing("webhooks", found["partial"])
+    warn_of_missing("webhooks", found["partial"])
     show(as_json, found, lambda: _print_webhooks(found["webhooks"]))
 
 
@@ -161,7 +161,7 @@ def webhooks_deliveries(webhook: str, state: str | None, limit: int, as_json: bo
     """List messages and what became of them, newest first."""
     query: dict[str, object] = {"limit": limit, **({"state": state} if state else {})}
     found = client().call("GET", f"{_path(webhook)}/deliveries", query=query)
-    _warn_of_missing("messages", found["partial"])
+    warn_of_missing("messages", found["partial"])
     show(as_json, found, lambda: _print_deliveries(found["deliveries"]))
 
 
@@ -177,17 +177,12 @@ def webhooks_replay(webhook: str, message: str | None) -> None:
         replayed += found["replayed"]
         if found["complete"] or not found["replayed"]:
             break
-    _warn_of_missing("messages", found["partial"])
+    warn_of_missing("messages", found["partial"])
     click.echo(f"{replayed:,} messages are sent again.")
 
 
 def _path(webhook: str) -> str:
     return f"{WEBHOOKS}/{quote(webhook, safe='')}"
-
-
-def _warn_of_missing(what: str, silent: Sequence[str]) -> None:
-    for name in silent:
-        click.echo(f"snapurl: the {what} on shard {name} are missing here: it does not serve now", err=True)
 
 
 def _show_secret(as_json: bool | None, found: Mapping[str, Any]) -> None:
