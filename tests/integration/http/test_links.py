@@ -396,6 +396,7 @@ async def test_stats_of_a_link_without_clicks(service: Service, api: httpx.Async
         "visitors": None,
         "series": [],
         "previous": None,
+        "imported": {"clicks": 0, "bots": 0, "series": []},
         "days": [],
         "referrers": [],
         "browsers": [],
