@@ -243,6 +243,14 @@ def warn_of_missing(what: str, silent: Sequence[str]) -> None:
         click.echo(f"snapurl: the {what} on shard {name} are missing here: it does not serve now", err=True)
 
 
+def warn_of_part(what: str, found: Mapping[str, Any]) -> None:
+    """Says on stderr what an answer of the API lacks. Only an admin key is told names."""
+    if found["partial"]:
+        warn_of_missing(what, found["partial"])
+    elif not found["complete"]:
+        click.echo(f"snapurl: some {what} are missing here: a shard does not answer now", err=True)
+
+
 def confirm_change(yes: bool, question: str) -> None:
     """Raises ConfigError unless the user agrees. Asks on stderr: stdout is for the output."""
     if yes:

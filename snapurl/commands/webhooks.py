@@ -10,7 +10,7 @@ from urllib.parse import quote
 import click
 
 from snapurl.commands.links import client, show
-from snapurl.commands.options import AS_JSON, confirm_change, warn_of_missing
+from snapurl.commands.options import AS_JSON, confirm_change, warn_of_part
 from snapurl.errors import ConfigError
 from snapurl.messages import CHOICE, MessageState
 
@@ -71,7 +71,7 @@ def webhooks_create(
 def webhooks_list(as_json: bool | None) -> None:
     """List webhooks, newest first."""
     found = client().call("GET", WEBHOOKS)
-    warn_of_missing("webhooks", found["partial"])
+    warn_of_part("webhooks", found)
     show(as_json, found, lambda: _print_webhooks(found["webhooks"]))
 
 
@@ -161,7 +161,7 @@ def webhooks_deliveries(webhook: str, state: str | None, limit: int, as_json: bo
     """List messages and what became of them, newest first."""
     query: dict[str, object] = {"limit": limit, **({"state": state} if state else {})}
     found = client().call("GET", f"{_path(webhook)}/deliveries", query=query)
-    warn_of_missing("messages", found["partial"])
+    warn_of_part("messages", found)
     show(as_json, found, lambda: _print_deliveries(found["deliveries"]))
 
 
@@ -177,7 +177,7 @@ def webhooks_replay(webhook: str, message: str | None) -> None:
         replayed += found["replayed"]
         if found["complete"] or not found["replayed"]:
             break
-    warn_of_missing("messages", found["partial"])
+    warn_of_part("messages", found)
     click.echo(f"{replayed:,} messages are sent again.")
 
 
@@ -189,8 +189,11 @@ def _show_secret(as_json: bool | None, found: Mapping[str, Any]) -> None:
     def text() -> None:
         click.echo(f"id      {found['id']}\nsecret  {found['secret']}")
 
-    for name in found["partial"]:
-        click.echo(f"snapurl: changes on shard {name} are told some seconds after it serves again", err=True)
+    if not found["complete"]:
+        silent = f"shard {', '.join(found['partial'])} does" if found["partial"] else "a shard does"
+        click.echo(
+            f"snapurl: {silent} not answer: changes there are told some seconds after it does", err=True
+        )
     show(as_json, found, text)
 
 

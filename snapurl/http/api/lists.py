@@ -19,7 +19,7 @@ from snapurl.http.auth import owner_filter
 from snapurl.http.context import RequestContext
 from snapurl.http.dispatch import query_error
 from snapurl.http.schema.requests import TAG_CHARS_MAX, TEXT_CHARS_MAX, read_moment, read_words
-from snapurl.http.schema.responses import link_body
+from snapurl.http.schema.responses import link_body, missing
 from snapurl.http.schema.route import DOMAIN, LINKS_PATH
 from snapurl.model import LinkOrder, LinkQuery, LinkState, PageKey
 from snapurl.urls import UrlRefused
@@ -51,8 +51,7 @@ async def list_links(call: RequestContext) -> HTTPResponse:
         {
             "links": [link_body(link, call.services.domains) for link in page.links],
             "next_cursor": following,
-            "complete": not page.silent,
-            "partial": list(page.silent) if call.caller.is_admin else None,
+            **missing(page.silent, call.caller.is_admin),
             "total": count.links if count else None,
             "total_is_estimate": count.is_estimate if count else None,
         }

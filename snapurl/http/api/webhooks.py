@@ -10,6 +10,7 @@ from snapurl.http.auth import owner_filter, require
 from snapurl.http.context import RequestContext
 from snapurl.http.dispatch import query_error
 from snapurl.http.schema.requests import check
+from snapurl.http.schema.responses import missing
 from snapurl.http.schema.webhooks import (
     Replay,
     WebhookChange,
@@ -30,7 +31,7 @@ async def create_webhook(call: RequestContext) -> HTTPResponse:
         account, draft.url, draft.events or USUAL, draft.note, call.caller.key_id
     )
     call.headers["location"] = f"/api/v1/webhooks/{made.webhook.webhook_id}"
-    body = webhook_changed(made.webhook, made.silent)
+    body = webhook_changed(made.webhook, made.silent, call.caller.is_admin)
     return call.json_response({**body, "secret": made.webhook.secrets[0]}, 201)
 
 
@@ -55,7 +56,7 @@ def require_reading(call: RequestContext) -> None:
 
 async def list_webhooks(call: RequestContext) -> HTTPResponse:
     found, silent = await call.services.webhooks.all(owner_filter(call.caller))
-    return call.json_response(webhook_list(found, silent))
+    return call.json_response(webhook_list(found, silent, call.caller.is_admin))
 
 
 async def read_webhook(call: RequestContext) -> HTTPResponse:
@@ -75,13 +76,13 @@ async def change_webhook(call: RequestContext) -> HTTPResponse:
         note=draft.note,
         enabled=draft.enabled,
     )
-    return call.json_response(webhook_changed(changed.webhook, changed.silent))
+    return call.json_response(webhook_changed(changed.webhook, changed.silent, call.caller.is_admin))
 
 
 async def rotate_webhook(call: RequestContext) -> HTTPResponse:
     require_reading(call)
     changed = await call.services.webhooks.rotate(call.id, owner_filter(call.caller), call.caller.key_id)
-    body = webhook_changed(changed.webhook, changed.silent)
+    body = webhook_changed(changed.webhook, changed.silent, call.caller.is_admin)
     return call.json_response({**body, "secret": changed.webhook.secrets[0]})
 
 
@@ -107,7 +108,7 @@ async def list_deliveries(call: RequestContext) -> HTTPResponse:
     )
     ends = [RowKey(each.at, each.message_id) for each in found]
     page = {"deliveries": list(map(delivery_body, found[:limit])), "next_cursor": next_cursor(ends, limit)}
-    return call.json_response({**page, "partial": list(silent)})
+    return call.json_response({**page, **missing(silent, call.caller.is_admin)})
 
 
 async def replay_messages(call: RequestContext) -> HTTPResponse:
@@ -116,6 +117,7 @@ async def replay_messages(call: RequestContext) -> HTTPResponse:
     webhooks, account = call.services.webhooks, owner_filter(call.caller)
     if message_id is not None:
         await webhooks.replay(call.id, account, message_id)
-        return call.json_response({"replayed": 1, "complete": True, "partial": []})
+        return call.json_response({"replayed": 1, **missing((), call.caller.is_admin)})
     replayed, complete, silent = await webhooks.replay_dead(call.id, account)
-    return call.json_response({"replayed": replayed, "complete": complete, "partial": list(silent)})
+    left = {**missing(silent, call.caller.is_admin), "complete": complete}
+    return call.json_response({"replayed": replayed, **left})

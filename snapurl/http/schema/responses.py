@@ -24,6 +24,7 @@ from snapurl.model import Link, Readiness, RingView, SlotPlace
 
 CONTENT_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:snapurl:problem:"
+PARTIAL = "For admin keys: the shards that do not answer. Null for other keys."
 
 REASONS = {
     "redis": "the shared cache does not work",
@@ -125,9 +126,7 @@ class LinkPage(Answer):
     complete: bool = Field(
         description="False while some links cannot be reached: they are missing here. Ask for the page again later."
     )
-    partial: list[str] | None = Field(
-        description="For admin keys: the shards whose links are missing. Null for other keys."
-    )
+    partial: list[str] | None = Field(description=PARTIAL)
     total: int | None = Field(
         ge=0, description="How many links the query has, if `total=true`. Null while that cannot be told."
     )
@@ -309,6 +308,11 @@ class Home(Answer):
 
 
 @lru_cache(maxsize=MOMENTS_CACHED)
+def missing(silent: Sequence[str], is_admin: bool) -> dict[str, Any]:
+    """Returns what an answer says of shards that do not answer. Only admins see their names."""
+    return {"complete": not silent, "partial": list(silent) if is_admin else None}
+
+
 def moment(value: datetime) -> str:
     """Returns a time as RFC 3339 in UTC, to the microsecond."""
     at = value if value.tzinfo is UTC else value.astimezone(UTC)

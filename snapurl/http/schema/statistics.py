@@ -10,13 +10,12 @@ from typing import Any
 
 from pydantic import Field
 
-from snapurl.http.schema.responses import DOMAIN, Answer, moment, named
+from snapurl.http.schema.responses import DOMAIN, PARTIAL, Answer, missing, moment, named
 from snapurl.model import Share, SourceClicks, SourceKind
 from snapurl.periods import Interval, Report, Series
 
 _DATE: dict[str, Any] = {"format": "date"}
 _COMPLETE = "False while a shard does not answer: its part is missing."
-_PARTIAL = "For admin keys: the shards that do not answer. Null for other keys."
 _MONTHS = "Months of the period whose days are no longer kept. In `clicks`; in the series only by month."
 _VISITORS = "Different people per UTC day, an estimate, added up over days. Null where it is not known."
 
@@ -82,7 +81,7 @@ class GroupStats(StatsSeries):
     tz: str
     previous: StatsSeries | None = Field(description="The period of the same length before it, if asked for.")
     complete: bool = Field(description=_COMPLETE)
-    partial: list[str] | None = Field(description=_PARTIAL)
+    partial: list[str] | None = Field(description=PARTIAL)
 
 
 class ImportedPoint(Answer):
@@ -130,7 +129,7 @@ class KindStats(Answer):
     values: list[Value]
     months: list[StatsMonth] = Field(description="Months of the period whose days are no longer kept.")
     complete: bool = Field(description=_COMPLETE)
-    partial: list[str] | None = Field(description=_PARTIAL)
+    partial: list[str] | None = Field(description=PARTIAL)
 
 
 class PublicStats(Answer):
@@ -167,7 +166,7 @@ def link_stats_body(key: str, report: Report) -> dict[str, Any]:
 
 def group_stats_body(report: Report, *, is_admin: bool) -> dict[str, Any]:
     """Returns a `GroupStats`."""
-    return {**_report(report), **_missing(report, is_admin)}
+    return {**_report(report), **missing(report.silent, is_admin)}
 
 
 def kind_stats_body(kind: SourceKind, report: Report, *, is_admin: bool) -> dict[str, Any]:
@@ -180,7 +179,7 @@ def kind_stats_body(kind: SourceKind, report: Report, *, is_admin: bool) -> dict
         "clicks": report.clicks,
         "values": _by_value(report.sources, kind, "value"),
         "months": _months(report.series),
-        **_missing(report, is_admin),
+        **missing(report.silent, is_admin),
     }
 
 
@@ -208,10 +207,6 @@ def csv_text(rows: Sequence[Sequence[object]]) -> str:
     writer.writerow(rows[0])
     writer.writerows((spreadsheet_cell(str(first)), *rest) for first, *rest in rows[1:])
     return text.getvalue()
-
-
-def _missing(report: Report, is_admin: bool) -> dict[str, Any]:
-    return {"complete": not report.silent, "partial": list(report.silent) if is_admin else None}
 
 
 def _report(report: Report) -> dict[str, Any]:

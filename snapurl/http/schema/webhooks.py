@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field
 
 from snapurl.codes import split_key
 from snapurl.http.schema.requests import AccountId, Body, Target
-from snapurl.http.schema.responses import Answer, moment
+from snapurl.http.schema.responses import PARTIAL, Answer, missing, moment
 from snapurl.messages import ALL_ACCOUNTS, CHOICE, Message, MessageState, Webhook
 
 URL_CHARS_MAX = 2_048
@@ -121,9 +121,10 @@ class WebhookBody(Answer):
 class WebhookChanged(WebhookBody):
     """A webhook as it is now."""
 
-    partial: list[str] = Field(
-        description="Shards that do not answer. Changes there are told some seconds after they answer again."
+    complete: bool = Field(
+        description="False while a shard does not answer: its changes are told some seconds after it does."
     )
+    partial: list[str] | None = Field(description=PARTIAL)
 
 
 class WebhookSecret(WebhookChanged):
@@ -136,7 +137,8 @@ class WebhookList(Answer):
     """Webhooks, newest first."""
 
     webhooks: list[WebhookBody]
-    partial: list[str] = Field(description="Shards that do not answer, whose webhooks are missing here.")
+    complete: bool = Field(description="False while a shard does not answer: its webhooks are missing here.")
+    partial: list[str] | None = Field(description=PARTIAL)
 
 
 class Replay(Body):
@@ -151,8 +153,11 @@ class Replayed(Answer):
     """What is sent again."""
 
     replayed: int = Field(ge=0, description="How many messages.")
-    complete: bool = Field(description="Whether none that was given up is left. False: repeat the request.")
-    partial: list[str] = Field(description="Shards that do not answer, whose messages are left.")
+    complete: bool = Field(
+        description="Whether none that was given up is left. False: repeat the request, if a shard does not answer "
+        "(`partial`), later."
+    )
+    partial: list[str] | None = Field(description=PARTIAL)
 
 
 class DeliveryBody(Answer):
@@ -178,7 +183,8 @@ class DeliveryPage(Answer):
 
     deliveries: list[DeliveryBody]
     next_cursor: str | None = Field(description="For the next page; null on the last one.")
-    partial: list[str] = Field(description="Shards that do not answer, whose messages are missing here.")
+    complete: bool = Field(description="False while a shard does not answer: its messages are missing here.")
+    partial: list[str] | None = Field(description=PARTIAL)
 
 
 class MessageSent(Answer):
@@ -204,14 +210,14 @@ def webhook_body(webhook: Webhook) -> dict[str, Any]:
     }
 
 
-def webhook_changed(webhook: Webhook, partial: Sequence[str]) -> dict[str, Any]:
+def webhook_changed(webhook: Webhook, silent: Sequence[str], is_admin: bool) -> dict[str, Any]:
     """Returns a `WebhookChanged`."""
-    return {**webhook_body(webhook), "partial": list(partial)}
+    return {**webhook_body(webhook), **missing(silent, is_admin)}
 
 
-def webhook_list(webhooks: Sequence[Webhook], partial: Sequence[str]) -> dict[str, Any]:
+def webhook_list(webhooks: Sequence[Webhook], silent: Sequence[str], is_admin: bool) -> dict[str, Any]:
     """Returns a `WebhookList`."""
-    return {"webhooks": list(map(webhook_body, webhooks)), "partial": list(partial)}
+    return {"webhooks": list(map(webhook_body, webhooks)), **missing(silent, is_admin)}
 
 
 def delivery_body(message: Message) -> dict[str, Any]:
