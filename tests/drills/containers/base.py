@@ -127,14 +127,14 @@ def fetch_engine(home: Path) -> dict[str, str]:
         done.write_text(wanted)
     places = [unpacked / name for name in ("bin", "usr/bin", "usr/sbin", "sbin")]
     libraries = [unpacked / name for name in _LIBRARIES if (unpacked / name).is_dir()]
-    return {
+    environ = {
         "PATH": os.pathsep.join([*map(str, places), os.environ["PATH"], "/usr/sbin", "/sbin"]),
         "LD_LIBRARY_PATH": os.pathsep.join(map(str, libraries)),
         "DOCKER_CONFIG": str(unpacked / "config"),
-        "XTABLES_LIBDIR": next(
-            (str(each / "xtables") for each in libraries if (each / "xtables").is_dir()), ""
-        ),
     }
+    if extensions := [str(each / "xtables") for each in libraries if (each / "xtables").is_dir()]:
+        environ["XTABLES_LIBDIR"] = extensions[0]  # where iptables is installed, it knows
+    return environ
 
 
 def _name_alternatives(unpacked: Path) -> None:

@@ -66,7 +66,7 @@ async def test_a_create_writes_no_history(
         triggers = await shard.fetch(
             "SELECT pg_get_triggerdef(oid) FROM pg_trigger WHERE tgrelid = 'links'::regclass"
         )
-        assert [" UPDATE ON " in row[0] and "INSERT" not in row[0] for row in triggers] == [True]
+        assert not [row[0] for row in triggers if "INSERT" in row[0]]
     assert (await history(store, "alone")).changes == []
 
 
