@@ -131,10 +131,19 @@ class LinkService:
             pending = _PendingCreate(draft, self._make_token(), idempotent=False)
         else:
             pending = await self._idempotent(draft, await self._store.reserve(key, draft.fingerprint()))
+        may_live_elsewhere = draft.alias is None and key is None
         for attempt in range(CODE_ATTEMPTS):
-            made = await self._store.create(
-                pending.new_link(pending.code(attempt, self._store.new_code), owner, by)
-            )
+            try:
+                made = await self._store.create(
+                    pending.new_link(pending.code(attempt, self._store.new_code), owner, by)
+                )
+            except (Unavailable, OutcomeUnknown):
+                # A shard has just gone silent, which is known now: the next code is of another. If the link was
+                # made nevertheless, there are two, as if the client had repeated what was refused.
+                if not may_live_elsewhere:
+                    raise
+                may_live_elsewhere = False
+                continue
             if isinstance(made, Link):
                 if draft.alias is not None:
                     await self._invalidate(made, pending.idempotent)

@@ -181,13 +181,9 @@ class Drill:
                 return under_way or request.began <= back
             if service.startswith("db"):
                 is_its_own = bool(request.code) and slot_of(request.code) in slots
-                return under_way or (request.began <= back and (is_its_own or request in learned))
+                return under_way or (request.began <= back and is_its_own)
             return under_way and service == "api"
 
-        creates = [each for each in window.failed if each.kind == "create"]
-        learned = creates[
-            : REPLICAS * WORKERS
-        ]  # by its first create for it a worker learns that a shard is down
         step.note(f"{window}; all well after {back - began:.1f} s")
         others = [each for each in window.failed if not in_its_hands(each)]
         told = Counter(f"{each.kind} {each.failure} {each.began - killed:.0f} s after" for each in others)

@@ -90,3 +90,17 @@ async def test_a_lost_shard_takes_only_its_own_from_lists(
         log = service.workers[0].log.read_text()
         assert log.count(f"shard {LOST} refuses connections") == 1
         assert log.count(f"shard {LOST} answers again") == 1
+
+
+async def test_a_create_without_an_alias_needs_no_certain_shard(
+    make_service: ServiceMaker, cluster: LocalCluster
+) -> None:
+    """From the moment that a shard is killed, each link that is to get any code gets one of another shard."""
+    async with make_service() as service:
+        await service.shorten()
+        await cluster.shard(LOST).kill()
+        try:
+            made = [await service.shorten() for _ in range(LINKS)]
+            assert len({link["code"] for link in made}) == LINKS
+        finally:
+            await cluster.shard(LOST).start()
