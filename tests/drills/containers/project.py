@@ -105,12 +105,18 @@ class Project:
         return await self.until_empty(lambda: self.unhealthy(*services), seconds_max)
 
     async def until_empty(self, find: Callable[[], Any], seconds_max: float = SETTLED_S_MAX) -> float:
-        """Waits until `find` finds nothing wrong. Returns the seconds; raises CommandFailed with what is wrong."""
+        """Waits until `find` finds nothing wrong. Returns the seconds.
+
+        Raises CommandFailed when the same has been wrong for `seconds_max`: slots that become fewer are progress.
+        """
         clock = asyncio.get_running_loop().time
-        began = clock()
+        began = changed = clock()
+        before = None
         while wrong := await find():
-            if clock() - began > seconds_max:
-                raise CommandFailed(f"after {seconds_max:.0f} s: {'; '.join(map(str, wrong))}")
+            if wrong != before:
+                before, changed = wrong, clock()
+            elif clock() - changed > seconds_max:
+                raise CommandFailed(f"for {seconds_max:.0f} s: {'; '.join(map(str, wrong))}")
             await asyncio.sleep(0.3)
         return clock() - began
 
