@@ -17,6 +17,7 @@ from tests.drills.containers.engine import CommandFailed, Said, must, run
 ROOT = Path(__file__).parents[3]
 PAGE = "docs/operate/containers.md"
 SETTLED_S_MAX = 180.0
+STATUS_EVERY_S = 3.0  # each is a new Python in a container: half a second of CPU time
 _FENCE = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -104,7 +105,9 @@ class Project:
         """Waits until nothing is unhealthy. Returns how long it took; raises CommandFailed if it took too long."""
         return await self.until_empty(lambda: self.unhealthy(*services), seconds_max)
 
-    async def until_empty(self, find: Callable[[], Any], seconds_max: float = SETTLED_S_MAX) -> float:
+    async def until_empty(
+        self, find: Callable[[], Any], seconds_max: float = SETTLED_S_MAX, pause_s: float = 0.3
+    ) -> float:
         """Waits until `find` finds nothing wrong. Returns the seconds.
 
         Raises CommandFailed when the same has been wrong for `seconds_max`: slots that become fewer are progress.
@@ -117,7 +120,7 @@ class Project:
                 before, changed = wrong, clock()
             elif clock() - changed > seconds_max:
                 raise CommandFailed(f"for {seconds_max:.0f} s: {'; '.join(map(str, wrong))}")
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(pause_s)
         return clock() - began
 
     async def kill(self, container: Mapping[str, Any]) -> None:
@@ -149,4 +152,4 @@ class Project:
         return wrong
 
     async def until_settled(self) -> float:
-        return await self.until_empty(self.unsettled)
+        return await self.until_empty(self.unsettled, pause_s=STATUS_EVERY_S)

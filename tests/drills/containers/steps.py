@@ -19,7 +19,7 @@ import trustme
 
 from ring.slots import slot_of
 from tests.drills.containers.engine import REGISTRY, STAND_INS, CommandFailed, must, registry
-from tests.drills.containers.project import Project
+from tests.drills.containers.project import STATUS_EVERY_S, Project
 from tests.drills.containers.report import Report, Step
 from tests.drills.containers.traffic import LINKS, PER_SECOND, Request, Traffic
 
@@ -247,7 +247,7 @@ class Drill:
             step.note(f"drained in {clock() - began:.1f} s")
             left_behind = await still_there()
             step.expect(not left_behind, f"the command has ended, but {left_behind}")
-            await self._project.until_empty(still_there)
+            await self._project.until_empty(still_there, pause_s=STATUS_EVERY_S)
             await self._project.shell(stop)
             began = clock()
             await self._project.until_settled()
