@@ -106,7 +106,7 @@ class Project:
         return await self.until_empty(lambda: self.unhealthy(*services), seconds_max)
 
     async def until_empty(
-        self, find: Callable[[], Any], seconds_max: float = SETTLED_S_MAX, pause_s: float = 0.3
+        self, find: Callable[[], Any], seconds_max: float = SETTLED_S_MAX, pause_s: float = 1.0
     ) -> float:
         """Waits until `find` finds nothing wrong. Returns the seconds.
 
@@ -124,8 +124,14 @@ class Project:
         return clock() - began
 
     async def kill(self, container: Mapping[str, Any]) -> None:
-        """Kills the first process of a container, as a crash does: the engine starts it again."""
-        os.kill(container["State"]["Pid"], signal.SIGKILL)
+        """Kills the first process of a container, as a crash does: the engine starts it again.
+
+        Returns when all its processes have ended, which is before the first one has: until then the others answer.
+        """
+        pid = container["State"]["Pid"]
+        os.kill(pid, signal.SIGKILL)
+        while Path(f"/proc/{pid}").exists():
+            await asyncio.sleep(0.01)
 
     # -- the cluster ---------------------------------------------------------------------------------------------
 
