@@ -418,13 +418,13 @@ class Settings(BaseSettings):
         200_000,
         ge=0,
         le=5_000_000,
-        description="Links in the cache of each worker (L1); the least recently used link is evicted.",
+        description="Links in the cache of each worker (L1); what was not used for longest is evicted.",
     )
     l1_bytes: int = Field(
         134_217_728,
         ge=1_048_576,
         le=68_719_476_736,
-        description="Memory of the cache of each worker (L1) in bytes; the least recently used link is evicted.",
+        description="Memory of the cache of each worker (L1), in bytes; what was not used for longest is evicted.",
     )
     l1_max_age_s: float = Field(
         240.0, gt=0, le=3600, description="Age at which a link expires from the cache of a worker (L1)."

@@ -249,11 +249,12 @@ class FastPath:
 
     def _frame(self, code: str, entry: Entry) -> list[bytes]:
         """Returns the response before and after its Location; `FOR_SANIC` if Sanic has to answer."""
-        if not entry.version or entry.deleted or entry.options is not None or is_reserved(code):
+        terms = entry.terms
+        if not terms.version or terms.deleted or terms.options is not None or is_reserved(code):
             return FOR_SANIC
         if not entry.url.isascii() or not entry.url.startswith((b"http://", b"https://")):
             return FOR_SANIC  # a row that was written by other means
-        status = entry.redirect_status
+        status = terms.redirect_status
         try:
             return self._frames.get(status) or self._frames.setdefault(
                 status, redirect_frame(status, self._date.at(monotonic()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -32,8 +33,8 @@ def cache(clock: Clock | None = None, links_max: int = 3, bytes_max: int = 2**20
     return made
 
 
-def test_the_least_recently_used_link_goes_first() -> None:
-    """A full cache evicts the least recently used link."""
+def test_a_link_that_is_used_stays() -> None:
+    """A full cache evicts a link that has not been used since it last had to evict one."""
     local = cache()
     for code in "abc":
         local.put(code, LINK, local.generation)
@@ -43,7 +44,7 @@ def test_the_least_recently_used_link_goes_first() -> None:
 
 
 def test_large_links_push_out_as_many_small_ones_as_they_need() -> None:
-    """A full cache evicts the least recently used links until a large one has room."""
+    """A full cache evicts links until a large one has room, and takes none that is larger than itself."""
     local = cache(links_max=1_000, bytes_max=20 * (ENTRY_BYTES + len(LINK.url)))
     for number in range(25):
         local.put(f"small{number}", LINK, local.generation)
@@ -54,6 +55,32 @@ def test_large_links_push_out_as_many_small_ones_as_they_need() -> None:
     assert 5 <= len(local) <= 10
     local.put("too large", replace(LINK, url="https://example.org/" + "x" * 2**16), local.generation)
     assert local.get("too large") is None
+
+
+def test_popular_links_outlast_a_crowd_of_others() -> None:
+    """Links that are asked for between the evictions stay, however many others are asked for once."""
+    local = cache(links_max=100)
+    popular = [f"popular{number}" for number in range(50)]
+    for number in range(10_000):
+        for code in (popular[number % 50], f"once{number}"):
+            if local.get(code) is None:
+                local.put(code, LINK, local.generation)
+    assert all(map(local.get, popular))
+
+
+def test_links_that_come_and_go_leave_nothing_behind() -> None:
+    """However often links are dropped and put again, the cache takes no more memory."""
+    local = cache(links_max=1_000)
+    tracemalloc.start()
+    try:
+        for number in range(200_000):
+            if number == 1_000:
+                before = tracemalloc.get_traced_memory()[0]
+            local.put(f"{number % 10}", LINK, local.generation)
+            local.drop(f"{number % 10}", LINK.version + 1)
+        assert tracemalloc.get_traced_memory()[0] < before + 20_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_options_take_their_share_of_the_memory() -> None:
