@@ -61,9 +61,9 @@ class ClusterStatus:
 
     @property
     def settled(self) -> bool:
-        """Whether all shards answer and every slot is where the ring wants it."""
-        silent = any(shard.silent for shard in self.shards)
-        return not (self.slots_left or self.in_hand_off or self.unowned or self.contested or silent)
+        """Whether all shards answer, every slot is where the ring wants it, and no drained shard is left."""
+        left = any(shard.silent or shard.draining for shard in self.shards)
+        return not (self.slots_left or self.in_hand_off or self.unowned or self.contested or left)
 
     def to_document(self) -> dict[str, Any]:
         """Returns what `--json` prints."""

@@ -88,7 +88,14 @@ def _cluster_parts(found: ClusterStatus) -> list[str]:
         parts.append(
             f"{found.unowned} slots without an owner, {found.contested} with two: see `snapurl-reshard doctor`"
         )
-    return parts or ["every slot is where the ring wants it"]
+    if parts:
+        return parts
+    drained = [
+        f"{each.name} may be switched off when its old rows are deleted"
+        for each in found.shards
+        if each.draining
+    ]
+    return drained or ["every slot is where the ring wants it"]
 
 
 def _migrator_parts(found: ClusterStatus) -> list[str]:
