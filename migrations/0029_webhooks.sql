@@ -1,8 +1,9 @@
 -- Webhooks: who is told of changes of links, and the messages that tell them.
 --
 -- A webhook is stored in the slot of its id. A message is stored in the slot of its link, moves with it, and is written in
--- the transaction of the change that it tells of: the triggers below do so, and no function that changes links can forget
--- it. Without a webhook they look at an empty table, once per statement.
+-- the transaction of the change that it tells of: a trigger does so, which no function that changes links can forget. The
+-- functions that make links do it themselves: a trigger after each INSERT would cost every create, and would tell of what a
+-- hand-off or a restore copies. Without a webhook both look at an empty table, once per statement.
 --
 -- A shard has to know which webhooks there are, wherever these are stored: `webhook_watches` is its copy. It is no table
 -- of slots. These keep it complete: the service adds a webhook on every shard before it answers that there is one, a
@@ -108,23 +109,168 @@ LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
        AND w.renewed_at > now() - interval '1 day'
 $$;
 
--- Slots that accept writes: what a hand-off copies into a slot that it imports was told at the source. A restore says that
--- the links it writes are not new.
-CREATE FUNCTION webhook_links_made_v1() RETURNS trigger LANGUAGE plpgsql AS $$
+-- Tells of those of these links that this transaction has made; for a function that has passed the fence.
+CREATE FUNCTION webhook_links_made_v1(p_slots smallint[], p_codes text[]) RETURNS void
+LANGUAGE sql VOLATILE SET search_path = public, pg_temp AS $$
+    INSERT INTO webhook_messages (slot, message_id, webhook_id, code, version, kind, at, data, due_at)
+         SELECT l.slot, webhook_message_id_v1(), w.webhook_id, l.code, l.version, 'link.created', clock_timestamp(),
+                webhook_link_v1(l), clock_timestamp()
+           FROM (SELECT DISTINCT u.slot, u.code FROM unnest(p_slots, p_codes) AS u (slot, code)) i
+           JOIN links l ON l.slot = i.slot AND l.code = i.code COLLATE "C" AND l.xid = pg_current_xact_id()
+          CROSS JOIN LATERAL webhook_watching_v1('link.created', l.owner, l.owner) AS w (webhook_id)
+$$;
+
+-- The functions that make links, as they were, which now tell of them.
+CREATE OR REPLACE FUNCTION link_create_v2(
+    p_slot smallint, p_code text, p_owner text, p_by text, p_token uuid,
+    p_url text, p_title text, p_tags text[], p_redirect_status smallint, p_expires_at timestamptz,
+    p_enabled boolean, p_starts_at timestamptz, p_expired_url text, p_note text,
+    p_forward_query boolean DEFAULT false, p_forward_path boolean DEFAULT false, p_max_clicks bigint DEFAULT NULL,
+    p_password_hash text DEFAULT NULL, p_rules text DEFAULT NULL,
+    OUT outcome text, OUT peer text, OUT epoch bigint, OUT created_at timestamptz
+) LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp AS $$
+#variable_conflict use_column
+DECLARE found_token uuid;
 BEGIN
-    IF NOT EXISTS (SELECT FROM public.webhook_watches) OR current_setting('snapurl.restores', true) = 'on' THEN
-        RETURN NULL;
+    SELECT f.outcome, f.peer, f.epoch INTO outcome, peer, epoch FROM slot_fence_v1(p_slot) f;
+    IF outcome <> 'ok' THEN RETURN; END IF;
+    INSERT INTO links AS l (slot, code, xid, version, url, title, tags, redirect_status, created_at, expires_at,
+                            owner, token, enabled, starts_at, expired_url, note, forward_query, forward_path,
+                            max_clicks, password_hash, rules, created_by)
+         VALUES (p_slot, p_code, pg_current_xact_id(), 1, p_url, p_title, p_tags, p_redirect_status,
+                 clock_timestamp(), p_expires_at, p_owner, p_token, p_enabled, p_starts_at, p_expired_url, p_note,
+                 p_forward_query, p_forward_path, p_max_clicks, p_password_hash, p_rules, p_by)
+    ON CONFLICT (slot, code) DO NOTHING RETURNING l.created_at INTO created_at;
+    IF FOUND THEN
+        IF EXISTS (SELECT FROM webhook_watches) THEN PERFORM webhook_links_made_v1(ARRAY[p_slot], ARRAY[p_code]); END IF;
+        RETURN;
     END IF;
-    INSERT INTO public.webhook_messages (slot, message_id, webhook_id, code, version, kind, at, data, due_at)
-         SELECT m.slot, public.webhook_message_id_v1(), w.webhook_id, m.code, m.version, 'link.created', clock_timestamp(),
-                public.webhook_link_v1(m), clock_timestamp()
-           FROM made m
-           JOIN public.slots s ON s.slot = m.slot AND public.write_outcome_v1(s.state) = 'ok'
-          CROSS JOIN LATERAL public.webhook_watching_v1('link.created', m.owner, m.owner) AS w (webhook_id);
-    RETURN NULL;
+    SELECT l.token, l.created_at INTO STRICT found_token, created_at
+      FROM links l WHERE l.slot = p_slot AND l.code = p_code;
+    IF found_token <> p_token THEN outcome := 'taken'; created_at := NULL; END IF;
 END $$;
-CREATE TRIGGER links_made AFTER INSERT ON links REFERENCING NEW TABLE AS made
-    FOR EACH STATEMENT EXECUTE FUNCTION webhook_links_made_v1();
+
+CREATE OR REPLACE FUNCTION link_create_many_v2(
+    p_slots smallint[], p_codes text[], p_owners text[], p_by text[], p_tokens uuid[],
+    p_urls text[], p_titles text[], p_tags text[], p_redirect_statuses smallint[], p_expires_at timestamptz[],
+    p_enabled boolean[], p_starts_at timestamptz[], p_expired_urls text[], p_notes text[],
+    p_forward_query boolean[] DEFAULT NULL, p_forward_path boolean[] DEFAULT NULL, p_max_clicks bigint[] DEFAULT NULL,
+    p_password_hashes text[] DEFAULT NULL, p_rules text[] DEFAULT NULL
+) RETURNS TABLE (place integer, outcome text, peer text, epoch bigint, created_at timestamptz)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp
+SET plan_cache_mode = force_generic_plan  -- look up each link by its key, however many there are
+AS $$
+#variable_conflict use_column
+DECLARE
+    made_at timestamptz;
+    made bigint;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'fenced writes need READ COMMITTED';
+    END IF;
+    PERFORM pg_advisory_xact_lock_shared(1397637456, q.slot)
+       FROM (SELECT slot FROM unnest(p_slots) AS u (slot) ORDER BY slot) q;
+    made_at := clock_timestamp();
+    INSERT INTO links (slot, code, xid, version, url, title, tags, redirect_status, created_at, expires_at,
+                       owner, token, enabled, starts_at, expired_url, note, forward_query, forward_path,
+                       max_clicks, password_hash, rules, created_by)
+         SELECT i.slot, i.code, pg_current_xact_id(), 1, i.url, i.title,
+                coalesce(i.tags::text[], '{}'), i.redirect_status, made_at, i.expires_at, i.owner, i.token,
+                coalesce(i.enabled, true), i.starts_at, i.expired_url, i.note, coalesce(i.forward_query, false),
+                coalesce(i.forward_path, false), i.max_clicks, i.password_hash, i.rules, i.made_by
+           FROM unnest(p_slots, p_codes, p_owners, p_by, p_tokens, p_urls, p_titles, p_tags, p_redirect_statuses,
+                       p_expires_at, p_enabled, p_starts_at, p_expired_urls, p_notes, p_forward_query,
+                       p_forward_path, p_max_clicks, p_password_hashes, p_rules) WITH ORDINALITY
+             AS i (slot, code, owner, made_by, token, url, title, tags, redirect_status, expires_at, enabled,
+                   starts_at, expired_url, note, forward_query, forward_path, max_clicks, password_hash, rules, place)
+           JOIN slots s ON s.slot = i.slot AND write_outcome_v1(s.state) = 'ok'
+          WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+          ORDER BY i.slot, i.code COLLATE "C", i.place
+    ON CONFLICT (slot, code) DO NOTHING;
+    GET DIAGNOSTICS made = ROW_COUNT;
+    IF EXISTS (SELECT FROM webhook_watches) THEN PERFORM webhook_links_made_v1(p_slots, p_codes); END IF;
+    outcome := 'ok';
+    created_at := made_at;
+    RETURN NEXT;
+    IF made = cardinality(p_slots) THEN RETURN; END IF;
+    -- A slot that accepts writes now but has no row of the link did not accept them when the INSERT ran: 'busy'.
+    RETURN QUERY
+        SELECT q.place::integer - 1, q.outcome, q.peer, q.epoch, CASE WHEN q.outcome = 'ok' THEN q.created_at END
+          FROM (SELECT i.place, s.peer, s.epoch, l.created_at,
+                       CASE WHEN NOT EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+                            THEN 'busy'
+                            WHEN s.slot IS NULL OR write_outcome_v1(s.state) <> 'ok'
+                            THEN coalesce(write_outcome_v1(s.state), 'moved')
+                            WHEN l.slot IS NULL THEN 'busy'
+                            WHEN l.token <> i.token THEN 'taken'
+                            ELSE 'ok' END AS outcome
+                  FROM unnest(p_slots, p_codes, p_tokens) WITH ORDINALITY AS i (slot, code, token, place)
+                  LEFT JOIN slots s ON s.slot = i.slot
+                  LEFT JOIN links l ON l.slot = i.slot AND l.code = i.code COLLATE "C") q
+         WHERE q.outcome <> 'ok' OR q.created_at <> made_at;
+END $$;
+
+CREATE OR REPLACE FUNCTION link_import_v1(
+    p_slots smallint[], p_codes text[], p_owners text[], p_by text[], p_tokens uuid[], p_created_at timestamptz[],
+    p_imported_clicks bigint[], p_urls text[], p_titles text[], p_tags text[], p_redirect_statuses smallint[],
+    p_expires_at timestamptz[], p_enabled boolean[], p_starts_at timestamptz[], p_expired_urls text[], p_notes text[],
+    p_forward_query boolean[], p_forward_path boolean[], p_max_clicks bigint[], p_password_hashes text[],
+    p_rules text[]
+) RETURNS TABLE (place integer, outcome text, peer text, epoch bigint, created_at timestamptz, url text)
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = public, pg_temp
+SET plan_cache_mode = force_generic_plan  -- look up each link by its key, however many there are
+AS $$
+#variable_conflict use_column
+DECLARE
+    made_at timestamptz;
+    made bigint;
+BEGIN
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'fenced writes need READ COMMITTED';
+    END IF;
+    PERFORM pg_advisory_xact_lock_shared(1397637456, q.slot)
+       FROM (SELECT slot FROM unnest(p_slots) AS u (slot) ORDER BY slot) q;
+    made_at := clock_timestamp();
+    INSERT INTO links (slot, code, xid, version, url, title, tags, redirect_status, created_at, expires_at,
+                       owner, token, enabled, starts_at, expired_url, note, forward_query, forward_path,
+                       max_clicks, password_hash, rules, created_by, imported_clicks)
+         SELECT i.slot, i.code, pg_current_xact_id(), 1, i.url, i.title,
+                coalesce(i.tags::text[], '{}'), i.redirect_status, coalesce(i.created_at, made_at), i.expires_at,
+                i.owner, i.token, coalesce(i.enabled, true), i.starts_at, i.expired_url, i.note,
+                coalesce(i.forward_query, false), coalesce(i.forward_path, false), i.max_clicks, i.password_hash,
+                i.rules, i.made_by, i.imported_clicks
+           FROM unnest(p_slots, p_codes, p_owners, p_by, p_tokens, p_created_at, p_imported_clicks, p_urls, p_titles,
+                       p_tags, p_redirect_statuses, p_expires_at, p_enabled, p_starts_at, p_expired_urls, p_notes,
+                       p_forward_query, p_forward_path, p_max_clicks, p_password_hashes, p_rules) WITH ORDINALITY
+             AS i (slot, code, owner, made_by, token, created_at, imported_clicks, url, title, tags, redirect_status,
+                   expires_at, enabled, starts_at, expired_url, note, forward_query, forward_path, max_clicks,
+                   password_hash, rules, place)
+           JOIN slots s ON s.slot = i.slot AND write_outcome_v1(s.state) = 'ok'
+          WHERE EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+          ORDER BY i.slot, i.code COLLATE "C", i.place
+    ON CONFLICT (slot, code) DO NOTHING;
+    GET DIAGNOSTICS made = ROW_COUNT;
+    IF EXISTS (SELECT FROM webhook_watches) THEN PERFORM webhook_links_made_v1(p_slots, p_codes); END IF;
+    outcome := 'ok';
+    created_at := made_at;
+    RETURN NEXT;
+    IF made = cardinality(p_slots) THEN RETURN; END IF;
+    -- A slot that accepts writes now but has no row of the link did not accept them when the INSERT ran: 'busy'.
+    RETURN QUERY
+        SELECT q.place::integer - 1, q.outcome, q.peer, q.epoch, q.created_at, q.url
+          FROM (SELECT i.place, s.peer, s.epoch, l.created_at,
+                       CASE WHEN l.deleted_at IS NULL THEN l.url END AS url,
+                       CASE WHEN NOT EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
+                            THEN 'busy'
+                            WHEN s.slot IS NULL OR write_outcome_v1(s.state) <> 'ok'
+                            THEN coalesce(write_outcome_v1(s.state), 'moved')
+                            WHEN l.slot IS NULL THEN 'busy'
+                            WHEN l.token <> i.token THEN 'taken'
+                            ELSE 'ok' END AS outcome
+                  FROM unnest(p_slots, p_codes, p_tokens) WITH ORDINALITY AS i (slot, code, token, place)
+                  LEFT JOIN slots s ON s.slot = i.slot
+                  LEFT JOIN links l ON l.slot = i.slot AND l.code = i.code COLLATE "C") q;
+END $$;
 
 CREATE FUNCTION webhook_link_changed_v1() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE

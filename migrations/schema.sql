@@ -266,7 +266,6 @@ CREATE INDEX links_disabled ON links USING btree (created_at DESC, code DESC) WH
 CREATE INDEX links_newest ON links USING btree (created_at, code) WHERE deleted_at IS NULL;
 CREATE INDEX links_newest_of_owner ON links USING btree (owner, created_at, code) WHERE deleted_at IS NULL;
 CREATE TRIGGER links_changed BEFORE UPDATE ON links FOR EACH ROW WHEN (new.version <> old.version AND NOT new.changed_at IS DISTINCT FROM old.changed_at) EXECUTE FUNCTION link_changed_v1();
-CREATE TRIGGER links_made AFTER INSERT ON links REFERENCING NEW TABLE AS made FOR EACH STATEMENT EXECUTE FUNCTION webhook_links_made_v1();
 CREATE TRIGGER links_told AFTER UPDATE ON links FOR EACH ROW WHEN (new.version <> old.version) EXECUTE FUNCTION webhook_link_changed_v1();
 GRANT DELETE, INSERT, SELECT, UPDATE ON links TO snapurl_migrator;
 GRANT SELECT ON links TO snapurl_service;
@@ -1418,6 +1417,7 @@ BEGIN
           ORDER BY i.slot, i.code COLLATE "C", i.place
     ON CONFLICT (slot, code) DO NOTHING;
     GET DIAGNOSTICS made = ROW_COUNT;
+    IF EXISTS (SELECT FROM webhook_watches) THEN PERFORM webhook_links_made_v1(p_slots, p_codes); END IF;
     outcome := 'ok';
     created_at := made_at;
     RETURN NEXT;
@@ -1481,7 +1481,10 @@ BEGIN
                  clock_timestamp(), p_expires_at, p_owner, p_token, p_enabled, p_starts_at, p_expired_url, p_note,
                  p_forward_query, p_forward_path, p_max_clicks, p_password_hash, p_rules, p_by)
     ON CONFLICT (slot, code) DO NOTHING RETURNING l.created_at INTO created_at;
-    IF FOUND THEN RETURN; END IF;
+    IF FOUND THEN
+        IF EXISTS (SELECT FROM webhook_watches) THEN PERFORM webhook_links_made_v1(ARRAY[p_slot], ARRAY[p_code]); END IF;
+        RETURN;
+    END IF;
     SELECT l.token, l.created_at INTO STRICT found_token, created_at
       FROM links l WHERE l.slot = p_slot AND l.code = p_code;
     IF found_token <> p_token THEN outcome := 'taken'; created_at := NULL; END IF;
@@ -1587,6 +1590,7 @@ BEGIN
           ORDER BY i.slot, i.code COLLATE "C", i.place
     ON CONFLICT (slot, code) DO NOTHING;
     GET DIAGNOSTICS made = ROW_COUNT;
+    IF EXISTS (SELECT FROM webhook_watches) THEN PERFORM webhook_links_made_v1(p_slots, p_codes); END IF;
     outcome := 'ok';
     created_at := made_at;
     RETURN NEXT;
@@ -2105,22 +2109,18 @@ AS $function$
 $function$;
 GRANT EXECUTE ON FUNCTION webhook_link_v1 TO snapurl_migrator, snapurl_service;
 
-CREATE OR REPLACE FUNCTION public.webhook_links_made_v1()
- RETURNS trigger
- LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION public.webhook_links_made_v1(p_slots smallint[], p_codes text[])
+ RETURNS void
+ LANGUAGE sql
+ SET search_path TO 'public', 'pg_temp'
 AS $function$
-BEGIN
-    IF NOT EXISTS (SELECT FROM public.webhook_watches) OR current_setting('snapurl.restores', true) = 'on' THEN
-        RETURN NULL;
-    END IF;
-    INSERT INTO public.webhook_messages (slot, message_id, webhook_id, code, version, kind, at, data, due_at)
-         SELECT m.slot, public.webhook_message_id_v1(), w.webhook_id, m.code, m.version, 'link.created', clock_timestamp(),
-                public.webhook_link_v1(m), clock_timestamp()
-           FROM made m
-           JOIN public.slots s ON s.slot = m.slot AND public.write_outcome_v1(s.state) = 'ok'
-          CROSS JOIN LATERAL public.webhook_watching_v1('link.created', m.owner, m.owner) AS w (webhook_id);
-    RETURN NULL;
-END $function$;
+    INSERT INTO webhook_messages (slot, message_id, webhook_id, code, version, kind, at, data, due_at)
+         SELECT l.slot, webhook_message_id_v1(), w.webhook_id, l.code, l.version, 'link.created', clock_timestamp(),
+                webhook_link_v1(l), clock_timestamp()
+           FROM (SELECT DISTINCT u.slot, u.code FROM unnest(p_slots, p_codes) AS u (slot, code)) i
+           JOIN links l ON l.slot = i.slot AND l.code = i.code COLLATE "C" AND l.xid = pg_current_xact_id()
+          CROSS JOIN LATERAL webhook_watching_v1('link.created', l.owner, l.owner) AS w (webhook_id)
+$function$;
 GRANT EXECUTE ON FUNCTION webhook_links_made_v1 TO snapurl_migrator, snapurl_service;
 
 CREATE OR REPLACE FUNCTION public.webhook_message_id_of_v1(p_about text)

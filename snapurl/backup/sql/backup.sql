@@ -38,4 +38,4 @@ UPDATE audit SET outcome = $2 WHERE id = $1
 SELECT slot FROM slots_fence_v1($1::smallint[]) WHERE outcome <> 'ok'
 
 -- name: relaxed
-SELECT set_config('synchronous_commit', 'off', true), set_config('snapurl.restores', 'on', true)
+SELECT set_config('synchronous_commit', 'off', true)
