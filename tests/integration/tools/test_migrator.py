@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from datetime import date
 from typing import Any
@@ -233,8 +234,8 @@ async def test_it_rests_while_the_service_is_slow(
     slow = await asyncio.start_server(answer, "127.0.0.1", 0)
     host, port = slow.sockets[0].getsockname()
     await (await add_fifth(ready, five, fifth)).close()
-    # 600 links at 50 per second: the move takes long enough to measure the service
-    slowly = Throttle(rows_per_s_max=50)
+    # 600 links at one per second: the move takes long enough to measure the service. The shards may be slow, too.
+    slowly = Throttle(rows_per_s_max=1, p99_ms_max=math.inf)
     migrator = Migrator(five, Options(grace_s=0.0, throttle=slowly, service=Address(host, port)))
     stop = asyncio.Event()
     async with slow, asyncio.TaskGroup() as group, asyncio.timeout(HANG_S):
