@@ -9,7 +9,9 @@ import json
 import random
 import re
 import ssl
+import sys
 import tarfile
+import tomllib
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -68,7 +70,7 @@ class Drill:
             for name in ("scale", "stop", "kill", "grow", "upgrade", "drain"):
                 if not only or name in only:
                     await STEPS[name](self)
-        for name in ("down", "tls", "pin"):
+        for name in ("down", "tls", "release", "pin"):
             if not only or name in only:
                 await STEPS[name](self)
 
@@ -327,6 +329,23 @@ class Drill:
             plain = await self.traffic.api.get(f"/{code}")
             step.note(f"without TLS {plain.status_code}, to {plain.headers.get('location', 'nowhere')}")
 
+    async def release(self) -> None:
+        """Builds the image as `make release` does, and runs what is in the file that it saves."""
+        with self._report.step("the image of a release: built, saved, loaded, run") as step:
+            place = self._project.place
+            version = tomllib.loads((place / "pyproject.toml").read_text())["project"]["version"]
+            image = f"snapurl:{version}"
+            build = (
+                "from pathlib import Path; from deploy.release import build_image;"
+                f"build_image('docker', '{version}', Path('image.tar.gz'))"
+            )
+            await must(sys.executable, "-c", build, environ=self._project.environ, cwd=place)
+            await self._project.docker("rmi", image)
+            await self._project.docker("load", "--input", str(place / "image.tar.gz"))
+            said = (await self._project.docker("run", "--rm", image, "--version")).strip()
+            step.expect(version in said, f"--version says {said}")
+            step.note(f"{(place / 'image.tar.gz').stat().st_size / 1e6:.0f} MB; --version says {said}")
+
     async def pin(self) -> None:
         """The images' names get other images of a registry: last, since nothing would run with those."""
         with self._report.step("images by digest, by the page's command") as step:
@@ -424,5 +443,6 @@ STEPS: dict[str, Callable[[Drill], Awaitable[None]]] = {
     "drain": Drill.drain,
     "down": Drill.down,
     "tls": Drill.tls,
+    "release": Drill.release,
     "pin": Drill.pin,
 }
