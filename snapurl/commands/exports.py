@@ -10,21 +10,20 @@ import csv
 import json
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, TextIO, TypeVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import click
 
 from snapurl.commands.api import Api, ApiRefusal
 from snapurl.commands.options import Moment
 from snapurl.config import load_settings
-from snapurl.imports.cells import tags as read_tags
+from snapurl.link_exports import COLUMNS, DAYS, SHLINK, day_rows, link_row, shlink_row
 from snapurl.model import LinkState
 
 LINKS = "/api/v1/links"
@@ -35,15 +34,6 @@ PROGRESS_S = 1.0
 
 Link = Mapping[str, Any]
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-COLUMNS = (
-    "code", "domain", "short_url", "url", "title", "tags", "created_at", "expires_at", "starts_at", "enabled",
-    "redirect_status", "expired_url", "note", "forward_query", "forward_path", "max_clicks", "has_password",
-    "rules", "clicks", "imported_clicks", "account", "created_by", "changed_at", "changed_by", "deleted_at",
-    "renamed_to",
-)  # fmt: skip
-SHLINK = ("createdAt", "domain", "shortCode", "shortUrl", "longUrl", "title", "tags", "visits")
-DAYS = ("code", "domain", "day", "clicks", "bots", "visitors", "imported_clicks", "imported_bots")
 
 
 @click.group("export")
@@ -118,9 +108,9 @@ def export_links(kind: str, output: Path | None, **filters: object) -> None:
             case "jsonl":
                 _write_json(out, links)
             case "csv":
-                _write_rows(out, COLUMNS, map(_row, links))
+                _write_rows(out, COLUMNS, map(link_row, links))
             case _:
-                _write_rows(out, SHLINK, map(_shlink_row, links))
+                _write_rows(out, SHLINK, map(shlink_row, links))
 
 
 @export.command("statistics")
@@ -145,7 +135,7 @@ def export_statistics(kind: str, output: Path | None, **filters: object) -> None
         if kind == "jsonl":
             _write_json(out, (stats for _, stats in counted))
         else:
-            _write_rows(out, DAYS, (row for link, stats in counted for row in _day_rows(link, stats)))
+            _write_rows(out, DAYS, (row for link, stats in counted for row in day_rows(link, stats)))
 
 
 # -- reading -----------------------------------------------------------------------------------------------------
@@ -231,59 +221,3 @@ def _write_rows(out: TextIO, header: Sequence[str], rows: Iterable[Sequence[obje
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)
     writer.writerows(rows)
-
-
-def _row(link: Link) -> list[object]:
-    return (
-        [_cell(link[name]) for name in COLUMNS[:5]]
-        + [_tags(link["tags"])]
-        + [_cell(link[name]) for name in COLUMNS[6:]]
-    )
-
-
-def _cell(value: object) -> object:
-    from snapurl.http.schema.statistics import spreadsheet_cell
-
-    match value:
-        case None:
-            return ""
-        case bool():
-            return "true" if value else "false"
-        case str():
-            return spreadsheet_cell(value)
-        case list():
-            return json.dumps(value, ensure_ascii=False)
-        case _:
-            return value
-
-
-def _tags(tags: Sequence[str]) -> object:
-    """Returns tags joined by |, or as JSON where they would be read as others."""
-    text = "|".join(tags)
-    is_plain = read_tags(text, []) == tuple(tags)
-    return _cell(text) if is_plain else json.dumps(tags, ensure_ascii=False)
-
-
-def _host(link: Link) -> str:
-    return link["domain"] or urlsplit(link["short_url"]).hostname or ""
-
-
-def _shlink_row(link: Link) -> list[object]:
-    values = (link["created_at"], _host(link), link["code"], link["short_url"], link["url"], link["title"])
-    return [
-        *map(_cell, values),
-        _cell("|".join(link["tags"])),
-        link["clicks"] + (link["imported_clicks"] or 0),
-    ]
-
-
-def _day_rows(link: Link, stats: Mapping[str, Any]) -> Iterator[Sequence[object]]:
-    """Yields a row per day; what has become a month is on its first day."""
-    days: dict[str, Counter[str]] = {}
-    parts = (("", "start", stats["series"]), ("", "month", stats["months"]))
-    for prefix, start, counted in (*parts, ("imported_", "start", stats["imported"]["series"])):
-        for each in counted:
-            numbers = {prefix + name: each[name] for name in ("clicks", "bots", "visitors") if each.get(name)}
-            days.setdefault(each[start], Counter()).update(numbers)
-    for day in sorted(days):
-        yield (_cell(stats["code"]), _host(link), day, *(days[day][name] for name in DAYS[3:]))

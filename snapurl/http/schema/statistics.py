@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from snapurl.http.schema.responses import DOMAIN, PARTIAL, Answer, missing, moment, named
+from snapurl.link_exports import spreadsheet_cell
 from snapurl.model import Share, SourceClicks, SourceKind
 from snapurl.periods import Interval, Report, Series
 
@@ -181,11 +182,6 @@ def kind_stats_body(kind: SourceKind, report: Report, *, is_admin: bool) -> dict
         "months": _months(report.series),
         **missing(report.silent, is_admin),
     }
-
-
-def spreadsheet_cell(text: str) -> str:
-    """Returns a value that strangers choose for a CSV file: no spreadsheet takes it for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def series_rows(series: Series) -> list[tuple[object, ...]]:

@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 
 from ring.slots import slot_of
-from snapurl.commands.exports import COLUMNS
 from snapurl.imports.catalogue import SOURCES
 from snapurl.imports.table import TORN
+from snapurl.link_exports import COLUMNS
 from snapurl.model import ClickRow
 from tests.integration.http.conftest import ServiceMaker
 from tests.integration.http.service import Service
