@@ -13,7 +13,6 @@ code is under way: the first of them wins, in each run.
 
 from __future__ import annotations
 
-import hmac
 import json
 import signal
 from collections import deque
@@ -22,23 +21,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
-from operator import attrgetter
 from threading import Event, current_thread, main_thread
 from typing import Any
-from uuid import UUID
 
 import msgspec
 
 from snapurl.commands.api import Api, ApiRefusal
-from snapurl.imports.cells import plain_line
+from snapurl.imports.plan import ImportPlan, RowOutcome, visit_calls, why
 from snapurl.imports.rows import Found, Row, RowRefused
 from snapurl.imports.source import Source
-from snapurl.model import TAGS_MAX
 
 IMPORT = "/api/v1/import"
 VISITS = "/api/v1/import/visits"
-CALL_DAYS_MAX = 10_000  # of visits, as in the body of 1,000 links
 CALL_LINKS_MAX = 1_000
 CALL_CHARS_MAX = 500_000  # of targets, titles and notes: a body must stay below what the service takes
 CALLS_AT_ONCE = 4
@@ -49,31 +43,6 @@ SEEN_MAX = 500_000  # codes of a dry run among which rows with the same code are
 
 Answers = Mapping[int, Mapping[str, Any]]
 """What the service answers of links, by their places in a call; not of those that were created."""
-
-
-class RowOutcome(StrEnum):
-    """What becomes of a row."""
-
-    CREATED = "created"
-    PRESENT = "present"
-    REFUSED = "refused"
-    SKIPPED = "skipped"
-
-
-@dataclass(frozen=True, slots=True)
-class ImportPlan:
-    """What to do with the links.
-
-    `domain` is where they go (None: to their own if the service has it, else to the default one), `only` the domain
-    in the source whose links are taken (None: all). Links that expire until `skips_expired_at` are left out.
-    """
-
-    is_dry: bool
-    domain: str | None = None
-    only: str | None = None
-    account: str | None = None
-    tags: tuple[str, ...] = ()
-    skips_expired_at: datetime | None = None
 
 
 @dataclass(slots=True)
@@ -194,38 +163,10 @@ class ImportRun:
             except RowRefused as refusal:
                 yield Result(row, None, RowOutcome.REFUSED, str(refusal)), None
                 continue
-            if skipped := self._skipped(found):
+            if skipped := self._plan.skipped(found):
                 yield Result(row, found, RowOutcome.SKIPPED, skipped), None
             else:
-                yield Result(row, found, RowOutcome.CREATED), self._body(row, found)
-
-    def _skipped(self, found: Found) -> str:
-        plan = self._plan
-        if plan.only is not None and found.domain != plan.only:
-            return f"it is of the domain {plain_line(found.domain) or '(none)'}"
-        if plan.skips_expired_at and found.expires_at and found.expires_at <= plan.skips_expired_at:
-            return "it has expired"
-        return ""
-
-    def _body(self, row: Row, found: Found) -> dict[str, Any]:
-        body: dict[str, Any] = {"url": found.url}
-        domain = found.domain if self._plan.domain is None else self._plan.domain
-        if found.code is not None:
-            body["alias"] = found.code
-        else:
-            said = f"{row.place}\0{domain}\0{found.url}".encode("utf-8", "surrogatepass")
-            body["id"] = str(UUID(bytes=hmac.digest(self._secret, said, "sha256")[:16]))
-        values = zip(_SAID, _said(found), strict=True)
-        body |= {name: value for name, value in values if value is not None}
-        if found.tags or self._plan.tags:
-            body["tags"] = list(dict.fromkeys((*found.tags, *self._plan.tags)))[:TAGS_MAX]
-        if domain:
-            body["domain"] = domain
-        if not found.enabled:
-            body["enabled"] = False
-        if found.others:
-            body |= found.others
-        return body
+                yield Result(row, found, RowOutcome.CREATED), self._plan.body(row, found, self._secret)
 
     # -- calls -----------------------------------------------------------------------------------------------
 
@@ -250,7 +191,7 @@ class ImportRun:
 
     def _take(self, result: Result, answer: Mapping[str, Any]) -> None:
         if answer["status"] >= 400:
-            result.outcome, result.reason = RowOutcome.REFUSED, _why(answer["error"])
+            result.outcome, result.reason = RowOutcome.REFUSED, why(answer["error"])
             return
         result.code, result.domain = answer["code"], answer["domain"] or ""
         result.outcome = RowOutcome.CREATED if answer["status"] == 201 else RowOutcome.PRESENT
@@ -271,9 +212,8 @@ class ImportRun:
         answers = self._send([body for _, body in call.links])
         if not self._plan.is_dry:
             refused = {place for place, answer in answers.items() if answer["status"] >= 400}
-            for visits in _visits(
-                [link for place, link in enumerate(call.links) if place not in refused and link[0].found]
-            ):
+            kept = [link for place, link in enumerate(call.links) if place not in refused]
+            for visits in visit_calls([(result.found, body) for result, body in kept if result.found]):
                 self._send(visits, VISITS)
         return answers
 
@@ -326,43 +266,9 @@ class ImportRun:
             raise ApiRefusal("the service does not answer as SnapURL does: is SNAPURL_URL right?") from None
 
 
-def _visits(links: Sequence[tuple[Result, dict[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
-    """Yields the visits of links, in calls of at most CALL_DAYS_MAX days."""
-    call: list[dict[str, Any]] = []
-    days_left = CALL_DAYS_MAX
-    for result, body in links:
-        found = result.found
-        if found is None or not found.days or found.code is None:
-            continue
-        days = [
-            {"day": day.isoformat(), "clicks": clicks, "bots": bots}
-            for day, (clicks, bots) in sorted(found.days.items())
-        ]
-        while days:
-            part, days = days[:days_left], days[days_left:]
-            named = {name: body[name] for name in ("domain",) if name in body}
-            call.append({"code": found.code, **named, "days": part})
-            days_left -= len(part)
-            if not days_left:
-                yield call
-                call, days_left = [], CALL_DAYS_MAX
-    if call:
-        yield call
-
-
-_SAID = ("title", "note", "max_clicks", "clicks", "created_at", "starts_at", "expires_at")
-_said: Callable[[Found], tuple[Any, ...]] = attrgetter(*_SAID)
-
-
 def _encoded(body: Mapping[str, Any]) -> bytes:
     """Returns the body as JSON. Half a character, which a source may have, becomes what the service refuses."""
     try:
         return msgspec.json.encode(body)
     except UnicodeEncodeError:
         return json.dumps(body, default=datetime.isoformat).encode()
-
-
-def _why(problem: Mapping[str, Any]) -> str:
-    errors = problem.get("errors") or []
-    said = "; ".join(f"{error['pointer'].removeprefix('/')}: {error['detail']}" for error in errors)
-    return said or str(problem["detail"])

@@ -20,19 +20,19 @@ from zoneinfo import ZoneInfo
 import click
 
 from snapurl.commands.api import Api, ApiRefusal
-from snapurl.commands.import_run import ImportPlan, ImportRun, Result, RowOutcome
+from snapurl.commands.import_run import ImportRun, Result
 from snapurl.commands.options import AS_JSON, wants_json
 from snapurl.config import load_settings
 from snapurl.errors import ConfigError, SnapURLError
 from snapurl.imports.catalogue import SOURCES
 from snapurl.imports.day_counts import WithDays
+from snapurl.imports.plan import ImportPlan, RefusedRows, RowOutcome
 from snapurl.imports.rows import FileRefused, Reading
 from snapurl.imports.shlink_pages import Fetch, FetchVisits, ShlinkPages
 from snapurl.imports.source import Source
 from snapurl.private_files import read_private
 from snapurl.urls import DEFAULT_PORTS
 
-REASON = "snapurl_reason"
 KEYS = "/api/v1/keys"
 PROGRESS_S = 1.0
 PROGRESS_S_PIPED = 10.0
@@ -269,14 +269,13 @@ class _RefusedFile:
 
     def __init__(self, path: Path, header: Sequence[str]) -> None:
         self._path = path
-        self._kept = [place for place, name in enumerate(header) if name != REASON]
-        self._header = [*(header[place] for place in self._kept), REASON]
+        self._rows = RefusedRows(header)
         self._count = 0
 
     def __enter__(self) -> _RefusedFile:
         self._file: TextIO = self._path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
         self._writer = csv.writer(self._file, lineterminator="\n")
-        self._writer.writerow(self._header)
+        self._writer.writerow(self._rows.header)
         return self
 
     def __exit__(
@@ -290,9 +289,7 @@ class _RefusedFile:
         if result.outcome is not RowOutcome.REFUSED:
             return
         self._count += 1
-        cells = result.row.cells
-        kept = [cells[place] if place < len(cells) else "" for place in self._kept]
-        self._writer.writerow([*kept, result.reason])
+        self._writer.writerow(self._rows.row(result.row.cells, result.reason))
 
 
 class _Rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -27,22 +27,25 @@ async def import_links(call: RequestContext) -> HTTPResponse:
     account = call.caller.account
     if asked.account is not None and asked.account != account:
         account = (await account_in_body(call, asked.account)).account_id
-    found, results = await call.run(
-        partial(_checked, asked.links, call.rules(allow_expired=True), call.services.clock())
-    )
-    imports, links = call.services.imports, list(found.values())
-    made = await (
-        imports.foresee(links) if asked.dry_run else imports.run(links, account, call.caller.key_id)
-    )
-    for place, outcome in zip(found, made, strict=True):
-        if not isinstance(outcome, Imported):
-            results[place] = _refused(outcome)
-        elif not (asked.only_exceptions and outcome.is_new):
-            results[place] = imported_body(outcome)
+    results = await import_all(call, asked.links, account, is_dry=asked.dry_run)
     if not asked.only_exceptions:
         return call.json_response({"results": results, "places": None})
-    reported = {place: result for place, result in enumerate(results) if result is not None}
+    reported = {place: result for place, result in enumerate(results) if result["status"] != 201}
     return call.json_response({"results": list(reported.values()), "places": list(reported)})
+
+
+async def import_all(
+    call: RequestContext, items: Sequence[Any], account: str, *, is_dry: bool
+) -> list[Mapping[str, Any]]:
+    """Imports links for an account. Returns a `LinkImported` or `BulkRefused` per item, in their order."""
+    found, results = await call.run(
+        partial(_checked, items, call.rules(allow_expired=True), call.services.clock())
+    )
+    imports, links = call.services.imports, list(found.values())
+    made = await (imports.foresee(links) if is_dry else imports.run(links, account, call.caller.key_id))
+    for place, outcome in zip(found, made, strict=True):
+        results[place] = imported_body(outcome) if isinstance(outcome, Imported) else _refused(outcome)
+    return [results[place] for place in range(len(items))]
 
 
 async def import_visits(call: RequestContext) -> HTTPResponse:
@@ -68,16 +71,16 @@ async def import_visits(call: RequestContext) -> HTTPResponse:
 
 def _checked(
     items: Sequence[Any], rules: Rules, now: datetime
-) -> tuple[dict[int, tuple[Draft, Origin]], list[dict[str, Any] | None]]:
-    """Returns the links by their place, and a list with the refusals of all other items in their places."""
-    results: list[dict[str, Any] | None] = [None] * len(items)
+) -> tuple[dict[int, tuple[Draft, Origin]], dict[int, Mapping[str, Any]]]:
+    """Returns the links by their places, and the refusals of all other items by theirs."""
+    refused: dict[int, Mapping[str, Any]] = {}
     links: dict[int, tuple[Draft, Origin]] = {}
     for place, item in enumerate(items):
         try:
             links[place] = import_of(item, rules, now)
         except Invalid as refusal:
-            results[place] = _refused(refusal)
-    return links, results
+            refused[place] = _refused(refusal)
+    return links, refused
 
 
 def _refused(refusal: Exception) -> dict[str, Any]:

@@ -13,8 +13,9 @@ import pytest
 
 from snapurl.commands import import_run
 from snapurl.commands.api import Api, ApiRefusal
-from snapurl.commands.import_run import ImportPlan, ImportRun, Result, RowOutcome
+from snapurl.commands.import_run import ImportRun, Result
 from snapurl.imports.catalogue import SOURCES
+from snapurl.imports.plan import ImportPlan, RowOutcome
 from snapurl.imports.rows import Reading
 from tests.unit.imports.reading import NOW
 
