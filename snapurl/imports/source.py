@@ -35,13 +35,13 @@ class TableSource:
     shared_hosts: frozenset[str] = frozenset()
 
     def __init__(self, file: BinaryIO, reading: Reading) -> None:
-        self._table = CsvTable(file)
-        self.header: Sequence[str] = self._table.header
+        self.table = CsvTable(file)
+        self.header: Sequence[str] = self.table.header
         self._columns = Columns(self.header, reading, self.names)
 
     def rows(self) -> Iterator[Row]:
         """Yields the rows in their order."""
-        return self._table.rows()
+        return self.table.rows()
 
     def link(self, row: Row) -> Found:
         """Returns the link of a row. Raises RowRefused."""

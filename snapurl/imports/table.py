@@ -67,6 +67,7 @@ class CsvTable:
     """A CSV file: its `header`, and its rows. Raises FileRefused if it has no header."""
 
     def __init__(self, file: BinaryIO) -> None:
+        self.lines_left_out = 0  # between the header and the rows, in a part of a file
         self._lines = _Lines(open_text(file))
         first = self._lines.first()
         self.delimiter = _delimiter(first)
@@ -83,11 +84,21 @@ class CsvTable:
         if not any(self.header):
             raise FileRefused("the file is empty")
 
+    @property
+    def chars_read(self) -> int:
+        """How many characters the rows so far have, with the header and what is before it."""
+        return self._lines.chars_read
+
+    @property
+    def lines_read(self) -> int:
+        """How many lines the rows so far have, with the header."""
+        return self._reader.line_num + self.lines_left_out
+
     def rows(self) -> Iterator[Row]:
         """Yields the rows, without empty ones; one that cannot be read has a fault."""
         place = 0
         while True:
-            began = self._reader.line_num + 1
+            began = self.lines_read + 1
             self._lines.begin_row()
             try:
                 cells = next(self._reader)
@@ -95,7 +106,7 @@ class CsvTable:
                 return
             except csv.Error as error:
                 place += 1
-                last = self._reader.line_num
+                last = self.lines_read
                 where = f"line {began}" if last <= began else f"lines {began} to {last}"
                 yield Row(place, (), f"{where} cannot be read: {error}: is a quote missing?")
                 continue
@@ -112,6 +123,7 @@ class _Lines(Iterator[str]):
         self._read: Callable[[int], str] = text.readline
         self._kept: list[str] = []
         self._left = ROW_LINES_MAX
+        self.chars_read = 0
         self.is_torn = False  # the last line has no end
 
     def first(self) -> str:
@@ -120,16 +132,20 @@ class _Lines(Iterator[str]):
 
     def put_back(self, line: str) -> None:
         self._kept.append(line)
+        self.chars_read -= len(line)
 
     def begin_row(self) -> None:
         self._left = ROW_LINES_MAX
 
     def __next__(self) -> str:
         if self._kept:
-            return self._kept.pop()
+            line = self._kept.pop()
+            self.chars_read += len(line)
+            return line
         line = self._read(LINE_CHARS_MAX)
         if not line:
             raise StopIteration
+        self.chars_read += len(line)
         if len(line) == LINE_CHARS_MAX:
             raise FileRefused(f"a line has more than {LINE_CHARS_MAX:,} characters: this is no CSV file")
         self.is_torn = not line.endswith(("\n", "\r"))

@@ -33,9 +33,14 @@ _SQL = re.compile(rb"\A\s*(?:--|/\*|#)|^\s*(?:INSERT\s+INTO|CREATE\s+TABLE|LOCK\
 
 def open_yourls(file: BinaryIO, reading: Reading) -> Source:
     """Opens a dump or a CSV file. Raises FileRefused."""
-    head = file.read(HEAD_BYTES).removeprefix(b"\xef\xbb\xbf")
+    head = file.read(HEAD_BYTES)
     file.seek(0)
-    return YourlsDump(file, reading) if _SQL.search(head) else YourlsFile(file, reading)
+    return YourlsDump(file, reading) if is_dump(head) else YourlsFile(file, reading)
+
+
+def is_dump(head: bytes) -> bool:
+    """Whether a file that begins so is an SQL dump."""
+    return _SQL.search(head[:HEAD_BYTES].removeprefix(b"\xef\xbb\xbf")) is not None
 
 
 class YourlsFile(TableSource):
