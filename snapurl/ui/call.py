@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 from jinja2 import Environment
 from sanic import HTTPResponse
+from sanic.http import Http
+from sanic.response import ResponseStream
 
 from snapurl.addresses import Clients
 from snapurl.errors import Unavailable
 from snapurl.http.context import RequestContext, Services
 from snapurl.http.event_streams import EventStreams, Source
+from snapurl.http.problems import report
 from snapurl.http.response_headers import Bodiless
 from snapurl.model import ApiKey, Right
 from snapurl.people import Person, is_person
@@ -35,6 +40,8 @@ SHORTCUTS_COOKIE = "snapurl_shortcuts"
 NO_SHORTCUTS = "off"
 FORWARDED_PROTO = "x-forwarded-proto"
 HTML = "text/html; charset=utf-8"
+DOWNLOADS_MAX = 8  # files that a worker makes while it sends them
+DOWNLOAD_RETRY_S = 10.0
 PAGE_HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -54,6 +61,7 @@ class Dashboard:
     sessions: Sessions
     identities: Identities
     openid: OpenId | None
+    downloads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(DOWNLOADS_MAX))
 
 
 @dataclass(slots=True)
@@ -163,19 +171,49 @@ class Call:
         RateLimited.
         """
         streams: EventStreams = self.context.request.app.ctx.event_streams
-        key_id, is_person = self.user.key_id, self.is_person
-
-        async def may_go_on() -> bool:
-            if is_person:
-                return True
-            try:
-                key = await self.services.auth.find_by_id(key_id)
-            except Unavailable:
-                return True  # a page that is open is of most use while a shard is silent
-            return key is not None and (right in key.rights or key.is_admin)
-
         context = self.context
-        return streams.respond(context.request, context.address, context.headers, source, may_go_on)
+        return streams.respond(
+            context.request, context.address, context.headers, source, partial(self.still_may, right)
+        )
+
+    async def still_may(self, right: Right) -> bool:
+        """Whether the key of the session is valid and has the right at this moment, as far as is known."""
+        if self.is_person:
+            return True
+        try:
+            key = await self.services.auth.find_by_id(self.user.key_id)
+        except Unavailable:
+            return True  # a page that is open is of most use while a shard is silent
+        return key is not None and (right in key.rights or key.is_admin)
+
+    def download(self, name: str, media: str, parts: AsyncIterator[str]) -> HTTPResponse:
+        """Responds with a file of that name, which is made while it is sent.
+
+        Where it cannot be finished the connection is cut, so that nobody takes a part of it for the whole. Raises
+        Unavailable if too many files are being sent.
+        """
+        request, sending = self.context.request, self.dashboard.downloads
+        if sending.locked():
+            raise Unavailable("too many exports run now", is_public=True, retry_after_s=DOWNLOAD_RETRY_S)
+        headers = {**self.context.headers, "content-disposition": f'attachment; filename="{name}"'}
+        if request.method == "HEAD":
+            return HTTPResponse(None, 200, headers, media)
+        protocol = cast(Http, request.stream).protocol
+
+        async def send(response: Any) -> None:
+            try:
+                async with sending:
+                    async for part in parts:
+                        await response.write(part)
+            except BaseException as error:
+                if protocol.transport is not None:
+                    protocol.transport.abort()
+                if not isinstance(error, Exception):
+                    raise
+                report(request, error, self.context.request_id)
+
+        # It is sent by its own method, and has the status and the headers that callers look at.
+        return cast(HTTPResponse, ResponseStream(send, 200, headers, media))
 
     def set_cookie(self, name: str, value: str, age_s: int) -> None:
         """Sets a cookie of the dashboard, which no script and no other site can read. Without a value it ends."""

@@ -11,7 +11,7 @@ from snapurl.errors import Invalid, Unavailable
 from snapurl.http.api.cursors import write_cursor
 from snapurl.http.api.lists import described, read_place, read_query
 from snapurl.http.auth import owner_filter
-from snapurl.model import LinkOrder, LinkState, ListedLinks
+from snapurl.model import LinkOrder, LinkQuery, LinkState, ListedLinks
 from snapurl.ui.call import Call
 from snapurl.ui.forms import key_in_path
 from snapurl.ui.retries import NO_RETRY, PAUSE_S_MIN, Retry
@@ -109,13 +109,18 @@ async def list_page(
     )
 
 
-async def _find(call: Call, asked: Mapping[str, str]) -> tuple[ListedLinks, str]:
-    """Returns a page of links, and where the next one is, "" on the last. Raises Invalid, Unavailable."""
+def list_query(call: Call, asked: Mapping[str, str]) -> LinkQuery:
+    """Returns what a list asks for. Raises Invalid."""
     given = {name: value for name, value in asked.items() if name != "tag"}
     if given.get("sort") == LinkOrder.CODE:
         given["order"] = "asc"
     tags = {"tags_all": (asked["tag"],)} if "tag" in asked else {}
-    query = read_query(given, tags, owner_filter(call.user), call.services.domains)
+    return read_query(given, tags, owner_filter(call.user), call.services.domains)
+
+
+async def _find(call: Call, asked: Mapping[str, str]) -> tuple[ListedLinks, str]:
+    """Returns a page of links, and where the next one is, "" on the last. Raises Invalid, Unavailable."""
+    query = list_query(call, asked)
     cursor = call.query.get("cursor")
     page = await call.services.links.page(query, PAGE_LINKS, read_place(cursor, query) if cursor else None)
     if page.after is None:
