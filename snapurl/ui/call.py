@@ -68,7 +68,7 @@ class Dashboard:
 class Call:
     """One request to a screen. `path`, `query` and `form` are the parameters by name.
 
-    `cookies` are those to set, complete. `key` is None where nobody has logged in.
+    `piece` is part of a file. `cookies` are those to set, complete. `key` is None where nobody has logged in.
     """
 
     context: RequestContext
@@ -76,6 +76,7 @@ class Call:
     path: Mapping[str, str]
     query: Mapping[str, str] = field(default_factory=dict)
     form: Mapping[str, str] = field(default_factory=dict)
+    piece: bytes = b""
     cookies: list[str] = field(default_factory=list)
     is_named_by_proxy: bool = False
 

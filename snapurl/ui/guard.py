@@ -15,13 +15,14 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
 from sanic import HTTPResponse, Request
 
+from snapurl.config import Settings
 from snapurl.errors import (
     BadRequest,
     ForeignForm,
@@ -29,15 +30,17 @@ from snapurl.errors import (
     NoSuchAddress,
     OutcomeUnknown,
     SnapURLError,
+    Unauthorized,
     UnsupportedMediaType,
 )
 from snapurl.http.auth import require
 from snapurl.http.bodies import BodyBound
 from snapurl.http.context import RequestContext, Services
 from snapurl.http.dispatch import SanicHandler, discard_body, read_bounded
-from snapurl.http.problems import refusal_headers, report, request_id_of, traced
+from snapurl.http.problems import refusal_headers, refuse, report, request_id_of, traced
 from snapurl.http.rate_limits import address_of, count_links, count_request
 from snapurl.http.response_headers import site_headers
+from snapurl.imports.pieces import PIECE_BYTES_MAX
 from snapurl.model import Right
 from snapurl.telemetry import traces
 from snapurl.telemetry.logs import REQUEST_ID
@@ -63,7 +66,8 @@ class Screen:
     """One path and method of the dashboard.
 
     `right` is the right that the session's key must have; None: the screen needs no session, and its handler takes
-    permits and counts by itself. `on_refusal` answers what the handler refuses; None: a page that says why.
+    permits and counts by itself. `on_refusal` answers what the handler refuses; None: a page that says why. If it
+    `takes_file`, a script sends it part of a file instead of a form, and gets JSON, also where it is refused.
     """
 
     method: str
@@ -71,6 +75,7 @@ class Screen:
     handler: ScreenHandler
     right: Right | None = Right.READ
     on_refusal: RefusalHandler | None = None
+    takes_file: bool = False
 
     @property
     def name(self) -> str:
@@ -96,7 +101,7 @@ def guard(screen: Screen, dashboard: Dashboard) -> SanicHandler:
             try:
                 response = await _respond(call, screen)
             except Exception as error:
-                response = _refusal_page(call, screen, error)
+                response = _refusal(call, screen, error)
             finally:
                 request.app.ctx.body_budget.release(context.body_bytes)
             traces.set_status(entered, response.status)
@@ -115,7 +120,10 @@ async def _respond(call: Call, screen: Screen) -> HTTPResponse:
         if not is_from_our_pages(request, call.services):
             await discard_body(request)
             raise ForeignForm("another site has sent it: open the page here, and send the form from there")
-        call.form = await _read_form(call.context)
+        if screen.takes_file:
+            call.piece = await _read_piece(call.context)
+        else:
+            call.form = await _read_form(call.context)
     else:
         await discard_body(request)
     call.query = _read_query(request)
@@ -123,6 +131,8 @@ async def _respond(call: Call, screen: Screen) -> HTTPResponse:
         return await screen.handler(call)
     async with request.app.ctx.fair_queue.permit(call.context.address):
         if not await call.has_session():
+            if screen.takes_file:
+                raise Unauthorized("Your session has ended: log in, and go on")
             return _login_page(call, screen)
         _require(call, screen.right)  # whoever lacks the right is not shown the form again
         try:
@@ -179,6 +189,18 @@ async def _read_form(context: RequestContext) -> dict[str, str]:
         raise BadRequest("the form is not UTF-8") from None
 
 
+async def _read_piece(context: RequestContext) -> bytes:
+    """Reads part of a file. Raises TooLarge, Unavailable."""
+    settings = context.services.settings
+    context.bound = replace(BodyBound.of(1, settings), bytes_max=piece_bytes_max(settings))
+    return await read_bounded(context)
+
+
+def piece_bytes_max(settings: Settings) -> int:
+    """Returns how many bytes part of a file may have."""
+    return min(PIECE_BYTES_MAX, settings.body_bytes_max)
+
+
 def _read_query(request: Request[Any, Any]) -> dict[str, str]:
     text = request.query_string
     if len(text) > QUERY_CHARS_MAX:
@@ -212,6 +234,12 @@ def _place(call: Call) -> str:
 def place_or_home(text: str) -> str:
     """Returns a path of the dashboard as it is, and its start instead of anything else."""
     return text if PLACE.fullmatch(text) else "/ui"
+
+
+def _refusal(call: Call, screen: Screen, error: Exception) -> HTTPResponse:
+    if screen.takes_file:
+        return refuse(call.context.request, error, call.context.request_id, call.context.headers)
+    return _refusal_page(call, screen, error)
 
 
 def _refusal_page(call: Call, screen: Screen, error: Exception) -> HTTPResponse:

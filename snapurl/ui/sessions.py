@@ -88,6 +88,11 @@ class Sessions:
         self._links = _serializer(secret, "snapurl login link")
         self._attempts = _serializer(secret, "snapurl login attempt")
         self._clock_s = clock_s
+        self._secret = secret.encode()
+
+    def mark(self, text: str) -> bytes:
+        """Returns what nobody makes of a text without the secret."""
+        return hmac.digest(self._secret, b"snapurl mark" + text.encode(), "sha256")
 
     def cookie(self, who: KeyClaim | Person, began_s: int | None = None) -> str:
         """Returns a cookie for a session that begins now, or began at `began_s`."""

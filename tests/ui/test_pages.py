@@ -22,6 +22,7 @@ SCREENS = (
     "/ui/login",
     "/ui",
     "/ui/links",
+    "/ui/import",
     "/ui/new",
     "/ui/links/every-page",
     "/ui/links/every-page/edit",

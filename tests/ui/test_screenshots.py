@@ -64,6 +64,17 @@ async def test_every_screen_can_be_seen(service: Service, make_page: PageMaker, 
 
 async def _take_states(page: Page, place: Path, suffix: str) -> None:
     """Takes pictures of what a screen shows after something was done on it."""
+    await page.goto("/ui/import")
+    rows = [f"moved-{number},https://example.org/moved/{number},\n" for number in range(60)]
+    text = (
+        "code,url,title\n" + "".join(rows) + "a.dot,https://example.org/a/dot,\nbad,mailto:ann@example.org,\n"
+    )
+    await page.locator("[name=file]").set_input_files(
+        {"name": "short_urls.csv", "mimeType": "text/csv", "buffer": text.encode()}
+    )
+    await page.get_by_role("button", name="Show what would happen").click()
+    await page.get_by_role("heading", name="What would happen").wait_for()
+    await page.screenshot(path=place / f"ui-import-dry-{suffix}.png", full_page=True)
     await page.goto("/ui/links/get-the-app/edit")
     await page.screenshot(path=place / f"ui-links-options-{suffix}.png", full_page=True)
     await page.goto("/ui/links?tag=sale")
