@@ -30,6 +30,7 @@ from snapurl.commands.api import Api, ApiRefusal
 from snapurl.imports.plan import ImportPlan, RowOutcome, visit_calls, why
 from snapurl.imports.rows import Found, Row, RowRefused
 from snapurl.imports.source import Source
+from snapurl.keys import PlainKey
 
 IMPORT = "/api/v1/import"
 VISITS = "/api/v1/import/visits"
@@ -92,7 +93,8 @@ class ImportRun:
         self._api = api
         self._plan = plan
         self._report = report
-        self._secret = api.key.encode()
+        key = PlainKey.parse(api.key)  # another one is refused by the API
+        self._secret = key.secret_hash if key else b""
         self._flying: deque[_Call] = deque()
         self._stopping = Event()
         self._seen: dict[tuple[str, str], int] = {}

@@ -16,6 +16,8 @@ from playwright.async_api import Page, Request, Route, expect
 from snapurl.imports.pieces import PIECE_BYTES_MAX
 from snapurl.model import Right
 from tests.integration.http.service import Service
+from tests.integration.http.test_import_command import environ_of
+from tests.integration.http.test_links_command import run
 from tests.ui.conftest import PageMaker
 from tests.ui.test_pages import AXE, SMALL_TARGETS
 
@@ -264,6 +266,19 @@ async def test_rows_without_codes_are_found_again(service: Service, client: http
     first, again = [(await client.post(PIECE, params=asked, content=body)).json() for _ in range(2)]
     assert [row[2] for row in first["rows"]] == [row[2] for row in again["rows"]]
     foreseen = (await client.post(PIECE, params={**asked, "dry": "1"}, content=body)).json()
+    assert [row[1] for row in foreseen["rows"]] == ["present", "present"]
+
+
+async def test_the_command_line_and_the_dashboard_make_the_same_links(
+    service: Service, client: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    """What the command line has imported is there already for the dashboard, rows without codes too."""
+    file = tmp_path / "links.csv"
+    file.write_text(f"url\nhttps://example.org/{a_prefix()}\nhttps://example.org/{a_prefix()}\n")
+    imported = await run(environ_of(service), "csv", str(file), command="import")
+    assert imported.code == 0, imported.err
+    asked = {"source": "csv", "last": "1", "dry": "1"}
+    foreseen = (await client.post(PIECE, params=asked, content=file.read_bytes())).json()
     assert [row[1] for row in foreseen["rows"]] == ["present", "present"]
 
 
