@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import re
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ from snapurl.urls import DEFAULT_PORTS
 PORT_MIN = 1_024  # besides 80 and 443: services of other protocols are below it
 LOOKUP_S_MAX = 5.0
 CHUNK_BYTES = 16_384
+
+_HEAD_END = b"\r\n\r\n"
+_INTERIM = re.compile(rb"HTTP/1\.[01] 1[0-9]{2}\b")
 
 # Addresses that carry another one: a public one of these may lead to one that is not.
 _CARRIERS = tuple(map(IPv6Network, ("::/96", "64:ff9b::/96", "64:ff9b:1::/48", "2001::/32", "2002::/16")))
@@ -163,9 +167,22 @@ class _Received:
         return io.BytesIO(self._data)
 
 
+def has_head(found: bytearray | bytes) -> bool:
+    """Whether the head of the answer is here to its end."""
+    return found.find(_HEAD_END, _after_interim(found)) >= 0
+
+
+def _after_interim(found: bytearray | bytes) -> int:
+    """Returns where the answer begins: behind any 1xx, which a server may send before it, asked or not."""
+    begin = 0
+    while (end := found.find(_HEAD_END, begin)) >= 0 and _INTERIM.match(found, begin):
+        begin = end + len(_HEAD_END)
+    return begin
+
+
 def _parse(data: bytes) -> OutboundResponse:
     """Parses an answer that may have been cut. Raises HTTPException, ValueError."""
-    response = HTTPResponse(_Received(data))  # type: ignore[arg-type]
+    response = HTTPResponse(_Received(data[_after_interim(data) :]))  # type: ignore[arg-type]
     response.begin()
     try:
         body = response.read()

@@ -19,7 +19,15 @@ from standardwebhooks.webhooks import Webhook as Signer
 
 from snapurl.domains import Domains
 from snapurl.messages import Message, MessageState, Webhook
-from snapurl.outbound import Resolve, TargetRefused, TargetUnreachable, exchange, is_public, resolve
+from snapurl.outbound import (
+    Resolve,
+    TargetRefused,
+    TargetUnreachable,
+    exchange,
+    has_head,
+    is_public,
+    resolve,
+)
 
 ATTEMPT_S_MAX = 15.0  # of one attempt, from the look-up of the name to the head of the answer
 ANSWER_BYTES_MAX = 16_384  # of an answer that are read: its head
@@ -82,7 +90,7 @@ class Deliverer:
                     self._headers(webhook, message, body),
                     body.encode(),
                     bytes_max=ANSWER_BYTES_MAX,
-                    is_enough=lambda found, begin: b"\r\n\r\n" in found[begin:],
+                    is_enough=lambda found, _: has_head(found),
                     resolve=self._resolve,
                     is_allowed=self._is_allowed,
                 )

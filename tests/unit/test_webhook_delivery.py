@@ -24,6 +24,8 @@ MESSAGE = Message(
     1, "msg_1", "wh_1", "", Kind.TEST, NOW, {"webhook": "wh_1"}, MessageState.WAITING, 0, NOW, None, None, ""
 )  # fmt: skip
 
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: <a>\r\n\r\n"
+
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
@@ -59,6 +61,8 @@ async def test_a_receiver_can_verify_with_either_secret_for_a_day(receiver: Rece
     ("answer", "state", "status", "says"),
     [
         (b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\nnot read to its end", MessageState.SENT, 200, "taken"),
+        (INTERIM + b"HTTP/1.1 200 OK\r\n\r\n", MessageState.SENT, 200, "taken"),
+        (INTERIM, MessageState.WAITING, None, "closes the connection"),
         (b"HTTP/1.1 500 Oh\r\n\r\n", MessageState.WAITING, 500, "answers 500"),
         (b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n", MessageState.WAITING, 302, "not followed"),
         (b"HTTP/1.1 410 Gone\r\n\r\n", MessageState.DEAD, 410, "no more"),
@@ -70,8 +74,8 @@ async def test_a_receiver_can_verify_with_either_secret_for_a_day(receiver: Rece
 async def test_only_2xx_is_success(
     receiver: Receiver, answer: bytes, state: MessageState, status: int | None, says: str
 ) -> None:
-    """What is no 2xx is tried again, except 410; redirects are not followed, and the head of an answer is
-    bounded."""
+    """What is no 2xx is tried again, except 410; redirects are not followed, what comes before an answer is
+    passed over, and the head of an answer is bounded."""
     receiver.answer = lambda received: answer
     outcome = await unless_hung(deliverer().deliver(webhook(receiver.url), MESSAGE))
     assert (outcome.state, outcome.status, outcome.is_gone) == (state, status, status == 410)
