@@ -25,7 +25,7 @@ _EVENTS = click.option(
     "events",
     multiple=True,
     type=click.Choice([kind.value for kind in CHOICE]),
-    help="What it is told of. May be repeated. Default: all but link.clicks.",
+    help="What it is told of. May be repeated.",
 )
 
 
@@ -56,7 +56,8 @@ def webhooks_create(
 ) -> None:
     """Send messages to URL, and print the secret that signs them.
 
-    The secret is shown only this once.
+    Without --event it is told of everything but link.clicks. The secret is
+    shown only this once.
     """
     body: dict[str, object] = {"url": url, "note": note, "all_accounts": all_accounts}
     if events:
@@ -134,10 +135,13 @@ def webhooks_rotate(webhook: str, as_json: bool | None) -> None:
 def webhooks_test(webhook: str) -> None:
     """Send a test message, and print what came of it."""
     api = client()
+    found = api.call("GET", _path(webhook))
+    if not found["enabled"]:
+        raise ConfigError(f"{webhook} is disabled ({found['disabled_why']}): enable it with `edit --enable`")
     message = api.call("POST", f"{_path(webhook)}/test")["message"]
     deadline = monotonic() + TEST_S_MAX
     while monotonic() < deadline:
-        page = api.call("GET", f"{_path(webhook)}/deliveries")
+        page = api.call("GET", f"{_path(webhook)}/deliveries", query={"limit": PAGE_ROWS_MAX})
         for each in page["deliveries"]:
             if each["id"] == message and each["attempts"]:
                 click.echo(f"{each['id']}: {each['outcome']}")
@@ -148,7 +152,9 @@ def webhooks_test(webhook: str) -> None:
 
 @webhooks.command("deliveries")
 @_ID
-@click.option("--state", type=click.Choice(list(MessageState)), help="Only messages that are this.")
+@click.option(
+    "--state", type=click.Choice([state.value for state in MessageState]), help="Only messages that are this."
+)
 @click.option(
     "--limit",
     type=click.IntRange(1, PAGE_ROWS_MAX),
@@ -178,7 +184,7 @@ def webhooks_replay(webhook: str, message: str | None) -> None:
         if found["complete"] or not found["replayed"]:
             break
     warn_of_part("messages", found)
-    click.echo(f"{replayed:,} messages are sent again.")
+    click.echo(f"{replayed:,} message{' is' if replayed == 1 else 's are'} sent again.")
 
 
 def _path(webhook: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sanic import HTTPResponse
 
-from snapurl.errors import Forbidden
+from snapurl.errors import FieldError, Forbidden, Invalid
 from snapurl.http.api.keys import account_in_body, asked_page, next_cursor
 from snapurl.http.auth import owner_filter, require
 from snapurl.http.context import RequestContext
@@ -38,6 +38,8 @@ async def create_webhook(call: RequestContext) -> HTTPResponse:
 async def webhook_account(call: RequestContext, draft: WebhookDraft) -> str:
     """Returns whose links a new webhook is told of. Raises Forbidden, Invalid, Unavailable."""
     require_reading(call)
+    if draft.all_accounts and draft.account is not None:
+        raise Invalid(fields=(FieldError("/account", "must be left out with all_accounts"),))
     names_other = draft.all_accounts or draft.account not in (None, call.caller.account)
     if names_other and not call.caller.is_admin:
         raise Forbidden("only an admin key may name another account")

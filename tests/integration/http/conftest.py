@@ -1,7 +1,9 @@
-"""One shared service for tests that only send requests, and a factory for tests that need their own."""
+"""One shared service for tests that only send requests, a factory for tests that need their own, and a receiver of
+webhooks."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -14,8 +16,15 @@ import pytest
 
 from snapurl.config import Settings, load_settings
 from snapurl.local.cluster import LocalCluster
-from tests.integration.http.service import Service, running
+from snapurl.store.cluster.router import Router
+from snapurl.store.cluster.shards import Shards
+from snapurl.store.webhooks import WebhookStore
+from snapurl.tasks import cancel_and_wait
+from snapurl.webhooks import sender as sender_module
+from snapurl.webhooks.sender import make_sender
+from tests.integration.http.service import PUBLIC_URL, Service, running
 from tests.support.databases import Databases
+from tests.support.receiver import Receiver, receiving
 from tests.support.waits import PATIENT
 
 MISS_MAX_AGE_S = 60
@@ -64,3 +73,21 @@ def make_service(settings: Settings, tmp_path: Path) -> ServiceMaker:
 def api(service: Service) -> httpx.AsyncClient:
     """Returns a client of the shared service with its admin key."""
     return service.api
+
+
+@pytest.fixture
+async def receiver(
+    service: Service, shared_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Receiver]:
+    """A receiver, while messages of the shared service are sent."""
+    for name in ("COMPARE_S", "POLL_S"):
+        monkeypatch.setattr(sender_module, name, 0.05)
+    settings = shared_settings.model_copy(update={"webhook_networks": "127.0.0.0/8", "base_url": PUBLIC_URL})
+    shards = await Shards.connect(settings)
+    store = WebhookStore(shards, Router(shards, settings.busy_wait_ms))
+    sender = make_sender(settings, store, lambda: True, asyncio.get_running_loop().time)
+    sending = asyncio.create_task(sender.run())
+    async with receiving() as found:
+        yield found
+    await cancel_and_wait(sending)
+    await shards.close()

@@ -2,43 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 
-from snapurl.config import Settings
 from snapurl.messages import CHOICE
-from snapurl.store.cluster.router import Router
-from snapurl.store.cluster.shards import Shards
-from snapurl.store.webhooks import WebhookStore
-from snapurl.tasks import cancel_and_wait
-from snapurl.webhooks import sender as sender_module
 from snapurl.webhooks import upkeep
-from snapurl.webhooks.sender import make_sender
-from tests.integration.http.service import PUBLIC_URL, Service
-from tests.support.receiver import OK, Receiver, receiving
+from tests.integration.http.service import Service
+from tests.support.receiver import OK, Receiver
 from tests.support.waits import until
-
-
-@pytest.fixture
-async def receiver(
-    service: Service, shared_settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Receiver]:
-    """A receiver, while messages of the shared service are sent."""
-    for name in ("COMPARE_S", "POLL_S"):
-        monkeypatch.setattr(sender_module, name, 0.05)
-    settings = shared_settings.model_copy(update={"webhook_networks": "127.0.0.0/8", "base_url": PUBLIC_URL})
-    shards = await Shards.connect(settings)
-    store = WebhookStore(shards, Router(shards, settings.busy_wait_ms))
-    sender = make_sender(settings, store, lambda: True, asyncio.get_running_loop().time)
-    sending = asyncio.create_task(sender.run())
-    async with receiving() as found:
-        yield found
-    await cancel_and_wait(sending)
-    await shards.close()
 
 
 async def test_a_receiver_is_told_of_a_link(api: httpx.AsyncClient, receiver: Receiver) -> None:
