@@ -2,75 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from datetime import UTC, date
 from typing import BinaryIO
 
-from snapurl.imports.cells import count, host, plain, time_of
-from snapurl.imports.columns import name_of
-from snapurl.imports.rows import FileRefused, Found, Reading, Row, RowRefused, VisitDays, add_visits
+from snapurl.imports.cells import host
+from snapurl.imports.rows import Found, Reading, Row
 from snapurl.imports.source import Source
-from snapurl.imports.table import CsvTable
+from snapurl.imports.visit_files import Cell, NamedTable, VisitsBeside, day_of, number_of
 
 COUNTS = (("clicks", "bots"), ("importedclicks", "importedbots"))
 
 
-class WithDays:
+class WithDays(VisitsBeside):
     """A source whose links get the clicks of a file with days. Raises FileRefused."""
 
     def __init__(self, source: Source, file: BinaryIO, reading: Reading) -> None:
-        self.header: Sequence[str] = source.header
-        self._source = source
-        self._visits = _read(file, reading)
+        super().__init__(source, Reading(UTC, reading.now))
+        table = NamedTable(file, "the file with the days", ("code", "day", "clicks"))
+        table.read(self._take)
 
-    def rows(self) -> Iterator[Row]:
-        """Yields the rows of the source. Raises FileRefused."""
-        return self._source.rows()
-
-    def link(self, row: Row) -> Found:
-        """Returns the link of a row. Raises RowRefused."""
-        found = self._source.link(row)
-        if found.code is not None:
-            add_visits(found, self._visits.of(f"{found.domain}/{found.code}"))
-        return found
-
-
-def _read(file: BinaryIO, reading: Reading) -> VisitDays:
-    table = CsvTable(file)
-    places = {name_of(name): place for place, name in enumerate(table.header)}
-    if not {"code", "day", "clicks"} <= places.keys():
-        raise FileRefused("the file with the days needs the columns code, day and clicks")
-    visits = VisitDays(reading)
-
-    def cell(row: Row, name: str) -> str:
-        place = places.get(name)
-        return plain(row.cells[place]) if place is not None and place < len(row.cells) else ""
-
-    for row in table.rows():
-        try:
-            if row.fault:
-                raise RowRefused(row.fault)
-            day = _day(cell(row, "day"), reading)
-            counts = [[_count(cell(row, name)) for name in names] for names in COUNTS]
-        except RowRefused as refusal:
-            raise FileRefused(f"row {row.place} of the file with the days: {refusal}") from None
+    def _take(self, cell: Cell) -> None:
+        day = day_of(cell("day"), self._reading)
+        counts = [[number_of(cell(name)) for name in names] for names in COUNTS]
         clicks, bots = (sum(numbers) for numbers in zip(*counts, strict=True))
         if clicks:
-            key = f"{host(cell(row, 'domain'))}/{cell(row, 'code')}"
-            visits.add(key, day, clicks=clicks, bots=min(bots, clicks))
-    return visits
+            key = f"{host(cell('domain'))}/{cell('code')}"
+            self._visits.add(key, day, clicks=clicks, bots=min(bots, clicks))
 
-
-def _day(text: str, reading: Reading) -> date:
-    moment = time_of(text, Reading(UTC, reading.now))
-    if moment is None:
-        raise RowRefused("it has no day")
-    return moment.date()
-
-
-def _count(text: str) -> int:
-    remarks: list[str] = []
-    found = count(text, remarks)
-    if remarks:
-        raise RowRefused(remarks[0])
-    return found or 0
+    def _days_of(self, row: Row, found: Found) -> Mapping[date, tuple[int, int]] | None:
+        return self._visits.of(f"{found.domain}/{found.code}")

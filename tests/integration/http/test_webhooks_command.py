@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 
 from snapurl.messages import USUAL
 from snapurl.webhooks import delivery
 from tests.integration.http.service import Service
-from tests.integration.http.test_links_command import Say, run
+from tests.integration.http.test_links_command import Finished, Say, run
 from tests.support.receiver import OK, Receiver
 from tests.support.waits import until
 
@@ -20,8 +18,12 @@ NO_MESSAGE = "msg_" + "0" * 32
 @pytest.fixture
 def say(service: Service) -> Say:
     """Returns `run` of `snapurl webhooks` with the address of the shared service and its admin key."""
-    environ = {"SNAPURL_URL": service.workers[0].url, "SNAPURL_API_KEY": service.admin_key}
-    return partial(run, environ, command="webhooks")
+
+    async def run_here(*words: str, columns: int = 160) -> Finished:
+        environ = {"SNAPURL_URL": service.workers[0].url, "SNAPURL_API_KEY": service.admin_key}
+        return await run({"COLUMNS": str(columns), **environ}, *words, command="webhooks")
+
+    return run_here
 
 
 async def test_a_webhook_is_made_tried_changed_and_deleted(say: Say, receiver: Receiver) -> None:
@@ -100,6 +102,8 @@ async def test_deliveries_are_listed_and_replayed(
     assert heading.split() == ["id", "at", "type", "code", "state", "attempts", "outcome"]
     assert {row.split()[4] for row in rows} == codes
     assert all("link.created" in row and "dead" in row and "answers 500" in row for row in rows)
+    narrow = (await say("deliveries", webhook_id, "--text", columns=60)).out
+    assert all(row.split()[0] in narrow for row in rows), "an id is never cut: replay needs it"
 
     receiver.answer = lambda received: OK
     one = rows[0].split()[0]

@@ -7,6 +7,7 @@ from io import BytesIO
 
 from snapurl.imports.catalogue import SOURCES
 from snapurl.imports.rows import Found, Reading, RowRefused
+from snapurl.imports.visit_files import VISIT_FILES
 
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)
 
@@ -30,3 +31,11 @@ def links(source: str, content: str | bytes) -> list[Found]:
     found = read(source, content)
     assert not [why for why in found if isinstance(why, str)], found
     return [link for link in found if isinstance(link, Found)]
+
+
+def with_visits(source: str, content: str, visits: str | bytes) -> list[Found]:
+    """Returns the links of a file, with the visits of a second one. Raises FileRefused."""
+    raw = visits if isinstance(visits, bytes) else visits.encode()
+    reading = Reading(UTC, NOW)
+    opened = VISIT_FILES[source](SOURCES[source](BytesIO(content.encode()), reading), BytesIO(raw), reading)
+    return [opened.link(row) for row in opened.rows()]

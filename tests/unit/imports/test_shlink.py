@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
 
 from snapurl.imports.rows import FileRefused, Reading
 from snapurl.imports.shlink_pages import ShlinkPages
-from tests.unit.imports.reading import NOW, links, read
+from tests.unit.imports.reading import NOW, links, read, with_visits
 
 HEAD = '"createdAt","domain","shortCode","shortUrl","longUrl","title","tags","visits"\n'
 
@@ -114,3 +114,77 @@ def test_an_answer_that_is_not_shlinks_is_one_line() -> None:
     for answer in answers:
         with pytest.raises(FileRefused, match="not that of Shlink"):
             list(ShlinkPages(lambda _, answer=answer: answer, Reading(UTC, NOW)).rows())  # type: ignore[misc]
+
+
+LINKS = HEAD + "\n".join(
+    f'"2023-04-05T06:07:08+02:00","{host}","{code}","https://{host}/{code}","https://example.org/","","",{clicks}'
+    for host, code, clicks in (
+        ("s.test", "abc", 2),
+        ("go.test", "abc", 0),
+        ("s.test", "%C3%BC", 9),
+        ("s.test", "d", 0),
+    )
+)
+WEB = (
+    '"date","potentialBot","userAgent","os","browser","referer","country","region","city","latitude","longitude",'
+    '"visitedUrl","type"\n'
+)
+CLI = "Date,Potential bot,User agent,Referer,Country,Region,City,Visited URL,Redirect URL,Type\n"
+
+
+def web_visit(moment: str, url: str, is_bot: str = "false", kind: str = "") -> str:
+    return f'"{moment}",{is_bot},"Mozilla, 5","Linux","Firefox","Direct","","","",,,"{url}","{kind}"\n'
+
+
+def test_visits_of_the_web_client_are_days_of_their_links() -> None:
+    """The URL that was visited says which link it was, on which domain; orphans belong to no link."""
+    visits = WEB + "".join(
+        (
+            web_visit("2024-02-03T23:30:00-01:00", "https://s.test/abc"),
+            web_visit("2024-02-04T10:00:00+00:00", "https://S.test:443/abc/?qr=1", "true"),
+            web_visit("2024-02-04T10:00:00.123Z", "http://go.test/abc"),
+            web_visit("2024-02-04T10:00:00+00:00", "https://s.test/%C3%BC"),
+            web_visit("2024-02-04T10:00:00+00:00", "https://s.test/", kind="base_url"),
+            web_visit("2024-02-04T10:00:00+00:00", "https://s.test/nothing/here", kind="regular_404"),
+            web_visit("2024-02-04T10:00:00+00:00", ""),
+        )
+    )
+    first, other, umlaut, none = with_visits("shlink", LINKS, visits.removesuffix("\n"))
+    assert first.days == {date(2024, 2, 4): (2, 1)} and first.clicks == 2
+    assert other.days == umlaut.days == {date(2024, 2, 4): (1, 0)}
+    assert (other.clicks, umlaut.clicks) == (1, 9)
+    assert none.days is None
+
+
+def test_visits_of_its_command_line_are_days_of_their_links() -> None:
+    """Its bots are a word, its columns have other names; a file of links without domains finds them by the code, if
+    one domain alone has it."""
+    visits = (
+        CLI
+        + "2024-02-03T10:00:00+00:00,,curl/8,,Unknown,Unknown,Unknown,https://s.test/d,https://example.org/,\n"
+        + "2024-02-03T11:00:00+00:00,Potential bot,bot,,Unknown,Unknown,Unknown,https://s.test/d,https://example.org/,\n"
+        + "2024-02-03T11:00:00+00:00,,x,,Unknown,Unknown,Unknown,https://s.test/abc,https://example.org/,\n"
+        + "2024-02-03T11:00:00+00:00,,x,,Unknown,Unknown,Unknown,https://go.test/abc,https://example.org/,\n"
+    )
+    content = "Long URL;Short code\nhttps://example.org/;d\nhttps://example.org/;abc\n"
+    found, twice = with_visits("shlink", content, visits)
+    assert found.days == {date(2024, 2, 3): (2, 1)}
+    assert twice.days is None
+
+
+@pytest.mark.parametrize(
+    ("visits", "why"),
+    [
+        (WEB + web_visit("2024-02-04T10:00:00Z", ""), "does not say which links were visited"),
+        (
+            WEB + web_visit("yesterday", "https://s.test/abc"),
+            "row 1 of the file with the visits: 'yesterday' is no",
+        ),
+        (LINKS, "the file with the visits needs the columns date and visitedUrl"),
+        (WEB + '"2024-02-04T10:00:00Z",false,"', "row 1 of the file with the visits: "),
+    ],
+)
+def test_visits_that_cannot_be_read_refuse_the_import(visits: str, why: str) -> None:
+    """What is no file of visits, or not whole, is named with its row."""
+    with pytest.raises(FileRefused, match=why):
+        with_visits("shlink", LINKS, visits)
