@@ -13,14 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 from types import TracebackType
-from typing import Any, TextIO
-from urllib.parse import quote, unquote, urlsplit
+from typing import Any, BinaryIO, TextIO
 from zoneinfo import ZoneInfo
 
 import click
 
 from snapurl.commands.api import Api, ApiRefusal
 from snapurl.commands.import_run import ImportRun, Result
+from snapurl.commands.import_urls import URL_SOURCES, open_url
 from snapurl.commands.options import AS_JSON, wants_json
 from snapurl.config import load_settings
 from snapurl.errors import ConfigError, SnapURLError
@@ -28,10 +28,8 @@ from snapurl.imports.catalogue import SOURCES
 from snapurl.imports.day_counts import WithDays
 from snapurl.imports.plan import ImportPlan, RefusedRows, RowOutcome
 from snapurl.imports.rows import FileRefused, Reading
-from snapurl.imports.shlink_pages import Fetch, FetchVisits, ShlinkPages
 from snapurl.imports.source import Source
-from snapurl.private_files import read_private
-from snapurl.urls import DEFAULT_PORTS
+from snapurl.imports.visit_files import VISIT_FILES
 
 KEYS = "/api/v1/keys"
 PROGRESS_S = 1.0
@@ -60,7 +58,7 @@ class _Zone(click.ParamType[ZoneInfo]):
 @click.option(
     "--key-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with the API key of the Shlink whose URL FILE is; only you may read it.",
+    help="File with the API key or token of the service whose URL FILE is; only you may read it.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what would become of each row, and change nothing.")
 @click.option(
@@ -75,7 +73,13 @@ class _Zone(click.ParamType[ZoneInfo]):
 @click.option(
     "--no-visits",
     is_flag=True,
-    help="Leave out the visits by day that a YOURLS dump or a running Shlink has.",
+    help="Leave out the visits by day that a YOURLS dump, a running Shlink, or Bitly has.",
+)
+@click.option(
+    "--visits",
+    "visits_file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the visits of the links: Kutt's table `visits` as CSV, or a CSV of visits of Shlink.",
 )
 @click.option(
     "--days",
@@ -101,6 +105,7 @@ def import_file(
     tags: tuple[str, ...],
     zone: ZoneInfo,
     no_visits: bool,
+    visits_file: Path | None,
     days_file: Path | None,
     skip_expired: bool,
     refused: Path | None,
@@ -115,7 +120,8 @@ def import_file(
                is the URL of a Shlink, and --key-file has its API key
       yourls   an SQL dump of the database, or a CSV of its table
       kutt     the table of links as CSV
-      bitly    its CSV
+      bitly    its CSV; or FILE is https://api-ssl.bitly.com, and --key-file has
+               a token
       dub      its CSV
 
     Uses the service at SNAPURL_URL with an admin key, as `snapurl links` does.
@@ -128,6 +134,8 @@ def import_file(
     snapurl import shlink short_urls.csv
     """
     now = datetime.now(UTC)
+    beside_file = visits_file or days_file
+    beside = _beside(source, "://" in file, visits_file, days_file, no_visits=no_visits)
     plan = ImportPlan(
         dry_run,
         domain,
@@ -142,7 +150,7 @@ def import_file(
         raise ConfigError("--refused: this is the file that is imported")
     try:
         with _opened(source, file, key_file, Reading(zone, now, not no_visits)) as (opened, share):
-            read = opened if days_file is None else _with_days(opened, days_file, Reading(zone, now))
+            read = _with(beside, opened, beside_file, Reading(zone, now)) if beside_file else opened
             progress = _Progress(share)
             keep = _Rows(wants_json(as_json)) if dry_run else _RefusedFile(path, read.header)
             api = Api.of(load_settings())
@@ -165,45 +173,36 @@ def import_file(
 def _opened(
     source: str, file: str, key_file: Path | None, reading: Reading
 ) -> Iterator[tuple[Source, Callable[[], float]]]:
-    """Opens a file, or a Shlink. Yields the source, and how much of it has been read, from 0 to 1."""
+    """Opens a file, or a service. Yields the source, and how much of it has been read, from 0 to 1."""
     if "://" in file:
-        if source != "shlink" or key_file is None:
-            raise click.UsageError("only a Shlink can be read from its URL, with --key-file")
-        fetch, visits = _fetch(file, key_file)
-        pages = ShlinkPages(fetch, reading, visits)
-        yield pages, lambda: pages.pages_read / pages.pages
+        if source not in URL_SOURCES or key_file is None:
+            raise click.UsageError(f"only {' and '.join(URL_SOURCES)} are read from a URL, with --key-file")
+        yield open_url(source, file, key_file, reading)
         return
     with Path(file).open("rb") as opened:
         size = max(os.fstat(opened.fileno()).st_size, 1)
         yield SOURCES[source](opened, reading), lambda: os.lseek(opened.fileno(), 0, os.SEEK_CUR) / size
 
 
-def _fetch(url: str, key_file: Path) -> tuple[Fetch, FetchVisits]:
-    """Returns what reads the pages of a Shlink, and the visits of a link. Raises ConfigError."""
-    parts = urlsplit(url)
-    if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
-        raise ConfigError(f"{url}: this is no URL such as https://s.example.org")
-    key = read_private(key_file, "--key-file").strip()
-    shlink = Api(f"{parts.scheme}://{parts.netloc}", key, "Shlink", "it")
-    path = parts.path.rstrip("/").removesuffix("/rest/v3") + "/rest/v3/short-urls"
-
-    def fetch(page: int) -> Any:
-        return shlink.call(
-            "GET", path, query={"page": page, "itemsPerPage": 500, "orderBy": "dateCreated-ASC"}
-        )
-
-    def visits(code: str, domain: str, page: int) -> Any:
-        """The code may be that of a path, percent-encoded or not, with slashes."""
-        query = {"itemsPerPage": 1_000, "page": page, **({"domain": domain} if domain else {})}
-        return shlink.call("GET", f"{path}/{quote(unquote(code))}/visits", query=query)
-
-    return fetch, visits
+def _beside(
+    source: str, is_url: bool, visits_file: Path | None, days_file: Path | None, *, no_visits: bool
+) -> Callable[[Source, BinaryIO, Reading], Source]:
+    """Returns what reads the clicks of links from a second file. Raises UsageError."""
+    if visits_file is None:
+        return WithDays
+    if days_file is not None or no_visits:
+        raise click.UsageError("--visits, --days and --no-visits: choose one")
+    if is_url or source not in VISIT_FILES:
+        raise click.UsageError(f"--visits is for files of {' and '.join(VISIT_FILES)}")
+    return VISIT_FILES[source]
 
 
-def _with_days(source: Source, file: Path, reading: Reading) -> Source:
+def _with(
+    beside: Callable[[Source, BinaryIO, Reading], Source], source: Source, file: Path, reading: Reading
+) -> Source:
     """Returns the source, whose links get the clicks in a file. Raises FileRefused."""
     with file.open("rb") as opened:
-        return WithDays(source, opened, reading)
+        return beside(source, opened, reading)
 
 
 def _check_key(api: Api) -> None:

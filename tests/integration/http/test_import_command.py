@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
+from snapurl.commands import import_urls
 from tests.integration.http.service import Service
 from tests.integration.http.test_links_command import Finished, run
 from tests.support.waits import until
@@ -254,6 +255,77 @@ async def test_a_running_shlink_is_read_page_by_page(
     assert without.code == 2 and "--key-file" in without.err
 
 
+class FakeBitly(BaseHTTPRequestHandler):
+    """Has one link, with a title that makes its answers no strict JSON. Wants fewer requests each second time."""
+
+    code = ""
+    asked = 0
+
+    def do_GET(self) -> None:
+        FakeBitly.asked += 1
+        path, status = urlsplit(self.path).path, 200
+        link = {
+            "id": "bit.ly/3xYz", "long_url": f"https://example.org/{self.code}", "title": "a\x0bb",
+            "created_at": "2020-10-26T17:20:40+0000", "custom_bitlinks": [f"https://go.test/{self.code}"],
+        }  # fmt: skip
+        answers: dict[str, Any] = {
+            "/v4/groups": {"groups": [{"guid": "Bg1"}]},
+            "/v4/groups/Bg1/bitlinks": {"links": [link], "pagination": {"next": ""}},
+            "/v4/bitlinks/bit.ly/3xYz/clicks": {
+                "link_clicks": [{"date": "2021-02-04T00:00:00+0000", "clicks": 3}]
+            },
+        }
+        answer = answers[path]
+        if self.headers["Authorization"] != "Bearer token-of-bitly" or self.headers["X-Api-Key"]:
+            status, answer = 403, {"message": "FORBIDDEN"}
+        elif FakeBitly.asked % 2:
+            status, answer = 429, {"message": "MONTHLY_RATE_LIMIT_EXCEEDED"}
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(answer).replace("\\u000b", "\x0b").encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+async def test_bitly_is_read_over_its_api(
+    run_import: Import, api: httpx.AsyncClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a token from a file, as slowly as it wants; a wrong token is refused in one line."""
+    monkeypatch.setattr(import_urls, "LIMITED_S", 0.01)
+    FakeBitly.code = f"b{uuid.uuid4().hex[:8]}"
+    key = tmp_path / "token"
+    key.write_text("token-of-bitly\n")
+    key.chmod(0o600)
+    with HTTPServer(("127.0.0.1", 0), FakeBitly) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_port}/v4/"
+            refused = ("--refused", tmp_path / "refused.csv")
+            done = await run_import("bitly", url, "--key-file", key, *refused)
+            key.write_text("another")
+            wrong = await run_import("bitly", url, "--key-file", key, *refused)
+            other = await run_import("kutt", url, "--key-file", key, *refused)
+        finally:
+            server.shutdown()
+            thread.join()
+    assert done.code == 0 and lines(done)[0]["created"] == 1, done.err
+    link = (await api.get(f"/api/v1/links/{FakeBitly.code}")).json()
+    assert (link["title"], link["imported_clicks"], link["created_at"]) == (
+        "a b",
+        3,
+        "2020-10-26T17:20:40.000000Z",
+    )
+    imported = (await api.get(f"/api/v1/links/{FakeBitly.code}/stats")).json()["imported"]
+    assert imported["series"] == [{"start": "2021-02-04", "clicks": 3, "bots": 0}]
+    assert (wrong.code, wrong.err.count("Bitly does not take this key")) == (
+        1,
+        1,
+    ) and "token" not in wrong.err
+    assert other.code == 2 and "only shlink and bitly are read from a URL" in other.err
+
+
 async def test_ctrl_c_ends_an_import_when_what_is_under_way_has_its_answer(tmp_path: Path) -> None:
     """It says how far it came and exits with 130; the refused rows until then are in their file."""
     rows = 20_000
@@ -355,3 +427,39 @@ async def test_visits_come_along_by_day_and_a_repeat_does_not_double_them(
                 {"day": "2020-01-01", "clicks": 1, "bots": 2}):  # fmt: skip
         refused = await api.post("/api/v1/import/visits", json={"links": [{"code": code, "days": [bad]}]})
         assert refused.status_code == 422, bad
+
+
+async def test_visits_in_a_second_file_come_along(
+    run_import: Import, api: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    """Those of Kutt's table and of Shlink's CSV; a file that is not whole imports nothing, and a line says why."""
+    code, other = f"k{uuid.uuid4().hex[:8]}", f"s{uuid.uuid4().hex[:8]}"
+    kutt, hours = tmp_path / "links.csv", tmp_path / "visits.csv"
+    kutt.write_text(f"id,address,target,visit_count\n5,{code},https://example.org/k,1\n")
+    hours.write_text(
+        "link_id,created_at,total\n5,2020-02-03 04:00:00,2\n5,2020-02-03 05:00:00,1\n5,2020-02-09,4\n"
+    )
+    for source, options in (("dub", ()), ("kutt", ("--no-visits",)), ("kutt", ("--days", str(hours)))):
+        wrong = await run_import(source, kutt, "--visits", str(hours), *options)
+        assert (wrong.code, wrong.out, "--visits" in wrong.err) == (2, "", True), wrong
+    shlink, visits = tmp_path / "short_urls.csv", tmp_path / "short_visits.csv"
+    shlink.write_text(f"shortCode,domain,longUrl,visits\n{other},s.test,https://example.org/s,1\n")
+    visits.write_text(
+        "date,potentialBot,visitedUrl\n"
+        + f"2020-02-03T04:05:06+00:00,false,https://s.test/{other}\n"
+        + f"2020-02-03T05:05:06+00:00,true,https://s.test/{other}\n"
+    )
+    for source, file, beside, name, days in (
+        ("kutt", kutt, hours, code, [("2020-02-03", 3, 0), ("2020-02-09", 4, 0)]),
+        ("shlink", shlink, visits, other, [("2020-02-03", 2, 1)]),
+    ):
+        broken = tmp_path / "broken.csv"
+        broken.write_text(beside.read_text() + "2020,x\n")
+        refused = await run_import(source, file, "--visits", str(broken))
+        assert (refused.code, refused.out, refused.err.count("\n")) == (1, "", 1), refused
+        assert "the file with the visits: " in refused.err
+        assert (await api.get(f"/api/v1/links/{name}")).status_code == 404
+        done = await run_import(source, file, "--visits", str(beside))
+        assert (done.code, lines(done)[0]["created"]) == (0, 1), done.err
+        told = (await api.get(f"/api/v1/links/{name}/stats")).json()["imported"]["series"]
+        assert [(day["start"], day["clicks"], day["bots"]) for day in told] == days

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 from datetime import UTC, datetime, timedelta, timezone
-from io import StringIO
 
 import pytest
 from hypothesis import given
@@ -205,48 +203,6 @@ def test_the_own_fields_of_an_export_are_read() -> None:
         "forward_query": True,
         "rules": [{"if": {"os": ["ios"]}, "url": "https://e.org/i"}],
     }
-
-
-CELL = st.one_of(
-    st.text(max_size=30),
-    st.sampled_from(
-        ["https://example.org/", "abc", "", "NULL", "1e5", "007", "'=x", '"', "2026-01-01", "%C3%BC", "true"]
-    ),
-)
-
-
-@given(
-    header=st.permutations(
-        [
-            "code",
-            "url",
-            "title",
-            "tags",
-            "created",
-            "expires",
-            "clicks",
-            "domain",
-            "enabled",
-            "link",
-            "max visits",
-        ]
-    ),
-    rows=st.lists(st.lists(CELL, max_size=12), max_size=6),
-    source=st.sampled_from(["csv", "shlink", "yourls", "kutt", "bitly", "dub"]),
-    delimiter=st.sampled_from([",", ";", "\t"]),
-)
-def test_each_row_becomes_a_link_or_has_a_reason(
-    header: list[str], rows: list[list[str]], source: str, delimiter: str
-) -> None:
-    """Whatever is in a file: no row is lost, and none stops the others."""
-    text = StringIO(newline="")
-    writer = csv.writer(text, delimiter=delimiter)
-    writer.writerow(header)
-    writer.writerows(rows)
-    found = read(source, text.getvalue().encode("utf-8", "replace"))
-    assert len(found) == sum(any(row) for row in rows)
-    for each in found:
-        assert each if isinstance(each, str) else each.url
 
 
 @given(content=st.binary(max_size=400))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta, timezone
 from io import StringIO
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -124,13 +123,14 @@ def test_where_the_window_ends_does_not_matter(dump: str, monkeypatch: pytest.Mo
         assert list(sql_dump.inserted(StringIO(dump))) == whole
 
 
+def quoted(text: str) -> str:
+    """Returns a string as mysqldump writes it."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"
+
+
 @given(texts=st.lists(st.text(max_size=20), min_size=1, max_size=5))
 def test_any_text_survives_a_dump(texts: list[str]) -> None:
     """Whatever is in a string: it is read as it was written, and the next row is not touched."""
-
-    def quoted(text: str) -> Any:
-        return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", "\\n") + "'"
-
     rows = ",".join(f"({quoted(text)},1)" for text in texts)
     found = list(sql_dump.inserted(StringIO(f"INSERT INTO t (a, b) VALUES {rows};", newline="")))
     assert [row.cells for row in found] == [(text, "1") for text in texts]
