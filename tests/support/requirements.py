@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -32,9 +33,11 @@ _PROGRAMS = ("chromium", "haproxy", "psql", "redis-cli", "wrk", "nginx", "node")
 _IS_THERE: dict[str, Callable[[], object]] = {
     **{name: lambda name=name: program(name) for name in _PROGRAMS},  # type: ignore[misc]  # a default, not a parameter
     "helm": helm.found,
+    "npm": lambda: program("npm"),
     "systemd-analyze": lambda: program("systemd-analyze"),
     "root": lambda: os.geteuid() == 0,
     "a user other than root": lambda: os.geteuid() != 0,
+    "the clients of `make .venv/.dev`": lambda: next((Path(sys.prefix) / "clients").glob("*.whl"), None),
     "what `make release` needs": lambda: importlib.util.find_spec("twine"),
     "/proc": lambda: Path("/proc/self").exists(),
 }

@@ -208,3 +208,75 @@ async def test_stats_list_links_in_each_order(make_service: ServiceMaker) -> Non
         assert await listed() == await listed(limit=0) == await listed(limit="x") == []
         assert (await said(client, **asked(service, action="db-stats")))["db-stats"]["total_clicks"] == 18
         await said(client, 400, **asked(service, action="stats", limit=10_000))
+
+
+# -- requests as programs send them, byte for byte -----------------------------------------------------------------
+
+
+async def test_sharex_gets_the_short_url_alone(service: Service) -> None:
+    """ShareX posts multipart and takes the whole body for the short URL: by signature, or by name and password."""
+    who = [{"signature": service.admin_key}, {"username": "me", "password": service.admin_key}]
+    for number, signed in enumerate(who):
+        boundary = "-" * 20 + uuid.uuid4().hex[:16]
+        fields = {
+            "action": "shorturl",
+            "url": f"https://example.org/sharex/ä?{number}",
+            "format": "simple",
+            **signed,
+        }
+        kind = "Content-Type: text/plain; charset=utf-8"
+        parts = (
+            f'--{boundary}\r\n{kind}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+            for name, value in fields.items()
+        )
+        said = await raw(
+            service,
+            "POST /yourls-api.php HTTP/1.1",
+            {
+                "User-Agent": "ShareX/17.0.0",
+                "Content-Type": f'multipart/form-data; boundary="{boundary}"',
+                "Expect": "100-continue",
+            },
+            f"{''.join(parts)}--{boundary}--\r\n".encode(),
+        )
+        assert said.status_code == 200 and said.text.startswith(f"{PUBLIC_URL}/")
+        code = said.text.removeprefix(f"{PUBLIC_URL}/")
+        assert (await service.api.get(f"/api/v1/links/{code}")).json()["url"].endswith(f"?{number}")
+    assert service.admin_key not in service.workers[0].log.read_text()
+
+
+async def test_n8n_gets_json_for_a_query_with_an_empty_body(service: Service) -> None:
+    """The YOURLS node of n8n: GET, everything in the query, an empty JSON object as the body. It throws unless the
+    status is 2xx, and reads `status` and `link`."""
+    code, url = f"c{uuid.uuid4().hex[:10]}", "https://example.org/n8n?a=1"
+
+    async def asked(**query: str) -> httpx.Response:
+        all_of_it = httpx.QueryParams({"signature": service.admin_key, "format": "json", **query})
+        headers = {"Accept": "application/json,text/*;q=0.99", "Content-Type": "application/json",
+                   "User-Agent": "axios/1.12.0"}  # fmt: skip
+        return await raw(service, f"GET /yourls-api.php?{all_of_it} HTTP/1.1", headers, b"{}")
+
+    made = await asked(action="shorturl", url=url, keyword=code, title="n8n")
+    assert (made.status_code, made.json()["status"], made.json()["shorturl"]) == (
+        200,
+        "success",
+        f"{PUBLIC_URL}/{code}",
+    )
+    assert (await asked(action="expand", shorturl=code)).json()["longurl"] == url
+    link = (await asked(action="url-stats", shorturl=f"{PUBLIC_URL}/{code}")).json()["link"]
+    assert (link["url"], link["title"]) == (url, "n8n")
+    taken = await asked(action="shorturl", url=url, keyword=code)
+    assert (taken.status_code, taken.json()["status"]) == (400, "fail")
+
+
+async def raw(service: Service, line: str, headers: dict[str, str], body: bytes) -> httpx.Response:
+    """Sends a request byte for byte. Returns the last answer."""
+    sent = {"Host": "s.example.org", "Connection": "close", "Content-Length": str(len(body)), **headers}
+    head = "\r\n".join([line, *(f"{name}: {value}" for name, value in sent.items()), "", ""])
+    found = await service.workers[0].say(head.encode() + body)
+    while found.startswith(b"HTTP/1.1 100"):
+        found = found.partition(b"\r\n\r\n")[2]
+    top, _, content = found.partition(b"\r\n\r\n")
+    first, *lines = top.decode().split("\r\n")
+    pairs = [tuple(each.split(": ", 1)) for each in lines]
+    return httpx.Response(int(first.split()[1]), headers=pairs, content=content)  # type: ignore[arg-type]
