@@ -34,6 +34,7 @@ LONG = (
     "integration/store/test_cut_calls.py",
     "integration/test_idle.py",
     "integration/tools/test_cut_calls.py",
+    "ui/test_shlink_web_component.py",
 )
 """The directories and files whose tests take long: `make test-all` runs them, `make test` does not."""
 
