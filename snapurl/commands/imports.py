@@ -134,8 +134,8 @@ def import_file(
     snapurl import shlink short_urls.csv
     """
     now = datetime.now(UTC)
-    beside_file = visits_file or days_file
-    beside = _beside(source, "://" in file, visits_file, days_file, no_visits=no_visits)
+    second_file = visits_file or days_file
+    second_reader = _second_reader(source, "://" in file, visits_file, days_file, no_visits=no_visits)
     plan = ImportPlan(
         dry_run,
         domain,
@@ -150,7 +150,7 @@ def import_file(
         raise ConfigError("--refused: this is the file that is imported")
     try:
         with _opened(source, file, key_file, Reading(zone, now, not no_visits)) as (opened, share):
-            read = _with(beside, opened, beside_file, Reading(zone, now)) if beside_file else opened
+            read = _with(second_reader, opened, second_file, Reading(zone, now)) if second_file else opened
             progress = _Progress(share)
             keep = _Rows(wants_json(as_json)) if dry_run else _RefusedFile(path, read.header)
             api = Api.of(load_settings())
@@ -184,7 +184,7 @@ def _opened(
         yield SOURCES[source](opened, reading), lambda: os.lseek(opened.fileno(), 0, os.SEEK_CUR) / size
 
 
-def _beside(
+def _second_reader(
     source: str, is_url: bool, visits_file: Path | None, days_file: Path | None, *, no_visits: bool
 ) -> Callable[[Source, BinaryIO, Reading], Source]:
     """Returns what reads the clicks of links from a second file. Raises UsageError."""
@@ -198,11 +198,11 @@ def _beside(
 
 
 def _with(
-    beside: Callable[[Source, BinaryIO, Reading], Source], source: Source, file: Path, reading: Reading
+    second_reader: Callable[[Source, BinaryIO, Reading], Source], source: Source, file: Path, reading: Reading
 ) -> Source:
     """Returns the source, whose links get the clicks in a file. Raises FileRefused."""
     with file.open("rb") as opened:
-        return beside(source, opened, reading)
+        return second_reader(source, opened, reading)
 
 
 def _check_key(api: Api) -> None:

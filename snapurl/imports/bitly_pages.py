@@ -99,13 +99,13 @@ def _page(said: Mapping[str, Any]) -> tuple[list[list[list[str]]], str]:
 
 def _rows_of(item: Mapping[str, Any]) -> Iterator[list[str]]:
     bitlink, customs = str(item["id"]), [str(each) for each in item.get("custom_bitlinks") or []]
-    told = (
+    shown = (
         item.get("long_url"),
         item.get("title"),
         json.dumps(item.get("tags") or []),
         item.get("created_at"),
     )
-    rest = ["" if value is None else str(value) for value in told]
+    rest = ["" if value is None else str(value) for value in shown]
     for number, custom in enumerate(customs or [""]):
         clicks_of = "" if number else bitlink
         yield [bitlink, custom, *rest, "true" if item.get("archived") is True else "false", clicks_of]

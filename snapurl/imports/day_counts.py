@@ -9,12 +9,12 @@ from typing import BinaryIO
 from snapurl.imports.cells import host
 from snapurl.imports.rows import Found, Reading, Row
 from snapurl.imports.source import Source
-from snapurl.imports.visit_files import Cell, NamedTable, VisitsBeside, day_of, number_of
+from snapurl.imports.visit_files import Cell, NamedTable, WithVisits, day_of, number_of
 
 COUNTS = (("clicks", "bots"), ("importedclicks", "importedbots"))
 
 
-class WithDays(VisitsBeside):
+class WithDays(WithVisits):
     """A source whose links get the clicks of a file with days. Raises FileRefused."""
 
     def __init__(self, source: Source, file: BinaryIO, reading: Reading) -> None:

@@ -52,7 +52,7 @@ class NamedTable:
         return plain(row.cells[place]) if place is not None and place < len(row.cells) else ""
 
 
-class VisitsBeside(ABC):
+class WithVisits(ABC):
     """A source whose links get the visits of another file. Raises FileRefused."""
 
     def __init__(self, source: Source, reading: Reading) -> None:
@@ -77,7 +77,7 @@ class VisitsBeside(ABC):
         """Returns the days of a link, None if it has no visits."""
 
 
-class KuttVisits(VisitsBeside):
+class KuttVisits(WithVisits):
     """Kutt's table `visits`, as CSV."""
 
     def __init__(self, source: Source, file: BinaryIO, reading: Reading) -> None:
@@ -99,7 +99,7 @@ class KuttVisits(VisitsBeside):
         return self._visits.of(link_id)
 
 
-class ShlinkVisits(VisitsBeside):
+class ShlinkVisits(WithVisits):
     """A CSV of visits of Shlink's web client or command line."""
 
     def __init__(self, source: Source, file: BinaryIO, reading: Reading) -> None:
@@ -128,8 +128,9 @@ class ShlinkVisits(VisitsBeside):
     def _days_of(self, row: Row, found: Found) -> Mapping[date, tuple[int, int]] | None:
         """Where the file of links names no domain, the code has to be that of one domain alone."""
         host, code = found.domain, found.code or ""
-        if not host and len(hosts := self._hosts.get(code, ())) == 1:
-            (host,) = hosts
+        hosts = self._hosts.get(code, set())
+        if not host and len(hosts) == 1:
+            host = next(iter(hosts))
         return self._visits.of(f"{host}/{code}")
 
 
