@@ -93,8 +93,8 @@ class ImportRun:
         self._api = api
         self._plan = plan
         self._report = report
-        key = PlainKey.parse(api.key)  # another one is refused by the API
-        self._secret = key.secret_hash if key else b""
+        key = PlainKey.parse(api.key)  # what is none is refused by the API
+        self._secret = key.secret_hash if key else api.key.encode()
         self._flying: deque[_Call] = deque()
         self._stopping = Event()
         self._seen: dict[tuple[str, str], int] = {}
