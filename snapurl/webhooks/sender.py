@@ -43,6 +43,7 @@ from snapurl.webhooks.upkeep import Upkeep
 log = logging.getLogger("snapurl.webhooks")
 
 COMPARE_S = 2.0  # between two comparisons; a change of a webhook takes effect within this time
+COMPARE_ALL_S = 30.0  # between two that ask all shards, while there is no webhook
 POLL_S = 0.5  # between two looks for messages that are due, while there are none
 STANDBY_S = 0.25
 SILENT_S = 5.0  # for which a shard that does not answer is left alone
@@ -105,13 +106,14 @@ class Sender:
         self._taken_over: set[str] = set()  # shards at which nothing is held by senders before this one
         self._silent_until: dict[str, float] = {}
         self._compared_at = float("-inf")
+        self._compared_all_at = float("-inf")
 
     async def run(self) -> None:
         try:
             while True:
                 if not self._works():
                     self._taken_over.clear()
-                    self._compared_at = float("-inf")
+                    self._compared_at = self._compared_all_at = float("-inf")
                     self._upkeep.begin()
                     await asyncio.sleep(STANDBY_S)
                 elif not await self._step():
@@ -130,7 +132,9 @@ class Sender:
         """Whether there may be more messages that are due."""
         if self._clock() >= self._compared_at + COMPARE_S:
             self._compared_at = self._clock()
-            await self._compare()
+            if await self._may_have_changed():
+                self._compared_all_at = self._clock()
+                await self._compare()
         await self._upkeep.run_due([lane.webhook for lane in self._lanes.values()])
         found = False
         for name in self._store.shard_names:
@@ -201,6 +205,15 @@ class Sender:
                 await asyncio.sleep(SETTLE_RETRY_S)
 
     # -- what there is to send to ----------------------------------------------------------------------------
+
+    async def _may_have_changed(self) -> bool:
+        """While there is no webhook, one shard tells that there still is none: a new one is known on all."""
+        if self._lanes or self._clock() >= self._compared_all_at + COMPARE_ALL_S:
+            return True
+        try:
+            return bool(await self._store.watches(self._store.shard_names[0]))
+        except ShardSilent:
+            return True
 
     async def _compare(self) -> None:
         """Reads which webhooks there are, and lets shards know of them that do not.

@@ -102,7 +102,8 @@ class Upkeep:
                     full.add(webhook_id)
 
         enabled = {each.webhook_id for each in webhooks if each.is_enabled}
-        await self._on_each_shard(count)
+        if webhooks:
+            await self._on_each_shard(count)
         WEBHOOK_MESSAGES_WAITING.set(waiting)
         WEBHOOK_OVERDUE_SECONDS.set(overdue_s)
         for webhook_id in full & enabled:
