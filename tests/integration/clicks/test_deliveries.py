@@ -101,8 +101,9 @@ async def test_each_bound_divides_what_is_delivered_and_loses_nothing(
                         tally.record(code, said(referrer))
                         expected[code] += 1
                 await sent(tally)
+            before = await counted(store, expected)
             async with consumer(ready, constant) as process:
-                await until(partial(differ, store, expected, await counted(store, expected)))
+                await until(partial(differ, store, expected, before))
                 if round_ < 2:
                     process.kill()
         async with consumer(ready, constant):
