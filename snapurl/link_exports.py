@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,6 +27,13 @@ DAYS = ("code", "domain", "day", "clicks", "bots", "visitors", "imported_clicks"
 def spreadsheet_cell(text: str) -> str:
     """Returns a value that strangers choose for a CSV file: no spreadsheet takes it for a formula."""
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def rows_text(rows: Iterable[Iterable[object]]) -> str:
+    """Returns rows as they stand in a CSV file."""
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(rows)
+    return out.getvalue()
 
 
 def link_row(link: Body) -> list[object]:

@@ -26,6 +26,7 @@ from snapurl.commands.options import (
     query_of,
     read_rules,
     wants_json,
+    warn_of_part,
 )
 from snapurl.config import load_settings
 
@@ -411,8 +412,7 @@ def _list(query: Mapping[str, object], limit: int, as_json: bool | None) -> None
     show(as_json, document, lambda: show_links(found) if found else click.echo("There is no link."))
     if cursor is not None and not wants_json(as_json):
         click.echo("There are more: see --limit.", err=True)
-    if not is_complete:
-        click.echo("snapurl: some links are missing here: a shard does not answer now", err=True)
+    warn_of_part("links", {**document, "partial": None})
 
 
 def show(as_json: bool | None, document: Mapping[str, Any], show_text: Any) -> None:

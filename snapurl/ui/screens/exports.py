@@ -7,10 +7,8 @@ number of times.
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
@@ -21,7 +19,7 @@ from snapurl.errors import Forbidden, NoSuchAddress, NotFound, Unavailable
 from snapurl.http.auth import owner_filter
 from snapurl.http.schema.responses import link_body
 from snapurl.http.schema.statistics import link_stats_body
-from snapurl.link_exports import COLUMNS, DAYS, SHLINK, day_rows, link_row, shlink_row
+from snapurl.link_exports import COLUMNS, DAYS, SHLINK, day_rows, link_row, rows_text, shlink_row
 from snapurl.model import Link, LinkOrder, LinkQuery, ListedLinks, Right
 from snapurl.periods import DateRange
 from snapurl.ui.call import Call
@@ -49,17 +47,11 @@ class Format:
     has_days: bool = False
 
 
-def _csv_text(rows: Iterable[Sequence[object]]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
-    return out.getvalue()
-
-
 CSV = "text/csv; charset=utf-8"
 FORMATS = {
-    "csv": Format("links.csv", CSV, COLUMNS, lambda page: _csv_text(link_row(link) for link, _ in page)),
+    "csv": Format("links.csv", CSV, COLUMNS, lambda page: rows_text(link_row(link) for link, _ in page)),
     "shlink": Format(
-        "short_urls.csv", CSV, SHLINK, lambda page: _csv_text(shlink_row(link) for link, _ in page)
+        "short_urls.csv", CSV, SHLINK, lambda page: rows_text(shlink_row(link) for link, _ in page)
     ),
     "jsonl": Format(
         "links.jsonl",
@@ -71,7 +63,7 @@ FORMATS = {
         "clicks.csv",
         CSV,
         DAYS,
-        lambda page: _csv_text(row for link, stats in page for row in day_rows(link, stats)),
+        lambda page: rows_text(row for link, stats in page for row in day_rows(link, stats)),
         has_days=True,
     ),
 }
@@ -90,7 +82,7 @@ async def save(call: Call) -> HTTPResponse:
 async def _parts(call: Call, wanted: Format, query: LinkQuery, page: ListedLinks) -> AsyncIterator[str]:
     """Yields the text of each page. Raises Unavailable, Forbidden once the key is revoked."""
     if wanted.header:
-        yield _csv_text([wanted.header])
+        yield rows_text([wanted.header])
     while True:
         bodies = await _bodies(call, wanted, page.links)
         if text := await _patiently(call, partial(call.context.in_thread, partial(wanted.text, bodies))):

@@ -6,8 +6,6 @@ from where its page knows it to be. What is there already is found again, as wit
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, tzinfo
 from functools import partial
@@ -26,7 +24,7 @@ from snapurl.imports.cells import plain_line
 from snapurl.imports.pieces import PIECE_ROWS_MAX, Piece, PiecePlace, PieceRow, read_piece
 from snapurl.imports.plan import ImportPlan, RefusedRows, RowOutcome, why
 from snapurl.imports.rows import FileRefused, Found, Reading
-from snapurl.link_exports import spreadsheet_cell
+from snapurl.link_exports import rows_text, spreadsheet_cell
 from snapurl.model import ImportedDay
 from snapurl.ui.call import Call
 from snapurl.ui.forms import split_words, time_zone, time_zones
@@ -228,6 +226,4 @@ def _shown(each: PieceRow, answer: Answer) -> list[object]:
 
 
 def _csv_text(rows: Iterable[Sequence[str]]) -> str:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(map(spreadsheet_cell, row) for row in rows)
-    return out.getvalue()
+    return rows_text(map(spreadsheet_cell, row) for row in rows)

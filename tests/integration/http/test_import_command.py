@@ -8,7 +8,8 @@ import json
 import signal
 import sys
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -185,6 +186,19 @@ async def test_a_kill_in_the_midst_leaves_nothing_twice_and_nothing_missing(
     assert lines(await run_import("csv", file))[0]["rows"] == rows and await count() == rows
 
 
+@contextmanager
+def answering(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    """Runs a server in a thread; yields its port."""
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
+
+
 class FakeShlink(BaseHTTPRequestHandler):
     """Lists one link per page to whoever has the key."""
 
@@ -229,19 +243,13 @@ async def test_a_running_shlink_is_read_page_by_page(
     key = tmp_path / "key"
     key.write_text("key-of-shlink\n")
     key.chmod(0o600)
-    with HTTPServer(("127.0.0.1", 0), FakeShlink) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            url = f"http://127.0.0.1:{server.server_port}/base"
-            refused = ("--refused", tmp_path / "refused.csv")
-            done = await run_import("shlink", url, "--key-file", key, *refused)
-            key.write_text("another")
-            wrong = await run_import("shlink", url, "--key-file", key, *refused)
-            without = await run_import("shlink", url, *refused)
-        finally:
-            server.shutdown()
-            thread.join()
+    with answering(FakeShlink) as port:
+        url = f"http://127.0.0.1:{port}/base"
+        refused = ("--refused", tmp_path / "refused.csv")
+        done = await run_import("shlink", url, "--key-file", key, *refused)
+        key.write_text("another")
+        wrong = await run_import("shlink", url, "--key-file", key, *refused)
+        without = await run_import("shlink", url, *refused)
     assert done.code == 0 and lines(done)[0]["created"] == 2, done.err
     link = (await api.get(f"/api/v1/links/{codes[1]}")).json()
     assert (link["created_at"], link["imported_clicks"], link["tags"]) == (
@@ -297,19 +305,13 @@ async def test_bitly_is_read_over_its_api(
     key = tmp_path / "token"
     key.write_text("token-of-bitly\n")
     key.chmod(0o600)
-    with HTTPServer(("127.0.0.1", 0), FakeBitly) as server:
-        thread = Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            url = f"http://127.0.0.1:{server.server_port}/v4/"
-            refused = ("--refused", tmp_path / "refused.csv")
-            done = await run_import("bitly", url, "--key-file", key, *refused)
-            key.write_text("another")
-            wrong = await run_import("bitly", url, "--key-file", key, *refused)
-            other = await run_import("kutt", url, "--key-file", key, *refused)
-        finally:
-            server.shutdown()
-            thread.join()
+    with answering(FakeBitly) as port:
+        url = f"http://127.0.0.1:{port}/v4/"
+        refused = ("--refused", tmp_path / "refused.csv")
+        done = await run_import("bitly", url, "--key-file", key, *refused)
+        key.write_text("another")
+        wrong = await run_import("bitly", url, "--key-file", key, *refused)
+        other = await run_import("kutt", url, "--key-file", key, *refused)
     assert done.code == 0 and lines(done)[0]["created"] == 1, done.err
     link = (await api.get(f"/api/v1/links/{FakeBitly.code}")).json()
     assert (link["title"], link["imported_clicks"], link["created_at"]) == (
