@@ -68,6 +68,11 @@ def test_rows_of_a_dump(rows: list[tuple[str | None, ...]]) -> None:
         check(each, plain(row[1] or ""))
 
 
+def said(value: object) -> str:
+    """Returns the target that a value of Shlink's JSON stands for."""
+    return str(value).lower() if isinstance(value, bool) else plain(str(value))
+
+
 JSON = st.one_of(
     st.none(), st.booleans(), st.integers(), CELL, st.lists(CELL, max_size=3),
     st.dictionaries(CELL, CELL, max_size=2),
@@ -96,7 +101,7 @@ def test_short_urls_of_a_shlink(items: list[dict[str, Any]]) -> None:
     assert len(rows) == len(items)
     for row, item in zip(rows, items, strict=True):
         try:
-            check(pages.link(row), plain(str(item["longUrl"])))
+            check(pages.link(row), said(item["longUrl"]))
         except RowRefused as refusal:
             check(str(refusal), "")
 
