@@ -19,6 +19,10 @@ from typing import Any, TypeVar, cast
 import asyncpg
 from asyncpg.transaction import Transaction
 
+from snapurl.store.cluster.arrays import decide_by_type
+
+decide_by_type()
+
 Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
 
 # The connection is lost. A statement that was under way may have been carried out.
