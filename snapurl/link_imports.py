@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from snapurl.cache.reader import LinkCache
@@ -19,7 +19,7 @@ from snapurl.errors import AliasTaken, NotFound, SnapURLError
 from snapurl.links import CODE_ATTEMPTS, failure_of, no_free_code
 from snapurl.model import CachedLink, Draft, Failed, Imported, ImportedDay, NewLink, Origin, Taken
 from snapurl.store.links import LinkStore
-from snapurl.store.tokens import random_token
+from snapurl.store.tokens import random_tokens
 from snapurl.targets.policy import TargetPolicy
 
 
@@ -40,12 +40,10 @@ class LinkImports:
         self,
         store: LinkStore,
         cache: LinkCache,
-        make_token: Callable[[], uuid.UUID] = random_token,
         targets: TargetPolicy | None = None,
     ) -> None:
         self._store = store
         self._cache = cache
-        self._make_token = make_token
         self._targets = targets or TargetPolicy()
 
     async def run(
@@ -53,7 +51,7 @@ class LinkImports:
     ) -> list[Imported | SnapURLError]:
         """Returns one result per link, in their order."""
         results: list[Imported | SnapURLError] = [no_free_code()] * len(links)
-        pending = dict(enumerate(map(self._pending, links)))
+        pending = dict(enumerate(_pending(links)))
         for place, refusal in (await self._refusals(links)).items():
             results[place] = refusal
             del pending[place]
@@ -62,10 +60,6 @@ class LinkImports:
                 break
             pending = await self._attempt(attempt, pending, owner, by, results)
         return results
-
-    def _pending(self, link: tuple[Draft, Origin]) -> _Pending:
-        draft, origin = link
-        return _Pending(draft, origin, origin.import_id or self._make_token())
 
     async def _attempt(
         self,
@@ -114,7 +108,7 @@ class LinkImports:
 
     async def foresee(self, links: Sequence[tuple[Draft, Origin]]) -> list[Imported | SnapURLError]:
         """Returns what `run` would return now, and writes nothing. Raises Unavailable."""
-        keys = [each.key(0) for each in map(self._pending, links)]
+        keys = [each.key(0) for each in _pending(links)]
         found = await asyncio.gather(*map(self._store.find, keys))
         refusals = await self._refusals(links)
         return [
@@ -124,6 +118,14 @@ class LinkImports:
 
     async def _refusals(self, links: Sequence[tuple[Draft, Origin]]) -> dict[int, SnapURLError]:
         return await self._targets.refusals([draft for draft, _ in links])
+
+
+def _pending(links: Sequence[tuple[Draft, Origin]]) -> list[_Pending]:
+    tokens = random_tokens(len(links))
+    return [
+        _Pending(draft, origin, origin.import_id or token)
+        for (draft, origin), token in zip(links, tokens, strict=True)
+    ]
 
 
 def _foreseen(key: str, there: CachedLink, draft: Draft) -> Imported | SnapURLError:
