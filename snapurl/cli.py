@@ -372,7 +372,7 @@ def openapi() -> None:
     from snapurl.http.docs.site import make_site
     from snapurl.http.routes import ROUTES
 
-    click.echo(json.dumps(json.loads(make_site(ROUTES, load_settings()).openapi), indent=2))
+    click.echo(json.dumps(json.loads(make_site(ROUTES, load_settings()).openapi()), indent=2))
 
 
 @cli.command()

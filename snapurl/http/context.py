@@ -36,10 +36,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The constants of a process: the program's version, and the OpenAPI document as JSON."""
+    """The constants of a process: the program's version, and the OpenAPI document as JSON.
+
+    `openapi` makes the document when it is first called, which takes a tenth of a second: call it in a thread.
+    """
 
     version: str
-    openapi: str
+    openapi: Callable[[], str]
 
 
 @dataclass(frozen=True, slots=True)

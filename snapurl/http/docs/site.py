@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Sequence
+from functools import cache
 
 from sanic import HTTPResponse
 
@@ -32,10 +33,15 @@ def make_site(routes: Sequence[Route[Handler]], settings: Settings) -> Site:
     fields = Settings.model_fields
     shown = [name for name in fields if name.startswith("limit_")] + ["bulk_links_max", "url_chars_max"]
     limits = {str(fields[name].description): getattr(settings, name) for name in shown}
-    found = document(
-        routes, settings.public_url, version, anonymous=settings.anonymous_creation, limits=limits
-    )
-    return Site(version, json.dumps(found, ensure_ascii=False))
+
+    @cache
+    def openapi() -> str:
+        found = document(
+            routes, settings.public_url, version, anonymous=settings.anonymous_creation, limits=limits
+        )
+        return json.dumps(found, ensure_ascii=False)
+
+    return Site(version, openapi)
 
 
 async def home(call: RequestContext) -> HTTPResponse:
@@ -84,7 +90,8 @@ async def _viewer_file(call: RequestContext, name: str, media: str) -> HTTPRespo
 
 
 async def openapi(call: RequestContext) -> HTTPResponse:
-    return HTTPResponse(call.services.site.openapi, 200, call.headers | REVALIDATED, "application/json")
+    text = await call.in_thread(call.services.site.openapi)
+    return HTTPResponse(text, 200, call.headers | REVALIDATED, "application/json")
 
 
 async def robots(call: RequestContext) -> HTTPResponse:

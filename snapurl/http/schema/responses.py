@@ -38,7 +38,8 @@ MOMENTS_CACHED = 64  # in text form: the links of one bulk create share their ti
 
 
 class Answer(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    # A worker only needs them for the OpenAPI document: they are built when somebody asks for that.
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
 
 class FieldProblem(Answer):

@@ -104,7 +104,7 @@ def test_a_change_has_no_defaults() -> None:
 def test_the_limits_of_the_deployment_are_shown() -> None:
     """The document lists the limits that a client meets, with the values of this deployment."""
     settings = load_settings(limit_create="7/minute", url_chars_max=1_234)
-    description = json.loads(make_site(ROUTES, settings).openapi)["info"]["description"]
+    description = json.loads(make_site(ROUTES, settings).openapi())["info"]["description"]
     assert "| 7/minute |" in description and "| 1234 |" in description
 
 
