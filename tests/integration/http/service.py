@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,18 @@ class Service:
     async def key(self, *rights: str, limit: str = "none") -> str:
         """Creates and returns a key with those rights."""
         return await create_key(self.settings, "test", rights, limit)
+
+    async def expire(self, code: str) -> dict[str, Any]:
+        """Lets a link expire, and returns it. No expiry may be in the past, so each try lies further ahead."""
+        for ahead_s in (0.2 * 2**tries for tries in range(10)):
+            at = datetime.now(UTC) + timedelta(seconds=ahead_s)
+            answer = await self.api.patch(f"/api/v1/links/{code}", json={"expires_at": at.isoformat()})
+            if answer.status_code == 200:
+                await asyncio.sleep((at - datetime.now(UTC)).total_seconds() + 0.01)
+                link: dict[str, Any] = answer.json()
+                return link
+            assert answer.status_code == 422, answer.text
+        raise AssertionError(f"no expiry was accepted: {answer.text}")
 
     async def shorten(self, url: str = "https://example.org/", **fields: Any) -> dict[str, Any]:
         """Creates a link with the admin key."""
