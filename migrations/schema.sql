@@ -1598,7 +1598,8 @@ BEGIN
     -- A slot that accepts writes now but has no row of the link did not accept them when the INSERT ran: 'busy'.
     RETURN QUERY
         SELECT q.place::integer - 1, q.outcome, q.peer, q.epoch, q.created_at, q.url
-          FROM (SELECT i.place, s.peer, s.epoch, l.created_at,
+          FROM (SELECT i.place, s.peer, s.epoch,
+                       CASE WHEN l.xid = pg_current_xact_id() THEN l.created_at END AS created_at,
                        CASE WHEN l.deleted_at IS NULL THEN l.url END AS url,
                        CASE WHEN NOT EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time())
                             THEN 'busy'

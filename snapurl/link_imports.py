@@ -22,6 +22,8 @@ from snapurl.store.links import LinkStore
 from snapurl.store.tokens import random_tokens
 from snapurl.targets.policy import TargetPolicy
 
+DELETED = "the code was that of a deleted link"
+
 
 @dataclass(slots=True)
 class _Pending:
@@ -83,6 +85,10 @@ class LinkImports:
                     results[place] = Imported(item.code, is_new=True)
                     if each.draft.alias is not None:
                         created.append(item.code)
+                case Taken(is_own=True):
+                    results[place] = _own(result)
+                    if each.draft.alias is not None:  # it may have been made by a call whose reply was lost
+                        created.append(item.code)
                 case Taken() if each.draft.alias is not None:
                     results[place] = _present(result.code, result.url, each.draft)
                 case Taken():
@@ -136,10 +142,13 @@ def _foreseen(key: str, there: CachedLink, draft: Draft) -> Imported | SnapURLEr
     return _present(key, url, draft)
 
 
+def _own(there: Taken) -> Imported | SnapURLError:
+    """Returns what becomes of a link that an earlier run has made; it may have been changed since."""
+    return AliasTaken(DELETED) if there.url is None else Imported(there.code, is_new=False)
+
+
 def _present(key: str, url: str | None, draft: Draft) -> Imported | SnapURLError:
     """Returns what becomes of a link whose code leads to `url`, None: to a deleted link."""
     if url == draft.url:
         return Imported(key, is_new=False)
-    return AliasTaken(
-        "the code was that of a deleted link" if url is None else "the code leads elsewhere here"
-    )
+    return AliasTaken(DELETED if url is None else "the code leads elsewhere here")

@@ -369,10 +369,14 @@ def in_ms(time: datetime | None) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The code belongs to another link. Of an import, `url` is where that leads, None if it is deleted."""
+    """The code belongs to another link; of an import also to the link itself, which an earlier run has made.
+
+    Of an import, `url` is where the link leads, None if it is deleted.
+    """
 
     code: str
     url: str | None = None
+    is_own: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -396,7 +396,9 @@ def _created_or_taken(new: NewLink, row: Mapping[str, Any]) -> Link | Taken:
 
 
 def _imported_or_taken(new: NewLink, row: Mapping[str, Any]) -> Taken | None:
-    return Taken(new.code, row["url"]) if row["outcome"] == "taken" else None
+    if row["outcome"] == "taken":
+        return Taken(new.code, row["url"])
+    return None if row["created_at"] else Taken(new.code, row["url"], is_own=True)
 
 
 _REFUSALS: dict[str, type[SnapURLError]] = {
