@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from snapurl.cache.reader import LinkCache
 from snapurl.codes import derived_code, key_of
@@ -25,8 +26,7 @@ from snapurl.targets.policy import TargetPolicy
 DELETED = "the code was that of a deleted link"
 
 
-@dataclass(slots=True)
-class _Pending:
+class _Pending(Struct):
     draft: Draft
     origin: Origin
     token: uuid.UUID

@@ -16,9 +16,11 @@ import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from snapurl.cache.reader import LinkCache
 from snapurl.codes import derived_code, key_of
@@ -71,8 +73,7 @@ INVALIDATIONS_MAX = 8  # concurrent ones of a bulk create: fewer than the cache 
 log = logging.getLogger("snapurl.links")
 
 
-@dataclass(slots=True)
-class _PendingCreate:
+class _PendingCreate(Struct):
     """A create under way. An idempotent one derives its code from `token`, so a repeat asks for the same code.
 
     Its `code` is a key, and so is what `generate_code` returns for a domain.

@@ -4,15 +4,15 @@
 the draft, the idempotency fingerprint, the arguments of the SQL functions, the columns that are read. How to add a
 field: docs/develop/add-a-column.md.
 
-Most values are frozen. Those that are made thousands of times per second are not, because a frozen dataclass takes
-longer to construct.
+Most values are frozen dataclasses. Those that are made thousands of times per second are structs of msgspec, which
+are made in a fifth of the time.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import date, datetime
 from enum import StrEnum
 from hashlib import sha256
@@ -21,6 +21,8 @@ from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from limits import parse as parse_rate
+from msgspec import Struct
+from msgspec.structs import fields
 
 from snapurl.codes import split_key
 
@@ -113,8 +115,10 @@ class RowKey:
 TAGS_MAX = 20  # of a link
 
 
-@dataclass(slots=True)
-class LinkFields:
+_SECRET_FIELDS = ("password", "password_hash")
+
+
+class LinkFields(Struct):
     """What a client may set of a link: the columns of `links` that a create and a change write.
 
     The SQL functions take these fields in this order, so a new one comes last. It needs a default.
@@ -132,8 +136,14 @@ class LinkFields:
     forward_query: bool = False
     forward_path: bool = False
     max_clicks: int | None = None
-    password_hash: str | None = field(default=None, repr=False)
+    password_hash: str | None = None
     rules: str | None = None
+
+    def __repr__(self) -> str:
+        shown = (
+            f"{name}={getattr(self, name)!r}" for name in self.__struct_fields__ if name not in _SECRET_FIELDS
+        )
+        return f"{type(self).__name__}({', '.join(shown)})"
 
 
 LINK_FIELDS = tuple(each.name for each in fields(LinkFields))
@@ -142,8 +152,7 @@ link_values: Callable[[LinkFields], tuple[Any, ...]] = attrgetter(*LINK_FIELDS)
 """The values of LINK_FIELDS, in that order."""
 
 
-@dataclass(slots=True, kw_only=True)
-class Draft(LinkFields):
+class Draft(LinkFields, kw_only=True):
     """A link that a client asks for. Without an `alias` the service generates the code.
 
     It belongs to `account`, which an admin may name; None: to the account of the client's key. `password` is
@@ -152,7 +161,7 @@ class Draft(LinkFields):
 
     alias: str | None = None
     account: str | None = None
-    password: str | None = field(default=None, repr=False)
+    password: str | None = None
     domain: str | None = None
 
     def fingerprint(self) -> bytes:
@@ -174,12 +183,11 @@ _FIRST_FIELDS = ("url", "alias", "title", "tags", "redirect_status", "expires_at
 """Those of the first release, in the order in which fingerprints hold them. Never to be changed."""
 
 
-_SECRET_FIELDS = ("password", "password_hash")
-"""Of these a fingerprint holds only whether there is one: it is stored, and must not help anybody to guess."""
-
-
 def _later_fields(kind: type[Draft]) -> tuple[tuple[str, object], ...]:
-    """Returns the name and default of each field that is not one of the first."""
+    """Returns the name and default of each field that is not one of the first.
+
+    Of a secret a fingerprint holds only whether there is one: it is stored, and must not help anybody to guess.
+    """
     names = {each.name: each.default for each in fields(kind)}
     return tuple(
         (name, default) for name, default in names.items() if name not in (*_FIRST_FIELDS, *_SECRET_FIELDS)
@@ -189,8 +197,7 @@ def _later_fields(kind: type[Draft]) -> tuple[tuple[str, object], ...]:
 _LATER_FIELDS = _later_fields(Draft)
 
 
-@dataclass(slots=True, eq=False)
-class Origin:
+class Origin(Struct, frozen=True, eq=False):
     """What a link brings along from another service: when it was made there, and its clicks there.
 
     A repeat of an import with the same `import_id` finds the link that the first one made.
@@ -204,8 +211,7 @@ class Origin:
 NOT_IMPORTED = Origin()
 
 
-@dataclass(slots=True)
-class Imported:
+class Imported(Struct):
     """The key under which an imported link is here. `is_new`: it was created, or would be."""
 
     code: str
@@ -221,8 +227,7 @@ class ImportedDay(NamedTuple):
     bots: int
 
 
-@dataclass(slots=True)
-class NewLink:
+class NewLink(Struct):
     """A link to be created, under the key `code`. `token` identifies the create: a repeat finds its own row.
 
     `created_by` is the key_id of the API key that asks for it, "" if anonymous. `origin` is what an imported link
@@ -237,8 +242,7 @@ class NewLink:
     origin: Origin = NOT_IMPORTED
 
 
-@dataclass(slots=True, kw_only=True)
-class Link(LinkFields):
+class Link(LinkFields, kw_only=True):
     """One row of `links`; `code` is its key. `version` starts at 1 and grows by one with every change.
 
     `owner` is the id of the account that it belongs to, "" if anonymous. A deleted link is a tombstone: it

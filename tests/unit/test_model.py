@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -46,8 +45,7 @@ def test_fingerprints_outlive_upgrades(draft: Draft, digest: str) -> None:
     assert draft.fingerprint().hex() == digest
 
 
-@dataclass(slots=True, kw_only=True)
-class DraftWithRemark(Draft):
+class DraftWithRemark(Draft, kw_only=True):
     """A draft in a version with one more field."""
 
     remark: str | None = None

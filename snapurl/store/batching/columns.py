@@ -7,9 +7,10 @@ The arguments follow from `LinkFields`: `link_create` takes one value per field,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from functools import partial
 from typing import Any
+
+from msgspec.structs import fields
 
 from ring.slots import slot_of
 from snapurl.model import ImportedDay, LinkFields, NewLink, link_values

@@ -6,10 +6,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
+from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from snapurl import batcher
@@ -20,7 +20,7 @@ from snapurl.config import Settings, load_settings
 from snapurl.local.cluster import LocalCluster
 from snapurl.model import MISSING, CachedLink, Link
 from snapurl.redis_client import redis_client
-from tests.support.waits import HANG_S, until
+from tests.support.waits import HANG_S, PATIENT, until
 
 LINK = Link(
     "https://old.example/", code="a", created_at=datetime.now(UTC), deleted_at=None, owner="", version=1
@@ -49,7 +49,7 @@ class Shard:
 
 @pytest.fixture
 async def settings(redis_url: str) -> Settings:
-    return load_settings(redis_url=redis_url)
+    return load_settings(redis_url=redis_url, **PATIENT)
 
 
 @asynccontextmanager
@@ -94,9 +94,8 @@ async def test_an_edit_is_seen_by_every_worker(settings: Settings) -> None:
 @pytest.mark.parametrize("what", ["ALL", "WRITE"])
 async def test_nobody_waits_for_a_redis_that_stalls(settings: Settings, what: str) -> None:
     """While Redis does not answer or stores nothing, links come from their shard; Redis caches them afterwards."""
-    patient = settings.model_copy(update={"redis_timeout_ms": 10_000})
     shard = Shard()
-    async with worker(patient, shard) as one, redis_client(patient) as redis:
+    async with worker(settings, shard) as one, redis_client(settings) as redis:
         await redis.client_pause(3_000, all=what == "ALL")
         stalled = asyncio.ensure_future(redis.set("something", "else"))
         assert await url_of(one) == LINK.url
