@@ -266,8 +266,8 @@ class Shards:
 
     async def _refresh_shard(self, pool: Pool) -> None:
         try:
-            await self._read_slots(pool)
-            rows = await pool.fetch(CLUSTER["topology"])
+            newest = await self._read_slots(pool)
+            rows = await pool.fetch(CLUSTER["topology"]) if newest > self.topology.version else ()
         except ShardFailed as error:
             log.debug("not refreshed: %s", error)
             return
@@ -277,7 +277,8 @@ class Shards:
         if rows:
             await self._adopt_topology(Topology.from_json(rows[0]["document"]))
 
-    async def _read_slots(self, pool: Pool) -> None:
+    async def _read_slots(self, pool: Pool) -> int:
+        """Returns the version of the newest topology that the shard has, 0 if it has none."""
         restarts_seen = self._restarts_seen
         rows = await pool.fetch(CLUSTER["slots_since"], self._seen.get(pool.name, -1))
         if self._note_start(pool.name, rows[0]):
@@ -287,6 +288,7 @@ class Shards:
         self.map.take(pool.name, changed)
         if restarts_seen == self._restarts_seen:
             self._seen[pool.name] = rows[0]["ownership"]
+        return rows[0]["topology"] or 0
 
     def _note_start(self, name: str, row: Mapping[str, Any]) -> bool:
         """Returns whether the shard's server has restarted: the slot map may then know more of it than it does

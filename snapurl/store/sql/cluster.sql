@@ -8,9 +8,10 @@ SELECT document FROM topology ORDER BY version DESC LIMIT 1
 SELECT attested_start IS NOT DISTINCT FROM pg_postmaster_start_time() AS attested FROM cluster
 
 -- name: slots_since
--- The counter and the rows changed after version $1, in one snapshot; the start time of the server, and whether that
--- start is attested.
-SELECT o.version AS ownership, pg_postmaster_start_time() AS started,
+-- The counter and the rows changed after version $1, in one snapshot; the version of the newest topology, the start
+-- time of the server, and whether that start is attested.
+SELECT o.version AS ownership, (SELECT max(version) FROM topology) AS topology,
+       pg_postmaster_start_time() AS started,
        EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time()) AS attested,
        s.slot, s.state, s.epoch, s.peer
   FROM ownership o LEFT JOIN slots s ON s.version > $1
