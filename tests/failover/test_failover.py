@@ -16,6 +16,7 @@ from snapurl.store.cluster.failover import NotPrimary, connect_primary
 from tests.failover.conftest import Maker, World
 from tests.failover.servers import Server, all_hosts, promote
 from tests.support.requirements import requires
+from tests.support.waits import until
 
 
 @contextlib.asynccontextmanager
@@ -73,14 +74,13 @@ async def test_a_promoted_standby_takes_over_and_nothing_acknowledged_is_missing
     world = await make_world(standby=True, synchronous=True)
     primary, standby = world.hosts["db0"]
     async with load(world) as failed:
-        await asyncio.sleep(1.0)
+        await until(lambda: len(world.acked) > 50)
         await end(primary)
         await asyncio.sleep(0.5)
         await promote(standby)
         print(f"{end}: well {await world.heals('db0'):.2f} s after the promotion")
         await asyncio.sleep(0.5)
     assert not failed
-    assert len(world.acked) > 50
     assert await world.missing() == set()
     if end is freeze:
         await kill_frozen(primary)

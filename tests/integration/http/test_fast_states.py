@@ -389,7 +389,7 @@ async def test_no_click_is_counted_that_is_not_answered_as_a_worker_ends(
         await ready(service)
         before = service.outcomes()["redirected"]
         clients = [asyncio.create_task(_ask_till_the_end(service.port)) for _ in range(20)]
-        await asyncio.sleep(0.3)
+        await until(lambda: service.outcomes()["redirected"] > before + len(clients))
         await service.finish()
         answered = sum(await asyncio.gather(*clients))
         assert answered > len(clients)
