@@ -85,19 +85,23 @@ async def test_requests_in_hand_are_answered_while_a_worker_ends(make_service: S
     async with make_service() as service:
         worker = service.workers[0]
         body = b'{"url": "https://example.org/"}'
+        idle, idle_writer = await asyncio.open_connection("127.0.0.1", worker.port)
+        idle_writer.write(b"GET /health/live HTTP/1.1\r\nhost: x\r\n\r\n")
+        await asyncio.wait_for(idle.readuntil(b"\r\n\r\n"), HANG_S)
         reader, writer = await asyncio.open_connection("127.0.0.1", worker.port)
         writer.write(
-            b"POST /api/v1/links HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"POST /api/v1/links HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nexpect: 100-continue\r\n"
             + f"content-length: {len(body)}\r\nx-api-key: {service.admin_key}\r\n\r\n".encode()
         )
-        await asyncio.sleep(0.2)
+        assert b" 100 " in await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HANG_S)
         stopping = asyncio.create_task(worker.stop())
-        await asyncio.sleep(0.2)
+        await asyncio.wait_for(idle.read(), HANG_S)  # a worker that ends closes what is idle
         writer.write(body)
         answer = await asyncio.wait_for(reader.read(), HANG_S)
         assert answer.startswith(b"HTTP/1.1 201 ") and b"connection: close" in answer
         assert await stopping == 0
         writer.close()
+        idle_writer.close()
 
 
 async def test_pages_that_watch_do_not_hold_up_a_worker_that_ends(make_service: ServiceMaker) -> None:
