@@ -14,11 +14,12 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import uvloop
+from msgspec.structs import replace
 from prometheus_client import Histogram
 
 from snapurl.app import App, create_app
