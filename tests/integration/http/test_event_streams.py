@@ -142,12 +142,19 @@ async def test_streams_end_with_the_worker_also_if_nobody_reads() -> None:
         idle, idle_writer = await own.open()
         _, stuck_writer = await own.open()
         await until(lambda: own.state.watchers == 2)
-        reading = asyncio.create_task(idle.read())
-        await asyncio.sleep(0)
+        found = bytearray()
+
+        async def read() -> None:
+            while piece := await idle.read(65_536):
+                found.extend(piece)
+
+        reading = asyncio.create_task(read())
         own.state.change()
         await until(lambda: own.state.sent == [1, 1])
+        await until(lambda: found.endswith(b" \n\n\r\n"))  # this stream waits for the next event
         own.streams.close()
-        assert (await unless_hung(reading)).endswith(b"\r\n0\r\n\r\n")
+        await unless_hung(reading)
+        assert found.endswith(b"\r\n0\r\n\r\n")
         await until(lambda: not own.state.watchers)
         late, late_writer = await own.open()
         assert (await unless_hung(late.readline())).startswith(b"HTTP/1.1 503 ")
