@@ -165,8 +165,8 @@ def _describe(said: Mapping[str, str], found: Found, separator: str) -> None:
 
 def _count(said: Mapping[str, str], found: Found) -> None:
     """Sets clicks and what is left of their limit."""
-    counted = cells.count(said["clicks"], found.remarks) if "clicks" in said else None
-    imported = cells.count(said["imported"], found.remarks) if "imported" in said else None
+    counted = cells.count(said.get("clicks", ""), found.remarks)
+    imported = cells.count(said.get("imported", ""), found.remarks)
     if counted is not None or imported is not None:
         found.clicks = (counted or 0) + (imported or 0)
     if "max_clicks" not in said:

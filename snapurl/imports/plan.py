@@ -61,7 +61,7 @@ class ImportPlan:
             said = f"{row.place}\0{domain}\0{found.url}".encode("utf-8", "surrogatepass")
             body["id"] = str(UUID(bytes=hmac.digest(secret, said, "sha256")[:16]))
         values = zip(_SAID, _said(found), strict=True)
-        body.update([(name, value) for name, value in values if value is not None])
+        body |= {name: value for name, value in values if value is not None}
         if found.tags or self.tags:
             body["tags"] = list(dict.fromkeys((*found.tags, *self.tags)))[:TAGS_MAX]
         if domain:

@@ -323,7 +323,7 @@ def read_words(text: str, chars_max: int) -> str:
 class Body(BaseModel):
     """Strict and closed: an unknown field is an error."""
 
-    # Building all models takes longer than everything else that a worker does before it serves.
+    # Built when they are first used, not by each worker before it serves.
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, defer_build=True)
 
 
