@@ -22,7 +22,9 @@ log = logging.getLogger("snapurl.clicks")
 EVERY_S = 86_400.0  # between two passes over all slots
 RETRY_S = 600.0  # after a pass that a shard did not answer, or that slots in hand-off were left out of
 POLL_S = 60.0  # between two looks at whether it is time, and before the first
-SLOTS_PER_READ = 64
+SLOTS_PER_READ = 64  # the first time, and after a read that was not quick: one that was doubles the next
+SLOTS_PER_READ_MAX = 1024
+QUICK_S = 0.005
 REST = 4  # times as long as a call took, nothing is folded: visitors come first
 T = TypeVar("T")
 
@@ -71,8 +73,11 @@ class Folder:
     async def _fold_shard(self, name: str, before: date) -> list[date]:
         """Returns the oldest day of each slot that has days left to fold."""
         left: list[date] = []
-        for first in range(0, SLOT_COUNT, SLOTS_PER_READ):
-            found = await self._rested(self._store.foldable(name, first, first + SLOTS_PER_READ - 1, before))
+        first, count = 0, SLOTS_PER_READ
+        while first < SLOT_COUNT:
+            end = min(first + count, SLOT_COUNT)
+            found, took_s = await self._rested(self._store.foldable(name, first, end - 1, before))
+            first, count = end, min(2 * count, SLOTS_PER_READ_MAX) if took_s < QUICK_S else SLOTS_PER_READ
             for slot, oldest in found.items():
                 try:
                     is_folded = await self._fold_slot(name, slot, before)
@@ -90,18 +95,20 @@ class Folder:
             while more is not None:
                 if not self._works():
                     return False
-                fold = await self._rested(self._store.fold(name, what, slot, more, before))
+                fold, _ = await self._rested(self._store.fold(name, what, slot, more, before))
                 if not fold.is_owned:
                     return False
                 CLICK_DAYS_FOLDED.labels(what).inc(fold.days)
                 more = fold.more
         return True
 
-    async def _rested(self, call: Awaitable[T]) -> T:
+    async def _rested(self, call: Awaitable[T]) -> tuple[T, float]:
+        """Returns the answer and how long it took, after a rest."""
         began = self._clock()
         answer = await call
-        await asyncio.sleep(REST * (self._clock() - began))
-        return answer
+        took_s = self._clock() - began
+        await asyncio.sleep(REST * took_s)
+        return answer, took_s
 
 
 def utc_today() -> date:

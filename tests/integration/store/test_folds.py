@@ -38,6 +38,7 @@ def _whole_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass reads all slots at once, and rests no time."""
     monkeypatch.setattr(folder_module, "REST", 0)
     monkeypatch.setattr(folder_module, "SLOTS_PER_READ", SLOT_COUNT)
+    monkeypatch.setattr(folder_module, "SLOTS_PER_READ_MAX", SLOT_COUNT)
 
 
 def folder_of(store: Store) -> Folder:
@@ -234,3 +235,28 @@ async def test_clicks_that_are_counted_meanwhile_count_once(
         assert sum(each.clicks for each in found) == counted[code]
         values = await statistics.values_of_link(code, (None, None), [SourceKind.OS], 5)
         assert values.totals == {SourceKind.OS: counted[code] // 2}
+
+
+@pytest.mark.parametrize(("took_s", "reads"), [(0.0, 20), (1.0, 256)], ids=["quick", "slow"])
+async def test_a_pass_reads_more_slots_at_once_while_that_is_quick(
+    store: Store, monkeypatch: pytest.MonkeyPatch, took_s: float, reads: int
+) -> None:
+    """Where there is nothing to fold, a pass costs a shard a few reads; where it costs time, each stays small."""
+    monkeypatch.setattr(folder_module, "SLOTS_PER_READ", 64)
+    monkeypatch.setattr(folder_module, "SLOTS_PER_READ_MAX", 1024)
+    folds, clock = FoldStore(store.shards, store.router), 0.0
+    read: dict[str, list[int]] = {name: [] for name in folds.shard_names}
+    foldable = folds.foldable
+
+    async def timed(name: str, first: int, last: int, before: date) -> dict[int, date]:
+        nonlocal clock
+        clock += took_s
+        read[name] += range(first, last + 1)
+        sizes.append(last + 1 - first)
+        return await foldable(name, first, last, before)
+
+    sizes: list[int] = []
+    monkeypatch.setattr(folds, "foldable", timed)
+    assert await Folder(folds, KEPT, lambda: True, lambda: TODAY, lambda: clock).fold_all()
+    assert all(slots == list(range(SLOT_COUNT)) for slots in read.values())
+    assert len(sizes) == reads * len(read)
