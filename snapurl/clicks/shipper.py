@@ -95,7 +95,7 @@ class StreamEntry:
 
 
 class Shipper:
-    """Ships the clicks of `tally`. `now` returns the time in UTC: a click belongs to the hour of its flush."""
+    """Ships the clicks of `tally`. `now` returns the time in UTC: a click belongs to its hour, within one flush."""
 
     def __init__(
         self,
@@ -124,7 +124,9 @@ class Shipper:
         self._sealed: deque[tuple[datetime, Counts]] = deque()
         self._entry: StreamEntry | None = None  # the one being sent
         self._number = 0
-        self._hour = _hour_of(now())
+        self._hour = _hour_of(now())  # of the clicks that are not sealed
+        self._filled = asyncio.Event()
+        tally.on_first = self._begin
         self._salt = b""
         self._salt_day: date | None = None
         self._dropped_counted = 0
@@ -163,12 +165,25 @@ class Shipper:
         )
 
     @property
+    def _is_empty(self) -> bool:
+        return not (self._tally or self._taken or self._open.clicks or self._sealed or self._entry)
+
+    @property
     def shipment(self) -> str:
         """The id of the entry being sent; the stream entry carries it too."""
         return f"{self._worker}:{self._number}"
 
+    def _begin(self) -> None:
+        """Notes that the tally has its first click."""
+        if not (self._taken or self._open.clicks):
+            self._hour = _hour_of(self._now())
+        self._filled.set()
+
     async def _run(self) -> None:
         while True:
+            if self._is_empty:
+                self._filled.clear()
+                await self._filled.wait()
             await asyncio.sleep(self._flush_s)
             try:
                 await self._flush()
@@ -180,10 +195,9 @@ class Shipper:
 
         While Redis is down the counts of an hour grow, not a queue.
         """
-        hour = _hour_of(self._now())
-        if not (self._tally or self._taken or self._open.clicks or self._sealed or self._entry):
-            self._hour = hour
+        if self._is_empty:
             return True
+        hour = _hour_of(self._now())
         await self._classify()
         if not self._sealed or hour != self._hour:
             if self._open.clicks:

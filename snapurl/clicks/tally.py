@@ -7,6 +7,8 @@ click is counted whatever becomes of the rest.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from snapurl.clicks.origins import Origin
 
 Said = tuple[bytes | None, bytes | None, bytes | None, bytes | None, bytes | None]
@@ -24,12 +26,14 @@ class Tally:
 
     `codes_max` bounds the codes of clicks whose request says nothing, or whose sayings are not kept. Clicks of
     further codes are dropped, and `dropped` counts them. `unsaid` counts the clicks beyond `said_max`.
+    `on_first` is called before the first click since the last `take`; again before the first that says nothing.
     """
 
     def __init__(self, codes_max: int, said_max: int = SAID_MAX) -> None:
         self.codes_max = codes_max
         self.dropped = 0
         self.unsaid = 0
+        self.on_first: Callable[[], None] = _ignore
         self._said_max = said_max
         self._said: dict[Click, list[int]] = {}
         self._alone: dict[str, int] = {}
@@ -48,6 +52,8 @@ class Tally:
         if found is not None:
             found[0] += 1
         elif said is not None and len(self._said) < self._said_max:
+            if not self._said:
+                self.on_first()
             self._said[click] = [1]
         else:
             self._record_alone(code, said)
@@ -58,6 +64,8 @@ class Tally:
         if code in self._alone:
             self._alone[code] += 1
         elif len(self._alone) < self.codes_max:
+            if not self._alone:
+                self.on_first()
             self._alone[code] = 1
         else:
             self.dropped += 1
@@ -68,3 +76,7 @@ class Tally:
         taken.update(((code, None, "", b""), count) for code, count in self._alone.items())
         self._said, self._alone = {}, {}
         return taken
+
+
+def _ignore() -> None:
+    pass

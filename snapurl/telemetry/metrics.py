@@ -453,6 +453,8 @@ class Timing:
 
     def flush(self) -> None:
         """Adds the observations since the last flush to the histogram."""
+        if not any(self._counts):
+            return  # as most series of an idle process
         for bucket, count in enumerate(self._counts):
             if count:
                 self._series._buckets[bucket].inc(count)

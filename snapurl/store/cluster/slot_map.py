@@ -19,12 +19,14 @@ class SlotMap:
     """slot -> (shard, epoch), with the state that each shard last reported for its slots.
 
     `changes` grows with each change of it, so that what is computed from all slots can be kept until then.
+    `unknown` is how many slots no shard has claimed since this process started.
     """
 
     def __init__(self, topology: Topology) -> None:
         self._topology = topology
         self._owner: list[str | None] = [None] * SLOT_COUNT
         self._epoch = [0] * SLOT_COUNT
+        self.unknown = SLOT_COUNT
         self._moving: set[int] = set()
         self.changes = 0
 
@@ -48,6 +50,7 @@ class SlotMap:
         """Records a claim. Returns whether it changed the map."""
         if epoch <= self._epoch[slot]:
             return False
+        self.unknown -= self._owner[slot] is None
         self._owner[slot] = owner
         self._epoch[slot] = epoch
         self.changes += 1
@@ -75,6 +78,7 @@ class SlotMap:
             if owner == shard:
                 self._owner[slot] = None
                 self._epoch[slot] = 0
+                self.unknown += 1
 
     def counts(self) -> dict[str, int]:
         """Returns shard -> how many slots it is known to own."""
@@ -94,8 +98,3 @@ class SlotMap:
     @property
     def in_hand_off(self) -> int:
         return len(self._moving)
-
-    @property
-    def unknown(self) -> int:
-        """How many slots no shard has claimed since this process started."""
-        return self._owner.count(None)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -115,3 +118,32 @@ async def test_visitors_give_way_and_clicks_count(
         tally.record("c", said(), address(1))
     stream = await redis.get(name_key(namespace))
     assert stream is not None and await redis.xlen(stream) == 3
+
+
+async def test_a_worker_without_clicks_does_not_look_for_them(ready: Settings, namespace: str) -> None:
+    """Between two clicks nothing runs, and the next one is shipped, in the hour in which it was counted."""
+    looks = 0
+    hour = NOW
+
+    def now() -> datetime:
+        nonlocal looks
+        looks += 1
+        return hour
+
+    tally = Tally(10)
+    settings = ready.model_copy(update={"click_flush_ms": 10})
+    async with redis_client(settings) as redis:
+        made = Shipper(settings, namespace, tally, classifier(), redis, now)
+        await made.start()
+        for _ in range(2):
+            tally.record("a", said())
+            await until(lambda: not made.held)
+            seen = looks
+            hour += timedelta(hours=1)
+            await asyncio.sleep(0.2)
+            assert looks == seen
+        await made.stop()
+        (stream,) = [key async for key in redis.scan_iter(match=f"*{namespace}*", _type="stream")]
+        entries: Any = await redis.xrange(stream)
+    shipped = [json.loads(fields[b"clicks"]) for _, fields in entries]
+    assert shipped == [{"2026-11-28T19": {"a": 1}}, {"2026-11-28T20": {"a": 1}}]

@@ -27,6 +27,21 @@ def test_clicks_that_say_the_same_are_one() -> None:
     assert (len(tally), tally.clicks) == (0, 0)
 
 
+def test_the_first_click_since_a_flush_is_told() -> None:
+    """Who ships the clicks can rest until there is one: the first of each kind is told, and none that follows."""
+    tally, told = Tally(10), list[int]()
+    tally.on_first = lambda: told.append(tally.clicks)
+    for _ in range(2):
+        for code in "aab":
+            tally.record(code, said("x.example"))
+        assert told.pop() == 0
+        tally.record("a")
+        assert told.pop() == 3
+        tally.record("b")
+        assert not told
+        tally.take()
+
+
 def test_made_up_headers_take_bounded_space_and_cost_no_click() -> None:
     """Beyond a number of different clicks, further ones count without what they said, and are reported."""
     tally = Tally(10)
