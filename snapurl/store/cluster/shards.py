@@ -22,7 +22,7 @@ import asyncpg
 
 from ring.arcs import Arc
 from ring.errors import RingError
-from ring.ownership import SlotRow
+from ring.ownership import SlotState
 from ring.placement import place
 from ring.slots import slot_of
 from ring.topology import Topology
@@ -284,8 +284,9 @@ class Shards:
         if self._note_start(pool.name, rows[0]):
             restarts_seen = self._restarts_seen
             rows = await pool.fetch(CLUSTER["slots_since"], -1)
-        changed = (SlotRow.of(row) for row in rows if row["slot"] is not None)
-        self.map.take(pool.name, changed)
+        for row in rows:
+            if row["slots"]:
+                self.map.take(pool.name, row["slots"], SlotState(row["state"]), row["epoch"], row["peer"])
         if restarts_seen == self._restarts_seen:
             self._seen[pool.name] = rows[0]["ownership"]
         return rows[0]["topology"] or 0

@@ -6,10 +6,10 @@ claims the one with the higher epoch is newer; an equal epoch changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Sequence
 
 from ring.arcs import Arc, arcs
-from ring.ownership import HOLDING, SlotRow, SlotState
+from ring.ownership import HOLDING, SlotState
 from ring.placement import place
 from ring.slots import SLOT_COUNT
 from ring.topology import Topology
@@ -56,19 +56,17 @@ class SlotMap:
         self.changes += 1
         return True
 
-    def take(self, shard: str, rows: Iterable[SlotRow]) -> None:
-        """Records rows of the `slots` table of `shard`."""
-        for row in rows:
-            if row.state in HOLDING:
-                self.learn(row.slot, shard, row.epoch)
-            elif row.state is SlotState.RELEASED and row.peer is not None:
-                self.learn(row.slot, row.peer, row.epoch)
-            if row.state in HOLDING and row.state is not SlotState.OWNED:
-                self._moving.add(row.slot)
-                self.changes += 1
-            elif row.state is not SlotState.IMPORTING:
-                self._moving.discard(row.slot)
-                self.changes += 1
+    def take(self, shard: str, slots: Sequence[int], state: SlotState, epoch: int, peer: str | None) -> None:
+        """Records slots that are the same in the `slots` table of `shard` but for their number."""
+        owner = shard if state in HOLDING else peer
+        if state is not SlotState.IMPORTING and owner is not None:
+            for slot in slots:
+                self.learn(slot, owner, epoch)
+        if state in HOLDING and state is not SlotState.OWNED:
+            self._moving.update(slots)
+        elif state is not SlotState.IMPORTING:
+            self._moving.difference_update(slots)
+        self.changes += 1
 
     def forget(self, shard: str) -> None:
         """Drops the claims of a shard that may have lost transactions. Its slots have no known owner until one

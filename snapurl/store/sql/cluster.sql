@@ -8,13 +8,15 @@ SELECT document FROM topology ORDER BY version DESC LIMIT 1
 SELECT attested_start IS NOT DISTINCT FROM pg_postmaster_start_time() AS attested FROM cluster
 
 -- name: slots_since
--- The counter and the rows changed after version $1, in one snapshot; the version of the newest topology, the start
--- time of the server, and whether that start is attested.
+-- The counter and the slots changed after version $1 by what they are, in one snapshot; the version of the newest
+-- topology, the start time of the server, and whether that start is attested.
 SELECT o.version AS ownership, (SELECT max(version) FROM topology) AS topology,
        pg_postmaster_start_time() AS started,
        EXISTS (SELECT FROM cluster WHERE attested_start = pg_postmaster_start_time()) AS attested,
-       s.slot, s.state, s.epoch, s.peer
-  FROM ownership o LEFT JOIN slots s ON s.version > $1
+       s.slots, s.state, s.epoch, s.peer
+  FROM ownership o
+  LEFT JOIN (SELECT array_agg(slot) AS slots, state, epoch, peer
+               FROM slots WHERE version > $1 GROUP BY state, epoch, peer) s ON true
 
 -- name: served_slots
 -- Empty on a server that is not attested. What the transaction reads next is planned for its arguments: the plan for a
