@@ -119,6 +119,11 @@ async def shorten(shlink: Service) -> tuple[str, str]:
     return code, tag
 
 
+async def search_tag(page: Page, tag: str) -> None:
+    """Finds a tag of `shorten` among those of other tests, of which a page shows twenty."""
+    await page.get_by_placeholder("Search...").fill(tag.removeprefix("tag "))
+
+
 async def test_each_page_shows_what_is_there(page: Page, shlink: Service) -> None:
     """No page of the web client dies or lacks what it asks for."""
     code, tag = await shorten(shlink)
@@ -137,6 +142,7 @@ async def test_each_page_shows_what_is_there(page: Page, shlink: Service) -> Non
         (f"/short-code/{code}/redirect-rules", ("This short URL has no dynamic redirect rules", TARGET)),
         (f"/tag/{tag}/visits/by-time", (tag, "Visits: 8")),
         ("/domain/s.example.org_DEFAULT/visits/by-time", ("s.example.org", "Visits over time")),
+        ("/non-orphan-visits/list", ("Non-orphan visits", "Visits list")),
         # Other tests click as well, on other days.
         (
             "/non-orphan-visits/by-location?startDate=2026-05-04&endDate=2026-05-05",
@@ -144,10 +150,12 @@ async def test_each_page_shows_what_is_there(page: Page, shlink: Service) -> Non
         ),
         ("/orphan-visits/by-time", ("There are no visits matching current filter",)),
         (f"/short-urls/compare-visits?short-urls=DEFAULT__{code}", ("Comparing 1 short URLs",)),
-        ("/manage-tags", ("Visits",)),
+        ("/manage-tags", (tag,)),
         ("/manage-domains", ("s.example.org", "No redirect")),
     ):
         await page.goto(path)
+        if path == "/manage-tags":
+            await search_tag(page, tag)
         for text in texts:
             await expect(page.get_by_text(text).first).to_be_visible()
         await expect(page.get_by_text("went wrong")).to_have_count(0)
@@ -209,8 +217,7 @@ async def test_a_tag_is_renamed_and_deleted(page: Page, shlink: Service) -> None
     code, tag = await shorten(shlink)
     new = tag.replace("tag ", "new-")
     await page.goto("/manage-tags")
-    # Other tests make tags as well, and a page shows twenty.
-    await page.get_by_placeholder("Search...").fill(tag.removeprefix("tag "))
+    await search_tag(page, tag)
     row = page.get_by_role("row", name=tag)
     await row.get_by_role("button", name="Options").click()
     await page.get_by_role("menuitem", name="Edit").click()
