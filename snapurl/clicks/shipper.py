@@ -204,9 +204,9 @@ class Shipper:
                 self._sealed.append((self._hour, self._open))
                 self._open = self._empty()
             self._hour = hour
-        done = await self._ship()
+        await self._ship()
         self._measure()
-        return done and not (self._tally or self._taken or self._open.clicks)
+        return self._is_empty
 
     async def _classify(self) -> None:
         """Adds what the tally has to the counts of the hour. If it is cancelled, the next call goes on."""
@@ -276,7 +276,8 @@ class Shipper:
             CLICKS_UNREAD.labels(what).inc(count - self._unread_counted[what])
             self._unread_counted[what] = count
 
-    async def _ship(self) -> bool:
+    async def _ship(self) -> None:
+        """Ships what is sealed, until Redis does not take it."""
         while self._entry is not None or self._next_entry():
             assert self._entry is not None
             try:
@@ -284,9 +285,11 @@ class Shipper:
                     answer, *visitors = await self._send(self._entry)
             except (RedisError, OSError, TimeoutError) as error:
                 REDIS_FAILURES.labels("ship").inc()
-                return self._log_failure(f"Redis does not accept clicks ({type(error).__name__})")
+                self._log_failure(f"Redis does not accept clicks ({type(error).__name__})")
+                return
             if answer == b"full":
-                return self._log_failure("the click stream is full")
+                self._log_failure("the click stream is full")
+                return
             if self._entry.visitors and answer == b"added":
                 used, limit, left_out = visitors
                 CLICK_VISITORS_BYTES.set(used)
@@ -297,14 +300,12 @@ class Shipper:
         if self._is_failing:
             log.warning("Redis accepts clicks again")
         self._is_failing = False
-        return True
 
-    def _log_failure(self, what: str) -> bool:
+    def _log_failure(self, what: str) -> None:
         if not self._is_failing:
             held = "%s; they are held, up to %d codes"
             log.warning(held, what, self._codes_max, extra={"shipment": self.shipment})
         self._is_failing = True
-        return False
 
     async def _send(self, entry: StreamEntry) -> tuple[bytes, int, int, int]:
         """Returns what became of the entry, the bytes that visitors take in Redis and may take, how many found no

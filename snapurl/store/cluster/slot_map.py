@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from ring.arcs import Arc, arcs
-from ring.ownership import HOLDING, SlotState
+from ring.ownership import HOLDING, SlotRow, SlotState
 from ring.placement import place
 from ring.slots import SLOT_COUNT
 from ring.topology import Topology
@@ -57,14 +57,20 @@ class SlotMap:
         return True
 
     def take(self, shard: str, slots: Sequence[int], state: SlotState, epoch: int, peer: str | None) -> None:
-        """Records slots that are the same in the `slots` table of `shard` but for their number."""
-        owner = shard if state in HOLDING else peer
-        if state is not SlotState.IMPORTING and owner is not None:
-            for slot in slots:
-                self.learn(slot, owner, epoch)
+        """Records slots, at least one, that are the same in the `slots` table of `shard` but for their number.
+
+        Raises OwnershipError.
+        """
+        for slot in (min(slots), max(slots)):
+            SlotRow(slot, state, epoch, peer)  # checks them
+        if state is SlotState.IMPORTING:
+            return
+        owner = shard if state in HOLDING or peer is None else peer  # only an owned slot has no peer
+        for slot in slots:
+            self.learn(slot, owner, epoch)
         if state in HOLDING and state is not SlotState.OWNED:
             self._moving.update(slots)
-        elif state is not SlotState.IMPORTING:
+        else:
             self._moving.difference_update(slots)
         self.changes += 1
 

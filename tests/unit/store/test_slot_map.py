@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
+from ring.errors import OwnershipError
 from ring.ownership import SlotState
 from ring.slots import SLOT_COUNT
-from ring.topology import Shard, Topology
 from snapurl.store.cluster.slot_map import SlotMap
+from tests.unit.ring.topologies import topology
 
-TOPOLOGY = Topology("c", 1, 256, tuple(Shard(f"db{n}", 1.0, f"h:{5000 + n}/d") for n in range(2)))
+TOPOLOGY = topology(["db0", "db1"])
 
 
 def test_slots_without_a_known_owner_are_counted() -> None:
@@ -32,3 +35,21 @@ def test_a_claim_of_many_slots_is_one_of_each() -> None:
     assert (slots.counts(), slots.in_hand_off) == ({"db0": 1, "db1": 2}, 0)
     slots.take("db0", [3], SlotState.OWNED, 1, None)
     assert slots.owner(3) == "db1"
+
+
+@pytest.mark.parametrize(
+    ("slot", "state", "epoch", "peer"),
+    [
+        (-1, SlotState.OWNED, 1, None),
+        (SLOT_COUNT, SlotState.OWNED, 1, None),
+        (1, SlotState.OWNED, 0, None),
+        (1, SlotState.RELEASED, 1, None),
+    ],
+    ids=["below", "above", "epoch", "peer"],
+)
+def test_a_claim_that_cannot_be_is_refused(slot: int, state: SlotState, epoch: int, peer: str | None) -> None:
+    """A shard whose table says what no hand-off writes is not believed."""
+    slots = SlotMap(TOPOLOGY)
+    with pytest.raises(OwnershipError):
+        slots.take("db0", [7, slot, 8], state, epoch, peer)
+    assert slots.unknown == SLOT_COUNT
