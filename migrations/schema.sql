@@ -275,6 +275,7 @@ CREATE TABLE migrator (
     holder uuid NOT NULL,
     heartbeat_at timestamp with time zone NOT NULL,
     status text NOT NULL,
+    lease_ms integer DEFAULT 3000 NOT NULL,
     CONSTRAINT migrator_pkey PRIMARY KEY (only_row),
     CONSTRAINT migrator_only_row_check CHECK (only_row)
 );
@@ -1810,6 +1811,22 @@ BEGIN
     RETURN FOUND;
 END $function$;
 GRANT EXECUTE ON FUNCTION migrator_lease_v1 TO snapurl_migrator;
+
+CREATE OR REPLACE FUNCTION public.migrator_lease_v2(p_holder uuid, p_lease_ms integer, p_status text)
+ RETURNS boolean
+ LANGUAGE plpgsql
+AS $function$
+BEGIN
+    INSERT INTO migrator AS m (holder, heartbeat_at, status, lease_ms)
+         VALUES (p_holder, clock_timestamp(), p_status, p_lease_ms)
+    ON CONFLICT (only_row) DO UPDATE
+        SET holder = excluded.holder, heartbeat_at = excluded.heartbeat_at, status = excluded.status,
+            lease_ms = excluded.lease_ms
+      WHERE m.holder = excluded.holder
+         OR m.heartbeat_at < clock_timestamp() - make_interval(secs => m.lease_ms / 1000.0);
+    RETURN FOUND;
+END $function$;
+GRANT EXECUTE ON FUNCTION migrator_lease_v2 TO snapurl_migrator;
 
 CREATE OR REPLACE FUNCTION public.migrator_rights_v1(OUT migrator text, OUT owner text, OUT missing text[], OUT remedy text, OUT other_migrators text[], OUT may_end boolean)
  RETURNS record

@@ -35,11 +35,11 @@ from typing import Any
 
 import uvloop
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from snapurl.clicks.backlog import Backlog
 from snapurl.clicks.folder import Folder, utc_today
-from snapurl.clicks.lag import LagReader
+from snapurl.clicks.lag import LUA, lag_of
 from snapurl.clicks.lane import RETRY_S, Call, Lane
 from snapurl.clicks.stream import (
     SHIPMENT_FIELD,
@@ -54,7 +54,8 @@ from snapurl.clicks.stream import (
 from snapurl.clicks.visitors import VisitorReader
 from snapurl.config import Settings, load_settings
 from snapurl.errors import ConfigError
-from snapurl.redis_client import is_full, redis_client, redis_fault
+from snapurl.model import Lag
+from snapurl.redis_client import redis_client, redis_fault
 from snapurl.store.clicks import ClickStore
 from snapurl.store.cluster.dsn import plain_text_warning
 from snapurl.store.cluster.router import Router
@@ -91,14 +92,14 @@ STANDBY_S = 0.25  # between two attempts to acquire the lease
 LEASE_MS = 3_000
 LEASE_RENEW_S = 1.0
 ALIVE_MS = 15_000  # expiry of the heartbeat; longer than Redis may be slow
-MEASURE_S = 1.0  # between updates of the lag metrics
 STALL_LOG_S = 5.0  # rows may wait this long for their shards, as in a hand-off, before a line is logged
 # Python examines young objects for reference cycles when it has this many more; by default 700. Rows of clicks are
 # many, live until they are counted, and are in no cycles.
 YOUNG_OBJECTS = 200_000
 
-_RENEW = (files("snapurl.clicks") / "lua" / "lease.lua").read_text(encoding="utf-8")
-_READ = (files("snapurl.clicks") / "lua" / "read.lua").read_text(encoding="utf-8")
+_SCRIPTS = files("snapurl.clicks") / "lua"
+_TEND = LUA + (_SCRIPTS / "tend.lua").read_text(encoding="utf-8")
+_READ = (_SCRIPTS / "read.lua").read_text(encoding="utf-8")
 
 
 class Consumer:
@@ -117,13 +118,10 @@ class Consumer:
         self._blocking = blocking
         self._clicks = clicks
         self._clock = clock
-        self._name_key = name_key(namespace)
-        self._lease_key = lease_key(namespace)
-        self._alive_key = alive_key(namespace, socket.gethostname())
+        self._keys = [lease_key(namespace), name_key(namespace), alive_key(namespace, socket.gethostname())]
         self._holder = uuid.uuid4().hex
-        self._renew = redis.register_script(_RENEW)
+        self._tend_script = redis.register_script(_TEND)
         self._read_script = redis.register_script(_READ)
-        self._lag = LagReader(namespace, redis)
         self._visitors = VisitorReader(namespace, redis)
         self._renewed_at = float("-inf")
         self._backlogs: list[Backlog] = []  # the last one is of the current stream
@@ -133,7 +131,6 @@ class Consumer:
         self._has_more = True
         self._read_after = 0.0
         self._is_failing = False
-        self._measured_at = float("-inf")
         self._beaten_at = clock()
         self._stalled_since: float | None = None
         self._stall_logged = False
@@ -182,9 +179,8 @@ class Consumer:
 
     async def _step(self) -> float:
         self._finish_calls()
-        works = await self._has_lease()
+        works = await self._tend()
         CLICK_CONSUMER_WORKING.set(works)
-        await self._measure()
         if not works:
             return STANDBY_S
         if self._backlogs:
@@ -312,18 +308,33 @@ class Consumer:
 
     # -- once a second ---------------------------------------------------------------------------------------
 
-    async def _find_stream(self) -> None:
-        """Finds the current stream. Gives it its name if it has none, so that the first click is waited for."""
-        stored: Any = await self._redis.get(self._name_key)
-        if stored is None:
-            try:
-                await self._redis.set(self._name_key, stream_name(self._namespace, uuid.uuid4().hex), nx=True)
-            except ResponseError as error:
-                if not is_full(error):
-                    raise
-                return
-            stored = await self._redis.get(self._name_key)
-        name = stored.decode()
+    async def _tend(self) -> bool:
+        """Renews lease and heartbeat, finds the stream, and measures the lag, also on standby: the active consumer
+        may be stuck. Returns whether this consumer has the lease."""
+        if self._clock() - self._renewed_at < LEASE_RENEW_S:
+            return True
+        held, stored, lag = await self._call_tend(LEASE_MS)
+        self._beaten_at = self._clock()
+        self._measure(lag_of(lag))
+        if not held:
+            await self._stop_waiting()
+            self._backlogs.clear()  # another consumer trims the stream now, so what was read may be stale
+            return False
+        self._renewed_at = self._clock()
+        if stored is not None:
+            await self._adopt_stream(stored.decode())
+        return True
+
+    async def _call_tend(self, lease_ms: int) -> Any:
+        unused = stream_name(self._namespace, uuid.uuid4().hex)
+        return await self._tend_script(keys=self._keys, args=[self._holder, lease_ms, ALIVE_MS, unused])
+
+    def _measure(self, lag: Lag) -> None:
+        CLICK_BACKLOG_ROWS.set(sum(each.rows for each in self._backlogs))
+        CLICK_STREAM_ENTRIES.set(lag.entries)
+        CLICK_LAG_SECONDS.set(lag.seconds)
+
+    async def _adopt_stream(self, name: str) -> None:
         if not self._backlogs or self._backlogs[-1].name != name:
             await self._stop_waiting()
             self._backlogs.append(Backlog(name))
@@ -333,48 +344,9 @@ class Consumer:
         await cancel_and_wait(arrival)
         self._has_more, self._read_after = True, 0.0
 
-    async def _measure(self) -> None:
-        """Updates the lag metrics every MEASURE_S, also on standby: the active consumer may be stuck."""
-        if self._clock() - self._measured_at < MEASURE_S:
-            return
-        self._measured_at = self._clock()
-        await self._beat()
-        self._beaten_at = self._clock()
-        CLICK_BACKLOG_ROWS.set(sum(each.rows for each in self._backlogs))
-        lag = await self._lag.read()
-        CLICK_STREAM_ENTRIES.set(lag.entries)
-        CLICK_LAG_SECONDS.set(lag.seconds)
-
-    async def _beat(self) -> None:
-        """Renews the heartbeat that `snapurl health --clicks` reads."""
-        if await self._redis.pexpire(self._alive_key, ALIVE_MS):
-            return
-        try:
-            await self._redis.set(self._alive_key, "", px=ALIVE_MS)
-        except ResponseError as error:
-            if not is_full(error):
-                raise
-
-    async def _has_lease(self) -> bool:
-        if self._clock() - self._renewed_at < LEASE_RENEW_S:
-            return True
-        try:
-            held = await self._renew(keys=[self._lease_key], args=[self._holder, LEASE_MS])
-        except ResponseError as error:
-            if not is_full(error):
-                raise
-            held = True  # Redis is full: nobody can acquire the lease, and only a consumer can free memory
-        if not held:
-            await self._stop_waiting()
-            self._backlogs.clear()  # another consumer trims the stream now, so what was read may be stale
-            return False
-        self._renewed_at = self._clock()
-        await self._find_stream()
-        return True
-
     async def _give_up_lease(self) -> None:
         try:
-            await self._renew(keys=[self._lease_key], args=[self._holder, 1])
+            await self._call_tend(1)
         except (RedisError, OSError, TimeoutError):
             return
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -11,7 +12,16 @@ from redis.exceptions import RedisError
 from snapurl.clicks.stream import name_key
 from snapurl.model import CLICKS_LATE_S, Lag
 
-_LAG = (files("snapurl.clicks") / "lua" / "lag.lua").read_text(encoding="utf-8")
+LUA = (files("snapurl.clicks") / "lua" / "lag.lua").read_text(encoding="utf-8")
+"""The function `lag` of a script in Redis; `lag_of` reads what it returns."""
+
+
+def lag_of(answer: Sequence[Any]) -> Lag:
+    """Returns the lag that the function in LUA has returned."""
+    first, entries, now_s = answer
+    if first is None:
+        return Lag(0.0, entries)
+    return Lag(max(0.0, now_s - int(first.partition(b"-")[0]) / 1000), entries)
 
 
 class LagReader:
@@ -19,14 +29,11 @@ class LagReader:
 
     def __init__(self, namespace: str, redis: Redis) -> None:
         self._keys = [name_key(namespace)]
-        self._script = redis.register_script(_LAG)
+        self._script = redis.register_script(f"{LUA}return lag(KEYS[1])")
 
     async def read(self) -> Lag:
         answer: Any = await self._script(keys=self._keys)
-        first, entries, now_s = answer
-        if first is None:
-            return Lag(0.0, entries)
-        return Lag(max(0.0, now_s - int(first.partition(b"-")[0]) / 1000), entries)
+        return lag_of(answer)
 
     async def read_or_none(self) -> Lag | None:
         """Returns the lag, None if Redis does not say."""

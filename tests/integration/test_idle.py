@@ -65,8 +65,8 @@ def all_fired(fired: Fired, task: str, times: int) -> bool:
     return bool(counts) and min(counts) >= times
 
 
-async def test_an_idle_worker_wakes_for_its_clicks_and_little_else(ready: Settings) -> None:
-    """Without requests a worker looks for clicks every 100 ms; all else together wakes it a few times a second."""
+async def test_an_idle_worker_sleeps(ready: Settings) -> None:
+    """Without requests a worker does not look for clicks, and all else wakes it a few times a second."""
     app = create_app(ready)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = await start(app, listener)

@@ -8,9 +8,10 @@ from collections.abc import AsyncIterator
 
 
 class Proxy:
-    """Forwards connections to `host:port`; four switches make it fail.
+    """Forwards connections to `host:port`; five switches make it fail.
 
     `refuse` closes new connections, `deaf` never answers them, and a cleared `forwarding` holds bytes back.
+    A connection that sends `mute_after` is held open, and nothing more goes through it.
     `lose_replies` passes that many requests on, but cuts the connection when the reply arrives: the request is
     carried out and its outcome lost.
     """
@@ -21,6 +22,9 @@ class Proxy:
         self.deaf = False
         self.replies_to_lose = 0
         self._lose_after = b""
+        self.mute_after = b""
+        self.muted = 0
+        self._stopped = asyncio.Event()
         self.forwarding = asyncio.Event()
         self.forwarding.set()
         self.replies_lost = 0
@@ -37,6 +41,7 @@ class Proxy:
         assert self._server is not None
         self._server.close()
         self.forwarding.set()
+        self._stopped.set()
         self.cut()
 
     def lose_replies(self, count: int, *, after: str = "") -> None:
@@ -96,6 +101,9 @@ class Proxy:
             await self.forwarding.wait()
             if not replies and self._lose_after in data:
                 self._lose_after = b""
+            if not replies and self.mute_after and self.mute_after in data:
+                self.muted += 1
+                await self._stopped.wait()
             if replies and self.replies_to_lose and not self._lose_after:
                 self.replies_to_lose -= 1
                 self.replies_lost += 1

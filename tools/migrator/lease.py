@@ -24,7 +24,8 @@ from tools.cluster.fleet import Fleet
 from tools.cluster.sql import SQL
 
 LEASE_MS = 3_000
-ANSWER_S_MAX = 2.0  # with the time between two beats less than LEASE_MS
+IDLE_LEASE_MS = 5_000  # of a holder with nothing to do, which renews it more rarely
+ANSWER_S_MAX = 2.0  # with the time between two beats less than the lease
 SILENT_S = 2.0
 
 
@@ -45,10 +46,10 @@ class Lease:
         """The newest topology that a shard has told of."""
         return self._fleet.topology
 
-    async def renew(self, status: str) -> bool:
-        """Takes or renews the lease and leaves the status document. Returns whether this migrator may work.
+    async def renew(self, status: str, lease_ms: int = LEASE_MS) -> bool:
+        """Takes or renews the lease, for `lease_ms`, and leaves the status document.
 
-        It may not if no shard answers.
+        Returns whether this migrator may work. It may not if no shard answers.
         """
         now = self._clock()
         names = [
@@ -56,10 +57,10 @@ class Lease:
         ]
         answers: list[bool | None] = []
         if self._held:
-            answers += await asyncio.gather(*(self._ask(name, status) for name in names))
+            answers += await asyncio.gather(*(self._ask(name, status, lease_ms) for name in names))
         else:
             for name in names:
-                answers.append(await self._ask(name, status))
+                answers.append(await self._ask(name, status, lease_ms))
                 if answers[-1] is False:
                     break
         self._held = True in answers and False not in answers
@@ -67,11 +68,11 @@ class Lease:
         await self._refresh_topology()
         return self._held
 
-    async def _ask(self, name: str, status: str) -> bool | None:
+    async def _ask(self, name: str, status: str, lease_ms: int) -> bool | None:
         """Returns whether a shard gives the lease; None if it does not answer."""
         try:
             async with asyncio.timeout(ANSWER_S_MAX):
-                (row,) = await self._fleet.fetch(name, SQL["lease"], self._holder, LEASE_MS, status)
+                (row,) = await self._fleet.fetch(name, SQL["lease"], self._holder, lease_ms, status)
         except (TimeoutError, ShardFailed, ConfigError, asyncpg.PostgresError):
             self._silent_until[name] = self._clock() + SILENT_S
             return None

@@ -59,7 +59,7 @@ from tools.cluster.rejoin import rejoin_all
 from tools.cluster.snapshot import Snapshot
 from tools.cluster.sql import SQL
 from tools.migrator.cleanup import cleanup_tasks
-from tools.migrator.lease import Lease
+from tools.migrator.lease import IDLE_LEASE_MS, LEASE_MS, Lease
 from tools.migrator.progress import Progress
 from tools.migrator.schedule import Schedule, Task, schedule
 from tools.migrator.throttle import SPARING, Sample, Throttle
@@ -73,10 +73,11 @@ IDLE_S = 0.1
 IDLE_POLL_S = 5.0  # with nothing to do and no notification: one may be lost
 GRACE_POLL_S = 1.0  # between polls for slots whose grace period is over: each reads the whole cluster
 HEARTBEAT_S = 0.5
-IDLE_HEARTBEAT_S = 0.9
+IDLE_HEARTBEAT_S = 2.0
+STANDBY_HEARTBEAT_S = 0.9
 ALIVE_S = 15.0  # without a heartbeat that a shard took, then it counts as not working
 PROBE_S = 0.2
-IDLE_PROBE_S = 5.0
+IDLE_PROBE_S = 5.0  # with nothing to do, while the throttle backs off
 PAUSE_WARN_MS = 500.0  # writers notice such a pause
 
 BY_INDEX = "SET enable_seqscan = off; SET jit = off; SET plan_cache_mode = force_custom_plan"
@@ -247,12 +248,13 @@ class Migrator:
             return False
 
     async def _round(self, fleet: Fleet, lanes: list[LaneConnections]) -> bool | None:
-        not_rejoined = await rejoin_all(fleet)
+        # Before all else: a shard that restarts later has other stamps in the next round.
         change_stamps = await fleet.change_stamps()
         idle, self._idle = self._idle, None
         if idle is not None and change_stamps == idle.stamps and self._clock() < idle.until:
             self._idle = idle
             return idle.settled
+        not_rejoined = await rejoin_all(fleet)
         snapshot = await fleet.observe()
         await propagate(fleet, snapshot)
         found = schedule(snapshot)
@@ -374,6 +376,12 @@ class Migrator:
     def _is_busy(self) -> bool:
         return self.status.state in ("moving", "cleaning")
 
+    @property
+    def _beat_after_s(self) -> float:
+        if not self.works:
+            return STANDBY_HEARTBEAT_S
+        return HEARTBEAT_S if self._is_busy else IDLE_HEARTBEAT_S
+
     def _update_status(self, snapshot: Snapshot, found: Schedule) -> None:
         left = found.slots_left
         for line in self._progress.observe(snapshot.topology.version, snapshot.placement, left):
@@ -446,7 +454,8 @@ class Migrator:
         lease = Lease(fleet, self._holder, self._clock)
         try:
             while True:
-                held = await lease.renew(self.current_status().to_json())
+                lease_ms = LEASE_MS if self._is_busy else IDLE_LEASE_MS
+                held = await lease.renew(self.current_status().to_json(), lease_ms)
                 if lease.is_answered:
                     self._beaten_at = self._clock()
                 RESHARD_WORKING.set(held)
@@ -458,7 +467,7 @@ class Migrator:
                     self._changed.set()
                     log.info("this migrator is %s", "active" if held else "on standby")
                 (self._working.set if held else self._working.clear)()
-                await _wait_and_clear(self._beat_soon, HEARTBEAT_S if self._is_busy else IDLE_HEARTBEAT_S)
+                await _wait_and_clear(self._beat_soon, self._beat_after_s)
         finally:
             await fleet.close()
 
@@ -470,12 +479,15 @@ class Migrator:
     async def _probe(self, working: Fleet) -> None:
         """Samples the latency of shards and service, and the lag of standbys, for the throttle.
 
-        The shards are those of the topology that `working` knows; the connections are its own.
+        It does so while something moves, and until the throttle no longer backs off. The shards are those
+        of the topology that `working` knows; the connections are its own.
         """
         fleet = Fleet(self._settings, working.topology)
         try:
             while True:
-                await _wait_and_clear(self._probe_soon, PROBE_S if self._is_busy else IDLE_PROBE_S)
+                backs_off = self._options.throttle.backs_off
+                idle_s = IDLE_PROBE_S if backs_off else None
+                await _wait_and_clear(self._probe_soon, PROBE_S if self._is_busy else idle_s)
                 fleet.adopt(working.topology)
                 shards = [await self._probe_shard(fleet, shard.name) for shard in fleet.topology.shards]
                 service_ms = await self._probe_service()
@@ -521,14 +533,14 @@ def _zero_gauges() -> None:
         RESHARD_SLOTS_IN_STATE.labels(str(state)).set(0)
 
 
-async def _wait(stop: asyncio.Event, timeout_s: float) -> None:
+async def _wait(stop: asyncio.Event, timeout_s: float | None) -> None:
     try:
         await asyncio.wait_for(stop.wait(), timeout_s)
     except TimeoutError:
         return
 
 
-async def _wait_and_clear(event: asyncio.Event, timeout_s: float) -> None:
-    """Waits until the event is set, `timeout_s` at most, and clears it."""
+async def _wait_and_clear(event: asyncio.Event, timeout_s: float | None) -> None:
+    """Waits until the event is set, `timeout_s` at most (None: without end), and clears it."""
     await _wait(event, timeout_s)
     event.clear()

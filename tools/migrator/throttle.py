@@ -121,6 +121,11 @@ class Throttle:
         return f"a standby lags by {lag_s:.0f} s" if lag_s > self.lag_s_max else ""
 
     @property
+    def backs_off(self) -> bool:
+        """Whether the last samples slow the migrator down."""
+        return bool(self._why)
+
+    @property
     def state(self) -> str:
         """Returns what slows the migrator down now; empty if nothing does."""
         if self._why:

@@ -9,7 +9,7 @@ SELECT (SELECT version FROM ownership) AS ownership, (SELECT max(version) FROM t
 -- name: lease
 -- A renewal that a crash loses does no harm, so it does not wait for the disk or a standby. A new shard has no
 -- topology until its publication is complete.
-SELECT migrator_lease_v1($1, $2, $3) AS held, coalesce((SELECT max(version) FROM topology), 0) AS topology,
+SELECT migrator_lease_v2($1, $2, $3) AS held, coalesce((SELECT max(version) FROM topology), 0) AS topology,
        set_config('synchronous_commit', 'off', true)
 
 -- name: migrator

@@ -60,6 +60,8 @@ T = TypeVar("T")
 
 # How often the slot map is read anew without a notification: losing one does no harm.
 POLL_S = 5.0
+# How often a connection that waits for notifications is asked whether it still works. Until then the polls do.
+PING_S = 60.0
 CHANNELS = ("snapurl_slots", "snapurl_topology")  # of the notifications, which the tables' triggers send
 NOTIFY_DEBOUNCE_S = 0.1  # a hand-off sends several in a row; `refresh_soon` does not wait for it
 WATCH_RETRY_S = 1.0
@@ -367,6 +369,8 @@ class Shards:
         generation = pool.generation
         connection = await connect_once(name, self.dsn(name), timeout_s)
         changed = asyncio.Event()
+        clock = asyncio.get_running_loop().time
+        pinged_at = clock()
         try:
             for channel in CHANNELS:
                 await connection.add_listener(channel, lambda *_: changed.set())
@@ -377,7 +381,9 @@ class Shards:
                 await self._attest()
                 await _wait(changed, POLL_S if name not in self._unattested else ATTEST_RETRY_S)
                 await asyncio.sleep(NOTIFY_DEBOUNCE_S)
-                await connection.execute("SELECT 1", timeout=timeout_s)
+                if clock() - pinged_at >= PING_S:
+                    await connection.execute("SELECT 1", timeout=timeout_s)
+                    pinged_at = clock()
         finally:
             connection.terminate()
 

@@ -15,10 +15,10 @@ from snapurl.config import Settings
 from snapurl.errors import OutcomeUnknown, Unavailable
 from snapurl.model import Link
 from snapurl.store.cluster.pool import DOWN_S, Pool, ShardFailed
-from snapurl.store.cluster.shards import read_topology
+from snapurl.store.cluster.shards import Shards, read_topology
 from tests.integration.store.conftest import NewLinkMaker, Store
 from tests.support.tcp_proxy import Proxy, proxy_to
-from tests.support.waits import HANG_S
+from tests.support.waits import HANG_S, until
 
 CALLS = 20
 CONNECT_MS = 1_000
@@ -126,3 +126,25 @@ async def test_links_with_generated_codes_go_to_shards_that_answer(
             assert first.name in [await create() for _ in range(60)]
         finally:
             await store.shards.close()
+
+
+async def test_a_connection_for_notifications_that_was_cut_off_without_a_sign_is_replaced(
+    ready: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process whose network has forgotten a connection finds out by itself, and hears of changes again."""
+    for name in ("POLL_S", "PING_S"):
+        monkeypatch.setattr(f"snapurl.store.cluster.shards.{name}", 0.01)
+    first, *others = ready.shard_dsns
+    port = urlsplit(first.dsn).port
+    assert port is not None
+    async with proxy_to("127.0.0.1", port) as proxy:
+        dsns = [f"{first.name}={through_proxy(first.dsn, proxy)}", *(f"{s.name}={s.dsn}" for s in others)]
+        update = {"shards": SecretStr(" ".join(dsns)), "statement_timeout_ms": CONNECT_MS}
+        proxy.mute_after = b"SELECT 1"
+        shards = await Shards.connect(ready.model_copy(update=update))
+        try:
+            await until(lambda: proxy.muted == 1)
+            proxy.mute_after = b"LISTEN"
+            await until(lambda: proxy.muted == 2)
+        finally:
+            await shards.close()

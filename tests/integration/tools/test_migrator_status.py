@@ -133,7 +133,7 @@ async def test_every_shard_may_leave_without_taking_the_status_of_the_migrator_w
 
             async def lease_ran_out(left: str = name) -> Any:
                 return await direct[left].fetchval(
-                    "SELECT heartbeat_at < clock_timestamp() - interval '4 s' FROM migrator"
+                    "SELECT heartbeat_at < clock_timestamp() - interval '6 s' FROM migrator"
                 )
 
             await until(lease_ran_out)
