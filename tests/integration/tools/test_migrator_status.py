@@ -24,6 +24,7 @@ from tools.cluster.fleet import Fleet
 from tools.cluster.publish import publish
 from tools.cluster.status import read_status
 from tools.migrator.loop import Migrator, Options
+from tools.migrator.throttle import Sample, Throttle
 
 NEWEST_TOPOLOGY = "SELECT document FROM topology ORDER BY version DESC LIMIT 1"
 
@@ -215,6 +216,8 @@ async def test_a_task_of_the_migrator_that_fails_ends_it(
     ready: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A migrator whose heartbeat or probe fails in an unforeseen way ends with that error and does not work on."""
+    slowed = Throttle()
+    slowed.observe(Sample(shards_ms=1.0, lag_s=60.0))  # so that it probes though nothing moves
 
     def broken(self: Migrator) -> None:
         raise ArithmeticError("cannot happen")
@@ -224,4 +227,4 @@ async def test_a_task_of_the_migrator_that_fails_ends_it(
             patched.setattr(Migrator, helper, broken)
             with pytest.raises(ArithmeticError, match="cannot happen"):
                 async with asyncio.timeout(120):
-                    await Migrator(ready, Options()).run(asyncio.Event())
+                    await Migrator(ready, Options(throttle=slowed)).run(asyncio.Event())
