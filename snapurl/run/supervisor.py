@@ -1,7 +1,8 @@
 """Runs child processes: restarts those that die, and stops all of them in order.
 
-A dead child is restarted after a delay that doubles while it keeps dying. A child that exits with code 2 right
-after its start has an invalid configuration and would fail for ever, so the supervisor stops everything. Children
+A dead child is restarted after a delay that doubles while it keeps dying. A child exits with code 2 only at its
+start: its configuration is invalid, or nothing that it needs answers. If it has never settled before, that would
+fail for ever, however long the start took, and the supervisor stops everything. Children
 run in sessions of their own: Ctrl-C on the terminal reaches only the supervisor, which knows the order. On Linux
 they also end when the supervisor is killed.
 """
@@ -127,13 +128,13 @@ class Supervisor:
             started = monotonic()
             code = await self._run_once(item)
             lived_s = monotonic() - started
-            settled = settled or lived_s >= self._backoff.settled_s
             if self._stopping.is_set():
                 return
             if code == CONFIG_EXIT and not settled:
                 self._code = CONFIG_EXIT
                 self._stopping.set()
                 return
+            settled = settled or lived_s >= self._backoff.settled_s
             delay_s = self._backoff.after(delay_s, lived_s)
             self._report(f"{item.child.name} {exit_text(code)}; restarting it in {delay_s:.1f} s")
             with contextlib.suppress(TimeoutError):

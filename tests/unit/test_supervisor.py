@@ -156,6 +156,28 @@ async def test_configuration_error_ends_the_whole() -> None:
         assert await asyncio.wait_for(task, HANG_S) == 2
 
 
+async def test_a_slow_start_does_not_hide_a_configuration_error() -> None:
+    """A child that takes long to find that its configuration is invalid is not started again and again."""
+    always_settled = Backoff(first_s=0.01, max_s=0.05, settled_s=0.0)
+    stage = Stage((child("bad", "raise SystemExit(2)"),), 2.0)
+    assert (
+        await asyncio.wait_for(Supervisor([stage], backoff=always_settled).run(asyncio.Event()), HANG_S) == 2
+    )
+
+
+async def test_a_child_that_has_worked_is_restarted_until_it_can_start_again(tmp_path: Path) -> None:
+    """A child that had settled and then cannot start, as while all shards are down, is tried again and again."""
+    first = f"import pathlib; p = pathlib.Path({str(tmp_path / 'ran')!r}); ran = p.exists(); p.touch()"
+    said: list[str] = []
+    stage = Stage((child("w1", f"{first}; raise SystemExit(2 if ran else 3)"),), 2.0)
+    always_settled = Backoff(first_s=0.01, max_s=0.05, settled_s=0.0)
+    supervisor, stop = Supervisor([stage], report=said.append, backoff=always_settled), asyncio.Event()
+    task = asyncio.create_task(supervisor.run(stop))
+    await until(lambda: sum("exit code 2" in line for line in said) >= 3)
+    stop.set()
+    assert await task == 0
+
+
 async def test_dying_child_is_retried_with_growing_pauses() -> None:
     """A child that keeps dying is restarted after delays that double up to a bound, with one line each."""
     said: list[str] = []

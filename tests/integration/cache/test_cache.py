@@ -52,6 +52,12 @@ async def settings(redis_url: str) -> Settings:
     return load_settings(redis_url=redis_url, **PATIENT)
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has a busy machine not look like a Redis that is late."""
+    monkeypatch.setattr(reader, "PATIENCE_S", HANG_S)
+
+
 @asynccontextmanager
 async def worker(settings: Settings, shard: Shard, *, listening: bool = True) -> AsyncIterator[LinkCache]:
     """Yields one worker's caches, by default subscribed to invalidations."""
@@ -92,8 +98,11 @@ async def test_an_edit_is_seen_by_every_worker(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("what", ["ALL", "WRITE"])
-async def test_nobody_waits_for_a_redis_that_stalls(settings: Settings, what: str) -> None:
+async def test_nobody_waits_for_a_redis_that_stalls(
+    settings: Settings, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While Redis does not answer or stores nothing, links come from their shard; Redis caches them afterwards."""
+    monkeypatch.setattr(reader, "PATIENCE_S", 0.05)
     shard = Shard()
     async with worker(settings, shard) as one, redis_client(settings) as redis:
         await redis.client_pause(3_000, all=what == "ALL")

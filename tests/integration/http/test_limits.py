@@ -168,8 +168,8 @@ async def test_public_statistics_are_bounded_like_other_reads_without_a_key(
 
 
 async def test_nobody_enumerates_codes(make_service: ServiceMaker) -> None:
-    """A client that goes on guessing gets 429 for existing links, too, until the window ends. It is logged once."""
-    async with make_service(SNAPURL_LIMIT_MISSING="2/5second") as service:
+    """A client that goes on guessing gets 429 for existing links, too. It is logged once."""
+    async with make_service(SNAPURL_LIMIT_MISSING="2/hour") as service:
         link = await service.shorten()
         anybody = service.client()
 
@@ -183,9 +183,26 @@ async def test_nobody_enumerates_codes(make_service: ServiceMaker) -> None:
         assert service.workers[0].log.read_text().count("blocked 127.0.0.1 for") == 1
         assert (await service.api.get(f"/api/v1/links/{link['code']}")).status_code == 200
 
-        async def let_in() -> bool:
-            return (await anybody.get(f"/{link['code']}")).status_code == 302
 
+async def test_who_has_guessed_is_let_in_again(make_service: ServiceMaker) -> None:
+    """When the window ends in which a client has guessed too many codes, it gets existing links again."""
+    async with make_service(SNAPURL_LIMIT_MISSING="2/5second") as service:
+        link = await service.shorten()
+        anybody = service.client()
+
+        async def follow() -> int:
+            return (await anybody.get(f"/{link['code']}")).status_code
+
+        async def guess() -> bool:
+            """At once, so that the window does not end between the guesses on a busy machine."""
+            guesses = (anybody.get(f"/{uuid.uuid4().hex[:7]}") for _ in range(5))
+            found = await asyncio.gather(*guesses, *(follow() for _ in range(5)))
+            return 429 in found[5:]
+
+        async def let_in() -> bool:
+            return await follow() == 302
+
+        await until(guess)
         await until(let_in)
 
 
