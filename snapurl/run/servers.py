@@ -23,7 +23,7 @@ from snapurl.telemetry.logs import endless_task
 
 log = logging.getLogger("snapurl.up")
 
-POLL_S = 0.2
+POLL_S = 0.5
 
 
 @asynccontextmanager

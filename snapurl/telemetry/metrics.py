@@ -429,32 +429,35 @@ del _counter, _values, _value  # each would be a second name of a metric
 class Timing:
     """Collects the observations of one series of a histogram until `flush` adds them in one step."""
 
-    __slots__ = ("_bounds", "_counts", "_seconds", "_series")
+    __slots__ = ("_bounds", "_counts", "_seconds", "_series", "is_filled")
 
     def __init__(self, series: Any) -> None:
         self._series = series
         self._bounds: tuple[float, ...] = tuple(series._upper_bounds)
         self._counts = [0] * len(self._bounds)
         self._seconds = 0.0
+        self.is_filled = False  # since the last flush; few series of an idle process are
 
     def observe(self, seconds: float) -> None:
+        self.is_filled = True
         self._counts[bisect_left(self._bounds, seconds)] += 1
         self._seconds += seconds
 
     def observe_many(self, count: int, seconds: float) -> None:
         """Observes `count` durations of `seconds` each."""
+        self.is_filled = True
         self._counts[bisect_left(self._bounds, seconds)] += count
         self._seconds += count * seconds
 
     def observe_quick(self, count: int, seconds: float) -> None:
         """Observes `count` durations below the first bound that took `seconds` in total."""
+        self.is_filled = True
         self._counts[0] += count
         self._seconds += seconds
 
     def flush(self) -> None:
         """Adds the observations since the last flush to the histogram."""
-        if not any(self._counts):
-            return  # as most series of an idle process
+        self.is_filled = False
         for bucket, count in enumerate(self._counts):
             if count:
                 self._series._buckets[bucket].inc(count)
@@ -488,4 +491,5 @@ def timed(series: Timing) -> Iterator[None]:
 def flush_timings() -> None:
     """Flushes every `Timing` of this process."""
     for each in _TIMINGS:
-        each.flush()
+        if each.is_filled:
+            each.flush()

@@ -125,8 +125,10 @@ class Sender:
         """Waits until it is time to look again, or a delivery has ended, so that the next one may be due."""
         if self._deliveries:
             await asyncio.wait(self._deliveries, timeout=POLL_S, return_when=asyncio.FIRST_COMPLETED)
-        else:
+        elif self._lanes:
             await asyncio.sleep(POLL_S)
+        else:
+            await asyncio.sleep(max(0.0, self._compared_at + COMPARE_S - self._clock()))
 
     async def _step(self) -> bool:
         """Whether there may be more messages that are due."""

@@ -23,7 +23,8 @@ from snapurl.probe import fault
 from snapurl.run.supervisor import environ_with, python_argv
 
 CORE_MAX = 0.02
-SETTLE_S = 10.0  # after the start, until nothing of it is left to do
+# After the start, until nothing of it is left to do. The daily folding of clicks begins after a minute.
+SETTLE_S = 80.0
 READY_S_MAX = 120.0
 
 

@@ -209,6 +209,7 @@ class Pool:
     ) -> None:
         self.name = name
         self.last_error: str | None = None
+        self._measured: tuple[int, int, int] | None = None  # what the gauges show
         self._cluster_id = cluster_id
         self._wait_s = wait_ms / 1000
         self._connect_timeout_s = statement_timeout_ms / 1000
@@ -363,9 +364,13 @@ class Pool:
     def measure(self) -> None:
         """Sets the gauges. The shard counts as up if the last call was answered; there is one every few seconds."""
         SHARD_UP.labels(self.name).set(self.last_error is None)
+        state = self._waiting, self._in_use, len(self._idle)
+        if state == self._measured:
+            return
+        self._measured = state
         POOL_WAITING.labels(self.name).set(self._waiting)
-        for state, count in (("in use", self._in_use), ("idle", len(self._idle)), ("most", self._size)):
-            POOL_CONNECTIONS.labels(self.name, state).set(count)
+        for kind, count in (("in use", self._in_use), ("idle", len(self._idle)), ("most", self._size)):
+            POOL_CONNECTIONS.labels(self.name, kind).set(count)
 
     async def _run(self, query: str, work: Callable[[Any], Awaitable[T]]) -> T:
         with span(f"postgresql {self.name}", "client", POSTGRESQL) as entered:

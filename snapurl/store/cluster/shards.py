@@ -380,7 +380,8 @@ class Shards:
                 await self._refresh_shard(pool)
                 await self._attest()
                 await _wait(changed, POLL_S if name not in self._unattested else ATTEST_RETRY_S)
-                await asyncio.sleep(NOTIFY_DEBOUNCE_S)
+                if changed.is_set():
+                    await asyncio.sleep(NOTIFY_DEBOUNCE_S)
                 if clock() - pinged_at >= PING_S:
                     await connection.execute("SELECT 1", timeout=timeout_s)
                     pinged_at = clock()
