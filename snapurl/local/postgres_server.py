@@ -38,6 +38,7 @@ _SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_checkpoints": "off",
+    "wal_writer_delay": "1s",  # the lease of the migrator keeps it awake, and may be lost
     "jit": "off",  # compiling takes longer than any statement here runs
 }
 _NOT_DURABLE = {

@@ -1,9 +1,9 @@
 """Metrics that a process sets by itself: event loop lag, CPU, memory, and the gauges of its parts.
 
 In multiprocess mode a gauge cannot be computed when it is scraped: its process has to set it. Each part of a
-process has a function that sets its gauges (`measure`); `ProcessMetrics` calls them once a second. It also measures
-how late the event loop runs a timer: a request waits as long before the worker reads it. It does so ten times a
-second while the process has something to do, and once a second while it is idle.
+process has a function that sets its gauges (`measure`); `ProcessMetrics` calls them once a second, and every two
+seconds while the process is idle. It also measures how late the event loop runs a timer: a request waits as long
+before the worker reads it. It does so ten times a second, and once between two measurements of an idle process.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ log = logging.getLogger("snapurl.pulse")
 
 LAG_SAMPLE_S = 0.1
 SAMPLES_PER_MEASUREMENT = 10
+IDLE_PAUSE_S = 2.0
 IDLE_CPU_S = 0.05  # used since the last measurement; below it the process counts as idle
 
 _LAG = timing(LOOP_LAG_SECONDS)
@@ -46,8 +47,7 @@ class ProcessMetrics:
         clock = asyncio.get_running_loop().time
         while True:
             is_idle = self._measure() < IDLE_CPU_S
-            samples = 1 if is_idle else SAMPLES_PER_MEASUREMENT
-            pause_s = SAMPLES_PER_MEASUREMENT * LAG_SAMPLE_S / samples
+            samples, pause_s = (1, IDLE_PAUSE_S) if is_idle else (SAMPLES_PER_MEASUREMENT, LAG_SAMPLE_S)
             for _ in range(samples):
                 due = clock() + pause_s
                 await asyncio.sleep(pause_s)
