@@ -9,7 +9,7 @@ The way of a redirect that misses L1, in order:
    time, since the batches of the shards are those of Redis.
 3. What Redis has is the answer. Every other link is read at its shard, batched again (`_load_from_shard`,
    `store/batching/reads.py`), and also every link that Redis has not returned within PATIENCE_S: while its disk
-   is slow it answers nobody, and shards read from memory.
+   is slow it answers nobody, and shards read from memory. If the shard fails, the late answer of Redis counts.
 4. `_finish` puts the link into L1 and answers everybody who waits for the load.
 5. `_write_later` adds what a shard has returned to the next write to L2. Nobody waits for it. A link with options
    is not written: only L1 and its shard have it.
@@ -37,6 +37,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
@@ -76,17 +77,27 @@ _NOWHERE = CACHE_ANSWERS.labels("none")
 _FAILED = CACHE_ANSWERS.labels("failed")
 
 
+@dataclass(slots=True)
+class _Late:
+    """What Redis answers of a load too late, and the error of the shard that was read instead."""
+
+    has_come: bool = False
+    link: CachedLink | None = None
+    error: Exception | None = None
+
+
 class _Load(Pending[CachedLink]):
     """A load in flight. `newest` is the highest version announced since it began, `generation` that of L1 then,
-    `read` the task that reads the shard."""
+    `read` the task that reads the shard. Redis was in time while `late` is None."""
 
-    __slots__ = ("code", "generation", "newest", "read")
+    __slots__ = ("code", "generation", "late", "newest", "read")
 
     def __init__(self, code: str, generation: int) -> None:
         super().__init__()
         self.code = code
         self.generation = generation
         self.newest = 0
+        self.late: _Late | None = None
         self.read: asyncio.Task[None] | None = None
 
 
@@ -228,9 +239,10 @@ class LinkCache:
         finally:
             late.cancel()
         for load, link in zip(loads, found, strict=True):
-            if load.read is not None:
-                continue  # Redis was late
-            if link is not None and link.version >= load.newest:
+            if load.late is not None:
+                load.late.has_come, load.late.link = True, link
+                self._try_late(load)
+            elif link is not None and link.version >= load.newest:
                 _FROM_L2.inc()
                 self._finish(load, link)
             else:
@@ -239,7 +251,19 @@ class LinkCache:
     def _redis_is_late(self, loads: Sequence[_Load]) -> None:
         REDIS_FAILURES.labels("patience").inc()
         for load in loads:
+            load.late = _Late()
             self._read(load)
+
+    def _try_late(self, load: _Load) -> None:
+        """Finishes a load whose shard has failed once Redis has answered, too."""
+        late = load.late
+        if late is None or not late.has_come or late.error is None:
+            return
+        if late.link is not None and late.link.version >= load.newest:
+            _FROM_L2.inc()
+            self._finish(load, late.link)
+        else:
+            self._fail(load, late.error)
 
     def _read(self, load: _Load) -> None:
         load.read = asyncio.create_task(self._load_from_shard(load), name="load from a shard")
@@ -251,13 +275,20 @@ class LinkCache:
                 if link.version >= load.newest:
                     break
         except Exception as error:
-            _FAILED.inc()
-            del self._loads[load.code]
-            load.fail(error)
+            if load.late is None:
+                self._fail(load, error)
+            else:
+                load.late.error = error
+                self._try_late(load)
             return
         (_NOWHERE if link.is_missing else _FROM_SHARD).inc()
         self._finish(load, link)
         self._write_later(load.code, link)
+
+    def _fail(self, load: _Load, error: Exception) -> None:
+        _FAILED.inc()
+        del self._loads[load.code]
+        load.fail(error)
 
     def _finish(self, load: _Load, link: CachedLink) -> None:
         del self._loads[load.code]

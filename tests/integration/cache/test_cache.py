@@ -17,6 +17,7 @@ from snapurl.cache import reader
 from snapurl.cache.codec import encode
 from snapurl.cache.reader import LinkCache
 from snapurl.config import Settings, load_settings
+from snapurl.errors import Unavailable
 from snapurl.local.cluster import LocalCluster
 from snapurl.model import MISSING, CachedLink, Link
 from snapurl.redis_client import redis_client
@@ -113,6 +114,34 @@ async def test_nobody_waits_for_a_redis_that_stalls(
         async with asyncio.timeout(HANG_S):
             while not await redis.exists("snapurl:test:link:a"):
                 await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("is_cached", [True, False])
+async def test_a_late_redis_is_waited_for_if_the_shard_fails(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, is_cached: bool
+) -> None:
+    """While a shard is down and Redis is slow, a link that Redis has still redirects, and others are refused."""
+    monkeypatch.setattr(reader, "PATIENCE_S", 0.01)
+    asked: list[str] = []
+
+    async def down(code: str) -> CachedLink:
+        asked.append(code)
+        raise Unavailable("db0 is down")
+
+    async with worker(settings, Shard()) as writer:
+        if is_cached:
+            await writer.changed(LINK)
+    async with redis_client(settings) as redis:
+        cache = LinkCache(settings, "test", down, redis, time.monotonic)
+        await redis.client_pause(1_000)
+        if is_cached:
+            found = await cache.resolve("a")
+            assert found is not None and found.url == LINK.url
+        else:
+            with pytest.raises(Unavailable):
+                await cache.resolve("a")
+        assert asked == ["a"], "Redis was to be late"
+        await cache.stop()
 
 
 async def test_a_slow_reader_cannot_bring_the_old_address_back(settings: Settings) -> None:
