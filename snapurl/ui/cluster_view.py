@@ -17,7 +17,7 @@ from ring.arcs import Arc
 from ring.slots import SLOT_COUNT
 from snapurl.model import CLICKS_LATE_S, ClusterChange, Lag, OwnCounts, RingView, ShardShare, ShardState
 
-MIGRATOR_SILENT_S = 5.0  # without a word for this long no migrator runs
+MIGRATOR_SILENT_S = 6.0  # without a word for this long no migrator runs
 RECENT_CHANGES = 6
 
 DOCTOR = "snapurl-reshard doctor"

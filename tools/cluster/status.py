@@ -17,7 +17,7 @@ from tools.cluster.migrator_status import MigratorStatus
 from tools.cluster.snapshot import Snapshot
 from tools.cluster.sql import SQL
 
-MIGRATOR_SILENT_S = 5.0
+MIGRATOR_SILENT_S = 6.0
 """Without a heartbeat for this long no migrator runs: a second one would have taken over by then."""
 
 IN_HAND_OFF = (SlotState.LEAVING, SlotState.FROZEN, SlotState.CLOSED, SlotState.IMPORTING)
