@@ -647,6 +647,9 @@ class Lag:
 
 # -- the cluster -------------------------------------------------------------------------------------------------
 
+MIGRATOR_SILENT_S = 6.0
+"""Without a heartbeat for this long no migrator runs: a second one would have taken over by then."""
+
 
 @dataclass(frozen=True, slots=True)
 class ShardHealth:

@@ -2,9 +2,10 @@
 
 A dead child is restarted after a delay that doubles while it keeps dying. A child exits with code 2 only at its
 start: its configuration is invalid, or nothing that it needs answers. If it has never settled before, that would
-fail for ever, however long the start took, and the supervisor stops everything. Children
-run in sessions of their own: Ctrl-C on the terminal reaches only the supervisor, which knows the order. On Linux
-they also end when the supervisor is killed.
+fail for ever, however long the start took, and the supervisor stops everything.
+
+Children run in sessions of their own: Ctrl-C on the terminal reaches only the supervisor, which knows the order. On
+Linux they also end when the supervisor is killed.
 """
 
 from __future__ import annotations

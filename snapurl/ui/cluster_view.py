@@ -15,9 +15,17 @@ from typing import Any
 
 from ring.arcs import Arc
 from ring.slots import SLOT_COUNT
-from snapurl.model import CLICKS_LATE_S, ClusterChange, Lag, OwnCounts, RingView, ShardShare, ShardState
+from snapurl.model import (
+    CLICKS_LATE_S,
+    MIGRATOR_SILENT_S,
+    ClusterChange,
+    Lag,
+    OwnCounts,
+    RingView,
+    ShardShare,
+    ShardState,
+)
 
-MIGRATOR_SILENT_S = 6.0  # without a word for this long no migrator runs
 RECENT_CHANGES = 6
 
 DOCTOR = "snapurl-reshard doctor"

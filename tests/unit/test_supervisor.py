@@ -28,6 +28,7 @@ from snapurl.run.supervisor import (
 from tests.support.waits import HANG_S
 
 QUICK = Backoff(first_s=0.01, max_s=0.05)
+SETTLED = Backoff(first_s=0.01, max_s=0.05, settled_s=0.0)  # every life is long enough
 
 SLEEP = "import time; time.sleep(600)"
 STUBBORN = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
@@ -63,10 +64,13 @@ async def until(done: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def running(
-    stages: Sequence[Stage], said: list[str] | None = None, ended: list[int] | None = None
+    stages: Sequence[Stage],
+    said: list[str] | None = None,
+    ended: list[int] | None = None,
+    backoff: Backoff = QUICK,
 ) -> AsyncIterator[tuple[Supervisor, asyncio.Event, asyncio.Task[int]]]:
     lines, pids = said if said is not None else [], ended if ended is not None else []
-    supervisor = Supervisor(stages, report=lines.append, on_exit=pids.append, backoff=QUICK)
+    supervisor = Supervisor(stages, report=lines.append, on_exit=pids.append, backoff=backoff)
     stop = asyncio.Event()
     task = asyncio.create_task(supervisor.run(stop))
     try:
@@ -158,11 +162,9 @@ async def test_configuration_error_ends_the_whole() -> None:
 
 async def test_a_slow_start_does_not_hide_a_configuration_error() -> None:
     """A child that takes long to find that its configuration is invalid is not started again and again."""
-    always_settled = Backoff(first_s=0.01, max_s=0.05, settled_s=0.0)
     stage = Stage((child("bad", "raise SystemExit(2)"),), 2.0)
-    assert (
-        await asyncio.wait_for(Supervisor([stage], backoff=always_settled).run(asyncio.Event()), HANG_S) == 2
-    )
+    async with running([stage], backoff=SETTLED) as (_, _, task):
+        assert await asyncio.wait_for(task, HANG_S) == 2
 
 
 async def test_a_child_that_has_worked_is_restarted_until_it_can_start_again(tmp_path: Path) -> None:
@@ -170,12 +172,10 @@ async def test_a_child_that_has_worked_is_restarted_until_it_can_start_again(tmp
     first = f"import pathlib; p = pathlib.Path({str(tmp_path / 'ran')!r}); ran = p.exists(); p.touch()"
     said: list[str] = []
     stage = Stage((child("w1", f"{first}; raise SystemExit(2 if ran else 3)"),), 2.0)
-    always_settled = Backoff(first_s=0.01, max_s=0.05, settled_s=0.0)
-    supervisor, stop = Supervisor([stage], report=said.append, backoff=always_settled), asyncio.Event()
-    task = asyncio.create_task(supervisor.run(stop))
-    await until(lambda: sum("exit code 2" in line for line in said) >= 3)
-    stop.set()
-    assert await task == 0
+    async with running([stage], said, backoff=SETTLED) as (_, stop, task):
+        await until(lambda: sum("exit code 2" in line for line in said) >= 3)
+        stop.set()
+        assert await task == 0
 
 
 async def test_dying_child_is_retried_with_growing_pauses() -> None:

@@ -12,13 +12,14 @@ import asyncpg
 from ring.placement import place
 from ring.plan import plan
 from ring.topology import Topology
+from snapurl.model import MIGRATOR_SILENT_S
 from snapurl.store.cluster.tables import sharded_tables
 from tools.change.preflight import check_disk, check_new_shard, check_shards, missing_optional_rights
 from tools.change.request import Add, ChangeRequest
 from tools.cluster.fleet import Fleet
 from tools.cluster.snapshot import Snapshot
 from tools.cluster.sql import SQL
-from tools.cluster.status import MIGRATOR_SILENT_S, read_migrator_status
+from tools.cluster.status import read_migrator_status
 from tools.transfer.copy import pipe
 
 SAMPLE_ROWS_MIN = 1_000

@@ -11,14 +11,12 @@ from typing import Any
 from ring.ownership import SlotState
 from ring.plan import plan
 from ring.slots import SLOT_COUNT
+from snapurl.model import MIGRATOR_SILENT_S
 from snapurl.store.cluster.pool import ShardFailed
 from tools.cluster.fleet import ChangeStamps, Fleet
 from tools.cluster.migrator_status import MigratorStatus
 from tools.cluster.snapshot import Snapshot
 from tools.cluster.sql import SQL
-
-MIGRATOR_SILENT_S = 6.0
-"""Without a heartbeat for this long no migrator runs: a second one would have taken over by then."""
 
 IN_HAND_OFF = (SlotState.LEAVING, SlotState.FROZEN, SlotState.CLOSED, SlotState.IMPORTING)
 

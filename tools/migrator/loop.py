@@ -382,6 +382,13 @@ class Migrator:
             return STANDBY_HEARTBEAT_S
         return HEARTBEAT_S if self._is_busy else IDLE_HEARTBEAT_S
 
+    @property
+    def _probe_after_s(self) -> float | None:
+        """None: not before there is work."""
+        if self._is_busy:
+            return PROBE_S
+        return IDLE_PROBE_S if self._options.throttle.backs_off else None
+
     def _update_status(self, snapshot: Snapshot, found: Schedule) -> None:
         left = found.slots_left
         for line in self._progress.observe(snapshot.topology.version, snapshot.placement, left):
@@ -485,9 +492,7 @@ class Migrator:
         fleet = Fleet(self._settings, working.topology)
         try:
             while True:
-                backs_off = self._options.throttle.backs_off
-                idle_s = IDLE_PROBE_S if backs_off else None
-                await _wait_and_clear(self._probe_soon, PROBE_S if self._is_busy else idle_s)
+                await _wait_and_clear(self._probe_soon, self._probe_after_s)
                 fleet.adopt(working.topology)
                 shards = [await self._probe_shard(fleet, shard.name) for shard in fleet.topology.shards]
                 service_ms = await self._probe_service()

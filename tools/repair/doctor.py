@@ -18,6 +18,7 @@ from redis.exceptions import RedisError
 
 from ring.ownership import Owner, SlotState
 from snapurl.errors import ConfigError
+from snapurl.model import MIGRATOR_SILENT_S
 from snapurl.redis_client import redis_client, redis_fault
 from snapurl.store.cluster.connection import LOST
 from snapurl.store.cluster.pool import ShardFailed
@@ -30,7 +31,7 @@ from tools.cluster.publish import propagate
 from tools.cluster.rejoin import describe_restart, rejoin, remedy_for
 from tools.cluster.snapshot import Snapshot
 from tools.cluster.sql import SQL
-from tools.cluster.status import MIGRATOR_SILENT_S, read_migrator_status
+from tools.cluster.status import read_migrator_status
 from tools.cluster.text import slots_text
 from tools.migrator.loop import LaneConnections, executor_for
 from tools.migrator.schedule import Task, schedule

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
-from pydantic import SecretStr
 
 from ring.slots import slot_of
 from snapurl.config import Settings
@@ -17,6 +16,7 @@ from snapurl.model import Link
 from snapurl.store.cluster.pool import DOWN_S, Pool, ShardFailed
 from snapurl.store.cluster.shards import Shards, read_topology
 from tests.integration.store.conftest import NewLinkMaker, Store
+from tests.integration.store.test_bootstrap import with_shards
 from tests.support.tcp_proxy import Proxy, proxy_to
 from tests.support.waits import HANG_S, until
 
@@ -44,6 +44,17 @@ async def pool_behind_proxy(settings: Settings) -> AsyncIterator[tuple[Pool, Pro
         )
         yield pool, proxy
         await pool.close()
+
+
+@asynccontextmanager
+async def first_behind_proxy(settings: Settings) -> AsyncIterator[tuple[Settings, Proxy]]:
+    """Yields settings whose first shard is reached through a proxy, and the proxy."""
+    dsns = {item.name: item.dsn for item in settings.shard_dsns}
+    first = settings.shard_dsns[0]
+    port = urlsplit(first.dsn).port
+    assert port is not None
+    async with proxy_to("127.0.0.1", port) as proxy:
+        yield with_shards(settings, {**dsns, first.name: through_proxy(first.dsn, proxy)}), proxy
 
 
 async def until_tried(pool: Pool) -> None:
@@ -90,15 +101,9 @@ async def test_links_with_generated_codes_go_to_shards_that_answer(
     ready: Settings, new_link: NewLinkMaker
 ) -> None:
     """Single, concurrent and bulk creates with generated codes avoid a silent shard until it is back."""
-    first, *others = ready.shard_dsns
-    port = urlsplit(first.dsn).port
-    assert port is not None
-    async with proxy_to("127.0.0.1", port) as proxy:
-        dsns = [
-            f"{first.name}={through_proxy(first.dsn, proxy)}",
-            *(f"{item.name}={item.dsn}" for item in others),
-        ]
-        store = await Store.open(ready.model_copy(update={"shards": SecretStr(" ".join(dsns))}))
+    first = ready.shard_dsns[0]
+    async with first_behind_proxy(ready) as (settings, proxy):
+        store = await Store.open(settings)
         try:
             proxy.refuse = True
             proxy.cut()
@@ -134,14 +139,10 @@ async def test_a_connection_for_notifications_that_was_cut_off_without_a_sign_is
     """A process whose network has forgotten a connection finds out by itself, and hears of changes again."""
     for name in ("POLL_S", "PING_S"):
         monkeypatch.setattr(f"snapurl.store.cluster.shards.{name}", 0.01)
-    first, *others = ready.shard_dsns
-    port = urlsplit(first.dsn).port
-    assert port is not None
-    async with proxy_to("127.0.0.1", port) as proxy:
-        dsns = [f"{first.name}={through_proxy(first.dsn, proxy)}", *(f"{s.name}={s.dsn}" for s in others)]
-        update = {"shards": SecretStr(" ".join(dsns)), "statement_timeout_ms": CONNECT_MS}
+    hasty = ready.model_copy(update={"statement_timeout_ms": CONNECT_MS})
+    async with first_behind_proxy(hasty) as (settings, proxy):
         proxy.mute_after = b"SELECT 1"
-        shards = await Shards.connect(ready.model_copy(update=update))
+        shards = await Shards.connect(settings)
         try:
             await until(lambda: proxy.muted == 1)
             proxy.mute_after = b"LISTEN"
